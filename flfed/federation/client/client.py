@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
-from flfed.federation.client.handlers import HANDLERS, Handler, Reply, Replying, train
+from flfed.federation.client.handlers import HANDLERS, Handler, Reply, Replying, run_kind, train
 from flfed.federation.client.packing import study_of
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
@@ -30,12 +30,7 @@ from flfed.federation.client.released.model_answers import is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
 from flfed.federation.client.run_keys import Approving, check_lasting
-from flfed.federation.client.site_run import (
-    SiteRun,
-)
-from flfed.federation.client.statistic import too_small
-from flfed.federation.client.training import train_round
-from flfed.federation.client.trees import grows
+from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal, of_table
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
@@ -164,8 +159,8 @@ class SiteClient:
             own = SiteRun.of(context, run_state(site, context), self._approval, self._rows, self._source)
             check_lasting(own.state)
             message = _whole(message, own.state)
-            # Only training has noise, or a mask, that must not be drawn twice for one round; sums of trees have none.
-            if kept is not None and kept not in self._over and handler is train and not grows(message.content):
+            keeps = handler is train and run_kind(study_of(str(context.run_config["study"]))).keeps_replies
+            if kept is not None and kept not in self._over and keeps:
                 record = self._once(message, context, kept, own)
                 keep_encoder(message, own.state)
                 return Message(record, reply_to=message)
@@ -188,7 +183,8 @@ class SiteClient:
         # The site's policy comes first, also before an old reply.
         session = self.session(context, message.metadata.message_type)
         request = read(TrainRequest, message.content)
-        return kept_or_trained(request, session, own, kept, lambda: run_client(train_round(request, session, own)))
+        kind = run_kind(session.study)
+        return kept_or_trained(request, session, own, kept, lambda: run_client(kind.answer(request, session, own)))
 
     def _handled(
         self, handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun
@@ -273,7 +269,11 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
         known = TableError(error.column, error.rule) if is_covered(study) else error
         raise NotTakingPart(of_table(known, max(CROSSING, site.policy.cell_minimum))) from None
     # Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
-    unfit = None if is_covered(study) else too_small(session) or promise_defect(study, session.table.training)
+    unfit = (
+        None
+        if is_covered(study)
+        else run_kind(study).too_small(session) or promise_defect(study, session.table.training)
+    )
     if unfit:
         raise NotTakingPart(unfit)
     return session

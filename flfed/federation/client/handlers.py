@@ -24,14 +24,17 @@ from flfed.federation.client.site_run import (
     answer_sums,
     compared_model,
 )
-from flfed.federation.client.statistic import account_of, count_statistic, rows_band
-from flfed.federation.client.training import train_round
-from flfed.federation.client.trees import count_cells, grow
+from flfed.federation.client.statistic import StatisticKind, account_of, count_statistic
+from flfed.federation.client.training import RunKind, Training
+from flfed.federation.client.trees import Trees, count_cells
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession, redraws
 from flfed.rows.training.requests import ComputeRequest
+from flfed.study.exchanges import grows
+from flfed.study.statistic import is_statistic
+from flfed.study.study import Study
 from flfed.study.tables import in_sums_only, strictest
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -57,6 +60,13 @@ Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
 
 
+def run_kind(study: Study) -> RunKind:
+    """Return the kind of a study's runs."""
+    if is_statistic(study):
+        return StatisticKind()
+    return Trees() if grows(study) else Training()
+
+
 def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Return the site's enrolment.
 
@@ -75,7 +85,8 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         return _refusal(site, Refusal("table-unopened", site=site))
     if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
-    policy, (low, high) = session.site.policy, rows_band(session)
+    policy = session.site.policy
+    low, high = run_kind(session.study).rows_band(session)
     share = strictest(session.study.compare.share_metrics, policy.share_metrics)
     sums = own.sums(session.study)
     keeps_rounds = in_sums_only(share) or policy.round_figures(summed=True) == "none"
@@ -112,7 +123,7 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], own: Si
 def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Score the incoming model, train from it, or both."""
     request, session = read(TrainRequest, message.content), open_session()
-    return (yield from (grow(request, session, own) if request.trees_sha256 else train_round(request, session, own)))
+    return (yield from run_kind(session.study).answer(request, session, own))
 
 
 def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:

@@ -1,10 +1,12 @@
-"""Site's answer in a study that asks for a statistic or an analysis in place of a model."""
+"""Site's answer in a study that asks for a statistic or an analysis in place of a model: one kind, two protections."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,41 +19,165 @@ from flfed.federation.client.released.model_answers import cells_kept, noised_ce
 from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, kept_path
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.training import Round, RunKind
 from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Schema
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.statistic import Statistic, entries
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.coverage import covers_model, is_covered
-from flfed.study.statistic import ANALYSIS, is_statistic
+from flfed.study.coverage import covers_model
+from flfed.study.statistic import ANALYSIS
 from flfed.study.study import Study
 from flfed.updates.accounting import epsilon
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
-
-ANY_ROWS = (0, 2**32 - 1)
-"""Band of a study whose every answer is noised: of so many rows, clipped sums are exact in a secure sum of up to 2,000
-sites."""
+from flfed.updates.messages.train import TrainRequest
 
 
-def asked_statistic(study: Study) -> Statistic:
-    """Return a study's statistic, or its analysis with the noise that the study's mechanism asks for."""
-    return statistic_of(study) if study.analysis is None else asked_analysis(study)
+@dataclass(frozen=True)
+class StatisticProtection(ABC):
+    """How the sums of a statistic are protected, at the site and in the figures that are made of them.
 
-
-def asked_analysis(study: Study) -> NoisedAnalysis:
-    """Return a study's analysis with the noise that the study's mechanism asks for."""
-    charge = charge_of(study)
-    return NoisedAnalysis.of_study(study, math.nan if charge is None else charge.release.noise)
-
-
-def noise_of_sum(analysis: NoisedAnalysis, least: int) -> NoisedAnalysis:
-    """Return an analysis with a site's own part of the noise: that of all but one of `least` sites is enough.
-
-    The one may be a site that tells the coordinator its part.
+    Attributes
+    ----------
+    study : Study
     """
-    return analysis if not least else replace(analysis, noise=analysis.noise / math.sqrt(least - 1))
+
+    study: Study
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Under which figures are recorded."""
+
+    @property
+    @abstractmethod
+    def statistic(self) -> Statistic:
+        """The statistic, with its noise where it has any."""
+
+    @abstractmethod
+    def refusal(self, policy: Policy) -> Refusal | None:
+        """Return why a site's policy forbids its sums to leave by themselves, None where it allows them."""
+
+    @abstractmethod
+    def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
+        """Return a site's sums as they leave, by themselves or as its part of a secure sum; raises NotSpent."""
+
+    def statistic_of_sum(self, least: int, sites: int) -> Statistic:
+        """Return the statistic of a secure sum of at least `least` sites, which is over so many."""
+        return self.statistic
+
+    def known_rows(self, by_site: Mapping[str, Arrays], schema: Schema) -> dict[str, float]:
+        """Return the number of rows of each site to which a promise is held; none where nothing is promised."""
+        return {}
+
+
+class ExactSums(StatisticProtection):
+    """Exact sums of a statistic, which a policy allows or forbids."""
+
+    @property
+    def name(self) -> str:
+        """Under which figures are recorded."""
+        return self.study.statistic.name
+
+    @cached_property
+    def statistic(self) -> Statistic:
+        """The statistic."""
+        return statistic_of(self.study)
+
+    def refusal(self, policy: Policy) -> Refusal | None:
+        """Return why a site's policy forbids exact sums."""
+        return policy.statistic_refusal(summed=False)
+
+    def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
+        """Return the sums over all rows."""
+        found = self.statistic.sums(all_rows(session), session.schema)
+        return {name: np.asarray(values) for name, values in found.items()}
+
+
+class NoisedSums(StatisticProtection):
+    """Sums of an analysis, whose noise is charged to the site's account."""
+
+    @property
+    def name(self) -> str:
+        """Under which figures are recorded."""
+        return ANALYSIS
+
+    @cached_property
+    def statistic(self) -> NoisedAnalysis:
+        """The analysis, with the noise that the study's mechanism asks for."""
+        charge = charge_of(self.study)
+        return NoisedAnalysis.of_study(self.study, math.nan if charge is None else charge.release.noise)
+
+    def refusal(self, policy: Policy) -> Refusal | None:
+        """Return why a site's policy forbids noised sums."""
+        return policy.analysis_refusal(summed=False)
+
+    def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
+        """Return the noised sums over all rows; raises NotSpent where the site's account does not allow them."""
+        return self.answer(session, secure).drawn()
+
+    def part_of_noise(self, least: int) -> NoisedAnalysis:
+        """Return the analysis with a site's own part of the noise: that of all but one of `least` sites is enough.
+
+        The one may be a site that tells the coordinator its part.
+        """
+        if not least:
+            return self.statistic
+        return replace(self.statistic, noise=self.statistic.noise / math.sqrt(least - 1))
+
+    def statistic_of_sum(self, least: int, sites: int) -> NoisedAnalysis:
+        """Return the analysis with the noise of all sites of a secure sum."""
+        own = self.part_of_noise(least)
+        return replace(own, noise=own.noise * math.sqrt(sites))
+
+    def known_rows(self, by_site: Mapping[str, Arrays], schema: Schema) -> dict[str, float]:
+        """Return the noised number of rows of each site."""
+        return {site: self.statistic.figures([own], schema, own)["rows"]["value"] for site, own in by_site.items()}
+
+    def answer(self, session: SiteSession, secure: SiteSums | None = None) -> NoisedAnswer:
+        """Return a site's answer, by itself or as its part of a secure sum."""
+        charge = charge_of(self.study)
+        if charge is None:
+            raise ValueError(f"study {self.study.name!r} charges nothing")
+        least = 0
+        facts: dict[str, Any] = {}
+        if secure is not None:
+            least = secure.least()
+            approval = secure.keys.approval
+            sites = len(secure.cohort().sites if approval is None else approval.pinned)
+            facts = {"least_sites": least, "epsilon_colluding": colluding_epsilon(charge, least, sites)}
+        part = Part(
+            exact=np.asarray(self.statistic.sums(all_rows(session), session.schema)[ANSWER]),
+            query=self.part_of_noise(least).query(session.schema),
+            release=charge.release,
+        )
+        return NoisedAnswer(session=session, question=f"{ANALYSIS}-{least}", parts={ANSWER: part}, facts=facts)
+
+
+class StatisticKind(RunKind):
+    """A run that asks for sums over all rows once, and trains nothing."""
+
+    def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
+        """Refuse a round of training; raises NotTakingPart."""
+        raise NotTakingPart(Refusal("kind-of-another-study"))
+
+    def too_small(self, session: SiteSession) -> Refusal | None:
+        """Return None: a statistic is of all rows, and has no parts."""
+        return None
+
+    def count_rows(self, session: SiteSession) -> int:
+        """Return how many rows there are, held-out ones too."""
+        return len(session.table.training) + len(session.table.holdout("statistic"))
+
+
+def protection_of(study: Study) -> StatisticProtection:
+    """Return how the sums of a study are protected."""
+    return ExactSums(study) if study.analysis is None else NoisedSums(study)
 
 
 def colluding_epsilon(charge: Charge, least: int, sites: int) -> float:
@@ -63,68 +189,46 @@ def colluding_epsilon(charge: Charge, least: int, sites: int) -> float:
 def count_statistic(
     message: Message, open_session: Callable[[], SiteSession], own: SiteRun
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
-    """Return the sums of the study's statistic over all rows, held-out ones too; raises NotTakingPart.
+    """Return the sums of the study's statistic over all rows, held-out ones too.
 
-    Those of an analysis have noise, and raise NotSpent where the site's account does not allow it. Of a study with a
-    model, all of which is charged, they are the noised counts of training rows that the encoder is made of.
+    Of a study with a model, all of which is charged, they are the noised counts of training rows that the encoder is
+    made of.
+
+    Raises
+    ------
+    NotTakingPart, NotSpent
+        If the site's policy, or its account, does not allow them.
     """
     StatisticRequest.from_record(message.content)
     session = open_session()
     if covers_model(session.study):
         return StatisticReply(sums=noised_cells(session))
-    secure, analysis = own.sums(session.study), session.study.analysis is not None
+    protection = protection_of(session.study)
+    secure = own.sums(session.study)
     # A study may ask for sums that nobody approved.
-    policy = session.site.policy
-    refused = policy.analysis_refusal(summed=False) if analysis else policy.statistic_refusal(summed=False)
+    refused = protection.refusal(session.site.policy)
     if secure is None and refused is not None:
         raise NotTakingPart(refused)
-    statistic = statistic_of(session.study)
-    if analysis:
-        sums = analysis_answer(session, secure).drawn()
-    else:
-        sums = {name: np.asarray(values) for name, values in statistic.sums(all_rows(session), session.schema).items()}
+    sums = protection.sums(session, secure)
     if secure is None:
         return StatisticReply(sums=sums)
     own.under(session)
-    numbers = entries(statistic, sums, session.schema)
+    numbers = entries(protection.statistic, sums, session.schema)
     return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers, session.seed))
     yield  # a handler is a generator, also one that asks for nothing
 
 
-def analysis_answer(session: SiteSession, sums: SiteSums | None = None) -> NoisedAnswer:
-    """Return a site's answer to an analysis, by itself or as its part of a secure sum."""
-    analysis, charge = asked_analysis(session.study), charge_of(session.study)
-    if charge is None:
-        raise ValueError(f"study {session.study.name!r} charges nothing")
-    least, facts = 0, dict[str, Any]()
-    if sums is not None:
-        least = sums.least()
-        sites = len(sums.cohort().sites if sums.keys.approval is None else sums.keys.approval.pinned)
-        facts = {"least_sites": least, "epsilon_colluding": colluding_epsilon(charge, least, sites)}
-    return NoisedAnswer(
-        session=session,
-        question=f"{ANALYSIS}-{least}",
-        parts={
-            ANSWER: Part(
-                exact=np.asarray(analysis.sums(all_rows(session), session.schema)[ANSWER]),
-                query=noise_of_sum(analysis, least).query(session.schema),
-                release=charge.release,
-            )
-        },
-        facts=facts,
-    )
-
-
 def is_answered(session: SiteSession) -> bool:
     """Tell whether a site has answered this very analysis over the same rows: to send it again costs nothing."""
-    if session.study.analysis is None:
+    protection = protection_of(session.study)
+    if not isinstance(protection, NoisedSums):
         return False
-    asked = analysis_answer(session)
-    if asked.charge is None:
+    answer = protection.answer(session)
+    if answer.charge is None:
         return False
     # By itself or as a part of some sum: whose threshold is not known before the keys are.
-    every = kept_path(asked.charge, session, f"{ANALYSIS}-*")
-    return any(asked.kept(path) is not None for path in every.parent.glob(every.name))
+    every = kept_path(answer.charge, session, f"{ANALYSIS}-*")
+    return any(answer.kept(path) is not None for path in every.parent.glob(every.name))
 
 
 def account_of(session: SiteSession) -> tuple[float, float]:
@@ -150,26 +254,3 @@ def answered(session: SiteSession) -> tuple[str, ...]:
 def all_rows(session: SiteSession) -> pd.DataFrame:
     """Return all rows: nothing is trained and nothing is judged, and the holdout is no other than the rest."""
     return pd.concat([session.table.training, session.table.holdout("statistic")], ignore_index=True)
-
-
-def rows_band(session: SiteSession) -> tuple[int, int]:
-    """Return the power of ten in which the number of rows lies, of all rows where a statistic is asked for.
-
-    Where all that leaves is charged, the number of rows is one of the noised answers, and the band is that of any
-    table.
-    """
-    if is_covered(session.study):
-        return ANY_ROWS
-    low = 10 ** (len(str(rows_asked(session))) - 1)
-    return low, 10 * low - 1
-
-
-def rows_asked(session: SiteSession) -> int:
-    """Return how many rows a study sums over, or trains on."""
-    others = len(session.table.holdout("statistic")) if is_statistic(session.study) else 0
-    return len(session.table.training) + others
-
-
-def too_small(session: SiteSession) -> Refusal | None:
-    """Return which part of the rows is too small; a statistic is of all rows, and has no parts."""
-    return None if is_statistic(session.study) else session.too_small()

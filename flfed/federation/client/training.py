@@ -1,25 +1,82 @@
-"""A round of training at a site, or the scoring of a model, through the parts of its study."""
+"""What a run asks of a site, by its kind; and of training a round, through the parts of its study."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.redaction import said_by, scores_of, training_stays
 from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
+from flfed.refusals import Refusal
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
+from flfed.study.coverage import is_covered
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import TrainReply, TrainRequest
 
 LOG = logging.getLogger("flfed.site")
+ANY_ROWS = (0, 2**32 - 1)
+"""Band of a study whose every answer is noised: of so many rows, clipped sums are exact in a secure sum of up to 2,000
+sites."""
 
 
-def train_round(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
+Round = Generator[ComputeRequest, Any, TrainReply]
+"""The answer to a round; requests are computed on the way."""
+
+
+class RunKind(ABC):
+    """A kind of run at a site.
+
+    Attributes
+    ----------
+    keeps_replies : bool
+        Whether the reply to a round is kept, and sent again: its noise, or mask, must not be drawn twice.
+    """
+
+    keeps_replies: ClassVar[bool] = False
+
+    @abstractmethod
+    def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
+        """Return the site's reply to a round; raises NotTakingPart where it gives none."""
+
+    def too_small(self, session: SiteSession) -> Refusal | None:
+        """Return which part of the rows is too small, None where all are large enough."""
+        return session.too_small()
+
+    def count_rows(self, session: SiteSession) -> int:
+        """Return how many rows the run is about."""
+        return len(session.table.training)
+
+    def rows_band(self, session: SiteSession) -> tuple[int, int]:
+        """Return the power of ten in which the number of rows lies.
+
+        Where all that leaves is charged, the number of rows is one of the noised answers, and the band is that of any
+        table.
+        """
+        if is_covered(session.study):
+            return ANY_ROWS
+        low = 10 ** (len(str(self.count_rows(session))) - 1)
+        return low, 10 * low - 1
+
+
+class Training(RunKind):
+    """A run that trains a model."""
+
+    keeps_replies = True
+
+    def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
+        """Score the incoming model, train from it, or both."""
+        return train_round(request, session, own)
+
+
+def train_round(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
     """Return a site's reply to a request: its update, the scores of the model that came, or both."""
     step = TrainingStep(asked=asked, request=asked, session=session, own=own)
     parts = site_parts(session.study.text)
@@ -40,17 +97,23 @@ def train_round(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Gene
     )
     may_leave = yield from _figures_may_leave(step)
     if not may_leave:
-        step.done = step.done.without_figures()
-    step.delta = step.done.delta
+        step.done = step.trained.without_figures()
+    step.delta = step.trained.delta
     for part in reversed(parts):
         yield from part.after(step)
     # Before the reply leaves: a round that is asked again starts from what there was before it.
     if request.fit and step.state:
         own.state.keep(request.round, step.state)
-    reply = yield from leave(step, (yield from _reply(step, may_leave=may_leave)))
-    if not isinstance(reply, TrainReply):
+    reply = yield from _reply(step, may_leave=may_leave)
+    return (yield from leave_round(step, reply))
+
+
+def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
+    """Return the reply of a round as it leaves the site, through all parts of its study."""
+    left = yield from leave(step, reply)
+    if not isinstance(left, TrainReply):
         raise TypeError("parts make a reply to training of one")
-    return reply
+    return left
 
 
 def _figures_may_leave(step: TrainingStep) -> Generator[ComputeRequest, Any, bool]:
@@ -63,25 +126,43 @@ def _figures_may_leave(step: TrainingStep) -> Generator[ComputeRequest, Any, boo
     return refused is None
 
 
-def _reply(step: TrainingStep, *, may_leave: bool) -> Generator[ComputeRequest, Any, TrainReply]:
-    """Return the reply of a round with its figures as they leave."""
+def _reply(step: TrainingStep, *, may_leave: bool) -> Round:
+    """Return the reply of a round of training."""
     request = step.request
-    session = step.session
-    done = step.trained
-    stays = training_stays(session)
-    said = said_by(session)
-    loss = None
-    if done.loss is not None and not stays:
-        loss = said(done.loss)
     offset = None
     if request.offset and may_leave:
-        offset = yield from session.offset(request.arrays, request.encoder)
+        found = yield from step.session.offset(request.arrays, request.encoder)
+        if found is not None:
+            offset = Offset(value=found[0], error=found[1])
+    reply = reply_with_figures(step, delta=step.delta, steps=step.trained.steps, extra=step.returned)
+    return replace(reply, offset=offset)
+
+
+def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: Arrays) -> TrainReply:
+    """Return the reply of a round, whose figures are as they leave.
+
+    Parameters
+    ----------
+    step : TrainingStep
+        Once it is computed.
+    delta, extra : dict of name to array
+        Of the reply.
+    steps : int
+        That were taken.
+    """
+    session = step.session
+    done = step.figures
+    stays = training_stays(session)
+    rounding = said_by(session)
+    loss = None
+    if done.loss is not None and not stays:
+        loss = rounding(done.loss)
+    scores = scores_of(done.scores, rounding, stays=stays)
     return TrainReply(
-        delta=step.delta,
+        delta=delta,
         num_examples=float(done.rows),
         loss=loss,
-        steps=done.steps,
-        scores=scores_of(done.scores, said, stays=stays),
-        offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
-        extra=step.returned,
+        steps=steps,
+        scores=scores,
+        extra=extra,
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from flfed.federation.client.secure_sums import SiteSums, losses_in_sum
 from flfed.refusals import Refusal
+from flfed.rows.training.requests import PackRequest
 from flfed.updates.aggregation.loss_sums import Losses
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.rules import Sites
@@ -23,7 +25,7 @@ from flfed.updates.messages.secure_sum import (
     parted,
 )
 from flfed.updates.messages.summarise import BINS, SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
+from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
 _CELLS, _LEVEL = "masked-cells", "masked-level-"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
@@ -50,6 +52,14 @@ class SiteTreeSums(SiteSums):
         """Return rows by cell under masks, the same each time they are asked for; raises NotTakingPart."""
         numbers = np.concatenate([values.ravel() for values in counts.values()])
         return self.once(self.asked(None, BINS), _CELLS, lambda: numbers.astype(np.uint64))
+
+    def masked(
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+    ) -> Generator[PackRequest, Any, TrainReply]:
+        """Return a reply whose sums of a level are masked; raises NotTakingPart."""
+        masked = self.masked_level(request, reply.extra[SUMS], losses, seed)
+        return replace(reply, extra={}, masked=masked)
+        yield  # as that of an update, which asks for rounding
 
     def masked_level(self, request: TrainRequest, sums: np.ndarray, losses: Losses, seed: int) -> Masked:
         """Return the sums of a level under masks, the same each time they are asked for; raises NotTakingPart.

@@ -1,14 +1,16 @@
-"""A site's answers where trees grow: rows by cell, and sums of gradients."""
+"""A site's answers where trees grow: rows by cell, and sums of gradients in place of an update."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 
-from flfed.federation.client.redaction import NotTakingPart, losses_of, said_by, scores_of, training_stays
+from flfed.federation.client.parts.step import TrainingStep
+from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
 from flfed.federation.client.tree_sums import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
@@ -17,17 +19,19 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.study.exchanges import refits
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import BinsReply, BinsRequest
-from flfed.updates.messages.train import (
-    ASKED,
-    LAST,
-    REFIT,
-    SUMS,
-    TREE,
-    TREES_MISSING,
-    TREES_SHA256,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.train import ASKED, LAST, REFIT, SUMS, TREE, TREES_MISSING, TrainRequest
+
+
+class Trees(Training):
+    """A run that grows trees: sums of gradients of a level stand in place of an update, and have no noise."""
+
+    keeps_replies = False
+
+    def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
+        """Return the sums of a level, or the scores of all trees once they are grown."""
+        if request.trees_sha256:
+            return grow(request, session, own)
+        return super().answer(request, session, own)
 
 
 def count_cells(
@@ -36,8 +40,11 @@ def count_cells(
     """Return the rows that are trained on by cell of a column."""
     BinsRequest.from_record(message.content)
     session = open_session()
-    sums, counts = _sums_of(session, own), cells_of_rows(session, least_rows(session))
-    return BinsReply(counts=counts) if sums is None else BinsReply(masked=sums.masked_cells(counts))
+    sums = _sums_of(session, own)
+    counts = cells_of_rows(session, least_rows(session))
+    if sums is None:
+        return BinsReply(counts=counts)
+    return BinsReply(masked=sums.masked_cells(counts))
     yield
 
 
@@ -53,10 +60,20 @@ def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
     return None
 
 
-def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
-    """Return the sums of gradients of the nodes that are asked for; raises MalformedMessage where trees are lost."""
-    sums = _sums_of(session, own)
-    before = int(request.settings.get(REFIT, 0)) if refits(session.study) else 0
+def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
+    """Return the sums of gradients of the nodes that are asked for.
+
+    Raises
+    ------
+    NotTakingPart
+        If they may not cross as they are, and there is no secure sum.
+    MalformedMessage
+        If the site lacks the trees before.
+    """
+    _sums_of(session, own)
+    before = 0
+    if refits(session.study):
+        before = int(request.settings.get(REFIT, 0))
     if not 0 <= before < request.round:
         raise MalformedMessage(Refusal("settings-unfit", section="settings"))
     level = Level(
@@ -73,26 +90,9 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
     if done is None:
         raise MalformedMessage(TREES_MISSING)
-    said = said_by(session)
-    masked = None
-    if sums is not None:
-        losses = losses_of(done.rows, done.loss, done.scores, session)
-        masked = sums.masked_level(request, done.sums, losses, session.seed)
-    return TrainReply(
-        delta={},
-        num_examples=float(done.rows),
-        loss=None if done.loss is None or training_stays(session) else said(done.loss),
-        steps=1,
-        scores=scores_of(done.scores, said, stays=training_stays(session)),
-        extra={SUMS: done.sums} if sums is None else {},
-        masked=masked,
-    )
-
-
-def grows(record: RecordDict) -> bool:
-    """Tell whether a request asks for the sums of a tree."""
-    config = record.get("config")
-    return isinstance(config, ConfigRecord) and TREES_SHA256 in config
+    step = TrainingStep(asked=request, request=request, session=session, own=own, done=done)
+    reply = reply_with_figures(step, delta={}, steps=1, extra={SUMS: done.sums})
+    return (yield from leave_round(step, reply))
 
 
 def least_rows(session: SiteSession) -> int:

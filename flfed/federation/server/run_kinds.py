@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
-from flfed.federation.client.statistic import asked_statistic, noise_of_sum
+from flfed.federation.client.statistic import protection_of
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.rounds import site_sums
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.sums.row_sums import StatisticSums
-from flfed.rows.statistics.private.analysis import NoisedAnalysis
 from flfed.rows.statistics.statistic import Statistic, added
-from flfed.study.statistic import ANALYSIS, is_statistic
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 
@@ -27,12 +23,16 @@ class StatisticRun(FederatedRun):
         """
         # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
         participants, _ = self.enrol_cohort()
-        statistic = asked_statistic(self.study)
+        protection = protection_of(self.study)
+        statistic = protection.statistic
         with self.privacy.during(participants):
             sums = site_sums(self.setting, self.parts).statistic(participants, statistic)
             self.privacy.answered(sums.sites)
-            self._compare_delta(statistic, sums)
-        self._record(self._with_noise_of(statistic, sums), sums)
+            self.privacy.counted(protection.known_rows(sums.by_site, self.setting.schema))
+        if sums.least:
+            # One answer stands for all sites of the list, with the noise of each.
+            statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
+        self._record(protection.name, statistic, sums)
         return Outcome(
             status="completed",
             reason="",
@@ -44,31 +44,13 @@ class StatisticRun(FederatedRun):
             seconds=self.writer.seconds(),
         )
 
-    def _compare_delta(self, statistic: Statistic, sums: StatisticSums) -> None:
-        """Compare the promise's delta with the sites' rows, where an analysis tells how many they are."""
-        if self.study.analysis is None or sums.least:
-            return
-        schema = self.setting.schema
-        rows = {}
-        for site, own in sums.by_site.items():
-            rows[site] = statistic.figures([own], schema, own)["rows"]["value"]
-        self.privacy.counted(rows)
-
-    def _with_noise_of(self, statistic: Statistic, sums: StatisticSums) -> Statistic:
-        """Return the statistic with the noise that is in its sums."""
-        if not isinstance(statistic, NoisedAnalysis) or not sums.least:
-            return statistic
-        # One answer stands for all sites of the list, with the noise of each.
-        own = noise_of_sum(statistic, sums.least)
-        return replace(own, noise=own.noise * math.sqrt(len(sums.sites)))
-
-    def _record(self, statistic: Statistic, sums: StatisticSums) -> None:
+    def _record(self, name: str, statistic: Statistic, sums: StatisticSums) -> None:
         """Record the figures of all sites, and of each that shares its own."""
         schema = self.setting.schema
         of_all = added(sums.parts)
         by_site = {site: statistic.figures([own], schema, of_all) for site, own in sums.by_site.items()}
         found = {
-            "name": self.study.statistic.name if self.study.analysis is None else ANALYSIS,
+            "name": name,
             "sites": len(sums.sites),
             **statistic.figures(sums.parts, schema, of_all),
             "by-site": self.recorder.shared_as.own(by_site),

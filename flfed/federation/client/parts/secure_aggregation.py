@@ -59,7 +59,7 @@ def _update(step: SiteStep, sums: SiteSums, reply: TrainReply) -> Generator[Comp
     if not isinstance(step, TrainingStep):
         raise TypeError("an update leaves from a step of training")
     request = step.request
-    done = step.trained
+    done = step.figures
     loss = done.loss if request.fit else None
     losses = losses_of(done.rows, loss, done.scores, step.session)
     seed = step.session.seed

@@ -11,6 +11,7 @@ from typing import Any, Self
 from flfed.federation.client.site_run import SiteRun
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients
 from flfed.rows.session import SiteSession, Trained
+from flfed.rows.site_trees import Grown
 from flfed.rows.training.requests import ComputeRequest, Term
 from flfed.study.study import Study
 from flfed.updates.messages.compare import CompareReply, CompareRequest
@@ -59,8 +60,8 @@ class TrainingStep(SiteStep):
         A gradient that is constant in the round.
     own_gradients : AddedGradients
         The same of the site's own model, where it trains one.
-    done : Trained or None
-        What training came to.
+    done : Trained, Grown or None
+        What training came to, or the sums by which trees grow.
     delta : dict of name to array
         The update as it leaves.
     returned : dict of name to array
@@ -75,7 +76,7 @@ class TrainingStep(SiteStep):
     terms: tuple[Term, ...] = ()
     correction: Arrays = field(default_factory=dict)
     own_gradients: AddedGradients = NOTHING_ADDED
-    done: Trained | None = None
+    done: Trained | Grown | None = None
     delta: Arrays = field(default_factory=dict)
     returned: Arrays = field(default_factory=dict)
     state: Arrays = field(default_factory=dict)
@@ -91,8 +92,15 @@ class TrainingStep(SiteStep):
     @property
     def trained(self) -> Trained:
         """What training came to; raises ValueError before it."""
-        if self.done is None:
+        if not isinstance(self.done, Trained):
             raise ValueError("the round is not trained yet")
+        return self.done
+
+    @property
+    def figures(self) -> Trained | Grown:
+        """Rows, loss and scores of the round; raises ValueError before it."""
+        if self.done is None:
+            raise ValueError("the round is not computed yet")
         return self.done
 
 
