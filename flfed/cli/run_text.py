@@ -33,7 +33,7 @@ def report_of(run: str) -> dict[str, Any]:
 def object_of(run: str) -> dict[str, Any]:
     """Return the report of a run as `--json` prints it."""
     from flfed.records.reports.report import report
-    from flfed.records.statistics.listed.statistic_object import statistic_object
+    from flfed.records.statistics.listed.in_words import statistic_object
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:

@@ -21,9 +21,8 @@ from flfed.folders import RUN
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import gain_at
-from flfed.records.statistics.listed.in_words import statistic_in_words
+from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_object
 from flfed.records.statistics.listed.noised_scores import is_uncompared, with_verdict
-from flfed.records.statistics.listed.statistic_object import statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets

@@ -58,7 +58,7 @@ SHOWN: dict[str, Callable[[Any], object]] = {
 """What an operator looks at from hour to hour, and what tells that it is there."""
 BESIDES = (
     "--help", "site check --help", "site list", "data list", "study list", "study show preterm-birth",
-    "site status river-bank", "run compare latest latest", "run report latest --output {home}/run.html",
+    "site status river-bank", "run compare latest latest",
     "coordinator invite new-york-clinic --to {home}",
     f"coordinator ledger {SITE}", f"site pause {SITE}", f"site pause {SITE} --resume",
     f"site withdraw preterm-dp --site {SITE}", f"site approve preterm-birth --site {SITE} --refuse",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from flfed.records.reports.report import report
+from flfed.records.section import Table
 from flfed.records.statistics.listed.in_words import statistic_tables
-from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -99,7 +99,7 @@ SHAPES = {
 }
 
 
-def told(found: Found) -> list[StatisticTable]:
+def told(found: Found) -> list[Table]:
     return [table for table in statistic_tables(found) if not table.of_each_site]
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flfed.records.dashboard.components.text import JOINER, escape, with_code
 from flfed.records.reports.events import holdout_in_words
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import site_line
 from flfed.records.store.entries import EventEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.text import JOINER, escape, with_code
 from flfed.spreadsheet import plain_cell
 from tests.browser import Window
 

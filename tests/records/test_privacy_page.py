@@ -295,10 +295,12 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
 
 def seen_by(run: str, only: str) -> None:
     """The parts of the page as the people of one site see them; a program of its own, run by Streamlit."""
+    from flfed.records.dashboard.components import sections
     from flfed.records.dashboard.panels import attacks as attack_panels
     from flfed.records.dashboard.panels import privacy as privacy_panels
     from flfed.records.reports.audit_headlines import audit_of
     from flfed.records.reports.privacy import privacy_of
+    from flfed.records.sections.privacy import mechanisms_section
     from flfed.records.store.reader import RunReader
 
     with RunReader.open(only=only) as reader:
@@ -307,7 +309,7 @@ def seen_by(run: str, only: str) -> None:
         told, audit = privacy_of(reader, found), audit_of(reader, found)
     privacy_panels.promise(told, audit, only=only)
     privacy_panels.limits_of_promise(told, audit, only=only)
-    privacy_panels.mechanisms(told, list(found[0][1].values()), only=only)
+    sections.show(mechanisms_section(told, list(found[0][1].values()), only=only))
     attack_panels.attacks(told, audit, entry, only=only)
 
 

@@ -19,12 +19,12 @@ from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.charts.axes import PLOT_HEIGHT, legend_of
 from flfed.records.charts.chart import Chart, Line
+from flfed.records.charts.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.dashboard.components import page_style
-from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.ledger.line import Total
 from flfed.records.reports.privacy_tables import KINDS as NAMES
 from flfed.records.reports.privacy_tables import size_in_words
+from flfed.records.text import escape
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flfed.records.charts.colours import FIGURE, GRID, INK, NEUTRAL, WORDS
-from flfed.records.dashboard.components.text import BREAKS
+from flfed.records.text import BREAKS
 
 if TYPE_CHECKING:
     import altair as alt
+
+    Altair = alt.Chart | alt.LayerChart | alt.FacetChart
 
 Spec = dict[str, Any]
 """A chart in Vega-Lite's own words, without its data."""
@@ -71,7 +73,7 @@ class Chart:
         return altair.LayerChart.from_dict(self.to_dict())
 
 
-def picture(drawn: Chart | alt.LayerChart | alt.FacetChart, width: int, height: int | None = None) -> str:
+def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str:
     """Return a chart as SVG that loads nothing and knows no script.
 
     Parameters

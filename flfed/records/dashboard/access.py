@@ -17,9 +17,9 @@ from flfed.errors import UsageError
 from flfed.parsers import parse_toml, read_text
 from flfed.paths import where
 from flfed.records.dashboard import APP_TOKEN
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.token import cookie_of, is_it
 from flfed.records.store.visibility import Viewer
+from flfed.records.text import escape
 from flfed.registry import kebab
 
 ROLES = ("coordinator", "analyst")

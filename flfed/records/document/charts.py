@@ -8,7 +8,7 @@ from flfed.records.charts.chart import Chart, picture
 from flfed.records.document.markup import Markup, element, joined
 
 if TYPE_CHECKING:
-    import altair as alt
+    from flfed.records.charts.chart import Altair
 
 WIDTH = 336
 """Of a chart in pixels: two stand side by side on A4, and one fits a phone."""
@@ -18,23 +18,23 @@ WIDE = 800
 """Of a chart as wide as the page."""
 
 
-def chart(title: str, drawn: Chart | None, *, says: str = "") -> Markup:
+def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup:
     """Return a chart under its title, nothing of none.
 
     Parameters
     ----------
     title : str
-    drawn : Chart or None
+    drawn : chart or None
     says : str
         What a reader who cannot see it is told; the title unless given.
     """
     if drawn is None:
         return Markup()
-    image = _image(picture(drawn, WIDTH, HEIGHT), says or title, "chart")
+    image = _image(picture(drawn, WIDTH, HEIGHT if isinstance(drawn, Chart) else None), says or title, "chart")
     return element("figure", element("figcaption", title), image)
 
 
-def wide_chart(drawn: alt.LayerChart | alt.FacetChart, *, says: str) -> Markup:
+def wide_chart(drawn: Altair, *, says: str) -> Markup:
     """Return a chart as wide as the page, and as it is on a phone; style shows one of them."""
     wide, narrow = picture(drawn, WIDE), picture(drawn, WIDTH)
     return joined([_image(wide, says, "chart wide"), _image(narrow, says, "chart narrow")])

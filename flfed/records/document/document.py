@@ -15,8 +15,7 @@ from flfed.records.charts.axes import axis_title
 from flfed.records.charts.by_round import of_all_sites, of_each_site
 from flfed.records.charts.by_site import forest_plot
 from flfed.records.charts.colours import site_looks
-from flfed.records.dashboard.components.text import moment
-from flfed.records.document import charts, evidence, scores
+from flfed.records.document import charts, evidence, scores, sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.reports import site_answer
@@ -56,13 +55,12 @@ from flfed.records.statistics.verdict import (
 )
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.records.text import moment
 
 MARK = "<!DOCTYPE html>\n<!-- Report of a run by flfed -->\n"
 """Begins each document: only a file that begins so is replaced."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser lets the document load: its own style, and nothing else."""
-MOST_LINES = 120
-"""Lines of a statistic's table, two pages of A4; the app has all."""
 MOST_DRAWN = 20
 """Sites of the forest plot, a page of A4; of more, those at its ends."""
 MANY_SITES = 12
@@ -85,27 +83,13 @@ def answer(content: Content) -> Markup:
     statistic, tables = found.get("statistics"), Markup()
     if statistic:
         # The figure stands first, with who is missing from it; what is to be known of the tables comes after them.
-        tables, words, others = _of_statistic(statistic), [*others, *words], missing_in_words(found)
+        tables = joined(sections.tables_of(one) for one in statistic_tables(statistic))
+        words, others = [*others, *words], missing_in_words(found)
     said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
     box = element("div", *said, class_="verdict")
     note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
     return section("Question and answer", asked, box, tables, warnings, note, bullets(words))
-
-
-def _of_statistic(statistic: Report) -> Markup:
-    """Return the tables of a study without a model; of a very long one the first lines."""
-    parts: list[Markup] = []
-    for one in statistic_tables(statistic):
-        if one.of_each_site and len(one.lines) > MOST_LINES:
-            parts.append(paragraphs([f"{one.title}: {len(one.lines):,} lines, told in the app."], class_="note"))
-            continue
-        parts += [element("h3", one.title)] if one.title else []
-        parts.append(table(one.lines[:MOST_LINES], class_="dense"))
-        if len(one.lines) > MOST_LINES:
-            rest = f"And {len(one.lines) - MOST_LINES:,} more lines, told in the app and by `flfed run show RUN --all`."
-            parts.append(paragraphs([rest], class_="note"))
-    return joined(parts)
 
 
 def _verdict(content: Content) -> list[str]:

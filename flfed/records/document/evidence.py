@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flfed.records.document import sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
 from flfed.records.reports import privacy as private
@@ -29,6 +30,7 @@ from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scor
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
 from flfed.records.reports.site_verdict import varies
+from flfed.records.sections.privacy import charged_section, left_section, mechanisms_section, spent_section
 from flfed.records.statistics import importances, score_tables
 from flfed.records.statistics.listed.noised_scores import TRAINED_ON, is_covered, is_uncompared
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
@@ -138,21 +140,16 @@ def privacy(content: Content) -> Markup:
     code, sentence = private.standing(of, audit, attackable=privacy_tables.has_model(run), only=only)
     lines = [*private.promise_in_words(of), *([sentence] if of["mechanism"] not in (None, "none") or audit else [])]
     box = element("div", element("p", element("strong", sentence_case(code))), bullets(lines), class_="verdict")
-    spent = {site: line for site, line in of["sites"].items() if line["epsilon"] is not None}
     parts = [box, bullets([f"Warning: {said}" for said in of["warnings"]], class_="warnings")]
     trained = of.get(private.TRAINED, True)
     parts.append(bullets(unpromised_in_words(len(of["uncharged"]), audit, only=only, trained=trained)))
-    parts.append(element("h3", "ε spent, against each site's budget"))
-    parts.append(
-        table([privacy_tables.spent_line(site, line, of) for site, line in spent.items()])
-        if spent
-        else paragraphs([privacy_tables.why_nothing_spent(of)])
-    )
-    if charged := privacy_tables.charged_lines(of):
-        read = paragraphs([privacy_tables.SHARES_READ], class_="note")
-        parts += [element("h3", "What was charged for what"), table(charged), read]
-    parts += [element("h3", "Mechanisms in force"), table(privacy_tables.mechanism_lines(of, content.sites, only=only))]
-    parts += [*_attacks(audit), *_left(content)]
+    parts += sections.part(spent_section(of))
+    if charged := charged_section(of):
+        parts += sections.part(charged)
+    parts += sections.part(mechanisms_section(of, content.sites, only=only))
+    by_round = bytes_in_words(content.found["round-bytes"])
+    left = left_section(content.crossed, len(content.runs), by_round)
+    parts += [*_attacks(audit), *sections.part(left)]
     if of["uncharged"]:
         nothing = of["epsilon"] is None
         title = "Not covered, for nothing was promised" if nothing else "Not covered by the promise"
@@ -190,30 +187,6 @@ def _attacks(audit: Sequence[Mapping[str, Any]]) -> list[Markup]:
     ]
 
 
-def _left(content: Content) -> list[Markup]:
-    """Return the bytes that left each site, by kind of message."""
-    out = [entry for entry in content.crossed if entry.direction == "to-server"]
-    if not out:
-        return [element("h3", "What left each site"), paragraphs(["Nothing has left a site yet."])]
-    lines = []
-    for line in privacy_tables.left_lines(content.crossed):
-        sizes = {
-            key.removesuffix(", bytes"): privacy_tables.size_in_words(size)
-            for key, size in line.items()
-            if key != "Site"
-        }
-        lines.append({"Site": line["Site"]} | sizes)
-    together = f", of all {len(content.runs)} repeats together" if len(content.runs) > 1 else ""
-    over = ", added up over all rounds" if content.runs[0].rounds_planned else ""
-    said = [f"Bytes of the messages' content{over}{together}.", privacy_tables.why_so_many(out)]
-    said.append(bytes_in_words(content.found["round-bytes"]))
-    return [
-        element("h3", "What left each site"),
-        table(lines),
-        paragraphs([" ".join(filter(None, said))], class_="note"),
-    ]
-
-
 def limits(content: Content) -> Markup:
     """Return what the run does not show."""
     lines = [NO_MORE]
@@ -230,20 +203,12 @@ def limits(content: Content) -> Markup:
 
 def needed_columns(content: Content) -> Markup:
     """Return by how much the loss grows without what a column tells."""
-    found = content.found.get("importances")
-    if found is None:
-        return Markup()
-    said = paragraphs(importances.importance_in_words(found, content.found["global"]), class_="note")
-    return section(importances.TITLE, table(importances.importance_lines(found)), said)
+    return sections.written(importances.needed_columns(content.found))
 
 
 def split_columns(content: Content) -> Markup:
     """Return which columns trees split by."""
-    found = content.found.get("gains")
-    if found is None:
-        return Markup()
-    said = paragraphs([importances.gains_in_words(found, permuted="importances" in content.found)], class_="note")
-    return section(importances.GAIN_TITLE, table(importances.gain_lines(found)), said)
+    return sections.written(importances.split_columns(content.found))
 
 
 def words(content: Content) -> Markup:

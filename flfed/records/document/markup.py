@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flfed.records.dashboard.components.text import BREAKS
+from flfed.records.text import BREAKS
 
 EMPHASES = (
     (re.compile(r"`([^`]+)`"), "code"),

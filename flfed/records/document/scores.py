@@ -11,10 +11,11 @@ from typing import Any
 
 from flfed.records.charts.axes import is_stretched
 from flfed.records.charts.colours import Looks, site_looks
-from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart
-from flfed.records.document import charts
+from flfed.records.charts.curves import calibration_chart, decision_chart
+from flfed.records.document import charts, sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, element, paragraphs, section, table
+from flfed.records.sections.scores import ranking, within_groups
 from flfed.records.statistics import point_tables, score_tables
 from flfed.records.statistics.listed.noised_scores import (
     NO_CURVES,
@@ -35,17 +36,14 @@ from flfed.records.statistics.operating_points import (
     edges,
 )
 from flfed.records.statistics.score_curves import (
-    average_precision,
     calibration,
-    roc_auc,
 )
-from flfed.records.statistics.verdict import ABSENT, number, sentence_case
+from flfed.records.statistics.verdict import sentence_case
 
 Lines = list[dict[str, Any]]
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CALIBRATED = 6
 """Charts of calibration, or of net benefit, at most: all sites together, and those with most rows."""
-GROUPS_A_TABLE = 4
 SCORED = "How the scores lie"
 FIRST_ALONE = "Of one repeat alone, the first that has these figures."
 
@@ -63,15 +61,8 @@ def curves(content: Content) -> Markup:
     which = [score_tables.one_repeat_alone(counted.run.repeat + 1, len(content.runs))] if len(content.runs) > 1 else []
     there = {name: counts for name, counts in found.items() if counts.has_both}
     looks = site_looks(site.site for site in content.sites)
-    areas = table([score_tables.area_line(name, counts, counted.found) for name, counts in found.items()])
-    left = "" if len(there) == len(found) else " Not drawn: where all rows are of one class."
-    return section(
-        title,
-        paragraphs([*which, " ".join(whose)], class_="lead"),
-        _pictures(there, looks),
-        areas,
-        paragraphs([score_tables.AREAS_READ + left], class_="note"),
-    )
+    lead = [*which, " ".join(whose)]
+    return sections.written(ranking(found, there, looks, counted.found, lead=lead))
 
 
 def _noised(content: Content) -> Markup:
@@ -100,23 +91,6 @@ def _drawn(payload: Mapping[str, Any]) -> score_tables.Found:
     found = score_tables.found_in(payload)
     first = set(score_tables.drawn_first(found))
     return {name: counts for name, counts in found.items() if name in first or score_tables.is_together(name)}
-
-
-def _pictures(found: score_tables.Found, looks: Looks) -> Markup:
-    """Return the ROC curves, and those of precision and recall."""
-    if not found:
-        return Markup()
-    areas = [f"{name}: AUC {number(roc_auc(counts))}" for name, counts in found.items()]
-    means = [f"{name}: average precision {number(average_precision(counts))}" for name, counts in found.items()]
-    ranks = charts.chart(
-        "ROC curve (up and to the left is better)", roc_chart(found, looks), says=f"ROC curve. {'; '.join(areas)}"
-    )
-    finds = charts.chart(
-        "Precision and recall (up and right is better)",
-        precision_chart(found, looks),
-        says=f"Precision and recall. {'; '.join(means)}",
-    )
-    return element("div", ranks, finds, class_="charts")
 
 
 def calibrated(content: Content) -> Markup:
@@ -237,14 +211,6 @@ def by_group(content: Content) -> Markup:
     payload = content.found.get("subgroups")
     if payload is None or not payload["sites"]:
         return Markup()
-    parts: list[Markup] = []
-    for column in score_tables.grouped_columns(payload):
-        parts.append(element("h3", f"By {column}: AUC of the shared model (95 % CI)"))
-        lines = score_tables.grouped_lines(payload, column)
-        first, *groups, last = dict.fromkeys(name for line in lines for name in line)
-        for at in range(0, len(groups), GROUPS_A_TABLE):
-            shown = [first, *groups[at : at + GROUPS_A_TABLE], *([last] if at + GROUPS_A_TABLE >= len(groups) else [])]
-            parts.append(table([{name: line.get(name, ABSENT) for name in shown} for line in lines], class_="dense"))
     of = [group for groups in payload["sites"].values() for group in groups]
     held = sum(group["value"] is None for group in of)
     told = f"Of {len(of)} figures {held} {'is' if held == 1 else 'are'} held back or undefined, as the cell says. "
@@ -252,6 +218,4 @@ def by_group(content: Content) -> Markup:
     if silent and content.only is None:
         told += f"Of {payload['asked']} sites {silent} gave no figures of their own by group. "
     alone = [FIRST_ALONE] if len(content.runs) > 1 else []
-    return section(
-        "How well it ranks within groups", *parts, paragraphs([*alone, told + score_tables.GROUPS_READ], class_="note")
-    )
+    return sections.written(within_groups(payload, note=[*alone, told]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flfed.errors import counted
+from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 
@@ -34,6 +36,14 @@ GAIN_SAYS = (
 NO_SPLIT = (
     "No tree of the model has a split, so that it predicts the same for every row: validation rows did best without "
     "trees (select), or no split leaves both sides enough (min-rows, least-hessian)."
+)
+LARGEST_LOG_ODDS = 20.0
+"""Up to which odds ratios are told: e^20 is 485 million, and of a model that diverged no ratio means anything."""
+COEFFICIENTS_READ = (
+    "For one step of an input, all else equal: an odds ratio of 2 doubles the odds of the outcome. A step is what "
+    "inputs are scaled by in training: their spread over all sites, unless the study says otherwise. Inputs that "
+    "go together share what they tell, and none of this says what causes the outcome. Sites keep their own models, "
+    "so there is no spread over sites."
 )
 BESIDE = ", nor about test rows: [compare] importance in a study asks how much predictions of those need each column"
 
@@ -103,6 +113,49 @@ def _of_column(name: str, known: Sequence[Mapping[str, Any]], sites: Mapping[str
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def needed_columns(found: Mapping[str, Any]) -> Section | None:
+    """Return by how much a run's loss grows without what a column tells, None where no study asked."""
+    own = found.get("importances")
+    if own is None:
+        return None
+    said = importance_in_words(own, found["global"])
+    return Section(title=TITLE, tables=(Table(lines=importance_lines(own)),), note=tuple(said))
+
+
+def split_columns(found: Mapping[str, Any]) -> Section | None:
+    """Return which columns the trees of a run split by, None where no tree grew."""
+    gains = found.get("gains")
+    if gains is None:
+        return None
+    said = gains_in_words(gains, permuted="importances" in found)
+    return Section(title=GAIN_TITLE, tables=(Table(lines=gain_lines(gains)),), note=(said,))
+
+
+def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
+    """Return what a linear model adds to the log-odds for each input.
+
+    Parameters
+    ----------
+    payloads : sequence of dict
+        The objects "coefficients" of the repeats, one or more.
+    """
+    names = payloads[0]["inputs"]
+    by_input = {name: [payload["coefficients"][place] for payload in payloads] for place, name in enumerate(names)}
+    ranked = sorted(by_input.items(), key=lambda item: -abs(sum(item[1])))
+    lines = [_coefficient(name, values) for name, values in ranked]
+    return Section(title="What the shared model goes by", tables=(Table(lines=lines),), note=(COEFFICIENTS_READ,))
+
+
+def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
+    mean = sum(values) / len(values)
+    line = {
+        "Input": name,
+        "Coefficient (log-odds)": number(mean, 3, signed=True),
+        "Odds ratio": number(math.exp(mean), 2) if abs(mean) < LARGEST_LOG_ODDS else ABSENT,
+    }
+    return line | ({"In the repeats": interval(min(values), max(values))} if len(values) > 1 else {})
 
 
 def importance_lines(found: Report) -> list[dict[str, str]]:

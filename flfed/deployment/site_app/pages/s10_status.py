@@ -10,8 +10,8 @@ from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape, moment
 from flfed.records.reports.privacy_tables import size_in_words
+from flfed.records.text import escape, moment
 
 
 def show() -> None:

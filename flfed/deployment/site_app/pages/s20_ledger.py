@@ -16,9 +16,9 @@ from flfed.errors import counted
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.components.figure import download, figure
 from flfed.records.dashboard.components.tables import scrolled, table
-from flfed.records.dashboard.components.text import escape
 from flfed.records.ledger.line import Total
 from flfed.records.reports.privacy_tables import size_in_words
+from flfed.records.text import escape
 
 ALL = "all"
 PROBLEMS = 20

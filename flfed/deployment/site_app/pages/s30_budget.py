@@ -16,9 +16,9 @@ from flfed.federation.client.privacy_budget import shown
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.components.figure import download
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card
 from flfed.records.reports.privacy import given_the_encoder
+from flfed.records.text import escape
 
 
 def show() -> None:

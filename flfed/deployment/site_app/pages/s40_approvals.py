@@ -13,7 +13,7 @@ import streamlit as st
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.deployment.site_app.reads import Decided
-from flfed.records.dashboard.components.text import escape, moment
+from flfed.records.text import escape, moment
 
 Colour = Literal["green", "orange", "gray", "red"]
 

@@ -13,7 +13,6 @@ from flfed.records.charts.chart import Line
 from flfed.records.charts.intervals import interval_chart
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape, moment
 from flfed.records.dashboard.panels.overview import card
 from flfed.records.reports.site_verdict import (
     DIFFERENCES,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from flfed.records.dashboard.components.text import escape
+from flfed.records.text import escape
 from flfed.spreadsheet import plain_cell
 
 

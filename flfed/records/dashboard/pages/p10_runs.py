@@ -11,7 +11,6 @@ import streamlit as st
 from flfed.errors import FlfedError
 from flfed.records.dashboard import access, refresh, run_page
 from flfed.records.dashboard.components import page_style
-from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on, link, no_runs
 from flfed.records.reports.events import STATUS_WORDS
@@ -20,6 +19,7 @@ from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.text import escape, moment, with_code
 
 WIDTHS = (3, 2, 2, 1.5, 1.5, 2)
 TITLES = ("Started (UTC)", "Status", "Rounds", "Repeats", "Shared model")

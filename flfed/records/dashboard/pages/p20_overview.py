@@ -10,13 +10,13 @@ from collections.abc import Mapping
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.report import purpose_of
 from flfed.records.statistics.listed.noised_scores import is_covered, is_uncompared
 from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.text import escape
 
 FURTHER = {
     "sites": "Should a site join?",

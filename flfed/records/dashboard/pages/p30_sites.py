@@ -8,12 +8,12 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
 from flfed.records.reports.site_answer import own_figures, together
 from flfed.records.statistics.listed.noised_scores import is_uncompared
+from flfed.records.text import escape
 
 
 def show() -> None:

@@ -11,14 +11,16 @@ import streamlit as st
 
 from flfed.records.charts.colours import site_looks
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.components import sections
 from flfed.records.dashboard.panels import curves, overview
-from flfed.records.dashboard.panels.model_details import coefficients, gains, importances, subgroups
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
+from flfed.records.sections.scores import within_groups
+from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
 from flfed.records.statistics.listed.noised_scores import SCORES, is_covered
 from flfed.records.statistics.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
+from flfed.records.text import escape
 
 
 def show() -> None:
@@ -64,9 +66,7 @@ def parts(opened: Opened) -> None:
             return
         chosen = curves.choose(found)
     with st.container():
-        curves.ranking(chosen, looks, repeat)
-    with st.container():
-        curves.areas(chosen, shown.found)
+        curves.ranking(chosen, looks, shown.found, repeat)
     with st.container():
         curves.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
@@ -107,22 +107,29 @@ def _first_with(opened: Opened, name: str) -> tuple[int, dict[str, Any] | None]:
 
 def _more(opened: Opened) -> None:
     """Show what the study asked for, exact counts, groups, importances; a linear model's coefficients, trees' gains."""
-    for name, show_panel in (("operating-points", exact_counts), ("subgroups", subgroups)):
-        place, payload = _first_with(opened, name)
-        if payload is not None:
-            with st.container():
-                show_panel(payload, opened.runs[place].repeat + 1 if len(opened.runs) > 1 else None)
+    place, payload = _first_with(opened, "operating-points")
+    if payload is not None:
+        with st.container():
+            exact_counts(payload, _repeat_of(opened, place))
+    place, payload = _first_with(opened, "subgroups")
+    groups = within_groups(payload)
+    if groups is not None:
+        with st.container():
+            sections.show(groups, repeat=_repeat_of(opened, place))
     told = read_summaries(where(), opened.mark, "coefficients", opened.only)
     if known := [payload for payload in told if payload is not None]:
         with st.container():
-            coefficients(known)
+            sections.show(coefficients(known))
     found = opened.shown().found
-    if "gains" in found:
-        with st.container():
-            gains(found["gains"], permuted="importances" in found)
-    if "importances" in found:
-        with st.container():
-            importances(found["importances"], found["global"])
+    for one in (split_columns(found), needed_columns(found)):
+        if one is not None:
+            with st.container():
+                sections.show(one)
+
+
+def _repeat_of(opened: Opened, place: int) -> int | None:
+    """Return the number of a repeat, None where there is one alone."""
+    return opened.runs[place].repeat + 1 if len(opened.runs) > 1 else None
 
 
 if __name__ == "__main__":

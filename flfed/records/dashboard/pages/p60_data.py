@@ -8,12 +8,12 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import data, overview
 from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.events import SUMS_ONLY, no_sums_in_words
 from flfed.records.statistics.listed.noised_scores import is_covered
+from flfed.records.text import escape
 
 
 def show() -> None:

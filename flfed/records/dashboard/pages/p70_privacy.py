@@ -8,12 +8,14 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
+from flfed.records.dashboard.components import sections
 from flfed.records.dashboard.panels import attacks
 from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.audit_headlines import Runs, audit_of
 from flfed.records.reports.privacy import Private, privacy_of
 from flfed.records.reports.privacy_tables import has_model
+from flfed.records.sections.privacy import charged_section, left_section, mechanisms_section, spent_section
 from flfed.records.store.entries import CrossedEntry
 from flfed.records.store.reader import RunReader
 
@@ -46,18 +48,20 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     run, sites = found[0]
     with st.container():
         privacy_panels.promise(privacy, audit, attackable=has_model(run), only=only)
+    charged = charged_section(privacy)
     with st.container():
-        privacy_panels.charged(privacy)
+        if charged is not None:
+            sections.show(charged)
     with st.container():
-        privacy_panels.left(crossed, len(found))
+        sections.show(left_section(crossed, len(found)))
     with st.container():
         privacy_panels.limits_of_promise(privacy, audit, only=only)
     with st.container():
-        privacy_panels.spending(privacy)
+        sections.show(spent_section(privacy))
     with st.container():
         attacks.attacks(privacy, audit, run, only=only)
     with st.container():
-        privacy_panels.mechanisms(privacy, list(sites.values()), only=only)
+        sections.show(mechanisms_section(privacy, list(sites.values()), only=only))
     with st.container():
         privacy_panels.uncharged(privacy)
 

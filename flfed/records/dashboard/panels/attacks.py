@@ -16,7 +16,6 @@ from flfed.records.charts.by_site import Layers, figure_x, layered, names_y
 from flfed.records.charts.colours import AMBER, GREEN, GREY, NEUTRAL, ORANGE
 from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
-from flfed.records.dashboard.components.text import escape
 from flfed.records.reports import audit_headlines
 from flfed.records.reports.audit_headlines import (
     BEYOND,
@@ -34,6 +33,7 @@ from flfed.records.reports.privacy_tables import has_model
 from flfed.records.statistics.listed.noised_scores import COVERS
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import RunEntry
+from flfed.records.text import escape
 
 GIVEN_AWAY = "no promise, and the attack got somewhere"
 LOOKS = {

@@ -16,7 +16,6 @@ from flfed.records.charts.intervals import interval_chart
 from flfed.records.dashboard import refresh
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape
 from flfed.records.reports.events import STATUS_WORDS
 from flfed.records.reports.recorded_run import leaves
 from flfed.records.reports.report import primary_of
@@ -27,6 +26,7 @@ from flfed.records.statistics.verdict import ABSENT, interval, metric_name, numb
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
+from flfed.records.text import escape
 
 MOST = 6
 """Most runs side by side; more columns cannot be read."""

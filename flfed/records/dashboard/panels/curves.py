@@ -9,12 +9,13 @@ import streamlit as st
 
 from flfed.records.charts.axes import is_stretched
 from flfed.records.charts.colours import MOST_COLOURED, Looks, one_in_colour
-from flfed.records.charts.curves import calibration_chart, points_of, precision_chart, roc_chart
+from flfed.records.charts.curves import calibration_chart
 from flfed.records.charts.histograms import scores_chart
 from flfed.records.dashboard import run_page
+from flfed.records.dashboard.components import sections
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape, heading
+from flfed.records.sections import scores
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     NO_CURVES,
@@ -28,22 +29,14 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
-    average_precision,
     calibration,
-    precision_recall,
-    roc,
-    roc_auc,
-    thinned,
 )
 from flfed.records.statistics.score_tables import (
-    ALL,
-    AREAS_READ,
     CALIBRATION_READ,
     NOT_SHOWN,
     SITES_DRAWN,
     STRETCHED,
     Found,
-    area_line,
     calibration_line,
     drawn_first,
     group_lines,
@@ -51,6 +44,7 @@ from flfed.records.statistics.score_tables import (
     is_together,
 )
 from flfed.records.statistics.verdict import number
+from flfed.records.text import escape, heading
 
 MOST_DRAWN = 12
 """Sites that a reader can pick: more colours and dashes are not told apart."""
@@ -130,49 +124,13 @@ def choose(found: Found) -> Found:
     return {name: counts for name, counts in found.items() if is_together(name) or name in chosen}
 
 
-def areas(found: Found, report: Report) -> None:
-    """Show the area under each curve.
+def ranking(found: Found, looks: Looks, report: Report, repeat: int | None = None) -> None:
+    """Show the ROC and precision-recall curves with their areas.
 
-    It stands beside the figure that the site computed from its rows. `repeat` is the one of several that is shown.
+    Curves are of those that have rows of both classes.
     """
-    table([area_line(name, counts, report) for name, counts in found.items()])
-    st.caption(AREAS_READ)
-    # The record's figure over all sites is of other rows than a curve of some of them.
-    part = [name for name in found if is_together(name) and name != ALL]
-    if part:
-        st.caption(
-            f"The figures from rows are of all sites together, not of {part[0]}, so they are not shown beside these: "
-            "they stand on the page Overview."
-        )
-    # A curve is as rough as the rows of its rarer class are few.
-    rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in found.items()}
-    few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
-    if few:
-        said = f"Curves that say little, as fewer than {LEAST_ROWS} rows of the rarer class are behind them: {few}."
-        st.caption(escape(said))
-
-
-def ranking(found: Found, looks: Looks, repeat: int | None = None) -> None:
-    """Show the ROC and precision-recall curves.
-
-    They are of those that have rows of both classes.
-    """
-    st.markdown(heading("How well it ranks", repeat))
-    there, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
-    left, right = st.columns(2)
-    points = points_of({name: thinned(*roc(counts)) for name, counts in there.items()})
-    lines = [{"Rows of": name, "False positive rate": x, "True positive rate": y} for name, x, y in points]
-    says = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in there.items())
-    drawn = roc_chart(there, looks)
-    figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC curve. {says}")
-    # The table has every threshold, the chart only the points that change its picture.
-    points = points_of({name: precision_recall(counts) for name, counts in there.items()})
-    lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in points]
-    says = "; ".join(f"{name}: average precision {number(average_precision(c))}" for name, c in there.items())
-    title, drawn = "Precision and recall", precision_chart(there, looks)
-    figure(right, f"{title} (up and right is better)", drawn, lines, key="precision-recall", says=f"{title}. {says}")
-    if len(there) < len(found):
-        st.caption(escape(f"Not drawn, as all rows are of one class: {', '.join(sorted(set(found) - set(there)))}."))
+    shown, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
+    sections.show(scores.ranking(found, shown, looks, report), repeat=repeat)
 
 
 def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:

@@ -15,8 +15,8 @@ from flfed.records.charts.axes import NARROW_PIXELS, PLOT_HEIGHT, names_axis
 from flfed.records.charts.chart import Chart, Line
 from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
 from flfed.records.dashboard.components.figure import download, figure
-from flfed.records.dashboard.components.text import escape
 from flfed.records.statistics.verdict import number
+from flfed.records.text import escape
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import explained, percent
 

@@ -11,7 +11,6 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges
 from flfed.records.statistics.point_tables import (
     EXACT,
@@ -30,6 +29,7 @@ from flfed.records.statistics.point_tables import (
     share_with_outcome,
 )
 from flfed.records.statistics.score_curves import ScoreCounts
+from flfed.records.text import escape, heading
 
 THRESHOLD, BUDGET = "a threshold", "an alert budget"
 Found = Mapping[str, ScoreCounts]

@@ -15,7 +15,6 @@ from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where
 from flfed.records.document.document import document
 from flfed.records.reports import report
@@ -42,6 +41,7 @@ from flfed.records.reports.narrative import (
     under,
 )
 from flfed.records.reports.round_totals import bytes_in_words
+from flfed.records.section import Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.analysis import ALL, column_label, parts_of, tables_of
@@ -56,13 +56,13 @@ from flfed.records.statistics.listed.noised_scores import (
     is_uncompared,
     own_under_noise,
 )
-from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import pooled_in_words
 from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.records.text import escape, moment, with_code
 
 GOES_ON = {
     "interrupted": "Go on from the last round that was kept",
@@ -196,7 +196,7 @@ def statistic(report: Report) -> None:
     st.markdown("\n".join(f"- {escape(line)}" for line in others))
 
 
-def _of_chosen_rows(found: Report) -> list[StatisticTable]:
+def _of_chosen_rows(found: Report) -> list[Table]:
     """Show the histogram of an analysis, and return its tables, over all sites or at the one that is chosen."""
     every, sites = f"all {found['sites']} sites", found["by-site"]
     with st.container(horizontal=True):

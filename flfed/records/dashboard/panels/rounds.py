@@ -17,7 +17,6 @@ from flfed.records.charts.axes import axis_title, legend_of
 from flfed.records.charts.chart import Chart, Line, Spec
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.components.figure import behind, figure
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.run_page import Opened, of_address
 from flfed.records.reports import round_totals as by_database
@@ -26,6 +25,7 @@ from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.text import escape
 
 SITES_DRAWN, MOST_DRAWN = 12, 20
 """Sites drawn unless the reader picks others, and most of them: of more than eight one is in colour."""

@@ -17,7 +17,6 @@ from flfed.records.charts.intervals import ENDS, interval_chart
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
-from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
 from flfed.records.reports import site_answer
 from flfed.records.reports.glossary import of_noised_scores
@@ -78,6 +77,7 @@ from flfed.records.statistics.verdict import (
     size_and_span,
 )
 from flfed.records.store.entries import SiteEntry
+from flfed.records.text import escape
 
 FEW_SITES = 8
 """Sites on the page Overview."""

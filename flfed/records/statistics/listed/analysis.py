@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flfed.errors import counted
+from flfed.records.section import Lines, Table
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.statistic_table import Lines, StatisticTable
 from flfed.records.statistics.verdict import (
     ABSENT,
     MINUS,
@@ -65,13 +65,13 @@ def parts_of(found: Found) -> dict[str, tuple[Found, float]]:
     return whole | {f"{by}: {name}": (of, noise_of(found, name)) for name, of in found["groups"]["of"].items()}
 
 
-def analysis_tables(found: Found) -> list[StatisticTable]:
+def analysis_tables(found: Found) -> list[Table]:
     """Return the tables of a recorded analysis, over all sites first; `found` is the object "statistics" of a run."""
     sites = found["by-site"]
     return [*tables_of(found), *(_columns_of({name: (of, noise_of(of)) for name, of in sites.items()}, each=True))]
 
 
-def tables_of(found: Found) -> list[StatisticTable]:
+def tables_of(found: Found) -> list[Table]:
     """Return the tables over all sites, or those of one: `found` may be an object of "by-site"."""
     tables = [_groups(found), *_columns_of(parts_of(found)), _compared(found)]
     return [table for table in (*tables, *(_crossed(found, of) for of in found["cross"])) if table.lines]
@@ -151,10 +151,10 @@ def _shared_out(found: Found) -> str:
     return ", each shared out by their rows" if found["counts-each"] == PERSON else ""
 
 
-def _groups(found: Found) -> StatisticTable:
+def _groups(found: Found) -> Table:
     """Return how many rows each group has."""
     if "groups" not in found:
-        return StatisticTable(lines=[])
+        return Table(lines=[])
     by, unit = found["groups"]["by"], found["counts-each"]
     share = f"Share of {unit}s whose {by} is known (95 % CI)"
     lines = [{"Group": ALL, f"{unit.capitalize()}s": count_in_words(found["rows"]), share: ""}]
@@ -162,10 +162,10 @@ def _groups(found: Found) -> StatisticTable:
         lines.append(
             {"Group": f"{by}: {name}", f"{unit.capitalize()}s": count_in_words(of["rows"]), share: percent(of["share"])}
         )
-    return StatisticTable(title=f"{unit.capitalize()}s by {by}{_shared_out(found)}", lines=lines)
+    return Table(title=f"{unit.capitalize()}s by {by}{_shared_out(found)}", lines=lines)
 
 
-def _columns_of(parts: Mapping[str, tuple[Found, float]], *, each: bool = False) -> list[StatisticTable]:
+def _columns_of(parts: Mapping[str, tuple[Found, float]], *, each: bool = False) -> list[Table]:
     """Return the tables of numbers and of shares, a line a column and part; `each` where the parts are sites."""
     names = list(dict.fromkeys(name for of, _ in parts.values() for name in of["columns"]))
     numbers, quantiles, shares = Lines(), Lines(), Lines()
@@ -181,7 +181,7 @@ def _columns_of(parts: Mapping[str, tuple[Found, float]], *, each: bool = False)
     left_out = OF if len(parts) == 1 and not each else ""
     whose = " at each site" if each else ""
     return [
-        StatisticTable(
+        Table(
             title=f"{title}{whose}, with 95 % CI",
             lines=[{key: cell for key, cell in line.items() if key != left_out} for line in lines],
             spare=SPARE,
@@ -244,10 +244,10 @@ def _shares(name: str, columns: Mapping[str, tuple[Found, float]]) -> Iterator[d
         yield {"Column": column_label(name, column), **missing}
 
 
-def _compared(found: Found) -> StatisticTable:
+def _compared(found: Found) -> Table:
     """Return the table of differences between groups."""
     if "groups" not in found:
-        return StatisticTable(lines=[])
+        return Table(lines=[])
     first = next(iter(found["groups"]["of"]), "")
     lines = []
     for name, of, groups, one in differences(found):
@@ -270,7 +270,7 @@ def _compared(found: Found) -> StatisticTable:
     if len(pairs) == 1:
         title += f": {pairs.pop()}"
         lines = [{key: cell for key, cell in line.items() if key != GROUPS} for line in lines]
-    return StatisticTable(title=title, lines=lines, spare=("Unit",))
+    return Table(title=title, lines=lines, spare=("Unit",))
 
 
 def differences(found: Found) -> Iterator[tuple[str, str, str, Found | None]]:
@@ -293,7 +293,7 @@ def shows_of(difference: Difference | None) -> str:
     return "higher" if difference.low > 0 else "lower" if difference.high < 0 else NO_DIFFERENCE
 
 
-def _crossed(found: Found, of: Found) -> StatisticTable:
+def _crossed(found: Found, of: Found) -> Table:
     """Return a cross-table, or a line a cell where it is wide both ways."""
     (first, second), (rows, columns), counts = of["columns"], of["values"], of["counts"]
     reach = NORMAL_95 * found["deviation"]
@@ -315,4 +315,4 @@ def _crossed(found: Found, of: Found) -> StatisticTable:
             for row, line in zip(rows, counts, strict=True)
             for at, column in enumerate(columns)
         ]
-    return StatisticTable(title=title, lines=lines)
+    return Table(title=title, lines=lines)

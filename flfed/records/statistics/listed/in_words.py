@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flfed.errors import counted
+from flfed.records.section import Lines, Table
+from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.analysis import analysis_tables
 from flfed.records.statistics.listed.analysis_words import analysis_in_words
-from flfed.records.statistics.listed.statistic_table import Lines, StatisticTable
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
 Found = dict[str, Any]
@@ -26,12 +27,12 @@ NOT_SHOWN = (
 )
 
 
-def statistic_tables(found: Found) -> list[StatisticTable]:
+def statistic_tables(found: Found) -> list[Table]:
     """Return the tables of a recorded statistic; `found` is the object "statistics" of a run."""
     if found["name"] == ANALYSIS:
         return analysis_tables(found)
     lines = _TOLD[found["name"]][0](found)
-    return [StatisticTable(lines=lines)] if lines else []
+    return [Table(lines=lines)] if lines else []
 
 
 def statistic_in_words(found: Found, repeats: int = 1) -> list[str]:
@@ -157,3 +158,35 @@ _TOLD: dict[str, tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]] 
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
 }
+
+
+OF_ANY_RUN = (
+    "run", "study", "status", "reason", "engine", "seconds", "repeats", "statistics", "faults", "privacy",
+)  # fmt: skip
+"""Keys that the report of a statistic or an analysis has; all others are of models."""
+
+
+def statistic_object(found: Mapping[str, Any]) -> Report:
+    """Return the report of a run that trains no model: no key is of models, and no object is empty.
+
+    Parameters
+    ----------
+    found : dict
+        From `report.report`.
+
+    Examples
+    --------
+    >>> statistic_object({"run": "a", "global": {}, "privacy": {"mechanism": "none", "sites": {}}, "faults": []})
+    {'run': 'a', 'privacy': {'mechanism': 'none'}, 'faults': []}
+    """
+    kept: Report = _without_empty({key: value for key, value in found.items() if key in OF_ANY_RUN})
+    return kept
+
+
+def _without_empty(value: Any) -> Any:
+    """Return a value without the empty objects in it."""
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_empty(item) for key, item in value.items() if item != {}}

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flfed.records.section import Lines
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.statistic_table import Lines
 from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number
 
 Found = Mapping[str, Any]

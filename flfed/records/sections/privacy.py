@@ -1,0 +1,173 @@
+"""Sections on privacy: mechanisms in force, what was charged and spent, and what left each site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flfed.records.charts.privacy import left_chart, spent_chart
+from flfed.records.reports.privacy import (
+    BOTH_SIDES,
+    ONE_ANSWER,
+    SENT_AGAIN,
+    Private,
+    epsilon_in_words,
+    listed,
+    power_of_ten,
+    spending_in_words,
+)
+from flfed.records.reports.privacy_tables import (
+    SHARES_READ,
+    charged_lines,
+    kinds_of,
+    left_lines,
+    left_of_budget,
+    mechanism_lines,
+    share_of_budget,
+    size_in_words,
+    spent_line,
+    why_nothing_spent,
+    why_so_many,
+)
+from flfed.records.section import Drawing, Section, Table
+from flfed.records.statistics.listed.noised_scores import COVERS
+from flfed.records.store.entries import CrossedEntry, SiteEntry
+
+SITES_DRAWN = 24
+"""Most sites in a chart; the table has all."""
+STEPS_ASKED = (
+    "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it is "
+    "more than was planned."
+)
+ANSWERED = f"ε of this run is that of one answer, all numbers of it together. {SENT_AGAIN}"
+TWO_ACCOUNTS = (
+    "ε of this run is the larger of two accounts: that of rows trained on counts the steps that were asked of the "
+    "site, an upper bound, and the counts before them; that of rows held out the counts of scores."
+)
+NO_LEDGER = (
+    "The record has no budget and no ledger of these sites: research sites that a study cuts out of a table have none, "
+    "the promise of whole sites is in none, and a site in sums only does not tell."
+)
+LEDGERS = (
+    "The sum over all studies is in the site's own ledger, and the site's to tell: `flfed site budget SITE`. Here the "
+    "most that this run adds to it is added to what the site said was spent before."
+)
+OVERDRAFT = (
+    "A site under disclosure institution answers nothing that would overdraw its budget; an open one writes it down "
+    "and answers."
+)
+WHO_MAY_SEE = (
+    'Who may see what of it stands in docs/security.md ("Who may see what"); the site\'s own ledger has every message.'
+)
+
+
+def spent_section(privacy: Private) -> Section:
+    """Return each site's consumed ε against its budget."""
+    title = "What was spent, against each site's budget"
+    spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
+    if not spent:
+        return Section(title=title, lead=(why_nothing_spent(privacy),))
+    lines = [spent_line(site, line, privacy) for site, line in spent.items()]
+    # Without a budget or a ledger a chart would compare ε with nothing.
+    if all(line["budget"] is None and line["spent-before"] is None for line in spent.values()):
+        return Section(title=title, lead=(*spending_in_words(privacy), NO_LEDGER), tables=(Table(lines=lines),))
+    # Sites with the least left are the ones that need a look.
+    most = sorted(spent, key=lambda site: (-share_of_budget(spent[site]), site))[:SITES_DRAWN]
+
+    note = [_what_epsilon_counts(privacy), LEDGERS]
+    if COVERS in privacy:
+        note.append(BOTH_SIDES)
+    note.append(OVERDRAFT)
+    drawing = Drawing(
+        title=f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private",
+        draw=lambda: spent_chart({site: spent[site] for site in most}),
+        key="epsilon-spent",
+        says="; ".join(spending_in_words(privacy)),
+        lines=lines,
+    )
+    return Section(
+        title=title,
+        lead=(*_overdrawn(spent), *_drawn_of(len(most), len(spent), "have least left, or no budget")),
+        charts=(drawing,),
+        tables=(Table(lines=lines, is_drawn=True),),
+        note=tuple(note),
+    )
+
+
+def _overdrawn(spent: Mapping[str, Private]) -> list[str]:
+    """Return which sites spent more than their budget."""
+    over = []
+    for site, line in spent.items():
+        left = left_of_budget(line)
+        if left is not None and left < 0:
+            over.append(f"{site} by about {epsilon_in_words(-left)}")
+    return [f"Overdrawn: {listed(over)}."] if over else []
+
+
+def _what_epsilon_counts(privacy: Private) -> str:
+    if COVERS in privacy:
+        return TWO_ACCOUNTS
+    return ANSWERED if privacy.get(ONE_ANSWER) else STEPS_ASKED
+
+
+def _drawn_of(drawn: int, sites: int, which: str) -> list[str]:
+    return [f"The chart shows the {drawn} sites that {which}, of {sites}."] if drawn < sites else []
+
+
+def charged_section(privacy: Private) -> Section | None:
+    """Return what was charged for what, where all that leaves a site is; None of another run."""
+    lines = charged_lines(privacy)
+    if not lines:
+        return None
+    table = Table(lines=lines, spare=("Noise multiplier",))
+    return Section(title="What was charged for what", tables=(table,), note=(SHARES_READ,))
+
+
+def mechanisms_section(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:
+    """Return which mechanisms are in force, and which are not; `only` is the one site whose people read it."""
+    return Section(title="Mechanisms in force", tables=(Table(lines=mechanism_lines(privacy, sites, only=only)),))
+
+
+def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = "") -> Section:
+    """Return how many bytes left each site, by kind of message; `more` is said of a round."""
+    title = "What left each site"
+    out = [entry for entry in crossed if entry.direction == "to-server"]
+    if not out:
+        return Section(title=title, lead=("Nothing has left a site yet.",))
+    totals: dict[str, int] = {}
+    for entry in out:
+        totals[entry.site] = totals.get(entry.site, 0) + entry.bytes
+    most = sorted(totals, key=lambda site: (-totals[site], site))[:SITES_DRAWN]
+
+    lines = left_lines(crossed)
+    says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
+    # Repeats send everything again, so that the sum is not that of one run.
+    together = f" of all {repeats} repeats together" if repeats > 1 else ""
+    over = ", added up over all rounds" if "train" in kinds_of(out) else ""
+    note = (
+        f"Bytes of the messages' content{over}{together}. {WHO_MAY_SEE}",
+        *filter(None, (why_so_many(out), more)),
+    )
+    drawing = Drawing(
+        title="Bytes that left, by kind of message",
+        draw=lambda: left_chart(out, most),
+        key="bytes",
+        says=says,
+        lines=lines,
+    )
+    return Section(
+        title=title,
+        lead=tuple(_drawn_of(len(most), len(totals), "sent most")),
+        charts=(drawing,),
+        tables=(Table(lines=[_sizes_in_words(line) for line in lines], is_drawn=True),),
+        note=note,
+    )
+
+
+def _sizes_in_words(line: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line of bytes with sizes as people say them."""
+    cells = {"Site": str(line["Site"])}
+    for key, size in line.items():
+        if key != "Site":
+            cells[key.removesuffix(", bytes")] = size_in_words(size)
+    return cells
