@@ -51,6 +51,8 @@ class Drawing:
         What a reader who cannot see it is told.
     lines : sequence of mappings
         The figures of the chart, with units in the names.
+    wide : bool
+        Whether it needs the width of a page.
     """
 
     title: str
@@ -58,6 +60,7 @@ class Drawing:
     key: str
     says: str = ""
     lines: Sequence[Mapping[str, Any]] = ()
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -158,7 +158,7 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     columns = forest_columns(forest.all("svg")[0])
     assert set(columns) == {"site", "shared", "gain (95 % CI, widened)", "verdict"}
     assert {site: told for site, told in zip(columns["site"], columns["verdict"]) if site in NAMES} == VERDICTS
-    assert "adjustment" not in forest.words() and "Diamond: the mean over sites; its 95 % CI" in forest.words()
+    assert "adjustment" not in forest.words() and "Diamond: the mean over sites, each weighed by" in forest.words()
     figures = tables(section(text, "Figures with 95 % CI"))[0]
     assert {line["Site"]: line["Verdict"] for line in figures} == VERDICTS
 

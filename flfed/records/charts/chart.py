@@ -56,10 +56,13 @@ class Chart:
     ----------
     rows : DataFrame
     spec : dict
+    is_by_row : bool
+        Whether its height follows from its rows, such as one a model.
     """
 
     rows: pd.DataFrame
     spec: Spec
+    is_by_row: bool = False
 
     def to_dict(self) -> Spec:
         """Return the chart with its rows in it."""

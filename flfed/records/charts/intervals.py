@@ -52,4 +52,4 @@ def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: boo
     dot["encoding"] = {"x": x, "color": colour, "tooltip": [{"field": field} for field in ("name", *ENDS)]}
     figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}}
     height = {"height": ROW_PIXELS * len(rows), "autosize": PLOT_HEIGHT}
-    return Chart(rows, height | {"encoding": {"y": y}, "layer": [span, dot, figures]})
+    return Chart(rows, height | {"encoding": {"y": y}, "layer": [span, dot, figures]}, is_by_row=True)

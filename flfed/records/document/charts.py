@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flfed.records.charts.chart import Chart, picture
 from flfed.records.document.markup import Markup, element, joined
+from flfed.records.section import Drawing
 
 if TYPE_CHECKING:
     from flfed.records.charts.chart import Altair
@@ -30,14 +31,19 @@ def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup
     """
     if drawn is None:
         return Markup()
-    image = _image(picture(drawn, WIDTH, HEIGHT if isinstance(drawn, Chart) else None), says or title, "chart")
+    is_curve = isinstance(drawn, Chart) and not drawn.is_by_row
+    image = _image(picture(drawn, WIDTH, HEIGHT if is_curve else None), says or title, "chart")
     return element("figure", element("figcaption", title), image)
 
 
-def wide_chart(drawn: Altair, *, says: str) -> Markup:
-    """Return a chart as wide as the page, and as it is on a phone; style shows one of them."""
+def drawing(of: Drawing) -> Markup:
+    """Return a chart of a section, nothing of none; a wide one also as it is on a phone, of which style shows one."""
+    drawn = of.draw()
+    if drawn is None or not of.wide:
+        return chart(of.title, drawn, says=of.says)
     wide, narrow = picture(drawn, WIDE), picture(drawn, WIDTH)
-    return joined([_image(wide, says, "chart wide"), _image(narrow, says, "chart narrow")])
+    images = joined([_image(wide, of.says, "chart wide"), _image(narrow, of.says, "chart narrow")])
+    return element("figure", element("figcaption", of.title), images, class_="wide")
 
 
 def _image(svg: str, says: str, class_: str) -> Markup:

@@ -13,7 +13,6 @@ from flfed.errors import UsageError
 from flfed.paths import replace_whole
 from flfed.records.charts.axes import axis_title
 from flfed.records.charts.by_round import of_all_sites, of_each_site
-from flfed.records.charts.by_site import forest_plot
 from flfed.records.charts.colours import site_looks
 from flfed.records.document import charts, evidence, scores, sections
 from flfed.records.document.content import Content
@@ -22,21 +21,17 @@ from flfed.records.reports import site_answer
 from flfed.records.reports.events import STATUS_WORDS, leaks_in_words, unfinished_in_words
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.narrative import (
-    ADJUSTED,
     comparison_rows,
     doubts,
-    ends_of,
     forest_lines,
     headline,
-    interval_name,
-    over_sites,
-    reference_name,
     story,
     verdict_in_words,
 )
-from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of, purpose_of
+from flfed.records.reports.report import arms_shown, metrics_of, purpose_of
 from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.reports.site_verdict import site_verdict
+from flfed.records.sections.gains import at_the_ends, gains, references
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 from flfed.records.statistics.listed.noised_scores import (
@@ -47,7 +42,6 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
-    gain_in_brackets,
     interval,
     metric_name,
     number,
@@ -163,8 +157,9 @@ def figures(content: Content) -> Markup:
         table(lines),
         bullets([*below, *(line for line in notes if line not in below)], class_="notes"),
     ]
-    if over := _over_all(found, metric):
-        parts += [element("h3", "Over all sites, and for reference"), table(over)]
+    over = references(found, metric)
+    if over.charts:
+        parts += sections.part(over)
     return section("Figures with 95 % CI", *parts)
 
 
@@ -182,20 +177,6 @@ def _sites(content: Content, metric: str) -> list[str]:
 def _site_lines(found: Report, metric: str, sites: Sequence[str]) -> Lines:
     arms = arms_shown(found, metric)
     return [dict(site_answer.site_line(found, name, metric, arms)) for name in sites]
-
-
-def _over_all(found: Report, metric: str) -> Lines:
-    """Return the shared model over all sites beside its references."""
-    several = found["repeats"] > 1
-    span = "95 % CI of one repeat" if several else "95 % CI"
-    lines: Lines = []
-    cells: dict[str, object]
-    for arm in REFERENCES:
-        if entry := (found[arm] or {}).get(metric):
-            cells = {metric_name(metric): number(entry["value"]), span: interval(entry["low"], entry["high"])}
-            spread = {"SD over repeats": number(entry["sd"])} if several else {}
-            lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | cells | spread)
-    return lines
 
 
 def further(content: Content) -> Markup:
@@ -237,30 +218,11 @@ def forest(content: Content) -> Markup:
     found, metric = content.found, content.metric
     if metric is None:
         return Markup()
-    order = _sites(content, metric)
-    shown = ends_of(order, MOST_DRAWN)
-    drawn = forest_plot(found, metric, shown)
-    if drawn is None:
+    own = _sites(content, metric)
+    shown = at_the_ends(found, metric, MOST_DRAWN, of=own)
+    if all(line.value is None for line in forest_lines(found, metric, shown)):
         return Markup()
-    lines = forest_lines(found, metric, shown)
-    read = [f"Lines: the interval that the verdict goes by ({interval_name(found)})."]
-    noised = own_under_noise(found)
-    if not noised:
-        read.append("The gain is that of the better model, which stands beside it.")
-    if any(line.model == "personalised" for line in lines):
-        read.append(ADJUSTED)
-    if lines[-1].site is None:
-        of = "" if noised else ", of the shared model before adjustment"
-        read.append(f"Diamond: the mean over sites{of}; its 95 % CI is not widened.")
-    if len(shown) < len(order):
-        read.append(f"Of {len(order)} sites those that gain most and least are drawn; all stand in the table below.")
-    least = found["verdict-rule"]["worthwhile"][metric]
-    says = [f"{line.name}: gain {gain_in_brackets(line.gain, least)}, {line.verdict}" for line in lines]
-    return section(
-        "Forest plot: what joining gains",
-        charts.wide_chart(drawn, says="; ".join(says)),
-        paragraphs([" ".join(read)], class_="note"),
-    )
+    return sections.written(gains(found, metric, shown, len(own)))
 
 
 def by_round(content: Content) -> Markup:

@@ -30,7 +30,7 @@ def part(of: Section) -> list[Markup]:
 
 def parts(of: Section) -> list[Markup]:
     """Return what stands in a section."""
-    drawn = [charts.chart(one.title, one.draw(), says=one.says) for one in of.charts]
+    drawn = [charts.drawing(one) for one in of.charts]
     pictures = element("div", *drawn, class_="charts") if any(drawn) else Markup()
     return [
         paragraphs(of.lead, class_="lead"),

@@ -15,7 +15,7 @@ BESIDE = 2
 """Charts side by side."""
 
 
-def show(section: Section, *, repeat: int | None = None) -> None:
+def show(section: Section, *, repeat: int | None = None, titled: bool = True) -> None:
     """Show a section: its sentences, charts, tables and notes.
 
     Parameters
@@ -23,8 +23,11 @@ def show(section: Section, *, repeat: int | None = None) -> None:
     section : Section
     repeat : int, optional
         The one of several that its figures are of.
+    titled : bool
+        Whether its title stands above it.
     """
-    st.markdown(heading(section.title, repeat))
+    if titled:
+        st.markdown(heading(section.title, repeat))
     for line in section.lead:
         st.caption(with_code(line))
     _show_charts(section.charts)

@@ -11,32 +11,28 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.charts.by_site import forest_plot, sites_by_arm
-from flfed.records.charts.by_site import references as chart_of_references
 from flfed.records.charts.chart import Line
 from flfed.records.charts.intervals import ENDS, interval_chart
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components.figure import figure
+from flfed.records.dashboard.components.sections import show
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
 from flfed.records.reports import site_answer
 from flfed.records.reports.glossary import of_noised_scores
 from flfed.records.reports.narrative import (
-    ADJUSTED,
     doubts,
     ends_of,
     gain_in_words,
     interval_name,
     least_gain,
-    over_sites,
-    reference_name,
     tally,
     unadjusted_in_words,
     untold_in_words,
 )
-from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of
+from flfed.records.reports.report import arms_shown, metrics_of
 from flfed.records.reports.site_answer import (
     MODELS,
-    TOGETHER,
     left_out,
     order_of_sites,
     own_figures,
@@ -47,6 +43,9 @@ from flfed.records.reports.site_answer import (
     untold_at,
 )
 from flfed.records.reports.site_verdict import best_arm, best_gain, own_in_words, site_verdict, worthwhile_at
+from flfed.records.sections.gains import at_the_ends
+from flfed.records.sections.gains import gains as section_of_gains
+from flfed.records.sections.gains import references as section_of_references
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     SCORES,
@@ -82,10 +81,6 @@ from flfed.records.text import escape
 FEW_SITES = 8
 """Sites on the page Overview."""
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
-HOW_DRAWN = (
-    "Lines: the interval that the verdict goes by. A line that reaches the edge goes on. The mean weighs each site by "
-    "how well its gain is known; its 95 % CI is not widened."
-)
 
 
 def answer(found: Report, site: str, metric: str) -> None:
@@ -274,57 +269,26 @@ def _untold(found: Report, metric: str, sites: Sequence[str]) -> str:
 
 
 def references(found: Report, metric: str) -> None:
-    """Show the shared model beside its references.
-
-    They are pooled, the sites' mean and one site's own model everywhere.
-    """
-    lines = []
-    for arm in REFERENCES:
-        entry = (found[arm] or {}).get(metric)
-        if entry:
-            figures = {"Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]}
-            lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | figures)
-    says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
-    drawn = chart_of_references(found, metric)
-    figure(st, "All test rows together, and references", drawn, lines, key="references", says=says)
-    st.caption(TOGETHER)
-    if fewer := over_sites((found["sites-mean"] or {}).get(metric, {})):
-        st.caption(escape(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}."))
+    """Show the shared model beside its references."""
+    show(section_of_references(found, metric), titled=False)
 
 
 def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
-    order, shown = order_of_sites(found, metric), at_the_ends(found, metric)
+    order, shown = order_of_sites(found, metric), at_the_ends(found, metric, FEW_SITES)
     lines = [_line(found, site, metric, arms_shown(found, metric)) for site in order]
     if is_uncompared(found):
         _shared_model(found, metric, shown, lines)
         return
-    says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
-    drawn = forest_plot(found, metric, shown)
-    which = f": of {len(order)} sites, those that gain most and least" if len(shown) < len(order) else ""
-    figure(st, f"Gain by joining, {interval_name(found)}{which}", drawn, lines, key="gains", says=says)
-    marks = []
-    if drawn is not None:
-        marks.append(HOW_DRAWN)
-        adjusted = [best[0] for site in shown if (best := best_arm(found["sites"][site], metric)) is not None]
-        marks += [ADJUSTED] if "personalised" in adjusted else []
+    show(section_of_gains(found, metric, shown, len(order), lines), titled=False)
     st.markdown(escape(" ".join([tally(found, metric), *untold_in_words(found, metric)])))
-    st.caption(" ".join(marks))
-
-
-def at_the_ends(found: Report, metric: str) -> list[str]:
-    """Return all sites, of many those that gain most and least."""
-    order = order_of_sites(found, metric)
-    # Those that cannot be judged come last: they are no end of the order.
-    judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
-    return order if len(order) <= FEW_SITES else ends_of(judged or order, FEW_SITES)
 
 
 def links(found: Report, metric: str, name: str) -> None:
     """Show a link to each site, of many to those at the ends of the forest plot."""
     st.markdown("### One site at a time")
     with st.container(horizontal=True, gap="xsmall"):
-        for site in at_the_ends(found, metric):
+        for site in at_the_ends(found, metric, FEW_SITES):
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
 
 

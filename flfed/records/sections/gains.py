@@ -1,0 +1,111 @@
+"""Sections on what joining gains: the sites' gains, and the shared model beside its references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flfed.records.charts.by_site import forest_plot
+from flfed.records.charts.by_site import references as references_chart
+from flfed.records.reports.narrative import (
+    ADJUSTED,
+    ends_of,
+    forest_lines,
+    interval_name,
+    over_sites,
+    reference_name,
+)
+from flfed.records.reports.report import REFERENCES
+from flfed.records.reports.site_answer import TOGETHER, order_of_sites
+from flfed.records.reports.site_verdict import best_gain
+from flfed.records.section import Drawing, Section, Table
+from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import own_under_noise
+from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
+
+
+def at_the_ends(found: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
+    """Return all sites by gain, of more than `most` those that gain most and least; `of` are those to choose from."""
+    order = [site for site in order_of_sites(found, metric) if of is None or site in of]
+    if len(order) <= most:
+        return order
+    # Those that cannot be judged come last: they are no end of the order.
+    judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
+    return ends_of(judged or order, most)
+
+
+def gains(
+    found: Report, metric: str, shown: Sequence[str], sites: int, lines: Sequence[Mapping[str, Any]] = ()
+) -> Section:
+    """Return the forest plot: a row a site, and last the mean over sites.
+
+    Parameters
+    ----------
+    found : dict
+        A report.
+    metric : str
+    shown : sequence of str
+        Sites in the order of the plot.
+    sites : int
+        Of how many they are.
+    lines : sequence of mappings
+        Figures behind the plot.
+    """
+    rows = forest_lines(found, metric, shown)
+    least = found["verdict-rule"]["worthwhile"][metric]
+    says = [f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {row.verdict}" for row in rows]
+    which = f": of {sites} sites, those that gain most and least" if len(shown) < sites else ""
+    drawing = Drawing(
+        title=f"Gain by joining, {interval_name(found)}{which}",
+        draw=lambda: forest_plot(found, metric, shown),
+        key="gains",
+        says="; ".join(says),
+        lines=lines,
+        wide=True,
+    )
+    note = []
+    if any(row.value is not None for row in rows):
+        note.append("Lines: the interval that the verdict goes by. A line that reaches the edge goes on.")
+        if any(row.model == "personalised" for row in rows):
+            note.append(ADJUSTED)
+        if rows[-1].site is None:
+            of = "" if own_under_noise(found) else ", of the shared model before adjustment"
+            weighed = "each weighed by how well its gain is known"
+            note.append(f"Diamond: the mean over sites{of}, {weighed}; its 95 % CI is not widened.")
+    return Section(title="Forest plot: what joining gains", charts=(drawing,), note=tuple(note))
+
+
+def references(found: Report, metric: str) -> Section:
+    """Return the shared model over all sites beside its references."""
+    several = found["repeats"] > 1
+    span = "95 % CI of one repeat" if several else "95 % CI"
+    figures: list[dict[str, Any]] = []
+    lines = []
+    for arm in REFERENCES:
+        entry = (found[arm] or {}).get(metric)
+        if not entry:
+            continue
+        name = reference_name(found, arm) + over_sites(entry)
+        figures.append({"Model": name, "Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]})
+        line = {"Model": name, metric_name(metric): number(entry["value"])}
+        line[span] = interval(entry["low"], entry["high"])
+        if several:
+            line["SD over repeats"] = number(entry["sd"])
+        lines.append(line)
+    drawing = Drawing(
+        title="All test rows together, and references",
+        draw=lambda: references_chart(found, metric),
+        key="references",
+        says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
+        lines=figures,
+    )
+    note = [TOGETHER]
+    fewer = over_sites((found["sites-mean"] or {}).get(metric, {}))
+    if fewer:
+        note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")
+    return Section(
+        title="Over all sites, and for reference",
+        charts=(drawing,) if figures else (),
+        tables=(Table(lines=lines, is_drawn=True),),
+        note=tuple(note),
+    )
