@@ -215,12 +215,15 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
 
     `whole`: with the list of what is not covered.
     """
+    from flfed.records.objects import read_all
+    from flfed.records.reports.audit_headlines import AuditFigure
     from flfed.records.reports.privacy import in_words, not_covered
     from flfed.records.reports.privacy_tables import charged_lines, told_in_words
 
     private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
     told = told_in_words(found.get("told-outcomes") or {})
-    for line in [*in_words(private, found["audit"], attackable=ended), *told]:
+    audit = read_all(AuditFigure, found["audit"])
+    for line in [*in_words(private, audit, attackable=ended), *told]:
         say(line)
     charges(charged_lines(private))
     uncharged = not_covered(private)

@@ -74,7 +74,7 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     for line in [*_of_statistic(found, below, whole=whole), *unfinished_in_words(found)]:
         output.say(line)
     if "gains" in found:
-        output.say(largest_gains(found["gains"], len(found["gains"]["columns"]) if whole else FEW))
+        output.say(largest_gains(found["gains"], None if whole else FEW))
     output.privacy(found, whole=whole)
     # Who took no part stands above, with the reason.
     lines = _events_in_words(events, above=() if whole else missing_sites(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from flfed.errors import UsageError, nearest
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
     from flfed.export.predict import Predictions
+    from flfed.records.reports.audit_headlines import Audit
 
 WORST = 4
 """Sites of each attack that are shown where there are many."""
@@ -265,7 +265,16 @@ def audit(
 
 def print_audit(found: Audited, *, whole: bool = False) -> None:
     """Print what each attack reached, and what it means, for people; `whole`: every figure."""
-    from flfed.records.reports.audit_headlines import by_figure, figure_name, headlines, not_promised, ordered, reached
+    from flfed.records.objects import read_all
+    from flfed.records.reports.audit_headlines import (
+        AuditFigure,
+        by_figure,
+        figure_name,
+        headlines,
+        not_promised,
+        ordered,
+        reached,
+    )
     from flfed.records.statistics.verdict import number
 
     promise = found.promise
@@ -280,14 +289,14 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         typer.echo(
             f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
         )
-    rows = [row.as_object() for row in found.findings]
+    rows = read_all(AuditFigure, [row.as_object() for row in found.findings])
     shown = ordered(rows) if whole else headlines(rows)
     # Of many sites those at which an attack got farthest.
     told = shown if whole or len(shown) <= output.SCREEN else [row for of in by_figure(shown) for row in of[:WORST]]
     if shown:
-        bounds = ["nothing" if row["promise"] is None else number(row["promise"]) for row in told]
+        bounds = ["nothing" if row.promise is None else number(row.promise) for row in told]
         lines = [
-            [row["attack"], row["site"], figure_name(row["metric"]), reached(row), bound, row["verdict"]]
+            [row.attack, str(row.site), figure_name(row.metric), reached(row), bound, row.verdict]
             for row, bound in zip(told, bounds, strict=True)
         ]
         headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
@@ -300,7 +309,7 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
     # Of each figure what it means at the worst site; where there is none, why.
     worst = [lines[0] for lines in by_figure(shown)]
-    told = shown if whole else [*worst, *(line for line in shown if line["value"] is None)]
+    told = shown if whole else [*worst, *(line for line in shown if line.value is None)]
     for line in [*_sentences(told, rows), *not_promised(rows)]:
         output.say(line)
     if len(shown) < len(rows):
@@ -309,14 +318,16 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         typer.echo(f"Not attacked: {site}: {reason}", err=True)
 
 
-def _sentences(told: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _sentences(told: Audit, rows: Audit) -> list[str]:
     """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
     from flfed.records.reports.faults import some
 
     found = []
     # A sentence that is true of all sites names none of them.
-    for attack, says in dict.fromkeys((row["attack"], row["says"]) for row in told):
-        tried = dict.fromkeys(row["site"] for row in rows if row["attack"] == attack)
-        sites = dict.fromkeys(row["site"] for row in rows if (row["attack"], row["says"]) == (attack, says))
-        found.append(f"{attack}{'' if len(sites) == len(tried) else ', ' + some(list(sites))}: {says}")
+    for attack, says in dict.fromkeys((row.attack, row.says) for row in told):
+        tried = dict.fromkeys(row.site for row in rows if row.attack == attack)
+        sites = dict.fromkeys(row.site for row in rows if (row.attack, row.says) == (attack, says))
+        found.append(
+            f"{attack}{'' if len(sites) == len(tried) else ', ' + some([str(site) for site in sites])}: {says}"
+        )
     return found

@@ -5,6 +5,7 @@ import pytest
 from flfed.records.reports.audit_headlines import (
     FIRST,
     VERDICTS,
+    AuditFigure,
     audit_in_words,
     gave_away,
     headlines,
@@ -19,8 +20,7 @@ SITES = ("a", "b", "c", "d")
 
 
 def line(attack, metric, value, *, site="a", low=None, high=None, verdict="no promise", promise=None):
-    facts = {"attack": attack, "metric": metric, "site": site, "value": value, "low": low, "high": high}
-    return facts | {"verdict": verdict, "promise": promise, "run": "r", "says": "."}
+    return AuditFigure(attack, metric, value, verdict, site, low, high, promise, says=".", run="r")
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def audit():
 def test_one_figure_of_each_attack_and_site_is_told_first_and_the_worst_site_before_others(audit):
     first = headlines(audit)
     assert (len(audit), len(first)) == (32, 12)
-    assert [one["attack"] for one in first[::4]] == [
+    assert [one.attack for one in first[::4]] == [
         "summary-reconstruction", "gradient-inversion", "membership-inference",
     ]  # fmt: skip
-    assert [one["value"] for one in first[8:]] == pytest.approx([0.65, 0.6, 0.55, 0.5])
+    assert [one.value for one in first[8:]] == pytest.approx([0.65, 0.6, 0.55, 0.5])
     assert sorted(FIRST) == sorted(VERDICTS)
 
 
@@ -69,7 +69,7 @@ def test_what_nobody_promised_and_an_attack_reached_is_always_told(audit):
         "summary-reconstruction: the sums gave cells of 100 % of the rows away exactly, at 4 of 4 sites: "
         "no promise covers them."
     ]
-    quiet = [one for one in audit if one["attack"] != "summary-reconstruction"]
+    quiet = [one for one in audit if one.attack != "summary-reconstruction"]
     assert not_promised(quiet) == []
     assert unpromised_in_words(11, quiet)[0].startswith("No promise covers 11 things that leave the sites")
     assert "no attack was tried on them" in unpromised_in_words(11, [])[0]

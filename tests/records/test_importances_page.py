@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 
 from flfed import Study, run
+from flfed.records.objects import read as read_object
 from flfed.records.reports.report import report
 from flfed.records.statistics.importances import (
+    Gains,
+    Importances,
     gain_lines,
     gains_in_words,
     gains_over_repeats,
@@ -62,13 +65,13 @@ def test_importances_that_stay_are_said_with_the_reason(small_sites, small_study
     said = words(curves(result["run"]))
     assert "No figure at site-02 of any column (withheld: the histogram of predictions leaves)." in said
     assert "among its own test rows, once, and all else stayed" in said
-    mixed = importance_in_words(
-        result["importances"]
-        | {"sites": {"a": [{"column": "x", "why": ""}, {"column": "y", "why": "no rows"}]}, "loss": "half"}
-    )
+    some = {"a": [{"column": "x", "why": ""}, {"column": "y", "why": "no rows"}]}
+    mixed = importance_in_words(read_object(Importances, result["importances"] | {"sites": some, "loss": "half"}))
     assert mixed[-1] == "No figure at a of y (no rows)."
     many = {f"s{number}": [{"column": "x", "why": "no rows"}] for number in range(12)}
-    assert importance_in_words(result["importances"] | {"sites": many})[-1].startswith("At 12 sites columns have no")
+    assert importance_in_words(read_object(Importances, result["importances"] | {"sites": many}))[-1].startswith(
+        "At 12 sites columns have no"
+    )
 
 
 def test_one_sites_people_see_its_own_importances(small_sites, small_study):
@@ -76,7 +79,7 @@ def test_one_sites_people_see_its_own_importances(small_sites, small_study):
     result = run(Study.parse(text), sites=small_sites(3, rows=200)).report
     with RunReader.open(only="site-02") as reader:
         own = report(reader, result["run"])["importances"]
-    lines = importance_lines(own)
+    lines = importance_lines(read_object(Importances, own))
     assert [set(line) for line in lines] == [{"Column", "Log loss grows by"}] * 4
     figures = {of["column"]: of["increase"] for of in result["importances"]["sites"]["site-02"]}
     assert {line["Column"]: line["Log loss grows by"] for line in lines} == {
@@ -105,7 +108,7 @@ def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeat
     assert (found["columns"][0]["low"], found["columns"][0]["high"]) == (min(shares), max(shares))
     assert "of 4 trees (XGBoost's total_gain)" in words(page) and "asks how much" not in words(page)
     none = gains_over_repeats([{"trees": 1, "columns": [{"column": "x", "gain": 0.0}]}])
-    assert none is not None and gain_lines(none) == [{"Column": "x", "Share of the gain": "n/a"}]
+    assert none is not None and gain_lines(read_object(Gains, none)) == [{"Column": "x", "Share of the gain": "n/a"}]
     said = gains_in_words(none, permuted=False)
     assert "of 1 tree (" in said and "asks how much" in said
     assert gains_over_repeats([None]) is None

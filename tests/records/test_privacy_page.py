@@ -298,7 +298,8 @@ def seen_by(run: str, only: str) -> None:
     from flfed.records.dashboard.components import sections
     from flfed.records.dashboard.panels import attacks as attack_panels
     from flfed.records.dashboard.panels import privacy as privacy_panels
-    from flfed.records.reports.audit_headlines import audit_of
+    from flfed.records.objects import read_all
+    from flfed.records.reports.audit_headlines import AuditFigure, audit_of
     from flfed.records.reports.privacy import privacy_of
     from flfed.records.sections.privacy import mechanisms_section
     from flfed.records.store.reader import RunReader
@@ -306,7 +307,7 @@ def seen_by(run: str, only: str) -> None:
     with RunReader.open(only=only) as reader:
         entry = reader.runs_of(run)[0]
         found = [(entry, {site.site: site for site in reader.sites(run)})]
-        told, audit = privacy_of(reader, found), audit_of(reader, found)
+        told, audit = privacy_of(reader, found), read_all(AuditFigure, audit_of(reader, found))
     privacy_panels.promise(told, audit, only=only)
     privacy_panels.limits_of_promise(told, audit, only=only)
     sections.show(mechanisms_section(told, list(found[0][1].values()), only=only))

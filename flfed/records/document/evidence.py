@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flfed.records.document import sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
+from flfed.records.objects import read_all
 from flfed.records.reports import privacy as private
 from flfed.records.reports import privacy_tables
 from flfed.records.reports.audit_headlines import (
     VERDICTS_READ,
+    Audit,
+    AuditFigure,
     by_figure,
     figure_name,
     headlines,
@@ -134,7 +137,8 @@ def table_1(content: Content) -> Markup:
 
 def privacy(content: Content) -> Markup:
     """Return what was promised, what was spent, what attacks reached, and what left."""
-    of, audit = content.found["privacy"], content.found["audit"]
+    of = content.found["privacy"]
+    audit = read_all(AuditFigure, content.found["audit"])
     only = content.only
     run = content.runs[0]
     code, sentence = private.standing(of, audit, attackable=privacy_tables.has_model(run), only=only)
@@ -157,25 +161,25 @@ def privacy(content: Content) -> Markup:
     return section("Privacy", *parts)
 
 
-def _attacks(audit: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def _attacks(audit: Audit) -> list[Markup]:
     """Return what attacks reached, the main figures of each."""
     if not audit:
         return []
-    main = headlines([dict(line) for line in audit])
+    main = headlines(audit)
     # Of many sites those at which an attack got farthest, which stand first.
     first = main if len(main) <= ATTACKS else [line for lines in by_figure(main) for line in lines[:WORST]]
     lines = [
         {
-            "Attack": line["attack"],
-            "Site": line["site"] or "all",
-            "Figure": figure_name(line["metric"]),
+            "Attack": line.attack,
+            "Site": line.site or "all",
+            "Figure": figure_name(line.metric),
             "Reached (95 %)": reached(line),
-            "Promised, at most": number(line["promise"]) if line["promise"] is not None else "nothing",
-            "Verdict": line["verdict"],
+            "Promised, at most": number(line.promise) if line.promise is not None else "nothing",
+            "Verdict": line.verdict,
         }
         for line in first
     ]
-    means = dict.fromkeys(f"{lines[0]['attack']}: {lines[0]['says']}" for lines in by_figure(main) if lines[0]["says"])
+    means = dict.fromkeys(f"{lines[0].attack}: {lines[0].says}" for lines in by_figure(main) if lines[0].says)
     read = VERDICTS_READ
     if len(first) < len(main):
         read += f" Of {len(main)} lines those of the {WORST} sites at which an attack got farthest are shown."

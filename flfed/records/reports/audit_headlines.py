@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flfed.records.statistics.odd_sites import CHANCE
@@ -17,8 +18,47 @@ from flfed.study.tables import in_sums_only
 
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 """The repeats of a run, as `Recorded` has them."""
-Line = dict[str, Any]
-"""One figure of an attack in `flfed audit --json`."""
+
+
+@dataclass(frozen=True)
+class AuditFigure:
+    """One figure of an attack, as `flfed audit --json` has it.
+
+    Attributes
+    ----------
+    attack, metric : str
+    site : str or None
+        None where the attack is not on one site.
+    value, low, high : float or None
+        The figure with its 95 % interval; a bound has no upper end.
+    promise : float or None
+        What is promised at most.
+    verdict : str
+    says : str
+        What it means.
+    method : str
+    rows : int or None
+    run, at : str
+        Which repeat's model was attacked, and when it was written down.
+    """
+
+    attack: str
+    metric: str
+    value: float | None
+    verdict: str
+    site: str | None = None
+    low: float | None = None
+    high: float | None = None
+    promise: float | None = None
+    says: str = ""
+    method: str = ""
+    rows: int | None = None
+    run: str = ""
+    at: str = ""
+
+
+Audit = Sequence[AuditFigure]
+
 
 HEADLINES = {
     "canaries": "least-epsilon",
@@ -61,7 +101,7 @@ UNCOVERED = {
 """What it means that an attack reached a figure, where no promise covers it."""
 
 
-def headlines(audit: Sequence[Line]) -> list[Line]:
+def headlines(audit: Audit) -> list[AuditFigure]:
     """Return the figures of an audit to tell first.
 
     Of each attack these are its headline, and all that are beyond a promise or not known.
@@ -70,19 +110,18 @@ def headlines(audit: Sequence[Line]) -> list[Line]:
 
     Examples
     --------
-    >>> two = [{"attack": "canaries", "metric": metric, "verdict": "no promise", "value": 0.5, "low": 0.5, "site": "a"}
-    ...        for metric in ("coins", "least-epsilon")]
-    >>> [line["metric"] for line in headlines(two)]
+    >>> two = [AuditFigure("canaries", metric, 0.5, "no promise", "a", 0.5) for metric in ("coins", "least-epsilon")]
+    >>> [line.metric for line in headlines(two)]
     ['least-epsilon']
     """
     known: dict[str, set[str]] = {}
     for line in audit:
-        known.setdefault(line["attack"], set()).add(line["metric"])
+        known.setdefault(line.attack, set()).add(line.metric)
     first = {attack: HEADLINES.get(attack, min(names)) for attack, names in known.items()}
-    return ordered([line for line in audit if line["metric"] == first[line["attack"]] or line["verdict"] in ALWAYS])
+    return ordered([line for line in audit if line.metric == first[line.attack] or line.verdict in ALWAYS])
 
 
-def ordered(lines: Sequence[Line]) -> list[Line]:
+def ordered(lines: Audit) -> list[AuditFigure]:
     """Return figures in the order in which they need a look.
 
     They go by verdict, attack and figure, the worst site first.
@@ -90,32 +129,32 @@ def ordered(lines: Sequence[Line]) -> list[Line]:
     return sorted(
         lines,
         key=lambda line: (
-            FIRST.index(line["verdict"]),
-            line["attack"],
-            line["metric"],
+            FIRST.index(line.verdict),
+            line.attack,
+            line.metric,
             -_size(line),
-            line["site"] or "",
+            line.site or "",
         ),
     )
 
 
-def _size(line: Line) -> float:
+def _size(line: AuditFigure) -> float:
     """Return how far an attack got, for the order of sites.
 
     Without a figure, the most that it may be counts.
     """
-    known = [line[key] for key in ("value", "high", "low") if line.get(key) is not None]
-    return float(known[0]) if known else float("-inf")
+    known = [figure for figure in (line.value, line.high, line.low) if figure is not None]
+    return known[0] if known else float("-inf")
 
 
-def by_figure(lines: Sequence[Line]) -> list[list[Line]]:
+def by_figure(lines: Audit) -> list[list[AuditFigure]]:
     """Return figures grouped by attack, figure and verdict.
 
     The order of the figures is kept.
     """
-    groups: dict[tuple[str, str, str], list[Line]] = {}
+    groups: dict[tuple[str, str, str], list[AuditFigure]] = {}
     for line in lines:
-        groups.setdefault((line["attack"], line["metric"], line["verdict"]), []).append(line)
+        groups.setdefault((line.attack, line.metric, line.verdict), []).append(line)
     return list(groups.values())
 
 
@@ -132,57 +171,57 @@ def figure_name(metric: str) -> str:
     return plain + (", in the plan's batches" if batch else "")
 
 
-def place_of(line: Line) -> str:
+def place_of(line: AuditFigure) -> str:
     """Return which attack a figure is of, and where."""
-    return f"{line['attack']} at {line['site']}" if line["site"] else str(line["attack"])
+    return f"{line.attack} at {line.site}" if line.site else str(line.attack)
 
 
-def audit_in_words(audit: Sequence[Line]) -> list[str]:
+def audit_in_words(audit: Audit) -> list[str]:
     """Return what attacks reached, a line for each figure."""
-    groups: dict[tuple[str, str], list[Line]] = {}
+    groups: dict[tuple[str, str], list[AuditFigure]] = {}
     for line in audit:
-        groups.setdefault((line["attack"], line["metric"]), []).append(line)
+        groups.setdefault((line.attack, line.metric), []).append(line)
     return [_attack_in_words(lines) for lines in groups.values()]
 
 
-def _attack_in_words(lines: Sequence[Line]) -> str:
+def _attack_in_words(lines: Audit) -> str:
     """Return one figure of an attack, at one site or several."""
-    first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
-    bounds = {line["promise"] for line in lines if line["promise"] is not None}
+    first, values = lines[0], [line.value for line in lines if line.value is not None]
+    bounds = {line.promise for line in lines if line.promise is not None}
     bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
     # Several sites get the range of their figures, as their intervals differ.
     got = range_of(values) if len(values) > 1 else reached(first)
-    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in VERDICTS}
+    verdicts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in VERDICTS}
     if len(lines) == 1:
-        return f"{place_of(first)}: {figure_name(first['metric'])} {got}; {bound}: {first['verdict']}."
+        return f"{place_of(first)}: {figure_name(first.metric)} {got}; {bound}: {first.verdict}."
     counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
-    return f"{first['attack']}: {figure_name(first['metric'])} {got} at {len(lines)} sites; {bound}: {counted}."
+    return f"{first.attack}: {figure_name(first.metric)} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
-def is_bound(line: Line) -> bool:
+def is_bound(line: AuditFigure) -> bool:
     """Tell whether a figure is a lower bound.
 
     A bound has no interval around it.
     """
-    return line["value"] is not None and line["low"] == line["value"] and line["high"] is None
+    return line.value is not None and line.low == line.value and line.high is None
 
 
-def reached(line: Line) -> str:
+def reached(line: AuditFigure) -> str:
     """Return how far an attack got, in words.
 
     It is a figure with its 95 % interval, or a bound.
 
     Examples
     --------
-    >>> reached({"value": 0.6493, "low": 0.6493, "high": None})
+    >>> reached(AuditFigure("a", "b", 0.6493, NO_PROMISE, low=0.6493))
     'at least .649'
-    >>> reached({"value": 1.0, "low": 0.96, "high": 1.0}), reached({"value": 0.11, "low": None, "high": None})
-    ('1.000 (.960 to 1.000)', '.110')
+    >>> [reached(AuditFigure("a", "b", *of)) for of in ((1.0, WITHIN, "c", 0.96, 1.0), (0.11, WITHIN))]
+    ['1.000 (.960 to 1.000)', '.110']
     """
     if is_bound(line):
-        return f"at least {number(line['value'])}"
-    span = "" if line["low"] is None or line["high"] is None else f" ({interval(line['low'], line['high'])})"
-    return number(line["value"]) + span
+        return f"at least {number(line.value)}"
+    span = "" if line.low is None or line.high is None else f" ({interval(line.low, line.high)})"
+    return number(line.value) + span
 
 
 def range_of(values: Sequence[float]) -> str:
@@ -213,20 +252,20 @@ def scale_of(metric: str) -> tuple[float, float] | None:
     return (-1.0, 1.0) if "cosine" in words else (0.0, 1.0) if words & {"share", "auc"} else None
 
 
-def gave_away(line: Line) -> bool:
+def gave_away(line: AuditFigure) -> bool:
     """Tell whether an attack succeeded outside any guarantee.
 
     It did so certainly, by the interval's lower end.
 
     A share is somewhere above none, an AUC above chance, and a bound of ε above 0.
     """
-    if line["verdict"] != "no promise" or line["low"] is None:
+    if line.verdict != "no promise" or line.low is None:
         return False
     # Shares and bounds succeed above 0, an AUC above chance; others have no such mark.
-    words = set(re.split(r"[-_]", line["metric"]))
+    words = set(re.split(r"[-_]", line.metric))
     if words & {"share", "epsilon"}:
-        return bool(line["low"] > 0)
-    return "auc" in words and bool(line["low"] > CHANCE)
+        return bool(line.low > 0)
+    return "auc" in words and bool(line.low > CHANCE)
 
 
 def share_in_words(value: float) -> str:
@@ -243,7 +282,7 @@ def share_in_words(value: float) -> str:
     return f"{percent:.3g} %"
 
 
-def not_promised(audit: Sequence[Line], *, only: str | None = None) -> list[str]:
+def not_promised(audit: Audit, *, only: str | None = None) -> list[str]:
     """Return sentences on attacks that no guarantee bounds.
 
     There is one for each headline where an attack got somewhere.
@@ -254,27 +293,25 @@ def not_promised(audit: Sequence[Line], *, only: str | None = None) -> list[str]
     return [_uncovered(lines, audit, only) for lines in groups]
 
 
-def _uncovered(lines: Sequence[Line], audit: Sequence[Line], only: str | None) -> str:
-    worst, metric = lines[0], lines[0]["metric"]
+def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
+    worst, metric = lines[0], lines[0].metric
     # A site whose value is withheld still counts among those at which the attack succeeded.
-    values = [line["value"] for line in lines if line["value"] is not None]
-    tried = {line["site"] for line in audit if (line["attack"], line["metric"]) == (worst["attack"], metric)}
-    sites = {line["site"] for line in lines}
+    values = [line.value for line in lines if line.value is not None]
+    tried = {line.site for line in audit if (line.attack, line.metric) == (worst.attack, metric)}
+    sites = {line.site for line in lines}
     # A figure over all sites together has no number of sites.
     where = f"at {len(sites)} of {len(tried)} sites" if None not in sites else "over all sites"
     where = where if only is None else "at your site"
     if not values:
-        return f"{worst['attack']} got somewhere {where}; the figure is withheld: no promise covers it."
+        return f"{worst.attack} got somewhere {where}; the figure is withheld: no promise covers it."
     shares = [share_in_words(value) for value in (min(values), max(values))]
     share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
     told = UNCOVERED.get(metric, f"{figure_name(metric)} {{value}}{', where .5 is chance' if 'auc' in metric else ''}")
     said = told.format(share=share, value=range_of(values))
-    return f"{worst['attack']}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
+    return f"{worst.attack}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
 
 
-def unpromised_in_words(
-    uncharged: int, audit: Sequence[Line], *, only: str | None = None, trained: bool = True
-) -> list[str]:
+def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None, trained: bool = True) -> list[str]:
     """Return what no guarantee covers, and what attacks reached.
 
     There is always at least one sentence.
@@ -298,13 +335,13 @@ def unpromised_in_words(
         things = "one thing that leaves the sites, or steers the run"
     if not trained:
         return [f"No promise covers {things}."]
-    tried = any(line["verdict"] == "no promise" and line["value"] is not None for line in audit)
+    tried = any(line.verdict == "no promise" and line.value is not None for line in audit)
     known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
     where = "" if only is None else " at your site"
     return [f"No promise covers {things}; {known}{where}."]
 
 
-def audit_of(reader: RunReader, runs: Runs) -> list[Line]:
+def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
     """Return the array `audit` of a run's report.
 
     It has the last figure of each attack, by run, attack, site and metric.
@@ -323,6 +360,6 @@ def audit_of(reader: RunReader, runs: Runs) -> list[Line]:
     return rows
 
 
-def _judged(line: Line) -> Line:
+def _judged(line: dict[str, Any]) -> dict[str, Any]:
     """Return a figure, its verdict unknown without a lower limit."""
     return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line

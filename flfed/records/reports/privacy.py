@@ -10,6 +10,7 @@ from flfed.records.reports.audit_headlines import (
     BEYOND,
     NOT_KNOWN,
     WITHIN,
+    Audit,
     Runs,
     audit_in_words,
     headlines,
@@ -260,7 +261,7 @@ def _most(values: Sequence[Any]) -> Any:
 
 
 def standing(
-    privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None
+    privacy: Private, audit: Audit, *, attackable: bool = True, only: str | None = None
 ) -> tuple[Standing, str]:
     """Return how the promise stands against measurements, with a sentence.
 
@@ -270,7 +271,7 @@ def standing(
     "within the promise": they do not see what was measured at others.
     """
     # An attack that beat the promise goes before all else, even where the record has no promise.
-    beyond = [line for line in audit if line["verdict"] == BEYOND]
+    beyond = [line for line in audit if line.verdict == BEYOND]
     if beyond:
         places = listed(dict.fromkeys(place_of(line) for line in beyond))
         return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
@@ -283,7 +284,7 @@ def standing(
     if privacy["unit"] == "site":
         return "promised, not measured", WHOLE_SITES
     others = "" if only is None else f" {HIDDEN}"
-    within = [line for line in audit if line["verdict"] == WITHIN and line["value"] is not None]
+    within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
     if not within:
         how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
         if COVERS in privacy:
@@ -291,12 +292,12 @@ def standing(
         said = f"Promised, but not measured: {how}." if only is None else "Promised, but not measured at your site."
         return "promised, not measured", said + others
     # A figure over all sites, of no site by name, stands for every one of them.
-    runs, sites = {line["run"] for line in within}, {line["site"] for line in within}
+    runs, sites = {line.run for line in within}, {line.site for line in within}
     missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
     if missing or len(runs) < privacy["repeats"]:
         where = f"at {listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
         return "measured in part", f"No attack got beyond the promise, but none was tried {where}.{others}"
-    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line["verdict"] == NOT_KNOWN))
+    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
     if unknown:
         said = f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
         return "measured in part", said + others
@@ -477,7 +478,7 @@ def _spending(line: Private, privacy: Private) -> str:
     )
 
 
-def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> list[str]:
+def in_words(privacy: Private, audit: Audit, *, attackable: bool = True) -> list[str]:
     """Return the privacy part of `flfed run show`."""
     lines = [*promise_in_words(privacy), *spending_in_words(privacy)]
     lines += [f"Warning: {said}" for said in privacy["warnings"]]

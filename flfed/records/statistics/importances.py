@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flfed.errors import counted
+from flfed.records.objects import read, read_all, read_some, write
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
@@ -48,67 +50,158 @@ COEFFICIENTS_READ = (
 BESIDE = ", nor about test rows: [compare] importance in a study asks how much predictions of those need each column"
 
 
+@dataclass(frozen=True)
+class AtSite:
+    """Increase of the loss at one site."""
+
+    site: str
+    increase: float
+
+
+@dataclass(frozen=True)
+class OwnIncrease:
+    """Increase of the loss without what a column tells, at one site, or why there is none."""
+
+    column: str
+    increase: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Increase:
+    """Increase of the loss without what a column tells, over sites.
+
+    Attributes
+    ----------
+    column : str
+    increase : float or None
+        Mean over the repeats.
+    low, high : float or None
+        The least and the greatest of the repeats, None of one.
+    sites : int
+        Over how many.
+    least, greatest : AtSite or None
+        The site where it is so, None where no site's own is known.
+    """
+
+    column: str
+    increase: float | None
+    low: float | None = None
+    high: float | None = None
+    sites: int = 0
+    least: AtSite | None = None
+    greatest: AtSite | None = None
+
+
+@dataclass(frozen=True)
+class Importances:
+    """Importances of columns by permutation, of one repeat as recorded or over all.
+
+    Attributes
+    ----------
+    loss : str
+    permutations, rows, asked : int
+        How often each column was shuffled, test rows, and sites that were asked.
+    columns : list of Increase
+    sites : dict of site to list of OwnIncrease
+    """
+
+    loss: str
+    permutations: int
+    rows: Any
+    asked: int
+    columns: list[Increase]
+    sites: dict[str, list[OwnIncrease]]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Gain of all splits by a column.
+
+    Attributes
+    ----------
+    column : str
+    gain : float or None
+        Sum over all splits, of a run of one repeat.
+    share : float or None
+        Of the gain of all columns, the mean over repeats, None where no tree has a split.
+    low, high : float or None
+        The least and the greatest share of the repeats, None of one.
+    """
+
+    column: str
+    gain: float | None
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Gains by column, in the study's order; `trees` is their number in each repeat."""
+
+    trees: list[int]
+    columns: list[Gain]
+
+
+@dataclass(frozen=True)
+class _RecordedGains:
+    """Gains by column of one repeat."""
+
+    trees: int
+    columns: list[Gain]
+
+
 def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
-    """Return the importances over the repeats of a run, None where there are none.
+    """Return the importances over the repeats of a run as JSON has them (`Importances`), None where there are none.
+
+    Of repeats in which fewer sites gave a column nothing is taken.
 
     Parameters
     ----------
     payloads : sequence of dict or None
         The objects "importances" of the repeats.
-
-    Returns
-    -------
-    dict
-        `loss`, `permutations`, `rows` and `asked` as recorded. `columns`: by column `increase`, the mean over repeats;
-        `low` and `high`, the least and the greatest of the repeats, None of one; `sites`, over how many; `least` and
-        `greatest`, the site where it is so and its increase, None where no site's own is known. Of repeats in which
-        fewer sites gave a column nothing is taken. `sites`: by site a list of `column`, `increase` and `why` there
-        is none.
     """
-    known = [payload for payload in payloads if payload is not None]
+    known = read_some(Importances, payloads)
     if not known:
         return None
-    sites = {
-        site: [_of_site(name, known, site) for name in _names(payload["sites"].get(site, ()) for payload in known)]
-        for site in dict.fromkeys(site for payload in known for site in payload["sites"])
-    }
-    columns = [_of_column(name, known, sites) for name in _names(payload["columns"] for payload in known)]
-    told = {key: known[0][key] for key in ("loss", "permutations", "rows", "asked")}
-    return told | {"columns": columns, "sites": sites}
+    sites: dict[str, list[OwnIncrease]] = {}
+    for site in dict.fromkeys(site for one in known for site in one.sites):
+        told = [of for one in known for of in one.sites.get(site, ())]
+        sites[site] = [_of_site(name, told) for name in dict.fromkeys(of.column for of in told)]
+    every = [of for one in known for of in one.columns]
+    columns = [_of_column(name, every, sites) for name in dict.fromkeys(of.column for of in every)]
+    found: Report = write(replace(known[0], columns=columns, sites=sites))
+    return found
 
 
-def _names(lists: Any) -> list[str]:
-    return list(dict.fromkeys(of["column"] for one in lists for of in one))
+def _of_site(name: str, told: Sequence[OwnIncrease]) -> OwnIncrease:
+    """Return a column's increase at one site, the mean of what its repeats told."""
+    found = [of for of in told if of.column == name]
+    values = [of.increase for of in found if of.increase is not None]
+    return OwnIncrease(name, _mean(values), "" if values else found[0].why)
 
 
-def _of_site(name: str, known: Sequence[Mapping[str, Any]], site: str) -> Report:
-    found = [of for payload in known for of in payload["sites"].get(site, ()) if of["column"] == name]
-    values = [of["increase"] for of in found if of["increase"] is not None]
-    return {"column": name, "increase": _mean(values), "why": "" if values else found[0]["why"]}
-
-
-def _of_column(name: str, known: Sequence[Mapping[str, Any]], sites: Mapping[str, Sequence[Report]]) -> Report:
-    found = [of for payload in known for of in payload["columns"] if of["column"] == name]
-    most = max(of["sites"] for of in found)
+def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequence[OwnIncrease]]) -> Increase:
+    """Return a column's increase over sites and repeats."""
+    found = [of for of in every if of.column == name]
+    most = max(of.sites for of in found)
     # An institution gives it in one repeat alone: a mean over other sites would be another figure.
-    values = [of["increase"] for of in found if of["sites"] == most and of["increase"] is not None]
+    values = [of.increase for of in found if of.sites == most and of.increase is not None]
     several = len(values) > 1
-    own = [
-        {"site": site, "increase": of["increase"]}
-        for site, columns in sites.items()
-        for of in columns
-        if of["column"] == name and of["increase"] is not None
-    ]
-    ranked = sorted(own, key=lambda of: of["increase"])
-    return {
-        "column": name,
-        "increase": _mean(values),
-        "low": min(values) if several else None,
-        "high": max(values) if several else None,
-        "sites": most,
-        "least": ranked[0] if ranked else None,
-        "greatest": ranked[-1] if ranked else None,
-    }
+    own = []
+    for site, columns in sites.items():
+        own += [AtSite(site, of.increase) for of in columns if of.column == name and of.increase is not None]
+    ranked = sorted(own, key=lambda of: of.increase)
+    return Increase(
+        column=name,
+        increase=_mean(values),
+        low=min(values) if several else None,
+        high=max(values) if several else None,
+        sites=most,
+        least=ranked[0] if ranked else None,
+        greatest=ranked[-1] if ranked else None,
+    )
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -117,20 +210,30 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def needed_columns(found: Mapping[str, Any]) -> Section | None:
     """Return by how much a run's loss grows without what a column tells, None where no study asked."""
-    own = found.get("importances")
-    if own is None:
+    told = found.get("importances")
+    if told is None:
         return None
+    own = read(Importances, told)
     said = importance_in_words(own, found["global"])
     return Section(title=TITLE, tables=(Table(lines=importance_lines(own)),), note=tuple(said))
 
 
 def split_columns(found: Mapping[str, Any]) -> Section | None:
     """Return which columns the trees of a run split by, None where no tree grew."""
-    gains = found.get("gains")
-    if gains is None:
+    told = found.get("gains")
+    if told is None:
         return None
+    gains = read(Gains, told)
     said = gains_in_words(gains, permuted="importances" in found)
     return Section(title=GAIN_TITLE, tables=(Table(lines=gain_lines(gains)),), note=(said,))
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """What a linear model adds to the log-odds for each input, of one repeat."""
+
+    inputs: list[str]
+    coefficients: list[float]
 
 
 def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
@@ -141,8 +244,8 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
     payloads : sequence of dict
         The objects "coefficients" of the repeats, one or more.
     """
-    names = payloads[0]["inputs"]
-    by_input = {name: [payload["coefficients"][place] for payload in payloads] for place, name in enumerate(names)}
+    known = read_all(_Coefficients, payloads)
+    by_input = {name: [of.coefficients[place] for of in known] for place, name in enumerate(known[0].inputs)}
     ranked = sorted(by_input.items(), key=lambda item: -abs(sum(item[1])))
     lines = [_coefficient(name, values) for name, values in ranked]
     return Section(title="What the shared model goes by", tables=(Table(lines=lines),), note=(COEFFICIENTS_READ,))
@@ -158,133 +261,136 @@ def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
     return line | ({"In the repeats": interval(min(values), max(values))} if len(values) > 1 else {})
 
 
-def importance_lines(found: Report) -> list[dict[str, str]]:
+def importance_lines(found: Importances) -> list[dict[str, str]]:
     """Return the lines of a table, the most important column first.
 
     One site's people, who see no figure over sites, have their own.
     """
-    grows = f"{found['loss'].capitalize()} grows by"
-    if not found["columns"]:
-        own = [of for columns in found["sites"].values() for of in columns]
-        return [{"Column": of["column"], grows: _increase(of["increase"])} for of in _ranked(own)]
-    ranked = _ranked(found["columns"])
-    several = any(of["low"] is not None for of in ranked)
-    return [
-        {
-            "Column": of["column"],
-            grows: _increase(of["increase"]),
-            "Least, at": _at(of["least"]),
-            "Most, at": _at(of["greatest"]),
-            **({"In the repeats": interval(of["low"], of["high"], DECIMALS)} if several else {}),
-            "Sites": f"{of['sites']} of {found['asked']}",
-        }
-        for of in ranked
-    ]
+    grows = f"{found.loss.capitalize()} grows by"
+    if not found.columns:
+        own = [of for columns in found.sites.values() for of in columns]
+        return [{"Column": of.column, grows: _increase(of.increase)} for of in sorted(own, key=_rank)]
+    ranked = sorted(found.columns, key=_rank)
+    several = any(of.low is not None for of in ranked)
+    lines = []
+    for of in ranked:
+        line = {"Column": of.column, grows: _increase(of.increase)}
+        line |= {"Least, at": _at(of.least), "Most, at": _at(of.greatest)}
+        if several:
+            line["In the repeats"] = interval(of.low, of.high, DECIMALS)
+        lines.append(line | {"Sites": f"{of.sites} of {found.asked}"})
+    return lines
 
 
-def _ranked(columns: Sequence[Report]) -> list[Report]:
-    return sorted(columns, key=lambda of: -of["increase"] if of["increase"] is not None else float("inf"))
+def _rank(of: Increase | OwnIncrease) -> float:
+    return float("inf") if of.increase is None else -of.increase
 
 
 def _increase(value: float | None) -> str:
     return number(value, DECIMALS)
 
 
-def _at(of: Mapping[str, Any] | None) -> str:
-    return ABSENT if of is None else f"{_increase(of['increase'])} ({of['site']})"
+def _at(of: AtSite | None) -> str:
+    return ABSENT if of is None else f"{_increase(of.increase)} ({of.site})"
 
 
-def importance_in_words(found: Report, over_all: Mapping[str, Any] | None = None) -> list[str]:
+def importance_in_words(found: Importances, over_all: Mapping[str, Any] | None = None) -> list[str]:
     """Return what the figures say, what they do not, and which there are none of.
 
     Parameters
     ----------
-    found : dict
-        From `over_repeats`.
+    found : Importances
     over_all : dict of metric to figure, optional
         Of the shared model over all sites: its own loss says what size matters.
     """
-    times = "once" if found["permutations"] == 1 else f"{found['permutations']} times"
-    loss = (over_all or {}).get(LOG_LOSS, {}).get("value") if found["loss"] == metric_name(LOG_LOSS) else None
-    now = "" if loss is None else f"; over all sites it is {number(loss)}"
-    return [SAYS.format(times=times, loss=found["loss"], now=now), DOES_NOT_SAY, *_without(found)]
+    times = "once" if found.permutations == 1 else f"{found.permutations} times"
+    now = ""
+    if found.loss == metric_name(LOG_LOSS):
+        loss = (over_all or {}).get(LOG_LOSS, {}).get("value")
+        now = "" if loss is None else f"; over all sites it is {number(loss)}"
+    return [SAYS.format(times=times, loss=found.loss, now=now), DOES_NOT_SAY, *_without(found)]
 
 
-def _without(found: Report) -> list[str]:
+def _without(found: Importances) -> list[str]:
     """Return which columns have no figure at which site, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for site, columns in found["sites"].items():
+    for site, columns in found.sites.items():
         for of in columns:
-            if of["why"]:
-                reasons.setdefault((site, of["why"]), []).append(of["column"])
+            if of.why:
+                reasons.setdefault((site, of.why), []).append(of.column)
     silent = len({site for site, _ in reasons})
     if silent > FEW_SITES:
         return [f"At {silent} sites columns have no figure; flfed run show --json says why."]
-    every = {site: len(columns) for site, columns in found["sites"].items()}
-    return [
-        f"No figure at {site} of {'any column' if len(names) == every[site] else ', '.join(names)} ({why})."
-        for (site, why), names in reasons.items()
-    ]
+    lines = []
+    for (site, why), names in reasons.items():
+        which = "any column" if len(names) == len(found.sites[site]) else ", ".join(names)
+        lines.append(f"No figure at {site} of {which} ({why}).")
+    return lines
 
 
 def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
-    """Return the gains by column over the repeats of a run of trees, None where there are none.
+    """Return the gains by column over the repeats of a run as JSON has them (`Gains`), None where there are none.
 
     Parameters
     ----------
     payloads : sequence of dict or None
         The objects "gains" of the repeats.
-
-    Returns
-    -------
-    dict
-        `trees`: how many there are in each repeat. `columns`, in the study's order: `column`; `gain`, the sum over
-        all splits, of a run of one repeat, else None; `share` of the gain of all columns, the mean over repeats, None
-        where no tree has a split; `low` and `high`, the least and the greatest share of the repeats, None of one.
     """
-    known = [payload for payload in payloads if payload is not None]
+    known = read_some(_RecordedGains, payloads)
     if not known:
         return None
-    columns = []
-    for place, of in enumerate(known[0]["columns"]):
-        shares = [share for share in (_share(payload["columns"], place) for payload in known) if share is not None]
-        several = len(shares) > 1
-        columns.append(
-            {
-                "column": of["column"],
-                "gain": of["gain"] if len(known) == 1 else None,
-                "share": _mean(shares),
-                "low": min(shares) if several else None,
-                "high": max(shares) if several else None,
-            }
-        )
-    return {"trees": [payload["trees"] for payload in known], "columns": columns}
+    columns = [_gain(known, place) for place in range(len(known[0].columns))]
+    found: Report = write(Gains([one.trees for one in known], columns))
+    return found
 
 
-def _share(columns: Sequence[Mapping[str, Any]], place: int) -> float | None:
-    whole = sum(of["gain"] for of in columns)
-    return columns[place]["gain"] / whole if whole else None
+def _gain(known: Sequence[_RecordedGains], place: int) -> Gain:
+    """Return the gain of one column over the repeats."""
+    shares = [share for one in known if (share := _share(one.columns, place)) is not None]
+    several = len(shares) > 1
+    first = known[0].columns[place]
+    return Gain(
+        column=first.column,
+        gain=first.gain if len(known) == 1 else None,
+        share=_mean(shares),
+        low=min(shares) if several else None,
+        high=max(shares) if several else None,
+    )
 
 
-def gain_lines(found: Report) -> list[dict[str, str]]:
+def _share(columns: Sequence[Gain], place: int) -> float | None:
+    whole = sum(of.gain or 0 for of in columns)
+    return (columns[place].gain or 0) / whole if whole else None
+
+
+def gain_lines(found: Gains) -> list[dict[str, str]]:
     """Return the lines of a table of gains, the column with most first."""
-    ranked = sorted(found["columns"], key=lambda of: -(of["share"] or 0))
-    several = any(of["low"] is not None for of in ranked)
-    return [
-        {
-            "Column": of["column"],
-            "Share of the gain": _percent(of["share"]),
-            **({"In the repeats": f"{_percent(of['low'])} to {_percent(of['high'])}"} if several else {}),
-        }
-        for of in ranked
-    ]
+    ranked = sorted(found.columns, key=lambda of: -(of.share or 0))
+    several = any(of.low is not None for of in ranked)
+    lines = []
+    for of in ranked:
+        line = {"Column": of.column, "Share of the gain": _percent(of.share)}
+        if several:
+            line["In the repeats"] = f"{_percent(of.low)} to {_percent(of.high)}"
+        lines.append(line)
+    return lines
 
 
-def largest_gains(found: Report, most: int = 5) -> str:
-    """Return the columns with most of the gain, in one line, or that no tree has a split."""
-    lines = [line for line in gain_lines(found) if line["Share of the gain"] not in (ABSENT, _percent(0.0))]
-    named = ", ".join(f"{line['Column']} {line['Share of the gain']}" for line in lines[:most])
-    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+def largest_gains(told: Mapping[str, Any], most: int | None = 5) -> str:
+    """Return the columns with most of the gain, in one line, or that no tree has a split.
+
+    Parameters
+    ----------
+    told : dict
+        From `gains_over_repeats`.
+    most : int, optional
+        Columns that are named; all by default.
+    """
+    found = read(Gains, told)
+    ranked = sorted(found.columns, key=lambda of: -(of.share or 0))
+    shares = [(of.column, _percent(of.share)) for of in ranked if _percent(of.share) not in (ABSENT, _percent(0.0))]
+    named = ", ".join(f"{column} {share}" for column, share in shares[:most])
+    more = "" if most is None or len(shares) <= most else f" and {len(shares) - most} more"
     return f"Share of the gain of all splits, of {_trees(found)}: {named}{more}." if named else NO_SPLIT
 
 
@@ -292,11 +398,11 @@ def _percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.1f} %"
 
 
-def gains_in_words(found: Report, *, permuted: bool) -> str:
+def gains_in_words(found: Gains, *, permuted: bool) -> str:
     """Return what gains say and what not; `permuted` where importances by permutation stand beside them."""
     return GAIN_SAYS.format(trees=_trees(found), beside="" if permuted else BESIDE)
 
 
-def _trees(found: Report) -> str:
-    least, most = min(found["trees"]), max(found["trees"])
+def _trees(found: Gains) -> str:
+    least, most = min(found.trees), max(found.trees)
     return counted(most, "tree") if least == most else f"{least:,} to {counted(most, 'tree')}"

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from flfed.records.objects import read, read_all, write
+from flfed.records.statistics.columns import Column, Columns, Held
 from flfed.records.statistics.verdict import number
 
 FAR = 3.0
@@ -28,67 +31,102 @@ NAMED = 3
 LISTED = 12
 """Further sites at most that are named."""
 
-Line = dict[str, Any]
+
+@dataclass(frozen=True)
+class Apart:
+    """A column in which a site's rows lie far from those of the others.
+
+    Attributes
+    ----------
+    site, column : str
+    difference : float or None
+        In standard deviations, with sign but where a category has more than two values; None where the site and the
+        others have no value in common.
+    towards : str or None
+        As in "columns".
+    about : bool
+        Whether it comes from groups of bins.
+    outcome : bool
+        Whether the column is the outcome.
+    mirrored : bool
+        Whether its share of one of two values is 1 minus that of the others.
+    """
+
+    site: str
+    column: str
+    difference: float | None
+    towards: str | None = None
+    about: bool = False
+    outcome: bool = False
+    mirrored: bool = False
 
 
-def apart(payload: Mapping[str, Any] | None) -> list[Line]:
-    """Return where a site's rows lie far apart.
+@dataclass(frozen=True)
+class Reversed:
+    """AUC of a site's own model, and of the shared one there, where the outcome may be the other way round."""
 
-    They are held against those of the other sites, and the furthest comes first.
+    site: str
+    local_only: float
+    global_: float
+
+
+def apart(payload: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return where a site's rows lie far apart, as JSON has it (`Apart`).
+
+    They are held against those of the other sites, and the furthest comes first. A category of which no two sites have
+    a value in common is left out: it names the place.
 
     Parameters
     ----------
     payload : dict or None
         The object "columns" of a run.
-
-    Returns
-    -------
-    list of dict
-        `site`, `column`, `difference` (in standard deviations, with sign but where a category has more than two
-        values; None where the site and the others have no value in common), `towards` (as in "columns"), `about`
-        (whether it comes from groups of bins), `outcome` (whether the column is the outcome) and `mirrored` (whether
-        its share of one of two values is 1 minus that of the others). A category of which no two sites have a value in
-        common is left out: it names the place.
     """
-    found = []
-    for column in (payload or {}).get("columns", ()):
-        sizes = {site: _size(entry) for site, entry in column["sites"].items()}
-        if column["towards"] is None and len(sizes) > 2 and all(map(math.isinf, sizes.values())):
-            continue  # a category that names the place, as a region does: each site has its own
-        # One odd site shifts the others' sum, from which each of them then differs too, but less.
-        furthest = max(sizes.values(), default=0.0)
-        for site, entry in column["sites"].items():
-            mirrored = bool(entry.get("mirrored"))
-            if (_is_far(entry) or mirrored) and 2 * sizes[site] >= furthest:
-                line = {"site": site, "column": column["column"], "difference": entry["difference"]}
-                line |= {"towards": column["towards"], "about": bool(entry.get("about"))}
-                found.append(line | {"outcome": bool(column.get("outcome")), "mirrored": mirrored})
-    return sorted(found, key=lambda line: -_distance(line["difference"]))
+    lines: list[Apart] = []
+    for column in read(Columns, payload or {}).columns:
+        lines += _far_in(column)
+    return [write(line) for line in sorted(lines, key=lambda line: -_distance(line.difference))]
+
+
+def _far_in(column: Column) -> list[Apart]:
+    """Return the sites that lie far from the others in one column."""
+    sizes = {site: _size(of) for site, of in column.sites.items()}
+    if column.towards is None and len(sizes) > 2 and all(map(math.isinf, sizes.values())):
+        return []  # a category that names the place, as a region does: each site has its own
+    # One odd site shifts the others' sum, from which each of them then differs too, but less.
+    furthest = max(sizes.values(), default=0.0)
+    lines = []
+    for site, of in column.sites.items():
+        mirrored = bool(of.mirrored)
+        if (_is_far(of) or mirrored) and 2 * sizes[site] >= furthest:
+            flags = {"about": bool(of.about), "outcome": bool(column.outcome), "mirrored": mirrored}
+            lines.append(Apart(site, column.column, of.difference, column.towards, **flags))
+    return lines
 
 
 def _distance(difference: float | None) -> float:
     return math.inf if difference is None else abs(difference)
 
 
-def _size(entry: Mapping[str, Any]) -> float:
+def _size(of: Held) -> float:
     """Return a site's distance from the others.
 
     It is infinite where they have no value in common, and 0 where it is not told.
     """
-    if entry["difference"] is None and entry.get("reason"):
+    if of.difference is None and of.reason:
         from flfed.summaries.drift import APART  # numpy, which few reports need
 
-        return math.inf if entry["reason"] == APART else 0.0
-    return abs(float(entry["difference"] or 0.0))
+        return math.inf if of.reason == APART else 0.0
+    return abs(float(of.difference or 0.0))
 
 
-def _is_far(entry: Mapping[str, Any]) -> bool:
-    size, spread = _size(entry) - (ROUGH if entry.get("about") else 0.0), entry.get("spread")
-    scaled = spread is not None and not 1 / SCALED <= spread <= SCALED
-    return bool(size >= FAR or (scaled and size >= NEAR))
+def _is_far(of: Held) -> bool:
+    rough = ROUGH if of.about else 0.0
+    size = _size(of) - rough
+    scaled = of.spread is not None and not 1 / SCALED <= of.spread <= SCALED
+    return size >= FAR or (scaled and size >= NEAR)
 
 
-def reversed_outcomes(sites: Mapping[str, Any]) -> list[Line]:
+def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return sites whose outcome may be reversed.
 
     The site's own model tells its outcome well there, and the shared one tells the contrary.
@@ -101,7 +139,7 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[Line]:
     Returns
     -------
     list of dict
-        `site`, `local-only` and `global`: the AUC of its own model, and of the shared one there.
+        As `Reversed`.
     """
     found = []
     for site, arms in sites.items():
@@ -112,7 +150,7 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[Line]:
         fine = own["value"] >= FINE if own["low"] is None else own["low"] > CHANCE
         below = shared["value"] < CHANCE and (shared["high"] is None or shared["high"] < (own["low"] or own["value"]))
         if fine and below:
-            found.append({"site": site, "local-only": own["value"], "global": shared["value"]})
+            found.append(write(Reversed(site, own["value"], shared["value"])))
     return found
 
 
@@ -128,18 +166,19 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     >>> odd_sites_in_words({"apart": [line], "outcome-reversed": []})
     ['west lies apart from the other sites in income (8.2 standard deviations below): another unit?']
     """
-    by_site: dict[str, list[Line]] = {}
-    flags: dict[str, list[Line]] = {}
-    for line in found["apart"]:
-        if _is_flag_turned(line):
-            flags.setdefault(line["site"], []).append(line)
+    by_site: dict[str, list[Apart]] = {}
+    flags: dict[str, list[Apart]] = {}
+    lines = read_all(Apart, found["apart"])
+    for line in lines:
+        if line.mirrored and not line.outcome:
+            flags.setdefault(line.site, []).append(line)
         elif not _of_two_classes(line):
-            by_site.setdefault(line["site"], []).append(line)
+            by_site.setdefault(line.site, []).append(line)
     # An outcome of two classes that lies apart is told as reversed, not as another unit.
-    turned = {line["site"]: _turned(line) for line in found["outcome-reversed"]}
-    for line in found["apart"]:
+    turned = {line.site: _turned(line) for line in read_all(Reversed, found["outcome-reversed"])}
+    for line in lines:
         if _of_two_classes(line):
-            turned.setdefault(line["site"], f"{line['column']} {_far_from(line)} the other sites")
+            turned.setdefault(line.site, f"{line.column} {_far_from(line)} the other sites")
     sentences = {site: _lies_apart(site, lines) for site, lines in by_site.items()}
     reverse = {site: f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()}
     mirrored = {site: _mirrored(site, lines) for site, lines in flags.items()}
@@ -158,46 +197,42 @@ def _some(sentences: Mapping[str, str], what: str) -> list[str]:
     return [*list(sentences.values())[:NAMED], *([f"{more}{', '.join(others[:LISTED])}{unnamed}."] if others else [])]
 
 
-def _turned(line: Line) -> str:
-    own, shared = number(line["local-only"]), number(line["global"])
+def _turned(line: Reversed) -> str:
+    own, shared = number(line.local_only), number(line.global_)
     return f"its own model reaches AUC {own}, and the shared one {shared} there"
 
 
-def _of_two_classes(line: Line) -> bool:
+def _of_two_classes(line: Apart) -> bool:
     """Tell whether a line is of a two-class outcome.
 
     Such an outcome may be coded the other way round.
     """
-    return bool(line["outcome"] and line["towards"])
+    return bool(line.outcome and line.towards)
 
 
-def _is_flag_turned(line: Line) -> bool:
-    return bool(line.get("mirrored")) and not line["outcome"]
-
-
-def _mirrored(site: str, lines: Sequence[Line]) -> str:
-    listed = ", ".join(f"{line['column']} ({_far(line)})" for line in lines[:NAMED])
+def _mirrored(site: str, lines: Sequence[Apart]) -> str:
+    listed = ", ".join(f"{line.column} ({_far(line)})" for line in lines[:NAMED])
     more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
     return f"{site}: in {listed}{more} its share is 1 minus that of the other sites: coded the other way round?"
 
 
-def _lies_apart(site: str, lines: Sequence[Line]) -> str:
-    listed = ", ".join(f"{line['column']} ({_far(line)})" for line in lines[:NAMED])
+def _lies_apart(site: str, lines: Sequence[Apart]) -> str:
+    listed = ", ".join(f"{line.column} ({_far(line)})" for line in lines[:NAMED])
     more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
-    kinds = {line["towards"] == "" for line in lines}
+    kinds = {line.towards == "" for line in lines}
     # That people differ is no odd category: a column may name the region, or a ward.
     codes = "is that so, or other codes"
     what = f"another unit; {codes}" if len(kinds) > 1 else "another unit" if kinds == {True} else codes
     return f"{site} lies apart from the other sites in {listed}{more}: {what}?"
 
 
-def _far_from(line: Line) -> str:
-    return "has no value in common with" if line["difference"] is None else f"is {_far(line)}"
+def _far_from(line: Apart) -> str:
+    return "has no value in common with" if line.difference is None else f"is {_far(line)}"
 
 
-def _far(line: Line) -> str:
-    if line["difference"] is None:
+def _far(line: Apart) -> str:
+    if line.difference is None:
         return "no value in common"
-    about = "about " if line["about"] else ""
-    way = "away" if line["towards"] is None else "below" if line["difference"] < 0 else "above"
-    return f"{about}{number(abs(line['difference']), 1)} standard deviations {way}"
+    about = "about " if line.about else ""
+    way = "away" if line.towards is None else "below" if line.difference < 0 else "above"
+    return f"{about}{number(abs(line.difference), 1)} standard deviations {way}"

@@ -63,6 +63,15 @@ ARM_NAMES = {
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure with its 95 % interval; None where it is not known."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Difference:
     """Difference of two arms with its 95 % CI.
 

@@ -38,6 +38,7 @@ from flfed.records.statistics.verdict import (
     worthwhile_of,
 )
 from flfed.records.store.tables import finite
+from flfed.records.text import escape, moment
 from flfed.updates.messages.compare import Figure
 
 PAIRS = {"difference": "global - local-only", "difference-personalised": "personalised - local-only"}

@@ -12,7 +12,8 @@ from flfed.records.dashboard.components import sections
 from flfed.records.dashboard.panels import attacks
 from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports.audit_headlines import Runs, audit_of
+from flfed.records.objects import read_all
+from flfed.records.reports.audit_headlines import Audit, AuditFigure, Runs, audit_of
 from flfed.records.reports.privacy import Private, privacy_of
 from flfed.records.reports.privacy_tables import has_model
 from flfed.records.sections.privacy import charged_section, left_section, mechanisms_section, spent_section
@@ -32,7 +33,7 @@ def parts(opened: Opened) -> None:
     """Show all parts for the current run."""
     with RunReader.open(only=opened.only) as reader:
         found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
-        privacy, audit = privacy_of(reader, found), audit_of(reader, found)
+        privacy, audit = privacy_of(reader, found), read_all(AuditFigure, audit_of(reader, found))
         crossed = reader.crossed([run.run for run in opened.runs])
         told = next(filter(None, (reader.summary(run.run, "told-outcomes") for run in opened.runs)), None)
     _parts(found, privacy, audit, crossed, opened.only)
@@ -40,7 +41,7 @@ def parts(opened: Opened) -> None:
         privacy_panels.told(told)
 
 
-def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[CrossedEntry], only: str | None) -> None:
+def _parts(found: Runs, privacy: Private, audit: Audit, crossed: list[CrossedEntry], only: str | None) -> None:
     """Show each part in a place of its own.
 
     So one that comes later moves no other.

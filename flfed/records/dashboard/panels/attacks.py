@@ -5,7 +5,6 @@ They hold what attacks on a run's model reached against its guarantee.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -23,6 +22,8 @@ from flfed.records.reports.audit_headlines import (
     NOT_KNOWN,
     VERDICTS_READ,
     WITHIN,
+    Audit,
+    AuditFigure,
     audit_in_words,
     figure_name,
     gave_away,
@@ -53,11 +54,12 @@ LINES_SHOWN = 150
 """Lines of the table of all figures that are shown without a scroll bar of its own."""
 
 
+ENDS = ("value", "low", "high", "promise")
 KEPT = ("run", "attack", "site", "metric", "value", "low", "high", "promise", "verdict", "rows", "at")
 """Columns of the file of all figures."""
 
 
-def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: str | None = None) -> None:
+def attacks(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> None:
     """Show each attack's result against the guarantee.
 
     Where there is none, it says how to have one.
@@ -69,17 +71,17 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
         st.info(_why_none(privacy, run, only))
         return
     first = audit_headlines.headlines(audit)
-    several = len({line["run"] for line in audit}) > 1
+    several = len({line.run for line in audit}) > 1
     st.caption(
         "Each attack's main figure, with 95 % CIs. An upright line is what was promised at most; without it "
         "nothing is promised."
     )
-    names = list(dict.fromkeys(line["attack"] for line in first))
+    names = list(dict.fromkeys(line.attack for line in first))
     # Two attacks stand side by side, each with its own axis.
     for place in range(0, len(names), 2):
         for column, attack in zip(st.columns(2 if len(names) > 1 else 1), names[place : place + 2], strict=False):
-            told = [line for line in first if line["attack"] == attack]
-            drawn, says = _attack_chart([line for line in told if line["value"] is not None])
+            told = [line for line in first if line.attack == attack]
+            drawn, says = _attack_chart([line for line in told if line.value is not None])
             lines = [_line(line, several) for line in told]
             figure.figure(column, escape(attack), drawn, lines, key=f"attack-{attack}", says=says)
     table([_summary_line(lines, only) for lines in audit_headlines.by_figure(first)])
@@ -89,7 +91,7 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
     # Every figure stays within reach, but the main ones are what a reader needs first.
     with st.expander(f"All {len(audit)} figures{', site by site' if only is None else ' of your site'}"):
         _all_figures(audit, first, several)
-        figure.download([{key: line.get(key) for key in KEPT} for line in audit], key="attacks")
+        figure.download([{key: getattr(line, key) for key in KEPT} for line in audit], key="attacks")
 
 
 def _why_none(privacy: Private, run: RunEntry, only: str | None) -> str:
@@ -109,38 +111,38 @@ def _why_none(privacy: Private, run: RunEntry, only: str | None) -> str:
     return f"{why}This run's model was not attacked yet: `flfed audit {run.run}` does it and writes it down."
 
 
-def _summary_line(lines: Sequence[Private], only: str | None) -> dict[str, str]:
+def _summary_line(lines: Audit, only: str | None) -> dict[str, str]:
     """Return one line for an attack's figure.
 
     The figure is over its sites, of which the worst stands first.
     """
-    worst, several = lines[0], len({line["run"] for line in lines}) > 1
-    values = [line["value"] for line in lines if line["value"] is not None]
-    site = str(worst["site"] or "all")
+    worst, several = lines[0], len({line.run for line in lines}) > 1
+    values = [line.value for line in lines if line.value is not None]
+    site = str(worst.site or "all")
     # Figures without a value are counted too: the range is that of the others.
     counted = "1 figure" if len(lines) == 1 else f"{len(lines)} figures"
     over = f"{audit_headlines.range_of(values) if values else number(None)}, of {counted}"
     return {
-        "Attack": str(worst["attack"]),
-        "Main figure": figure_name(worst["metric"]),
-        "Most at": f"{site}, run {worst['run']}" if several else site,
+        "Attack": str(worst.attack),
+        "Main figure": figure_name(worst.metric),
+        "Most at": f"{site}, run {worst.run}" if several else site,
         "Reached there (95 %)": reached(worst),
         **({"Lowest to highest": over} if only is None else {}),
-        "Promised, at most": number(worst["promise"]) if worst["promise"] is not None else "nothing",
+        "Promised, at most": number(worst.promise) if worst.promise is not None else "nothing",
         "Verdict": _verdict(lines),
     }
 
 
-def _verdict(lines: Sequence[Private]) -> str:
+def _verdict(lines: Audit) -> str:
     """Return the verdict that figures share.
 
     Where nothing is guaranteed it also says whether the attack got somewhere.
     """
-    verdict, count = str(lines[0]["verdict"]), sum(gave_away(line) for line in lines)
+    verdict, count = str(lines[0].verdict), sum(gave_away(line) for line in lines)
     return f"{verdict}, and it got somewhere at {count} of {len(lines)}" if count else verdict
 
 
-def _all_figures(audit: Sequence[Private], first: Sequence[Private], several: bool) -> None:
+def _all_figures(audit: Audit, first: Audit, several: bool) -> None:
     """Show every figure and its meaning.
 
     What needs a look comes first. Meanings that were told above are left out.
@@ -150,38 +152,38 @@ def _all_figures(audit: Sequence[Private], first: Sequence[Private], several: bo
     _sentences([line for line in audit if line not in told])
 
 
-def _sentences(lines: Sequence[Private]) -> None:
+def _sentences(lines: Audit) -> None:
     """Show the figures' meanings, each sentence once."""
-    said = dict.fromkeys(f"**{escape(line['attack'])}** {escape(line['says'])}" for line in lines)
+    said = dict.fromkeys(f"**{escape(line.attack)}** {escape(line.says)}" for line in lines)
     st.markdown("\n".join(f"- {sentence}" for sentence in said))
 
 
-def _line(line: Private, several: bool) -> dict[str, str]:
+def _line(line: AuditFigure, several: bool) -> dict[str, str]:
     return {
-        **({"Run": str(line["run"])} if several else {}),
-        "Attack": str(line["attack"]),
-        "Site": str(line["site"] or "all"),
-        "Figure": figure_name(line["metric"]),
+        **({"Run": str(line.run)} if several else {}),
+        "Attack": str(line.attack),
+        "Site": str(line.site or "all"),
+        "Figure": figure_name(line.metric),
         "Reached (95 %)": reached(line),
-        "Promised": number(line["promise"]) if line["promise"] is not None else "nothing",
-        "Its verdict": str(line["verdict"]),
+        "Promised": number(line.promise) if line.promise is not None else "nothing",
+        "Its verdict": str(line.verdict),
     }
 
 
-def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
+def _attack_chart(lines: Audit) -> tuple[Layers | None, str]:
     """Return the chart of one attack and its words.
 
     Figures are dots with intervals, the guarantee is a line.
 
     The axis is that of the figure: 0 to 1 for shares and AUCs, so that all of something looks like all.
     """
-    alone = len({line["metric"] for line in lines}) == 1
+    alone = len({line.metric for line in lines}) == 1
     rows = [
-        {key: line[key] for key in ("value", "low", "high", "promise")}
+        {key: getattr(line, key) for key in ENDS}
         | {
             "name": _named(line, alone),
             "shown": reached(line),
-            "look": GIVEN_AWAY if gave_away(line) else line["verdict"],
+            "look": GIVEN_AWAY if gave_away(line) else line.verdict,
         }
         for line in lines[:SITES_SHOWN]
     ]
@@ -195,7 +197,7 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
     colour = alt.Color("look:N", scale=scale, legend=legend)
     shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
     shape = alt.Shape("look:N", scale=shapes, legend=legend)
-    title = figure_name(lines[0]["metric"]) if alone else "the attack's figure"
+    title = figure_name(lines[0].metric) if alone else "the attack's figure"
     x = figure_x("value", title, ticks_of(_domain(lines)), grid=False)
     y = names_y("name", names)
     data: Any = alt.Data  # Altair leaves its schema classes without types
@@ -218,19 +220,21 @@ def _attack_chart(lines: Sequence[Private]) -> tuple[Layers | None, str]:
     return drawn, " ".join(audit_in_words(lines))
 
 
-def _domain(lines: Sequence[Private]) -> list[float]:
+def _domain(lines: Audit) -> list[float]:
     """Return the ends of the figures' axis.
 
     They are the figures' range where they have one, else 0 and the largest.
     """
-    scales = [audit_headlines.scale_of(line["metric"]) for line in lines]
+    scales = [audit_headlines.scale_of(line.metric) for line in lines]
     known = [scale for scale in scales if scale is not None]
-    keys = ("value", "low", "high", "promise")
-    found = [line[key] for line in lines for key in keys if line[key] is not None] if len(known) < len(scales) else []
+    found: list[float] = []
+    if len(known) < len(scales):
+        for line in lines:
+            found += [end for key in ENDS if (end := getattr(line, key)) is not None]
     low = min([0.0, *found, *(scale[0] for scale in known)])
     return [low, max([*found, *(scale[1] for scale in known)])]
 
 
-def _named(line: Private, alone: bool) -> str:
-    site = str(line["site"] or "all sites")
-    return site if alone else f"{figure_name(line['metric'])}, {site}"
+def _named(line: AuditFigure, alone: bool) -> str:
+    site = str(line.site or "all sites")
+    return site if alone else f"{figure_name(line.metric)}, {site}"

@@ -15,6 +15,8 @@ from flfed.records.charts.axes import NARROW_PIXELS, PLOT_HEIGHT, names_axis
 from flfed.records.charts.chart import Chart, Line
 from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
 from flfed.records.dashboard.components.figure import download, figure
+from flfed.records.objects import read
+from flfed.records.statistics.columns import Column, Columns, Held
 from flfed.records.statistics.verdict import number
 from flfed.records.text import escape
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
@@ -44,19 +46,19 @@ def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
     list of str
         One sentence where no gap is large; none where no site can be set beside another.
     """
-    known = [(gap, column) for column in payload["columns"] if (gap := widest_gap(column)) is not None]
+    known = [(gap, column) for column in read(Columns, payload).columns if (gap := widest_gap(column)) is not None]
     large = sorted((one for one in known if one[0][0] >= LEAST_GAP), key=lambda one: -one[0][0])
     sentences = []
     for (_, site, others), column in large[:NAMED]:
-        own, rest = column["sites"][site], [column["sites"][other] for other in others]
-        elsewhere = _share_in_words(sum(one["missing"] for one in rest), sum(one["rows"] for one in rest))
+        own, rest = column.sites[site], [column.sites[other] for other in others]
+        elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
         # "The other sites" would be wrong where some of them do not tell.
         where = f"at the {'other site' if sites == 2 else 'other sites'}"
         if len(others) < sites - 1:
             where = f"at {_those_that_tell(len(others))}"
-        share = _share_in_words(own["missing"], own["rows"])
+        share = _share_in_words(own.gaps, own.rows)
         sentences.append(
-            f"{column['column']} is missing at {share} of {site}'s rows and at {elsewhere} of the rows {where}."
+            f"{column.column} is missing at {share} of {site}'s rows and at {elsewhere} of the rows {where}."
         )
     if known and not sentences:
         return [
@@ -66,7 +68,7 @@ def gaps_in_words(payload: Payload, *, sites: int) -> list[str]:
     return sentences
 
 
-def widest_gap(column: Payload) -> tuple[float, str, list[str]] | None:
+def widest_gap(column: Column) -> tuple[float, str, list[str]] | None:
     """Return the widest gap of missing rows.
 
     It is how far a site's share is above that of the others that tell, most of all sites.
@@ -76,13 +78,14 @@ def widest_gap(column: Payload) -> tuple[float, str, list[str]] | None:
     tuple or None
         Percentage points, the site, and the others; None where fewer than two sites tell.
     """
-    told = {site: entry for site, entry in column["sites"].items() if entry["missing"] is not None and entry["rows"]}
+    told = {site: entry for site, entry in column.sites.items() if entry.missing is not None and entry.rows}
     if len(told) < 2:
         return None
-    missing, rows = (sum(entry[key] for entry in told.values()) for key in ("missing", "rows"))
+    missing = sum(entry.gaps for entry in told.values())
+    rows = sum(entry.rows for entry in told.values())
     # The others' share is of their rows together, without the site's own.
     gaps = {
-        site: 100 * (entry["missing"] / entry["rows"] - (missing - entry["missing"]) / (rows - entry["rows"]))
+        site: 100 * (entry.gaps / entry.rows - (missing - entry.gaps) / (rows - entry.rows))
         for site, entry in told.items()
     }
     site = max(gaps, key=lambda name: gaps[name])
@@ -103,16 +106,18 @@ def drift_in_words(payload: Payload, *, sites: int) -> list[str]:
     sites : int
         How many sites the run has, those too that are not in `payload`.
     """
-    entries = [(column, site, entry) for column in payload["columns"] for site, entry in column["sites"].items()]
+    entries = [
+        (column, site, entry) for column in read(Columns, payload).columns for site, entry in column.sites.items()
+    ]
     # What is told beside fewer sites comes after what is told beside all.
-    order = sorted(entries, key=lambda one: (_told_by(one[2], sites) < sites - 1, -size(one[2])))
+    order = sorted(entries, key=lambda one: (_told_by(one[2], sites) < sites - 1, -one[2].size))
     # Each site is named once, with the column in which it differs most.
-    worst: dict[str, tuple[Payload, Payload]] = {}
+    worst: dict[str, tuple[Column, Held]] = {}
     for column, site, entry in order:
         if stands_out(entry):
             worst.setdefault(site, (column, entry))
     if not worst:
-        about = any(entry.get("about") for _, _, entry in entries)
+        about = any(entry.about for _, _, entry in entries)
         also = f" (of figures from groups of bins: {number(LARGE + BINNING, 2)})" if about else ""
         return [
             f"No site stands out: none differs from the others by more than {number(LARGE, 2)} standard "
@@ -120,56 +125,45 @@ def drift_in_words(payload: Payload, *, sites: int) -> list[str]:
         ]
     sentences = []
     for site, (column, entry) in list(worst.items())[:NAMED]:
-        where = "from" if column["towards"] is None else "above" if entry["difference"] > 0 else "below"
+        where = "from"
+        if column.towards is not None:
+            where = "above" if (entry.difference or 0) > 0 else "below"
         told = _told_by(entry, sites)
         whom = _those_that_tell(told)
         if told >= sites - 1:
             whom = "the other site" if sites == 2 else "the other sites"
-        far = f"about {number(size(entry), 1)}" if entry.get("about") else number(size(entry), 2)
-        rough = " (from groups of bins)" if entry.get("about") else ""
+        far = f"about {number(entry.size, 1)}" if entry.about else number(entry.size, 2)
+        rough = " (from groups of bins)" if entry.about else ""
         sentences.append(f"{site} differs most in {named(column)}: {far} standard deviations {where} {whom}{rough}.")
     return sentences
 
 
-def stands_out(entry: Payload) -> bool:
+def stands_out(entry: Held) -> bool:
     """Tell whether a difference is large and clear.
 
     It is more than chance, or than what groups of bins may add to it.
     """
-    if entry.get("about"):
-        return size(entry) > LARGE + BINNING
-    return size(entry) > LARGE and not by_chance(entry)
+    if entry.about:
+        return entry.size > LARGE + BINNING
+    return entry.size > LARGE and not entry.is_by_chance
 
 
-def by_chance(entry: Payload) -> bool:
-    """Tell whether chance alone explains a difference.
-
-    False where that is not known.
-    """
-    return entry["difference"] is not None and entry["chance"] is not None and size(entry) <= entry["chance"]
-
-
-def size(entry: Payload) -> float:
-    """Return a difference's size, 0 without one."""
-    return abs(float(entry["difference"])) if entry["difference"] is not None else 0.0
-
-
-def named(column: Payload) -> str:
+def named(column: Column) -> str:
     """Return a column's name with its compared value."""
-    return f"{column['column']} (share of {column['towards']})" if column["towards"] else str(column["column"])
+    return f"{column.column} (share of {column.towards})" if column.towards else str(column.column)
 
 
-def reasons_of(columns: Sequence[Payload]) -> list[str]:
+def reasons_of(columns: Sequence[Column]) -> list[str]:
     """Return why sites have no difference, each reason once."""
-    return sorted({str(entry["reason"]) for column in columns for entry in column["sites"].values() if entry["reason"]})
+    return sorted({str(entry.reason) for column in columns for entry in column.sites.values() if entry.reason})
 
 
-def _told_by(entry: Payload, sites: int) -> int:
+def _told_by(entry: Held, sites: int) -> int:
     """Return how many other sites one is compared with.
 
     Earlier versions of flfed did not keep it.
     """
-    return int(entry.get("compared-with") or sites - 1)
+    return int(entry.compared_with or sites - 1)
 
 
 def _those_that_tell(others: int) -> str:
@@ -215,7 +209,7 @@ def choose_sites(sites: Sequence[str]) -> list[str]:
 
 def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
     """Return the sites that either table tells of."""
-    found = {site for column in (columns or {}).get("columns", ()) for site in column["sites"]}
+    found = {site for column in read(Columns, columns or {}).columns for site in column.sites}
     for row in (table_1 or {}).get("rows", ()):
         found |= {name for name in row if name not in FIRST_COLUMNS}
     return sorted(found - {"column", "statistic", "all sites"})
@@ -255,10 +249,11 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     The run has `of` sites. Only columns in which any is missing are shown.
     """
     st.markdown("## What is missing where")
-    if payload is None or not payload["columns"]:
+    told = read(Columns, payload or {}).columns
+    if payload is None or not told:
         st.caption(why_none)
         return
-    gappy = [c for c in payload["columns"] if any(entry["missing"] != 0 for entry in c["sites"].values())]
+    gappy = [c for c in told if any(entry.missing != 0 for entry in c.sites.values())]
     if not gappy:
         st.markdown("Every column has a value in every row, at every site that tells.")
         return
@@ -266,9 +261,7 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
     sentences = gaps_in_words(payload, sites=of)
     cells = [_missing_cell(column, site) for column in gappy[:COLUMNS_DRAWN] for site in sites]
-    lines: list[Line] = [
-        {"Column": column["column"]} | {site: _share(column["sites"].get(site)) for site in sites} for column in gappy
-    ]
+    lines = [_missing_line(column, sites) for column in gappy]
     title = "Rows without a value, % of each site's rows"
     _say_how_many(gappy, "with the largest gaps between sites")
     figure(st, title, _map(cells, most=100), lines, key="missing", says=" ".join(sentences))
@@ -287,12 +280,13 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
     It is by column, each site against the other ones. The run has `of` sites.
     """
     st.markdown("## How far the sites lie apart")
-    if payload is None or not payload["columns"]:
+    told = read(Columns, payload or {}).columns
+    if payload is None or not told:
         st.caption(why_none)
         return
-    columns = sorted(payload["columns"], key=_furthest)
+    columns = sorted(told, key=_furthest)
     # A map without any difference would be grey all over.
-    if not any(size(entry) for column in columns for entry in column["sites"].values()):
+    if not any(entry.size for column in columns for entry in column.sites.values()):
         reasons = "; ".join(reasons_of(columns)) or "there is none"
         st.caption(escape(f"No difference can be given: {reasons}."))
         return
@@ -301,7 +295,7 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
         _drift_cell(column, site, entry)
         for column in columns[:COLUMNS_DRAWN]
         for site in sites
-        if (entry := column["sites"].get(site))
+        if (entry := column.sites.get(site))
     ]
     _say_how_many(columns, "that differ most")
     title = "Difference from the other sites, in standard deviations"
@@ -333,93 +327,92 @@ def _how_to_read(text: str) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _say_how_many(columns: Sequence[Payload], which: str) -> None:
+def _say_how_many(columns: Sequence[Column], which: str) -> None:
     if len(columns) > COLUMNS_DRAWN:
         st.caption(f"The {COLUMNS_DRAWN} columns {which} are drawn; the table has all {len(columns)}.")
 
 
-def _furthest(column: Payload) -> tuple[float, float]:
+def _furthest(column: Column) -> tuple[float, float]:
     """Return the sort key of columns by difference.
 
     It is the largest difference that is more than chance, then the largest of all.
     """
-    entries = list(column["sites"].values())
-    beyond = [size(entry) for entry in entries if not by_chance(entry)]
-    return -max(beyond, default=0.0), -max(map(size, entries), default=0.0)
+    entries = list(column.sites.values())
+    beyond = [entry.size for entry in entries if not entry.is_by_chance]
+    return -max(beyond, default=0.0), -max((entry.size for entry in entries), default=0.0)
 
 
-def _share(entry: Payload | None) -> float | None:
-    """Return the percentage of rows without a value.
-
-    None where it is kept back.
-    """
-    if entry is None or entry["missing"] is None or not entry["rows"]:
-        return None
-    return float(100 * entry["missing"] / entry["rows"])
+def _most_missing(column: Column) -> float:
+    return max((entry.share_missing or 0.0 for entry in column.sites.values()), default=0.0)
 
 
-def _most_missing(column: Payload) -> float:
-    return max((_share(entry) or 0.0 for entry in column["sites"].values()), default=0.0)
+def _missing_line(column: Column, sites: Sequence[str]) -> Line:
+    """Return a column's line in the table of missing rows."""
+    cells: dict[str, Any] = {"Column": column.column}
+    for site in sites:
+        entry = column.sites.get(site)
+        cells[site] = None if entry is None else entry.share_missing
+    return cells
 
 
-def _missing_cell(column: Payload, site: str) -> Payload:
-    entry = column["sites"].get(site)
-    share = _share(entry)
+def _missing_cell(column: Column, site: str) -> Payload:
+    entry = column.sites.get(site)
+    share = None if entry is None else entry.share_missing
     text, says = "–", KEPT_BACK
     if entry is not None and share is not None:
-        text = percent(entry["missing"], entry["rows"])
-        says = f"{entry['missing']} of {entry['rows']} rows ({text} %)"
-    return {"column": column["column"], "site": site, "value": share, "text": text, "says": says}
+        text = percent(entry.gaps, entry.rows)
+        says = f"{entry.missing} of {entry.rows} rows ({text} %)"
+    return {"column": column.column, "site": site, "value": share, "text": text, "says": says}
 
 
-def _drift_cell(column: Payload, site: str, entry: Payload) -> Payload:
+def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
     """Return a cell of the map of differences.
 
     It has no colour for what may be chance, and is grey where there is no figure.
     """
     # A colour would make a difference by chance look like one.
-    value = 0.0 if by_chance(entry) else entry["difference"]
+    value = 0.0 if entry.is_by_chance else entry.difference
     text, rows = _signed(column, entry), _with_value(entry)
-    says = f"no figure: {entry['reason']}" if entry["difference"] is None else text
-    says += f"; {entry['rows']} rows, of which {KEPT_BACK if rows is None else rows} have a value"
+    says = f"no figure: {entry.reason}" if entry.difference is None else text
+    says += f"; {entry.rows} rows, of which {KEPT_BACK if rows is None else rows} have a value"
     return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
 
 
-def _with_value(entry: Payload) -> int | None:
-    return None if entry["missing"] is None else int(entry["rows"] - entry["missing"])
+def _with_value(entry: Held) -> int | None:
+    return None if entry.missing is None else entry.rows - entry.missing
 
 
-def _signed(column: Payload, entry: Payload) -> str:
+def _signed(column: Column, entry: Held) -> str:
     """Return a difference as its cell shows it.
 
     It has its sign, and stands in brackets where it may be chance.
     """
-    if entry["difference"] is None:
+    if entry.difference is None:
         return "–"
-    decimals = 1 if entry.get("about") else 2
-    said = number(entry["difference"], decimals, signed=True)
-    if column["towards"] is None:
-        said = f"±{number(size(entry), decimals)}"
-    if entry.get("about"):
+    decimals = 1 if entry.about else 2
+    said = number(entry.difference, decimals, signed=True)
+    if column.towards is None:
+        said = f"±{number(entry.size, decimals)}"
+    if entry.about:
         return f"≈{said}"
-    return f"({said})" if by_chance(entry) else said
+    return f"({said})" if entry.is_by_chance else said
 
 
-def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]:
+def _drift_lines(columns: Sequence[Column], sites: Sequence[str]) -> list[Line]:
     return [
         {
             "Column": named(column),
             "Site": site,
-            "Rows": entry["rows"],
+            "Rows": entry.rows,
             "Rows with a value": KEPT_BACK if (rows := _with_value(entry)) is None else rows,
-            "Difference (standard deviations)": _signed(column, entry) if entry.get("about") else entry["difference"],
-            "By chance up to": entry["chance"],
-            "Other sites compared with": entry.get("compared-with") or None,
-            "Why none": entry["reason"],
+            "Difference (standard deviations)": _signed(column, entry) if entry.about else entry.difference,
+            "By chance up to": entry.chance,
+            "Other sites compared with": entry.compared_with or None,
+            "Why none": entry.reason,
         }
         for column in columns
         for site in sites
-        if (entry := column["sites"].get(site))
+        if (entry := column.sites.get(site))
     ]
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import streamlit as st
 
 from flfed.errors import counted
 from flfed.records.reports import privacy as private
-from flfed.records.reports.audit_headlines import not_promised, unpromised_in_words
+from flfed.records.reports.audit_headlines import Audit, not_promised, unpromised_in_words
 from flfed.records.reports.privacy import Private
 from flfed.records.reports.privacy_tables import (
     told_in_words,
@@ -23,7 +23,7 @@ STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
 """Everything else is orange: that nothing is promised, or nothing measured, is no reason to be calm."""
 
 
-def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None) -> None:
+def promise(privacy: Private, audit: Audit, *, attackable: bool = True, only: str | None = None) -> None:
     """Show the guarantee, its first sentence unfolded.
 
     Only a guarantee that was measured at all sites is green.
@@ -45,7 +45,7 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
         st.warning(escape(warning))
 
 
-def limits_of_promise(privacy: Private, audit: Sequence[Private], *, only: str | None = None) -> None:
+def limits_of_promise(privacy: Private, audit: Audit, *, only: str | None = None) -> None:
     """Show what the guarantee leaves out."""
     with st.container(border=True):
         st.markdown("### What is not promised")

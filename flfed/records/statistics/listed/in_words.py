@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flfed.errors import counted
+from flfed.records.objects import read
 from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.analysis import analysis_tables
 from flfed.records.statistics.listed.analysis_words import analysis_in_words
-from flfed.records.statistics.verdict import ABSENT, interval, number
+from flfed.records.statistics.verdict import ABSENT, Figure, interval, number
 
 Found = dict[str, Any]
 ANALYSIS = "analysis"
@@ -46,35 +48,59 @@ def statistic_in_words(found: Found, repeats: int = 1) -> list[str]:
     return [*_TOLD[found["name"]][1](found), NOT_SHOWN.format(crossed=crossed)]
 
 
-def _each(found: Found) -> dict[str, Found]:
-    """Return the figures of each site that shares its own, and of all together, by name."""
-    return {**found["by-site"], f"all {found['sites']} sites": found}
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows of a group, and those of them with the outcome."""
+
+    group: str
+    events: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddsOfRows:
+    """Odds of the outcome in two groups, of the rows of one site or of all."""
+
+    groups: list[Group]
+    odds_ratio: Figure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odds(OddsOfRows):
+    """Recorded odds of the outcome in two groups, over all sites."""
+
+    sites: int
+    by_site: dict[str, OddsOfRows] = field(default_factory=dict)
+    p: Figure | None = None
+    why: str = ""
+    rows_without_a_group: int = 0
 
 
 def _odds_lines(found: Found) -> Lines:
-    return [_odds_line(name, one) for name, one in _each(found).items()]
+    odds = read(Odds, found)
+    return [_odds_line(name, one) for name, one in (odds.by_site | {f"all {odds.sites} sites": odds}).items()]
 
 
-def _odds_line(name: str, one: Found) -> dict[str, str]:
-    shares = {
-        f"{of['group']}: with the outcome": f"{of['events']} of {of['rows']}"
-        + (f" ({100 * of['events'] / of['rows']:.1f} %)" if of["rows"] else "")
-        for of in one["groups"]
-    }
-    ratio = one["odds-ratio"]
-    told = ABSENT if ratio is None else f"{number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})"
-    return {"Rows of": name, **shares, "Odds ratio (95 % CI)": told}
+def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
+    line = {"Rows of": name}
+    for of in one.groups:
+        share = f" ({100 * of.events / of.rows:.1f} %)" if of.rows else ""
+        line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
+    ratio = one.odds_ratio
+    told = ABSENT if ratio is None else f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})"
+    return line | {"Odds ratio (95 % CI)": told}
 
 
 def _odds_in_words(found: Found) -> list[str]:
-    first, second = (of["group"] for of in found["groups"])
-    if found["odds-ratio"] is None:
-        return [f"The odds ratio cannot be told: {found['why']}."]
-    ratio, p = found["odds-ratio"], found["p"]["value"]
-    clear = "no difference is shown" if ratio["low"] <= 1 <= ratio["high"] else "more than chance lets expect"
-    less = "lower" if ratio["value"] < 1 else "higher"
-    figure = f"{number(ratio['value'])} (95 % CI {interval(ratio['low'], ratio['high'])}; p = {p:.2g})"
-    missing = found["rows-without-a-group"]
+    odds = read(Odds, found)
+    first, second = (of.group for of in odds.groups)
+    ratio = odds.odds_ratio
+    if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
+        return [f"The odds ratio cannot be told: {odds.why}."]
+    clear = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance lets expect"
+    less = "lower" if ratio.value < 1 else "higher"
+    figure = f"{number(ratio.value)} (95 % CI {interval(ratio.low, ratio.high)}; p = {odds.p.value:.2g})"
+    missing = odds.rows_without_a_group
     return [
         f"With {second} the odds of the outcome are {less} than with {first}: odds ratio {figure}; {clear}.",
         *([f"{counted(missing, 'row')} without a group: left out."] if missing else []),
@@ -83,72 +109,119 @@ def _odds_in_words(found: Found) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Covariance:
+    """Recorded means and covariances of columns over all sites."""
+
+    columns: list[str]
+    sites: int
+    rows: int
+    rows_left_out: int = 0
+    mean: list[float] | None = None
+    sd: dict[str, Figure] | None = None
+
+
 def _covariance_lines(found: Found) -> Lines:
-    if found["mean"] is None:
+    of = read(Covariance, found)
+    if of.mean is None or of.sd is None:
         return []
-    named = zip(found["columns"], found["mean"], strict=True)
-    return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{found['sd'][name]['value']:.6g}"} for name, mean in named]
+    named = zip(of.columns, of.mean, strict=True)
+    return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{of.sd[name].value:.6g}"} for name, mean in named]
 
 
 def _covariance_in_words(found: Found) -> list[str]:
-    if found["mean"] is None:
+    of = read(Covariance, found)
+    if of.mean is None:
         return ["Means and covariances cannot be told: fewer than two rows have all columns."]
-    columns, rows = len(found["columns"]), found["rows"]
-    left = found["rows-left-out"]
+    left = of.rows_left_out
     return [
-        f"Means and covariances of {counted(columns, 'column')} over {counted(rows, 'row')} of "
-        f"{counted(found['sites'], 'site')}, the same as of one table; all of them: flfed run show RUN --json.",
+        f"Means and covariances of {counted(len(of.columns), 'column')} over {counted(of.rows, 'row')} of "
+        f"{counted(of.sites, 'site')}, the same as of one table; all of them: flfed run show RUN --json.",
         *([f"{counted(left, 'row')} without a value in one of them: left out."] if left else []),
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """How a stock that was set by some errors covered later rows; `miss` is how far from what was meant."""
+
+    service: Figure
+    miss: Figure = field(default_factory=Figure)
+    sites: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StocksOfRows:
+    """Errors of forecasts and the stocks set by them, of the rows of one site or of all."""
+
+    error: Figure
+    deviation: Figure
+    stocks: dict[str, Stock]
+    rows: int
+    rows_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stocks(StocksOfRows):
+    """Recorded stocks over all sites."""
+
+    sites: int
+    by_site: dict[str, StocksOfRows] = field(default_factory=dict)
+    service: float = 0.0
+    until: str = ""
+    forecast: str = ""
+    rows_left_out: int = 0
+
+
 def _stock_lines(found: Found) -> Lines:
-    return [_stock_line(name, one) for name, one in _each(found).items()]
+    stocks = read(Stocks, found)
+    return [_stock_line(name, one) for name, one in (stocks.by_site | {f"all {stocks.sites} sites": stocks}).items()]
 
 
-def _stock_line(name: str, one: Found) -> dict[str, str]:
-    error, deviation = one["error"]["value"], one["deviation"]["value"]
-    covered = {
-        f"Covered, stock by {_errors_of(by)}": ABSENT if of["service"]["value"] is None
-        else f"{100 * of['service']['value']:.1f} %"
-        for by, of in one["stocks"].items()
-    }  # fmt: skip
-    return {
+def _stock_line(name: str, one: StocksOfRows) -> dict[str, str]:
+    deviation, error = one.deviation.value, one.error.value
+    line = {
         "Rows of": name,
-        "Rows until then, and after": f"{one['rows']:,}, {one['rows-after']:,}",
+        "Rows until then, and after": f"{one.rows:,}, {one.rows_after:,}",
         "Deviation of errors until then": ABSENT if deviation is None else number(deviation),
         "Mean absolute error after": ABSENT if error is None else number(error),
-        **covered,
     }
+    for by, of in one.stocks.items():
+        covered = ABSENT if of.service.value is None else f"{100 * of.service.value:.1f} %"
+        line[f"Covered, stock by {_errors_of(by)}"] = covered
+    return line
 
 
 def _errors_of(by: str) -> str:
     last = by.removeprefix("own-last-")
-    return f"own last {last} errors" if last != by else "errors of all sites" if by == "all-sites" else "own errors"
+    if last != by:
+        return f"own last {last} errors"
+    return "errors of all sites" if by == "all-sites" else "own errors"
 
 
 def _stock_in_words(found: Found) -> list[str]:
-    shared, service = found["stocks"]["all-sites"], found["service"]
-    if shared["miss"]["value"] is None:
+    of = read(Stocks, found)
+    shared = of.stocks["all-sites"]
+    missed, covered = shared.miss.value, shared.service.value
+    if missed is None or covered is None:
         return ["The service level cannot be told: no site has rows both before and after the day."]
-    own = [
-        f"{number(of['miss']['value'])} with its {_errors_of(by)}"
-        for by, of in found["stocks"].items()
-        if by != "all-sites" and of["miss"]["value"] is not None
-    ]
+    own = []
+    for by, one in of.stocks.items():
+        if by != "all-sites" and one.miss.value is not None:
+            own.append(f"{number(one.miss.value)} with its {_errors_of(by)}")
     beside = f", {', '.join(own)}" if own else ""
-    rows = found["rows-after"] / found["sites"]
-    chance = NORMAL_95 * math.sqrt(service * (1 - service) / rows)
-    missed = f"by {number(shared['miss']['value'])} with the errors of all {found['sites']} sites"
-    apart = max(abs(of["miss"]["value"] - shared["miss"]["value"]) for of in found["stocks"].values() if of["sites"])
-    said = "; no difference is shown" if own and apart < chance / math.sqrt(found["sites"]) else ""
-    left = found["rows-left-out"]
+    rows = of.rows_after / of.sites
+    chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
+    apart = max(abs((one.miss.value or 0.0) - missed) for one in of.stocks.values() if one.sites)
+    alike = "; no difference is shown" if own and apart < chance / math.sqrt(of.sites) else ""
+    left = of.rows_left_out
     return [
-        f"A stock meant to cover {100 * service:g} % of the rows after {found['until']} covered "
-        f"{100 * shared['service']['value']:.1f} % at a site on average: it missed {missed}{beside}{said}.",
+        f"A stock meant to cover {100 * of.service:g} % of the rows after {of.until} covered "
+        f"{100 * covered:.1f} % at a site on average: it missed by {number(missed)} with the errors of all "
+        f"{of.sites} sites{beside}{alike}.",
         f"A site has {rows:.0f} rows after that day on average, so that chance alone moves its share by "
-        f"± {number(chance)}. The forecast is {found['forecast']}, with a mean absolute error of "
-        f"{number(found['error']['value'])} after that day.",
+        f"± {number(chance)}. The forecast is {of.forecast}, with a mean absolute error of "
+        f"{number(of.error.value)} after that day.",
         *([f"{counted(left, 'row')} without forecast, date or outcome: left out."] if left else []),
     ]
 
