@@ -31,7 +31,7 @@ def trees_in_words(study: Study) -> str:
         rounds=most_rounds(study),
         anew=WORDS["trees-anew"] if refits(study) else "",
         levels=exchanges_of(study),
-        opened="" if study.secure_aggregation == "off" else WORDS["trees-opened"],
+        opened="" if not study.aggregation.sums_updates else WORDS["trees-opened"],
     )
 
 
@@ -73,7 +73,7 @@ def noise_in_words(study: Study) -> str:
     query = NoisedAnalysis.of_study(study, promise.noise).query(datasets.load(study.dataset.name).schema)
     of = " of a group" if study.analysis.groups else ""
     reach = f"95 % of the time it is within {number(NORMAL_95 * query.deviation)} of the exact one"
-    if study.secure_aggregation == "off":
+    if not study.aggregation.sums_updates:
         return f"Noise: at a site each count{of} gets noise of deviation {number(query.deviation)}, so that {reach}."
     return f"Noise: the sites together put noise of deviation {number(query.deviation)} or more on each count{of}."
 
@@ -86,10 +86,10 @@ def sums_in_words(study: Study) -> list[str]:
     said = WORDS.get(f"sums-{study.secure_aggregation}")
     if said is None:
         return []
-    if study.secure_aggregation in ("auto", "on"):
+    if study.aggregation.is_masked:
         said = f"{said} {WORDS['one-list']}"
     if is_statistic(study) or covers_model(study):
         return [said if study.analysis is None else said.replace("updates", "answers")]
     offsets = WORDS["rounds-offsets"] if study.adjusts_intercept() else ""
-    instead = WORDS["of-none"] if study.secure_aggregation == "ckks" else WORDS["of-sum"]
+    instead = WORDS["of-none"] if study.aggregation.is_encrypted else WORDS["of-sum"]
     return [said, WORDS["rounds"].format(offsets=offsets, instead=instead)]

@@ -29,6 +29,7 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.cutting import OwnTable
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
+from flfed.study.key_rules import protects_rows
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -134,7 +135,7 @@ def federate(
         choices["model"] = name_of_model(model)
     privacy = changes.get("privacy", {})
     mechanism = privacy.get("name") if isinstance(privacy, Mapping) else privacy
-    choices["private"] = mechanism == "record-dp"
+    choices["private"] = protects_rows({"name": mechanism})
     study = Study.parse(workspace.study(**choices).text())
     changes = keys_of(changes)
     if strategy:

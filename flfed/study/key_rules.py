@@ -16,6 +16,11 @@ ROW_MECHANISMS = frozenset({"record-dp"})
 """Mechanisms whose noise protects single rows: the scaler, and whether counts may have noise, follow from it."""
 
 
+def has_analysis(table: Mapping[str, Any]) -> bool:
+    """Tell whether a study's parsed text has an analysis."""
+    return table.get("analysis") is not None
+
+
 def protects_rows(privacy: Mapping[str, Any]) -> bool:
     """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows."""
     return privacy.get("name") in ROW_MECHANISMS
@@ -58,13 +63,14 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
     if not (parts["statistic"] or analysis):
         return False
     name = "analysis" if analysis else "statistic"
+    known = [{"secure-aggregation": mode} for mode in STATISTIC_MODES]
     also = ("statistic",) if analysis else ()
     if found := [other for other in (*NO_USE, *also) if parts[other]]:
         raise UsageError(f"[{name}]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
     if analysis:
         _check_noise(parts["privacy"])
     # A mechanism's noise is made for updates, and homomorphic encryption for a model.
-    elif parts["privacy"] not in ({}, *({"secure-aggregation": mode} for mode in STATISTIC_MODES)):
+    elif parts["privacy"] and parts["privacy"] not in known:
         raise UsageError(
             "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
         )
@@ -85,5 +91,6 @@ def _check_noise(privacy: Mapping[str, Any]) -> None:
     for key in ("clip", "sampling"):
         if key in privacy:
             raise UsageError(f"[privacy]: {key} is of steps of training, and an analysis has none: leave it out")
-    if privacy.get("secure-aggregation", "off") not in STATISTIC_MODES:
+    mode = privacy.get("secure-aggregation", STATISTIC_MODES[0])
+    if mode not in STATISTIC_MODES:
         raise UsageError("[privacy]: with an analysis, secure-aggregation must be 'on' or 'off'")

@@ -18,7 +18,7 @@ from typing import Any
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
-from flfed.study.key_rules import check_scaler, protected_scaler, protects_rows, without_model
+from flfed.study.key_rules import check_scaler, has_analysis, protected_scaler, protects_rows, without_model
 from flfed.study.plan import Plan
 from flfed.study.secure_aggregation import MODES, SecureAggregationMode
 from flfed.study.settings import read_settings
@@ -329,7 +329,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         return key.split(".")
     # A bare key is looked for in every table, and in the signatures of what the study names.
     known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
-    known["analysis"] = {registry.kebab(f.name) for f in fields(Analysis)} if "analysis" in table else set()
+    known["analysis"] = {registry.kebab(f.name) for f in fields(Analysis)} if has_analysis(table) else set()
     known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS), "model": set(STARTS)}
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
@@ -362,7 +362,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
-    analysis = Analysis.parse(_table(table, "analysis")) if "analysis" in table else None
+    analysis = Analysis.parse(_table(table, "analysis")) if has_analysis(table) else None
     asks_sums = without_model(parts, analysis=analysis is not None)
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")

@@ -233,6 +233,10 @@ SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 """Ways of sharing, the strictest last."""
 
 
+IN_SUMS_ONLY = SHARINGS[-1]
+"""Way of sharing of a site whose figures leave in sums over several sites only."""
+
+
 def in_sums_only(sharing: str) -> bool:
     """Tell whether figures of a site leave it in sums over several sites only.
 
@@ -241,7 +245,7 @@ def in_sums_only(sharing: str) -> bool:
     >>> in_sums_only("aggregate-only"), in_sums_only("named")
     (True, False)
     """
-    return sharing == SHARINGS[-1]
+    return sharing == IN_SUMS_ONLY
 
 
 def strictest(*given: Sharing) -> Sharing:

@@ -206,7 +206,7 @@ class Mechanism:
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
         if is_statistic(study):
-            sums = SUMS_OF_A_STATISTIC if study.secure_aggregation == "off" else STATISTIC_IN_SECRET
+            sums = SUMS_OF_A_STATISTIC if not study.aggregation.sums_updates else STATISTIC_IN_SECRET
             return (sums,)
         own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
         return (*own, *uncharged_outputs(study))

@@ -226,7 +226,7 @@ class StudyAdmission:
         if not asks(study, kind):
             raise Refused(Refusal("kind-of-another-study"))
         approval = self.check_decision(study.text)
-        if approval is None and study.secure_aggregation != "off":
+        if approval is None and study.aggregation.sums_updates:
             # Without a person nobody has pinned a key: the sums could be of invented sites.
             raise Refused(Refusal("sums-not-approved"))
         pinned = len(approval.pins) if approval is not None and approval.sums else 0

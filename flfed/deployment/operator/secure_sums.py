@@ -54,8 +54,8 @@ def has_sums(study: Study, taking_part: int) -> bool:
     taking_part : int
         Sites that an approval names, the site itself counted.
     """
-    asked = study.secure_aggregation
-    return asked in ("on", "ckks") or (asked == "auto" and taking_part >= LEAST)
+    mode = study.aggregation
+    return mode.is_required or (mode.is_optional and taking_part >= LEAST)
 
 
 def read_sites(text: str) -> dict[str, str]:
@@ -151,8 +151,9 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
     if not agreement.sums:
-        return [words["too-few"].format(least=LEAST, n=n)] if study.secure_aggregation == "auto" and n < LEAST else []
-    encrypted = study.secure_aggregation == "ckks"
+        too_few = study.aggregation.is_optional and n < LEAST
+        return [words["too-few"].format(least=LEAST, n=n)] if too_few else []
+    encrypted = study.aggregation.is_encrypted
     key = "summed-once" if is_statistic(study) else "summed"
     if encrypted:
         key = "encrypted"

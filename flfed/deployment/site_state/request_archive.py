@@ -267,7 +267,7 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
     if message.metadata.message_type != TRAIN:
         return {}
     # Packed, encrypted, or named by its hash it has other bytes than where it is compared.
-    as_it_is = study.download == "none" and study.secure_aggregation != "ckks" and not grows(study)
+    as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not grows(study)
     return {FROM: model_sha256(message) if as_it_is else ""}
 
 

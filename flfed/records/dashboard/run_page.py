@@ -21,6 +21,7 @@ from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, parsed_study
 from flfed.records.text import escape, with_code
+from flfed.study.key_rules import has_analysis
 
 OWN = (
     "You see the figures of {site} only. Figures over all sites are not shown to one site's people: with their own "
@@ -134,7 +135,7 @@ def seen_in_words(site: str, study: Mapping[str, Any]) -> str:
     >>> seen_in_words("vienna", {"analysis": {}}).partition(",")[0]
     'You see the figures of vienna'
     """
-    noised = "analysis" in study or covers_study(study)
+    noised = has_analysis(study) or covers_study(study)
     return (OWN_NOISED if noised else OWN).format(site=site)
 
 

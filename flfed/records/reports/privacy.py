@@ -23,6 +23,8 @@ from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
+from flfed.study.key_rules import has_analysis
+from flfed.study.secure_aggregation import MODES
 from flfed.study.tables import in_sums_only
 
 Private = dict[str, Any]
@@ -142,7 +144,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "warnings": _all_of(found, "warnings"),
         "uncharged": _all_of(found, "uncharged"),
         "sites": _sites(found),
-        **without_model(statistic="statistic" in study, analysis="analysis" in study),
+        **without_model(statistic=study.get("statistic") is not None, analysis=has_analysis(study)),
         **_charged(first, study),
     }
 
@@ -157,7 +159,8 @@ def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> Private:
     asked = table.get("secure-aggregation", "off")
     # Where "auto" decides, it has done so before the first round; in a simulation it means none.
     open_yet = first.engine in AT_INSTITUTIONS and not any(run.rounds for run in runs)
-    begun = asked == "off" or (asked == "auto" and not open_yet)
+    mode = MODES[asked]
+    begun = not mode.sums_updates or (mode.is_optional and not open_yet)
     return {"kind": "off" if begun else "not begun", "least": None}
 
 
@@ -186,7 +189,7 @@ def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system
     >>> noise_from("inprocess", {"analysis": {}, "dataset": {"partition": {"sites": 3}}})
     'seed'
     """
-    covered = "analysis" in study or covers_study(study)
+    covered = has_analysis(study) or covers_study(study)
     own = covered and "partition" not in study.get("dataset", {})
     return "system" if engine in AT_INSTITUTIONS or own else "seed"
 
@@ -198,7 +201,7 @@ def covers_study(study: Mapping[str, Any]) -> bool:
 
 def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     """Return what an object `privacy` has more where all that leaves a site is charged, in a study with a model."""
-    if "analysis" in study or not covers_study(study):
+    if has_analysis(study) or not covers_study(study):
         return {}
     compared = study["privacy"].get(COMPARISON, "none")
     return {

@@ -35,6 +35,7 @@ from flfed.records.store.entries import (
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
 from flfed.records.store.visibility import OtherNames, Rows, of_event, of_run, of_study, of_summary
+from flfed.study.tables import IN_SUMS_ONLY
 
 CURVE_ARMS = ("validation", "training")
 """Arms of the curves by round, the most telling first."""
@@ -137,7 +138,7 @@ class RunReader(OpenStore):
 
         The count is the same for one site's people, who see nothing else of the others: verdicts go by it.
         """
-        taking_part = (RunSite.status != "refused") & (RunSite.shared_as != "aggregate-only")
+        taking_part = (RunSite.status != "refused") & (RunSite.shared_as != IN_SUMS_ONLY)
         found = self._rows(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct())
         return len(found)
 

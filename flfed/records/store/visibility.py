@@ -19,6 +19,7 @@ from flfed.parsers import parse_toml
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
+from flfed.study.statistic import ANALYSIS
 
 Rows = Callable[[Select[*tuple[Any, ...]]], Sequence[RowMapping]]
 """Returns a query's rows."""
@@ -159,7 +160,7 @@ def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]
     what is told of one site may follow from the sums of all. Nor is a figure over all that names another site, as where
     groups are places. Without figures over all the site's own stand in their place.
     """
-    if payload.get("name") != "analysis":
+    if payload.get("name") != ANALYSIS:
         return None
     own = payload["by-site"].get(site)
     kept = None if own is None else _only(own, ANALYSED)

@@ -302,11 +302,11 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
         least = int(study.strategy.settings.get("min-rows", 0))
         if refits(study) and site.policy.disclosure != "open":
             refused = refused or Refusal("refit-not-open")
-        refused = refused or site.policy.trees_refusal(summed=study.secure_aggregation == "on", least=least)
+        refused = refused or site.policy.trees_refusal(summed=study.aggregation.masks_always, least=least)
     if study.analysis is not None:
-        refused = refused or site.policy.analysis_refusal(summed=study.secure_aggregation == "on")
+        refused = refused or site.policy.analysis_refusal(summed=study.aggregation.masks_always)
     elif is_statistic(study):
-        refused = refused or site.policy.statistic_refusal(summed=study.secure_aggregation == "on")
+        refused = refused or site.policy.statistic_refusal(summed=study.aggregation.masks_always)
     return refused or _width_refusal(study, site.policy.width)
 
 

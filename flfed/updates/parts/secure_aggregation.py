@@ -113,13 +113,13 @@ class SecureAggregation(Part):
         ),
         Exclusion(
             other="noise of the sites, under 'ckks'",
-            applies=lambda facts: _noise_of_sites(facts) and facts.study.secure_aggregation == "ckks",
+            applies=lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
             sentence="[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under "
             "'ckks'",
         ),
         Exclusion(
             other="noise of the sites, under 'auto'",
-            applies=lambda facts: _noise_of_sites(facts) and facts.study.secure_aggregation == "auto",
+            applies=lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
             sentence="[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
             "what it promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)",
         ),
@@ -127,7 +127,7 @@ class SecureAggregation(Part):
 
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study has sums of models; trees have sums of their own."""
-        return facts.study.secure_aggregation != "off" and facts.study.strategy.name != TREES
+        return facts.study.aggregation.sums_updates and facts.study.strategy.name != TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return what a request about a sum may hold."""
@@ -228,7 +228,7 @@ def _kept_figures(border: Border, figures: Release) -> list[Release]:
 
 
 def _masks_updates(border: Border) -> bool:
-    return bool(border.pinned) and border.study.secure_aggregation != "ckks"
+    return bool(border.pinned) and border.study.aggregation.is_masked
 
 
 def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
@@ -336,7 +336,7 @@ class EncryptedModels(Part):
 
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study asks for it; trees have no model that could be encrypted."""
-        return facts.study.secure_aggregation == "ckks" and facts.study.strategy.name != TREES
+        return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
     def check(self, facts: StudyFacts) -> None:
         """Refuse what a server cannot do with encrypted models, and a range that the encryption has not.
@@ -396,7 +396,7 @@ class EncryptedModels(Part):
 
 
 def _encrypts(border: Border) -> bool:
-    return border.study.secure_aggregation == "ckks"
+    return border.study.aggregation.is_encrypted
 
 
 def _shared_key(receivers: int) -> Plain:

@@ -67,7 +67,7 @@ class ArraysBesideModel(Part):
         ),
         Exclusion(
             other="[privacy]: secure-aggregation",
-            applies=lambda facts: _sends_arrays(facts) and facts.study.secure_aggregation != "off",
+            applies=lambda facts: _sends_arrays(facts) and facts.study.aggregation.sums_updates,
             sentence=f"{_BESIDE}, and secure-aggregation {_ALONE}",
         ),
         Exclusion(

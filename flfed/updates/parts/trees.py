@@ -95,14 +95,14 @@ class Trees(Part):
         ),
         Exclusion(
             other="[strategy]: refit with secure-aggregation",
-            applies=lambda facts: refits(facts.study) and facts.study.secure_aggregation != "off",
+            applies=lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
             sentence="[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
             "the difference is of these rows alone: it is for open data, and does not go with [privacy] "
             "secure-aggregation: leave one of them out",
         ),
         Exclusion(
             other="[privacy]: secure-aggregation = 'ckks'",
-            applies=lambda facts: facts.study.secure_aggregation == "ckks",
+            applies=lambda facts: facts.study.aggregation.is_encrypted,
             sentence=f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
         ),
     )

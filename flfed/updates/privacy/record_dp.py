@@ -242,7 +242,7 @@ def check_covered(study: Study) -> None:
         "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
         or settings.get("patience"),
         "[compare]: by or declared-columns, whose figures are exact": compare.by or compare.declared_columns,
-        "[privacy]: secure-aggregation": study.secure_aggregation != "off",
+        "[privacy]: secure-aggregation": study.aggregation.sums_updates,
         "[split]: fixed, of which all rows are on both sides": study.split.fixed,
     }
     for what, given in asked.items():
