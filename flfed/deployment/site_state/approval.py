@@ -101,8 +101,7 @@ class Approval:
         # The file may have been changed: each value must have its type, or the whole is no approval.
         kinds = {"co_sites": tuple, "earlier": tuple, "lifted": tuple, "pins": dict, "sums": bool}
         for key, value in vars(approval).items():
-            words = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, tuple) else ()
-            if type(value) is not kinds.get(key, str) or not all(isinstance(word, str) for word in words):
+            if type(value) is not kinds.get(key, str) or not all(isinstance(word, str) for word in _words_in(value)):
                 raise ValueError("not an approval")
         if approval.decision not in _DECISIONS:
             raise ValueError("not an approval")
@@ -148,12 +147,20 @@ def approvals(folder: SiteFolder) -> list[Approval]:
     return sorted(found, key=lambda approval: approval.at, reverse=True)
 
 
+def _words_in(value: object) -> tuple[object, ...]:
+    """Return what a value of a file holds; nothing where it is no list and no table."""
+    if isinstance(value, dict):
+        return (*value, *value.values())
+    return value if isinstance(value, tuple) else ()
+
+
 def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
     """Tell whether a ledger was lost after a decision, or at any time where there is none.
 
     What runs of the study had may not be known then. Raises LedgerError where the ledger cannot be opened.
     """
-    return ledger_of(folder).loss_before() != ("" if approval is None else approval.ledger)
+    ledger = "" if approval is None else approval.ledger
+    return ledger_of(folder).loss_before() != ledger
 
 
 def approve(

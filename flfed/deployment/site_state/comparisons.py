@@ -98,7 +98,8 @@ class ComparedLines:
 
     def add(self, line: Line) -> None:
         """Count one line more."""
-        dataset, carried = str(line.facts.get("dataset", "")), CARRIED in line.facts
+        dataset = str(line.facts.get("dataset", ""))
+        carried = CARRIED in line.facts
         if line.follows_loss:
             self._after_loss = True
         elif line.kind == ADDED:

@@ -116,7 +116,8 @@ def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
         If it cannot be read.
     """
     now = excluded_of(folder, frozen.dataset)
-    return (now.sha256() if now else "") != _list_of(frozen.excluded)
+    sha256 = now.sha256() if now else ""
+    return sha256 != _list_of(frozen.excluded)
 
 
 def _list_of(excluded: Exclusion | None) -> str:

@@ -262,7 +262,8 @@ class Continuity:
     """
 
     def __init__(self, folder: SiteFolder, ledger: Ledger) -> None:
-        self._folder, self._ledger = folder, ledger
+        self._folder = folder
+        self._ledger = ledger
         self._seen: tuple[int, str] | None = None
 
     def refusal(self) -> Refusal | None:

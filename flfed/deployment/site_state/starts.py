@@ -20,7 +20,8 @@ from flfed.study.study import Study
 if TYPE_CHECKING:
     from flfed.rows.warm_start import Source
 
-MODEL, ENCODER = "model/", "encoder/"
+MODEL = "model/"
+ENCODER = "encoder/"
 """What the names of a file's arrays begin with."""
 
 
