@@ -42,19 +42,25 @@ User = Literal["simulation", "server", "coordinator", "gate", "node"]
 """
 T = TypeVar("T")
 
-COMPLETED, FAILED = "completed", "failed"
+COMPLETED = "completed"
+FAILED = "failed"
 """How a task ended."""
-STARTING, RUNNING = "starting", "running"
+STARTING = "starting"
+RUNNING = "running"
 """Stages of a task that is not over."""
-UNKNOWN, NODE_UNAVAILABLE = 0, 5
+UNKNOWN = 0
+NODE_UNAVAILABLE = 5
 """Codes of error replies."""
 KEY_IN_USE = 23
 """Code of a refusal: the node's public key is registered already."""
 HEARTBEAT_SECONDS = 30
 """How often a node that says nothing else must say that it is there."""
-PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER = "flwr-public-key", "flwr-timestamp", "flwr-signature"
+PUBLIC_KEY_HEADER = "flwr-public-key"
+TIMESTAMP_HEADER = "flwr-timestamp"
+SIGNATURE_HEADER = "flwr-signature"
 """Headers by which a node proves who it is: the time, signed."""
-OLDEST_SECONDS, AHEAD_SECONDS = 305, 5
+OLDEST_SECONDS = 305
+AHEAD_SECONDS = 5
 """How old that time may be, and how far ahead."""
 
 

@@ -24,7 +24,7 @@ rows = st.one_of(rows_with(PLAIN), rows_with(CONTROL))
 
 
 def table_of(rows: list[tuple]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=["x", "word", "seen", "z", "id"])
+    table = pd.DataFrame(rows, columns=["x", "word", "seen", "z", "id"], dtype=object)
     return table.astype({"x": float, "word": object, "seen": "datetime64[ns]", "z": float, "id": object})
 
 

@@ -53,7 +53,7 @@ def test_no_row_of_the_schema_moves_and_no_key_changes(marked):
         assert mine.training_keys() == other.training_keys()
         assert mine.holdout("test").drop(columns="marker").equals(other.holdout("test"))
     # With them in the hash, most rows would fall on another side.
-    wrong = ours.table.astype(str).agg("".join, axis=1)
+    wrong = ours.table.astype(str).astype(object).fillna("nan").agg("".join, axis=1)
     sides = [declared.holdout.split(ours.table, schema, 0, texts)[0] for texts in (ours.texts, wrong.tolist())]
     assert (sides[0] != sides[1]).mean() > 0.2
 

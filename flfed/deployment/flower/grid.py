@@ -42,7 +42,8 @@ LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
 AT_ONCE = 4
 """Parts that a node sends at a time: as many are looked for beyond those that are there."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
 """Seconds before a request is tried again, at first and at most."""
 LATE = Refusal("no-reply")
 NEVER_THERE = Refusal("node-unknown")

@@ -19,6 +19,7 @@ import numpy as np
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.own_column import of_schema, own_of
 from flfed.rows.data.parsing.fields import NO_GROUP
+from flfed.rows.data.parsing.text_cells import table_of
 from flfed.rows.data.schema import Schema
 
 if TYPE_CHECKING:
@@ -178,7 +179,10 @@ class HoldoutByTime:
             found = (start, early, self.last_training(), late, end)
         except (OverflowError, TypeError, ValueError):
             return None
-        return found if all(isinstance(one, pd.Timestamp) and one.tz is None for one in found) else None
+        if not all(isinstance(one, pd.Timestamp) and one.tz is None for one in found):
+            return None
+        # pandas 3 has dates beyond those of nanoseconds, in which tables are read.
+        return found if all(pd.Timestamp.min <= one <= pd.Timestamp.max for one in found) else None
 
     def _limits(self) -> tuple[pd.Timestamp, pd.Timestamp]:
         import pandas as pd
@@ -266,11 +270,9 @@ def row_texts(table: pd.DataFrame) -> list[str]:
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
     is not a missing one. -0.0 is 0.0.
     """
-    import pandas as pd
-
     words = {name: list(map(_with_length, table[name])) for name, dtype in table.dtypes.items() if dtype.kind == "O"}
     plain = {name: words.get(name, cells) for name, cells in table.items()}
-    return canonical_rows(pd.DataFrame(plain, index=table.index))
+    return canonical_rows(table_of(plain, table.index))
 
 
 def _with_length(cell: str | None) -> str | None:

@@ -33,6 +33,7 @@ from flfed.rows.data.parsing.headers import (
     did_you_mean,
     where_names_stand,
 )
+from flfed.rows.data.parsing.text_cells import table_of
 from flfed.rows.data.schema import Column, Schema
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
     place, values = _once(cells)
     texts = np.array([*map(_plain_cell, values), None], dtype=object)
-    return pd.Series(texts[place], index=cells.index, name=cells.name)
+    return pd.Series(texts[place], index=cells.index, name=cells.name, dtype=object)
 
 
 def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
@@ -148,8 +149,6 @@ def map_table(
     findings : list of Finding
         Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
     """
-    import pandas as pd
-
     columns: dict[str, np.ndarray] = {}
     # A misspelt name in the mapping would otherwise leave its column unread without a word.
     findings = [
@@ -173,7 +172,7 @@ def map_table(
         findings += broken
     if outcome:
         findings += _without_value(schema, {name: columns[name] for name in once}, findings)
-    return pd.DataFrame(columns), findings
+    return table_of(columns), findings
 
 
 def _count_columns(raw: pd.DataFrame, fields: Mapping[str, Field | None]) -> dict[str, int]:

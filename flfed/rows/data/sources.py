@@ -22,6 +22,7 @@ from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
 from flfed.rows.data.parsing.query_rows import read_query
+from flfed.rows.data.parsing.text_cells import with_text_cells
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,
@@ -119,7 +120,7 @@ class Selection:
 
         `missing` are the source's codes for "not known".
         """
-        table = with_text_names(table)
+        table = with_text_names(with_text_cells(table))
         if not self.derive and not self.where and not self.dates:
             return table
         from flfed.rows.data.parsing.expressions import derived_columns, rows_where
@@ -416,7 +417,7 @@ class Frame:
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return a copy of the table."""
-        return self.table.copy()
+        return with_text_cells(self.table).copy()
 
 
 @dataclass(frozen=True, eq=False)

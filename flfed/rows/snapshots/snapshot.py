@@ -24,6 +24,7 @@ from flfed.rows.data.holdout import PublishedSplit, row_texts
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
 from flfed.rows.data.own_column import declared
 from flfed.rows.data.parsing.fields import Finding
+from flfed.rows.data.parsing.text_cells import table_of
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.data.sources import Part
@@ -458,7 +459,6 @@ def _is_text(cell: object) -> bool:
 
 def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
     """Read a mapped table from Parquet, ValueError under another schema."""
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -467,7 +467,7 @@ def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
     kinds = {name: _kind(column) for name, column in schema.columns.items()}
     if [(field.name, field.type) for field in table.schema] != [(name, types[kind]) for name, kind in kinds.items()]:
         raise ValueError("another schema")
-    return pd.DataFrame({name: _cells(table.column(name), kind) for name, kind in kinds.items()})
+    return table_of({name: _cells(table.column(name), kind) for name, kind in kinds.items()})
 
 
 def _kind(column: Column) -> str:

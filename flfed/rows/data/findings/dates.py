@@ -96,8 +96,8 @@ def _months_apart(known: pd.Series, exchanged: pd.Series, certain: np.ndarray, e
 
 def _weekend(known: pd.Series, exchanged: pd.Series, certain: np.ndarray, either: np.ndarray) -> bool:
     """Look for weekends in a table of working days."""
-    usual = float((known[certain].dt.dayofweek >= WEEKEND).mean())
-    misfit = [(dates.dt.dayofweek >= WEEKEND).to_numpy() for dates in (known[either], exchanged[either])]
+    usual = float((known[certain].dt.day_of_week >= WEEKEND).mean())
+    misfit = [(dates.dt.day_of_week >= WEEKEND).to_numpy() for dates in (known[either], exchanged[either])]
     # Two days of seven are none of work: .29 of all dates.
     return usual <= 0.05 and misfit[0].mean() >= 0.15 and misfit[1].mean() <= 0.05
 

@@ -436,7 +436,8 @@ def _called(node: ast.Call, scope: Scope) -> Any:
             raise UsageError(f"{where}: missing(...) takes a column")
         return ~_known(values[0])
     if name in _PARTS:
-        return getattr(_dates(values[0], where).dt, name).to_numpy(dtype=float)
+        part = "day_of_week" if name == "weekday" else name  # pandas' name of it
+        return getattr(_dates(values[0], where).dt, part).to_numpy(dtype=float)
     if name == "days":
         # In microseconds, for a span of three centuries has too many nanoseconds.
         later, earlier = (_dates(value, where).to_numpy().astype("datetime64[us]") for value in values)

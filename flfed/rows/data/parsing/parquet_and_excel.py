@@ -182,7 +182,9 @@ def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) ->
             rows = source.iter_rows
             source.iter_rows = lambda: _within(rows(), reading)
         with foreign_parser(refusal, *DAMAGED):
-            table: pd.DataFrame = workbook.parse(chosen, dtype=object, keep_default_na=False, na_values=[""])
+            table: pd.DataFrame = pd.read_excel(
+                workbook, sheet_name=chosen, dtype=object, keep_default_na=False, na_values=[""]
+            )
         if not sheet and workbook.sheet_names[1:]:
             table.attrs[SHEETS] = tuple(map(str, workbook.sheet_names[:NAMED]))
     return table, str(getattr(source, "_worksheet_path", ""))

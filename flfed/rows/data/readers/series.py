@@ -170,13 +170,15 @@ class Series:
         steps = whole[self.time].dt
         times = steps.end_time if self.step == "week" else steps.start_time
         at = times.dt
-        turn = 2 * np.pi * at.dayofyear / 365.25
+        turn = 2 * np.pi * at.day_of_year / 365.25
         for label in self.calendar:
-            whole[label] = _ROUND[label](turn) if label in _ROUND else getattr(at, label)
+            whole[label] = _ROUND[label](turn) if label in _ROUND else getattr(at, _PARTS.get(label, label))
         return whole.assign(**{self.time: at.strftime("%Y-%m-%d")})
 
 
 _ROUND = {"year_sine": np.sin, "year_cosine": np.cos}
+_PARTS = {"weekday": "day_of_week"}
+"""pandas' name of a part of a date, where it is another."""
 
 
 def _added(cells: pd.Series) -> float:

@@ -313,4 +313,4 @@ def _counted(window: Window, past: pd.DataFrame, declared: Windows) -> tuple[Int
 def _flag(moments: pd.Series, rule: Calendar) -> Integers:
     if rule.hours is not None:
         return np.asarray(moments.dt.hour.between(rule.hours[0], rule.hours[1] - 1), dtype=np.int64)
-    return np.asarray(moments.dt.dayofweek.isin(rule.weekdays), dtype=np.int64)
+    return np.asarray(moments.dt.day_of_week.isin(rule.weekdays), dtype=np.int64)
