@@ -63,14 +63,13 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
     if not (parts["statistic"] or analysis):
         return False
     name = "analysis" if analysis else "statistic"
-    known = [{"secure-aggregation": mode} for mode in STATISTIC_MODES]
     also = ("statistic",) if analysis else ()
     if found := [other for other in (*NO_USE, *also) if parts[other]]:
         raise UsageError(f"[{name}]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
     if analysis:
         _check_noise(parts["privacy"])
     # A mechanism's noise is made for updates, and homomorphic encryption for a model.
-    elif parts["privacy"] and parts["privacy"] not in known:
+    elif set(parts["privacy"]) - {"secure-aggregation"} or not _adds_statistics(parts["privacy"]):
         raise UsageError(
             "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
         )
@@ -79,6 +78,12 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
         raise UsageError(f"[dataset] partition: holdout does not go with [{name}], which is over all rows")
     parts |= {name: dict(table) for name, table in UNUSED.items()}
     return True
+
+
+def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
+    """Tell whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
+    mode = privacy.get("secure-aggregation", "off")
+    return mode in STATISTIC_MODES
 
 
 def _check_noise(privacy: Mapping[str, Any]) -> None:
@@ -91,6 +96,5 @@ def _check_noise(privacy: Mapping[str, Any]) -> None:
     for key in ("clip", "sampling"):
         if key in privacy:
             raise UsageError(f"[privacy]: {key} is of steps of training, and an analysis has none: leave it out")
-    mode = privacy.get("secure-aggregation", STATISTIC_MODES[0])
-    if mode not in STATISTIC_MODES:
+    if not _adds_statistics(privacy):
         raise UsageError("[privacy]: with an analysis, secure-aggregation must be 'on' or 'off'")

@@ -201,7 +201,7 @@ class Study(metaclass=_FromKeywords):
 
     @property
     def aggregation(self) -> SecureAggregationMode:
-        """How updates of sites are added."""
+        """How updates of sites are added: what `[privacy] secure-aggregation` asks."""
         return MODES[self.secure_aggregation]
 
     def adjusts_intercept(self) -> bool:

@@ -117,7 +117,7 @@ class CheckpointWriter:
             self._write(self._pending.round, self._pending.arrays, strategy, common)
         if protected:
             self.run.privacy.asked(record, trained=trained)
-        due = trained and (time.monotonic() >= self._due_at or record.round == self.last_round)
+        due = trained and self._is_due(record)
         self._pending = record if trained and not due else None
         if due:
             self._write(record.round, record.arrays, strategy, common)
@@ -126,10 +126,19 @@ class CheckpointWriter:
         if protected:
             self.run.privacy.goes_on(record, trained=trained)
         self.observer("round" if trained else "evaluation", record.round)
-        ends = trained and self.callback is not None and bool(self.callback(self._figures(record)))
-        if ends and record.round < self.last_round:
+        return trained and self._ends_run(record)
+
+    def _is_due(self, record: RoundRecord) -> bool:
+        """Tell whether a round is to be a checkpoint."""
+        return time.monotonic() >= self._due_at or record.round == self.last_round
+
+    def _ends_run(self, record: RoundRecord) -> bool:
+        """Tell the callback a round's figures, and return whether it ends the run."""
+        if self.callback is None or not self.callback(self._figures(record)):
+            return False
+        if record.round < self.last_round:
             self.ended = f"its callback ended it after round {record.round} of {self.last_round}"
-        return ends
+        return True
 
     def _keep_evaluated(self, record: RoundRecord) -> None:
         """Keep what the last evaluation tells of the last model."""

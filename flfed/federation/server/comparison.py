@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -194,26 +194,36 @@ class Comparison:
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
         """Return credible comparisons, without sums that cannot be merged."""
-        usable, faults = {}, {}
-        study = self.run.study
-        known = {(one.column, label) for one in groupings(study.compare.by, self.run.schema) for label in one.labels}
+        usable = {}
+        faults = {}
+        known: set[tuple[str, str]] = set()
+        for one in groupings(self.run.study.compare.by, self.run.schema):
+            known.update((one.column, label) for label in one.labels)
         for site, reply in replies.items():
-            why = comparison_defect(reply)
-            sums = summary_defect(reply.summary, self.run.layout) if reply.summary is not None else ""
-            if why:
-                faults[site] = Refusal("no-comparison", why=why)
+            defect = comparison_defect(reply)
+            if defect:
+                faults[site] = Refusal("no-comparison", why=defect)
                 continue
+            asked_for = self._asked_for(reply, known)
+            sums = "" if reply.summary is None else summary_defect(reply.summary, self.run.layout)
             if sums:
                 faults[site] = Refusal("holdout-sums", why=sums)
-            # What the study does not ask for is of no site's policy, and is not written down.
-            points = tuple(point for point in reply.points if point.point in study.compare.points)
-            groups = tuple(one for one in reply.groups if (one.column, one.group) in known)
-            importance = tuple(one for one in reply.importance if one.column in self._columns)
-            withheld = tuple(one for one in reply.withheld if one.column in self._columns)
-            asked_for = replace(reply, points=points, groups=groups, importance=importance, withheld=withheld)
-            usable[site] = replace(asked_for, summary=None) if sums else asked_for
+                asked_for = replace(asked_for, summary=None)
+            usable[site] = asked_for
         self.run.recorder.events("fault", faults)
         return usable
+
+    def _asked_for(self, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
+        """Return a reply with what the study asks for: all else is of no site's policy, and is not written down."""
+        points = self.run.study.compare.points
+        columns = self._columns
+        return replace(
+            reply,
+            points=tuple(point for point in reply.points if point.point in points),
+            groups=tuple(one for one in reply.groups if (one.column, one.group) in groups),
+            importance=tuple(one for one in reply.importance if one.column in columns),
+            withheld=tuple(one for one in reply.withheld if one.column in columns),
+        )
 
     def _reference(self, replies: Mapping[str, CompareReply], deviation: float | None) -> Reference | None:
         """Return the pooled reference, None where there is none."""

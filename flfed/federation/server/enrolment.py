@@ -9,7 +9,8 @@ from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError
 from flfed.federation.server.fan_out import Answers, ask, check_enough, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.preflight import check_cohort, of_own_version
+from flfed.federation.server.parts.server_part import ServerPart
+from flfed.federation.server.preflight import of_own_version
 from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.source_rows import EnrolledCheck
 from flfed.refusals import Refusal, path_of
@@ -48,13 +49,18 @@ class Absent:
 
 
 def enrol(
-    run: RunSetting, check: EnrolledCheck, earlier: Sequence[str] = (), cohort: Collection[str] = ()
+    run: RunSetting,
+    parts: Sequence[ServerPart],
+    check: EnrolledCheck,
+    earlier: Sequence[str] = (),
+    cohort: Collection[str] = (),
 ) -> dict[str, Participant]:
     """Enrol the sites and return the participants in name order.
 
     Parameters
     ----------
     run : RunSetting
+    parts : sequence of ServerPart
     check : callable (nodes by site)
         Told who takes part; what it raises ends the run.
     earlier : sequence of str
@@ -69,20 +75,13 @@ def enrol(
     """
     nodes = {str(node): node for node in run.grid.get_node_ids()}
     answers = _answers(run, nodes)
-    replies: dict[str, EnrolReply] = {}
-    participants = {}
-    for node, answer in sorted(answers.replies.items(), key=lambda item: item[1].site):
-        if answer.site in replies:
-            raise FlfedError(f"two nodes say they are site {answer.site!r}; a site's name must be unique")
-        reply = of_own_version(answer)
-        replies[reply.site] = reply
-        if reply.accepted and (not cohort or reply.site in cohort):
-            participants[reply.site] = Participant.of(nodes[node], reply)
+    replies, participants = _replies(answers, nodes, cohort)
     run.recorder.enrolled(replies, earlier)
     run.privacy.enrolled({site: replies[site] for site in participants})
     refused, silent, unnamed = unenrolled(run.grid, answers.faults)
     if not earlier:
-        check_cohort(participants, refused, run.study)
+        for part in parts:
+            part.check_enrolled(participants, refused)
     own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
     absent = Absent(own=own, refused=refused, silent=silent, unnamed=unnamed)
     _record_absent(run, absent, [site for site in earlier if site not in participants], stays=bool(cohort))
@@ -104,6 +103,22 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
     names = {node: reply.site for node, reply in answers.replies.items()}
     log_bytes(run.recorder, ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
     return answers
+
+
+def _replies(
+    answers: Answers[EnrolReply], nodes: Mapping[str, int], cohort: Collection[str]
+) -> tuple[dict[str, EnrolReply], dict[str, Participant]]:
+    """Return the sites' replies, and the participants, in name order; raises FlfedError where two have one name."""
+    replies: dict[str, EnrolReply] = {}
+    participants = {}
+    for node, answer in sorted(answers.replies.items(), key=lambda item: item[1].site):
+        if answer.site in replies:
+            raise FlfedError(f"two nodes say they are site {answer.site!r}; a site's name must be unique")
+        reply = of_own_version(answer)
+        replies[reply.site] = reply
+        if reply.accepted and (not cohort or reply.site in cohort):
+            participants[reply.site] = Participant.of(nodes[node], reply)
+    return replies, participants
 
 
 def _record_absent(run: RunSetting, absent: Absent, gone: Sequence[str], *, stays: bool) -> None:

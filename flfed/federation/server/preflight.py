@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +22,6 @@ from flfed.rows.training.functional import layers_of
 from flfed.rows.training.tuning.naive import check_naive
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.updates.masking.rules import LEAST
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.parts.every_part import PARTS
@@ -150,47 +149,9 @@ def _check_expired(study: Study) -> None:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
 
 
-def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:
-    """Refuse a run with sums that too few sites take part in.
-
-    Parameters
-    ----------
-    sites : collection of str
-        That enrolled.
-    refused : mapping of site to Refusal
-        By whose gate.
-    study : Study
-
-    Raises
-    ------
-    UsageError
-        Which names the sites and says what to do.
-    """
-    if not study.aggregation.is_required or not refused or len(sites) >= LEAST:
-        return
-    said = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
-    raise UsageError(
-        f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part ({said}): let the site approve "
-        "the study, or begin the run without it (--site)"
-    )
-
-
 def of_own_version(reply: EnrolReply) -> EnrolReply:
     """Return an enrolment, refused where the site has another version of flfed than the coordinator."""
     if not reply.accepted or reply.version == flfed.__version__:
         return reply
     reason = Refusal("other-version", theirs=reply.version or "none", ours=flfed.__version__)
     return replace(reply, accepted=False, reason=str(reason))
-
-
-def check_losses(study: Study, keeping: Collection[str]) -> None:
-    """Refuse a choice by losses that sites keep, and that no sum tells the server."""
-    settings = study.strategy.settings
-    chosen = ["select = 'best'"] if settings.get("select") == "best" else []
-    chosen += ["patience"] if settings.get("patience") else []
-    chosen += ["schedule = 'plateau'"] if study.plan.schedule == "plateau" else []
-    if chosen and keeping:
-        raise UsageError(
-            f"{chosen[0]} goes by losses, which {', '.join(keeping)} keep in each round, and under [privacy] "
-            "secure-aggregation='ckks' no sum of them is opened: leave it out, or set secure-aggregation='on'"
-        )

@@ -183,7 +183,7 @@ class FederatedRun:
 
     def enrol(self, earlier: Sequence[str] = (), cohort: Collection[str] = ()) -> dict[str, Participant]:
         """Enrol the sites and return the participants in name order; parameters as for `enrolment.enrol`."""
-        return enrolment.enrol(self.setting, self.enrolled, earlier, cohort)
+        return enrolment.enrol(self.setting, self.parts, self.enrolled, earlier, cohort)
 
     def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
         """Return the sums of the sites that can give them."""

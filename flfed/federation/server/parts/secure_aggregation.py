@@ -10,7 +10,7 @@ from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.sums.row_sums import SiteSums
-from flfed.federation.server.sums.secure_sums import exchange_keys, rehearse_keys
+from flfed.federation.server.sums.secure_sums import check_enrolled, exchange_keys, rehearse_keys
 from flfed.federation.server.sums.summed_answers import SecureSiteSums, summed_figures
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.rounds import Participant, RunContext
@@ -48,6 +48,10 @@ class SecureAggregation(ServerPart):
     def cohort(self) -> Mapping[str, Participant]:
         """Return the sites that have each other's keys already, as this run gave them."""
         return kept_cohort(self.run.name)
+
+    def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
+        """Refuse a run that has too few sites for sums; raises UsageError."""
+        check_enrolled(self.run.study, sites, refused)
 
     def enrolled(self, participants: Mapping[str, Participant], back: Collection[str]) -> None:
         """Give the sites each other's keys.

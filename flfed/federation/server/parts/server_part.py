@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.sums.row_sums import SiteSums
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -97,7 +98,10 @@ class ServerPart(ABC):
         """Return the sites that the run stays with, empty where those that enrol take part."""
         return {}
 
-    def enrolled(self, participants: Mapping[str, Participant], back: Collection[str]) -> None:  # noqa: B027
+    def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:  # noqa: B027 - a part may do nothing
+        """Refuse a new run of these sites, where the gates of others `refused`; raises UsageError."""
+
+    def enrolled(self, participants: Mapping[str, Participant], back: Collection[str]) -> None:  # noqa: B027 - a part may do nothing
         """Prepare the participants, of which those in `back` enrolled now; raises FlfedError."""
 
     @property
@@ -119,7 +123,7 @@ class ServerPart(ABC):
         """Return the arrays that the first round begins with, None where they follow from the study."""
         return None
 
-    def note(self) -> None:  # noqa: B027
+    def note(self) -> None:  # noqa: B027 - a part may do nothing
         """Record what is known of the run before its first round."""
 
     # Rounds.
@@ -147,7 +151,7 @@ class ServerPart(ABC):
         """Return what the last evaluation adds to the newest checkpoint."""
         return {}
 
-    def restore(self, checkpoint: Checkpoint) -> None:  # noqa: B027
+    def restore(self, checkpoint: Checkpoint) -> None:  # noqa: B027 - a part may do nothing
         """Take up what a checkpoint knows."""
 
     def lost_at_sites(self) -> str:
@@ -181,5 +185,5 @@ class ServerPart(ABC):
         """Tell whether the arrays at the server are all that sites predict with."""
         return True
 
-    def record(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:  # noqa: B027
+    def record(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:  # noqa: B027 - a part may do nothing
         """Record what is known of the final model itself."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.fan_out import ask, nodes_of
-from flfed.federation.server.preflight import check_losses
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
@@ -70,7 +69,7 @@ def exchange_keys(run: RunSetting, participants: Mapping[str, Participant], back
     if deployed:
         statements = _read_statements(run, signed)
     if study.aggregation.is_encrypted:
-        check_losses(study, [site for site, one in statements.items() if one.keeps_rounds])
+        _check_losses(study, [site for site, one in statements.items() if one.keeps_rounds])
     # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
     if deployed:
         keep_cohort(run.name, participants)
@@ -80,17 +79,49 @@ def exchange_keys(run: RunSetting, participants: Mapping[str, Participant], back
         run.recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
     kind = KINDS[study.aggregation.is_encrypted, deployed]
     run.recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
-    if not deployed:
-        return _sums(study, participants, least)
+    if deployed:
+        return _masked_sums(run, participants, least, statements)
+    return _sums(study, participants, least)
+
+
+def _masked_sums(
+    run: RunSetting, participants: Mapping[str, Participant], least: int, statements: Mapping[str, Statement]
+) -> SecureSums:
+    """Return the sums of institutions, which state by which sites lists may differ, and who shares sums only."""
     lifted = lifted_sites({site: one.lifted for site, one in statements.items()})
     return _sums(
-        study,
+        run.study,
         participants,
         least,
         masked=True,
         store=SumFile(run.name),
         lifted=dict.fromkeys(sorted(participants), lifted),
         in_sums_only=frozenset(site for site, one in statements.items() if in_sums_only(one.share_metrics)),
+    )
+
+
+def check_enrolled(study: Study, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
+    """Refuse a run with sums that too few sites take part in.
+
+    Parameters
+    ----------
+    study : Study
+    sites : collection of str
+        That enrolled.
+    refused : mapping of site to Refusal
+        By whose gate.
+
+    Raises
+    ------
+    UsageError
+        Which names the sites and says what to do.
+    """
+    if not study.aggregation.is_required or not refused or len(sites) >= LEAST:
+        return
+    reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
+    raise UsageError(
+        f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part ({reasons}): let the site "
+        "approve the study, or begin the run without it (--site)"
     )
 
 
@@ -108,6 +139,25 @@ def _check_cohort(run: RunSetting, participants: Mapping[str, Participant], sign
         refused = range_refusal(len(participants), run.study.largest_entry)
         if refused:
             raise UsageError(f"[privacy]: largest-entry: {refused}")
+
+
+def _check_losses(study: Study, keeping: Collection[str]) -> None:
+    """Refuse a choice by losses that sites keep, and that no sum tells the server; raises UsageError."""
+    if not keeping:
+        return
+    settings = study.strategy.settings
+    if settings.get("select") == "best":
+        chosen = "select = 'best'"
+    elif settings.get("patience"):
+        chosen = "patience"
+    elif study.plan.schedule == "plateau":
+        chosen = "schedule = 'plateau'"
+    else:
+        return
+    raise UsageError(
+        f"{chosen} goes by losses, which {', '.join(keeping)} keep in each round, and under [privacy] "
+        "secure-aggregation='ckks' no sum of them is opened: leave it out, or set secure-aggregation='on'"
+    )
 
 
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:
