@@ -164,10 +164,20 @@ def schemas() -> dict[str, Any]:
 
 
 def arrays(names: tuple[str, ...] = EMBEDDED) -> dict[str, Any]:
-    """Return the SHA-256 of the arrays that shipped studies end with, by processor and kernels of linear algebra."""
+    """Return the SHA-256 of the arrays that shipped studies end with, by processor and kernels of linear algebra.
+
+    The maker of the processor counts, too: torch's kernels for AVX512 differ by it.
+    """
     ended = {name: run(name).report["arrays-sha256"] for name in names}
     kernels = {of["architecture"] for of in threadpoolctl.threadpool_info() if of["internal_api"] == "openblas"}
-    return {"/".join((torch.backends.cpu.get_cpu_capability(), *sorted(kernels))): ended}
+    return {"/".join((torch.backends.cpu.get_cpu_capability(), *sorted(kernels), maker())): ended}
+
+
+def maker() -> str:
+    """Return the maker of the processor, as Linux has it; "" elsewhere."""
+    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    makers = [line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")]
+    return makers[0] if makers else ""
 
 
 GOLDEN: dict[str, Callable[[], dict[str, Any]]] = {

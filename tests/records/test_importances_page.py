@@ -109,7 +109,7 @@ def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeat
     assert "of 4 trees (XGBoost's total_gain)" in words(page) and "asks how much" not in words(page)
     none = gains_over_repeats([{"trees": 1, "columns": [{"column": "x", "gain": 0.0}]}])
     assert none is not None and gain_lines(read_object(Gains, none)) == [{"Column": "x", "Share of the gain": "n/a"}]
-    said = gains_in_words(none, permuted=False)
+    said = gains_in_words(read_object(Gains, none), permuted=False)
     assert "of 1 tree (" in said and "asks how much" in said
     assert gains_over_repeats([None]) is None
 

@@ -4,6 +4,8 @@ import math
 
 import pytest
 
+from flfed.records.objects import read_all
+from flfed.records.reports.audit_headlines import AuditFigure
 from flfed.records.reports.privacy import (
     epsilon_in_words,
     given_the_encoder,
@@ -80,7 +82,7 @@ def test_an_earlier_run_says_that_nothing_was_recorded(told):
 def test_a_run_without_a_mechanism_says_so_plainly(told, payload):
     nothing = dict.fromkeys(payload) | {"mechanism": "none", "uncharged": ["Each update."], "sites": {}}
     found = told(nothing)
-    (line,) = in_words(found["privacy"], found["audit"])
+    (line,) = in_words(found["privacy"], read_all(AuditFigure, found["audit"]))
     assert line.startswith("No privacy mechanism: the run promises nothing.")
     assert not_covered(found["privacy"]) == found["privacy"]["uncharged"] == ["Each update."]
     assert found["privacy"]["warnings"] == []
@@ -126,7 +128,7 @@ def test_a_promise_that_hardly_protects_is_called_that():
 
 def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves_out(told, payload, attacks):
     found = told(payload, audit=attacks)
-    lines = in_words(found["privacy"], found["audit"])
+    lines = in_words(found["privacy"], read_all(AuditFigure, found["audit"]))
     assert lines[0] == ("Promised to each person by record-dp: ε = 1.00 at δ = 1e-4, over all 150 steps of the run.")
     assert "any one person's rows, all of them" in lines[1]
     assert lines[2].startswith("This run was a simulation: its noise follows from the study's seed")
@@ -224,16 +226,16 @@ def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
 
 def test_a_promise_is_green_only_where_every_site_was_measured(told, payload, attacks):
     unmeasured = told(payload)
-    assert standing(unmeasured["privacy"], unmeasured["audit"])[0] == "promised, not measured"
+    assert standing(unmeasured["privacy"], read_all(AuditFigure, unmeasured["audit"]))[0] == "promised, not measured"
     in_part = told(payload, audit=attacks[:3])
-    code, said = standing(in_part["privacy"], in_part["audit"])
+    code, said = standing(in_part["privacy"], read_all(AuditFigure, in_part["audit"]))
     assert (code, said) == (
         "measured in part", "No attack got beyond the promise, but none was tried at switzerland.",
     )  # fmt: skip
     measured = told(payload, audit=attacks)
-    assert standing(measured["privacy"], measured["audit"])[0] == "within the promise"
+    assert standing(measured["privacy"], read_all(AuditFigure, measured["audit"]))[0] == "within the promise"
     of_repeats = told(payload, payload, audit=attacks)
-    code, said = standing(of_repeats["privacy"], of_repeats["audit"])
+    code, said = standing(of_repeats["privacy"], read_all(AuditFigure, of_repeats["audit"]))
     assert (code, "none was tried in 1 of the repeats" in said) == ("measured in part", True)
 
 
@@ -243,19 +245,19 @@ def test_the_people_of_one_site_are_not_told_that_a_promise_held_where_another_s
     worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
     broken = AuditRow("canaries", "cleveland", "epsilon", 1.4, 1.1, 1.8, worse)
     whole = told(payload, audit=[*attacks, broken])
-    assert standing(whole["privacy"], whole["audit"])[0] == "beyond the promise"
+    assert standing(whole["privacy"], read_all(AuditFigure, whole["audit"]))[0] == "beyond the promise"
     codes = {}
     for site in ("cleveland", "hungary"):
         with RunReader.open(url, only=site) as reader:
             seen = report(reader, whole["run"])
-        codes[site], said = standing(seen["privacy"], seen["audit"], only=site)
+        codes[site], said = standing(seen["privacy"], read_all(AuditFigure, seen["audit"]), only=site)
         assert ("The figures of other sites are not shown to you" in said) == (site == "hungary")
     assert codes == {"cleveland": "beyond the promise", "hungary": "within, at your site"}
     for audit, code in ((attacks[:1], "promised, not measured"), ([], "promised, not measured")):
         seen = told(payload, audit=audit)
         with RunReader.open(url, only="hungary") as reader:
             own = report(reader, seen["run"])
-        found, said = standing(own["privacy"], own["audit"], only="hungary")
+        found, said = standing(own["privacy"], read_all(AuditFigure, own["audit"]), only="hungary")
         assert (found, said[:44]) == (code, "Promised, but not measured at your site. The")
 
 
@@ -266,16 +268,16 @@ def test_a_figure_without_a_lower_limit_is_within_nothing_and_the_promise_is_not
     found = told(payload, audit=[*attacks, AuditRow("inference", "hungary", "auc-of-loss", 1.0, None, None, perfect)])
     (line,) = [line for line in found["audit"] if line["attack"] == "inference"]
     assert (line["value"], line["low"], line["verdict"]) == (1.0, None, "not known")
-    code, said = standing(found["privacy"], found["audit"])
+    code, said = standing(found["privacy"], read_all(AuditFigure, found["audit"]))
     assert (code, "nothing is known of inference at hungary" in said) == ("measured in part", True)
 
 
 def test_an_attack_beyond_the_promise_is_told_before_all_else(told, payload, attacks):
     worse = {"promise": 1.0, "method": "", "rows": 100, "verdict": "beyond the promise", "says": "Seen."}
     found = told(payload, audit=[*attacks, AuditRow("canaries", "hungary", "epsilon", 1.4, 1.1, 1.8, worse)])
-    code, said = standing(found["privacy"], found["audit"])
+    code, said = standing(found["privacy"], read_all(AuditFigure, found["audit"]))
     assert (code, said[:58]) == ("beyond the promise", "Attacks got further than was promised: canaries at hungary")
-    assert in_words(found["privacy"], found["audit"])[-2] == said
+    assert in_words(found["privacy"], read_all(AuditFigure, found["audit"]))[-2] == said
 
 
 @pytest.mark.parametrize("value", [0.001, 0.9972, 1.0, 2.3, 2.30001, 3.689, 7.995, 12.34, 100.0])

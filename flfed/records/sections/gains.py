@@ -20,7 +20,7 @@ from flfed.records.reports.site_answer import TOGETHER, order_of_sites
 from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import own_under_noise
+from flfed.records.statistics.listed.noised_scores import is_covered, own_under_noise
 from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
 
 
@@ -99,7 +99,7 @@ def references(found: Report, metric: str) -> Section:
         says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
         lines=figures,
     )
-    note = [TOGETHER]
+    note = [] if is_covered(found) else [TOGETHER]
     fewer = over_sites((found["sites-mean"] or {}).get(metric, {}))
     if fewer:
         note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")
