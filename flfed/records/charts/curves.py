@@ -210,15 +210,20 @@ def decision_chart(
     rows, events = points[0].rows, points[0].events
     thresholds = [(place / 200) ** (STRETCH if stretched else 1) for place in range(200)]
     everybody = [OperatingPoint(at, events, rows - events, 0, 0) for at in thresholds]
-    lines = {NOBODY: [(0.0, 0.0), (1.0, 0.0)], EVERYBODY: net_benefits(everybody)}
+    drawn = _pieces(NOBODY, [(0.0, 0.0), (1.0, 0.0)], ticks[0])
+    drawn += _pieces(EVERYBODY, net_benefits(everybody), ticks[0])
     if [*points] != [*exact]:
-        lines[MODEL] = net_benefits(points)
-    drawn = []
-    for way, line in lines.items():
-        for place, piece in enumerate(cut_below(line, ticks[0])):
-            drawn += [{"way": way, "piece": f"{way} {place}", "x": x, "y": y} for x, y in piece]
+        drawn += _pieces(MODEL, net_benefits(points), ticks[0])
     drawn += [{"way": COUNTED, "piece": COUNTED, "x": x, "y": y} for x, y in net_benefits(exact) if y >= ticks[0]]
     return Chart(pd.DataFrame(drawn), ROOM | {"layer": _decision_layers(ticks, colour, stretched=stretched)})
+
+
+def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> list[dict[str, Any]]:
+    """Return the points of a line that do not lie below an axis' lower end, by piece."""
+    drawn = []
+    for place, piece in enumerate(cut_below(line, bottom)):
+        drawn += [{"way": way, "piece": f"{way} {place}", "x": x, "y": y} for x, y in piece]
+    return drawn
 
 
 def _decision_layers(ticks: Sequence[float], colour: str, *, stretched: bool) -> list[Spec]:

@@ -208,14 +208,5 @@ def decision_curves(content: Content) -> Markup:
 
 def by_group(content: Content) -> Markup:
     """Return how well the model ranks within the groups that the study names, a few groups a table."""
-    payload = content.found.get("subgroups")
-    if payload is None or not payload["sites"]:
-        return Markup()
-    of = [group for groups in payload["sites"].values() for group in groups]
-    held = sum(group["value"] is None for group in of)
-    told = f"Of {len(of)} figures {held} {'is' if held == 1 else 'are'} held back or undefined, as the cell says. "
-    silent = payload["asked"] - len(payload["sites"])
-    if silent and content.only is None:
-        told += f"Of {payload['asked']} sites {silent} gave no figures of their own by group. "
     alone = [FIRST_ALONE] if len(content.runs) > 1 else []
-    return sections.written(within_groups(payload, note=[*alone, told]))
+    return sections.written(within_groups(content.found.get("subgroups"), only=content.only, note=alone))

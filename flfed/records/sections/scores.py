@@ -7,6 +7,7 @@ from typing import Any
 
 from flfed.records.charts.colours import Looks
 from flfed.records.charts.curves import precision_chart, roc_chart
+from flfed.records.objects import read
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.score_curves import (
@@ -23,6 +24,7 @@ from flfed.records.statistics.score_tables import (
     AREAS_READ,
     GROUPS_READ,
     Found,
+    Subgroups,
     area_line,
     grouped_columns,
     grouped_lines,
@@ -103,24 +105,46 @@ def _about_areas(found: Found) -> list[str]:
     return said
 
 
-def within_groups(payload: Mapping[str, Any] | None, *, note: Sequence[str] = ()) -> Section | None:
+def within_groups(
+    payload: Mapping[str, Any] | None, *, only: str | None = None, note: Sequence[str] = ()
+) -> Section | None:
     """Return how well the shared model ranks within the groups that a study names, None where it names none.
 
     Parameters
     ----------
     payload : dict or None
         The object "subgroups" of a run.
+    only : str, optional
+        The one site whose people read it.
     note : sequence of str
         What is said before how to read it.
     """
-    if payload is None or not payload["sites"]:
+    if payload is None:
+        return None
+    found = read(Subgroups, payload)
+    if not found.sites:
         return None
     tables = [
         Table(
             title=f"By {column}: AUC of the shared model (95 % CI)",
-            lines=grouped_lines(payload, column),
+            lines=grouped_lines(found, column),
             of_groups=True,
         )
-        for column in grouped_columns(payload)
+        for column in grouped_columns(found)
     ]
-    return Section(title="How well it ranks within groups", tables=tuple(tables), note=(*note, GROUPS_READ))
+    return Section(
+        title="How well it ranks within groups",
+        tables=tuple(tables),
+        note=(*note, *_held_back(found, only), GROUPS_READ),
+    )
+
+
+def _held_back(found: Subgroups, only: str | None) -> list[str]:
+    """Return how many figures are held back, and how many sites gave none."""
+    held = sum(of.value is None for of in found.every)
+    verb = "is" if held == 1 else "are"
+    told = [f"Of {len(found.every)} figures {held} {verb} held back or undefined, as the cell says."]
+    silent = found.asked - len(found.sites)
+    if silent > 0 and only is None:
+        told.append(f"Of {found.asked} sites {silent} gave no figures of their own by group.")
+    return told

@@ -168,17 +168,15 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     """
     by_site: dict[str, list[Apart]] = {}
     flags: dict[str, list[Apart]] = {}
-    lines = read_all(Apart, found["apart"])
-    for line in lines:
-        if line.mirrored and not line.outcome:
-            flags.setdefault(line.site, []).append(line)
-        elif not _of_two_classes(line):
-            by_site.setdefault(line.site, []).append(line)
     # An outcome of two classes that lies apart is told as reversed, not as another unit.
     turned = {line.site: _turned(line) for line in read_all(Reversed, found["outcome-reversed"])}
-    for line in lines:
-        if _of_two_classes(line):
+    for line in read_all(Apart, found["apart"]):
+        if line.mirrored and not line.outcome:
+            flags.setdefault(line.site, []).append(line)
+        elif _of_two_classes(line):
             turned.setdefault(line.site, f"{line.column} {_far_from(line)} the other sites")
+        else:
+            by_site.setdefault(line.site, []).append(line)
     sentences = {site: _lies_apart(site, lines) for site, lines in by_site.items()}
     reverse = {site: f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()}
     mirrored = {site: _mirrored(site, lines) for site, lines in flags.items()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from flfed.records.objects import read
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, ahead_of_both, edges, in_words
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.records.statistics.score_tables import ALL, TOGETHER, is_together
@@ -74,10 +76,51 @@ def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
     return f"{start}: {said}" if said else ""
 
 
+@dataclass(frozen=True)
+class ExactPoint:
+    """Exact counts at one operating point; None where they are withheld, and `why`."""
+
+    by: str
+    at: float
+    tp: int | None = None
+    fp: int | None = None
+    fn: int | None = None
+    tn: int | None = None
+    why: str | None = ""
+    sites: int = 0
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """The confusion table, None where it is withheld."""
+        if self.tp is None or self.fp is None or self.fn is None or self.tn is None:
+            return None
+        threshold = self.at if self.by == "threshold" else None
+        return OperatingPoint(threshold, self.tp, self.fp, self.fn, self.tn)
+
+
+@dataclass(frozen=True)
+class ExactPoints:
+    """The object "operating-points" of a run: exact counts of all sites together, and of each."""
+
+    all: list[ExactPoint]
+    sites: dict[str, list[ExactPoint]]
+    asked: int
+
+    def by_name(self) -> dict[str, list[ExactPoint]]:
+        """Return the points of all sites together, where these are several, and of each site."""
+        inside = max((of.sites for of in self.all), default=0)
+        found: dict[str, list[ExactPoint]] = {}
+        if inside > 1:
+            name = ALL if inside >= self.asked else f"{inside} of {self.asked} {TOGETHER}"
+            found[name] = [of for of in self.all if of.sites == inside]
+        return found | {site: self.sites[site] for site in sorted(self.sites)}
+
+
 def asked_points(payload: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return the operating points at which sites counted exactly."""
-    lists = [payload["all"], *payload["sites"].values()]
-    return list(dict.fromkeys((of["by"], of["at"]) for one in lists for of in one))
+    exact = read(ExactPoints, payload)
+    every = [of for one in (exact.all, *exact.sites.values()) for of in one]
+    return list(dict.fromkeys((of.by, of.at) for of in every))
 
 
 def exact_lines(
@@ -92,18 +135,18 @@ def exact_lines(
     by, at : str and float
         One of `asked_points`.
     """
-    lines: dict[str, dict[str, str]] = {}
+    lines: list[dict[str, str]] = []
     known: dict[str, OperatingPoint] = {}
-    for name, one in _named(payload).items():
-        of = next((of for of in one if (of["by"], of["at"]) == (by, at)), None)
-        if of is None or of["tp"] is None:
-            why = "not told" if of is None else of.get("why") or "withheld"
-            lines[name] = {"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT)
+    for name, points in read(ExactPoints, payload).by_name().items():
+        of = next((of for of in points if (of.by, of.at) == (by, at)), None)
+        point = None if of is None else of.point
+        if point is None:
+            why = "not told" if of is None else of.why or "withheld"
+            lines.append({"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT))
         else:
-            threshold = of["at"] if of["by"] == "threshold" else None
-            known[name] = OperatingPoint(threshold, of["tp"], of["fp"], of["fn"], of["tn"])
-            lines[name] = counts_line(name, known[name])
-    return list(lines.values()), known
+            known[name] = point
+            lines.append(counts_line(name, point))
+    return lines, known
 
 
 def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[OperatingPoint]]:
@@ -115,9 +158,12 @@ def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[Ope
         The object "operating-points" of a run.
     """
     found: dict[str, list[OperatingPoint]] = {}
-    for by, at in sorted(asked_points(payload)) if payload else ():
-        for name, point in exact_lines(payload, by, at)[1].items() if payload and by == "threshold" else ():
-            found.setdefault(name, []).append(point)
+    if payload is None:
+        return found
+    for by, at in sorted(asked_points(payload)):
+        if by == "threshold":
+            for name, point in exact_lines(payload, by, at)[1].items():
+                found.setdefault(name, []).append(point)
     return found
 
 
@@ -150,14 +196,6 @@ def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
     ahead = "nowhere" if widest is None else " to ".join(dict.fromkeys(map(probability, widest)))
     rows = f"{points[0].rows}, {points[0].events} with the outcome"
     return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
-
-
-def _named(payload: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return the points of all sites together, where these are several, and of each site."""
-    inside = max((of["sites"] for of in payload["all"]), default=0)
-    name = ALL if inside >= payload["asked"] else f"{inside} of {payload['asked']} {TOGETHER}"
-    together = {name: [of for of in payload["all"] if of["sites"] == inside]} if inside > 1 else {}
-    return together | {site: payload["sites"][site] for site in sorted(payload["sites"])}
 
 
 def point_in_words(by: str, at: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flfed.records.statistics import Report
@@ -283,39 +284,64 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
     )
 
 
-def grouped_columns(payload: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class GroupFigure:
+    """Area under the ROC curve within a group; None where it is undefined or withheld, as `method` says."""
+
+    column: str
+    group: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str | None = ""
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """The object "subgroups" of a run: the figures of each site, and how many sites were asked."""
+
+    sites: dict[str, list[GroupFigure]]
+    asked: int = 0
+
+    @property
+    def every(self) -> list[GroupFigure]:
+        """The figures of all sites."""
+        return [of for groups in self.sites.values() for of in groups]
+
+
+def grouped_columns(found: Subgroups) -> list[str]:
     """Return the columns by which a run was looked at group by group."""
-    return list(dict.fromkeys(of["column"] for groups in payload["sites"].values() for of in groups))
+    return list(dict.fromkeys(of.column for of in found.every))
 
 
-def grouped_lines(payload: Mapping[str, Any], column: str) -> list[dict[str, str]]:
+def grouped_lines(found: Subgroups, column: str) -> list[dict[str, str]]:
     """Return the AUC within the groups of a column, a line a site.
 
     Parameters
     ----------
-    payload : dict
-        The object "subgroups" of a run.
+    found : Subgroups
     column : str
         One of `grouped_columns`.
     """
-    return [_grouped_line(site, column, payload["sites"][site]) for site in sorted(payload["sites"])]
+    return [_grouped_line(site, column, found.sites[site]) for site in sorted(found.sites)]
 
 
-def _grouped_line(site: str, column: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    own = [of for of in groups if of["column"] == column]
-    known = [of for of in own if of["low"] is not None]
-    lowest = min((of["high"] for of in known), default=None)
-    apart = [of["group"] for of in known if lowest is not None and of["low"] > lowest]
-    line = {"Rows of": site} | {of["group"]: _of_group(of) for of in own}
+def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict[str, str]:
+    own = [of for of in groups if of.column == column]
+    known = [of for of in own if of.low is not None]
+    lowest = min((of.high for of in known if of.high is not None), default=None)
+    apart = [of for of in known if lowest is not None and of.low is not None and of.low > lowest]
+    line = {"Rows of": site} | {of.group: _of_group(of) for of in own}
     # Said in words, since a reader compares many cells otherwise.
-    return line | {"Clear difference": APART if apart else "none" if len(known) > 1 else ABSENT}
+    clear = "none" if len(known) > 1 else ABSENT
+    return line | {"Clear difference": APART if apart else clear}
 
 
-def _of_group(of: Mapping[str, Any]) -> str:
-    if of["value"] is None:
-        return str(of["method"] or ABSENT)
-    span = f" ({interval(of['low'], of['high'])})" if of["low"] is not None else ""
-    return number(of["value"]) + span
+def _of_group(of: GroupFigure) -> str:
+    if of.value is None:
+        return of.method or ABSENT
+    span = f" ({interval(of.low, of.high)})" if of.low is not None else ""
+    return number(of.value) + span
 
 
 def ranks_in_words(found: Report) -> list[str]:

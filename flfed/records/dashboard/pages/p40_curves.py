@@ -112,7 +112,7 @@ def _more(opened: Opened) -> None:
         with st.container():
             exact_counts(payload, _repeat_of(opened, place))
     place, payload = _first_with(opened, "subgroups")
-    groups = within_groups(payload)
+    groups = within_groups(payload, only=opened.only)
     if groups is not None:
         with st.container():
             sections.show(groups, repeat=_repeat_of(opened, place))

@@ -11,7 +11,6 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.records.charts.chart import Line
 from flfed.records.charts.intervals import interval_chart
 from flfed.records.dashboard import refresh
 from flfed.records.dashboard.components.figure import figure
@@ -168,8 +167,8 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
 
     It is shown over all sites as a chart, or at one site, and at each site as a table.
     """
-    lines: list[Line] = []
-    drawn: list[Line] = []
+    lines: list[Report] = []
+    drawn: list[Report] = []
     for name, shown in found:
         of = shown.found if only is None else shown.found["sites"].get(only, {"global": {}})
         value, low, high = map(of["global"].get(metric, {}).get, ("value", "low", "high"))

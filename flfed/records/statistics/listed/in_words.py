@@ -205,25 +205,35 @@ def _stock_in_words(found: Found) -> list[str]:
     missed, covered = shared.miss.value, shared.service.value
     if missed is None or covered is None:
         return ["The service level cannot be told: no site has rows both before and after the day."]
-    own = []
-    for by, one in of.stocks.items():
-        if by != "all-sites" and one.miss.value is not None:
-            own.append(f"{number(one.miss.value)} with its {_errors_of(by)}")
-    beside = f", {', '.join(own)}" if own else ""
     rows = of.rows_after / of.sites
     chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
-    apart = max(abs((one.miss.value or 0.0) - missed) for one in of.stocks.values() if one.sites)
-    alike = "; no difference is shown" if own and apart < chance / math.sqrt(of.sites) else ""
+    beside = _misses_beside(of, missed, chance / math.sqrt(of.sites))
     left = of.rows_left_out
     return [
         f"A stock meant to cover {100 * of.service:g} % of the rows after {of.until} covered "
         f"{100 * covered:.1f} % at a site on average: it missed by {number(missed)} with the errors of all "
-        f"{of.sites} sites{beside}{alike}.",
+        f"{of.sites} sites{beside}.",
         f"A site has {rows:.0f} rows after that day on average, so that chance alone moves its share by "
         f"± {number(chance)}. The forecast is {of.forecast}, with a mean absolute error of "
         f"{number(of.error.value)} after that day.",
         *([f"{counted(left, 'row')} without forecast, date or outcome: left out."] if left else []),
     ]
+
+
+def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
+    """Return by how much stocks of a site's own errors missed, beside `missed` with those of all sites.
+
+    `chance` is how far two of them lie apart by chance alone.
+    """
+    own = []
+    for by, one in of.stocks.items():
+        if by != "all-sites" and one.miss.value is not None:
+            own.append(f"{number(one.miss.value)} with its {_errors_of(by)}")
+    if not own:
+        return ""
+    apart = max(abs((one.miss.value or 0.0) - missed) for one in of.stocks.values() if one.sites)
+    alike = "; no difference is shown" if apart < chance else ""
+    return f", {', '.join(own)}{alike}"
 
 
 _TOLD: dict[str, tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]] = {
