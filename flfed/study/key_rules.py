@@ -12,13 +12,21 @@ NO_USE = ("model", "plan", "strategy", "encode", "split", "compare", "codec", "s
 """Tables that a study of a statistic has no use for."""
 UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
 """Stand in for model and strategy where a study has none: nothing is trained by them."""
+STATISTIC = "statistic"
+ANALYSIS = "analysis"
+"""Tables that stand in place of a model."""
 ROW_MECHANISMS = frozenset({"record-dp"})
 """Mechanisms whose noise protects single rows: the scaler, and whether counts may have noise, follow from it."""
 
 
 def has_analysis(table: Mapping[str, Any]) -> bool:
     """Tell whether a study's parsed text has an analysis."""
-    return table.get("analysis") is not None
+    return ANALYSIS in table
+
+
+def has_statistic(table: Mapping[str, Any]) -> bool:
+    """Tell whether a study's parsed text has a statistic."""
+    return STATISTIC in table
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:
@@ -62,8 +70,8 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
     """
     if not (parts["statistic"] or analysis):
         return False
-    name = "analysis" if analysis else "statistic"
-    also = ("statistic",) if analysis else ()
+    name = ANALYSIS if analysis else STATISTIC
+    also = (STATISTIC,) if analysis else ()
     if found := [other for other in (*NO_USE, *also) if parts[other]]:
         raise UsageError(f"[{name}]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
     if analysis:

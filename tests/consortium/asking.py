@@ -53,7 +53,7 @@ def request(kind: str, text: str, site: str, spoil: str) -> Any:
     if kind == ENROL:
         return EnrolRequest(dataset=study.dataset.name, schema_sha256=schema.sha256())
     messages = StudyMessages(study, schema, sites_.load(site))
-    encoder = made(Encoder, {name: np.ones(shape) for name, (shape, _) in messages.encoder.items()})
+    encoder = made(Encoder, {name: np.ones(shape) for name, shape in messages.layout.encoder_shapes().items()})
     plain = {"round": 1, "rounds": study.rounds, "lr_scale": 1.0, "fit": True, "score": True}
     settings = {name: float(value) for name, value in study.strategy.build("strategy").client_settings().items()}
     return TrainRequest(arrays=arrays_of(messages, spoil), encoder=encoder, settings=settings, **plain)

@@ -23,7 +23,7 @@ from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
-from flfed.study.key_rules import has_analysis
+from flfed.study.key_rules import has_analysis, has_statistic
 from flfed.study.secure_aggregation import MODES
 from flfed.study.tables import in_sums_only
 
@@ -144,7 +144,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "warnings": _all_of(found, "warnings"),
         "uncharged": _all_of(found, "uncharged"),
         "sites": _sites(found),
-        **without_model(statistic=study.get("statistic") is not None, analysis=has_analysis(study)),
+        **without_model(statistic=has_statistic(study), analysis=has_analysis(study)),
         **_charged(first, study),
     }
 
