@@ -322,7 +322,7 @@ def test_over_receipts_that_were_changed_nothing_is_signed(coordinator):
     told = json.loads(raw)
     told["line"] = 3
     coordinator.receipts.write_bytes(json.dumps(told).encode() + b"\n")
-    with pytest.raises(LedgerError, match="ledger_loss.jsonl: its last line is not as it was written"):
+    with pytest.raises(LedgerError, match="receipts.jsonl: its last line is not as it was written"):
         sign_head(coordinator, "a", "r2", 3, B, n_known=3, at_known=A)
     assert len(coordinator.receipts.read_bytes().splitlines()) == 1
 
