@@ -21,26 +21,26 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 648_111,
-    "lines of code": 62_406,
+    "tokens of code": 648_416,
+    "lines of code": 62_469,
     "Python files": 623,
     "most imports of a module": 32,
-    "modules with more than 15 imports": 56,
+    "modules with more than 15 imports": 55,
     "modules that know four or more concepts": 15,
     "modules that know secure sums": 73,
     "modules that know covers": 42,
     "modules that know aggregate-only": 19,
-    "comparisons with a mode's name": 2,
+    "comparisons with a mode's name": 0,
     "circles of imports": 0,
-    "functions of complexity above 10": 196,
+    "functions of complexity above 10": 193,
     "functions of complexity above 20": 11,
-    "conditional expressions per 1,000 lines": 39.5,
+    "conditional expressions per 1,000 lines": 39.4,
     "packed assignments per 1,000 lines": 6.8,
-    "comprehensions per 1,000 lines": 57.3,
-    "conditional expressions within another": 561,
-    "nested comprehensions": 204,
-    "keys by string in records/": 1_199,
-    "test lines per line of code": 1.224,
+    "comprehensions per 1,000 lines": 57.2,
+    "conditional expressions within another": 557,
+    "nested comprehensions": 203,
+    "keys by string in records/": 1_153,
+    "test lines per line of code": 1.223,
 }
 """Most that each counter of `tests/house.py` may reach: what it was when the last change was made, or less."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
