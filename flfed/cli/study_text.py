@@ -83,9 +83,9 @@ def sums_in_words(study: Study) -> list[str]:
     from flfed.study.coverage import covers_model
     from flfed.study.statistic import is_statistic
 
-    said = WORDS.get(f"sums-{study.secure_aggregation}")
-    if said is None:
+    if not study.aggregation.sums_updates:
         return []
+    said = WORDS[f"sums-{study.secure_aggregation}"]
     if study.aggregation.is_masked:
         said = f"{said} {WORDS['one-list']}"
     if is_statistic(study) or covers_model(study):

@@ -199,7 +199,7 @@ class ArrayField:
     dtype : dtype
         Its type; the largest that flfed writes where it has `dtypes`.
     others : tuple of (least, most)
-        Shapes that it may have as well, between two of as many dimensions. Without rows it may have any columns.
+        Shapes that it may have as well, between two of as many dimensions. A table without rows may have any columns.
     dtypes : tuple of dtype
         Types that it may have as well.
     positive : bool
@@ -263,10 +263,8 @@ def arrays(shapes: Shapes, *, needed: bool = True) -> ArraySection:
     return ArraySection(arrays=known, needed=needed)
 
 
-def packed_arrays(model: Shapes, codec: Codec | None) -> ArraySection:
+def packed_arrays(model: Shapes, codec: Codec) -> ArraySection:
     """Return the section of a model's arrays, or an update's, as a codec packs them."""
-    if codec is None:
-        return arrays(model)
     return ArraySection(arrays=arrays(codec.shapes(model)).arrays, codec=codec, packed=model)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, RecordDict
 
-from flfed.deployment.gate.message_check import fits
+from flfed.deployment.gate.message_check import fits, message_defect
 from flfed.deployment.gate.message_schema import KINDS, StudyMessages
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
@@ -16,7 +17,18 @@ from flfed.rows.data.sources import Csv
 from flfed.study.study import Study
 from flfed.updates.codec import Codec
 from flfed.updates.messages.kinds import COMPARE, TRAIN
-from flfed.updates.sections import Field, byte_string, equal, list_of, number, text, whole, whole_float
+from flfed.updates.sections import (
+    ArrayField,
+    ArraySection,
+    Field,
+    byte_string,
+    equal,
+    list_of,
+    number,
+    text,
+    whole,
+    whole_float,
+)
 
 STUDIES = ("breast-cancer", "taiwan-credit-trees", "breast-cancer-dp-3", "heart-disease")
 
@@ -86,3 +98,18 @@ def test_a_codec_packs_the_update_and_not_the_model_that_is_compared():
     assert set(messages.incoming(COMPARE)["arrays"].arrays) == set(messages.model)
     packed = messages.leaving(TRAIN)["arrays"]
     assert packed.codec is not None and packed.packed == messages.model
+
+
+def test_only_a_table_without_rows_may_have_any_columns():
+    whole = np.dtype(np.int64)
+    level = ArrayField(shape=(2, 3, 2), dtype=whole, others=(((0, 0, 2), (2, 3, 2)),))
+    codes = ArrayField(shape=(4, 32), dtype=whole, others=(((0, 32), (4, 32)),))
+
+    def defect(array: ArrayField, shape: tuple[int, ...]) -> object:
+        record = RecordDict({"extra": ArrayRecord({"sums": Array(np.zeros(shape, np.int64))})})
+        return message_defect(record, {"extra": ArraySection(arrays={"sums": array})})
+
+    assert defect(level, (0, 3, 2)) is defect(level, (1, 2, 2)) is None
+    assert "of another shape" in str(defect(level, (0, 3, 3)))
+    assert defect(codes, (0, 0)) is defect(codes, (2, 32)) is None
+    assert "of another shape" in str(defect(codes, (2, 31)))

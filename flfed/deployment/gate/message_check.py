@@ -187,10 +187,10 @@ def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | 
 
 
 def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:
-    """Tell whether a shape is between two; nothing is missing from an array without rows, which may have no columns."""
+    """Tell whether a shape is between two; a table without rows, where none is needed, may have any columns."""
     if len(shape) != len(most):
         return False
-    if shape[0] == least[0] == 0:
+    if len(shape) == 2 and shape[0] == least[0] == 0:
         return True
     return all(low <= length <= high for low, length, high in zip(least, shape, most, strict=True))
 

@@ -245,9 +245,10 @@ def _node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
     depth = depth_of(nodes)
     # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
     asked = 2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2))
+    of_number = _codes(border) + 1
     cells = 0
     for column in border.layout.features:
-        cells += _codes(border) + 1 if column.kind == "number" else len(column.cells)
+        cells += of_number if column.kind == "number" else len(column.cells)
     kinds = 3 if _least(border) else 2
     most = (outputs * asked, cells, kinds)
     sums = ArrayField(shape=most, dtype=np.dtype(np.int64), others=(((0, 0, kinds), most),))
