@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from flfed import Study
 from flfed.records.statistics.intervals import resplit_interval
-from flfed.trees.growth import TreeSettings
+from flfed.trees.forest import TreeSettings
 from tests.boosting import Boosting, repeat_of
 
 SPLITS = 10

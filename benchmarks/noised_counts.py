@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ways import DifferentResults
-from flfed.rows.statistics.private.gaussian import GaussianQuery
-from flfed.rows.training.private.noise import NoiseSource, SystemNoise
+from flfed.rows.statistics.noised_counts import GaussianQuery
+from flfed.rows.training.private_noise import NoiseSource, SystemNoise
 
 COUNTS, TURNS, TIMES = 100_000, 9, 10
 """Counts of an answer, turns, and answers of each side in a turn."""

@@ -27,7 +27,7 @@ from flfed.federation.server.server import FederatedRun
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.stacked.answer import stacked_compute
+from flfed.rows.training.answer import stacked_compute
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder

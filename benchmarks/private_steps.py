@@ -37,9 +37,9 @@ from benchmarks.ways import DifferentResults
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
+from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 
 ROWS, BATCH, LR, CLIP, NOISE = 2560, 256, 0.1, 1.0, 1.0

@@ -21,14 +21,14 @@ import numpy as np
 
 from benchmarks.ours import Timed, conducting
 from flfed.errors import UsageError
-from flfed.federation.engines.local_sites import find_sites
-from flfed.federation.server.fan_out import ask, nodes_of
+from flfed.federation.engines.engine import find_sites
+from flfed.federation.server.run_setting import ask, nodes_of
 from flfed.refusals import Refusal
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant
-from flfed.updates.codec import flattened, shapes_of, unflattened
+from flfed.updates.arrays import flattened, shapes_of, unflattened
 from flfed.updates.masking.ring import Ring
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.privacy.site_dp import SiteDp

@@ -13,8 +13,7 @@ from benchmarks.ways import DifferentResults
 from flfed.rows.statistics.boosted_trees import gradients, node_sums
 from flfed.seeds import generator
 from flfed.trees.cut_points import codes_of
-from flfed.trees.forest import Tree, margins
-from flfed.trees.growth import GrowingTree, TreeSettings
+from flfed.trees.forest import GrowingTree, Tree, TreeSettings, margins
 
 ROWS, COLUMNS, CODES, SITES, TREES = 100_000, 30, 64, 10, 10
 SETTINGS = TreeSettings(depth=6, learning_rate=0.3)

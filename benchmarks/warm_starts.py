@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import run
 from flfed.records.statistics.intervals import resplit_interval
 from flfed.records.store.reader import RunReader
@@ -21,7 +21,7 @@ from flfed.rows.features.encode import encode
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession, first_model
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.tuning.linear import tuned_linear
+from flfed.rows.training.tuning.linear import Search, search_alone, search_of
 from flfed.rows.warm_start import Source, pulled_linear, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary, fit_encoder, merge
@@ -82,7 +82,9 @@ def _aucs(
         few = late.table.training.iloc[order[:size]]
         few_sums: Summary = summarise(few, layout)
         own, every = fit_encoder(layout, few_sums), fit_encoder(layout, merge([*sums.values(), few_sums]))
-        alone = tuned_linear(encode(few, layout, own), late.task, late.classes, np.random.default_rng(repeat))
+        alone = search_of(encode(few, layout, own), late.task, late.classes, np.random.default_rng(repeat))
+        if isinstance(alone, Search):
+            alone = alone.finished(search_alone(alone))
         start = rewritten(source, first_model(study, late.schema, repeat), layout, every)
         drawn = pulled_linear(encode(few, layout, every), start[weight], start[bias], late.trainable())
         x = encode(tested, layout, every).x

@@ -19,7 +19,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 _PUBLIC = {
-    "Arrays": "flfed.updates.messages.fields",
+    "Arrays": "flfed.updates.arrays",
     "Codec": "flfed.updates.codec",
     "Csv": "flfed.rows.data.sources",
     "Excel": "flfed.rows.data.sources",
@@ -33,22 +33,22 @@ _PUBLIC = {
     "Mapped": "flfed.rows.data.site",
     "Mechanism": "flfed.updates.mechanism",
     "Model": "flfed.notebook.result",
-    "OwnColumn": "flfed.rows.data.own_column",
+    "OwnColumn": "flfed.rows.data.schema",
     "Parquet": "flfed.rows.data.sources",
     "Policy": "flfed.rows.data.policy",
     "Result": "flfed.notebook.result",
     "Site": "flfed.rows.data.site",
-    "SimulatedTransactions": "flfed.rows.data.transactions.simulated",
+    "SimulatedTransactions": "flfed.rows.data.simulated_transactions",
     "Sql": "flfed.rows.data.sources",
     "Study": "flfed.study.study",
-    "Transactions": "flfed.rows.data.transactions.source",
+    "Transactions": "flfed.rows.data.transactions",
     "UsageError": "flfed.errors",
     "audit": "flfed.experiments.audit",
     "federate": "flfed.notebook.federate",
     "layered_outputs": "flfed.rows.training.functional",
     "load": "flfed.notebook.result",
-    "resume": "flfed.notebook.runs",
-    "run": "flfed.notebook.runs",
+    "resume": "flfed.notebook.result",
+    "run": "flfed.notebook.result",
     "runs": "flfed.notebook.result",
 }
 

@@ -1,4 +1,4 @@
-"""Location of flfed's data folder.
+"""Location of flfed's data folder, and paths of a coordinator's and a site's files in it.
 
 It is the user's own, and for its owner alone.
 """
@@ -6,10 +6,12 @@ It is the user's own, and for its owner alone.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
@@ -156,3 +158,284 @@ def give(file: int | Path, folder: Path) -> None:
     if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (0, 0):
         # Not what a link names, which somebody may have put there meanwhile.
         os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(file, int))
+
+
+@dataclass(frozen=True)
+class CoordinatorFolder:
+    """Folder of the coordinator.
+
+    It is `coordinator` under `FLFED_HOME`, and only its owner may enter.
+
+    Parameters
+    ----------
+    root : Path
+    """
+
+    root: Path
+
+    @classmethod
+    def default(cls) -> CoordinatorFolder:
+        """Return the folder of this user."""
+        return cls(home() / "coordinator")
+
+    @property
+    def settings(self) -> Path:
+        """Name, address and ports, as TOML."""
+        return self.root / "coordinator.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the coordinator's keys and certificates.
+
+        `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
+        """
+        return self.root / "keys"
+
+    @property
+    def sites(self) -> Path:
+        """Folder of the sites' registrations.
+
+        One JSON file a site: invited, admitted or revoked, when, its public key and node id.
+        """
+        return self.root / "sites"
+
+    @property
+    def log(self) -> Path:
+        """Log of the consortium.
+
+        What was invited, admitted, refused, revoked and rotated, and when: one JSON line each.
+        """
+        return self.root / "log.jsonl"
+
+    @property
+    def server(self) -> Path:
+        """Folder of the running server.
+
+        Flower's database, logs, the Caddyfile, `executor.secret` and process ids.
+        """
+        return self.root / "server"
+
+    @property
+    def receipts(self) -> Path:
+        """Signed heads of the sites' ledgers.
+
+        This coordinator signed them. One JSON line each.
+        """
+        return self.root / "receipts.jsonl"
+
+    def make(self) -> None:
+        """Make the folders where they are absent.
+
+        They are for their owner alone.
+        """
+        # A folder that is there keeps the mode its operator gave it.
+        for folder in (self.root, self.keys, self.sites, self.server):
+            if not folder.is_dir():
+                folder.mkdir(parents=True, mode=0o700)
+                folder.chmod(0o700)
+
+
+NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
+"""A site's name."""
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+"""A run's name that is fit for a folder."""
+
+
+@dataclass(frozen=True)
+class SiteFolder:
+    """The folders of one site, under `FLFED_HOME`.
+
+    Parameters
+    ----------
+    site : str
+        The site's name.
+
+    Notes
+    -----
+    `network` belongs to the user that has the network (and no data), `gate` to the one that has the
+    data (and no network); both may enter `link`, where the socket between them is.
+    """
+
+    site: str
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could lead out of the folder."""
+        if not NAME.fullmatch(self.site):
+            raise UsageError(f"site name {self.site!r} must be of a-z, 0-9 and single hyphens")
+
+    @property
+    def root(self) -> Path:
+        """The folder of the site."""
+        return home() / "sites" / self.site
+
+    @property
+    def network(self) -> Path:
+        """Folder of the network user.
+
+        It holds `join.toml`, `ca.crt` and `node.key`.
+        """
+        return self.root / "network"
+
+    @property
+    def gate(self) -> Path:
+        """Folder of the data user.
+
+        It holds `approvals/`, `frozen/`, `starts/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
+        """
+        return self.root / "gate"
+
+    @property
+    def link(self) -> Path:
+        """Folder that both users may enter.
+
+        It holds `gate.sock`, `executor.secret`, and `terms.toml`, which is what the gate must know of the kit.
+        """
+        return self.root / "link"
+
+    @property
+    def join(self) -> Path:
+        """Settings from the kit and the site.
+
+        What the kit gave and the site chose, as TOML.
+        """
+        return self.network / "join.toml"
+
+    @property
+    def admission(self) -> Path:
+        """Copy of the site's request for admission.
+
+        The site sent it to the coordinator.
+        """
+        return self.network / f"{self.site}.admission"
+
+    @property
+    def node_key(self) -> Path:
+        """The site's private key, made here; it never leaves."""
+        return self.network / "node.key"
+
+    @property
+    def known_as(self) -> Path:
+        """Node id at the coordinator's server.
+
+        It is that of the node that ran last.
+        """
+        return self.network / "node.id"
+
+    @property
+    def node_pulse(self) -> Path:
+        """Time of the node's last contact.
+
+        The coordinator's server answered the node then.
+        """
+        return self.network / "node.pulse"
+
+    @property
+    def gate_pulse(self) -> Path:
+        """Time when the gate last reached its node."""
+        return self.gate / "gate.pulse"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the coordinator's authority."""
+        return self.network / "ca.crt"
+
+    @property
+    def socket(self) -> Path:
+        """Socket between the gate and the node.
+
+        Here the gate reaches the node of the network user.
+        """
+        return self.link / "gate.sock"
+
+    @property
+    def secret(self) -> Path:
+        """Secret shared by the gate and the node."""
+        return self.link / "executor.secret"
+
+    @property
+    def terms(self) -> Path:
+        """Terms of the kit for the gate, as TOML.
+
+        They are the bundle's hash and the coordinator's public signing key.
+        """
+        return self.link / "terms.toml"
+
+    @property
+    def signing_key(self) -> Path:
+        """The gate's private signing key, made here; it never leaves."""
+        return self.gate / "signing.key"
+
+    @property
+    def approvals(self) -> Path:
+        """Folder of the approved studies.
+
+        One JSON file a study, by its SHA-256.
+        """
+        return self.gate / "approvals"
+
+    @property
+    def starts(self) -> Path:
+        """Folder of the models that approved studies begin from.
+
+        One file a model, by the `start-sha256` of a study's text.
+        """
+        return self.gate / "starts"
+
+    @property
+    def frozen(self) -> Path:
+        """Folder of the snapshots.
+
+        One folder a dataset: the mapped rows that are served, and what is known of them.
+        """
+        return self.gate / "frozen"
+
+    @property
+    def incoming(self) -> Path:
+        """Folder of the received requests.
+
+        One folder a run: what the site was asked in its rounds, so that `site replay` can answer again.
+        """
+        return self.gate / "incoming"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the site's own comparison figures.
+
+        One JSON file a run, with the figures as they left.
+        """
+        return self.gate / "results"
+
+    @property
+    def excluded(self) -> Path:
+        """Identifiers of people who opted out.
+
+        They stand under the name of a column of the site's own table.
+        """
+        return self.gate / "excluded.csv"
+
+    @property
+    def ledger(self) -> Path:
+        """Ledger of the outbound messages.
+
+        One line each, sealed by the line before.
+        """
+        return self.gate / "ledger.jsonl"
+
+    @property
+    def receipts(self) -> Path:
+        """The coordinator's signatures of the ledger's head."""
+        return self.gate / "receipts.jsonl"
+
+    def make(self) -> None:
+        """Make the folders where they are absent.
+
+        They are for their owner alone. The link is for its group too.
+        """
+        private_folder(self.root.parent)
+        # Others may pass the root to reach the link, but cannot list it.
+        for folder, mode in ((self.root, 0o711), (self.network, 0o700), (self.gate, 0o700), (self.link, 0o770)):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, exist_ok=True)  # another process may have made it meanwhile
+                folder.chmod(mode)
+                # Root may make what a service's user must be able to enter.
+                give(folder, folder.parent)

@@ -105,7 +105,7 @@ class Refusal(str):
         """Make the text from code and facts."""
         found = super().__new__(cls, _TEXT.vformat(TEMPLATES[code], (), facts))
         found.code = code
-        found.facts = {name: fact if isinstance(fact, Refusal) else str(fact) for name, fact in facts.items()}
+        found.facts = {name: _fact_text(fact) for name, fact in facts.items()}
         return found
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, str]]:
@@ -133,6 +133,11 @@ class Refusal(str):
         inner = self.facts.get("why")
         if isinstance(inner, Refusal):
             yield from inner._nested()
+
+
+def _fact_text(fact: object) -> str:
+    """Return a fact as a text; a refusal stays one."""
+    return fact if isinstance(fact, Refusal) else str(fact)
 
 
 def refusal_of(error: FlfedError) -> Refusal:

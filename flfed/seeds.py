@@ -131,7 +131,8 @@ class Draws:
         """
         # A new round: all sites known so far are seeded in one pass.
         if number != self._number:
-            self._number, self._states = number, self._seeded(number)
+            self._states = self._seeded(number)
+            self._number = number
         place = self._places.setdefault(site, len(self._entropy))
         if place == len(self._entropy):
             self._entropy.append([self._seed, *words(f"{site}/{self._purpose}")])

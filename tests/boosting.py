@@ -12,17 +12,15 @@ import pandas as pd
 import tomli_w
 
 from flfed import Study
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.mapping import map_table
-from flfed.rows.features.columns import ColumnArrays, coded, joined
-from flfed.rows.features.encode import plain_inputs
+from flfed.rows.features.encode import ColumnArrays, coded, joined, plain_inputs
 from flfed.rows.session import study_layout, study_table
 from flfed.rows.statistics import boosted_trees as half
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import CODES, chosen_cuts, codes_in, widths_of
-from flfed.trees.forest import Tree, margins
-from flfed.trees.growth import GrowingTree, TreeSettings
+from flfed.trees.forest import GrowingTree, Tree, TreeSettings, margins
 
 Forest = list[list[Tree]]
 Gradients = Callable[[np.ndarray, np.ndarray, str], tuple[np.ndarray, np.ndarray]]

@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flfed.records.dashboard import APP_TOKEN
-from flfed.records.dashboard.token import cookie_of
+from flfed.records.dashboard.access import cookie_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "of-the-apps-in-tests"

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, inspect
 
 from flfed import packages, registry
 from flfed.cli import main
-from flfed.records.store import revisions
+from flfed.records.store import database
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
@@ -91,11 +91,11 @@ def command_tree() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def first_tables() -> None:
     """Let Alembic make a new SQLite store's tables once, and each later one have the same: 70 ms of CPU."""
-    migrate = revisions.run_migrations
+    migrate = database.run_migrations
     made: dict[tuple[Path, str], list[str]] = {}
 
     def tables(connection: Connection) -> None:
-        steps = revisions.MIGRATIONS, revisions.newest_revision()
+        steps = database.MIGRATIONS, database.newest_revision()
         new = connection.dialect.name == "sqlite" and not inspect(connection).get_table_names()
         if new and steps in made:
             for statement in made[steps]:
@@ -104,10 +104,10 @@ def first_tables() -> None:
         migrate(connection)
         if new:
             texts = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-            revision = f"INSERT INTO alembic_version VALUES ('{revisions.revision_of(connection)}')"
+            revision = f"INSERT INTO alembic_version VALUES ('{database.revision_of(connection)}')"
             made[steps] = [*texts.scalars(), revision]
 
-    revisions.run_migrations = tables
+    database.run_migrations = tables
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 import flfed.updates.messages as package
-from flfed.deployment.operator.wording import reveals
+from flfed.deployment.operator.study_description import reveals
 from flfed.study.tables import OWN_FAMILIES
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, GroupFigure, PointCounts, WithheldColumn
 from flfed.updates.messages.train import EVALUATE

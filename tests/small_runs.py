@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.engine import PooledReference
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.preflight import check
@@ -23,7 +23,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import COMPARE

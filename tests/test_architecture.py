@@ -138,7 +138,7 @@ def test_folders_are_small():
 
 
 PARTS = {
-    "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"border", "part", "every_part"}),
+    "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"part", "every_part"}),
     "flfed/federation/client/parts": ("flfed/federation/client/site_parts.py", {"step"}),
     "flfed/federation/server/parts": ("flfed/federation/server/server_parts.py", {"server_part"}),
 }
@@ -176,7 +176,7 @@ def test_a_part_that_is_imported_by_name_would_be_found(source: str, expected: l
     assert named_parts(source, "flfed/updates/parts") == expected
 
 
-STEPS = ("server", "enrolment", "first_sums", "rounds", "comparison", "checkpoint_writer", "run_setting")
+STEPS = ("server", "enrolment", "rounds", "comparison", "checkpoint_writer", "run_setting")
 """Modules of a run at the server, which call the parts of its study."""
 
 
@@ -206,7 +206,7 @@ def test_site_packages_import_only_public_names_of_flfed():
     [
         ("import pandas as pd", "flfed/updates", ["pandas"]),
         ("def f():\n    from flfed.rows import site", "flfed/updates", ["flfed.rows", "flfed.rows.site"]),
-        ("from flfed import run", "flfed/records", ["flfed.notebook.runs"]),
+        ("from flfed import run", "flfed/records", ["flfed.notebook.result"]),
         ("from flfed import rows", "flfed/records", ["flfed.rows"]),
         ("from ..rows import site", "flfed/updates", ["..rows"]),
         ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),
@@ -284,7 +284,7 @@ def test_only_messages_build_a_reply():
     builders |= {"record_of", "config_record", "metric_record", "array_record"}
     allowed = {
         f"flfed/updates/messages/{name}.py"
-        for name in ("enrol", "summarise", "train", "secure_sum", "compare", "offset", "audit", "fields", "in_memory")
+        for name in ("enrol", "summarise", "train", "secure_sum", "compare", "audit", "fields", "in_memory")
     }
     found: dict[str, set[str]] = {}
     for file in (ROOT / "flfed").rglob("*.py"):
@@ -300,13 +300,11 @@ def test_only_messages_build_a_reply():
         "flfed/deployment/flower/site_client.py": {"RecordDict"},
         "flfed/deployment/flower/grid.py": {"RecordDict"},
         # a message as one piece of bytes on its way
-        "flfed/deployment/flower/packing.py": {"RecordDict", "ConfigRecord"},
+        "flfed/deployment/flower/message_parts.py": {"RecordDict", "ConfigRecord"},
         # the caller's settings, to see that no strategy writes into them
         "flfed/testing/strategies.py": {"ConfigRecord"},
-        # a reply as it was sent, read from the site's own disk
-        "flfed/updates/checkpoints/reply_cache.py": {"RecordDict", "array_record"},
-        # what a site keeps for itself in its node's state
-        "flfed/updates/checkpoints/run_state.py": {"array_record"},
+        # a reply as it was sent, read from the site's own disk, and what a site keeps in its node's state
+        "flfed/updates/checkpoints/site_state.py": {"RecordDict", "array_record"},
     }
 
 

@@ -23,7 +23,7 @@ from benchmarks.ways import LOOPS, TOLERANCE, DifferentResults, compare, differe
 from benchmarks.workload import WORKLOADS, Workload
 from flfed.records.store.reader import RunReader
 from flfed.refusals import Refusal
-from flfed.rows.training.private.noise import SeededNoise
+from flfed.rows.training.private_noise import SeededNoise
 from flfed.seeds import generator
 
 # The last batch of an epoch is a short one: 50 = 16 + 16 + 16 + 2.

@@ -13,13 +13,11 @@ import pytest
 import xgboost
 from sklearn.metrics import roc_auc_score
 
-from flfed.rows.features.columns import joined
-from flfed.rows.features.encode import plain_inputs
+from flfed.rows.features.encode import joined, plain_inputs
 from flfed.rows.statistics import boosted_trees as half
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees import cut_points
-from flfed.trees.forest import UNIT
-from flfed.trees.growth import TreeSettings
+from flfed.trees.forest import UNIT, TreeSettings
 from flfed.updates.masking import protocol
 from tests.boosting import Boosting, Forest, arrays_of, boosting_of, tables_of
 
@@ -197,7 +195,7 @@ def test_the_wrong_one_of_equal_gains_moves_a_margin(tables, monkeypatch):
     rows, settings = tables("heart-disease"), TreeSettings(depth=6, learning_rate=0.3)
     theirs = xgboost_margins(rows, settings, 50, rows.inputs(), bins=512)
     monkeypatch.setattr(
-        "flfed.trees.growth._first_of_best", lambda gain: gain.shape[1] - 1 - gain[:, ::-1].argmax(axis=1)
+        "flfed.trees.forest._first_of_best", lambda gain: gain.shape[1] - 1 - gain[:, ::-1].argmax(axis=1)
     )
     assert np.abs(_margins(rows, settings, 50) - theirs).max() > 0.05
 

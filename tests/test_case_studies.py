@@ -15,8 +15,8 @@ from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.records.reports.narrative import comparison_rows
-from flfed.records.statistics.listed.in_words import statistic_in_words
-from flfed.records.statistics.score_tables import ranks_in_words
+from flfed.records.statistics.recorded_statistic import statistic_in_words
+from flfed.records.statistics.score_curves import ranks_in_words
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 

@@ -23,7 +23,7 @@ from flfed.federation.server.run import run
 from flfed.rows.comparison.attack_runner import attack
 from flfed.rows.data import site_discovery as site_packages
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints

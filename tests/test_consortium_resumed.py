@@ -20,7 +20,7 @@ from sqlalchemy import text
 
 from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader

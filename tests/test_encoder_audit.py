@@ -13,9 +13,9 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import encode
 from flfed.rows.features.summarise import layout_of, summarise
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.noise import SeededNoise
+from flfed.rows.training.answer import compute_stacked
+from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.mechanism import mechanism_of

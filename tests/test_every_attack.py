@@ -13,14 +13,13 @@ from flfed.registry import load, names
 from flfed.rows.attacks.canaries import Canaries
 from flfed.rows.comparison.attack_runner import Attacked, attack
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import compute_one_by_one, run_client
-from flfed.rows.training.private.noise import Protection
+from flfed.rows.training.answer import compute_one_by_one, run_client, stacked_compute
+from flfed.rows.training.private_noise import Protection
 from flfed.rows.training.requests import run_client_by
-from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
-from flfed.testing.attacks import ATTACK_RULES, AttackSubject, check_attack
+from flfed.testing.at_sites import ATTACK_RULES, AttackSubject, check_attack
 from flfed.testing.rules import RuleBroken, keep
 
 ATTACKS = names("attack")

@@ -14,7 +14,8 @@ from flfed.federation.server.preflight import check
 from flfed.registry import load, names
 from flfed.study.study import Study
 from flfed.testing import CODEC_RULES, RuleBroken, Subject, check_codec, keep
-from flfed.updates.codec import Codec, codec_of, download_of, flattened, shapes_of
+from flfed.updates.arrays import flattened, shapes_of
+from flfed.updates.codec import Codec, codec_of, download_of
 from flfed.updates.codecs.float16 import Float16
 from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK

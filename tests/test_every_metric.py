@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from flfed.registry import load, names
 from flfed.testing import METRIC_RULES, Subject, keep
-from flfed.testing.metrics import example
+from flfed.testing.at_sites import example
 
 METRICS = names("metric")
 CASES = [(name, task) for name in METRICS for task in load("metric", name).tasks]

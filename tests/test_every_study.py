@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from flfed.errors import UsageError
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.evaluation.scoring import PRIMARY
 from flfed.rows.session import study_layout
+from flfed.study.kinds import is_statistic
 from flfed.study.plan import Plan
-from flfed.study.statistic import is_statistic
 from flfed.study.study import Study, names
 from flfed.study.tables import TREES
 

@@ -12,10 +12,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_pre
 from threadpoolctl import threadpool_limits
 
 from flfed import Study
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import scaled_of
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.tables import Own
 
 pytestmark = [

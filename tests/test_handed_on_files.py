@@ -23,10 +23,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError, UsageError
-from flfed.export.explain import explained
-from flfed.export.model_folder import SharedModel
-from flfed.export.predict import predict_table
-from flfed.export.quantised import dequantise
+from flfed.export.model_folder import SharedModel, dequantise
+from flfed.export.predict import explained, predict_table
 from flfed.parsers import parse_tensors
 from flfed.records.dashboard.access import role_of
 from flfed.rows.data import datasets

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from flfed.rows.comparison.private_pairs import pair_numbers, pair_query
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.training.private.noise import SeededNoise
-from flfed.summaries.noised_pairs import (
+from flfed.rows.statistics.noised_counts import pair_numbers, pair_query
+from flfed.rows.training.private_noise import SeededNoise
+from flfed.summaries.noised_scores import (
     CANNOT_BE_TOLD,
     DO_NOT_USE,
     JOINING_PAYS,

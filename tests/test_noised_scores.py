@@ -11,19 +11,24 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.statistics.private.gaussian import person_weights
-from flfed.summaries.noised_calibration import GRID, POINTS, Spread, bounds_of, recalibrate, spread_within
+from flfed.rows.statistics.noised_counts import person_weights
 from flfed.summaries.noised_scores import (
     ALIKE,
     BINS,
     CLASS_LOST,
     FIRST_SHARE,
+    GRID,
     NO_LINE,
+    POINTS,
     ScoreCounts,
+    Spread,
+    bounds_of,
     choose_edges,
     first_counts,
     number_of_bins,
+    recalibrate,
     score_counts,
+    spread_within,
 )
 from flfed.summaries.score_bins import ScoreBins, auc_bound
 from flfed.updates.accounting import noise_for

@@ -18,8 +18,8 @@ from tests.browser import free_port
 
 FLFED = "from flfed.cli import main; main()"
 LEDGER = """
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 ledger_of(SiteFolder("kentucky-clinic")).append(kind="train", study="s", run="r", round=1, bytes=1)
 """
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")

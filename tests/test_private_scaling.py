@@ -11,13 +11,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from flfed.federation.engines.local_sites import find_sites
-from flfed.rows.features.columns import coded
+from flfed.federation.engines.engine import find_sites
+from flfed.rows.features.encode import coded
 from flfed.rows.session import SiteSession, first_model
-from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery, clipped, person_weights
-from flfed.rows.training.private.noise import NoiseSource, SeededNoise
+from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, person_weights
+from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private_noise import NoiseSource, SeededNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
 from flfed.summaries.private_scaling import (
@@ -32,8 +32,7 @@ from flfed.summaries.private_scaling import (
     shares_of,
 )
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout, fit_encoder, merge, schema_encoder
-from flfed.updates.accounting import noise_for
-from flfed.updates.budget_shares import TrainingReleases, TrainingShares, training_releases
+from flfed.updates.accounting import TrainingReleases, TrainingShares, noise_for, training_releases
 
 NO_NOISE = 1e-9
 HEART = {

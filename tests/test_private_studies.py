@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flfed import Study, run
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.study.study import names
 from flfed.updates.accounting import Release, epsilon
 

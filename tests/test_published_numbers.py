@@ -11,7 +11,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.records.store.reader import RunReader
-from flfed.updates.strategies.server.fedadam import FedAdam
+from flfed.updates.strategies.fedadam import FedAdam
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 

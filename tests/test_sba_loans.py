@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks import bagged_trees
 from benchmarks.bagged_trees import BAGGED, EVERYWHERE, OWN_HERE, SHARED, SHARED_HERE, XGBOOST
 from flfed import Study, run
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets
 from flfed.rows.session import study_layout
 

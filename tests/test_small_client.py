@@ -21,11 +21,8 @@ from flwr.serverapp import Grid
 
 import flfed
 from flfed import Study, run
-from flfed.federation.engines.engine import RemoteSite, RunConfig, RunResources
+from flfed.federation.engines.engine import ENGINES, PooledReference, RemoteSite, RunConfig, RunResources, find_sites
 from flfed.federation.engines.inprocess import InProcess, InProcessGrid
-from flfed.federation.engines.local_sites import find_sites
-from flfed.federation.engines.pooled_reference import PooledReference
-from flfed.federation.engines.registry import ENGINES
 from flfed.rows.data.site import Site
 from flfed.rows.session import study_table
 from flfed.updates.checkpoints import checkpoint as checkpoints

@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from flfed.summaries.leaks import LeakWarning, chance_at_most, leak_warnings
 from flfed.summaries.summary import (
     SHIFTS,
     STEP,
     ColumnLayout,
     Layout,
+    LeakWarning,
     Summary,
     arrays_sha256,
+    chance_at_most,
     fit_encoder,
+    leak_warnings,
     merge,
     schema_encoder,
     sums_sha256,

@@ -10,9 +10,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from flfed.rows.statistics import boosted_trees as half
 from flfed.trees.cut_points import codes_of, cut_points, fine_edges, merged_codes
-from flfed.trees.explain import contributions
-from flfed.trees.forest import UNIT, margins
-from flfed.trees.growth import GrowingTree, TreeSettings, best_splits
+from flfed.trees.forest import UNIT, GrowingTree, TreeSettings, best_splits, contributions, margins
 from tests.boosting import Boosting, arrays_of
 
 ONE_TREE = TreeSettings(depth=3, learning_rate=1.0, l2=0.0, least_hessian=0.0)

@@ -18,14 +18,16 @@ from typing import Any
 
 from docs.make.reference import table
 from flfed import Study, run
+from flfed.errors import counted
 from flfed.experiments.verify import Verified, verify
+from flfed.records.objects import read
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
-from flfed.records.statistics.listed.analysis import rows_figure
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
-from flfed.records.statistics.listed.noised_scores import NOT_TOLD, is_covered, is_uncompared
-from flfed.records.statistics.score_tables import ranks_in_words
-from flfed.records.statistics.verdict import interval, metric_name, number
+from flfed.records.statistics.analysis import count_in_words
+from flfed.records.statistics.noised_scores import NOT_TOLD, is_covered, is_uncompared
+from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
+from flfed.records.statistics.score_curves import ranks_in_words
+from flfed.records.statistics.verdict import Figure, interval, metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 
@@ -238,9 +240,15 @@ def _odds_ratio(found: Mapping[str, Any]) -> str:
     return f"odds ratio {number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})"
 
 
+def _rows_figure(found: dict[str, Any]) -> str:
+    """Return the number of rows of an analysis with its interval, and how many columns it has."""
+    told = f"{counted(len(found['columns']), 'column')}, with noise"
+    return f"{count_in_words(read(Figure, found['rows']))} {found['counts-each']}s, {told}"
+
+
 FIGURES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "odds-ratio": _odds_ratio,
-    "analysis": rows_figure,
+    "analysis": _rows_figure,
     "covariance": lambda found: f"covariances of {len(found['columns'])} columns, exact",
     "safety-stock": lambda found: f"mean miss of the service {number(found['stocks']['all-sites']['miss']['value'])}",
 }

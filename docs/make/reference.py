@@ -20,18 +20,17 @@ from docs.make.keys import REQUIRED, Key, Undocumented, default_in_words, keys_o
 from flfed import registry
 from flfed.cli.commands import app
 from flfed.records.dashboard.access import Roles
-from flfed.rows.data import holdout, site, sources
+from flfed.rows.data import holdout, site, sources, transactions
 from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
-from flfed.rows.data.own_column import OwnColumn
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.limits import Limits
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import Column, Schema
-from flfed.rows.data.transactions import windows
-from flfed.rows.data.transactions.simulated import SimulatedTransactions
-from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.data.schema import Column, OwnColumn, Schema
+from flfed.rows.data.simulated_transactions import SimulatedTransactions
+from flfed.rows.data.transactions import Transactions
 from flfed.study import study as studies
-from flfed.study.tables import Analysis, Expectation, Expected, Named
+from flfed.study.analysis import Analysis
+from flfed.study.tables import Expectation, Expected, Named
 from flfed.updates.parts.every_part import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,9 +245,9 @@ def transactions_page() -> str:
     """Return the page of windows over transactions."""
     intro = "Where rows are made of transactions (cards, claims), `transactions.toml` beside the schema declares how."
     return page(
-        "The transactions file", intro, section("Top of the file", windows.Windows),
-        section("[calendar]", windows.Calendar, more="A table for each column that is made."),
-        section("[windows]", windows.Window, more="A table for each column that is made."),
+        "The transactions file", intro, section("Top of the file", transactions.Windows),
+        section("[calendar]", transactions.Calendar, more="A table for each column that is made."),
+        section("[windows]", transactions.Window, more="A table for each column that is made."),
         whole_file("datasets/card-fraud/transactions.toml", "Of the simulated banks"),
     )  # fmt: skip
 

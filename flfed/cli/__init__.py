@@ -84,7 +84,8 @@ def _in_words(error: click.ClickException) -> str:
             said += f"; did you mean {near[0]}?"
         elif any("--set" in parameter.opts for parameter in error.ctx.command.params):
             said += "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3"
-    return f"{said}{' See' if said.endswith('?') else '; see'}: {error.ctx.command_path} --help"
+    see = " See" if said.endswith("?") else "; see"
+    return f"{said}{see}: {error.ctx.command_path} --help"
 
 
 def _alike(name: str, typed: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,6 +18,7 @@ LATEST = typer.Argument(
     "latest", metavar="RUN", help="A run's or series' id, or latest.", autocompletion=completion.runs
 )
 STATUSES = ("completed", "running", "stopped", "failed", "interrupted")
+STATES = f"{', '.join(STATUSES[:-1])} or {STATUSES[-1]}"
 SPARE = ("started, UTC", "engine", "note", "rounds", "repeats", "took no part", "95 % CI", "figure")
 """Columns that go first where a terminal is narrow."""
 LINES = 200
@@ -27,7 +29,7 @@ LINES = 200
 def list_runs(
     search: str = typer.Option("", help="Only runs whose study or id contains this."),
     study: str = typer.Option("", help="Only runs of this study.", autocompletion=completion.studies),
-    status: str = typer.Option("", help=f"Only runs that are {', '.join(STATUSES[:-1])} or {STATUSES[-1]}."),
+    status: str = typer.Option("", help=f"Only runs that are {STATES}."),
     engine: str = typer.Option("", help="Only runs on this engine."),
     since: str = typer.Option("", metavar="DATE", help="Only runs that began at this date, or time, or later."),
     site: str = typer.Option("", metavar="NAME", help="Only runs that asked this site, as the run names it."),
@@ -40,61 +42,62 @@ def list_runs(
     The figure is the study's primary metric on the holdout rows of all sites together, with its interval; of
     repeats it is their mean, with its standard deviation.
     """
-    from flfed.records.ledger.line import moment_of
+    from flfed.records.ledger_line import moment_of
     from flfed.records.reports.catalogue import run_list
     from flfed.records.store.reader import RunReader
 
     if status and status not in STATUSES:
-        raise UsageError(f"--status {status}: a run is {', '.join(STATUSES[:-1])} or {STATUSES[-1]}")
-    chosen = {"study": study, "status": status, "engine": engine, "since": moment_of(since) if since else ""}
+        raise UsageError(f"--status {status}: a run is {STATES}")
+    start = moment_of(since) if since else ""
+    chosen = {"study": study, "status": status, "engine": engine, "since": start}
     with RunReader.open() as reader:
         found = run_list(reader, search=search, limit=limit, site=site, **chosen)
     if as_json:
         output.as_json(found)
-    elif not found["runs"] and not found["series"]:
-        asked = search or site or any(chosen.values())
-        typer.echo("No run matches." if asked else "No runs yet. Start one with: flfed demo")
+    elif found["runs"] or found["series"]:
+        lines = found["runs"] if whole else found["series"]
+        _print(lines, whole)
+    elif search or site or any(chosen.values()):
+        typer.echo("No run matches.")
     else:
-        from flfed.records.reports.catalogue import figure_in_words
-
-        repeats = {} if whole else {"repeats": lambda of: _of(of, "repeats")}
-        rounds = {"rounds": (lambda of: str(of["rounds"])) if whole else (lambda of: _of(of, "rounds"))}
-        figures = {"figure": lambda of: figure_in_words(of)[0], "95 % CI": lambda of: figure_in_words(of)[1]}
-        _print(found["runs" if whole else "series"], {**figures, **repeats, **rounds})
+        typer.echo("No runs yet. Start one with: flfed demo")
 
 
 def _of(series: dict[str, Any], what: str) -> str:
     """Return "10", or "3 of 10" where not all are done."""
-    done, planned = series[what], series[f"{what}-planned"]
+    done = series[what]
+    planned = series[f"{what}-planned"]
     return str(done) if done == planned else f"{done} of {planned}"
 
 
-def _print(lines: list[dict[str, Any]], figures: dict[str, Any]) -> None:
-    columns = {
-        "run": lambda of: of["run"],
-        "study": lambda of: of["study"],
-        "status": lambda of: of["status"],
-        **figures,
-        "engine": lambda of: of["engine"],
-        "started, UTC": lambda of: of["started"][:16].replace("T", " "),
-        "took no part": _gone,
-        "note": lambda of: of["note"],
-    }
-    cells = {header: [cell(line) for line in lines] for header, cell in columns.items()}
+def _print(lines: list[dict[str, Any]], whole: bool) -> None:
+    rows = [_row(line, whole) for line in lines]
     # A column that says nothing is left out.
-    headers = [header for header, column in cells.items() if any(column)]
-    rows = [list(row) for row in zip(*(cells[header] for header in headers), strict=True)]
-    gone = output.as_table(headers, rows, spare=SPARE)
-    for line in lines if "note" in gone else ():
-        if line["note"]:
-            output.say(f"{line['run']}: {line['note']}")
+    headers = [header for header in rows[0] if any(map(itemgetter(header), rows))]
+    gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
+    noted = [row for row in rows if "note" in gone and row["note"]]
+    for row in noted:
+        output.say(f"{row['run']}: {row['note']}")
 
 
-def _gone(of: dict[str, Any]) -> str:
-    """Return "2 of 4: basel, bern", "" where all took part."""
+def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
+    """Return the cells of a run, or of a series, by their headers."""
+    from flfed.records.reports.catalogue import figure_in_words
     from flfed.records.reports.faults import some
 
-    return f"{len(of['missing'])} of {of['sites']}: {some(of['missing'])}" if of["missing"] else ""
+    figure, interval = figure_in_words(of)
+    row = {"run": of["run"], "study": of["study"], "status": of["status"], "figure": figure, "95 % CI": interval}
+    if whole:
+        row["rounds"] = str(of["rounds"])
+    else:
+        row["repeats"] = _of(of, "repeats")
+        row["rounds"] = _of(of, "rounds")
+    row["engine"] = of["engine"]
+    row["started, UTC"] = of["started"][:16].replace("T", " ")
+    gone = of["missing"]
+    row["took no part"] = f"{len(gone)} of {of['sites']}: {some(gone)}" if gone else ""
+    row["note"] = of["note"]
+    return row
 
 
 @output.tables
@@ -112,24 +115,23 @@ def log_run(run: str = RUN, whole: bool = output.ALL, as_json: bool = output.JSO
         output.as_json(found)
         return
     several = len({line["run"] for line in found["log"]}) > 1
-    rows = [
-        [
-            line["at"][:19].replace("T", " "),
-            *([line["run"], line["run"].rpartition("-")[2]] if several else []),
-            "" if line["round"] is None else str(line["round"]),
-            line["kind"],
-            line["site"] or "",
-            line["text"],
-        ]
-        for line in found["log"]
-    ]
-    earlier = 0 if whole else max(len(rows) - LINES, 0)
-    title = f"{found['run']}: the last {LINES} of {len(rows):,} lines, --all has all" if earlier else found["run"]
-    headers = ["when (UTC)", *(["run", "repeat"] if several else []), "round", "what", "site", ""]
-    output.as_table(headers, rows[earlier:], title=title, spare=("run", "round"), cut="")
+    rows = [_log_row(line, several) for line in found["log"]]
+    title = found["run"]
+    if len(rows) > LINES and not whole:
+        title = f"{title}: the last {LINES} of {len(rows):,} lines, --all has all"
+        rows = rows[-LINES:]
+    repeat = ["run", "repeat"] if several else []
+    headers = ["when (UTC)", *repeat, "round", "what", "site", ""]
+    output.as_table(headers, rows, title=title, spare=("run", "round"), cut="")
     if found["status"] != "completed":
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
         typer.echo(f"Status: {found['status']}{why}.")
+
+
+def _log_row(line: dict[str, Any], several: bool) -> list[str]:
+    number = "" if line["round"] is None else str(line["round"])
+    repeat = [line["run"], line["run"].rpartition("-")[2]] if several else []
+    return [line["at"][:19].replace("T", " "), *repeat, number, line["kind"], line["site"] or "", line["text"]]
 
 
 def note_run(
@@ -141,17 +143,20 @@ def note_run(
 
     The note is kept in the store. It replaces an earlier one.
     """
-    from flfed.cli.site_commands.ledger import who
+    from flfed.cli.site_records import who
     from flfed.records.store.writer import RunStore
 
     # What is no text at all becomes a question mark: no database takes it.
-    found, words = _runs_of(run), " ".join(text.encode("utf-8", "replace").decode().split())
+    words = " ".join(text.encode("utf-8", "replace").decode().split())
+    found = _runs_of(run)
+    name = _name(found, run)
     with RunStore.open() as store:
         store.note([one.run for one in found], words, by=who())
     if as_json:
-        output.as_json({"run": _name(found, run), "note": words})
+        output.as_json({"run": name, "note": words})
     else:
-        typer.echo(f"{_name(found, run)}: {'noted' if words else 'the note is gone'}.")
+        done = "noted" if words else "the note is gone"
+        typer.echo(f"{name}: {done}.")
 
 
 def delete_run(
@@ -167,7 +172,8 @@ def delete_run(
     from flfed.records.store.writer import RunStore
 
     found = _runs_of(run)
-    name, many = _name(found, run), "1 run" if len(found) == 1 else f"{len(found)} runs"
+    name = _name(found, run)
+    many = "1 run" if len(found) == 1 else f"{len(found)} runs"
     if not yes and (as_json or not output.agreed(f"Delete {name} ({found[0].study}, {many}) for good?")):
         raise UsageError(f"run {name} is not deleted; to delete it: flfed run delete {name} --yes")
     # Imported once it is needed: it loads numpy.

@@ -7,8 +7,19 @@ from collections.abc import Callable
 
 import typer
 
-from flfed.cli import catalogue, coordinator, dashboard, data, runs, study
-from flfed.cli.site_commands import approve, ledger, models, rows, serve
+from flfed.cli import (
+    catalogue,
+    coordinator,
+    dashboard,
+    data,
+    runs,
+    site_approve,
+    site_records,
+    site_rows,
+    site_serve,
+    study,
+    study_runs,
+)
 from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -26,23 +37,23 @@ COORDINATOR: Commands = (
     ("renewal", coordinator.write_renewal, "renewal --to ."),
 )
 SITE: Commands = (
-    ("join", serve.join_site, "join cleveland.kit.zip"),
-    ("key", serve.show_key, "key cleveland"),
-    ("approve", approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
-    ("serve", serve.serve_site, "serve cleveland"),
-    ("status", approve.site_status, "status cleveland"),
-    ("pause", approve.pause_site, "pause cleveland"),
-    ("withdraw", approve.withdraw_study, "withdraw heart-disease --site cleveland"),
-    ("freeze", rows.freeze_rows, "freeze cleveland"),
-    ("refresh", rows.refresh_rows, "refresh cleveland"),
-    ("ledger", ledger.show_ledger, "ledger cleveland --verify"),
-    ("budget", ledger.show_budget, "budget cleveland --dataset heart-disease"),
-    ("model", models.take_model, "model cleveland RUN --to my-model"),
-    ("models", models.list_models, "models cleveland --people asked.csv"),
-    ("compare", models.compare_model, "compare cleveland RUN"),
-    ("app", serve.open_site_app, "app cleveland"),
-    ("replay", rows.replay_round, "replay RUN --round 3 --site cleveland"),
-    ("units", serve.write_units, "units cleveland --out units"),
+    ("join", site_serve.join_site, "join cleveland.kit.zip"),
+    ("key", site_serve.show_key, "key cleveland"),
+    ("approve", site_approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
+    ("serve", site_serve.serve_site, "serve cleveland"),
+    ("status", site_approve.site_status, "status cleveland"),
+    ("pause", site_approve.pause_site, "pause cleveland"),
+    ("withdraw", site_approve.withdraw_study, "withdraw heart-disease --site cleveland"),
+    ("freeze", site_rows.freeze_rows, "freeze cleveland"),
+    ("refresh", site_rows.refresh_rows, "refresh cleveland"),
+    ("ledger", site_records.show_ledger, "ledger cleveland --verify"),
+    ("budget", site_records.show_budget, "budget cleveland --dataset heart-disease"),
+    ("model", site_records.take_model, "model cleveland RUN --to my-model"),
+    ("models", site_records.list_models, "models cleveland --people asked.csv"),
+    ("compare", site_records.compare_model, "compare cleveland RUN"),
+    ("app", site_serve.open_site_app, "app cleveland"),
+    ("replay", site_rows.replay_round, "replay RUN --round 3 --site cleveland"),
+    ("units", site_serve.write_units, "units cleveland --out units"),
 )
 
 app = typer.Typer(
@@ -60,15 +71,15 @@ for name, command, example in (
 ):
     runs.app.command(name, epilog=f"Example: flfed run {example}")(command)
 app.command("demo", epilog="Example: flfed demo")(dashboard.demo)
-study.app.command("verify", epilog="Example: flfed study verify wine")(study.verify_study)
+study.app.command("verify", epilog="Example: flfed study verify wine")(study_runs.verify_study)
 study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(
-    study.sweep_study
+    study_runs.sweep_study
 )
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
-for whose, group, commands in (("site", rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
+for whose, group, commands in (("site", site_rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
     for name, command, example in commands:
         group.command(name, epilog=f"Example: flfed {whose} {example}")(strictly()(command))
     app.add_typer(group, name=whose)

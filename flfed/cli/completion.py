@@ -26,8 +26,9 @@ def runs(incomplete: str) -> list[str]:
 
     def names() -> list[str]:
         with RunReader.open() as reader:
-            found = reader.runs(search=incomplete if "-r" in incomplete else "", limit=RUNS)
-        return ["latest", *dict.fromkeys(run.run if "-r" in incomplete else run.series for run in found)]
+            if "-r" in incomplete:
+                return ["latest", *(run.run for run in reader.runs(search=incomplete, limit=RUNS))]
+            return ["latest", *dict.fromkeys(run.series for run in reader.runs(limit=RUNS))]
 
     return _beginning(names, incomplete)
 
@@ -49,13 +50,18 @@ def sites(incomplete: str) -> list[str]:
     """Return the names of sites found, without importing any."""
     from importlib.metadata import entry_points
 
-    installed = {point.name for point in entry_points(group="flfed.site")}
-    return _beginning(
-        lambda: sorted({*(name.replace("_", "-") for name in _folders("sites/*/__init__.py")), *installed}), incomplete
-    )
+    def names() -> list[str]:
+        found = {point.name for point in entry_points(group="flfed.site")}
+        found.update(name.replace("_", "-") for name in _folders("sites/*/__init__.py"))
+        return sorted(found)
+
+    return _beginning(names, incomplete)
 
 
 def _folders(pattern: str) -> list[str]:
     from flfed.packages import roots
 
-    return sorted({path.parent.name for root in roots() for path in root.glob(pattern)})
+    found = set[str]()
+    for root in roots():
+        found.update(path.parent.name for path in root.glob(pattern))
+    return sorted(found)

@@ -12,8 +12,10 @@ from flfed.cli import output
 from flfed.cli.study import NAME, SET
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flfed.deployment.coordinator.status import LastRun, SiteStatus
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
@@ -36,7 +38,7 @@ def init_coordinator(
 ) -> None:
     """Make a coordinator: a certificate authority, the server's certificate and a signing key; never over another."""
     from flfed.deployment.coordinator.certificates import Settings, initialise, server_days_left
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     initialise(folder, Settings(title, address))
@@ -61,7 +63,7 @@ def invite_site(
     compare its SHA-256 by telephone. A site that was revoked can be invited anew.
     """
     from flfed.deployment.coordinator.kits import invite
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     made = invite(CoordinatorFolder.default(), site, to=to, days=days)
     if as_json:
@@ -75,7 +77,7 @@ def invite_site(
 def _initialised() -> CoordinatorFolder:
     """Return the coordinator's folder, or refuse where none was initialised."""
     from flfed.deployment.coordinator.certificates import settings
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     settings(folder)
@@ -137,7 +139,8 @@ def revoke_site(site: str = SITE, as_json: bool = output.JSON) -> None:
     if as_json:
         output.as_json({"site": site, "already": already})
         return
-    typer.echo(f"{site} {'was revoked already' if already else 'is revoked'}.")
+    done = "was revoked already" if already else "is revoked"
+    typer.echo(f"{site} {done}.")
     typer.echo(f"To have it back, with another key: flfed coordinator invite {site}")
 
 
@@ -153,7 +156,7 @@ def site_ledger(
     SITE --restart WHY`, and you take note of it: both are on record for good. What left the site before is
     then proved by what was signed here, and by the run records, alone.
     """
-    from flfed.cli.site_commands.ledger import who
+    from flfed.cli.site_records import who
     from flfed.deployment.coordinator.admission import check_invited
     from flfed.deployment.coordinator.countersign import last_signed, note_restart
 
@@ -165,8 +168,10 @@ def site_ledger(
     if as_json:
         output.as_json({**found.facts(), "restarted": bool(restart)})
         return
-    lines = f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}"
-    typer.echo(f"{lines}." if found.n else f"No line of {site}'s ledger is signed.")
+    if found.n:
+        typer.echo(f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}.")
+    else:
+        typer.echo(f"No line of {site}'s ledger is signed.")
     if restart:
         typer.echo("It is on record that the site lost them: the next run signs the ledger that it has then.")
 
@@ -193,25 +198,18 @@ def rotate_key(
 
     A renewal is not secret, and signed: any way of sending it will do.
     """
-    from flfed.deployment.coordinator import certificates as authority
     from flfed.deployment.coordinator import kits
     from flfed.errors import UsageError
 
-    folder, file = _initialised(), None
+    folder = _initialised()
     if finish and key is not Key.authority:
         raise UsageError(f"--finish does not go with {key.value}: only an authority is changed in two steps")
     # The folder is checked before a key is changed: the renewal must not be lost.
     kits.check_folder(to)
-    if key is Key.server:
-        authority.renew_server(folder)
-    elif key is Key.signing:
-        file = kits.rotate_signing(folder, to=to)
-    # Two steps, so that at each time sites trust the authority in use.
-    else:
-        (authority.finish_authority if finish else authority.prepare_authority)(folder)
-        file = kits.renewal(folder, to=to)
+    file = _change(folder, key, finish, to)
     if as_json:
-        output.as_json({"key": key.value, "finished": finish, "renewal": None if file is None else str(file)})
+        renewal = None if file is None else str(file)
+        output.as_json({"key": key.value, "finished": finish, "renewal": renewal})
         return
     typer.echo(f"{key.value}: done. {TAKEN_UP}")
     # Only some changes concern the sites.
@@ -221,10 +219,27 @@ def rotate_key(
         typer.echo("When all sites have: flfed coordinator rotate authority --finish")
 
 
+def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path | None:
+    """Change a key and return the renewal, or None where no site has to know."""
+    from flfed.deployment.coordinator import certificates, kits
+
+    if key is Key.server:
+        certificates.renew_server(folder)
+        return None
+    if key is Key.signing:
+        return kits.rotate_signing(folder, to=to)
+    # Two steps, so that at each time sites trust the authority in use.
+    if finish:
+        certificates.finish_authority(folder)
+    else:
+        certificates.prepare_authority(folder)
+    return kits.renewal(folder, to=to)
+
+
 def write_renewal(to: Path = TO, as_json: bool = output.JSON) -> None:
     """Write a renewal for all sites: after flfed was updated, or if that of `rotate authority` was lost."""
     from flfed.deployment.coordinator.kits import renewal
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     file = renewal(CoordinatorFolder.default(), to=to)
     if as_json:
@@ -260,7 +275,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     from flfed.deployment.coordinator.proxy import listening
     from flfed.deployment.coordinator.serve import serve
     from flfed.deployment.processes.supervisor import told_to_stop
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     # A wrong address is refused before any process starts.
     bind, port = listening(listen)
@@ -272,7 +287,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
 def coordinator_status(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
     """Show who is admitted and online, and what each site did in its last run."""
     from flfed.deployment.coordinator.status import status
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     found = status(CoordinatorFolder.default())
     if as_json:
@@ -285,23 +300,27 @@ def coordinator_status(whole: bool = output.ALL, as_json: bool = output.JSON) ->
     for problem in found.problems:
         typer.echo(f"Left out: {problem}.")
     if found.sites:
-        rows = [[site.site, site.status, *_node(site), *_last(site.last_run)] for site in found.sites]
-        headers = ["site", "", "node", "asked", "online since", "last run", "run", "answer", "round"]
-        spare = ("run", "online since", "asked", "round", "last run")
-        output.as_table(headers, rows, spare=spare, more="sites: --all", whole=whole)
-        reasons = [
-            f"{site.site}: {site.last_run.answer}: {site.last_run.reason}"
-            for site in found.sites
-            if site.last_run is not None and site.last_run.reason
-        ]
-        output.say_some(reasons, whole=whole)
-        known = [f"{site.site}: its gate's fingerprint is {site.gate_key}" for site in found.sites if site.gate_key]
-        output.say_some(known, whole=whole)
-        without = ", ".join(site.site for site in found.sites if site.status == "admitted" and not site.gate_key)
-        if without:
-            typer.echo(f"No gate's key is known here of {without}; at the site: flfed site key SITE")
+        _print_sites(found.sites, whole)
     else:
         typer.echo("No site was invited yet: flfed coordinator invite SITE")
+
+
+def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
+    rows = [[site.site, site.status, *_node(site), *_last(site.last_run)] for site in sites]
+    headers = ["site", "", "node", "asked", "online since", "last run", "run", "answer", "round"]
+    spare = ("run", "online since", "asked", "round", "last run")
+    output.as_table(headers, rows, spare=spare, more="sites: --all", whole=whole)
+    reasons = []
+    for site in sites:
+        last = site.last_run
+        if last is not None and last.reason:
+            reasons.append(f"{site.site}: {last.answer}: {last.reason}")
+    output.say_some(reasons, whole=whole)
+    known = [f"{site.site}: its gate's fingerprint is {site.gate_key}" for site in sites if site.gate_key]
+    output.say_some(known, whole=whole)
+    without = ", ".join(site.site for site in sites if site.status == "admitted" and not site.gate_key)
+    if without:
+        typer.echo(f"No gate's key is known here of {without}; at the site: flfed site key SITE")
 
 
 def _days(left: int) -> str:
@@ -317,7 +336,8 @@ def _node(site: SiteStatus) -> list[str]:
     seconds = site.seconds_since_request
     asked = "" if seconds is None else f"{seconds:.0f} s ago"
     since = site.online_since[:16].replace("T", " ")
-    return ["online" if site.online_since else site.node, asked, since]
+    node = "online" if site.online_since else site.node
+    return [node, asked, since]
 
 
 def _last(last: LastRun | None) -> list[str]:
@@ -338,7 +358,7 @@ def run_deployed(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
-    from flfed.cli.study import run_study
+    from flfed.cli.study_runs import run_study
 
     # Told before the run, because each site decides about the text as it is.
     if changes:

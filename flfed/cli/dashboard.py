@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +22,7 @@ STUDIES = ("preterm-birth", "loan-default")
 
 def demo() -> None:
     """Run two studies on real embedded data: four clinics, and four lenders."""
-    from flfed.cli.run_text import print_report
+    from flfed.cli.runs import print_report
 
     for name in STUDIES:
         with stoppable():
@@ -119,7 +120,7 @@ def run(script: Path, command: str, *, port: int, headless: bool) -> NoReturn:
         "--logger.hideWelcomeMessage": "true",  # the app tells its address
     }
     words = [sys.executable, "-P", "-m", "flfed.records.dashboard.streamlit_command", "run", str(script)]
-    words += [word for pair in options.items() for word in pair]
+    words += chain.from_iterable(options.items())
     if os.name == "posix":
         # In place of this process, so that whoever ends it ends the app.
         os.execv(sys.executable, words)

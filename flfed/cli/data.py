@@ -54,10 +54,15 @@ def list_data(as_json: bool = output.JSON) -> None:
         output.as_json({"datasets": found})
         return
     headers = ["dataset", "task", "kind", "licence", "state"]
-    # Sentences would leave no room for anything else, and stand below.
-    broken = {str(line["dataset"]): str(line["state"]) for line in found if str(line["state"]).startswith("broken")}
-    rows = [[str(line[key]).replace("to be fetched", "fetch") for key in headers] for line in found]
-    rows = [[*row[:-1], "broken" if row[0] in broken else row[-1]] for row in rows]
+    broken = {}
+    rows = []
+    for line in found:
+        cells = [str(line[key]).replace("to be fetched", "fetch") for key in headers]
+        # Sentences would leave no room for anything else, and stand below.
+        if str(line["state"]).startswith("broken"):
+            broken[cells[0]] = line["state"]
+            cells[-1] = "broken"
+        rows.append(cells)
     output.as_table(headers, rows, spare=("licence", "kind", "task"))
     for name, why in broken.items():
         output.say(f"{name}: {why}")
@@ -67,7 +72,9 @@ def _kind(source: SourceDescription) -> str:
     """Return where a dataset's rows come from, in a word or two."""
     if source.files:
         return "embedded" if source.embedded else "download"
-    return "simulated" if source.synthetic else "in a package" if source.table else "embedded"
+    if source.synthetic:
+        return "simulated"
+    return "in a package" if source.table else "embedded"
 
 
 @app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
@@ -121,10 +128,8 @@ def new_data(
     confirm. No value that fewer than ten rows have is written down.
     """
     from flfed.packages import own_root, roots
-    from flfed.rows.proposals.cutting import OwnTable
-    from flfed.rows.proposals.earlier import left_behind, with_earlier_holdouts
-    from flfed.rows.proposals.files import read_named, source_of
-    from flfed.rows.proposals.workspace import new_workspace
+    from flfed.rows.proposals.own_tables import OwnTable, read_named, source_of
+    from flfed.rows.proposals.workspace import left_behind, new_workspace, with_earlier_holdouts
 
     sources = [(path, source_of(path, names=names, sheet=sheet)) for path in files]
     tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
@@ -159,13 +164,15 @@ def _task(word: str) -> Task | None:
 
 def _lines(made: Workspace) -> list[dict[str, object]]:
     """Return what each column is taken for."""
-    proposal, target = made.proposal, made.proposal.target
+    proposal = made.proposal
+    target = proposal.target
     first = {"column": proposal.schema.target, "kind": f"target, {target.task}", "sure": target.sure, "why": target.why}
-    return [first | {"feature": False, "leak": ""}] + [
-        {"column": c.name, "kind": c.kind, "sure": c.sure, "why": c.why}
-        | {"feature": c.name in proposal.schema.features(), "leak": proposal.leaks.get(c.name, "")}
-        for c in proposal.columns.values()
-    ]
+    lines: list[dict[str, object]] = [first | {"feature": False, "leak": ""}]
+    for one in proposal.columns.values():
+        line = {"column": one.name, "kind": one.kind, "sure": one.sure, "why": one.why}
+        leak = proposal.leaks.get(one.name, "")
+        lines.append(line | {"feature": one.name in proposal.schema.features(), "leak": leak})
+    return lines
 
 
 def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
@@ -176,7 +183,7 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
         "columns": _lines(made),
         "unconfirmed": list(made.proposal.schema.unconfirmed),
         "sites": [site.name for site in made.sites],
-        "offers": [{"option": one.option, "column": one.column, "why": one.why} for one in made.proposal.offers],
+        "offers": [vars(one) for one in made.proposal.offers],
         "left-out-rows": count_in_words(made.left_out),
         "rows-without-outcome": count_in_words(made.proposal.target.unlabelled),
         "rows-of-no-class": count_in_words(made.of_no_class),
@@ -190,13 +197,12 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
 
     rows = []
     for line in _lines(made):
-        notes = [str(line["why"])] + ([f"LEFT OUT, for it may leak: {line['leak']}"] if line["leak"] else [])
+        why = str(line["why"])
+        if line["leak"]:
+            why = f"{why}; LEFT OUT, for it may leak: {line['leak']}"
         mark = "" if line["sure"] and not line["leak"] else "look"
-        rows.append([str(line["column"]), str(line["kind"]), mark, "; ".join(notes)])
-    title = f"{made.name}: {summary_of(made)}"
-    output.as_table(
-        ["column", "taken for", "", "because"], rows, title=title, cut="because", below=[bool(row[2]) for row in rows]
-    )
+        rows.append([str(line["column"]), str(line["kind"]), mark, why])
+    print_reasons("taken for", rows, f"{made.name}: {summary_of(made)}")
     if made.left_out:
         few = count_in_words(made.left_out)
         output.say(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
@@ -208,10 +214,20 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
     many = len(made.proposal.schema.unconfirmed)
     output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)
-    cd = "" if to.resolve() == Path.cwd() else f"cd {to} && "
     typer.echo(f"Written: {len(written)} files. Next:")
-    typer.echo(f"  {cd}flfed site check {made.sites[0].name}")
-    typer.echo(f"  {cd}flfed study run {study.name} && flfed app")
+    typer.echo(f"  {cd(to)}flfed site check {made.sites[0].name}")
+    typer.echo(f"  {cd(to)}flfed study run {study.name} && flfed app")
+
+
+def print_reasons(header: str, rows: list[list[str]], title: str) -> None:
+    """Print a table of columns, what each is, a mark of those to look at, and the reasons, of these whole."""
+    marked = [bool(row[2]) for row in rows]
+    output.as_table(["column", header, "", "because"], rows, title=title, cut="because", below=marked)
+
+
+def cd(to: Path) -> str:
+    """Return the command that goes to a folder, with what joins it to the next one; "" where it is the current one."""
+    return "" if to.resolve() == Path.cwd() else f"cd {to} && "
 
 
 def _print_left_out(made: Workspace) -> None:

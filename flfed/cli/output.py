@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 import typer
 
 from flfed.errors import UsageError
 from flfed.spreadsheet import csv_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SCREEN = 30
 """Lines that are printed of a long table; with what stands around it, that is a screen of 40."""
@@ -146,36 +149,96 @@ def as_table(
     if context is not None and (other := context.meta.get(__name__)) is not None:
         other.print(headers, rows, title)
         return []
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     fold = bool(more) and not whole and len(rows) > most
-    shown = [list(row) for row in (rows[:most] if fold else rows)]
-    # After each column stand the cell's blank and the border's.
-    all_headers, headers, left_out = headers, list(headers), list(spare)
+    printed = rows[:most] if fold else rows
+    grid = _Grid(list(headers), [list(row) for row in printed])
     # Texts that are cut leave room for other columns first, and take what is left of it.
-    texts = [row[headers.index(cut)] for row in shown] if cut is not None and sys.stdout.isatty() else []
-    shown = _with_texts(shown, headers.index(cut), texts, CUT_TO) if cut is not None else shown
-    while left_out and sum(_whole_cells(headers, shown)) + 2 * len(headers) > console.width:
-        name = left_out.pop(0)
-        if name in headers:
-            place = headers.index(name)
-            headers, shown = _without(headers, place), [_without(row, place) for row in shown]
-    between = 2 * len(headers)
+    texts: list[str] = []
+    if cut is not None and sys.stdout.isatty():
+        texts = grid.column(cut)
+        grid.put(cut, texts, CUT_TO)
+    gone = _drop_spare(grid, spare, console.width)
     room = 0
     if cut is not None:
-        place = headers.index(cut)
-        others = sum(_whole_cells(_without(headers, place), [_without(row, place) for row in shown]))
-        room = max(console.width - between - others, LEAST_CUT)
-        shown = _with_texts(shown, place, texts, room)
-    widths = column_widths(headers, shown, room=console.width - between)
+        room = max(console.width - grid.width(without=cut), LEAST_CUT)
+        grid.put(cut, texts, room)
+    _print_grid(grid, title, console)
+    if fold:
+        typer.echo(f"… and {len(rows) - len(printed)} more {more}")
+    _say_cut_texts(grid, texts, room, below)
+    return gone
+
+
+def _drop_spare(grid: _Grid, spare: Sequence[str], width: int) -> list[str]:
+    """Leave out columns until every row fits on one line, and return which."""
+    gone = []
+    for name in spare:
+        if grid.width() <= width:
+            break
+        if name in grid.headers:
+            grid.drop(name)
+            gone.append(name)
+    return gone
+
+
+def _say_cut_texts(grid: _Grid, texts: Sequence[str], room: int, below: Sequence[bool]) -> None:
+    """Print texts that were cut whole, where the table has them below it; else say where they are whole."""
+    cut_off = [number for number, text in enumerate(texts) if len(text) > room]
+    if cut_off and not below:
+        say("Texts that end in … are whole with --json, and with --format md.")
+        return
+    for number in cut_off:
+        if below[number]:
+            say(f"{grid.rows[number][0]}: {texts[number]}")
+
+
+@dataclass
+class _Grid:
+    """Headers and rows of a plain table, of which columns can be left out; behind each column are two blanks."""
+
+    headers: list[str]
+    rows: list[list[str]]
+
+    def column(self, name: str) -> list[str]:
+        """Return the cells of a column."""
+        place = self.headers.index(name)
+        return [row[place] for row in self.rows]
+
+    def put(self, name: str, texts: Sequence[str], width: int) -> None:
+        """Put texts into a column, each cut to a width."""
+        place = self.headers.index(name)
+        for row, text in zip(self.rows, texts, strict=False):
+            row[place] = text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+    def drop(self, name: str) -> None:
+        """Leave out a column."""
+        place = self.headers.index(name)
+        for cells in (self.headers, *self.rows):
+            del cells[place]
+
+    def width(self, without: str | None = None) -> int:
+        """Return the width at which no cell is broken, and no word of a header; but of one column its blanks alone."""
+        widths = dict(zip(self.headers, _whole_cells(self.headers, self.rows), strict=True))
+        if without is not None:
+            widths[without] = 0
+        return sum(widths.values()) + 2 * len(self.headers)
+
+
+def _print_grid(grid: _Grid, title: str, console: Console) -> None:
+    """Print a table at the width of a console; where not even its words fit, the terminal breaks the lines."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    between = 2 * len(grid.headers)
+    widths = column_widths(grid.headers, grid.rows, room=console.width - between)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header, width in zip(headers, widths, strict=True):
+    for header, width in zip(grid.headers, widths, strict=True):
         table.add_column(header, overflow="fold", width=width)
-    for row in shown:
+    for row in grid.rows:
         table.add_row(*(Text(cell) for cell in row))
     # Where not even the words fit, the terminal breaks the lines: an id stays whole.
     console.width = max(console.width, sum(widths) + between)
@@ -183,31 +246,15 @@ def as_table(
     if title:
         console.print(Text(title, style="bold"))
     console.print(table)
-    if fold:
-        typer.echo(f"… and {len(rows) - len(shown)} more {more}")
-    cut_off = [number for number, text in enumerate(texts) if len(text) > room]
-    for number in cut_off if below else ():
-        if below[number]:
-            say(f"{shown[number][0]}: {texts[number]}")
-    if cut_off and not below:
-        say("Texts that end in … are whole with --json, and with --format md.")
-    return [name for name in spare if name in all_headers and name not in headers]
-
-
-def _with_texts(rows: Sequence[list[str]], place: int, texts: Sequence[str], width: int) -> list[list[str]]:
-    """Return rows with texts in one column, each cut to a width; the same where there are no texts."""
-    cut = [text if len(text) <= width else f"{text[: width - 1].rstrip()}…" for text in texts]
-    return [[*row[:place], text, *row[place + 1 :]] for row, text in zip(rows, cut, strict=True)] if cut else list(rows)
-
-
-def _without(cells: Sequence[str], place: int) -> list[str]:
-    return [cell for number, cell in enumerate(cells) if number != place]
 
 
 def _whole_cells(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     """Return the least widths at which no cell is broken, and no word of a header."""
-    words = [max((len(word) for word in header.split()), default=1) for header in headers]
-    return [max([least, *(len(row[place]) for row in rows)]) for place, least in enumerate(words)]
+    widths = []
+    for place, header in enumerate(headers):
+        cells = [len(row[place]) for row in rows]
+        widths.append(max([_longest_word([header]), *cells]))
+    return widths
 
 
 def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
@@ -293,12 +340,14 @@ def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room
     [15, 7]
     """
     # No column starts narrower than its longest word.
-    columns = [[header, *(row[place] for row in rows)] for place, header in enumerate(headers)]
+    columns = []
+    for place, header in enumerate(headers):
+        columns.append([header, *(row[place] for row in rows)])
     widths = _whole_cells(headers, rows)
     # Where every cell has room on one line, only headers are broken.
     if sum(widths) > room:
-        widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
-    most = [max(len(cell) for cell in column) for column in columns]
+        widths = [_longest_word(column) for column in columns]
+    most = [max(map(len, column)) for column in columns]
     lines = [_lines(column, width) for column, width in zip(columns, widths, strict=True)]
     for _ in range(room - sum(widths)):
         # Room goes where it saves lines, until every cell is on one line.
@@ -309,6 +358,11 @@ def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room
         widths[place] += 1
         lines[place] = _lines(columns[place], widths[place])
     return widths
+
+
+def _longest_word(cells: Sequence[str]) -> int:
+    """Return the length of the longest word in some cells."""
+    return max(map(len, " ".join(cells).split()), default=1)
 
 
 def _lines(cells: Sequence[str], width: int) -> int:

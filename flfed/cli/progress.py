@@ -9,17 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flfed.callbacks import WARNING, Clock, Progress
 from flfed.errors import RunStopped, Terminated, interruption
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ", WARNING)
 """So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
-MINUTE, SOON = 60.0, 10.0
+MINUTE = 60.0
+SOON = 10.0
 """Seconds after which a line is printed in any case, and before which none is: a short run prints none."""
 TENTHS = 10
 
@@ -32,6 +36,21 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     who is waited for is said.
     """
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet:
+        yield _waiting
+    elif console.is_terminal:
+        with _bars(console) as told:
+            yield told
+    else:
+        # A bar that is redrawn would fill a log file.
+        yield ProgressLines()
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    """Yield a function that shows stages as bars."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -41,11 +60,6 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
-    # A bar that is redrawn would fill a log file.
-    if quiet or not console.is_terminal:
-        yield _waiting if quiet else ProgressLines()
-        return
     clocks = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clocks)
     with Progress(*columns, console=console, transient=True) as bars:
@@ -61,13 +75,14 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
                 console.print(stage, markup=False)
                 return
             many = of if of > 1 else None
-            if many is None and done == of and stage not in tasks:
-                return
+            # A stage without a count has no full bar to show, and goes when it is done.
+            over = many is None and done == of
             if stage not in tasks:
+                if over:
+                    return
                 tasks[stage] = bars.add_task(stage, total=many)
             bars.update(tasks[stage], completed=done, total=many)
-            # A stage without a count has no full bar to show, and goes when it is done.
-            if many is None and done == of:
+            if over:
                 bars.remove_task(tasks.pop(stage))
 
         yield told
@@ -88,9 +103,11 @@ class ProgressLines:
     """
 
     def __init__(self, say: Callable[[str], None] = _to_stderr, clock: Clock = time.monotonic) -> None:
-        self._say, self._clock = say, clock
+        self._say = say
+        self._clock = clock
         self._began: dict[str, tuple[float, int]] = {}
-        self._last, self._tenth = clock(), 0
+        self._last = clock()
+        self._tenth = 0
 
     def __call__(self, stage: str, done: int, of: int) -> None:
         """Tell how much of a stage is done."""
@@ -98,15 +115,18 @@ class ProgressLines:
             _waiting(stage, done, of, self._say)
             return
         now = self._clock()
+        tenth = done * TENTHS // of
         if stage not in self._began:
-            self._began[stage], self._tenth = (now, done), done * TENTHS // of
-        since, before = self._began[stage]
-        waited, tenth = now - self._last, done * TENTHS // of
+            self._began[stage] = (now, done)
+            self._tenth = tenth
+        waited = now - self._last
         if waited < SOON or (waited < MINUTE and tenth <= self._tenth):
             return
-        self._last, self._tenth = now, tenth
+        self._last = now
+        self._tenth = tenth
+        since, before = self._began[stage]
         line = f"{stage}: {done} of {of}, {in_words(now - since)}"
-        if done > before and done < of:
+        if before < done < of:
             line += f", about {in_words((now - since) / (done - before) * (of - done))} left"
         self._say(line)
 

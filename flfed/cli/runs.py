@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +12,14 @@ import typer
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.cli.run_text import object_of, print_report, report_of
 from flfed.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
     from flfed.export.predict import Predictions
     from flfed.records.reports.audit_headlines import Audit
+    from flfed.records.store.entries import EventEntry
+
 
 WORST = 4
 """Sites of each attack that are shown where there are many."""
@@ -71,9 +74,10 @@ def export_run(
         return
     # The files are named even where a model is not among them.
     typer.echo(f"{done.folder}: {', '.join(done.files)}")
-    typer.echo(
-        f"No model is among them: {done.reason}" if done.model is None else f"Use it: flfed predict {done.folder} TABLE"
-    )
+    if done.model is None:
+        typer.echo(f"No model is among them: {done.reason}")
+    else:
+        typer.echo(f"Use it: flfed predict {done.folder} TABLE")
     if done.signer is not None:
         typer.echo(f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that.")
 
@@ -96,64 +100,79 @@ def report_run(
 
     with RunReader.open() as reader:
         runs = reader.runs_of(run)
-        known = sorted({entry.site for one in runs for entry in reader.sites(one.run)})
+        entries = chain.from_iterable(reader.sites(one.run) for one in runs)
+        known = sorted({entry.site for entry in entries})
     if site and site not in known:
         raise UsageError(f"run {runs[0].series} has no site {site!r}{nearest(site, known)}")
     # What "latest" means is settled here: for one site's people another run may be the latest.
     name = runs[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
-    write_document(to, name, viewer=Viewer("site", site) if site else Viewer())
+    viewer = Viewer("site", site) if site else Viewer()
+    write_document(to, name, viewer=viewer)
     if as_json:
         output.as_json({"run": name, "file": str(to), "site": site or None})
         return
-    typer.echo(f"{to}: the report of run {name}{f' for {site}' if site else ''}.")
+    whose = f" for {site}" if site else ""
+    typer.echo(f"{to}: the report of run {name}{whose}.")
 
 
 def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     """Print two runs side by side, for people."""
-    keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
-    rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
-    # Only keys that differ: two studies share most of theirs.
-    rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
-    output.as_table(["", "A", "B"], rows)
-    words = {True: "equal", False: "different", None: "not known"}
+    _print_settings(found)
     # Runs without a round, such as those of an analysis, have no arrays to hold against each other.
-    trained = found["a"]["rounds"] or found["b"]["rounds"]
+    trained = bool(found["a"]["rounds"] or found["b"]["rounds"])
+    words = {True: "equal", False: "different", None: "not known"}
     hashes = {name: both for name, both in found["hashes"].items() if trained or name != "arrays"}
     output.say(", ".join(f"{name} {words[both['equal']]}" for name, both in hashes.items()))
-    sides = ("a", "b", "difference")
-    over_all = [(arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
-    lines = [
-        [arm, metric, *(_said(both[key]) for key in sides)]
-        for arm, metrics in over_all
-        for metric, both in metrics.items()
-        if whole or arm == "global" or metric in found["primary"].values()
-    ]
-    if lines:
-        output.as_table(["over all sites", "metric", "A", "B", "B - A"], lines)
-    # Of a single site the primary metric is enough.
-    lines = [
-        [site, arm, metric, *(_said(both[key]) for key in sides)]
-        for site, arms in found["sites"].items()
-        for arm, metrics in arms.items()
-        for metric, both in (metrics or {}).items()  # nothing is compared of a sweep's point
-        if metric in found["primary"].values()
-    ]
-    if lines:
-        headers = ["site", "arm", "metric", "A", "B", "B - A"]
-        output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
+    _print_compared_figures(found, whole=whole)
     apart = found["arrays-max-difference"]
     if not trained:
         typer.echo("No models are compared: neither run has one.")
-        return
-    typer.echo(
-        f"The models' arrays differ by at most {apart:.3g}." if apart is not None
-        else f"How far the models' arrays are apart is not known: {found['arrays-reason']}."
-    )  # fmt: skip
+    elif apart is None:
+        typer.echo(f"How far the models' arrays are apart is not known: {found['arrays-reason']}.")
+    else:
+        typer.echo(f"The models' arrays differ by at most {apart:.3g}.")
+
+
+def _print_settings(found: dict[str, Any]) -> None:
+    """Print what two runs are, and the keys in which their studies differ: they share most of theirs."""
+    keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
+    rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
+    rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
+    output.as_table(["", "A", "B"], rows)
+
+
+def _print_compared_figures(found: dict[str, Any], *, whole: bool) -> None:
+    """Print the figures of two runs over all sites and at each: of a site the primary metric is enough."""
+    primary = set(found["primary"].values())
+    lines = []
+    for arm in ("global", "sites-mean", "pooled"):
+        metrics = None if whole or arm == "global" else primary
+        lines += [[arm, *line] for line in _metric_lines(found[arm], metrics)]
+    if lines:
+        output.as_table(["over all sites", "metric", "A", "B", "B - A"], lines)
+    lines = []
+    for site, arms in found["sites"].items():
+        for arm, metrics_of_arm in arms.items():
+            lines += [[site, arm, *line] for line in _metric_lines(metrics_of_arm, primary)]
+    if lines:
+        headers = ["site", "arm", "metric", "A", "B", "B - A"]
+        output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
+
+
+def _metric_lines(metrics: dict[str, Any] | None, only: Collection[str] | None) -> list[list[str]]:
+    """Return a line for each metric of two runs, `only` some of them or all; none where nothing was compared."""
+    lines = []
+    for metric, both in (metrics or {}).items():
+        if only is None or metric in only:
+            lines.append([metric, _said(both["a"]), _said(both["b"]), _said(both["difference"])])
+    return lines
 
 
 def _said(value: object) -> str:
-    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def predict(
@@ -180,17 +199,17 @@ def predict(
         raise UsageError("give a table or --site NAME: one of them, and not both")
     # Imported late, so that a wrong call is refused at once.
     from flfed.deployment.model_signer import whose
-    from flfed.export.explain import explained
     from flfed.export.model_folder import SharedModel
-    from flfed.export.predict import predict_site, predict_table
+    from flfed.export.predict import explained, predict_site, predict_table
     from flfed.paths import write_private
 
     shared = SharedModel.read(model)
     signed = whose(shared.signature, signed_by)
     found = predict_table(shared, table) if table is not None else predict_site(shared, site)
     # The file is written before anything is printed: its errors end the command.
-    reasons = None if explain is None else explained(shared, found.inputs)
-    if reasons is not None and explain is not None:
+    reasons = None
+    if explain is not None:
+        reasons = explained(shared, found.inputs)
         write_private(explain, reasons.as_csv(), advice="choose another file with --explain")
     if out is not None:
         write_private(out, found.as_csv(), advice="choose another file with --out")
@@ -266,24 +285,17 @@ def audit(
 def print_audit(found: Audited, *, whole: bool = False) -> None:
     """Print what each attack reached, and what it means, for people; `whole`: every figure."""
     from flfed.records.objects import read_all
-    from flfed.records.reports.audit_headlines import (
-        AuditFigure,
-        by_figure,
-        figure_name,
-        headlines,
-        not_promised,
-        ordered,
-        reached,
-    )
-    from flfed.records.statistics.verdict import number
+    from flfed.records.reports.audit_headlines import AuditFigure, by_figure, headlines, not_promised, ordered
 
     promise = found.promise
-    typer.echo(
-        f"{found.study} ({found.run}) promises nothing: no [privacy] mechanism with a guarantee."
-        if promise is None
-        else f"{found.study} ({found.run}) promises each {promise.unit}: epsilon {promise.epsilon:.3g} "
-        f"at delta {promise.delta:g}, by {promise.mechanism}."
-    )
+    if promise is None:
+        said = "promises nothing: no [privacy] mechanism with a guarantee."
+    else:
+        said = (
+            f"promises each {promise.unit}: epsilon {promise.epsilon:.3g} at delta {promise.delta:g}, "
+            f"by {promise.mechanism}."
+        )
+    typer.echo(f"{found.study} ({found.run}) {said}")
     # Which of the models was attacked matters, since each repeat has its own.
     if found.repeats > 1:
         typer.echo(
@@ -291,22 +303,8 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         )
     rows = read_all(AuditFigure, [row.as_object() for row in found.findings])
     shown = ordered(rows) if whole else headlines(rows)
-    # Of many sites those at which an attack got farthest.
-    told = shown if whole or len(shown) <= output.SCREEN else [row for of in by_figure(shown) for row in of[:WORST]]
     if shown:
-        bounds = ["nothing" if row.promise is None else number(row.promise) for row in told]
-        lines = [
-            [row.attack, str(row.site), figure_name(row.metric), reached(row), bound, row.verdict]
-            for row, bound in zip(told, bounds, strict=True)
-        ]
-        headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
-        spare = ("promised", "figure", *(["attack"] if len({line[0] for line in lines}) == 1 else []))
-        gone = output.as_table(headers, lines, spare=spare)
-        for attack, figure in dict.fromkeys((line[0], line[2]) for line in lines) if "figure" in gone else ():
-            output.say(f"{attack}: {figure}.")
-        if len(told) < len(shown):
-            typer.echo(f"… and {len(shown) - len(told)} more lines: --all")
-        output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
+        _print_attacks(shown, whole=whole)
     # Of each figure what it means at the worst site; where there is none, why.
     worst = [lines[0] for lines in by_figure(shown)]
     told = shown if whole else [*worst, *(line for line in shown if line.value is None)]
@@ -318,6 +316,30 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         typer.echo(f"Not attacked: {site}: {reason}", err=True)
 
 
+def _print_attacks(shown: Audit, *, whole: bool) -> None:
+    """Print a line for each figure; of many sites those at which an attack got farthest."""
+    from flfed.records.reports.audit_headlines import by_figure, figure_name, reached
+    from flfed.records.statistics.verdict import number
+
+    told = shown
+    if not whole and len(shown) > output.SCREEN:
+        told = list(chain.from_iterable(rows[:WORST] for rows in by_figure(shown)))
+    lines = []
+    for row in told:
+        bound = "nothing" if row.promise is None else number(row.promise)
+        lines.append([row.attack, str(row.site), figure_name(row.metric), reached(row), bound, row.verdict])
+    headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
+    attacks = {row.attack for row in told}
+    spare = ("promised", "figure", "attack") if len(attacks) == 1 else ("promised", "figure")
+    gone = output.as_table(headers, lines, spare=spare)
+    if "figure" in gone:
+        for attack, figure in dict.fromkeys((line[0], line[2]) for line in lines):
+            output.say(f"{attack}: {figure}.")
+    if len(told) < len(shown):
+        typer.echo(f"… and {len(shown) - len(told)} more lines: --all")
+    output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
+
+
 def _sentences(told: Audit, rows: Audit) -> list[str]:
     """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
     from flfed.records.reports.faults import some
@@ -327,7 +349,184 @@ def _sentences(told: Audit, rows: Audit) -> list[str]:
     for attack, says in dict.fromkeys((row.attack, row.says) for row in told):
         tried = dict.fromkeys(row.site for row in rows if row.attack == attack)
         sites = dict.fromkeys(row.site for row in rows if (row.attack, row.says) == (attack, says))
-        found.append(
-            f"{attack}{'' if len(sites) == len(tried) else ', ' + some([str(site) for site in sites])}: {says}"
-        )
+        where = "" if len(sites) == len(tried) else f", {some([str(site) for site in sites])}"
+        found.append(f"{attack}{where}: {says}")
     return found
+
+
+SHORTER = {
+    "shared model": "shared",
+    "adjusted to site": "adjusted",
+}
+"""Headers of the table of sites as a terminal has them."""
+SHOW_ALL = "flfed run show {run} --all"
+EACH_SITE = f"Figures of each site: {SHOW_ALL}; those of its groups: --json."
+MANY, FEW = 12, 8
+"""Of more sites than the first, so many are shown: with what stands around them that is a screen of 40 lines."""
+
+
+def report_of(run: str) -> dict[str, Any]:
+    """Return what the store has of a run."""
+    from flfed.records.reports.report import report
+    from flfed.records.store.reader import RunReader
+
+    with RunReader.open() as reader:
+        return report(reader, run)
+
+
+def object_of(run: str) -> dict[str, Any]:
+    """Return the report of a run as `--json` prints it."""
+    from flfed.records.reports.report import report
+    from flfed.records.statistics.recorded_statistic import statistic_object
+    from flfed.records.store.reader import RunReader
+
+    with RunReader.open() as reader:
+        found = report(reader, run)
+        return found if reader.runs_of(run)[0].rounds_planned else statistic_object(found)
+
+
+def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
+    """Print a run's comparison and its story, for people; `whole` with every site, and all that nobody promised."""
+    from flfed.records.reports.catalogue import note_in_words, notes_of
+    from flfed.records.reports.faults import missing_sites, unfinished_in_words
+    from flfed.records.reports.narrative import comparison_rows, doubts, joining_in_words, tally
+    from flfed.records.reports.report import primary_of, purpose_of
+    from flfed.records.statistics.importances import largest_gains
+    from flfed.records.store.reader import RunReader
+
+    # Events and notes are not in the report, which is of the figures.
+    with RunReader.open() as reader:
+        runs = [run.run for run in reader.runs_of(found["run"])]
+        events = reader.events(runs)
+        note = note_in_words(notes_of(reader, runs))
+        purpose = purpose_of(reader.series(found["run"]).study_text)
+    if purpose:
+        end = "" if purpose[-1] in ".?!" else "."
+        output.say(f"{found['study']}: {purpose}{end}")
+    if note:
+        output.say(f"Note: {note}")
+    headers, rows, below = comparison_rows(found)
+    metric = primary_of(found)
+    if metric is not None:
+        first = doubts(found, metric)
+        below = [line for line in below if line not in first]
+        for line in filter(None, (*first, joining_in_words(found, metric), tally(found, metric))):
+            output.say(line)
+        _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
+    for line in [*_of_statistic(found, below, whole=whole), *unfinished_in_words(found)]:
+        output.say(line)
+    if "gains" in found:
+        most = None if whole else FEW
+        output.say(largest_gains(found["gains"], most))
+    output.privacy(found, whole=whole)
+    # Who took no part stands above, with the reason.
+    above = () if whole else missing_sites(found)
+    output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
+
+
+def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> list[str]:
+    """Print the tables of a study's statistic, and return its sentences; of another study, those `below` its table.
+
+    Long tables of single sites are printed where `whole`.
+    """
+    from flfed.records.reports.faults import missing_in_words
+    from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
+
+    if "statistics" not in found:
+        return below
+    tables = statistic_tables(found["statistics"])
+    more = f"lines: {SHOW_ALL}".format(**found)
+    # The run's name stands above the first table alone.
+    title = f"{found['study']} ({found['run']})"
+    for table in tables:
+        if whole or not table.of_each_site:
+            rows = [list(line.values()) for line in table.lines]
+            said = ": ".join(filter(None, (title, table.title)))
+            output.as_table(list(table.lines[0]), rows, said, spare=table.spare, more=more, whole=whole)
+            title = ""
+    hidden = any(table.of_each_site for table in tables) and not whole
+    first, *others = statistic_in_words(found["statistics"], found["repeats"])
+    lines = [first, *missing_in_words(found), *others]
+    if hidden:
+        lines.append(EACH_SITE.format(**found))
+    return lines
+
+
+def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) -> list[str]:
+    """Return the events that people should know of, alike ones of many sites together; the others stay in the store."""
+    from flfed.records.reports.faults import fault_kind, sites_together
+
+    words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
+    words["update rejected"] = "Rejected"
+    told: dict[tuple[str, str, str], list[int | None]] = {}
+    for event in events:
+        kind: str = event.kind
+        if kind == "fault":
+            kind = fault_kind({"round": event.round, "reason": event.reason})
+        stands_above = kind in ("refused", "fault") and event.round is None and event.site in above
+        if kind in words and not stands_above:
+            told[words[kind], event.site or "", event.reason] = []
+    return [": ".join(filter(None, parts)) for parts in sites_together(told)]
+
+
+def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
+    """Print a line a site, and a line for each figure over all of them."""
+    from flfed.records.reports.narrative import GAIN, MARK, interval_name
+    from flfed.records.reports.report import metrics_of
+    from flfed.records.reports.site_verdict import best_arm
+    from flfed.records.statistics.noised_scores import is_covered, over_all_rows
+    from flfed.records.statistics.verdict import gain_in_brackets, metric_name
+
+    metric = metrics_of(found)[0]
+    many = len(found["sites"])
+    title = f"{found['study']} ({found['run']})"
+    more = f"sites: flfed run show {found['run']} --all"
+    if is_covered(found):
+        output.as_table(headers, rows[:many], title, more=more, whole=every, most=FEW)
+        output.as_table(*over_all_rows(found))
+        return
+    gain = headers.index(GAIN + interval_name(found))
+    names = [SHORTER.get(header, header) for header in headers]
+    names[gain] = f"gain ({interval_name(found)})"
+    by_name = {row[0]: list(row) for row in rows[:many]}
+    shown = list(by_name) if every else telling(found, metric)[:FEW]
+    # The model that is better at a site is told by a mark, for want of room.
+    adjusted = set()
+    for name, site in found["sites"].items():
+        best = best_arm(site, metric)
+        if best is not None:
+            by_name[name][gain] = gain_in_brackets(best[1], found["verdict-rule"]["worthwhile"][metric])
+            if best[0] == "personalised":
+                by_name[name][gain] += MARK
+                adjusted.add(name)
+    order = dict.fromkeys([*shown, *by_name])
+    spare = ("adjusted", "test rows", "site model")
+    output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
+    if adjusted & set(shown):
+        output.say(f"{MARK.strip()} of the shared model adjusted to the site, which is the better one there.")
+    _print_references(rows[many:], names[:gain], metric_name(metric))
+
+
+def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metric: str) -> None:
+    """Print a line for each figure over all sites; it has figures in the columns of the models alone."""
+    columns = [place for place in range(1, len(names)) if any(row[place] for row in rows)]
+    lines = []
+    for row in rows:
+        lines.append([row[0], *(row[place] for place in columns)])
+    figures = [metric] if len(columns) == 1 else [names[place] for place in columns]
+    output.as_table(["over all sites", *figures], lines)
+
+
+def telling(found: dict[str, Any], metric: str) -> list[str]:
+    """Return the sites, the most telling first: those with a clear verdict, then the largest gains and losses."""
+    from flfed.records.reports.site_verdict import best_gain, site_verdict
+    from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
+
+    order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, CANNOT_BE_TOLD)
+
+    def key(name: str) -> tuple[int, float]:
+        best = best_gain(found["sites"][name], metric)
+        size = best.value if best is not None and best.value is not None else 0.0
+        return order.index(site_verdict(found["sites"][name], metric)[0]), -abs(size)
+
+    return sorted(found["sites"], key=key)

@@ -20,20 +20,17 @@ from flwr.serverapp import Grid
 from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
-from flfed.deployment.flower.control import Control
-from flfed.deployment.flower.grid import DeployedGrid
-from flfed.deployment.flower.link import Link, database, pem_of
+from flfed.deployment.flower.control import Control, Heartbeat, acquired
+from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, given_up
+from flfed.deployment.flower.link import Link, Node, database, pem_of
 from flfed.deployment.flower.message_purge import remove_bodies
-from flfed.deployment.flower.questions import REPEATED_SECONDS, given_up
-from flfed.deployment.flower.run_task import Heartbeat, acquired
 from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
-from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.federation.engines.engine import Engine, PooledReference, RemoteSite, RunConfig, RunResources
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.fan_out import LEAST_SITES
+from flfed.federation.server.run_setting import LEAST_SITES
 from flfed.flower_names import COMPLETED, FAILED, check_names
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.rows.data.site import Site
 from flfed.signatures import Signer
 from flfed.study.study import Study
@@ -98,7 +95,13 @@ def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> l
         raise UsageError("the study cuts its dataset into research sites: it runs on one machine, not in a deployment")
     known = admission.admitted(CoordinatorFolder.default())
     wanted = given if given is not None else study.dataset.sites
-    names = sorted({site if isinstance(site, str) else site.name for site in (known if wanted is None else wanted)})
+    if wanted is None:
+        wanted = list(known)
+    chosen = set()
+    for site in wanted:
+        name = site if isinstance(site, str) else site.name
+        chosen.add(name)
+    names = sorted(chosen)
     # Every unknown name is listed at once, so that one correction is enough.
     strangers = [name for name in names if name not in known]
     if strangers:
@@ -200,19 +203,34 @@ def _present(
     end = time.monotonic() + seconds
     said = list[str]()
     due = 0.0
-    while True:
-        nodes = control.nodes()
-        known = {key: nodes[key] for key in keys if key in nodes and nodes[key].status != "unregistered"}
-        missing = [site for key, site in keys.items() if key not in known or not known[key].online_since]
-        if not missing or time.monotonic() >= end:
-            break
+    known, missing = _looked(control, keys)
+    while missing and time.monotonic() < end:
         # Say who is missing when that changes, and now and then in between, so that a person sees it still waits.
         if missing != said or time.monotonic() >= due:
             there = ", ".join(site for site in keys.values() if site not in missing) or "nobody yet"
             until = given_up(end - time.monotonic())
             told(f"waiting for {', '.join(missing)} to come online; online: {there}; {until}")
-            said, due = missing, time.monotonic() + REPEATED_SECONDS
+            said = missing
+            due = time.monotonic() + REPEATED_SECONDS
         time.sleep(min(0.5, max(0.0, end - time.monotonic())))
+        known, missing = _looked(control, keys)
+    _check_enough(keys, known, missing)
+    if missing:
+        told(f"without {', '.join(missing)}: not online")
+    elif said:
+        told("")
+    return {node.node_id: keys[key] for key, node in known.items()}, missing
+
+
+def _looked(control: Control, keys: Mapping[bytes, str]) -> tuple[dict[bytes, Node], list[str]]:
+    """Return the nodes that may connect, and the sites that are not online."""
+    nodes = control.nodes()
+    known = {key: nodes[key] for key in keys if key in nodes and nodes[key].status != "unregistered"}
+    return known, [site for key, site in keys.items() if key not in known or not known[key].online_since]
+
+
+def _check_enough(keys: Mapping[bytes, str], known: Mapping[bytes, Node], missing: Sequence[str]) -> None:
+    """Raise where too few sites are online, or one has no node to send to."""
     # Of several sites two must be there: with one, the global model would be that site's own.
     if len(keys) - len(missing) < min(LEAST_SITES, len(keys)):
         raise FlfedError(
@@ -223,11 +241,6 @@ def _present(
     unknown = [site for key, site in keys.items() if key not in known]
     if unknown:
         raise FlfedError(f"not registered at the server yet: {', '.join(unknown)}; see: flfed coordinator status")
-    if missing:
-        told(f"without {', '.join(missing)}: not online")
-    elif said:
-        told("")
-    return {node.node_id: keys[key] for key, node in known.items()}, missing
 
 
 def _online(control: Control) -> dict[int, str]:

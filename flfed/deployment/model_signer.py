@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from flfed.deployment.coordinator.certificates import settings, signing_key
-from flfed.deployment.operator.kit import read_some, unpacked
+from flfed.deployment.operator.join import read_some, unpacked
 from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import FlfedError, UsageError
-from flfed.export.model_signature import Signature
-from flfed.folders import NAME, CoordinatorFolder, SiteFolder
+from flfed.export.model_folder import Signature
 from flfed.parsers import parse_toml
-from flfed.paths import home
+from flfed.paths import NAME, CoordinatorFolder, SiteFolder, home
 from flfed.signatures import HASH, Signer
 
 KNOWN = "known"
@@ -132,7 +131,9 @@ def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
     Earlier keys are among them: a model signed before a change of keys stays its coordinator's.
     """
     earlier = terms.get("earlier-signing-keys")
-    found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [])]
+    found = [terms.get("signing-key")]
+    if isinstance(earlier, list):
+        found += earlier
     return tuple(key for key in found if isinstance(key, str) and HASH.fullmatch(key))
 
 

@@ -18,26 +18,24 @@ from flfed.errors import FlfedError, RunStopped, UsageError, interruption, neare
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, shared_model
 from flfed.federation.client.audit import promise_of
-from flfed.federation.engines.engine import RunResources
-from flfed.federation.engines.pooled_reference import PooledReference
-from flfed.federation.engines.registry import answer_of, engine_of, path_of
+from flfed.federation.engines.engine import PooledReference, RunResources, answer_of, engine_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.fan_out import ask, deadline_of
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import GIVEN
+from flfed.federation.server.run_setting import ask, deadline_of
 from flfed.records.reports.report import report
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
-from flfed.study.coverage import covers_model
-from flfed.study.exchanges import most_rounds
+from flfed.study.kinds import most_rounds
+from flfed.study.study import covers_model
 from flfed.study.tables import Sharing, in_sums_only, strictest
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
-from flfed.updates.messages.audit import AUDIT, AuditFigure, AuditReply, AuditRequest
+from flfed.updates.messages.compare import AUDIT, AuditFigure, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"

@@ -17,8 +17,8 @@ from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.updates.arrays import is_encrypted
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.codec import is_encrypted
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
 HASHES = ("study", "schema", "code", "encoder", "arrays")

@@ -19,9 +19,8 @@ import torch
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.engine import answer_of, find_sites, path_of
 from flfed.federation.engines.inprocess import InProcess, grid_of
-from flfed.federation.engines.local_sites import find_sites
-from flfed.federation.engines.registry import answer_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
@@ -33,7 +32,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
-from flfed.study.exchanges import refits
+from flfed.study.kinds import refits
 from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
@@ -365,11 +364,10 @@ def _judged(settings: Settings, run: str) -> Point:
         figures = _over_all_sites(reader.metrics(run, rounds))
     loss = figures.get("loss")
     primary = figures.get(entry.primary)
-    judged = entry.status == "completed" and loss is not None and loss.value is not None
     reason = entry.reason or ""
-    if not reason and not judged:
+    best = loss.value if loss is not None and entry.status == "completed" else None
+    if best is None and not reason:
         reason = "no site may give its validation loss"
-    best = loss.value if judged and loss is not None else None
     of_primary = None if primary is None else primary.value
     counted = 0 if loss is None else loss.n or 0
     return Point(

@@ -11,7 +11,7 @@ from typing import Any
 
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, nearest
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
 from flfed.records.reports.report import REFERENCES, report

@@ -1,6 +1,8 @@
-"""Folder of an exported model.
+"""Folder of an exported model: arrays, encoder, schema and study, their hashes, and maybe a signature.
 
-It has the arrays, the encoder, the schema and the study, and hashes of all of them.
+The coordinator signs what `model.json` says, and with it each file's hash. Hashes show damage; who can write the
+folder can write new hashes. A signature cannot be made anew, only taken away. Weights may be quantised: whole numbers
+of eight bits, with a scale for each output.
 """
 
 from __future__ import annotations
@@ -18,23 +20,16 @@ from safetensors.numpy import save
 
 import flfed
 from flfed.errors import FlfedError, UsageError
-from flfed.export.model_signature import Signature, read_signature
-from flfed.export.quantised import (
-    DRAWN_ROWS,
-    Quantised,
-    dequantise,
-    drawn_rows,
-    quantise,
-)
 from flfed.export.xgboost_file import xgboost_files
 from flfed.rows.data.schema import Schema
-from flfed.rows.features.encode import decode_target, encode, input_names
+from flfed.rows.features.encode import ColumnArrays, decode_target, encode, input_names
 from flfed.rows.model_files import (
     ENCODER,
     FORMAT,
     FORMAT_INT8,
     INDEX,
     MODEL,
+    SCALE,
     SCHEMA,
     STUDY,
     parts_apart,
@@ -46,11 +41,26 @@ from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
 from flfed.seeds import generator
-from flfed.signatures import Signer
+from flfed.signatures import (
+    HASH,
+    Signer,
+    coordinator_signed,
+    fingerprint_of,
+    model_facts,
+)
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256, schema_encoder
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.arrays import Arrays
 
+PARTS = {"coordinator", "signing-key", "signature"}
+LARGEST = 127
+"""Of an int8 that has its opposite too: -128 is not used."""
+DRAWN_ROWS = 10_000
+ABOUT = (
+    "The weights are whole numbers of eight bits with a scale for each output. `mean` and `largest` are how far a "
+    "prediction moved by that (a probability, or in the target's unit) on rows that were drawn column by column from "
+    "the encoder's means, deviations and shares: no site's rows. The figures are of the model before."
+)
 NOT_SHOWN = (
     "The figures were measured on the holdout rows of the sites named here, with the shared model as it is. They say "
     "nothing about other institutions, other years, or rows that were chosen in another way, and a prediction is no "
@@ -283,14 +293,22 @@ class SharedModel:
 
 
 def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
-    """Return the valid signature of `model.json`, or None.
-
-    It is over all else that `model.json` says.
-    """
-    try:
-        return read_signature(index.get("signed"), seal({key: index[key] for key in index if key != "signed"}))
-    except UsageError as error:
-        raise UsageError(f"{folder / INDEX}: {error}") from None
+    """Return the valid signature of `model.json` over all else that it says, None where it has none."""
+    rest = dict(index)
+    found = rest.pop("signed", None)
+    if found is None:
+        return None
+    if isinstance(found, Mapping) and found.keys() == PARTS and all(isinstance(part, str) for part in found.values()):
+        title = found["coordinator"]
+        key = found["signing-key"]
+        sha256 = seal(rest)
+        # A title of control characters could pretend to be another text on a screen.
+        whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
+        if whole and coordinator_signed(model_facts(title, sha256), found["signature"], key):
+            return Signature(title, key)
+    raise UsageError(
+        f"{folder / INDEX}: its signature does not hold: somebody changed the model after it was signed; not used"
+    )
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -309,3 +327,133 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
             (folder / name).write_bytes(content)
     except OSError as error:
         raise FlfedError(f"{folder}: cannot be written ({error.strerror}): choose another folder with --to") from None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Valid signature of a model.
+
+    It has the title that signed, and its public key (hex).
+    """
+
+    title: str
+    key: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the signing key.
+
+        Two people compare it by telephone.
+        """
+        return fingerprint_of(self.key)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantised:
+    """Quantised weights of a model, and how far its predictions moved.
+
+    Attributes
+    ----------
+    stored : dict of name to array
+        Each matrix as int8, with its scales (float32 [outputs]) under the name that ends with ".scale"; other arrays
+        as they are.
+    of : str
+        SHA-256 of the arrays that were quantised.
+    mean, largest : float
+        Absolute change of a prediction over `DRAWN_ROWS` rows: of a probability, or in the target's unit.
+    """
+
+    stored: Arrays
+    of: str
+    mean: float
+    largest: float
+
+    def as_object(self) -> dict[str, Any]:
+        """Return what `model.json` says of the quantised weights."""
+        moved = {"rows": DRAWN_ROWS, "mean": self.mean, "largest": self.largest}
+        return {"dtype": "int8", "of-arrays-sha256": self.of, **moved, "about": ABOUT}
+
+    def in_words(self, unit: str = "") -> str:
+        """Return how far predictions moved, and on which rows."""
+        of = f" {unit}" if unit else ""
+        return (
+            f"The weights are int8 (whole numbers of eight bits), a quarter of the bytes. On {DRAWN_ROWS:,} rows drawn "
+            f"from the encoder's means and shares, no site's rows, a prediction moved by {self.mean:.2g}{of} on "
+            f"average and by {self.largest:.2g}{of} at most. The figures are of the model before."
+        )
+
+
+def quantise(arrays: Arrays) -> Arrays:
+    """Return arrays with each matrix as int8 and a scale for each output.
+
+    A weight is rounded to the nearest multiple of its output's scale, which is the largest absolute weight / 127.
+
+    Raises
+    ------
+    UsageError
+        If a weight is not finite.
+
+    Source: Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference", symmetric, per output, weights only.
+
+    Examples
+    --------
+    >>> found = quantise({"w": np.array([[1.0, 0.0], [-0.5, 0.0]]), "b": np.array([0.25, 0.0])})
+    >>> found["w"].tolist(), found["b"].tolist()
+    ([[127, 0], [-64, 0]], [0.25, 0.0])
+    """
+    stored: Arrays = {}
+    for name, value in arrays.items():
+        if value.ndim < 2 or value.dtype.kind != "f":
+            stored[name] = value
+            continue
+        if not np.isfinite(value).all():
+            raise UsageError("the model has weights that are not finite: it cannot be written as int8")
+        most = np.abs(value).max(axis=tuple(range(value.ndim - 1)), initial=0.0)
+        scale = (most / LARGEST).astype(np.float32)
+        # An output without any weight has scale 0, and all its weights are 0.
+        whole = np.rint(np.divide(value, scale, out=np.zeros_like(value, dtype=float), where=scale > 0))
+        stored[name] = np.clip(whole, -LARGEST, LARGEST).astype(np.int8)
+        stored[name + SCALE] = scale
+    return stored
+
+
+def dequantise(stored: Mapping[str, np.ndarray]) -> Arrays:
+    """Return the arrays of `quantise`, float32 where they were quantised."""
+    arrays = {}
+    for name, value in stored.items():
+        if not name.endswith(SCALE):
+            scale = stored.get(name + SCALE)
+            arrays[name] = value if scale is None else value.astype(np.float32) * scale
+    return arrays
+
+
+def drawn_rows(layout: Layout, encoder: Encoder, rows: int, rng: np.random.Generator) -> ColumnArrays:
+    """Return rows that no site has, drawn column by column.
+
+    A number is normal about the encoder's centre and within the schema's range; a value, and a missing cell, comes by
+    the encoder's share.
+
+    Parameters
+    ----------
+    layout : Layout
+    encoder : Encoder
+        Its scales are the deviations of numbers, after their transform.
+    rows : int
+    rng : Generator
+    """
+    codes: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
+    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        *shares, gaps = encoder.frequency[place]
+        empty = np.zeros(rows, bool) if column is layout.target else rng.random(rows) < gaps
+        chosen = np.zeros(rows, int)
+        if column.kind == "number":
+            drawn = rng.normal(encoder.center[number], encoder.scale[number], rows)
+            drawn = np.clip(drawn, column.edges[0], column.edges[-1])
+            drawn = np.expm1(drawn) if column.transform == "log1p" else drawn
+            values[column.name] = np.where(empty, np.nan, drawn)
+        else:
+            chosen = rng.choice(len(shares), rows, p=np.array(shares) / sum(shares))
+        codes[column.name] = np.where(empty, len(shares), chosen)
+    return ColumnArrays(rows, codes, values)

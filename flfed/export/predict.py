@@ -1,4 +1,4 @@
-"""Predictions by an exported model.
+"""Predictions by an exported model, and what each column added to those of trees.
 
 They are for a table in the schema's columns, or for a site's own rows.
 """
@@ -6,8 +6,9 @@ They are for a table in the schema's columns, or for a site's own rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import MAP_TO_NONE, oddities
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import Field, Finding
-from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND, with_text_names
+from flfed.rows.data.parsing.fields import MAP_IT, NONE_FOUND, Field, Finding, with_text_names
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
-from flfed.rows.features.columns import codes
-from flfed.rows.features.encode import encode
+from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
+from flfed.trees.cut_points import codes_in, widths_of
+from flfed.trees.forest import contributions, forest_of
 
+MEAN = "mean of all rows"
+"""Header of what a prediction is without knowing any column."""
 ON_TABLE = (
     "These figures are of this table only, with 95 % intervals: they flatter the model if it was trained on some of "
     "these rows, and say nothing about rows that were chosen in another way."
@@ -94,9 +97,14 @@ class Predictions:
 
         First is "row", then the values with all their digits.
         """
-        values = self.values.astype(object)
-        values[np.isnan(self.values)] = None
-        return csv_text(["row", *self.headers], ([number, *row] for number, row in enumerate(values, start=1)))
+        return _as_csv(self.headers, self.values)
+
+
+def _as_csv(headers: Sequence[str], values: np.ndarray) -> str:
+    """Return the values of all rows as CSV, the row's number first; NaN is an empty cell."""
+    cells = values.astype(object)
+    cells[np.isnan(values)] = None
+    return csv_text(["row", *headers], ([number, *row] for number, row in enumerate(cells, start=1)))
 
 
 def predict_table(model: SharedModel, path: Path) -> Predictions:
@@ -367,3 +375,71 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
         e = arms[""]
         figures[name] = {"value": finite(e.value), "low": finite(e.low), "high": finite(e.high), "method": e.method}
     return figures
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanations:
+    """What each column added to the score of each row, in the order of the rows.
+
+    Attributes
+    ----------
+    headers : tuple of str
+        The columns, then `MEAN`; of several classes each with its class.
+    values : float64 array [rows, headers]
+        In the unit of the score: log-odds of the last class, a score of each class, or the number that is predicted
+        (its logarithm under the transform log1p). Of one class, or number, they add up to the row's score. NaN where a
+        row gets no prediction.
+    unit : str
+    """
+
+    headers: tuple[str, ...]
+    values: np.ndarray
+    unit: str
+
+    def as_csv(self) -> str:
+        """Return the rows as CSV, the row's number first."""
+        return _as_csv(self.headers, self.values)
+
+
+def explained(model: SharedModel, x: np.ndarray) -> Explanations:
+    """Return what each column added to predictions.
+
+    Parameters
+    ----------
+    model : SharedModel
+    x : float64 array [rows, columns]
+        As the encoder makes them; NaN where a value is missing.
+
+    Raises
+    ------
+    UsageError
+        If the model is no trees.
+
+    Notes
+    -----
+    Source: Lundberg et al. 2020, "From local explanations to global understanding with explainable AI for trees".
+    """
+    if not model.layout.plain:
+        raise UsageError(
+            f"--explain is of boosted trees, and this model is {model.study.model.name!r}: of a regression the "
+            "coefficients say it, in the run's report"
+        )
+    task = model.schema.task
+    schema = model.schema
+    scale = 1.0
+    base = 0.0
+    unit = "log-odds" if task == "binary" else "score"
+    if task == "regression":
+        scale = float(model.encoder.scale[-1])
+        base = float(model.encoder.center[-1])
+        column = schema.columns[schema.target]
+        unit = f"logarithm of {schema.target}" if column.transform == "log1p" else column.unit or schema.target
+    missing = widths_of(model.arrays) - 1
+    forest = forest_of(model.arrays)
+    outputs = model.arrays["value"].shape[1]
+    values = scale * contributions(forest, codes_in(x, model.arrays), missing, outputs=outputs)
+    values[:, :, -1] += base
+    columns = [*(column.name for column in model.layout.features), MEAN]
+    classes = [f" ({name})" for name in schema.classes] if values.shape[1] > 1 else [""]
+    headers = tuple(name + of for of, name in product(classes, columns))
+    return Explanations(headers=headers, values=values.reshape(len(x), -1), unit=unit)

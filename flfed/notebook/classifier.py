@@ -17,11 +17,10 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import RunConfig
+from flfed.federation.engines.engine import RunConfig, answer_of, engine_of, path_of
 from flfed.federation.engines.inprocess import grid_of
-from flfed.federation.engines.registry import answer_of, engine_of, path_of
-from flfed.federation.server.fan_out import Answers, ask, deadline_of
-from flfed.notebook.frame_reading import is_number
+from flfed.federation.server.run_setting import Answers, ask, deadline_of
+from flfed.notebook.result import is_number
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
 from flfed.rows.data.datasets import Dataset, SourceDescription
@@ -31,7 +30,7 @@ from flfed.rows.data.schema import Column, Schema, Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.features.encode import encode, input_names
-from flfed.rows.proposals.site_names import slug
+from flfed.rows.proposals.own_tables import slug
 from flfed.rows.study_model import study_layout, study_trainable
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities
@@ -40,9 +39,9 @@ from flfed.study.study import Study, plain_value
 from flfed.study.template import StudyTemplate
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.arrays import Arrays
 from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 

@@ -19,18 +19,16 @@ from flfed.errors import UsageError, count_in_words
 from flfed.federation.server.checkpoint_writer import RoundCallback
 from flfed.federation.server.run import run as run_study
 from flfed.files import write_whole
-from flfed.notebook.frame_reading import FrameReading, is_number
 from flfed.notebook.own_model import name_of_model
-from flfed.notebook.result import Result, with_model
+from flfed.notebook.result import FrameReading, Result, is_number, with_model
 from flfed.packages import FRAMES
 from flfed.paths import home
 from flfed.rows.data.schema import Task
 from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.cutting import OwnTable
+from flfed.rows.proposals.own_tables import OwnTable
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
-from flfed.study.key_rules import protects_rows
-from flfed.study.study import Study, keys_of, plain_value
+from flfed.study.study import Study, keys_of, plain_value, protects_rows
 from flfed.updates.strategies.fedavg import FedAvg
 
 Say = Callable[[str], None]

@@ -1,11 +1,15 @@
-"""Result of a run for notebooks: tables, charts, a model and a verdict."""
+"""Result of a run for notebooks: tables, charts, a model and a verdict.
+
+Runs whose sites are data frames are started, resumed, loaded and listed here, too.
+"""
 
 from __future__ import annotations
 
 import html
+import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,21 +18,30 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
+from flfed.callbacks import Progress, no_progress
 from flfed.errors import UsageError, nearest
 from flfed.federation.server import run as server
-from flfed.notebook.frame_reading import FrameReading
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
+from flfed.files import write_whole
+from flfed.packages import FRAMES
+from flfed.paths import home
 from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import interval_name, story, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import gain_at
-from flfed.records.statistics.listed.in_words import statistic_in_words
-from flfed.records.statistics.listed.noised_scores import is_uncompared
+from flfed.records.statistics.noised_scores import is_uncompared
+from flfed.records.statistics.recorded_statistic import statistic_in_words
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
+from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field
-from flfed.study.study import Study
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.proposals.tables import columns_by_name
+from flfed.rows.proposals.workspace import Workspace
+from flfed.study.study import Study, keys_of, plain_value
 
 if TYPE_CHECKING:
     import altair as alt
@@ -36,7 +49,6 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
     from flfed.export.model_folder import SharedModel
-    from flfed.rows.proposals.workspace import Workspace
 
 
 class CallableReport(dict[str, Any]):
@@ -441,3 +453,142 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
         line = {key: getattr(entry, key) for key in keys}
         lines.append(line | {"figure": figures.get(entry.run)})
     return pd.DataFrame(lines, columns=[*keys, "figure"])
+
+
+def run(
+    study: Study | str | Path,
+    *,
+    engine: str = "inprocess",
+    repeats: int = 1,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    stacked: bool = True,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+    callback: RoundCallback | None = None,
+    **changes: Any,
+) -> Result:
+    """Run a study and return its result.
+
+    Parameters as for `flfed.federation.server.run.run`, and these.
+
+    Parameters
+    ----------
+    **changes
+        Keys of the study, as `--set` has them: `rounds=5`, or `encode={"scaler": "per-site"}`.
+
+    Raises
+    ------
+    UsageError
+        For anything wrong with study, sites or options; nothing was run.
+    FlfedError
+        If a run failed; it is in the store as failed, with the reason.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> result = run("wine", rounds=5)  # doctest: +SKIP
+    """
+    chosen = study if isinstance(study, Study) else Study.load(study)
+    chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
+    return with_model(
+        server.run(
+            chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
+            progress=progress, observer=observer, callback=callback,
+        )
+    )  # fmt: skip
+
+
+def resume(
+    run: str,
+    *,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+) -> Result:
+    """Resume a run that died, stopped or failed.
+
+    Parameters and errors as for `flfed.federation.server.run.resume`.
+    """
+    return with_model(server.resume(run, sites=sites, store=store, progress=progress, observer=observer))
+
+
+FILE = "reading.json"
+
+
+@dataclass(frozen=True)
+class FrameReading:
+    """Reading of data frames, as those of a training.
+
+    Attributes
+    ----------
+    fields : mapping of schema column to Field or None
+        None where a column is read as it is.
+    labels : tuple
+        The target's own values for the schema's classes, in their order; none of a regression.
+    """
+
+    fields: Mapping[str, Field | None]
+    labels: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Self:
+        """Return how the data frames of a workspace are read."""
+        proposal = workspace.proposal
+        return cls(proposal.fields(), _labels(workspace))
+
+    @classmethod
+    def kept(cls, dataset: str) -> Self | None:
+        """Return how the data frames of a dataset were read on this machine, None where there were none."""
+        path = home() / FRAMES / "datasets" / dataset / FILE
+        if not path.is_file():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        fields = {name: None if said is None else _field(said) for name, said in found["fields"].items()}
+        return cls(fields, tuple(found["labels"]))
+
+    def keep(self, dataset: str) -> None:
+        """Write it beside the dataset's schema."""
+        said = {name: None if field is None else asdict(field) for name, field in self.fields.items()}
+        text = json.dumps({"fields": said, "labels": self.labels}, ensure_ascii=False)
+        write_whole(home() / FRAMES / "datasets" / dataset / FILE, text.encode())
+
+    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
+        """Return how a data frame of these column names is read."""
+        return columns_by_name(self.fields, names)
+
+
+def _field(said: Mapping[str, Any]) -> Field:
+    return Field(**{**said, "missing": tuple(said["missing"])})
+
+
+def _labels(workspace: Workspace) -> tuple[Any, ...]:
+    """Return the target's own values for the classes, of each the first that a frame has.
+
+    They are texts where a value is no plain one, or where two classes would be equal.
+    """
+    schema = workspace.proposal.schema
+    column = schema.columns[schema.target]
+    found: dict[str, Any] = {}
+    for site in workspace.sites:
+        table = site.source.table if isinstance(site.source, Frame) else pd.DataFrame()
+        own = workspace.proposal.mapping(list(table.columns)).get(schema.target, schema.target)
+        field = Field(own) if isinstance(own, str) else own
+        if field is None:
+            continue
+        cells = table[field.column]
+        read = pd.Series(read_column(cells, schema.target, column, field)[0])
+        for name in set(schema.classes) - set(found):
+            own_values = cells[(read == name).to_numpy(dtype=bool)]
+            if len(own_values):
+                value = own_values.iloc[0]
+                found[name] = value.item() if hasattr(value, "item") else value
+    labels = tuple(found.get(name, name) for name in schema.classes)
+    plain = all(isinstance(label, (bool, int, float, str)) for label in labels) and len(set(labels)) == len(labels)
+    return labels if plain else schema.classes
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a parameter is a number, which a flag is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

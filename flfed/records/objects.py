@@ -1,12 +1,14 @@
 """Objects of a record as dataclasses, read and written by cattrs.
 
 A field's key is its name with hyphens, without an underscore at its end. What JSON has no type for is left as it is.
+Here are those of a run's report: the run, a site and a figure. Each is read by itself, so that a report of 10,000
+sites costs no more to open than one of three.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -47,6 +49,8 @@ def _converter() -> Converter:
     # Figures are told as they were written: 5 does not become 5.0.
     for kind in (float, int, str, bool):
         converter.register_structure_hook(kind, _as_it_is)
+    # Nor is what stands there by site copied: of 10,000 sites that would be done for each of them.
+    converter.register_structure_hook_func(lambda kind: kind in (dict[str, Any], dict[str, str]), _as_it_is)
     converter.register_structure_hook_factory(
         is_dataclass, lambda kind: make_dict_structure_fn(kind, converter, **_keys(kind))
     )
@@ -63,3 +67,157 @@ def _as_it_is(value: Any, _kind: object) -> Any:
 def _keys(kind: Any) -> Mapping[str, Any]:
     """Return the key of each field in JSON."""
     return {field.name: override(rename=field.name.rstrip("_").replace("_", "-")) for field in fields(kind)}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Report of a run or series (`reports.report.report`), with its sites and figures as they were written.
+
+    Attributes
+    ----------
+    sites : dict of name to object
+        `SiteReport` reads one.
+    global_, sites_mean, pooled, pooled_same : dict of metric to object, or None
+        Figures over all sites, the primary metric first; `FigureReport` reads one.
+    run, status, rounds, seconds
+        Of repeats, the series, the worst status, the fewest rounds and the sum of seconds.
+    repeats : int
+        Of several, a figure's `value` is the mean and `sd` their standard deviation; `low` and `high` are the means of
+        the repeats' bounds. A difference's interval comes from their spread (`intervals.resplit_interval`) where each
+        repeat drew a holdout; one that less than half of them have is null.
+    verdict_rule : object
+        `VerdictRule`.
+    training : object or None
+        Whether the shared model was trained enough to be judged (`training_state.training_state`).
+    mean_gain : dict of metric to object
+        What the shared model gains on the sites' own, over sites.
+    faults : list
+        Rejected updates and, with round null, refused sites and other faults.
+    privacy : object
+        `reports.privacy.PrivacyReport`.
+    sums_only : object or None
+        Figures of three or more sites that share none of their own, where they came in one sum.
+    round_bytes : object or None
+        What crosses in a round of training (`round_totals.round_bytes`).
+    trained_test_rows : object or None
+        How many test rows of a site the earlier model was trained on.
+    """
+
+    run: str = ""
+    study: str = ""
+    status: str = ""
+    reason: str = ""
+    engine: str = ""
+    rounds: int = 0
+    seconds: float | None = None
+    repeats: int = 1
+    global_: Any = None
+    sites_mean: Any = None
+    pooled: Any = None
+    pooled_same: Any = None
+    pooled_families: Any = None
+    sites: dict[str, Any] = field(default_factory=dict)
+    verdict_rule: Any = None
+    training: Any = None
+    leaking_columns: Any = ()
+    mean_gain: Any = None
+    faults: Any = ()
+    privacy: Any = None
+    statistics: Any = None
+    sums_only: Any = None
+    own_parts: Any = None
+    noised_scores: Any = None
+    round_bytes: Any = None
+    trained_test_rows: Any = None
+
+    @property
+    def rule(self) -> VerdictRule:
+        """The rule of every verdict."""
+        return read(VerdictRule, self.verdict_rule)
+
+
+@dataclass(frozen=True)
+class VerdictRule:
+    """Rule of every verdict: sites looked at, level of intervals, worthwhile gain by metric."""
+
+    sites: int = 1
+    level: float = 0.95
+    worthwhile: Any = None
+
+
+@dataclass(frozen=True)
+class SiteReport:
+    """What a report has of one site; figures by metric, which `FigureReport` reads."""
+
+    rows: int | None = None
+    holdout_rows: int | None = None
+    holdout_rows_range: Any = None
+    holdout_classes: Any = None
+    global_: Any = None
+    local_only: Any = None
+    local_only_same: Any = None
+    local_only_family: str | None = None
+    local_only_families: Any = None
+    difference: Any = None
+    undertrained: bool = False
+
+
+@dataclass(frozen=True)
+class FigureReport:
+    """A figure of a report, a difference of two, or a mean over sites.
+
+    Attributes
+    ----------
+    value, low, high : float or None
+        None where not known; `reason` says why there is no value, `method` why there is no interval.
+    widened_low, widened_high, sites, worthwhile
+        Of a difference: the interval of so many sites looked at, and the least gain that is worthwhile.
+    sites, of, between_sites_p, between_sites_sd
+        Of a mean: over how many of the sites, and how far these differ.
+    bound : float or None
+        How far an AUC of counts by bin may lie from that of the rows.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    p: float | None = None
+    freedom: int | None = None
+    reason: str = ""
+    method: str = ""
+    bound: float | None = None
+    widened_low: float | None = None
+    widened_high: float | None = None
+    sites: int = 1
+    of: int = 1
+    worthwhile: float | None = None
+    between_sites_p: float | None = None
+    between_sites_sd: float | None = None
+    undertrained: bool = False
+
+
+def figure_of(figures: Mapping[str, Any] | None, metric: str) -> FigureReport:
+    """Return one metric's figure of some, without a value where there is none.
+
+    Examples
+    --------
+    >>> figure_of({"roc_auc_score": {"value": 0.8}}, "roc_auc_score").value, figure_of(None, "log_loss").value
+    (0.8, None)
+    """
+    return read_figure((figures or {}).get(metric))
+
+
+def run_of(found: Any) -> RunReport:
+    """Return a run's report as one."""
+    return read(RunReport, found)
+
+
+def read_figure(entry: Any) -> FigureReport:
+    """Return a figure of a report as one; without a value where there is none."""
+    return read(FigureReport, entry or {})
+
+
+def site_of(found: Any) -> SiteReport:
+    """Return what a report has of a site as one."""
+    return read(SiteReport, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,34 @@ class Table:
         Headings of columns that a narrow terminal leaves out, the first ones first.
     of_each_site : bool
         Whether its lines are of single sites, so that it is a long one.
-    of_groups : bool
-        Whether it has a column for each of many groups, which paper shows a few at a time.
+    stays : int
+        Of a table with a column for each of many groups or sites, how many first columns stand in each of the tables
+        that paper parts it into; 0 where it is never parted.
     is_drawn : bool
         Whether a chart of its section has the same figures, so that a page folds them.
+    lead : str
+        Sentence above its lines.
+    key : str
+        Name of the file of its figures on a page, "" where it offers none.
+    rows : sequence of mappings
+        Figures of the file as numbers, in place of its lines.
+    is_whole : bool
+        Whether a page shows all of its lines, and each cell in one line.
+    is_folded : bool
+        Whether a page folds it below its title.
     """
 
     lines: Sequence[Mapping[str, Any]]
     title: str = ""
     spare: tuple[str, ...] = ()
     of_each_site: bool = False
-    of_groups: bool = False
+    stays: int = 0
     is_drawn: bool = False
+    lead: str = ""
+    key: str = ""
+    rows: Sequence[Mapping[str, Any]] = ()
+    is_whole: bool = False
+    is_folded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +90,23 @@ class Section:
         Sentences above all else.
     charts : tuple of Drawing
     tables : tuple of Table
+    says : tuple of str
+        What the figures say, a list below them.
     note : tuple of str
-        Sentences below.
+        How they are read: sentences below all else.
     """
 
     title: str
     lead: tuple[str, ...] = ()
     charts: tuple[Drawing, ...] = ()
     tables: tuple[Table, ...] = ()
+    says: tuple[str, ...] = ()
     note: tuple[str, ...] = ()
+
+
+def names_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the headings of a table, in the order in which its lines have them; a line may lack some."""
+    names: dict[str, None] = {}
+    for line in lines:
+        names |= dict.fromkeys(line)
+    return list(names)

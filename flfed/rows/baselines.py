@@ -25,9 +25,8 @@ from flfed.rows.training.requests import (
     TuneRequest,
     together,
 )
-from flfed.rows.training.tuning.best_model import Rival, linear_family, suffice_for_trees
+from flfed.rows.training.tuning.best_model import Rival, column_forecasts, linear_family, suffice_for_trees
 from flfed.rows.training.tuning.linear import Predictor
-from flfed.rows.training.tuning.naive import column_forecasts
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import LINEAR_FAMILIES, OwnFamily
@@ -84,7 +83,7 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     """
     held = _own_validation(rows, given)
     if not 0 < held.sum() < len(rows):
-        return (yield from _epochs(rows, given, given.plan, given.rounds))
+        return (yield from _epochs(rows, first_arrays(given, rows.x.shape[1]), given, given.plan, given.rounds))
     base = given.plan.l2 or 1e-4
     plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
     # The penalty and the number of epochs are chosen together, by the lowest loss on the rows kept apart.
@@ -96,7 +95,7 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
         for number, loss in enumerate(losses, 1):
             if loss < best[0]:
                 best = (loss, plan, number)
-    return (yield from _epochs(rows, given, best[1], best[2]))
+    return (yield from _epochs(rows, first_arrays(given, rows.x.shape[1]), given, best[1], best[2]))
 
 
 def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, list[float]]:
@@ -143,10 +142,7 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
             best = loss
             epochs = number
     # With the number of epochs known, all rows are trained on from the start.
-    arrays = start
-    for number in range(1, epochs + 1):
-        arrays = yield from _epoch(rows, arrays, given, plan, number)
-    return arrays
+    return (yield from _epochs(rows, start, given, plan, epochs))
 
 
 def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
@@ -172,8 +168,7 @@ def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
     return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
 
 
-def _epochs(rows: Encoded, given: Trainable, plan: Plan, epochs: int) -> Asking:
-    arrays = first_arrays(given, rows.x.shape[1])
+def _epochs(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan: Plan, epochs: int) -> Asking:
     for number in range(1, epochs + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
     return arrays

@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 
 from flfed.refusals import Refusal
-from flfed.rows.data.holdout import for_validation
+from flfed.rows.data.holdout import elapsed_shares, for_validation
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, holdout_of
-from flfed.rows.features.columns import ColumnArrays, coded, codes
-from flfed.rows.features.encode import Encoded, decode_target, encode
+from flfed.rows.features.encode import ColumnArrays, Encoded, coded, codes, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
-from flfed.rows.holdout_by_order import elapsed_shares
 from flfed.rows.training.functional import probabilities
-from flfed.study.exchanges import refits
+from flfed.study.kinds import refits
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
 
@@ -54,6 +52,7 @@ class EncodedTable:
         keys = self.table.training_keys() if self.study.plan.validation else []
         held = for_validation(keys, self.site.holdout, self.site.name, self.seed, self.study.plan.validation)
         self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
+        self._held_rows = int(self._held.sum())
         self._encoded = EncodedCache()
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
 
@@ -80,12 +79,11 @@ class EncodedTable:
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
         """
-        held = int(self._held.sum())
-        parts = {"training": len(self.table.training) - held, "holdout": self.table.holdout_rows}
+        parts = {"training": len(self.table.training) - self._held_rows, "holdout": self.table.holdout_rows}
         if self.site.holds_nothing_out():
             del parts["holdout"]
         if self.study.plan.validation:
-            parts["validation"] = held
+            parts["validation"] = self._held_rows
         least = self.site.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
         if not small:
@@ -261,10 +259,6 @@ class EncodedTable:
             return known.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]
         return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
-
-    @cached_property
-    def _held_rows(self) -> int:
-        return int(self._held.sum())
 
     def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
         """Convert outputs to probabilities, or predictions in the target's unit."""

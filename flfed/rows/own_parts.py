@@ -1,4 +1,7 @@
-"""What is a site's own of a study's model: a part of it, or one that it trains beside the shared one."""
+"""What is a site's own of a study's model: a part of it, one that it trains beside the shared one, or an intercept.
+
+The intercept is added to the shared model's outputs at that site, and drawn to nothing by a prior.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from flfed.rows.features.encode import Encoded
+from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import Term
+from flfed.rows.training.tuning.linear import curvature, fit_beside
 
 Arrays = dict[str, np.ndarray]
 
@@ -65,3 +71,143 @@ class AddedGradients:
 
 
 NOTHING_ADDED = AddedGradients()
+
+
+INTERCEPT_SD = 2.0
+"""Prior deviation of a site's own intercept, in log-odds (or target deviations), where none was estimated
+over sites: keeps it finite where a site has one class."""
+UNLIKE = 20
+"""One site in so many is not as the others are."""
+FLAT_SD = 1000.0
+NO_SD = 1e-6
+"""Deviations of a prior that says nothing, and yet keeps the curvature above 0; and of one that leaves nothing."""
+
+
+def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | None = None) -> np.ndarray:
+    """Fit a site's own intercept on its training rows.
+
+    It is added to the model's outputs there; [outputs].
+
+    Parameters
+    ----------
+    outputs : array [rows, outputs]
+        Of the global model.
+    y : array [rows]
+    task : str
+    sd : float, >= 0, optional
+        Prior deviation as it was estimated over sites, 0 where they do not differ; `INTERCEPT_SD` unless given.
+
+    Notes
+    -----
+    The posterior mode with a normal prior of mean 0; the loss is convex. For a
+    regression the residuals' variance is taken as 1 (targets are encoded to unit deviation), or as
+    `residual_variance` where a deviation is given.
+    """
+    shift = np.zeros(outputs.shape[1])
+    if not len(y) or (sd is not None and sd < NO_SD):
+        return shift
+    prior_sd = INTERCEPT_SD if sd is None else sd
+    precision = prior_sd**-2.0
+    if task == "regression" and sd is not None:
+        precision *= residual_variance(y - outputs[:, 0])
+    return fit_beside(Encoded(np.zeros((len(y), 0)), y, np.ones(len(y))), outputs, task, 1.0, precision).bias
+
+
+def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fit a site's intercept without a prior.
+
+    Returns what fits its training rows best and the standard error of it, both [outputs].
+
+    Parameters
+    ----------
+    outputs : array [rows, outputs]
+        Of the global model.
+    y : array [rows]
+    task : str
+
+    Returns
+    -------
+    None where the rows have not every class, or too few to know: then nothing finite fits best.
+
+    Notes
+    -----
+    By maximum likelihood. Several outputs are told apart by their differences only, so that their mean is
+    taken off. For a regression the mean residual, of `residual_variance`.
+    """
+    outputs = outputs.astype(np.float64)  # what crosses is of one type, whatever the plan's precision
+    if task == "regression":
+        left = y.astype(np.float64) - outputs[:, 0]
+        if len(left) < 2:
+            return None
+        return np.array([left.mean()]), np.array([np.sqrt(residual_variance(left) / len(left))])
+    classes = max(2, outputs.shape[1])
+    # Without a row of each class the likelihood has no finite maximum.
+    if np.bincount(y, minlength=classes).min() == 0:
+        return None
+    value = own_intercept(outputs, y, task, FLAT_SD)
+    spread = np.linalg.inv(_curvature(outputs + value, task) + FLAT_SD**-2.0 * np.eye(len(value)))
+    # The softmax does not change with a constant on all outputs: only their differences are known.
+    if task != "binary":
+        centred = np.eye(classes) - 1 / classes
+        value = centred @ value
+        spread = centred @ spread @ centred
+    return value, np.sqrt(np.diag(spread))
+
+
+def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
+    """Return the prior deviation that adjusts one site.
+
+    It is that of all sites, unless the site's rows contradict it.
+
+    One site in `UNLIKE` is taken to be unlike the others, of deviation `INTERCEPT_SD`: a site's rows are evidence
+    for either. So one that all others are near to, or whose rows of one class told no offset, is not held to them.
+
+    Parameters
+    ----------
+    outputs, y, task
+        As `own_intercept` takes them.
+    sd : float, >= 0
+        Estimated over sites.
+    """
+    if sd >= INTERCEPT_SD or not len(y):
+        return sd
+    # The wide prior wins only where the rows outweigh the odds against an unlike site.
+    gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
+    return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
+
+
+def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
+    """Return the log-evidence of a site's rows.
+
+    It is their log-probability under a prior deviation, by Laplace's method about the mode.
+    """
+    shift = own_intercept(outputs, y, task, sd)
+    moved = outputs + shift
+    precision = max(sd, NO_SD) ** -2.0
+    if task == "regression":
+        variance = residual_variance(y - outputs[:, 0])
+        loss = loss_of_rows(task, moved, y) / variance
+        bend = np.array([[len(y) / variance]])
+    else:
+        loss = loss_of_rows(task, moved, y)
+        bend = _curvature(moved, task)
+    spread = np.linalg.slogdet(np.eye(len(shift)) + bend / precision)[1]
+    return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
+
+
+def residual_variance(left: np.ndarray) -> float:
+    """Return the variance of residuals, shrunk to 1.
+
+    It is about their mean, and drawn to 1 as by one row more. There is at least one residual; [rows].
+
+    Examples
+    --------
+    >>> residual_variance(np.array([0.3])), residual_variance(np.array([0.0, 2.0]))
+    (1.0, 1.5)
+    """
+    return float((np.square(left - left.mean()).sum() + 1) / len(left))
+
+
+def _curvature(outputs: np.ndarray, task: str) -> np.ndarray:
+    """Return the Hessian of the summed loss, with respect to the shift."""
+    return curvature(np.ones((len(outputs), 1)), outputs, task)[1]

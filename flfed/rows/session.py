@@ -18,18 +18,15 @@ from flfed.rows.baselines import LocalModel, Trainable, best, fine_tuned, networ
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
-from flfed.rows.data.site import dataset_refusal as dataset_refusal
-from flfed.rows.data.site import study_refusal as study_refusal
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_asked, primary_of, too_few
 from flfed.rows.features.encode import Encoded
-from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
-from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
+from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_intercept, own_offset, site_deviation
 from flfed.rows.statistics.boosted_trees import SiteTrees
 from flfed.rows.study_model import first_model as first_model
 from flfed.rows.study_model import study_layout, study_trainable
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.private.noise import Protection
+from flfed.rows.training.private_noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.rows.training.tuning.best_model import Rival
@@ -198,9 +195,10 @@ class SiteSession(EncodedTable):
         constant, by the names of the model's arrays. Those of `own` are for the site's own model, where it has one.
         """
         arrays = self.own_arrays.at_site(arrays)
-        (rows, scored), scores = self.model_rows(encoder), None
+        rows, scored = self.model_rows(encoder)
+        scores = None
         if score:
-            scores = yield from self._score(arrays, encoder, scored)
+            scores = yield from self.measured(self.scored_part, self.table.training, arrays, encoder, scored)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
             return Trained({}, _told_rows(rows, self.protection), 0.0, 0, scores)
@@ -246,10 +244,6 @@ class SiteSession(EncodedTable):
             return request
         chance = protection.chance(rng)
         return replace(request, private=protection.steps, chance=chance, units=protection.units)
-
-    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
-        """Score validation rows, or training rows without any."""
-        return (yield from self.measured(self.scored_part, self.table.training, arrays, encoder, rows))
 
     def holdout_rows(self, encoder: Encoder) -> Encoded:
         """Return the holdout rows encoded, kept for later rounds."""

@@ -23,12 +23,11 @@ from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
 from flfed.rows.model_files import read_model_files
-from flfed.rows.own_intercept import INTERCEPT_SD
+from flfed.rows.own_parts import INTERCEPT_SD
 from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest
-from flfed.rows.training.tuning.beside import tuned_beside
-from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor
+from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout, arrays_sha256

@@ -1,4 +1,4 @@
-"""Training plan of a site, for each round."""
+"""Training of a site in one round, as a study plans it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from flfed.study.settings import Settings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 BETAS = (0.9, 0.999)
+
+
 EPS = 1e-8
 """Of Adam and AdamW, as in PyTorch."""
 

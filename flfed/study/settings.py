@@ -132,9 +132,10 @@ def _checked(target: Callable[..., Any], given: Mapping[str, Any], where: str, *
             continue
         value = tuple(given[name]) if isinstance(given[name], list) else given[name]
         # In Python True equals 1, which a Literal may name.
-        flag = isinstance(value, bool) and get_origin(hint) is Literal
+        if isinstance(value, bool) and get_origin(hint) is Literal:
+            value = ()
         try:
-            checked[name] = check(() if flag else value)
+            checked[name] = check(value)
         except ValidationError as error:
             raise UsageError(f"{where}: {kebab(name)}{_told(hint, given[name], error)}") from None
     return checked
@@ -148,7 +149,8 @@ def _told(hint: Any, value: Any, refused: ValidationError) -> str:
         return f"={value!r} must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
     if kind in WORDS:
         # Of a list, one of its values is told.
-        return f"={error['input'] if error['loc'] else value!r} must be {WORDS[kind]}"
+        wrong = error["input"] if error["loc"] else value
+        return f"={wrong!r} must be {WORDS[kind]}"
     return f"={value} must be {_in_words(getattr(hint, '__metadata__', [error['msg']])[-1])}"
 
 
@@ -163,7 +165,9 @@ def _in_words(limit: str | FieldInfo) -> str:
     """
     if isinstance(limit, str):
         return limit
-    ends = {end: value for one in limit.metadata for end, value in asdict(one).items()}
+    ends: dict[str, Any] = {}
+    for one in limit.metadata:
+        ends |= asdict(one)
     if len(ends) == 1:
         return f"> {ends['gt']}" if "gt" in ends else f">= {ends['ge']}"
     low = f"({ends['gt']}" if "gt" in ends else f"[{ends['ge']}"
@@ -184,3 +188,8 @@ def toml_value(word: str) -> Any:
         return parse_toml(f"value = {word}", "the value")["value"]
     except UsageError:
         return word
+
+
+def are_shares(values: tuple[float, ...]) -> bool:
+    """Tell whether numbers are different ones between 0 and 1."""
+    return all(0 < value < 1 for value in values) and len(set(values)) == len(values)

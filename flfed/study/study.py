@@ -18,16 +18,16 @@ from typing import Any
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
-from flfed.study.key_rules import check_scaler, has_analysis, protected_scaler, protects_rows, without_model
+from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
-from flfed.study.secure_aggregation import MODES, SecureAggregationMode
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
     LARGEST_ENTRY,
+    MODES,
     STARTS,
+    STATISTIC_MODES,
     SUMS,
     TABLE_OF,
-    Analysis,
     Compare,
     Dataset,
     Download,
@@ -36,6 +36,7 @@ from flfed.study.tables import (
     Named,
     Partition,
     SecureAggregation,
+    SecureAggregationMode,
     Split,
     Sums,
     WarmStart,
@@ -181,7 +182,9 @@ class Study(metaclass=_FromKeywords):
             return cls.parse(text)
         # A file's own name goes before the error; a shipped study is known by its name.
         except UsageError as error:
-            raise error if shipped else UsageError(f"{path}: {error}") from None
+            if shipped:
+                raise
+            raise UsageError(f"{path}: {error}") from None
 
     @classmethod
     def parse(cls, text: str) -> Study:
@@ -278,9 +281,14 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
             inner = {registry.kebab(name): plain_value(one) for name, one in value.items()}
             # An inner table, such as a partition, is set as a whole.
             outer = [table for table, name in _NESTED if name == key]
-            found |= {f"{outer[0]}.{key}": inner} if outer else {f"{key}.{name}": one for name, one in inner.items()}
+            if outer:
+                found[f"{outer[0]}.{key}"] = inner
+            else:
+                found |= {f"{key}.{name}": one for name, one in inner.items()}
+        elif key in _LISTED and isinstance(value, str):
+            found[f"{key}.name"] = plain_value(value)
         else:
-            found[f"{key}.name" if key in _LISTED and isinstance(value, str) else key] = plain_value(value)
+            found[key] = plain_value(value)
     return found
 
 
@@ -295,7 +303,8 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
     model = keys.pop("name", "")
     if not isinstance(model, str) or not model:
         raise UsageError(f"model={model!r} must be a name, or keys with one, such as {{'name': 'mlp', 'hidden': [8]}}")
-    changes |= {"model": keys} if keys else {}
+    if keys:
+        changes["model"] = keys
     chosen = {
         key: plain_value(changes.pop(key)) for key in ("purpose", "legal_basis", "rounds", "seed") if key in changes
     }
@@ -327,9 +336,23 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
     """
     if "." in key:
         return key.split(".")
-    # A bare key is looked for in every table, and in the signatures of what the study names.
-    known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
-    known["analysis"] = {registry.kebab(f.name) for f in fields(Analysis)} if has_analysis(table) else set()
+    known = _keys_by_table(table)
+    found = [[name, key] for name, keys in known.items() if key in keys]
+    if key in _TOP:
+        found.append([key])
+    # A bare key of several tables would set one of them by chance.
+    if len(found) != 1:
+        every = sorted(set[str]().union(*known.values()))
+        close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
+        why = "stands in several tables." if found else f"is not known{close}"
+        raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
+    return found[0]
+
+
+def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the keys of every table, and those in the signatures of what the study names."""
+    known = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
+    known["analysis"] = _field_keys(Analysis) if has_analysis(table) else set()
     known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS), "model": set(STARTS)}
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
@@ -338,15 +361,11 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
             known[place] = known.get(place, set()) | {registry.kebab(key) for key in keys}
     for name in (*_TABLES, *_LISTED):
         known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
-    found = [[name, key] for name, keys in known.items() if key in keys]
-    found += [[key]] if key in _TOP else []
-    # A bare key of several tables would set one of them by chance.
-    if len(found) != 1:
-        every = sorted({word for keys in known.values() for word in keys})
-        close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
-        why = "stands in several tables." if found else f"is not known{close}"
-        raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
-    return found[0]
+    return known
+
+
+def _field_keys(kind: type[Any]) -> set[str]:
+    return {registry.kebab(one.name) for one in fields(kind)}
 
 
 def _study(table: dict[str, Any], text: str) -> Study:
@@ -354,26 +373,23 @@ def _study(table: dict[str, Any], text: str) -> Study:
 
     Every error names its place.
     """
-    # Unknown keys are refused first: a mistyped table would otherwise be left out in silence.
-    known = [*_TOP, *_TABLES, *_LISTED, "analysis", *_LOOSE]
-    for key in table:
-        if key not in known:
-            raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
-    if table.get("format") != 1:
-        raise UsageError(f"study: format={table.get('format')!r} must be 1")
+    _check_keys(table)
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
     analysis = Analysis.parse(_table(table, "analysis")) if has_analysis(table) else None
     asks_sums = without_model(parts, analysis=analysis is not None)
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = _rounds(parts["strategy"])
+    if asks_sums:
+        rounds = 0
     if protects_rows(parts["privacy"]):
         parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
     check_scaler(made["encode"].scaler, made["plan"].class_weight, parts["privacy"], counts=analysis is not None)
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
-    sums, start = _split_off(parts["privacy"], Sums, SUMS), _split_off(parts["model"], WarmStart, STARTS)
+    sums = _split_off(parts["privacy"], Sums, SUMS)
+    start = _split_off(parts["model"], WarmStart, STARTS)
     start.check()
     sums.check(codec=parts["codec"].get("name", "none"), fraction=parts["strategy"].get("fraction", 1.0))
     privacy = _named_or_none(parts["privacy"], "mechanism")
@@ -390,7 +406,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         download=parse_download(parts["codec"].pop("download", "none")),
         codec=_named_or_none(parts["codec"], "codec"),
         statistic=_named_or_none(parts["statistic"], "statistic"),
-        rounds=0 if asks_sums else rounds,
+        rounds=rounds,
         analysis=analysis,
         **vars(sums),
         **vars(start),
@@ -399,6 +415,16 @@ def _study(table: dict[str, Any], text: str) -> Study:
         sweep=parse_sweep(parts["sweep"]),
         **made,
     )
+
+
+def _check_keys(table: Mapping[str, Any]) -> None:
+    """Refuse unknown keys: a mistyped table would otherwise be left out in silence."""
+    known = [*_TOP, *_TABLES, *_LISTED, "analysis", *_LOOSE]
+    for key in table:
+        if key not in known:
+            raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
+    if table.get("format") != 1:
+        raise UsageError(f"study: format={table.get('format')!r} must be 1")
 
 
 def _rounds(strategy: dict[str, Any]) -> int:
@@ -493,3 +519,151 @@ def _date(table: Mapping[str, Any]) -> datetime.date | None:
     if value is not None and type(value) is not datetime.date:
         raise UsageError(f"study: expires={value!r} must be a date, such as 2027-12-31")
     return value
+
+
+NO_USE = ("model", "plan", "strategy", "encode", "split", "compare", "codec", "sweep")
+"""Tables that a study of a statistic has no use for."""
+UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
+"""Stand in for model and strategy where a study has none: nothing is trained by them."""
+STATISTIC = "statistic"
+ANALYSIS = "analysis"
+"""Tables that stand in place of a model."""
+ROW_MECHANISMS = frozenset({"record-dp"})
+"""Mechanisms whose noise protects single rows: the scaler, and whether counts may have noise, follow from it."""
+
+
+def has_analysis(table: Mapping[str, Any]) -> bool:
+    """Tell whether a study's parsed text has an analysis."""
+    return ANALYSIS in table
+
+
+def has_statistic(table: Mapping[str, Any]) -> bool:
+    """Tell whether a study's parsed text has a statistic."""
+    return STATISTIC in table
+
+
+def protects_rows(privacy: Mapping[str, Any]) -> bool:
+    """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows."""
+    return privacy.get("name") in ROW_MECHANISMS
+
+
+def protected_scaler(privacy: Mapping[str, Any]) -> str:
+    """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
+    return "private" if privacy.get("covers") == "study" else "schema"
+
+
+def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:
+    """Refuse inputs that are scaled by what nothing charges; `counts` tells whether it is a study of an analysis.
+
+    Raises
+    ------
+    UsageError
+        For the first such thing.
+    """
+    if counts and "covers" in privacy:
+        raise UsageError(
+            "[privacy]: covers is of a study with a model, and an analysis is charged as a whole: leave it out"
+        )
+    if scaler == "private" and privacy.get("covers") != "study":
+        raise UsageError(
+            "[encode]: scaler = 'private' is made of noised counts, which are charged where [privacy] has covers = "
+            "'study' alone: add that, or write scaler = \"schema\""
+        )
+    if scaler == "schema" and class_weight == "balanced":
+        raise UsageError(
+            "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
+            'under record-dp) takes nothing from rows: leave it out, or write scaler = "global"'
+        )
+
+
+def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
+    """Tell whether a study asks for a statistic or an analysis, and fill in what it lacks then.
+
+    Raises UsageError where it has what belongs to a model.
+    """
+    if not (parts["statistic"] or analysis):
+        return False
+    name = ANALYSIS if analysis else STATISTIC
+    others = (*NO_USE, STATISTIC) if analysis else NO_USE
+    if found := [other for other in others if parts[other]]:
+        raise UsageError(f"[{name}]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
+    if analysis:
+        _check_noise(parts["privacy"])
+    else:
+        _check_exact_sums(parts["privacy"])
+    partition = parts["dataset"].get("partition")
+    if isinstance(partition, dict) and "holdout" in partition:
+        raise UsageError(f"[dataset] partition: holdout does not go with [{name}], which is over all rows")
+    parts |= {name: dict(table) for name, table in UNUSED.items()}
+    return True
+
+
+def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
+    """Tell whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
+    mode = privacy.get("secure-aggregation", "off")
+    return mode in STATISTIC_MODES
+
+
+def _check_exact_sums(privacy: Mapping[str, Any]) -> None:
+    """Refuse a mechanism, whose noise is made for updates, and homomorphic encryption, which is made for a model."""
+    if set(privacy) - {"secure-aggregation"} or not _adds_statistics(privacy):
+        raise UsageError(
+            "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
+        )
+
+
+def _check_noise(privacy: Mapping[str, Any]) -> None:
+    """Refuse an analysis without noise, or with settings of training."""
+    if not protects_rows(privacy):
+        raise UsageError(
+            "[analysis]: needs [privacy] name = 'record-dp' with epsilon and delta, by which noise is put on its "
+            "counts; exact sums are those of [statistic]"
+        )
+    for key in ("clip", "sampling"):
+        if key in privacy:
+            raise UsageError(f"[privacy]: {key} is of steps of training, and an analysis has none: leave it out")
+    if not _adds_statistics(privacy):
+        raise UsageError("[privacy]: with an analysis, secure-aggregation must be 'on' or 'off'")
+
+
+def is_covered(study: Study) -> bool:
+    """Tell whether all that leaves a site is charged: of an analysis, and where [privacy] covers the study."""
+    return study.analysis is not None or covers_model(study)
+
+
+def compares_privately(study: Study) -> bool:
+    """Tell whether sites of such a study compare the model with their own under noise."""
+    return bool(study.privacy.settings.get("comparison", "none") != "none")
+
+
+def by_person(study: Study) -> bool:
+    """Tell whether a study protects persons, whose rows weigh one together."""
+    return bool(study.privacy.settings.get("unit", "person") == "person")
+
+
+def covers_model(study: Study) -> bool:
+    """Tell whether a study trains a model, and all that leaves a site for it is charged."""
+    return study.analysis is None and study.privacy.settings.get("covers") == "study"
+
+
+def staying(study: Study) -> tuple[str, ...]:
+    """Return what does not leave a site where all that leaves is charged, as no ε is charged for it.
+
+    Examples
+    --------
+    >>> from flfed import Study
+    >>> staying(Study.load("breast-cancer"))
+    ()
+    """
+    if not covers_model(study):
+        return ()
+    pairs = ", but for pairs won of an own model trained under noise" if compares_privately(study) else ""
+    return (
+        "how many rows it has, but for a noised count",
+        "losses and metrics of rounds",
+        "Table 1, missing values and warnings of columns that give the answer away",
+        f"figures of its own model, and by how much the shared one differs from them{pairs}",
+        "the shared model adjusted to its rows",
+        "exact counts of scores, of groups and at thresholds, importances of columns",
+        "what an audit reaches",
+    )

@@ -1,7 +1,7 @@
 """Tables of a study, as frozen dataclasses.
 
-Each checks its own keys. They include `[dataset.partition]`, by which a dataset's own table becomes research sites, and
-`[analysis]`: counts, means and cross-tables under one privacy guarantee, in place of a model.
+Each checks its own keys. They include `[dataset.partition]`, by which a dataset's own table becomes research sites.
+`[analysis]` stands in `analysis.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import Field
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
-from flfed.study.secure_aggregation import MODES
-from flfed.study.settings import Settings, read_settings
+from flfed.study.settings import Settings, are_shares, read_settings
 
 
 class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True):
@@ -94,12 +93,12 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
     def parse(cls, given: Mapping[str, Any]) -> Self:
         """Return the partition of a study's table; raises UsageError."""
         given = dict(given)
-        ordered, holdout = given.pop("holdout", None), None
+        ordered = given.pop("holdout", None)
+        holdout = None
         if ordered is not None:
             if not isinstance(ordered, dict):
                 raise UsageError(f"{cls.where}: holdout={ordered!r} must be a table, such as {{ by = 'week', ... }}")
-            # A date of TOML is one, and so is its text.
-            plain = {key: one.isoformat() if isinstance(one, datetime.date) else one for key, one in ordered.items()}
+            plain = {key: _date_text(one) for key, one in ordered.items()}
             holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
         return cls(**{**read_settings(cls, given, cls.where), "holdout": holdout})
 
@@ -110,95 +109,9 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
             raise UsageError(f"[dataset] partition: widths={list(self.widths)} must be above 0 and at most 1")
 
 
-LEAST_BINS, MOST_BINS = 4, 256
-_WITHIN = "[analysis] within"
-
-
-class Analysis(Settings, where="[analysis]", frozen=True):
-    """Columns of which noised counts and sums are asked, over all rows of the sites.
-
-    Attributes
-    ----------
-    columns : tuple of str or None
-        Numbers, flags, categories or the target; None means all of the dataset. The noise on each number grows with
-        the root of how many there are. Example: `columns = ["age", "chol", "disease"]`.
-    groups : str
-        A flag, category or target with few values: every column is told for each of them, too, and compared.
-        Example: `groups = "sex"`.
-    quantiles : tuple of float in (0, 1)
-        Of each number, by its histogram: the 95 % interval has whole bins, all that noise and chance leave possible.
-        None: `[]`. Example: `quantiles = [0.05, 0.5, 0.95]`.
-    cross : tuple of pairs of str
-        Pairs of flags, categories or the target, each counted together and tested for independence.
-        Example: `cross = [["sex", "disease"]]`.
-    bins : int, 4 to 256
-        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`); those of a
-        column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
-        Values outside count in the outermost. More bins tell quantiles of many rows closer, and lose those of few.
-        Example: `bins = 32`.
-    within : mapping of column to (low, high)
-        Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
-        rows. Default: the schema's `typical`, else its `range`. It is for columns that are asked for.
-        Example: `within = { chol = [100, 400] }`.
-    """
-
-    columns: tuple[str, ...] | None = None
-    groups: str = ""
-    quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
-    cross: tuple[tuple[str, ...], ...] = ()
-    bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
-    within: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse settings that say nothing, or something twice."""
-        super().__post_init__()
-        if self.columns is not None and not self.columns:
-            raise UsageError("[analysis]: columns must name at least one column; leave it out for all")
-        if len(set(self.columns or ())) < len(self.columns or ()):
-            raise UsageError("[analysis]: columns names a column twice")
-        if not all(0 < share < 1 for share in self.quantiles) or len(set(self.quantiles)) < len(self.quantiles):
-            raise UsageError(f"[analysis]: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
-        if self.groups and self.groups in (self.columns or ()):
-            raise UsageError(
-                f"[analysis]: groups={self.groups!r} is also in columns; leave it out there: how many have each of its "
-                "values is told anyway"
-            )
-        pairs = [frozenset(pair) for pair in self.cross]
-        if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
-            raise UsageError("[analysis]: cross must be different pairs of two columns, such as [['sex', 'disease']]")
-        for name, ends in self.within.items():
-            if len(ends) != 2 or not ends[0] < ends[1]:
-                raise UsageError(f"{_WITHIN}: {name}={list(ends)} must be two numbers, low and high")
-            if name == self.groups or self.columns is not None and name not in self.columns:
-                known = [column for column in self.columns or () if column != self.groups]
-                raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, known)}")
-
-    @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Self:
-        """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
-        made = dict(given)
-        if "cross" in made:
-            made["cross"] = _tuples("[analysis]: cross", made["cross"])
-        if "within" in made:
-            ranges = made["within"]
-            if not isinstance(ranges, dict):
-                raise UsageError(f"[analysis]: within={ranges!r} must be a table, such as {{ age = [20, 90] }}")
-            made["within"] = {name: _ends(name, ends) for name, ends in ranges.items()}
-        return cls(**read_settings(cls, made, "[analysis]"))
-
-
-def _tuples(where: str, given: object) -> tuple[tuple[Any, ...], ...]:
-    """Return a list of lists as tuples."""
-    if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
-        raise UsageError(f"{where} must have lists of two, such as [['sex', 'disease']]")
-    return tuple(tuple(one) for one in given)
-
-
-def _ends(name: str, given: object) -> tuple[float, ...]:
-    """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
-    if not isinstance(given, list) or not all(type(end) in (int, float) for end in given):
-        raise UsageError(f"{_WITHIN}: {name}={given!r} must be two numbers, low and high")
-    return tuple(float(end) for end in given)
+def _date_text(value: object) -> object:
+    """Return a date of TOML as its text, which is one as well; anything else as it is."""
+    return value.isoformat() if isinstance(value, datetime.date) else value
 
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
@@ -436,7 +349,7 @@ class Compare(Settings, where="[compare]", frozen=True):
             "false-positive-rates": self.false_positive_rates,
         }
         for key, values in asked.items():
-            if not all(0 < value < 1 for value in values) or len(set(values)) < len(values):
+            if not are_shares(values):
                 raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
             # Each count between two of them must be large, so that of many most would be withheld.
             if len(values) > MOST_POINTS:
@@ -461,7 +374,10 @@ class Compare(Settings, where="[compare]", frozen=True):
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
         asked = (self.thresholds, self.alert_budgets, self.false_positive_rates)
-        return tuple((kind, at) for kind, values in zip(POINT_KINDS, asked, strict=True) for at in values)
+        found: list[Point] = []
+        for kind, values in zip(POINT_KINDS, asked, strict=True):
+            found += [(kind, at) for at in values]
+        return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -486,7 +402,8 @@ class Named:
 
         What the run itself gives goes into it as well.
         """
-        thing, where = registry.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
+        thing = registry.load(kind, self.name)
+        where = f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
         beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
         return thing(**given, **read_settings(thing, self.settings, where, beside=beside))
@@ -627,11 +544,9 @@ SUMS = ("secure-aggregation", "largest-entry")
 
 def parse_download(value: object) -> Download:
     """Return the codec of the model that sites are sent, as [codec] names it."""
-    for known in get_args(Download):
-        if value == known:
-            found: Download = known
-            return found
-    raise UsageError(f"[codec]: download={value!r} must be one of {', '.join(map(repr, get_args(Download)))}")
+    if value not in get_args(Download):
+        raise UsageError(f"[codec]: download={value!r} must be one of {', '.join(map(repr, get_args(Download)))}")
+    return cast(Download, value)
 
 
 def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
@@ -643,3 +558,56 @@ def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
         if not isinstance(values, list) or not values:
             raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")
     return {key: tuple(values) for key, values in given.items()}
+
+
+@dataclass(frozen=True)
+class SecureAggregationMode:
+    """A value of `[privacy] secure-aggregation`: it answers what the rest of flfed asks of it.
+
+    Attributes
+    ----------
+    sums_updates : bool
+        Whether the server may get sums of updates in place of the sites' own.
+    is_encrypted : bool
+        Whether models cross as ciphertexts, which only sites can open; else it is masks that cancel in a sum.
+    is_optional : bool
+        Whether institutions decide by their approvals; one process adds nothing up then.
+    adds_statistics : bool
+        Whether a statistic, or an analysis, may be computed under it.
+    """
+
+    sums_updates: bool = True
+    is_encrypted: bool = False
+    is_optional: bool = False
+    adds_statistics: bool = False
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a run has sums of updates in any case."""
+        return self.sums_updates and not self.is_optional
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether it is masks that hide updates, where anything does."""
+        return self.sums_updates and not self.is_encrypted
+
+    @property
+    def masks_always(self) -> bool:
+        """Whether every update is masked, so that sites may add noise before the sum."""
+        return self.is_masked and self.is_required
+
+    @property
+    def sums_rows(self) -> bool:
+        """Whether sums over a site's rows, too, leave in sums over the sites only."""
+        return self.masks_always
+
+
+MODES = {
+    "off": SecureAggregationMode(sums_updates=False, adds_statistics=True),
+    "auto": SecureAggregationMode(is_optional=True),
+    "on": SecureAggregationMode(adds_statistics=True),
+    "ckks": SecureAggregationMode(is_encrypted=True),
+}
+"""Every mode by its name in a study."""
+STATISTIC_MODES = tuple(name for name, mode in MODES.items() if mode.adds_statistics)
+"""Names of modes under which a statistic may be computed."""

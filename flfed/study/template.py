@@ -13,7 +13,9 @@ from flfed.study.tables import TREES
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
 STEPS = 600
-EPSILON, ONE_EPSILON, DELTA = 3.0, 1.0, 1e-5
+EPSILON = 3.0
+ONE_EPSILON = 1.0
+DELTA = 1e-5
 """Of a study with a model, of an analysis, and of both."""
 COUNTS = "First look: what the rows of all sites are like, without an exact count of any"
 """Purpose of a new study that counts in place of training a model."""
@@ -83,29 +85,43 @@ class StudyTemplate:
         """Return the study as TOML."""
         lines = self._head()
         if self.columns:
-            return "\n".join([*lines, *self._analysis()]) + "\n"
+            lines += self._analysis()
+        else:
+            lines += [*self._model(), "", "[plan]", *self._plan(), *self._strategy(), *self._privacy()]
+        return "\n".join(lines) + "\n"
+
+    def _model(self) -> list[str]:
+        """Return the model and how rows become its inputs."""
+        lines = []
         if self.gaps and not self._protected and self.model != TREES:
             lines += ["", "[encode]", "missing-indicator = true  # that a cell is missing may tell something"]
         lines += ["", "[model]", _line("name", self.model) + _MODEL_WORDS.get(self.model, "")]
-        lines += ["hidden = [16]  # one layer of 16 units"] if self.model == "mlp" else []
-        lines += ["depth = 4  # most splits from the root of a tree to a leaf"] if self.model == TREES else []
-        lines += ["", "[plan]", *self._plan()]
-        trees = self.model == TREES
-        lines += ["", "[strategy]", _line("name", TREES if trees else "fedavg"), _line("rounds", self.rounds)]
-        lines += self._trees() if trees else []
-        lines += ["quorum = 0.75  # share of the sites that must answer in a round"]
-        sums = self.sums and not trees and not self._covered
-        if self._protected or sums:
-            lines += ["", "[privacy]"]
+        if self.model == "mlp":
+            lines.append("hidden = [16]  # one layer of 16 units")
+        if self.model == TREES:
+            lines.append("depth = 4  # most splits from the root of a tree to a leaf")
+        return lines
+
+    def _strategy(self) -> list[str]:
+        """Return the strategy and its rounds."""
+        name = TREES if self.model == TREES else "fedavg"
+        lines = ["", "[strategy]", _line("name", name), _line("rounds", self.rounds)]
+        if self.model == TREES:
+            lines += self._trees()
+        return [*lines, "quorum = 0.75  # share of the sites that must answer in a round"]
+
+    def _privacy(self) -> list[str]:
+        """Return what protects updates, nothing where nothing does."""
+        lines = []
         if self._protected:
             lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
         if self._covered:
             lines += ['covers = "study"  # epsilon is of all that leaves a site, not of the updates alone']
             lines += ['comparison = "own-model"  # of it each site tells whether the shared model is better; or "none"']
-        if sums:
+        elif self.sums and self.model != TREES:
             lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
             lines += ['secure-aggregation = "auto"']
-        return "\n".join(lines) + "\n"
+        return ["", "[privacy]", *lines] if lines else []
 
     @property
     def _covered(self) -> bool:
@@ -126,13 +142,12 @@ class StudyTemplate:
 
     def _head(self) -> list[str]:
         """Return what every study begins with."""
-        return [
-            *("format = 1", _line("name", self.name), _line("purpose", self.purpose)),
-            _line("legal-basis", self.legal_basis),
-            _line("seed", self.seed) + "  # every draw follows from it",
-            *("", "[dataset]", _line("name", self.dataset)),
-            *([_line("sites", list(self.sites))] if self.sites else []),
-        ]
+        lines = ["format = 1", _line("name", self.name), _line("purpose", self.purpose)]
+        lines += [_line("legal-basis", self.legal_basis), _line("seed", self.seed) + "  # every draw follows from it"]
+        lines += ["", "[dataset]", _line("name", self.dataset)]
+        if self.sites:
+            lines.append(_line("sites", list(self.sites)))
+        return lines
 
     def _trees(self) -> list[str]:
         """Return how trees grow, and how many; only open data has its validation rows back."""
@@ -153,9 +168,8 @@ class StudyTemplate:
         lines = ['optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32"]
         if self._protected:
             return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", "steps = 20  # of a round, at each site"]
-        steps = self.rows > LARGE
-        lines.append(f"steps = {STEPS}  # of a round, at each site" if steps else "epochs = 2  # of a round")
-        return [*lines, f"l2 = {l2}  # penalty on the weights", "clip = 1.0  # largest norm of a step's gradient"]
+        pace = f"steps = {STEPS}  # of a round, at each site" if self.rows > LARGE else "epochs = 2  # of a round"
+        return [*lines, pace, f"l2 = {l2}  # penalty on the weights", "clip = 1.0  # largest norm of a step's gradient"]
 
 
 _MODEL_WORDS = {

@@ -243,10 +243,9 @@ def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
     return max(1.0, float(fourth / second**2)) if second > 0 else 3.0
 
 
-def counted(count: float, deviation: float) -> Found:
+def counted(count: float, deviation: float) -> Found | None:
     """Return a noised count with its interval: of the table itself, so that it holds the noise alone."""
-    found = Interval.about(count, deviation**2, least=0.0)
-    return {"value": max(found.value, 0.0), "low": found.low, "high": found.high}
+    return told(Interval.about(count, deviation**2, least=0.0))
 
 
 def told(interval: Interval | None) -> Found | None:

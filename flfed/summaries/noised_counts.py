@@ -182,17 +182,18 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
     (left,) = np.nonzero((over[:-1] <= NORMAL_975) & (over[1:] >= -NORMAL_975))
     low = float(edges[left[0]])
     high = float(edges[left[-1] + 1])
-    found = float(np.interp(wanted, *_rising(np.clip(below, 0.0, rows), edges)))
+    curve = rising(np.clip(below, 0.0, rows))
+    # At the points where it rises.
+    kept = np.concatenate([[True], np.diff(curve) > 0])
+    found = float(np.interp(wanted, curve[kept], edges[kept]))
     return Interval(min(max(found, low), high), low, high)
 
 
-def _rising(below: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a curve that nowhere falls, the mean of the nearest from above and below, at the points where it rises."""
+def rising(below: np.ndarray) -> np.ndarray:
+    """Return a curve that nowhere falls: the mean of the nearest from above and below; as `below`."""
     from_left = np.maximum.accumulate(below)
     from_right = np.minimum.accumulate(below[::-1])[::-1]
-    curve = (from_left + from_right) / 2
-    kept = np.concatenate([[True], np.diff(curve) > 0])
-    return curve[kept], edges[kept]
+    return np.asarray((from_left + from_right) / 2)
 
 
 def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float] | None:

@@ -3,6 +3,8 @@
 A site counts its holdout twice: predictions alone in fine public cells, of which the server makes bins of about equally
 many rows, and then each class in these bins. A person's rows weigh at most 1 together, so that either answer moves
 by at most 1 with one person; nothing else of the rows is needed.
+
+Two models are compared by noised pair numbers: the difference of their AUCs, with its verdict.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.summaries.noised_calibration import CALIBRATED, GRID, Floats, Line, Spread, expit, recalibrate, spread_within
-from flfed.summaries.noised_counts import Interval, is_told
+from flfed.summaries.noised_counts import Interval, is_told, rising
+from flfed.summaries.score_bins import ScoreBins
 
 BINS = 16
 MORE_BINS = 32
@@ -143,11 +145,10 @@ def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> NDArray[n
     rows = float(below[-1])
     if rows <= LEAST_FIRST * deviation * math.sqrt(len(first)) or rows < 1:
         return None
-    below = np.clip(below, 0.0, rows)
-    rising = (np.maximum.accumulate(below) + np.minimum.accumulate(below[::-1])[::-1]) / 2
+    curve = rising(np.clip(below, 0.0, rows))
     wanted = rows * np.arange(1, bins) / bins
-    after = np.searchsorted(rising, wanted)
-    nearest = after - (wanted - rising[after - 1] < rising[after] - wanted)
+    after = np.searchsorted(curve, wanted)
+    nearest = after - (wanted - curve[after - 1] < curve[after] - wanted)
     return np.unique(np.concatenate([[0], nearest, [len(first)]])).astype(np.int64)
 
 
@@ -281,3 +282,393 @@ METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
     "brier_score_loss": ScoreCounts.brier_score_loss,
 }
 """What follows from counts of scores, by the name of the metric."""
+
+
+Floats = NDArray[np.float64]
+
+GRID = ScoreBins(bins=128)
+"""The public cells of the first histogram, even in the inverse hyperbolic sine of the log-odds: .05 wide at even odds,
+.25 at a probability of .01. Half as many would hold a rare outcome's predictions in ten cells; twice as many would
+have √2 times the noise over a tail."""
+POINTS = 8
+"""Predictions that stand for those of one bin."""
+TAIL = 0.6
+TAIL_RANGE = 0.7
+DOUBT = 0.3
+"""Mean distance of an end bin's predictions from its bound, where their number falls e-fold over 1, before the first
+histogram is looked at, and deviation of its logarithm: of an even distribution it is .25, of a normal one .7, of an
+exponential one 1. At least that share of it is in doubt, as tails are not exponential."""
+MISFIT = 0.5
+"""Share by which a cell's rows differ from those of an exponential tail."""
+TRIED = np.linspace(-3.0, 2.0, 41)
+"""Logarithms of mean distances that are tried, over `TAIL`."""
+FAR = 6.0
+"""Mean distances beyond which an end bin's cells are taken as empty: 1 row in 400 of an exponential tail lies there."""
+LONGEST_STEP = 0.7
+MOST_STEPS = 60
+"""In log-odds, of one Newton step, and how many there are at most."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spread:
+    """Predictions that stand for those of each bin.
+
+    Attributes
+    ----------
+    odds : float64 array [bins, POINTS]
+        Log-odds, each of as many rows of its bin, from low to high.
+    error : float64 array [bins]
+        Deviation of what a bin's mean is from the mean of these, as far as is known.
+    """
+
+    odds: Floats
+    error: Floats
+
+
+@dataclass(frozen=True)
+class Line:
+    """Logistic recalibration: log-odds of the outcome by log-odds of the prediction.
+
+    Attributes
+    ----------
+    intercept, slope : float
+    variance : float
+        Of the slope, by sampling, noise and the unknown place of predictions within a bin.
+    """
+
+    intercept: float
+    slope: float
+    variance: float
+
+    def probability(self, odds: Floats) -> Floats:
+        """Return the recalibrated probability of each of these log-odds, which is never quite 0 or 1."""
+        return np.asarray(np.clip(expit(self.intercept + self.slope * odds), 1e-9, 1 - 1e-9))
+
+
+CALIBRATED = Line(0.0, 1.0, math.inf)
+"""The line where nothing can be told of it."""
+
+
+def expit(odds: Floats) -> Floats:
+    """Return the probability of these log-odds.
+
+    Examples
+    --------
+    >>> expit(np.array([-800.0, 0.0, 800.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return np.asarray((1 + np.tanh(odds / 2)) / 2)
+
+
+def bounds_of(edges: NDArray[np.int64]) -> Floats:
+    """Return the log-odds at which bins begin and end, those of the ends as `GRID.limit`.
+
+    Parameters
+    ----------
+    edges : int array [bins + 1]
+        Cells at which bins begin, and the number of cells.
+    """
+    return np.asarray(np.clip(GRID.points()[::2][edges], -GRID.limit, GRID.limit))
+
+
+def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> Spread:
+    """Return predictions that stand for those of each bin.
+
+    Parameters
+    ----------
+    rows : float64 array [bins]
+        Noised rows of each bin, three bins at least.
+    edges : int array [bins + 1]
+        Cells at which bins begin, and the number of cells.
+    first : float64 array [cells]
+        The first histogram.
+    deviation : float
+        Of the noise on each of its counts.
+
+    Notes
+    -----
+    Before the first histogram is looked at, predictions lie evenly in a bin and exponentially in an end bin, give or
+    take a deviation of a quarter of the bin's width, or of what is not known of the end bin's mean distance. Their mean
+    is then drawn to that of the first histogram, by the weights of the two variances: all the way where the noise is
+    small, and hardly where an end bin has few rows in many noisy cells.
+    """
+    bounds = bounds_of(edges)
+    least = float(rows.sum()) / len(rows) / 4
+    width = np.diff(bounds)
+    size = np.maximum(rows, least)
+    (low, high), doubts = _tails(size, edges, first, deviation)
+    guess = (bounds[:-1] + bounds[1:]) / 2
+    doubt = width / 4
+    guess[0] = bounds[1] - low
+    guess[-1] = bounds[-2] + high
+    doubt[0], doubt[-1] = doubts
+    middle = GRID.points()[1::2]
+    of_bin = np.repeat(np.arange(len(rows)), np.diff(edges))
+    near = (middle > bounds[1] - FAR * low) & (middle < bounds[-2] + FAR * high)
+    away = (middle - guess[of_bin]) * near
+    # A bin's rows are those of the second counts, whose noise has no part in the choice of edges.
+    change = np.add.reduceat(first * away, edges[:-1]) / size
+    noise = deviation**2 * np.add.reduceat(away**2, edges[:-1]) / size**2
+    weight = doubt**2 / (doubt**2 + noise)
+    mean = guess + weight * change
+    # Noise may bring a mean to the other side of an end bin's bound.
+    mean[0], mean[-1] = min(mean[0], bounds[1] - low / 20), max(mean[-1], bounds[-2] + high / 20)
+    return Spread(odds=_points(mean, bounds), error=np.sqrt(weight * noise))
+
+
+def _tails(size: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> tuple[Floats, Floats]:
+    """Return mean distances of the lowest and the highest bin's predictions from their bounds, and their doubts."""
+    points = GRID.points()[::2]
+    low = int(edges[1])
+    high = int(edges[-2])
+    over = max(len(size) // 4, 1)
+    ends = (
+        (size, points[edges[over + 1]] - points[low], points[low] - points[low::-1], first[:low][::-1]),
+        (size[::-1], points[high] - points[edges[-over - 2]], points[high:] - points[high], first[high:]),
+    )
+    found = np.array([_tail(*end, deviation) for end in ends])
+    return found[:, 0], found[:, 1]
+
+
+def _tail(size: Floats, gap: float, away: Floats, cells: Floats, deviation: float) -> tuple[float, float]:
+    """Return the mean distance of an end bin's predictions from its bound, and the doubt in it.
+
+    Distances of exponential tails are weighed by how well they fit the first histogram.
+
+    Parameters
+    ----------
+    size : float64 array [bins]
+        Rows of each bin from the end on.
+    gap : float
+        Log-odds over which the bins beside it lie, a quarter of all.
+    away : float64 array [cells + 1]
+        Distance of the end bin's cells from its bound.
+    cells : float64 array [cells]
+        Their counts in the first histogram.
+    deviation : float
+    """
+    rows = float(size[0])
+    inward = float(size[: max(len(size) // 4, 1) + 1].sum())
+    tried = TAIL * gap / math.log(max(inward / rows, 1.5)) * np.exp(TRIED)
+    expected = rows * -np.diff(np.exp(-away / tried[:, None]), axis=1)
+    # Of counts without noise, too, no one is as expected to less than a row.
+    variance = max(deviation, 1.0) ** 2 + (MISFIT * expected) ** 2
+    fit = -((cells - expected) ** 2 / variance + np.log(variance)).sum(axis=1) - (TRIED / TAIL_RANGE) ** 2
+    weight = np.exp((fit - fit.max()) / 2)
+    weight /= weight.sum()
+    mean = float(weight @ tried)
+    return mean, max(math.sqrt(float(weight @ (tried - mean) ** 2)), DOUBT * mean)
+
+
+def _points(mean: Floats, bounds: Floats) -> Floats:
+    """Return points of each bin with these means, log-odds [bins, POINTS].
+
+    Powers of even points have any mean within a bin; of the ends they are quantiles of exponential distributions.
+    """
+    even = (np.arange(POINTS) + 0.5) / POINTS
+    width = np.diff(bounds)
+    place = np.clip((mean - bounds[:-1]) / width, 0.05, 0.95)[:, None]
+    odds = bounds[:-1, None] + width[:, None] * even ** ((1 - place) / place)
+    tail = -np.log(even) / -np.log(even).mean()
+    odds[0] = bounds[1] - tail * (bounds[1] - mean[0])
+    odds[-1] = bounds[-2] + tail[::-1] * (mean[-1] - bounds[-2])
+    return np.asarray(np.clip(odds, -GRID.limit, GRID.limit))
+
+
+def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None:
+    """Return the recalibration line; None where Newton's method does not find it.
+
+    Parameters
+    ----------
+    counts : float64 array [2, bins]
+        Noised rows without and with the outcome.
+    deviation : float
+        Of the noise on each.
+    spread : Spread
+
+    Notes
+    -----
+    The equations are sums of counts, `sum_j w_j (1, x_j) (N1_j (1 - Q_j) - N0_j Q_j) = 0`, x_j the mean log-odds of bin
+    j and Q_j the mean of the line's probabilities there, so that their mean is 0 at the true line with noise as
+    without. The weights w_j, 1 without noise, are small where noise, or what is not known of the predictions, is
+    larger than chance; a bin has as many rows there as all have on average, since with its own the noise would be
+    squared. The variance is the sandwich of the counts' variance.
+
+    Source: Cox 1958, "Two further applications of a model for binary regression"; of the variance, White 1982,
+    "Maximum likelihood estimation of misspecified models".
+    """
+    rows = counts.sum(axis=0)
+    mean = spread.odds.mean(axis=1)
+    line = np.array([0.0, 1.0])
+    for _ in range(MOST_STEPS):
+        p = expit(line[0] + line[1] * spread.odds)
+        bend = p * (1 - p)
+        risk = p.mean(axis=1)
+        curvature = bend.mean(axis=1)
+        leaning = (bend * spread.odds).mean(axis=1)
+        of_noise = deviation**2 * ((1 - risk) ** 2 + risk**2)
+        unknown = (line[1] * curvature * spread.error) ** 2
+        # Above 0 also where a line that grows without end has no curvature left.
+        chance = rows.mean() * np.maximum(curvature, 1e-12)
+        weighted = chance / (chance + of_noise + rows.mean() ** 2 * unknown) * np.stack([np.ones(len(rows)), mean])
+        bread = weighted @ (rows * np.stack([curvature, leaning])).T
+        if float(np.linalg.det(bread)) <= 0:
+            return None
+        step = np.linalg.solve(bread, weighted @ (counts[1] * (1 - risk) - counts[0] * risk))
+        line = line + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        if np.abs(step).max() < 1e-9:
+            spread_of = counts[1] * (1 - risk) ** 2 + counts[0] * risk**2 + of_noise + rows**2 * unknown
+            half = np.linalg.solve(bread, weighted)
+            return Line(float(line[0]), float(line[1]), max(float((half**2 * spread_of)[1].sum()), 0.0))
+    return None
+
+
+OWN = "own-model"
+PAIRS = "pairs"
+"""Names of what a comparison costs: a site's own model, and the answer about pairs."""
+JOINING_PAYS = "joining-pays"
+NO_CLEAR_GAIN = "no-clear-gain"
+DO_NOT_USE = "do-not-use"
+CANNOT_BE_TOLD = "cannot-be-told-under-this-budget"
+MOST_DIFFERENCE = 0.5
+"""Difference of AUCs, either way, at which a site cuts its pairs: one of more is told as this."""
+SQUARES_WEIGHT = 0.5
+"""Of the second number in an answer: at 1 the first would have 26 % more noise, at 1/4 the second 84 %."""
+STANDARD_ERRORS = 2.8
+DETECTABLE = 0.1
+"""A difference of 2.8 standard errors is seen in 80 of 100 cases (1.96 + .84); where not even one of .1 is, none is
+told."""
+ASYMPTOTE = 8.0
+"""Deviations below 0 from where on a normal tail is its asymptote, without underflow."""
+
+
+def pair_scale(events: float, others: float) -> float:
+    """Return `1/L - S^2 / (5 L^3)`, for L and S rows of the larger and smaller class.
+
+    Pairs won times this move by at most 1 with one row of either class (`flfed.rows.statistics.noised_counts`). It is
+    nearly one over the larger class: .8 of that for classes of equal size, .98 for 22 % events. 0 without rows.
+
+    Examples
+    --------
+    >>> round(1 / pair_scale(22, 78), 1), pair_scale(50, 50) * 50
+    (79.3, 0.8)
+    """
+    larger = max(events, others)
+    smaller = min(events, others)
+    return (1 - (smaller / larger) ** 2 / 5) / larger if larger else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedPairs:
+    """Pair numbers of one site with noise, and its noised class counts.
+
+    Attributes
+    ----------
+    pairs, squares : float
+        The answer of `flfed.rows.statistics.noised_counts`: pairs won by the shared model minus those won by the
+        site's own, times `pair_scale`; rows' squared parts in it over the squared number of rows, times
+        `SQUARES_WEIGHT`.
+    deviation : float
+        Of the noise on each of them.
+    events, others : float
+        Rows of either class, persons weighed as in the pairs: sums of the noised score counts, for example.
+    count_deviation : float
+        Of the noise on each of these: σ√bins where they are sums of bins.
+
+    Notes
+    -----
+    In pairs won times the scale, the variance of sampling is `(scale · rows)^2 W - (pairs^2 - σ^2) rows / (events ·
+    others)`, W the squares without noise: DeLong's, with n in place of n - 1. Of it only a noised figure is known,
+    which may be below 0; in its place stands the mean of what it may be, given that it is not (the noise cut at 0, all
+    such values taken as equally likely before): the figure itself where it is far above its noise, and half to one
+    deviation of the noise where it is lost in that. Intervals then hold the difference in 94 to 99 of 100 cases; cut
+    at 0 instead, in as few as 90.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver
+    operating characteristic curves".
+
+    Examples
+    --------
+    >>> site = NoisedPairs(pairs=27.0, squares=5.0, deviation=2.5, events=500.0, others=1750.0, count_deviation=10.0)
+    >>> found = site.difference()
+    >>> [round(one, 3) for one in (found.value, found.low, found.high)], site.verdict()
+    ([0.055, 0.036, 0.073], 'joining-pays')
+    """
+
+    pairs: float
+    squares: float
+    deviation: float
+    events: float
+    others: float
+    count_deviation: float
+
+    def difference(self) -> Interval | None:
+        """Return AUC of the shared model minus the own model's, with its 95 % interval.
+
+        None where a class is lost in the noise. It is cut at `MOST_DIFFERENCE` before the noise.
+        """
+        error = self.standard_error()
+        if error is None:
+            return None
+        return Interval.about(self.pairs * self._unit(), error**2, least=-1.0, most=1.0)
+
+    def standard_error(self) -> float | None:
+        """Return the standard error of the difference, by sampling and noise together.
+
+        None where a class is lost in the noise.
+        """
+        if not is_told(min(self.events, self.others), self.count_deviation):
+            return None
+        variance = self._sampling_variance() + self.deviation**2
+        return self._unit() * math.sqrt(variance + self.pairs**2 * self._unit_variance())
+
+    def verdict(self) -> str:
+        """Return the code of what joining is worth.
+
+        `JOINING_PAYS` where the interval lies above 0, `DO_NOT_USE` where below, `NO_CLEAR_GAIN` where it holds 0;
+        `CANNOT_BE_TOLD` where 2.8 standard errors are more than .1, or a class is lost in the noise.
+        """
+        error = self.standard_error()
+        gain = self.difference()
+        if error is None or gain is None or STANDARD_ERRORS * error > DETECTABLE:
+            return CANNOT_BE_TOLD
+        if gain.low > 0:
+            return JOINING_PAYS
+        return DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
+
+    def _unit(self) -> float:
+        """Return the difference of AUCs that one of `pairs` is."""
+        return 1 / (pair_scale(self.events, self.others) * self.events * self.others)
+
+    def _unit_variance(self) -> float:
+        """Return the relative variance of the unit by the noise of the class counts, to first order."""
+        larger = max(self.events, self.others)
+        smaller = min(self.events, self.others)
+        square = (smaller / larger) ** 2 / 5
+        # log(unit) moves by -bend with log(larger), and by bend - 1 with log(smaller).
+        bend = 2 * square / (1 - square)
+        return self.count_deviation**2 * (((1 - bend) / smaller) ** 2 + (bend / larger) ** 2)
+
+    def _sampling_variance(self) -> float:
+        """Return the variance of `pairs` from one draw of people to another, never below 0."""
+        rows = self.events + self.others
+        unit = (pair_scale(self.events, self.others) * rows) ** 2 / SQUARES_WEIGHT
+        mean_square = max(self.pairs**2 - self.deviation**2, 0.0) * rows / (self.events * self.others)
+        return _mean_above_zero(self.squares * unit - mean_square, self.deviation * unit)
+
+
+def _mean_above_zero(value: float, deviation: float) -> float:
+    """Return the mean of a normal distribution of this centre and deviation, cut off below 0.
+
+    Examples
+    --------
+    >>> [round(_mean_above_zero(value, 1.0), 3) for value in (-3.0, 0.0, 5.0)], _mean_above_zero(-1.0, 0.0)
+    ([0.283, 0.798, 5.0], 0.0)
+    """
+    if not deviation:
+        return max(value, 0.0)
+    place = value / deviation
+    if place < -ASYMPTOTE:
+        return -deviation / place
+    hazard = math.sqrt(2 / math.pi) * math.exp(-(place**2) / 2) / math.erfc(-place / math.sqrt(2))
+    return value + deviation * hazard

@@ -61,7 +61,7 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     columns = {ALL: merge(list(chain.from_iterable(sites.values()))), **merged}
     lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:,.0f}" for name, summary in columns.items()}]
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
-        label = f"{column.name}, {column.unit}" if column.unit else column.name
+        label = ", ".join(filter(None, (column.name, column.unit)))
         if column.kind == "number":
             cells = _means(column, number, place, sites, columns)
             what = "geometric mean" if column.transform == "log1p" else "mean ± SD"

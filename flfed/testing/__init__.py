@@ -6,13 +6,10 @@ scikit-learn's `check_estimator` does. See docs/extend.md.
 
 from __future__ import annotations
 
-from flfed.testing.attacks import ATTACK_RULES, check_attack
-from flfed.testing.codecs import CODEC_RULES, check_codec
-from flfed.testing.mechanisms import MECHANISM_RULES, check_mechanism
-from flfed.testing.metrics import METRIC_RULES, check_metric
+from flfed.testing.at_sites import ATTACK_RULES, METRIC_RULES, SITE_RULES, check_attack, check_metric, check_site
 from flfed.testing.models import MODEL_RULES, check_model
+from flfed.testing.on_updates import CODEC_RULES, MECHANISM_RULES, check_codec, check_mechanism
 from flfed.testing.rules import RuleBroken, Subject, keep
-from flfed.testing.sites import SITE_RULES, check_site
 from flfed.testing.strategies import STRATEGY_RULES, check_strategy
 
 __all__ = [

@@ -16,7 +16,7 @@ from flfed.rows.training.functional import outputs_of
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
 from flfed.study.plan import Plan
 from flfed.testing.rules import LISTED, Rule, Subject, check, hold, largest_gap
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.arrays import Arrays
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 INPUTS = 4

@@ -20,9 +20,8 @@ from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.testing.rules import LISTED, Rule, RuleBroken, Subject, check, hold, largest_gap
 from flfed.updates.aggregation.rounds import Participant, RunContext
-from flfed.updates.codec import Shapes, arrays_defect, shapes_of
+from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
 from flfed.updates.extra import LocalUpdate, SiteArrays, client_terms
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 

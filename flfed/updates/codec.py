@@ -5,24 +5,17 @@ A codec packs a model's arrays, or an update's, into fewer bytes and reads them 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from flfed import registry
 from flfed.refusals import Refusal
 from flfed.study.study import Study
+from flfed.updates.arrays import Arrays, Shapes, arrays_defect, entries_of, flattened, unflattened
 
-if TYPE_CHECKING:
-    from flfed.updates.messages.fields import Arrays
-
-Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-"""Shape and type of each array, by its name."""
-
-CIPHERTEXT = "ciphertext"
-"""Name of the one array of a model that stands encrypted."""
+__all__ = ["Codec", "Shapes", "codec_of", "download_of", "entries_of", "flattened", "unflattened"]
+# Codecs of other packages import the functions on arrays from here.
 
 
 class Codec:
@@ -125,77 +118,3 @@ def download_of(study: Study) -> Codec | None:
         return None
     found: Codec = registry.load("codec", study.download)()
     return found
-
-
-def is_encrypted(arrays: Mapping[str, object]) -> bool:
-    """Tell whether arrays are ciphertexts of a model, and not the model."""
-    return set(arrays) == {CIPHERTEXT}
-
-
-def arrays_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
-    """Return why arrays are not such as expected, else None: other names, shapes, types, or values not finite."""
-    if set(arrays) != set(expected):
-        return Refusal("array-names-differ")
-    for name, (shape, dtype) in expected.items():
-        found = arrays[name]
-        if found.shape != shape:
-            return Refusal("array-shape-differs", array=name, shape=found.shape, expected=shape)
-        if found.dtype != dtype:
-            return Refusal("array-dtype-differs", array=name, dtype=found.dtype, expected=dtype)
-        if not np.isfinite(found).all():
-            return Refusal("array-infinite", array=name)
-    return None
-
-
-def shapes_of(arrays: Arrays) -> Shapes:
-    """Return the shape and type of each array."""
-    return {name: (value.shape, value.dtype) for name, value in arrays.items()}
-
-
-def entries_of(model: Shapes) -> int:
-    """Return how many entries all arrays have together."""
-    return sum(math.prod(shape) for shape, _ in model.values())
-
-
-def flattened_all(arrays: Sequence[Arrays]) -> np.ndarray:
-    """Return the entries of many sites' arrays as a new float64 array [sites, entries].
-
-    Each row is as `flattened` returns it.
-    """
-    first = arrays[0]
-    found = np.empty((len(arrays), sum(value.size for value in first.values())))
-    start = 0
-    for name in sorted(first):
-        end = start + first[name].size
-        np.stack([own[name].ravel() for own in arrays], out=found[:, start:end], casting="same_kind")
-        start = end
-    return found
-
-
-def flattened(arrays: Arrays) -> np.ndarray:
-    """Return all entries as a new float64 array [entries].
-
-    They stand in the order of the arrays' names, each array in C order.
-    """
-    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)], dtype=np.float64)
-
-
-def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
-    """Return the arrays whose `flattened` entries these are, in the model's types.
-
-    Parameters
-    ----------
-    entries : float array [entries]
-    model : mapping of name to (shape, dtype)
-    """
-    # One conversion for all arrays of one type, as most models have.
-    types = {dtype for _, dtype in model.values()}
-    entries = entries.astype(types.pop(), copy=False) if len(types) == 1 else entries
-    found = {}
-    start = 0
-    for name in sorted(model):
-        shape, dtype = model[name]
-        end = start + math.prod(shape)
-        found[name] = entries[start:end].reshape(shape).astype(dtype, copy=False)
-        start = end
-    return {name: found[name] for name in model}

@@ -11,8 +11,8 @@ from typing import Any
 from flfed import registry
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.codec import Shapes, arrays_defect
-from flfed.updates.messages.fields import Arrays, MalformedMessage
+from flfed.updates.arrays import Arrays, Shapes, arrays_defect, with_prefix, without_prefix
+from flfed.updates.messages.fields import MalformedMessage
 
 KEPT = "kept/"
 """Before the names of a strategy's arrays in a site's state of the run."""
@@ -136,7 +136,7 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     """
     if defect := arrays_defect(received, shapes.sent):
         raise MalformedMessage(defect)
-    kept = {name.removeprefix(KEPT): value for name, value in state.items() if name.startswith(KEPT)}
+    kept = without_prefix(KEPT, state)
     if arrays_defect(kept, shapes.kept):
         kept = {}
     return SiteArrays(received=received, kept=kept)
@@ -144,17 +144,17 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
 
 def kept_state(kept: Arrays) -> Arrays:
     """Return a strategy's arrays under their names in a site's state."""
-    return {f"{KEPT}{name}": value for name, value in kept.items()}
+    return with_prefix(KEPT, kept)
 
 
 def own_state(own: Arrays) -> Arrays:
     """Return what is a site's own of the model under its names in the site's state."""
-    return {f"{OWN}{name}": value for name, value in own.items()}
+    return with_prefix(OWN, own)
 
 
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
     """Return what a site has of its own of the model; none before it trained, and where it is lost."""
-    found = {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
+    found = without_prefix(OWN, state)
     return {} if arrays_defect(found, shapes.own) else found
 
 

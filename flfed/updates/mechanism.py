@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from flfed.errors import UsageError
+from flfed.study.kinds import is_statistic
 from flfed.study.plan import Plan, PrivateSteps
-from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
-from flfed.updates.masking.site_noise import Normals, SiteNoise
+from flfed.updates.masking.ring import Normals, SiteNoise
 
 if TYPE_CHECKING:
-    from flfed.updates.messages.fields import Arrays
+    from flfed.updates.arrays import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""

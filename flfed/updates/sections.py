@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from flfed.summaries.summary import Layout
-from flfed.updates.codec import CIPHERTEXT, Codec, Shapes
+from flfed.updates.arrays import CIPHERTEXT, Shapes
+from flfed.updates.codec import Codec
 from flfed.updates.masking import ckks
-from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.masking.ckks import vector_entries
 from flfed.updates.messages.fields import LARGEST, PROTOCOL
 from flfed.updates.messages.in_memory import count_array_bytes
 

@@ -19,7 +19,7 @@ import pytest
 from flfed.cli import dashboard as page
 from flfed.errors import UsageError
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.token import cookie_of
+from flfed.records.dashboard.access import cookie_of
 from tests.browser import Served, free_port, opened
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(120)]

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from flfed import Study, run
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.catalogue import notes_of
 from flfed.records.reports.report import report
 from flfed.records.store.database import store_url

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from flfed.cli import coordinator
-from flfed.cli.site_commands import serve
+from flfed.cli import coordinator, site_serve
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 Call = Callable[..., str]
 
@@ -28,7 +27,7 @@ def commands() -> typer.Typer:
         "ledger": coordinator.site_ledger,
         "rotate": coordinator.rotate_key,
         "renewal": coordinator.write_renewal,
-        "join": serve.join_site,
+        "join": site_serve.join_site,
     }.items():
         app.command(name)(function)
     return app
@@ -119,7 +118,7 @@ def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_p
 
 def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
     from flfed.deployment.coordinator.countersign import sign_head
-    from flfed.folders import CoordinatorFolder
+    from flfed.paths import CoordinatorFolder
 
     made("invite", "a")
     assert made("ledger", "a") == "No line of a's ledger is signed.\n"

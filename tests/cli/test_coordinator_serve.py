@@ -17,7 +17,7 @@ from flfed.deployment.coordinator.status import SiteStatus, last_runs, status
 from flfed.errors import UsageError
 from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.records.store.entries import EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter

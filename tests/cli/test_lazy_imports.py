@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from flfed.cli import main
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]  # each is a command in a process of its own
 

@@ -15,9 +15,9 @@ from safetensors.numpy import load, save
 
 from flfed.deployment.coordinator.certificates import settings, signing_key
 from flfed.export.model_folder import SharedModel
-from flfed.federation.engines.registry import engine_of
+from flfed.federation.engines.engine import engine_of
 from flfed.federation.server.run import run
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.rows.model_files import INDEX, MODEL, seal
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.study.study import Study

@@ -11,7 +11,7 @@ import pytest
 
 from flfed import Mapped, Study, run
 from flfed.errors import UsageError
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site

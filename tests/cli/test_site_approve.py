@@ -14,17 +14,16 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.cli.site_commands.approve import approve_study, pause_site, site_status, withdraw_study
+from flfed.cli.site_approve import approve_study, pause_site, site_status, withdraw_study
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.operator.study_description import plain_words
-from flfed.deployment.operator.wording import reveals, shown
+from flfed.deployment.operator.study_description import plain_words, reveals, shown
 from flfed.deployment.site_state import approval
 from flfed.errors import FlfedError, UsageError
 from flfed.export.run_folder import export
 from flfed.federation.recording.source_model import named_start
 from flfed.federation.server.run import run as run_study
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites

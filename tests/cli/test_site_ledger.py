@@ -11,13 +11,12 @@ import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.cli.site_commands.ledger import show_ledger
+from flfed.cli.site_records import show_ledger
 from flfed.deployment.site_state.ledger_loss import keep_receipt
 from flfed.errors import FlfedError
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.line import Total, Totals, moment_of
-from flfed.records.ledger.verify import Receipt
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, Receipt, ledger_of
+from flfed.records.ledger_line import Total, Totals, moment_of
 from flfed.signatures import sign_as_coordinator, signing_public
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

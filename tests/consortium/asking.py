@@ -19,7 +19,7 @@ from flfed.deployment.engine import deployed
 from flfed.deployment.flower import control
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites_
 from flfed.study.study import Study

@@ -26,7 +26,7 @@ from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.operator.join import join
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.trusted_files import make_signing_key
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as site_packages
 from flfed.rows.snapshots import snapshot

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.deployment.processes.executor import gate_of, work
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 ABSTRACT = "\0flfed-outside"

@@ -17,7 +17,7 @@ from flwr.app import Message
 from flfed.cli import main
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.deployment.flower.link import database
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.updates.messages.fields import ndarrays
 
 TO = Path(sys.argv[1]) if __name__ == "__main__" else Path()

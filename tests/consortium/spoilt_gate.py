@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from flfed.deployment.processes.executor import gate_of, work
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 
 def make(folder: SiteFolder) -> Any:

@@ -17,7 +17,7 @@ import pytest
 
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.processes.child_processes import BUSY, Pulse
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from tests.consortium.forwarder import Forwarder
 from tests.machines import until
 

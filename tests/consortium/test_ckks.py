@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from flfed.records.store.reader import RunReader
+from flfed.updates.arrays import CIPHERTEXT
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.codec import CIPHERTEXT
 from tests.consortium.test_packed_bytes import held, sent
 from tests.machines import called, until
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flfed import Study, registry
-from flfed.deployment.site_state.starts import given_start, keep_start
-from flfed.folders import SiteFolder
+from flfed.deployment.site_state.approval import given_start, keep_start
+from flfed.paths import SiteFolder
 from tests.consortium.test_packed_bytes import THREE, held, sent
 from tests.consortium.test_secure_sums import command, difference, words
 

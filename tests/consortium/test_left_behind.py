@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger import Ledger
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
 

@@ -87,8 +87,8 @@ def test_an_analysis_and_a_compared_model_are_charged_once_and_told_alike(charge
 
 KILLED = """
 import os, signal
-from flfed.federation.server.sums import noised_counts
-asked = noised_counts._asked
+from flfed.federation.server.parts import covering_noise
+asked = covering_noise._asked
 
 def dying(run, participants, request, shape):
     found = asked(run, participants, request, shape)
@@ -96,7 +96,7 @@ def dying(run, participants, request, shape):
         os.kill(os.getpid(), signal.SIGKILL)
     return found
 
-noised_counts._asked = dying
+covering_noise._asked = dying
 """
 """A coordinator that is killed between the counts of scores and the pairs."""
 

@@ -24,7 +24,7 @@ from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import HEADER, Link
 from flfed.errors import FlfedError
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key, private_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]

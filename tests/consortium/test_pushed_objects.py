@@ -18,11 +18,10 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from flfed.deployment.coordinator import admission
-from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.control import Control, Heartbeat, ServerTask, acquired
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.deployment.flower.link import Link, certificate_file
-from flfed.deployment.flower.run_task import Heartbeat, ServerTask, acquired
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from tests.consortium.members import LARGE, Member, Reply, key_of
 from tests.consortium.strangers import headers
 from tests.machines import until

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.processes.connection import REFUSED
+from flfed.deployment.processes.node import REFUSED
 from flfed.signatures import new_node_key
 from tests.consortium.members import key_of
 from tests.consortium.strangers import headers
@@ -200,7 +200,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode import fleet_http_connection as fleet
-from flfed.deployment.processes.connection import Connection
+from flfed.deployment.processes.node import Connection
 from flfed.deployment.processes.node import say, stay_with_the_host
 from flfed.deployment.processes.child_processes import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()

@@ -17,7 +17,7 @@ import pytest
 from flfed.deployment.coordinator.admission import admit
 from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.processes import units
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from tests.another_account import account
 
 HERE = Path(__file__).parent

@@ -22,8 +22,8 @@ from flfed.deployment.site_state import approval
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.source_model import source_of
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy

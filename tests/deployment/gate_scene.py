@@ -17,8 +17,8 @@ from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.signatures import gate_fingerprint
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.aggregation.loss_sums import ENTRIES
-from flfed.updates.masking import keys, protocol, rules, shares
+from flfed.updates.aggregation.losses import ENTRIES
+from flfed.updates.masking import keys, protocol, rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.keys import Chain, RunKey
 from flfed.updates.masking.question import question_sha256
@@ -165,7 +165,7 @@ class GateScene:
         return self
 
     def _watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        mask, draw, drawn = protocol.mask_vector, shares.draw_secret, list[bytes]()
+        mask, draw, drawn = protocol.mask_vector, protocol.draw_secret, list[bytes]()
 
         def noted(*given: Any) -> bytes:
             drawn.append(draw(*given))
@@ -180,7 +180,7 @@ class GateScene:
             )  # fmt: skip
             return made
 
-        monkeypatch.setattr(shares, "draw_secret", noted)
+        monkeypatch.setattr(protocol, "draw_secret", noted)
         monkeypatch.setattr(protocol, "mask_vector", masked)
 
     def ask(self, run: int, repeat: int, site: str, kind: str, request: Any) -> Message:
@@ -404,7 +404,7 @@ class GateScene:
                 parts[x] = own
             elif sealed in self.opened:
                 parts[x] = self.opened[sealed]
-        known = self.guess or (shares.recover(parts, vector.least) if len(parts) >= vector.least else b"")
+        known = self.guess or (protocol.recover_secret(parts, vector.least) if len(parts) >= vector.least else b"")
         assert known in (b"", vector.own)
         return known != b""
 

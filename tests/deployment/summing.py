@@ -24,9 +24,9 @@ from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
 from flfed.federation.server.server import FederatedRun
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import Line
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import Line
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter

@@ -23,7 +23,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import first_model, study_layout
-from flfed.rows.statistics.private.analysis import ANSWER
+from flfed.rows.statistics.analysis import ANSWER
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.messages.enrol import EnrolRequest

@@ -24,8 +24,8 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.released.spent_lines import SPENT as LINE
-from flfed.records.ledger.ledger import ledger_of
+from flfed.federation.client.released.accounts import SPENT as LINE
+from flfed.records.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
@@ -288,7 +288,7 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     (package / "policy.toml").write_text("format = 1\nepsilon = 4.0\n")
     code, out, _ = flfed("site", "budget", "site-01")
     assert code == 0 and out == "small: epsilon 0 of 4 is spent at delta 1e-05.\n"
-    from flfed.folders import SiteFolder
+    from flfed.paths import SiteFolder
 
     folder = SiteFolder("site-01")
     folder.make()

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from flfed.deployment.operator.budget import Account, RunSpent, budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import shown
-from flfed.federation.client.released.spent_lines import SIDES, Tally
+from flfed.federation.client.released.accounts import SIDES, Tally
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, epsilon

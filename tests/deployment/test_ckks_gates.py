@@ -23,7 +23,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.run_state import SiteModel, path_of, site_model
+from flfed.updates.checkpoints.site_state import SiteModel, path_of, site_model
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, LIST, UNMASK

@@ -18,8 +18,8 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.study_model import first_model, model_shapes
 from flfed.study.study import Study
-from flfed.updates.codec import entries_of
-from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.arrays import entries_of
+from flfed.updates.masking.ckks import vector_entries
 from flfed.updates.messages import fields
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.in_memory import array_record, read, record_of

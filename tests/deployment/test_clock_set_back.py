@@ -12,14 +12,13 @@ import pytest
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.site_app.ledger_view import LedgerReader
+from flfed.deployment.site_app.reads import LedgerReader
 from flfed.deployment.site_state.ledger_loss import loss, read_receipts, restart
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
-from flfed.records.ledger.line import SLACK, START, new_line
-from flfed.records.ledger.verify import Inspection
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Inspection, Ledger, LedgerError, ledger_of
+from flfed.records.ledger_line import SLACK, START, new_line
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 

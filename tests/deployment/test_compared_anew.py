@@ -13,16 +13,14 @@ from flfed.deployment.site_state import comparisons
 from flfed.deployment.site_state.comparisons import ANEW, add_comparisons
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.released.sets import NewPeople, RowSets
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
-from flfed.rows.snapshots.differencing import RowSet
-from flfed.rows.snapshots.persons import SourceSet
+from flfed.rows.snapshots.differencing import RowSet, SourceSet
 from flfed.study.study import Study
-from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest
 from tests.conftest import small_table
 from tests.deployment.conftest import CountingFrame
 from tests.deployment.test_compared_models import figures, model

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.gate.compared_models import Comparisons
 from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.gate.run_limits import Comparisons
 from flfed.deployment.operator.run_budget import comparisons_in_words
 from flfed.deployment.site_state.comparisons import TELLS, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
-from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.store.reader import RunReader
@@ -25,8 +25,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
-from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TrainRequest
 from tests.deployment.summing import Consortium, SummingGrid, conduct
 

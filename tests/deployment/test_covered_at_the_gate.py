@@ -21,7 +21,7 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.noised_answer import FOLDER
-from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import VERDICTS
 from flfed.records.store.reader import RunReader
@@ -30,9 +30,9 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.rows.snapshots import snapshot
-from flfed.rows.statistics.private.model_counts import HISTOGRAMS
-from flfed.study.coverage import compares_privately
-from flfed.summaries.noised_pairs import OWN
+from flfed.rows.statistics.noised_counts import HISTOGRAMS
+from flfed.study.study import compares_privately
+from flfed.summaries.noised_scores import OWN
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareRequest

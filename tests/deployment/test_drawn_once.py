@@ -15,21 +15,20 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-import flfed.deployment.gate.gate as gates
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.site_state.ledger_loss import restart
+from flfed.federation.client import protection
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released.spent_lines import SPENT as LINE
-from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import Line
+from flfed.federation.client.released.accounts import SPENT as LINE
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import first_model, study_layout
-from flfed.rows.training.private.noise import SystemNoise
-from flfed.study.coverage import covers_model
-from flfed.study.study import Study
+from flfed.rows.training.private_noise import SystemNoise
+from flfed.study.study import Study, covers_model
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.messages.compare import COMPARE, CompareRequest
@@ -177,7 +176,7 @@ def killed_after_the_charge(asking: Asking, round: int, monkeypatch: pytest.Monk
     """Have a process of the site's gate asked for a round, and killed between charge and reply."""
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(gates, "SystemNoise", KillingNoise)
+        monkeypatch.setattr(protection, "SystemNoise", KillingNoise)
         asking.gated.restart(SITE)
         asking.round(round)
         os._exit(1)

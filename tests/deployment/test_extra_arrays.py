@@ -16,10 +16,9 @@ from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.study.study import Study
+from flfed.updates.arrays import shapes_of
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.checkpoints.reply_cache import kept_replies
-from flfed.updates.checkpoints.run_state import StateFiles
-from flfed.updates.codec import shapes_of
+from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
 from flfed.updates.extra import KEPT
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.train import TRAIN

@@ -23,7 +23,7 @@ from flfed.rows.comparison.compare import arm_scores
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints

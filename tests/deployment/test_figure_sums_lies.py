@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.gate.local_results import results_of
-from flfed.federation.client.site_run import forget_compared
+from flfed.federation.client.summed_replies import forget_compared
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest

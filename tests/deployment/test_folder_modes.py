@@ -16,10 +16,9 @@ import pytest
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.processes.serve import serve
 from flfed.deployment.site_state.trusted_files import open_folder
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
-from flfed.updates.messages.countersign import SEAL, SealRequest
-from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, SEAL, EnrolRequest, SealRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from tests.deployment.conftest import Gated
 

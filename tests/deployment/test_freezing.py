@@ -15,11 +15,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from flfed.cli.site_commands.rows import freeze_rows, refresh_rows
+from flfed.cli.site_rows import freeze_rows, refresh_rows
 from flfed.deployment.site_state.approval import Approval, approve, withdraw
 from flfed.deployment.site_state.freeze import Difference, freeze_first, list_changed, refresh
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Mapped, Site
 from flfed.rows.data.sources import Frame

@@ -18,8 +18,8 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
-from flfed.updates.messages.audit import AUDIT, AuditReply, AuditRequest
+from flfed.rows.training.answer import run_client
+from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.sections import most_bytes
 

@@ -23,8 +23,16 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
-from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.enrol import (
+    ENROL,
+    SEAL,
+    SEALED,
+    EnrolRequest,
+    SealedReply,
+    SealedRequest,
+    SealReply,
+    SealRequest,
+)
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
 from flfed.updates.sections import most_bytes

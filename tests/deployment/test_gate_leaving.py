@@ -19,15 +19,14 @@ from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import TableError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger import Ledger
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.signatures import sign_as_coordinator, signing_public
 from flfed.study.request_hash import asks_sha256
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.countersign import SEAL, SEALED, SealedRequest, SealReply, SealRequest
-from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, SEAL, SEALED, EnrolRequest, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import TRAIN

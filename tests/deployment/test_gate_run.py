@@ -8,7 +8,7 @@ import pytest
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.replay import replay
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study

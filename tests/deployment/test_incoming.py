@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.deployment.site_state.request_archive import asked, content_sha256, keep, kept_rounds
-from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.checkpoints.site_state import NotKept
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest

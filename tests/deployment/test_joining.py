@@ -21,7 +21,7 @@ from flfed.deployment.coordinator.admission import admit, admitted, revoke, revo
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.operator.join import join, joined, log_file, renew
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import coordinator_signed, public_text, sign_as_coordinator
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

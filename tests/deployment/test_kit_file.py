@@ -19,9 +19,9 @@ from hypothesis import strategies as some
 
 from flfed.deployment.coordinator.certificates import Settings, certificate_text, initialise, new_authority
 from flfed.deployment.coordinator.kits import Kit, flwr_version, invite, packed
-from flfed.deployment.operator.kit import check_authority, check_versions, read_kit, unpacked
+from flfed.deployment.operator.join import check_authority, check_versions, read_kit, unpacked
 from flfed.errors import UsageError
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TOML, CA = b"a = 1\n", b"-----BEGIN CERTIFICATE-----\n"

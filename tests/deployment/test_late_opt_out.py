@@ -12,19 +12,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flfed.cli.site_commands.rows import refresh_rows
+from flfed.cli.site_rows import refresh_rows
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.freeze import refresh
 from flfed.errors import UsageError
 from flfed.federation.client.released.sets import RowSets
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.snapshots.differencing import RowSet, difference
+from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.snapshots.opt_outs import Resting
 from flfed.rows.snapshots.snapshot import freeze, load
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+from tests.rows.drawn import difference
 
 PACKAGE = """
 from flfed import Csv, Holdout, Site

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.operator.run_budget import comparisons_in_words
-from flfed.federation.client.released.later_figures import (
+from flfed.federation.client.released.accounts import SPENT
+from flfed.federation.client.released.model_answers import (
     LATER_EPSILON,
     LATER_FIRST,
     LATER_SCORES,
     later_releases,
 )
-from flfed.federation.client.released.spent_lines import SPENT
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import epsilon
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure

@@ -13,7 +13,7 @@ from flwr.app import Message
 from flfed.deployment.operator.run_budget import runs_in_words
 from flfed.deployment.site_state import ledger_loss
 from flfed.deployment.site_state.ledger_loss import restart
-from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -165,7 +165,7 @@ def test_bytes_of_another_day_are_not_counted_today(site: Any):
     text = site.folder.ledger.read_text()
     assert text.count('"carried-at":"') == 3
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flfed.records.ledger.line.Line.first_at", "2020-01-01T00:00:00.000Z")
+        patch.setattr("flfed.records.ledger_line.Line.first_at", "2020-01-01T00:00:00.000Z")
         site.open()
         assert said(site.answer(asked(site)[0])) == ""
 
@@ -203,7 +203,7 @@ def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(
     known = Refusal("rows-in-sum", sites=FOUR[0]) if how is harm else Refusal("list-after-loss")
     assert after_loss() == [known] * 3
     monkeypatch.setattr(ledger_loss, "_comes_over", lambda *_: False)
-    monkeypatch.setattr("flfed.records.ledger.line.Line.follows_loss", False)
+    monkeypatch.setattr("flfed.records.ledger_line.Line.follows_loss", False)
     assert after_loss() == ["alone"] * 3
 
 

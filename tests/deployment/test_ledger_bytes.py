@@ -9,9 +9,9 @@ import typer
 from flwr.app import Message
 from sqlalchemy import text
 
-from flfed.cli.site_commands.ledger import show_ledger
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.cli.site_records import show_ledger
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.updates.messages.in_memory import count_bytes
 

@@ -10,7 +10,7 @@ import pytest
 from flfed.deployment.site_state.ledger_loss import Continuity, restart
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest

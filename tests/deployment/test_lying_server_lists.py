@@ -16,7 +16,7 @@ from flfed.deployment.gate.run_limits import SumLines
 from flfed.federation.client import run_keys
 from flfed.federation.client.run_keys import Known, RunKeys
 from flfed.federation.client.secure_sums import SiteSums
-from flfed.updates.masking import keys, protocol, rules, shares
+from flfed.updates.masking import keys, protocol, rules
 from flfed.updates.masking.question import SumContext
 from tests.deployment.gate_scene import MOST_ROWS, GateScene
 from tests.updates.masking import attacks
@@ -89,7 +89,7 @@ def unbound_keys(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_self_masks(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(shares, "draw_secret", lambda draw: bytes(32))
+    patch.setattr(protocol, "draw_secret", lambda draw: bytes(32))
     patch.setattr(GateScene, "guess", bytes(32))
 
 

@@ -18,7 +18,7 @@ from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.site_state import ledger_loss
 from flfed.federation.client.site_run import SiteRun
 from flfed.paths import home
-from flfed.records.ledger.line import Line
+from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site

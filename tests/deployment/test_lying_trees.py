@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord
 
 from flfed.deployment.gate import message_check, run_limits
 from flfed.federation.client import secure_sums, site_run
-from flfed.federation.server.sums import row_sums
+from flfed.federation.server import row_sums
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
@@ -22,8 +22,8 @@ from flfed.trees.forest import UNIT, with_round
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.masking.question import rounding_sha256
 from flfed.updates.messages.train import TRAIN
+from flfed.updates.strategies.boosted_trees import BoostedTrees
 from flfed.updates.strategies.fedavg import to_arrays, to_record
-from flfed.updates.strategies.trees.boosted_trees import BoostedTrees
 from tests.boosting import trees_study
 from tests.deployment.summing import Consortium, Coordinator
 from tests.deployment.test_secure_sums_killed import in_round

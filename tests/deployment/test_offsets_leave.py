@@ -15,8 +15,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
-from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]

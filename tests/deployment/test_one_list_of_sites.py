@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flfed.errors import FlfedError
-from flfed.federation.client import secure_sums, site_run
+from flfed.federation.client import secure_sums, summed_replies
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
@@ -85,7 +85,7 @@ def test_a_second_study_gets_no_sum_of_rows_without_a_site_of_the_first(
 def test_lists_of_studies_give_away_the_site_that_is_in_one_of_them(
     consortium: Callable[..., Consortium], monkeypatch: pytest.MonkeyPatch
 ):
-    for module in (secure_sums, site_run):
+    for module in (secure_sums, summed_replies):
         monkeypatch.setattr(module, "question_sha256", rounding_sha256)
     found = consortium(4, 1)
     asked(found)

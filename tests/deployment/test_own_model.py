@@ -14,7 +14,7 @@ from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.study_description import plain_words
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.compare import COMPARE, CompareReply

@@ -18,8 +18,7 @@ from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.checkpoints.reply_cache import kept_replies
-from flfed.updates.checkpoints.run_state import RunState, SiteModel, StateFiles, path_of, site_model
+from flfed.updates.checkpoints.site_state import RunState, SiteModel, StateFiles, kept_replies, path_of, site_model
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.train import EVALUATE, TRAIN
 from tests.deployment.summing import Consortium, Coordinator

@@ -11,9 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.deployment.site_state.ledger_loss import RefusedReceipt, coordinator_key, keep_receipt, read_receipts
 from flfed.errors import UsageError
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import LedgerError, ledger_of
-from flfed.records.ledger.verify import Receipt
+from flfed.paths import SiteFolder
+from flfed.records.ledger import LedgerError, Receipt, ledger_of
 from flfed.signatures import sign_as_coordinator, signing_public
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -105,7 +104,7 @@ def test_receipts_that_were_changed_removed_or_forged_are_found(folder: SiteFold
     assert read_receipts(folder).problems[0].startswith("receipts: line 2 was changed")
     # Somebody who can compute hashes writes a line of the file anew: the signature does not fit.
     folder.receipts.unlink()
-    from flfed.records.ledger.ledger import Ledger
+    from flfed.records.ledger import Ledger
 
     facts = json.loads(raws[1])
     forged = {key: facts[key] for key in ("run", "head", "signature", "signing-key")}

@@ -16,11 +16,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flfed.cli.site_commands.rows import replay_round
+from flfed.cli.site_rows import replay_round
 from flfed.deployment.operator.replay import Replayed, replay
 from flfed.deployment.site_state.request_archive import content_sha256, kept_rounds
 from flfed.errors import FlfedError, UsageError
-from flfed.records.ledger.ledger import LedgerError, ledger_of
+from flfed.records.ledger import LedgerError, ledger_of
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
@@ -266,9 +266,7 @@ def test_the_command_ends_with_0_only_where_it_matches(gated, tmp_path):
     assert json.loads(differs.stdout)["matches"] is False
 
 
-REPLAY = (
-    "import sys; from flfed.cli.site_commands.rows import replay_round; replay_round(sys.argv[1], 2, 'site-01', True)"
-)
+REPLAY = "import sys; from flfed.cli.site_rows import replay_round; replay_round(sys.argv[1], 2, 'site-01', True)"
 
 
 @pytest.mark.slow

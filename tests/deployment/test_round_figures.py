@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Message
 
 from flfed import run
-from flfed.cli.study_text import sums_in_words
+from flfed.cli.study_words import sums_in_words
 from flfed.deployment.operator.secure_sums import Agreement
 from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
@@ -25,7 +25,7 @@ from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.aggregation.loss_sums import LARGEST, loss_ring
+from flfed.updates.aggregation.losses import LARGEST, loss_ring
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest

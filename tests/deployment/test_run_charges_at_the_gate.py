@@ -13,7 +13,7 @@ from flfed.deployment.operator.run_budget import ANSWERED, KEPT_CELLS, study_in_
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount, shown
 from flfed.federation.client.protection import holdout_hash, run_charges
-from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger import ledger_of
 from flfed.rows.data.policy import Policy
 from flfed.rows.snapshots.snapshot import known
 from flfed.updates.accounting import epsilon

@@ -21,8 +21,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, names
-from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 
 OPEN = {"disclosure": "open", "resplit": True}

@@ -27,8 +27,8 @@ from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.signatures import gate_fingerprint, signing_public

@@ -22,8 +22,8 @@ from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.gate.outbound import Leaving
 from flfed.deployment.site_state.ledger_loss import coordinator_key
 from flfed.errors import UsageError
-from flfed.folders import CoordinatorFolder
-from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.paths import CoordinatorFolder
+from flfed.records.ledger import HeldLedger, Ledger
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 

@@ -20,7 +20,7 @@ from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.operator.join import join, renew
 from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import canonical, gate_fingerprint, new_node_key, private_text, sign_as_node, signing_public
 
 SITE = SiteFolder("cleveland")

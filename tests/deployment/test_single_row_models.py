@@ -15,13 +15,12 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession, first_model
+from flfed.rows.training.answer import run_client
 from flfed.rows.training.fit import score
-from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ScoreRequest
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder
-from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditRequest, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 INSTITUTION: dict[str, Any] = {"disclosure": "institution", "audits": True}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flfed import Study, run
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server import server
 from flfed.rows import site_trees
 from flfed.rows.comparison import single_rows

@@ -18,14 +18,14 @@ from streamlit.testing.v1 import AppTest
 from flfed.deployment import site_app
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.local_results import results_of
-from flfed.deployment.site_app.access import SITE, closed
+from flfed.deployment.site_app import SITE, closed
 from flfed.deployment.site_app.pages.s50_results import judged
 from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.trusted_files import make_signing_key
 from flfed.federation.client.privacy_budget import shown
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.report import report
 from flfed.records.reports.site_verdict import SITE_ARMS, site_verdict

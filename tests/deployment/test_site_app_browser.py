@@ -20,9 +20,9 @@ import pytest
 from streamlit import config
 
 from flfed.deployment import site_app
-from flfed.deployment.site_app.access import GUARD, TOKEN
-from flfed.records.dashboard import token as only_with_token
-from flfed.records.ledger.ledger import ledger_of
+from flfed.deployment.site_app import TOKEN, make_guard
+from flfed.records.dashboard import access as only_with_token
+from flfed.records.ledger import ledger_of
 from tests.browser import ROOT, Window, free_port, opened, socket_status_of, status_of
 from tests.records import eyes
 
@@ -146,7 +146,7 @@ def test_the_file_for_the_browser_is_a_temporary_one_where_the_home_is_flfeds_ow
     before = config.get_option("server.headless")
 
     async def serve() -> list[Path]:
-        async with GUARD.announced(None):  # type: ignore[arg-type]  # - it is not looked at
+        async with make_guard().announced(None):  # type: ignore[arg-type]  # - it is not looked at
             assert [path.name for path in home.iterdir()] == ["user"] and not list((home / "user").iterdir())
             return [path.parent.parent for path in (tmp_path / "temporary").rglob("open.html")]
 

@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.deployment.site_app.ledger_view import KEPT_LINES, LedgerReader, Left, checked_whole, gone_on
+from flfed.deployment.site_app.reads import KEPT_LINES, LedgerReader, Left, checked_whole, gone_on
 from flfed.deployment.site_state.ledger_loss import keep_receipt, read_receipts
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import HeldLedger, ledger_of
-from flfed.records.ledger.line import Line, Totals
-from flfed.records.ledger.verify import Receipt
+from flfed.paths import SiteFolder
+from flfed.records.ledger import HeldLedger, Receipt, ledger_of
+from flfed.records.ledger_line import Line, Totals
 from flfed.signatures import sign_as_coordinator, signing_public
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

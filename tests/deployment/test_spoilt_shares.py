@@ -16,8 +16,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.checkpoints.reply_cache import kept_replies
-from flfed.updates.checkpoints.run_state import StateFiles
+from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.secure_sum import LIST, UNMASK

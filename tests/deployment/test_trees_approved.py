@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.study_description import plain_words
-from flfed.deployment.operator.wording import reveals
+from flfed.deployment.operator.study_description import plain_words, reveals
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.messages.summarise import BinsReply
 from flfed.updates.messages.train import TrainReply
-from flfed.updates.strategies.trees.boosted_trees import BoostedTrees
+from flfed.updates.strategies.boosted_trees import BoostedTrees
 from tests.boosting import trees_study
 
 

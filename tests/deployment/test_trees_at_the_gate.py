@@ -18,7 +18,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.checkpoints.run_state import run_state, whole_message
+from flfed.updates.checkpoints.site_state import run_state, whole_message
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import ASKED, SUMS, TRAIN, TREE, TREES_MISSING

@@ -13,8 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from flfed import run
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.federation.client.secure_sums import SiteSums
-from flfed.federation.client.tree_sums import SiteTreeSums
+from flfed.federation.client.secure_sums import SiteSums, SiteTreeSums
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, Message
 
 from flfed import Study, run
 from flfed.deployment.operator.study_description import plain_words
-from flfed.deployment.site_state.starts import given_start, keep_start, kept_start
+from flfed.deployment.site_state.approval import given_start, keep_start, kept_start
 from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import export

@@ -19,11 +19,12 @@ from flfed.records.dashboard.access import Roles
 from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.data.transactions.windows import Calendar, Window, Windows
+from flfed.rows.data.transactions import Calendar, Window, Windows
 from flfed.study import study as studies
+from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.study.tables import Analysis, Expectation, Expected
+from flfed.study.tables import Expectation, Expected
 
 LISTED = [registry.load(kind, name) for kind in studies._LISTED.values() for name in registry.names(kind)]
 FILES = (

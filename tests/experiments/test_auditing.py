@@ -16,7 +16,7 @@ from flfed.experiments.audit import CHANGED, Auditor, audit
 from flfed.export.model_folder import SharedModel
 from flfed.federation.client.audit import promised_to_rows, verdict_of
 from flfed.federation.client.protection import protection_of
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run import Result, run
@@ -28,10 +28,10 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.audit import AUDIT
+from flfed.updates.messages.compare import AUDIT
 from flfed.updates.messages.enrol import ENROL
 from tests.experiments.test_canary import found_in, needles, planted, searched
 

@@ -12,7 +12,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.experiments.learning_curve import SHARES, FewerRows, run_curve
+from flfed.experiments.fewer_rows import SHARES, FewerRows, run_curve
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy

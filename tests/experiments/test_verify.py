@@ -14,7 +14,7 @@ from flfed.experiments.verify import Compared, check_expected, compared, entry_a
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
-from flfed.study.statistic import is_statistic
+from flfed.study.kinds import is_statistic
 from flfed.study.study import names
 from flfed.study.tables import Expectation
 

@@ -12,19 +12,17 @@ import xgboost
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.export.explain import explained
 from flfed.export.model_folder import SharedModel
-from flfed.export.predict import inputs_of
+from flfed.export.predict import explained, inputs_of
 from flfed.export.run_folder import export
 from flfed.export.xgboost_file import FILES, xgboost_files
 from flfed.rows.data import datasets
-from flfed.rows.features.columns import coded
-from flfed.rows.features.encode import encode
+from flfed.rows.features.encode import coded, encode
 from flfed.rows.models.boosted_trees import BoostedTrees
 from flfed.rows.session import study_layout
 from flfed.testing.strategies import ENCODER
 from flfed.trees.cut_points import codes_in, widths_of
-from flfed.trees.explain import contributions
+from flfed.trees.forest import contributions
 from tests.boosting import trees_study
 
 OTHERS = {"wine": "multi-class", "diabetes": "regression"}

@@ -29,8 +29,8 @@ from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import summarise
 from flfed.rows.model_files import INDEX, MODEL, seal
 from flfed.rows.session import SiteSession, study_layout
+from flfed.rows.training.answer import run_client
 from flfed.rows.training.functional import outputs_of
-from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.checkpoints import checkpoint

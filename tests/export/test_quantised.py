@@ -13,9 +13,8 @@ from safetensors.numpy import load
 
 import flfed
 from flfed.errors import UsageError
-from flfed.export.model_folder import SharedModel
+from flfed.export.model_folder import DRAWN_ROWS, SharedModel, dequantise, drawn_rows, quantise
 from flfed.export.predict import predict_frame, predict_site, predict_table
-from flfed.export.quantised import DRAWN_ROWS, dequantise, drawn_rows, quantise
 from flfed.export.run_folder import export
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut

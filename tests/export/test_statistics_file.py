@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from flfed import Study, run
-from flfed.export.run_folder import export
-from flfed.export.statistics_file import FILE, Figure, figures_of
-from flfed.records.statistics.listed.analysis import differences
+from flfed.export.run_folder import FILE, Figure, export, figures_of
+from flfed.records.objects import read
+from flfed.records.statistics.analysis import Analysis, differences
 from tests.federation.test_statistics import COVARIANCE, ODDS
 from tests.records.analyses import SHAPES, STUDY
 
@@ -40,7 +40,10 @@ def test_every_figure_of_an_analysis_has_a_line(name: str):
     assert lines[0] == Figure("", "", "", unit, *(found["rows"][end] for end in ("value", "low", "high")))
     if "groups" in found:
         apart = [one for one in lines if not one.site and one.figure.startswith("difference of ")]
-        assert [one.value for one in apart] == [None if one is None else one["value"] for *_, one in differences(found)]
+        groups = read(Analysis, found).groups
+        assert groups is not None
+        recorded = [None if one is None else one.value for *_, one in differences(groups)]
+        assert [one.value for one in apart] == recorded
     crossed = [one for one in lines if not one.site and " by " in one.column and one.figure.startswith("count of ")]
     assert [one.value for one in crossed] == [n for of in found["cross"] for row in of["counts"] for n in row]
 

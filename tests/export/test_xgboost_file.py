@@ -11,13 +11,10 @@ import xgboost
 
 from flfed.export import xgboost_file
 from flfed.export.xgboost_file import to_json, to_ubj, xgboost_document
-from flfed.rows.features.columns import joined
-from flfed.rows.features.encode import plain_inputs
+from flfed.rows.features.encode import joined, plain_inputs
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.trees.cut_points import CODES, NO_CUT, chosen_cuts
-from flfed.trees.explain import contributions
-from flfed.trees.forest import margins
-from flfed.trees.growth import TreeSettings
+from flfed.trees.forest import TreeSettings, contributions, margins
 from tests.boosting import Forest, boosting_of, tables_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]

@@ -14,16 +14,16 @@ from flfed import Study, run
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.released.noised_answer import FOLDER
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import Line
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import Line
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
-from flfed.study.tables import Analysis
+from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
+from flfed.study.analysis import Analysis
 from flfed.updates.accounting import Release, epsilon, noise_for
 
 STUDY = """

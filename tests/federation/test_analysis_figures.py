@@ -13,9 +13,10 @@ import pytest
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
-from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
-from flfed.rows.training.private.noise import SeededNoise, SystemNoise
-from flfed.study.tables import Analysis, Partition
+from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
+from flfed.rows.training.private_noise import SeededNoise, SystemNoise
+from flfed.study.analysis import Analysis
+from flfed.study.tables import Partition
 from flfed.summaries.analysis import own_edges
 from flfed.updates.accounting import noise_for
 

@@ -14,22 +14,20 @@ from flwr.app import Context, Message
 
 from flfed import Study
 from flfed.errors import RunStopped, UsageError
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
-from flfed.rows.features.columns import ColumnArrays, joined
-from flfed.rows.features.encode import plain_inputs
+from flfed.rows.features.encode import ColumnArrays, joined, plain_inputs
 from flfed.rows.session import SiteSession, first_model
 from flfed.rows.site_trees import Level, tree_columns
 from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, cuts_sha256, widths_of
-from flfed.trees.forest import forest_of, margins, round_of, tree_arrays, trees_of, with_round
-from flfed.trees.growth import TreeSettings
+from flfed.trees.forest import TreeSettings, forest_of, margins, round_of, tree_arrays, trees_of, with_round
 from flfed.updates.messages.in_memory import is_in_memory
 from flfed.updates.messages.summarise import BINS, BinsReply
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TREES_MISSING, TrainReply

@@ -26,12 +26,11 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.cipher_sum import CipherSums
-from flfed.updates.checkpoints.run_state import NodeState
-from flfed.updates.codec import entries_of, shapes_of
+from flfed.updates.aggregation.secure_sum import CipherSums
+from flfed.updates.arrays import entries_of, shapes_of
+from flfed.updates.checkpoints.site_state import NodeState
 from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import SecretContext
-from flfed.updates.masking.encrypted_model import RoundTags, decrypt_model, encrypt_model, open_sum, vector_entries
+from flfed.updates.masking.ckks import RoundTags, SecretContext, decrypt_model, encrypt_model, open_sum, vector_entries
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import CIPHERTEXT
 from flfed.updates.messages.train import TRAIN, TrainReply

@@ -28,8 +28,7 @@ from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
-from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import AUDIT, COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import BINS, SCORES, STATISTIC, SUMMARISE, SummariseReply, SummariseRequest

@@ -14,10 +14,9 @@ from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.updates.codec import Shapes, shapes_of
+from flfed.updates.arrays import Arrays, Shapes, shapes_of
 from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
 Changes = dict[str, Any]

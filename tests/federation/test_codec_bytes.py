@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flfed.deployment.operator.run_size import bytes_in_words, bytes_of_runs
+from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
 from flfed.records.reports.report import report
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy

@@ -17,16 +17,15 @@ from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import CohortGrid, InProcessGrid
-from flfed.federation.server.fan_out import ask
+from flfed.federation.server.run_setting import ask
 from flfed.rows.session import SiteSession
+from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.requests import Failed, FitRequest
-from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.seeds import FEW, generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.gc_pause import RARELY
-from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.aggregation.rounds import RARELY, Participant, RunContext
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest, lacks_encoder, with_encoder
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record

@@ -12,16 +12,15 @@ from sklearn.metrics import roc_auc_score
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.client.released.noised_answer import FOLDER, KeptFile, KeptModel
-from flfed.folders import SiteFolder
-from flfed.records.statistics.listed.noised_scores import NOT_COMPARED
+from flfed.paths import SiteFolder
+from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession, first_model
-from flfed.rows.statistics.private.model_counts import training_cells
+from flfed.rows.statistics.noised_counts import training_cells
 from flfed.updates.accounting import Release, epsilon
+from flfed.updates.arrays import Arrays, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.codec import shapes_of
-from flfed.updates.messages.fields import Arrays
 from tests.federation.test_covered_study import STUDY, Small, account, lines
 
 COMPARED = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "own-model"').replace(

@@ -22,21 +22,20 @@ from flfed.federation.client.released.model_answers import FAR, cells_of, releas
 from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.server.run import resume, run
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import Line
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import Line
 from flfed.records.store.reader import RunReader
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import HoldoutByOrder
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.private.gaussian import person_weights
-from flfed.rows.statistics.private.model_counts import HISTOGRAMS, VALUES, cell_queries, training_cells
-from flfed.rows.training.private.noise import KnownUnits, SeededNoise
-from flfed.rows.training.private.sampling import known_units
+from flfed.rows.statistics.noised_counts import HISTOGRAMS, VALUES, cell_queries, person_weights, training_cells
+from flfed.rows.training.private_noise import KnownUnits, SeededNoise
+from flfed.rows.training.private_steps import known_units
 from flfed.study.plan import PrivateSteps
 from flfed.study.tables import OrderedHoldout
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
@@ -198,7 +197,7 @@ def test_training_divides_by_what_is_known_under_noise(small_sites: Small):
     session = SiteSession(site, Study.parse(STUDY))
     from flfed.federation.client.protection import protection_of
     from flfed.rows.session import first_model
-    from flfed.rows.training.one_by_one import run_client
+    from flfed.rows.training.answer import run_client
     from flfed.summaries.summary import schema_encoder
 
     steps = PrivateSteps(clip=1.0, noise=0.0, sampling=1.0)

@@ -12,22 +12,22 @@ import pytest
 import flfed
 from flfed import FedAvg, Study
 from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.engines.inprocess import InProcessGrid, grid_of
-from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession, first_model
+from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.guard import GuardResult
 from flfed.updates.aggregation.rounds import Participant, Round, RunContext
+from flfed.updates.arrays import Arrays
 from flfed.updates.extra import LocalUpdate, SiteArrays, client_terms
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
-from flfed.updates.strategies.drift.scaffold import COUNTED, Scaffold
 from flfed.updates.strategies.fedavg import to_arrays, to_record
-from flfed.updates.strategies.server.fednova import FedNova
+from flfed.updates.strategies.fednova import FedNova
+from flfed.updates.strategies.scaffold import COUNTED, Scaffold
 
 ROUNDS = 400
 CHANGES = {

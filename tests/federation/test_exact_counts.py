@@ -15,8 +15,8 @@ from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.recording.pooled_figures import exact_counts
 from flfed.federation.recording.pseudonyms import SharedAs
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
 from flfed.records.statistics.operating_points import OperatingPoint, at_threshold, edges
 from flfed.records.statistics.score_curves import ScoreCounts

@@ -12,8 +12,8 @@ from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.recording.pooled_figures import importances
 from flfed.federation.recording.pseudonyms import SharedAs
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.report import report
 from flfed.records.statistics.importances import over_repeats
 from flfed.records.store.reader import RunReader

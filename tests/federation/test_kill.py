@@ -30,7 +30,7 @@ CHILDREN = """
 import json, os, signal, sys, time
 from flfed import Study, run
 import flfed.federation.client.client, flfed.federation.server.repeats  # what a run loads, once for all children
-from flfed.updates.checkpoints.run_state import NodeState
+from flfed.updates.checkpoints.site_state import NodeState
 
 keep, kept = NodeState.keep, []
 

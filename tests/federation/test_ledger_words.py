@@ -12,10 +12,10 @@ import pytest
 from flfed import Study
 from flfed.deployment.operator.budget import MOVED, budget_as_json, in_words
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released.spent_lines import release_of, side_of
+from flfed.federation.client.released.accounts import release_of, side_of
 from flfed.federation.server.run import run
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.records.reports.privacy import BOTH_SIDES, epsilon_in_words, of_all_studies, spending_in_words
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from flfed import run
 from flfed.cli.commands import app
 from flfed.errors import UsageError
-from flfed.experiments.without import run_without
+from flfed.experiments.fewer_rows import run_without
 from flfed.federation.client.released.sets import lineage, unlisted
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flfed import Study
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.updates.messages.train import TRAIN, TrainReply
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]

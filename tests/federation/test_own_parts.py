@@ -20,14 +20,14 @@ from flfed.rows.session import FIT, SiteSession, first_model
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator
+from flfed.updates.arrays import Arrays, shapes_of
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.checkpoints.run_state import RunState
-from flfed.updates.codec import shapes_of
+from flfed.updates.checkpoints.site_state import RunState
 from flfed.updates.extra import OWN
-from flfed.updates.messages.fields import Arrays, ndarrays
+from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.train import TRAIN
-from flfed.updates.strategies.personal.ditto import Ditto
-from flfed.updates.strategies.personal.fedper import FedPer
+from flfed.updates.strategies.ditto import Ditto
+from flfed.updates.strategies.fedper import FedPer
 from tests.experiments.test_canary import bytes_of, forms, found_in
 from tests.federation.test_weak_sites import with_widths
 from tests.small_runs import Conducted

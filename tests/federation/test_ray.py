@@ -18,13 +18,13 @@ import pytest
 
 from flfed import Study, run
 from flfed.errors import FlfedError
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.run import Result
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.checkpoints.run_state import NodeState
+from flfed.updates.checkpoints.site_state import NodeState
 from tests.boosting import trees_study
 
 QUICK = {"rounds": 3, "draws": 200}
@@ -183,7 +183,7 @@ INTERRUPTED = """
 import sys, time
 from dataclasses import dataclass, replace
 from flfed import Csv, Study, run
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.errors import RunStopped
 
 @dataclass(frozen=True)

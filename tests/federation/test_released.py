@@ -17,8 +17,8 @@ from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.released.sets import RowSets
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field

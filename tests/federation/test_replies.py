@@ -19,9 +19,9 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
-from flfed.rows.training.private.noise import SeededNoise
+from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure

@@ -17,7 +17,7 @@ from flfed.rows.data.site import Policy
 from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.reply_cache import KeptReplies
+from flfed.updates.checkpoints.site_state import KeptReplies
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest

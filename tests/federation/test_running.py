@@ -16,7 +16,7 @@ import pytest
 import flfed
 from flfed import Study, run
 from flfed.errors import RunStopped, UsageError
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import Result
 from flfed.records.reports.narrative import SHORT, comparison_rows

@@ -14,8 +14,8 @@ from flfed.federation.client.released.model_answers import OWN, _own_model, nois
 from flfed.federation.server.run import run
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession, first_model
-from flfed.rows.training.one_by_one import run_client
-from flfed.rows.training.private.noise import SeededNoise
+from flfed.rows.training.answer import run_client
+from flfed.rows.training.private_noise import SeededNoise
 from flfed.study.study import Study
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.checkpoints import checkpoint

@@ -19,9 +19,9 @@ from flfed.federation.recording import pooled_figures
 from flfed.federation.recording.pooled_figures import SCORE_BINS
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server import comparison
+from flfed.federation.server.parts.own_part import SITE_OFFSETS, offset_deviation
 from flfed.federation.server.run import resume
 from flfed.federation.server.server import FederatedRun
-from flfed.federation.server.site_offsets import SITE_OFFSETS, offset_deviation
 from flfed.records.reports.narrative import comparison_rows
 from flfed.records.reports.report import arms_shown
 from flfed.records.store.reader import RunReader
@@ -29,13 +29,12 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.own_intercept import own_offset
+from flfed.rows.own_parts import own_offset
 from flfed.study.study import Study
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, Offset, TrainReply, TrainRequest
 from tests.conftest import small_table
 from tests.small_runs import request_of
 

@@ -20,18 +20,17 @@ from dp_accounting.pld import PLDAccountant
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount, shown
-from flfed.federation.client.released.spent_lines import BOTH, release_of
-from flfed.federation.client.released.spent_lines import SPENT as LINE
+from flfed.federation.client.released.accounts import BOTH, release_of
+from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.federation.server.run import resume, run
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.accounting import Release
-from flfed.updates.rounds_ahead import rounds_left
+from flfed.updates.accounting import Release, rounds_left
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
@@ -286,7 +285,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.rows.data.policy import Policy
-from flfed.rows.training.private.noise import SeededNoise
+from flfed.rows.training.private_noise import SeededNoise
 from conftest import small_table
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site
@@ -335,8 +334,8 @@ RACING = """
 import sys
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release

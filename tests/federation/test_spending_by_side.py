@@ -22,17 +22,16 @@ from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
 from flfed.federation.client.privacy_budget import shown as shown_budget
 from flfed.federation.client.protection import holdout_hash, side_charged
-from flfed.federation.client.released.spent_lines import BOTH, SIDES, Side, Tally, side_of
-from flfed.federation.client.released.spent_lines import SPENT as LINE
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.line import START, Line, new_line
+from flfed.federation.client.released.accounts import BOTH, SIDES, Side, Tally, side_of
+from flfed.federation.client.released.accounts import SPENT as LINE
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, ledger_of
+from flfed.records.ledger_line import START, Line, new_line
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows, canonical_rows, fractions
+from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, SortedRows, canonical_rows, fractions
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
-from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.study.study import Study
 from flfed.study.tables import OrderedHoldout
 from flfed.updates.accounting import Release, epsilon
@@ -320,8 +319,8 @@ def test_a_ledger_that_is_begun_anew_keeps_the_sides():
 KILLED = """
 import os, signal, sys
 from flfed.callbacks import now_utc
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release
@@ -352,8 +351,8 @@ def test_a_kill_amid_an_answer_never_lowers_the_sum():
 
 RACING = """
 import sys
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release

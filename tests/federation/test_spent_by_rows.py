@@ -16,7 +16,7 @@ from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import NotSpent
-from flfed.federation.client.released.spent_lines import BOTH
+from flfed.federation.client.released.accounts import BOTH
 from flfed.federation.server.run import run
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import Holdout

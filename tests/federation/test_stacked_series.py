@@ -16,12 +16,12 @@ import pytest
 
 from flfed import Study, run
 from flfed.errors import FlfedError, RunStopped
-from flfed.federation.engines.registry import engine_of, path_of
+from flfed.federation.engines.engine import engine_of, path_of
 from flfed.federation.server import repeats
 from flfed.federation.server.run import resume
 from flfed.records.store.reader import RunReader
+from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.fields import Arrays
 
 Record = Callable[[str], dict[str, Any]]
 ROOT = Path(__file__).parents[2]

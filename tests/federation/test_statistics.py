@@ -16,13 +16,13 @@ from statsmodels.stats.contingency_tables import Table2x2
 from typer.testing import CliRunner
 
 from flfed import Study, run
-from flfed.cli.run_text import object_of, print_report
 from flfed.cli.runs import app as commands
+from flfed.cli.runs import object_of, print_report
 from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
 from flfed.export.run_folder import NO_MODEL, export
-from flfed.federation.client.site_run import forget_compared
+from flfed.federation.client.summed_replies import forget_compared
 from flfed.federation.server.preflight import check
 from flfed.paths import home
 from flfed.records.document.document import document

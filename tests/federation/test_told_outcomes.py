@@ -10,7 +10,7 @@ import pytest
 
 from flfed.records.reports.privacy_tables import told_in_words
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.told_outcomes import told_at_first, told_rows
+from flfed.rows.site_trees import told_at_first, told_rows
 from flfed.study.study import Study
 from flfed.trees.cut_points import codes_in, widths_of
 from flfed.trees.forest import forest_of

@@ -11,15 +11,16 @@ import pytest
 
 from flfed import Study, registry
 from flfed.errors import UsageError
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.enrol import ENROL, EnrolReply
-from flfed.updates.messages.fields import Arrays, MalformedMessage, ndarrays
+from flfed.updates.messages.fields import MalformedMessage, ndarrays
 from flfed.updates.messages.train import TRAIN, TrainReply
 from flfed.updates.strategies.fedavg import FedAvg, mean_update
 

@@ -33,8 +33,8 @@ from flfed import Study, run
 from flfed.cli import main
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
-from flfed.folders import CoordinatorFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.paths import CoordinatorFolder
+from flfed.records.ledger import Ledger
 from flfed.records.store.tables import Base
 from flfed.rows.data.datasets import load
 from flfed.updates.checkpoints import checkpoint as checkpoints

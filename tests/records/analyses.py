@@ -10,7 +10,7 @@ import numpy as np
 
 from flfed.records.reports.report import report
 from flfed.records.section import Table
-from flfed.records.statistics.listed.in_words import statistic_tables
+from flfed.records.statistics.recorded_statistic import statistic_tables
 from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore

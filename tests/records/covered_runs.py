@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.server.sums.noised_counts import AUC_ALONE, LOST, PAIRED, UNTOLD
+from flfed.federation.server.parts.covering_noise import AUC_ALONE, LOST, PAIRED, UNTOLD
 from flfed.records.reports.report import report
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
-from flfed.summaries.noised_calibration import GRID
-from flfed.summaries.noised_pairs import NoisedPairs
-from flfed.summaries.noised_scores import ScoreCounts, choose_edges, first_counts, score_counts
+from flfed.summaries.noised_scores import GRID, NoisedPairs, ScoreCounts, choose_edges, first_counts, score_counts
 
 Found = dict[str, Any]
 AUC = "roc_auc_score"

@@ -15,11 +15,12 @@ from streamlit.testing.v1 import AppTest
 from flfed import Study, run
 from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.document.document import document
+from flfed.records.objects import read as read_object
 from flfed.records.reports.privacy import noise_from, promise_in_words, spending_in_words
 from flfed.records.reports.privacy_tables import mechanism_lines, spent_line
+from flfed.records.statistics.analysis import Analysis, Number
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.analysis import noise_of
-from flfed.records.statistics.listed.in_words import statistic_in_words
+from flfed.records.statistics.recorded_statistic import statistic_in_words
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from tests.records.analyses import CUT, SHAPES, STUDY, Found, in_store, is_shown, told
@@ -115,7 +116,7 @@ def test_a_run_is_shown_on_its_page_with_the_histogram_of_the_chosen_number_grou
     spec, bars = drawn(opened)
     x1 = found["columns"]["x1"]
     np.testing.assert_allclose(bars["count"], x1["counts"], atol=0.06)
-    np.testing.assert_allclose(bars["high"] - bars["count"], NORMAL_95 * noise_of(found), atol=0.11)
+    np.testing.assert_allclose(bars["high"] - bars["count"], NORMAL_95 * read_object(Analysis, found).noise, atol=0.11)
     assert (bars["from"].iloc[0], bars["to"].iloc[-1]) == tuple(x1["within"]) == (0.0, 100.0)
     assert spec["layer"][0]["encoding"]["x"]["axis"]["title"] == "x1, mm"
     assert opened.selectbox(key="analysis-number").options == ["x1", "x2"]
@@ -155,17 +156,19 @@ def own_document(done: Found) -> Any:
 
 
 def test_bins_that_grow_are_drawn_equally_wide_and_evenly_wide_ones_as_they_are():
-    cost = SHAPES["all"]["columns"]["cost"]
-    assert cost["edges"] == [0.0, 99.0, 9999.0]
+    numbers = read_object(Analysis, SHAPES["all"]).numbers
+    cost = numbers["cost"]
+    assert cost.edges == [0.0, 99.0, 9999.0]
     chart = histogram_chart(histogram_lines(cost, 5.0), "cost", "rows")
     assert chart is not None
     # log(1 + x): the middle of 0 and 99 lies at 9, of 99 and 9,999 at 999.
     np.testing.assert_allclose(chart.rows["middle"], [9.0, 999.0], rtol=1e-9)
     x = chart.spec["layer"][0]["encoding"]["x"]
     assert (x["scale"]["type"], x["axis"]["values"][0], x["axis"]["values"][-1]) == ("symlog", 0.0, 5000.0)
-    even = histogram_chart(histogram_lines(SHAPES["all"]["columns"]["age"], 5.0), "age", "rows")
+    even = histogram_chart(histogram_lines(numbers["age"], 5.0), "age", "rows")
     assert even is not None and "type" not in even.spec["layer"][0]["encoding"]["x"]["scale"]
     assert even.rows["middle"].tolist() == [12.5, 37.5, 62.5, 87.5]
     # No noise reaches below nobody.
-    assert min(line["95 % low (noise)"] for line in histogram_lines({"edges": [0, 1], "counts": [3.0]}, 5.0)) == 0.0
+    few = Number(within=[0.0, 1.0], edges=[0.0, 1.0], counts=[3.0])
+    assert min(line["95 % low (noise)"] for line in histogram_lines(few, 5.0)) == 0.0
     assert histogram_chart([], "age", "rows") is None

@@ -11,7 +11,7 @@ from flfed.deployment.site_app.pages import s50_results
 from flfed.notebook.result import CallableReport, Result
 from flfed.records.dashboard.panels.overview import NO_MODEL
 from flfed.records.document.document import document
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
+from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from tests.records.analyses import SHAPES, Found, in_store
 from tests.records.documents import read, section, table
 from tests.records.one_answer import page, words

@@ -11,12 +11,13 @@ import pytest
 
 from docs.make.case_studies import FIGURES
 from flfed import Study, run
-from flfed.cli.run_text import print_report
+from flfed.cli.runs import print_report
 from flfed.export.run_folder import NO_MODEL, export
 from flfed.records.document.document import document
+from flfed.records.objects import read as read_object
+from flfed.records.statistics.analysis import COUNT, MEDIAN, Analysis
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.analysis import COUNT, MEDIAN, noise_of, parts_of
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
+from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from tests.records.analyses import CUT, DEVIATION, SHAPES, STUDY, figures_in, in_store, is_shown, table_of, told
@@ -28,9 +29,11 @@ def test_every_figure_of_every_column_and_group_is_the_records(name: str):
     found = SHAPES[name]
     numbers, quantiles = table_of(found, "Numbers"), table_of(found, "Quantiles")
     shares = table_of(found, "Shares")
-    parts = parts_of(found)
+    parts = {"all": found}
+    if "groups" in found:
+        parts |= {f"{found['groups']['by']}: {group}": of for group, of in found["groups"]["of"].items()}
     for column in found["columns"]:
-        for part, (of, _) in parts.items():
+        for part, of in parts.items():
             one = of["columns"][column]
             own = [line for line in (*numbers, *quantiles, *shares) if line["Column"].split(",")[0] == column]
             own = [line for line in own if line.get("Rows of", "all") == part]
@@ -98,11 +101,13 @@ def test_a_cross_table_has_every_count_however_wide_it_is():
 def test_the_noise_beside_a_count_is_that_of_its_rows():
     found = SHAPES["all"]
     # Of all rows there are two groups and the rows without one: √3 times the noise of a cell.
-    assert (noise_of(found), noise_of(found, "male")) == (pytest.approx(DEVIATION * 3**0.5), DEVIATION)
+    parts = read_object(Analysis, found).parts
+    noise, of_group = parts["all"][1], parts["sex: male"][1]
+    assert (noise, of_group) == (pytest.approx(DEVIATION * 3**0.5), DEVIATION)
     reach = found["rows"]["high"] - found["rows"]["value"]
-    assert reach == pytest.approx(NORMAL_95 * noise_of(found)) and reach > 1.7 * NORMAL_95 * DEVIATION
+    assert reach == pytest.approx(NORMAL_95 * noise) and reach > 1.7 * NORMAL_95 * DEVIATION
     male = found["groups"]["of"]["male"]["rows"]
-    assert male["high"] - male["value"] == pytest.approx(NORMAL_95 * noise_of(found, "male"))
+    assert male["high"] - male["value"] == pytest.approx(NORMAL_95 * of_group)
     lines = {line["Rows of"]: line for line in table_of(found, "Numbers")}
     # 1.96 · 5 · √3 · √2 = 24.0 of the number of known values, which is a difference of two counts.
     assert [figures_in(lines[part]["Known"])[1][0] for part in ("all", "sex: male")] == [24.0, 14.0]

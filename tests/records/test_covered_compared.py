@@ -19,7 +19,7 @@ from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import rests_on, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
-from flfed.records.statistics.listed.noised_scores import NOT_TOLD, OWN_UNDER_NOISE, is_uncompared, with_verdict
+from flfed.records.statistics.noised_scores import NOT_TOLD, OWN_UNDER_NOISE, is_uncompared, with_verdict
 from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer

@@ -20,7 +20,7 @@ from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.noised_scores import NO_CURVES, NO_ROUNDS, NO_SUMS, NOT_TOLD, figure_lines
+from flfed.records.statistics.noised_scores import NO_CURVES, NO_ROUNDS, NO_SUMS, NOT_TOLD, figure_lines
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, of_summary, parsed_study

@@ -14,6 +14,8 @@ from flfed import Study
 from flfed.experiments.compare_runs import compare_runs
 from flfed.federation.recording.privacy_recorder import facts_of
 from flfed.records.document.document import document
+from flfed.records.objects import FigureReport
+from flfed.records.objects import read as read_object
 from flfed.records.reports.narrative import comparison_rows, story, tally, verdict_in_words
 from flfed.records.reports.privacy import in_words, promise_in_words
 from flfed.records.reports.privacy_tables import (
@@ -28,10 +30,11 @@ from flfed.records.reports.report import arms_shown, report
 from flfed.records.reports.site_answer import rests_on, should_it_join, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.noised_scores import (
+from flfed.records.statistics.noised_scores import (
     NO_ROUNDS,
     NO_SUMS,
     NOT_TOLD,
+    NoisedCounts,
     count_lines,
     figure_lines,
     lost_in_words,
@@ -133,13 +136,13 @@ def test_a_site_in_sums_only_has_no_figure_and_not_that_of_all(store, url, shown
 
 def test_slope_and_its_words():
     def says(value: float, low: float, high: float) -> str:
-        return slope_in_words({"slope": {"value": value, "low": low, "high": high}})
+        return slope_in_words(FigureReport(value=value, low=low, high=high))
 
     assert "): predictions are too extreme. A slope of 1 is calibrated" in says(0.8, 0.7, 0.9)
     assert "): no fault is shown." in says(0.95, 0.85, 1.05)
     assert "): predictions are too near to the mean." in says(1.3, 1.1, 1.5)
     assert "): it may be that predictions tell nothing." in says(0.2, -0.1, 0.5)
-    assert slope_in_words({"slope": None}) == slope_in_words(None) == ""
+    assert slope_in_words(None) == ""
 
 
 def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
@@ -147,7 +150,7 @@ def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
     # Cells are even in asinh of the log-odds, 64 on either side of even odds, up to log-odds of 12.
     odds = np.sinh((np.array(one["edges"]) - 64) / 64 * math.asinh(12.0))
     expected = 1 / (1 + np.exp(-odds))
-    lines = count_lines(one)
+    lines = count_lines(read_object(NoisedCounts, one))
     # The outermost bins have all that is beyond.
     np.testing.assert_allclose([line["Predicted, from"] for line in lines[1:]], expected[1:-1], rtol=6e-3)
     assert (lines[0]["Predicted, from"], lines[-1]["Predicted, to"]) == (0.0, 1.0)

@@ -18,8 +18,7 @@ from streamlit.testing.v1 import AppTest
 import flfed
 from flfed import Study, run
 from flfed.records.reports.report import report
-from flfed.records.statistics.score_curves import ScoreCounts, calibration
-from flfed.records.statistics.score_tables import ALL, NOT_COMPARABLE, SITES_DRAWN
+from flfed.records.statistics.score_curves import ALL, NOT_COMPARABLE, SITES_DRAWN, ScoreCounts, calibration
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.entries import ComparisonRow
 from flfed.records.store.reader import RunReader
@@ -216,8 +215,7 @@ FLAGGED = CELLS[0]
 
 def edge_of(payload: dict, said: str) -> float:
     """The edge of bins that the page calls so."""
-    from flfed.records.statistics.operating_points import edges
-    from flfed.records.statistics.point_tables import probability
+    from flfed.records.statistics.operating_points import edges, probability
 
     counts = [counts_of(payload, name) for name in (ALL, *payload["sites"])]
     return next(edge for edge in edges(counts) if probability(edge) == said)
@@ -229,7 +227,7 @@ def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, 
     sites[2] = replace(sites[2], policy=Policy())
     result = run(Study.parse(text), sites=sites).report
     page, counted = curves(result["run"]), result["operating-points"]
-    assert "At the study's own thresholds" in words(page)
+    assert "at the study's own thresholds" in words(page)
     for place, label in enumerate(("a probability of at least .4", "an alert budget of 25 %")):
         box = next(box for box in page.selectbox if box.label == "Counted by the sites")
         assert box.options[place] == label

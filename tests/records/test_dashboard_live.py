@@ -202,7 +202,7 @@ def test_a_figure_that_only_sites_have_is_drawn_alone(store):
 
 
 def test_a_download_holds_no_formula():
-    from flfed.records.dashboard.components.figure import csv_of
+    from flfed.records.dashboard.sections import csv_of
 
     text = csv_of([{"site": "=cmd|' /C calc'!A0", "value": -0.1}])
     lines = list(csv.reader(io.StringIO(text)))

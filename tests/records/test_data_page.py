@@ -15,8 +15,8 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.records.dashboard import refresh
-from flfed.records.dashboard.panels import data
-from flfed.records.dashboard.panels.data import gaps_in_words
+from flfed.records.sections import data
+from flfed.records.sections.data import gaps_in_words
 from flfed.records.statistics.verdict import MINUS
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import NO_OTHERS, of_summary
@@ -265,11 +265,12 @@ def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
 
 
 def one_site(columns, rows):
-    from flfed.records.dashboard.panels import data
+    from flfed.records.dashboard import sections
+    from flfed.records.sections import data
 
-    data.table_1({"rows": rows, "note": ""}, ["hungary"], ["hungary"], why_none="")
-    data.missing(columns, ["hungary"], of=1, why_none="")
-    data.drift(columns, ["hungary"], of=1, why_none="")
+    sections.show(data.table_1({"rows": rows, "note": ""}, why_none=""))
+    sections.show(data.missing(columns, ["hungary"], of=1, why_none=""))
+    sections.show(data.drift(columns, ["hungary"], of=1, why_none=""))
 
 
 def test_one_site_s_people_see_their_own_gaps_and_why_there_are_no_differences():

@@ -15,8 +15,7 @@ from flfed import run
 from flfed.records.document.document import MARK, document
 from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import best_arm, site_verdict
-from flfed.records.statistics.score_curves import ScoreCounts, calibration
-from flfed.records.statistics.score_tables import ALL
+from flfed.records.statistics.score_curves import ALL, ScoreCounts, calibration
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import AuditRow
 from flfed.records.store.reader import RunReader
@@ -349,7 +348,7 @@ def test_an_audit_is_told_with_what_it_was_held_against(store, shown, heart):
             for place, site in enumerate(("cleveland", "hungary"))]  # fmt: skip
     store.audit(heart, rows)
     lines = tables(section(read(document(heart)), "Privacy"))
-    audited = next(found for found in lines if "Attack" in found[0])
+    audited = next(found for found in lines if "Its verdict" in found[0])
     assert [(line["Site"], line["Reached (95 %)"], line["Promised, at most"]) for line in audited] == [
         ("hungary", ".631 (.480 to .700)", ".600"), ("cleveland", ".531 (.480 to .700)", ".600"),
     ]  # fmt: skip

@@ -13,9 +13,8 @@ from sklearn.metrics import confusion_matrix
 from flfed import Study, load, run
 from flfed.errors import UsageError
 from flfed.records.document.document import document, write_document
-from flfed.records.statistics.point_tables import CELLS, probability
-from flfed.records.statistics.score_curves import ScoreCounts
-from flfed.records.statistics.score_tables import ALL
+from flfed.records.statistics.operating_points import CELLS, probability
+from flfed.records.statistics.score_curves import ALL, ScoreCounts
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AuditRow, ComparisonRow, EventRow
 from flfed.records.store.reader import RunReader

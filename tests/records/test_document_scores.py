@@ -15,10 +15,8 @@ from flfed import Study, run
 from flfed.records.charts.curves import cut_below
 from flfed.records.dashboard import page_files
 from flfed.records.document.document import document
-from flfed.records.statistics.operating_points import ahead_of_both, decision_curve
-from flfed.records.statistics.point_tables import probability
-from flfed.records.statistics.score_curves import ScoreCounts
-from flfed.records.statistics.score_tables import ALL
+from flfed.records.statistics.operating_points import ahead_of_both, decision_curve, probability
+from flfed.records.statistics.score_curves import ALL, ScoreCounts
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import ComparisonRow
 from flfed.records.store.reader import RunReader

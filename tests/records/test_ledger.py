@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flfed.errors import UsageError
-from flfed.records.ledger.ledger import Ledger, LedgerError
-from flfed.records.ledger.line import LONGEST, START, new_line, read_line
+from flfed.records.ledger import Ledger, LedgerError
+from flfed.records.ledger_line import LONGEST, START, new_line, read_line
 
 BEGAN = datetime(2026, 11, 20, 15, 30, 12, 5000, tzinfo=UTC)
 TORN = "a crash cut its last line off, so nothing may leave"

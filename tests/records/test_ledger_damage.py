@@ -8,9 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import START, Line, new_line, read_line
-from flfed.records.ledger.verify import Receipt
+from flfed.records.ledger import Ledger, Receipt
+from flfed.records.ledger_line import START, Line, new_line, read_line
 
 COUNT = 12
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import START, new_line
+from flfed.records.ledger import Ledger
+from flfed.records.ledger_line import START, new_line
 
 FACTS = {"study": "heart-disease", "run": "r1", "round": 3, "bytes": 1024, "sha256": "ab" * 32}
 
@@ -28,7 +28,7 @@ def filled(path: Path, lines: int) -> Ledger:
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from flfed.records.ledger.ledger import Ledger, LedgerError
+from flfed.records.ledger import Ledger, LedgerError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 ledger = Ledger(Path(sys.argv[1]))
 size = ledger.path.stat().st_size
@@ -54,7 +54,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path):
 WRITE = """
 import sys
 from pathlib import Path
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

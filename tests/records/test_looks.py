@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flfed.records.charts import colours
-from flfed.records.charts.axes import figure_axis, ticks_of
+from flfed.records.charts.chart import figure_axis, ticks_of
 
 CONFIG = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
 MARKS = {

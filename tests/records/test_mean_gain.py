@@ -20,7 +20,7 @@ from flfed.records.statistics.intervals import (
     student_t_bound,
     variance_between,
 )
-from flfed.records.statistics.mean_gain import (
+from flfed.records.statistics.verdict import (
     COVERAGE,
     LEAST_SITES,
     METHOD,

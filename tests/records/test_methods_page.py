@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 import flfed
 from flfed import Study
 from flfed.experiments.compare_runs import compare_runs
-from flfed.records.dashboard.panels.methods import ALONE, shows
+from flfed.records.dashboard.panels.compare import ALONE, shows
 from flfed.records.reports.recorded_run import Recorded, methods_of, paired
 from flfed.records.store.reader import RunReader
 

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from flfed.records.statistics.operating_points import OperatingPoint, at_budget, at_threshold, edges, in_words
-from flfed.records.statistics.point_tables import point_in_words
+from flfed.records.statistics.operating_points import (
+    OperatingPoint,
+    at_budget,
+    at_threshold,
+    edges,
+    in_words,
+    point_in_words,
+)
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from tests.records.counted_rows import counted

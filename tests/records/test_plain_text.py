@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flfed.records.reports.events import holdout_in_words
-from flfed.records.reports.glossary import GLOSSARY
+from flfed.records.reports.faults import holdout_in_words
+from flfed.records.reports.narrative import GLOSSARY
 from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import site_line
 from flfed.records.store.entries import EventEntry
@@ -70,7 +70,7 @@ def test_a_short_table_that_is_copied_holds_no_formula():
     from streamlit.testing.v1 import AppTest
 
     def script(formula: str) -> None:
-        from flfed.records.dashboard.components.tables import table
+        from flfed.records.dashboard.sections import table
 
         table([{"@why": formula, "Gain": "+.11 (+.02 to +.20), shared", "Rows": 12}])
 
@@ -160,7 +160,8 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
     window.drawn()  # what is still being drawn moves the table from under the pointer, and its button away
     main.locator("[data-testid=stDataFrame]").first.hover()
     with page.expect_download() as kept:
-        main.get_by_role("button", name="Download as CSV").first.click()
+        # By key: under load the table is redrawn beneath the pointer, and a click waits for it to rest.
+        main.get_by_role("button", name="Download as CSV").first.press("Enter")
     lines = list(csv.reader(io.StringIO(kept.value.path().read_text("utf-8-sig"))))
     cells = [cell for line in lines for cell in line]
     assert len(lines) == 41

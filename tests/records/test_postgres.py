@@ -29,9 +29,8 @@ from flfed.cli import main
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
-from flfed.records.store.database import engine_to_read, store_url
+from flfed.records.store.database import engine_to_read, newest_revision, store_url
 from flfed.records.store.reader import RunReader
-from flfed.records.store.revisions import newest_revision
 from flfed.records.store.tables import Base, Metric, Run, Sent
 from flfed.records.store.writer import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 

@@ -11,13 +11,12 @@ from flfed.records.reports.privacy import (
     given_the_encoder,
     in_words,
     not_covered,
-    odds_in_words,
     promise_in_words,
     spending_in_words,
     standing,
 )
 from flfed.records.reports.report import report
-from flfed.records.statistics.privacy_odds import DRAWN_ONCE
+from flfed.records.statistics.privacy_odds import DRAWN_ONCE, odds_in_words
 from flfed.records.store.entries import AuditRow, CrossedEntry
 from flfed.records.store.reader import RunReader
 

@@ -7,6 +7,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
+from flfed.records.objects import read_all
+from flfed.records.reports.audit_headlines import AuditFigure
 from flfed.records.reports.privacy_tables import kind_in_words
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import MINUS, interval, number
@@ -125,16 +127,31 @@ def test_attacks_are_shown_as_the_json_has_them(shown: str, protected: str, stor
         span = f" ({interval(entry['low'], entry['high'])})" if entry["low"] is not None else ""
         assert line["Reached (95 %)"] == number(entry["value"]) + span
         assert line["Its verdict"] == entry["verdict"]
-        assert f"**{entry['attack']}** {entry['says']}" in words(page)
+        assert line["It means"] == entry["says"]
     inversion, membership = lines["inversion", "hungary"], lines["membership", "cleveland"]
     assert membership["Reached (95 %)"] == ".512 (.462 to .572)"
-    assert (inversion["Promised"], membership["Promised"]) == ("nothing", ".731")
+    assert (inversion["Promised, at most"], membership["Promised, at most"]) == ("nothing", ".731")
     summary = {line["Attack"]: line for line in lines_of(page, "Most at")}  # one line an attack, of its worst site
     assert (len(summary), summary["membership"]["Most at"]) == (2, "switzerland")
     assert summary["membership"]["Reached there (95 %)"] == ".580 (.530 to .640)"
     assert summary["membership"]["Lowest to highest"] == ".490 to .580, of 4 figures"
     assert summary["inversion"]["Verdict"] == "no promise"
     assert "A verdict goes by the interval's lower end" in words(page)
+
+
+def test_the_file_of_attacks_has_their_figures_as_numbers(shown: str, protected: str, store, attacks):
+    from flfed.records.sections.privacy import attacks_section
+
+    store.audit(protected, attacks)
+    with RunReader.open(shown) as reader:
+        found = report(reader, protected)
+        run = reader.runs_of(protected)[0]
+    audit = read_all(AuditFigure, found["audit"])
+    file = attacks_section(found["privacy"], audit, run).tables[1]
+    assert file.key == "attacks" and len(file.rows) == len(audit)
+    for line, entry in zip(file.rows, found["audit"], strict=True):
+        for key in ("attack", "site", "metric", "value", "low", "high", "promise", "verdict"):
+            assert line[key] == entry[key]
 
 
 def domains(page: AppTest) -> list[list[float]]:
@@ -295,13 +312,12 @@ def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, st
 
 def seen_by(run: str, only: str) -> None:
     """The parts of the page as the people of one site see them; a program of its own, run by Streamlit."""
-    from flfed.records.dashboard.components import sections
-    from flfed.records.dashboard.panels import attacks as attack_panels
-    from flfed.records.dashboard.panels import privacy as privacy_panels
+    from flfed.records.dashboard import sections
+    from flfed.records.dashboard.pages import p70_privacy as privacy_panels
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, audit_of
     from flfed.records.reports.privacy import privacy_of
-    from flfed.records.sections.privacy import mechanisms_section
+    from flfed.records.sections.privacy import attacks_section, mechanisms_section
     from flfed.records.store.reader import RunReader
 
     with RunReader.open(only=only) as reader:
@@ -311,7 +327,7 @@ def seen_by(run: str, only: str) -> None:
     privacy_panels.promise(told, audit, only=only)
     privacy_panels.limits_of_promise(told, audit, only=only)
     sections.show(mechanisms_section(told, list(found[0][1].values()), only=only))
-    attack_panels.attacks(told, audit, entry, only=only)
+    sections.show(attacks_section(told, audit, entry, only=only))
 
 
 def test_the_people_of_one_site_get_no_green_badge_while_another_site_is_beyond_the_promise(

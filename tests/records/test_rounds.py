@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from flfed.records.charts import participation
+from flfed.records.charts import by_round
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import band_of, costs, width_of
@@ -63,14 +63,14 @@ def test_who_took_part_is_counted_in_blocks_of_rounds(run, width):
 def test_a_site_that_did_not_answer_is_not_one_whose_answer_was_set_aside(run):
     with RunReader.open() as reader:
         found = by_database.participation(reader, [run.run], rounds=10, width=1)
-    states = {(block.site, block.first): participation.state_of(block) for block in found if block.asked}
+    states = {(block.site, block.first): by_round.state_of(block) for block in found if block.asked}
     assert states["a", 3] == "answer rejected"
     assert states["c", 5] == "no answer"
     assert sum(state == "took part" for state in states.values()) == 23
     assert ("b", 2) not in states
-    assert "b gave" not in participation.in_words(found)
-    assert participation.in_words(found).startswith("1 of 3 sites gave a good update in every round")
-    table = {line["Site"]: line for line in participation.lines(found)}
+    assert "b gave" not in by_round.in_words(found)
+    assert by_round.in_words(found).startswith("1 of 3 sites gave a good update in every round")
+    table = {line["Site"]: line for line in by_round.lines(found)}
     assert (table["c"]["Rounds asked"], table["c"]["No answer"], table["c"]["Good updates"]) == (10, 1, 9)
 
 

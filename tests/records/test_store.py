@@ -20,10 +20,9 @@ from sqlalchemy import create_engine, text
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home
-from flfed.records.store.database import store_url
+from flfed.records.store.database import newest_revision, store_url
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
-from flfed.records.store.revisions import newest_revision
 from flfed.records.store.tables import Base
 from flfed.records.store.takeover import Writer, is_gone, this_process
 from flfed.records.store.writer import RunStore

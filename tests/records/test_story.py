@@ -13,6 +13,7 @@ from scipy import stats
 
 from flfed.records.charts.by_site import forest_plot
 from flfed.records.document.document import document
+from flfed.records.objects import figure_of
 from flfed.records.reports.narrative import (
     comparison_rows,
     gain_in_words,
@@ -289,5 +290,5 @@ def test_a_mean_of_the_sites_says_over_how_many_it_is(store, url):
                     ComparisonRow(None, "global", AUC, 0.9, method="merged score histograms")], [])  # fmt: skip
     found = found_of(url, series)
     assert found["sites-mean"][AUC]["method"] == mean
-    assert over_sites(found["sites-mean"][AUC]) == f" ({mean})"
+    assert over_sites(figure_of(found["sites-mean"], AUC)) == f" ({mean})"
     assert "The shared model reaches AUC .900 (no interval: merged score histograms), on" in story(found)[0]

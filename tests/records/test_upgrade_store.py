@@ -17,7 +17,7 @@ from flfed import Study
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
-from flfed.records.store import revisions
+from flfed.records.store import database
 from flfed.records.store.database import upgrade_store
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Base
@@ -155,7 +155,7 @@ def test_a_new_store_is_made_by_any_run_and_by_no_update(tmp_path, small_sites, 
     assert (code, out) == (2, "") and "there is no run store" in err and not (tmp_path / "new.db").exists()
     assert flfed("run", "list")[0] == 0
     assert run(Study.parse(small_study), sites=small_sites(3, rows=80)).report["status"] == "completed"
-    assert revision(tmp_path / "new.db") == revisions.newest_revision()
+    assert revision(tmp_path / "new.db") == database.newest_revision()
 
 
 def test_another_programs_file_has_no_runs_until_one_is_written(tmp_path, monkeypatch, flfed):
@@ -172,4 +172,4 @@ def test_another_programs_file_has_no_runs_until_one_is_written(tmp_path, monkey
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM theirs")).scalar() == 0
     engine.dispose()
-    assert revision(path) == revisions.newest_revision()
+    assert revision(path) == database.newest_revision()

@@ -10,14 +10,13 @@ import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
 
-from flfed.rows.comparison.attack_runner import Attacked, Promised
-from flfed.rows.comparison.shadow_models import trained
+from flfed.rows.comparison.attack_runner import Attacked, Promised, trained
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.one_by_one import run_client
-from flfed.rows.training.private.noise import Protection
+from flfed.rows.training.answer import run_client
+from flfed.rows.training.private_noise import Protection
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder

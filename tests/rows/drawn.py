@@ -1,4 +1,4 @@
-"""What training draws, as tests look at it."""
+"""What training draws and tunes, and how sets of rows differ, as tests look at it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flfed.rows.features.encode import Encoded
+from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.training.fit import epochs
+from flfed.rows.training.tuning.linear import LinearPredictor, Search, search_alone, search_of
 from flfed.study.plan import Plan
 
 
 def batches(rows: int, plan: Plan, rng: np.random.Generator) -> list[Tensor]:
     """Return the row indices of each step."""
     return [part for order, size in epochs(rows, plan, rng) for part in torch.split(order, size)]
+
+
+def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> LinearPredictor:
+    """Return scikit-learn's linear model at its best ridge penalty."""
+    asked = search_of(rows, task, classes, rng)
+    return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
+
+
+def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
+    """Count the persons in `a` only, then those in `b` only, by what their rows say."""
+    both = a.common(b)
+    return len(a) - both, len(b) - both

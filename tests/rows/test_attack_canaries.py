@@ -10,9 +10,8 @@ from scipy.stats import binom
 
 from flfed.rows.attacks.canaries import Canaries, least_epsilon, p_value
 from flfed.rows.comparison.attack_runner import Finding
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one, stacked_compute
 from flfed.rows.training.requests import FitRequest, run_client_by
-from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 

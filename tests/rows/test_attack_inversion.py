@@ -10,7 +10,7 @@ import pytest
 from flfed.rows.attacks.gradient_inversion import GradientInversion, candidates
 from flfed.rows.comparison.attack_runner import Finding, wilson
 from flfed.rows.data.policy import Policy
-from flfed.rows.training.one_by_one import compute_one_by_one, run_client
+from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.requests import FitRequest, run_client_by
 from flfed.study.plan import PrivateSteps
 

@@ -16,16 +16,14 @@ from flfed.rows.attacks.membership_inference import (
     likelihood_ratio,
     over_people,
 )
-from flfed.rows.comparison.attack_runner import Attacked, Finding, pooled
-from flfed.rows.comparison.shadow_models import log_odds
+from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.evaluation.intervals import estimate
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
+from flfed.rows.training.answer import compute_one_by_one, stacked_compute
 from flfed.rows.training.fit import score
-from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import FitRequest, ScoreRequest, run_client_by
-from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.plan import PrivateSteps
 from flfed.updates.accounting import Release, epsilon
 
@@ -68,7 +66,7 @@ def test_a_promise_of_epsilon_1_kept_without_noise_is_flagged(wide_site):
 
 def test_the_loss_attack_is_scikit_learns_area_of_minus_the_loss(wide_site):
     attacked = wide_site()
-    rows = pooled(attacked.members(), attacked.others())
+    rows = pooled_rows([attacked.members(), attacked.others()])
     outputs = score(ScoreRequest(model=attacked.session.model, arrays=attacked.arrays, x=rows.x))[:, 0]
     p = 1 / (1 + np.exp(-outputs))
     loss = -np.log(np.where(rows.y == 1, p, 1 - p))

@@ -12,10 +12,10 @@ import pytest
 from flfed.rows.attacks.summary_reconstruction import SummaryReconstruction, given_away, known_counts
 from flfed.rows.comparison.attack_runner import Attacked
 from flfed.rows.data.policy import Policy
-from flfed.rows.features.columns import coded
+from flfed.rows.features.encode import coded
 from flfed.rows.features.summarise import disclose, summarise
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import ColumnLayout, Layout
 

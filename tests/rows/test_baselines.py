@@ -13,22 +13,22 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.baselines import Trainable, _epochs, fine_tuned, first_arrays, tuned_network
-from flfed.rows.comparison.pooled import pooled_rows
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.features.summarise import summarise
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.session import SiteSession
+from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, probabilities
-from flfed.rows.training.one_by_one import compute_one_by_one, run_client
 from flfed.rows.training.requests import FitRequest, ScoreRequest, listed, run_client_by
-from flfed.rows.training.tuning.linear import FOLDS, PENALTIES, tuned_linear, units_by_class
+from flfed.rows.training.tuning.linear import FOLDS, PENALTIES, units_by_class
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
+from tests.rows.drawn import tuned_linear
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 
@@ -293,7 +293,7 @@ def test_a_tuned_network_is_no_worse_than_the_plan_alone_on_rows_it_never_saw():
     given_plan = given_of(Plan(lr=0.3, batch=8, epochs=5))
     tuned = run_client(tuned_network(rows, given_plan))
     assert loss_on(test, tuned) < loss_on(test, first_arrays(given_plan, 20))
-    plain = run_client(_epochs(rows, given_plan, given_plan.plan, 12))
+    plain = run_client(_epochs(rows, first_arrays(given_plan, 20), given_plan, given_plan.plan, 12))
     assert loss_on(test, tuned) < loss_on(test, plain) - 0.1
     again = run_client(tuned_network(rows, given_plan))
     assert all(np.array_equal(tuned[name], again[name]) for name in tuned)
@@ -310,14 +310,15 @@ def test_penalties_are_tried_side_by_side_with_the_numbers_of_one_after_another(
     tuned = run_client_by(tuned_network(rows, asked), seen)
     held = generator(3, site="here", purpose="own-validation").random(50) < 0.25
     plans = [replace(asked.plan, l2=l2) for l2 in (0.01, 0.1, 1.0)]
+    start = first_arrays(asked, rows.x.shape[1])
     tried = {
-        (plan, number): loss_on(rows.take(held), run_client(_epochs(rows.take(~held), asked, plan, number)))
+        (plan, number): loss_on(rows.take(held), run_client(_epochs(rows.take(~held), start, asked, plan, number)))
         for plan in plans
         for number in (1, 2, 3)
     }
     plan, number = min(tried, key=tried.get)
     assert sizes == [3] * 6 + [1] * number
-    expected = run_client(_epochs(rows, asked, plan, number))
+    expected = run_client(_epochs(rows, start, asked, plan, number))
     for name, value in tuned.items():
         np.testing.assert_array_equal(value, expected[name])
 

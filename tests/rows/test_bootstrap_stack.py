@@ -11,7 +11,7 @@ from flfed.rows.evaluation.weighted_metrics import add_up
 from flfed.rows.metrics.average_precision_score import AveragePrecisionScore
 from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
 from flfed.rows.metrics.calibration_in_the_large_error import CalibrationInTheLargeError
-from flfed.testing.metrics import example
+from flfed.testing.at_sites import example
 
 TASKS = ("binary", "multi-class", "regression")
 DRAWS = 1200

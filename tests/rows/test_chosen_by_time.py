@@ -15,17 +15,16 @@ from flfed.federation.server.preflight import check
 from flfed.rows.baselines import Trainable, _own_validation
 from flfed.rows.comparison.compare import _naive_scores
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.holdout import Holdout, HoldoutByOrder, HoldoutByTime, block_numbers, elapsed_shares
 from flfed.rows.data.partition import cut
 from flfed.rows.features.encode import Encoded
-from flfed.rows.holdout_by_order import HoldoutByOrder, block_numbers, elapsed_shares
 from flfed.rows.session import SiteSession
+from flfed.rows.training.answer import compute_stacked
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.stacked.answer import compute_stacked
-from flfed.rows.training.tuning.best_model import best_alone, trees_alone
-from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor, tuned_linear
-from flfed.rows.training.tuning.naive import naive_forecasts
+from flfed.rows.training.tuning.best_model import best_alone, naive_forecasts, trees_alone
+from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor
 from flfed.study.tables import OrderedHoldout
+from tests.rows.drawn import tuned_linear
 from tests.rows.test_holdout_by_order import SCHEMA, visits
 
 

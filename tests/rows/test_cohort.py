@@ -10,9 +10,8 @@ import pytest
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one, compute_stacked, stacked_compute
 from flfed.rows.training.requests import Failed, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, TuneRequest
-from flfed.rows.training.stacked.answer import compute_stacked, stacked_compute
 from flfed.study.plan import Plan
 
 BEFORE = Linear(start="uniform").first_arrays(4, 3, np.random.default_rng(9))

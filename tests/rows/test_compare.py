@@ -13,12 +13,11 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from flfed.rows.comparison.compare import PAIRS, SiteComparison, arm_scores, compare, groups_of
 from flfed.rows.data.site import Policy, Site
-from flfed.rows.features.columns import joined
-from flfed.rows.features.encode import encode
+from flfed.rows.features.encode import encode, joined
 from flfed.rows.features.summarise import summarise
-from flfed.rows.own_intercept import own_intercept
+from flfed.rows.own_parts import own_intercept
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 

@@ -23,8 +23,7 @@ from flfed.rows.data.site import Policy
 from flfed.rows.features.summarise import disclose, grouped, summarise
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
-from flfed.summaries.leaks import leak_warnings
-from flfed.summaries.summary import ColumnLayout, Layout, Summary, fit_encoder, merge
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, fit_encoder, leak_warnings, merge
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.summarise import SummariseReply
 

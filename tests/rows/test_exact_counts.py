@@ -15,9 +15,9 @@ from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.operating_points import CellSuppression, PointCounts, count_points, flagged_rows
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
-from flfed.rows.features.columns import coded
+from flfed.rows.features.encode import coded
 from flfed.rows.features.summarise import grouped, layout_of
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.tables import Point
 from tests.rows.test_compare import at_work, judged, model_of
 

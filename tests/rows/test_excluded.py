@@ -16,7 +16,7 @@ from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Frame, Parquet, Sql
-from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
 from flfed.rows.snapshots.snapshot import freeze, load
 

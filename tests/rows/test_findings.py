@@ -14,16 +14,14 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.codes import far_from_all, repeated_codes
 from flfed.rows.data.findings.dates import exchanged_days, odd_dates
-from flfed.rows.data.findings.identifiers import odd_identifiers
-from flfed.rows.data.findings.oddities import oddities
+from flfed.rows.data.findings.oddities import contradictions, odd_identifiers, oddities
 from flfed.rows.data.findings.order import once_a_block, row_of_means, unit_change
-from flfed.rows.data.findings.repeats import contradictions
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Excel, Frame
 from flfed.rows.data.table_check import check_site
-from flfed.rows.proposals.files import read_named
+from flfed.rows.proposals.own_tables import read_named
 from tests.damage.patients import book, formulas, patients
 
 TODAY = date(2026, 11, 25)

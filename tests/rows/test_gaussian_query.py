@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery, clipped, person_weights
-from flfed.rows.training.private.noise import SeededNoise, SystemNoise
+from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, clipped, person_weights
+from flfed.rows.training.private_noise import SeededNoise, SystemNoise
 from flfed.updates.accounting import Release, epsilon, noise_for
 
 EPSILON, DELTA, DRAWS = 1.0, 1e-5, 100_000

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from flfed import Frame, HoldoutByTime, Policy, Site, Study, Transactions, run
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import parse_settings
-from flfed.rows.data.transactions.windows import Windows, look_back
+from flfed.rows.data.transactions import Windows, look_back
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 

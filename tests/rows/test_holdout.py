@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from flfed import Study, run
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.engine import PooledReference
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one
 
 COLUMNS = {
     "person": {"kind": "id"},

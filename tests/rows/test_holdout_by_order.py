@@ -12,9 +12,9 @@ from flfed import Study, run
 from flfed.errors import TableError, UsageError
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import HoldoutByOrder
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
-from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import SiteSession
 from flfed.study.tables import OrderedHoldout, Partition
 

@@ -14,13 +14,13 @@ from sklearn.inspection import permutation_importance
 from sklearn.metrics import log_loss
 
 from flfed import Study
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.comparison.importance import PERMUTE, ColumnImportance, importances
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.features.encode import encode, input_names, input_slices
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.seeds import generator
 from flfed.summaries.summary import Encoder, fit_encoder
 from tests.rows.test_compare import at_work

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 
 from flfed.rows.features.summarise import leaving, one_of_each
-from flfed.summaries.leaks import leak_warnings, untested
-from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, leak_warnings, merge, untested
 
 COLUMNS = tuple(f"x{place}" for place in range(12))
 TARGET = ColumnLayout(name="y", kind="category", cells=("0", "1", "missing"))

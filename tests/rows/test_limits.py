@@ -16,7 +16,7 @@ import sqlalchemy
 from flfed import Csv, Excel, Limits, Parquet, Sql, UsageError
 from flfed.rows.data.parsing.limits import Reading
 from flfed.rows.data.parsing.parquet_and_excel import read_sheet
-from flfed.rows.data.parsing.query_rows import read_query
+from flfed.rows.data.parsing.queries import read_query
 from tests.rows import endless
 from tests.rows.endless import ENDLESS, measured
 

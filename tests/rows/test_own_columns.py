@@ -11,15 +11,15 @@ from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from flfed import OwnColumn, Study, run
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.records.reports.site_answer import rests_on
 from flfed.rows.comparison.compare import OWN_COLUMNS, arm_scores
 from flfed.rows.comparison.own_columns import DEVIATIONS, own_fit, own_part, used_at
 from flfed.rows.data.schema import Column
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
-from flfed.rows.training.tuning.beside import fit_beside
+from flfed.rows.training.answer import run_client
+from flfed.rows.training.tuning.linear import fit_beside
 from flfed.summaries.summary import fit_encoder
 
 AUC = "roc_auc_score"

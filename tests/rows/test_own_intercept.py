@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from flfed.rows.own_intercept import INTERCEPT_SD, own_intercept, own_offset, residual_variance, site_deviation
+from flfed.rows.own_parts import INTERCEPT_SD, own_intercept, own_offset, residual_variance, site_deviation
 from flfed.rows.training.functional import probabilities
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}

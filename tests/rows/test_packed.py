@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.stacked.batches import BatchPlan, BufferPool, Kept, gathered, pack
+from flfed.rows.training.batches import BatchPlan, BufferPool, Kept, gathered, pack
 from flfed.study.plan import Plan
 from tests.rows.drawn import batches
 

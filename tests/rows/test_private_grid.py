@@ -14,12 +14,10 @@ from sklearn.metrics import roc_auc_score
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.private.fit import clipped_by_row, fit_by_row
-from flfed.rows.training.private.noise import SeededNoise, SystemNoise
-from flfed.rows.training.private.rounding import PublicGrid
-from flfed.rows.training.private.sampling import drawn_steps
+from flfed.rows.training.private_fit import clipped_by_row, fit_by_row, private_fit
+from flfed.rows.training.private_noise import SeededNoise, SystemNoise
+from flfed.rows.training.private_steps import PublicGrid, drawn_steps
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 
 UNITS, SIGMA = 256, 8.0

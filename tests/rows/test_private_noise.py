@@ -11,11 +11,11 @@ from scipy import stats
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.noise import AT_A_TIME, SeededNoise, SystemNoise
-from flfed.rows.training.private.sampling import PAGE, drawn_steps, units
+from flfed.rows.training.answer import compute_stacked
+from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private_noise import AT_A_TIME, SeededNoise, SystemNoise
+from flfed.rows.training.private_steps import PAGE, drawn_steps, units
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.answer import compute_stacked
-from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 
 STEPS = 2000

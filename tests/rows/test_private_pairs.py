@@ -11,11 +11,10 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from flfed.rows.comparison.private_pairs import SENSITIVITIES, SENSITIVITY, pair_numbers, pair_query
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.statistics.private.gaussian import STEP
-from flfed.rows.training.private.noise import SeededNoise, SystemNoise
-from flfed.summaries.noised_pairs import SQUARES_WEIGHT, pair_scale
+from flfed.rows.statistics.noised_counts import SENSITIVITIES, SENSITIVITY, STEP, pair_numbers, pair_query
+from flfed.rows.training.private_noise import SeededNoise, SystemNoise
+from flfed.summaries.noised_scores import SQUARES_WEIGHT, pair_scale
 
 Numbers = Callable[[np.ndarray], np.ndarray]
 """Of a table [rows, 3]: outcome, score of the shared model, score of the own one."""

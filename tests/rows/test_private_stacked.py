@@ -15,16 +15,14 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.training.answer import compute_stacked, fit_one, fit_stacked, program_of, stacked_compute
+from flfed.rows.training.batches import BufferPool, pack
 from flfed.rows.training.fit import fit
-from flfed.rows.training.one_by_one import fit_one
-from flfed.rows.training.private.fit import fit_by_row
-from flfed.rows.training.private.noise import SeededNoise, SystemNoise
+from flfed.rows.training.private_fit import fit_by_row, fit_private_stack, private_fit
+from flfed.rows.training.private_noise import SeededNoise, SystemNoise
 from flfed.rows.training.requests import Failed, FitRequest, Fitted
-from flfed.rows.training.stacked.answer import compute_stacked, fit_stacked, program_of, stacked_compute
-from flfed.rows.training.stacked.batches import BufferPool, pack
-from flfed.rows.training.stacked.private_fit import fit_private_stack, private_fit
 from flfed.study.plan import Plan, PrivateSteps
-from flfed.updates.strategies.drift.fedprox import proximal_gradient
+from flfed.updates.strategies.fedprox import proximal_gradient
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}

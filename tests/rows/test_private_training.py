@@ -17,16 +17,15 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.fit import fit, gradient
 from flfed.rows.training.functional import row_losses
-from flfed.rows.training.one_by_one import compute_one_by_one
-from flfed.rows.training.private.fit import clipped_by_row, fit_by_row
-from flfed.rows.training.private.noise import SeededNoise
-from flfed.rows.training.private.sampling import drawn_steps
+from flfed.rows.training.private_fit import clipped_by_row, fit_by_row, private_fit
+from flfed.rows.training.private_noise import SeededNoise
+from flfed.rows.training.private_steps import drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
-from flfed.updates.strategies.drift.fedprox import proximal_gradient
+from flfed.updates.strategies.fedprox import proximal_gradient
 
 SHAPES = {
     "logistic": (Logistic(), "binary", 1),

@@ -18,10 +18,10 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.site import Mapped, Site
+from flfed.rows.data.site import Mapped, Site, study_refusal
 from flfed.rows.data.sources import Csv, Parquet
-from flfed.rows.session import SiteSession, redraws, study_refusal, study_table
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.session import SiteSession, redraws, study_table
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
 
 SIZES = {"cleveland": (199, 104), "hungary": (172, 89), "switzerland": (30, 16), "long-beach": (85, 45)}

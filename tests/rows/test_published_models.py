@@ -19,7 +19,7 @@ from flfed.rows.data import datasets
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession, study_layout, study_trainable
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.seeds import generator, seed_of
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge

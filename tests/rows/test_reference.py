@@ -13,12 +13,12 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from flfed.rows.comparison.pooled import Reference, _groups, pooled_rows, reference, union_scores
+from flfed.rows.comparison.pooled import Reference, _groups, reference, union_scores
 from flfed.rows.data.site import Policy, Site
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.rows.training.tuning.linear import PENALTIES
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge

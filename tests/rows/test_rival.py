@@ -10,9 +10,8 @@ from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one, compute_stacked
 from flfed.rows.training.requests import RivalRequest
-from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES, best_alone, trees_alone
 
 SEED = 5

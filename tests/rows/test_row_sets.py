@@ -16,8 +16,9 @@ from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.snapshots.differencing import BYTES, RowSet, difference, digest, too_close, value_texts
+from flfed.rows.snapshots.differencing import BYTES, RowSet, digest, too_close, value_texts
 from flfed.rows.snapshots.withholding import Chosen, resting
+from tests.rows.drawn import difference
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 

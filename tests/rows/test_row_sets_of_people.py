@@ -13,8 +13,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.snapshots.differencing import BYTES, RowSet, difference, too_close
+from flfed.rows.snapshots.differencing import BYTES, RowSet, too_close
 from flfed.rows.snapshots.withholding import Chosen, resting
+from tests.rows.drawn import difference
 
 KEY = b"k" * 32
 PLAIN = (Chosen("training"), Chosen("holdout"))

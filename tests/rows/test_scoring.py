@@ -26,7 +26,7 @@ from flfed.rows.evaluation.scoring import (
     withheld,
 )
 from flfed.rows.session import SiteSession
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import run_client_by
 from flfed.study.study import Study
 from flfed.summaries.score_bins import RowScores

@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Frame, Parquet, Source, Sql, find_file
-from flfed.rows.proposals.files import source_of
+from flfed.rows.proposals.own_tables import source_of
 
 CANARY = "Canary-Jane-Roe-8842"
 QUERY = "SELECT * FROM patients"

@@ -14,11 +14,11 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.training.answer import CHUNK, fit_stacked, program_of
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.answer import CHUNK, fit_stacked, program_of
 from flfed.study.plan import Plan
-from flfed.updates.strategies.drift.fedprox import proximal_gradient
+from flfed.updates.strategies.fedprox import proximal_gradient
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}

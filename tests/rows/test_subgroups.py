@@ -21,7 +21,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.evaluation.intervals import estimate
 from flfed.rows.evaluation.scoring import metrics_of
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import COMPARE, CompareReply, GroupFigure
 from tests.rows.test_compare import at_work, judged, model_of

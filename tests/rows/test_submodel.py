@@ -16,14 +16,13 @@ from flfed.rows.data.site import study_refusal
 from flfed.rows.data.table_check import check_site
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
+from flfed.rows.training.answer import fit_one, fit_stacked
 from flfed.rows.training.fit import fit
-from flfed.rows.training.one_by_one import fit_one
-from flfed.rows.training.private.noise import SeededNoise
+from flfed.rows.training.private_noise import SeededNoise
 from flfed.rows.training.requests import FitRequest
-from flfed.rows.training.stacked.answer import fit_stacked
 from flfed.rows.training.submodel import narrowed, nested_start, submodel, widened
 from flfed.study.plan import Plan, PrivateSteps
-from flfed.updates.strategies.drift.fedprox import proximal_gradient
+from flfed.updates.strategies.fedprox import proximal_gradient
 
 INPUTS = 24
 ONE, DEEP = Mlp(hidden=(16,)), Mlp(hidden=(16, 7))

@@ -14,12 +14,11 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.summarise import outcomes, summarise
 from flfed.rows.session import SiteSession, study_layout
 from flfed.study.study import Study
-from flfed.summaries.leaks import leak_warnings
-from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
+from flfed.summaries.summary import ColumnLayout, Layout, Summary, leak_warnings, merge
 
 
 def number(name: str) -> ColumnLayout:

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from flfed.rows.evaluation.intervals import Difference, compare
-from flfed.rows.evaluation.time_blocks import LEAST_BLOCKS, effective_blocks, row_losses, widen_differences
+from flfed.rows.evaluation.intervals import (
+    LEAST_BLOCKS,
+    Difference,
+    compare,
+    effective_blocks,
+    row_losses,
+    widen_differences,
+)
 from flfed.rows.metrics.mean_absolute_error import MeanAbsoluteError
 
 DRAWS = 2000

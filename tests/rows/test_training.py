@@ -14,10 +14,9 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.fit import fit, score
+from flfed.rows.training.answer import run_client
+from flfed.rows.training.fit import clip_by_norm, fit, score, soft_threshold
 from flfed.rows.training.functional import affine, batch_loss, loss_of_rows, probabilities, row_losses
-from flfed.rows.training.one_by_one import run_client
-from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 from flfed.rows.training.requests import FitRequest, ScoreRequest
 from flfed.study.plan import Plan
 from tests.rows.drawn import batches

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.comparison.pooled import pooled_rows
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import TuneRequest
-from flfed.rows.training.tuning.linear import PENALTIES, Search, search_alone, search_of, tuned_linear
-from flfed.rows.training.tuning.newton import KEPT, Products, Stack, newton
-from flfed.rows.training.tuning.stacked import _ridges, search_together, tune_together
+from flfed.rows.training.tuning.linear import PENALTIES, Search, search_alone, search_of
+from flfed.rows.training.tuning.stacked import KEPT, Products, Stack, _ridges, newton, search_together, tune_together
 from flfed.study.study import Study
+from tests.rows.drawn import tuned_linear
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 

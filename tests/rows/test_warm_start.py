@@ -11,15 +11,14 @@ import torch
 
 from benchmarks.warm_starts import late_hospital
 from flfed import Study
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import Encoded, encode, input_slices
 from flfed.rows.session import SiteSession, first_model
+from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.fit import fit, score
 from flfed.rows.training.functional import batch_loss, layers_of
 from flfed.rows.training.requests import FitRequest, ScoreRequest
-from flfed.rows.training.stacked.answer import stacked_compute
-from flfed.rows.training.tuning.beside import fit_beside
-from flfed.rows.training.tuning.linear import LinearPredictor
+from flfed.rows.training.tuning.linear import LinearPredictor, fit_beside
 from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flfed.rows.data.schema import parse_settings
-from flfed.rows.data.transactions.windows import Windows, look_back
+from flfed.rows.data.transactions import Windows, look_back
 
 ROOT = Path(__file__).resolve().parents[2]
 START = pd.Timestamp("2026-01-01")

@@ -24,6 +24,7 @@ from flfed.updates.accounting import (
     COARSE,
     FINE,
     Release,
+    TrainingShares,
     _epsilon,
     affordable,
     composed,
@@ -34,8 +35,8 @@ from flfed.updates.accounting import (
     noise_beside,
     noise_for,
     quick_epsilon,
+    training_releases,
 )
-from flfed.updates.budget_shares import TrainingShares, training_releases
 from flfed.updates.privacy.site_dp import site_epsilon
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]

@@ -9,13 +9,16 @@ import pytest
 from dp_accounting.dp_event import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from flfed.updates.accounting import Release, affordable, epsilon, noise_for
-from flfed.updates.budget_shares import (
+from flfed.updates.accounting import (
     HOLDOUT_SHARES,
+    Release,
     TrainingShares,
+    affordable,
     divided,
+    epsilon,
     gaussian_releases,
     holdout_releases,
+    noise_for,
     training_releases,
 )
 

@@ -12,10 +12,10 @@ from safetensors.numpy import save
 from flfed.errors import FlfedError
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder, Summary, arrays_sha256
-from flfed.updates.aggregation.early_stopping import Selection
+from flfed.updates.aggregation.selection import Selection
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.checkpoints.reply_cache import RUNS, KeptReplies, NotKept, kept_replies
+from flfed.updates.checkpoints.site_state import RUNS, KeptReplies, NotKept, kept_replies
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 FIELDS = Summary.__dataclass_fields__

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from flfed.updates.codec import Codec, shapes_of
+from flfed.updates.arrays import shapes_of
+from flfed.updates.codec import Codec
 from flfed.updates.codecs.float16 import Float16
 from flfed.updates.codecs.int4 import Int4
 from flfed.updates.codecs.int8 import Int8

@@ -18,7 +18,7 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
-from flfed.rows.comparison.pooled import pooled_rows
+from flfed.rows.features.encode import pooled_rows
 from flfed.rows.session import SiteSession
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest

@@ -15,8 +15,8 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.strategies.drift.fedprox import FedProx, proximal_gradient
 from flfed.updates.strategies.fedavg import to_arrays, to_record
+from flfed.updates.strategies.fedprox import FedProx, proximal_gradient
 
 
 def test_proximal_term_pulls_with_mu_times_the_distance():

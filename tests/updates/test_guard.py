@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import redact
+from flfed.federation.engines.engine import PooledReference
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.entries import EventEntry
@@ -25,11 +25,11 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.comparison.pooled import union_scores
 from flfed.rows.data.site import Site
-from flfed.rows.training.one_by_one import compute_one_by_one, run_client
+from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.study.study import Study
 from flfed.updates.aggregation.guard import guard, guard_scores, joint_norms
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply
-from flfed.updates.strategies.server.fednova import FedNova
+from flfed.updates.strategies.fednova import FedNova
 
 BAD = "site-05"
 LIKE = {"weight": np.zeros((3, 1)), "bias": np.zeros(1)}

@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import array_to_proto, recorddict_to_proto
 
-from flfed.updates.aggregation.gc_pause import RARELY, rarely_collected
+from flfed.updates.aggregation.rounds import RARELY, rarely_collected
 from flfed.updates.messages import fields
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.fields import MalformedMessage

@@ -34,8 +34,7 @@ from flfed.refusals import (
 from flfed.rows.data import datasets
 from flfed.updates.messages.compare import CompareReply, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply
-from flfed.updates.messages.fields import reason_of
-from flfed.updates.messages.sentences import recorded_note, recorded_words
+from flfed.updates.messages.fields import reason_of, recorded_note, recorded_words
 
 ROOT = Path(__file__).resolve().parents[2]
 LIES = [

@@ -9,7 +9,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
-from flfed.updates.aggregation.early_stopping import IMPROVEMENT, Selection
+from flfed.updates.aggregation.selection import IMPROVEMENT, Selection
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 from tests.updates.whole_requests import ENCODER, whole_request

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.updates.messages.sentences import recorded_words
+from flfed.updates.messages.fields import recorded_words
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}
@@ -18,8 +18,7 @@ OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}
 HERE = {
     "flfed/deployment/coordinator", "flfed/deployment/engine.py", "flfed/federation/engines", "flfed/records",
     "flfed/cli", "flfed/testing", "flfed/summaries/noised_scores.py",
-    *(f"flfed/deployment/flower/{name}.py" for name in ("control", "grid", "message_purge", "node_auth", "questions")),
-    *(f"flfed/deployment/flower/{name}.py" for name in ("run_task", "superlink")),
+    *(f"flfed/deployment/flower/{name}.py" for name in ("control", "grid", "message_purge")),
 }  # fmt: skip
 """Where no sentence of a site is made."""
 PLACED = ("3", "heart-disease", "'heart-disease'", "2026-01-31", "1e-05", "s", "", "training", "evaluate", "(3,)")

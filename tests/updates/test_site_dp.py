@@ -20,8 +20,8 @@ from flfed.updates.accounting import Release, epsilon
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
-from flfed.updates.strategies.drift.fedprox import FedProx
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+from flfed.updates.strategies.fedprox import FedProx
 
 START = {"weight": np.arange(6.0).reshape(3, 2), "bias": np.array([0.5, -1.0])}
 ROUNDS = 10

@@ -11,13 +11,12 @@ from scipy.stats import chi2, norm
 from flfed.errors import UsageError
 from flfed.federation.recording.privacy_recorder import facts_of
 from flfed.federation.server.preflight import check
-from flfed.records.reports.privacy import odds_in_words
-from flfed.rows.training.private.noise import SystemNoise
+from flfed.records.statistics.privacy_odds import odds_in_words
+from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.masking.ring import rings
+from flfed.updates.masking.ring import SiteNoise, rings
 from flfed.updates.masking.rules import threshold
-from flfed.updates.masking.site_noise import SiteNoise
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
 

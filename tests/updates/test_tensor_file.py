@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.numpy import load, save
 
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.checkpoints.tensor_file import NAMES, file_content
+from flfed.updates.arrays import NAMES, file_content
 
 RNG = np.random.default_rng(0)
 

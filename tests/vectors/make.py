@@ -20,7 +20,7 @@ import pandas as pd
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
-from flfed.federation.client.packing import FAR
+from flfed.federation.client.parts.codec import FAR
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import layout_of, leaving
@@ -30,12 +30,13 @@ from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator, words
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder, fit_encoder, merge, schema_encoder
-from flfed.updates.codec import Codec, shapes_of
+from flfed.updates.arrays import shapes_of
+from flfed.updates.codec import Codec
 from flfed.updates.codecs.float16 import Float16
 from flfed.updates.codecs.int4 import Int4
 from flfed.updates.codecs.int8 import Int8
 from flfed.updates.codecs.top_k import TopK
-from flfed.updates.masking import keys, shares
+from flfed.updates.masking import keys, protocol
 from flfed.updates.masking.protocol import confirm_list, mask_vector, open_list, unmask
 from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import threshold
@@ -323,7 +324,7 @@ def secure_sum() -> dict[str, Any]:
 
 def shares_bytes(number: int) -> bytes:
     """Return a drawn number as a share has it."""
-    return number.to_bytes(shares.BYTES, "big")
+    return number.to_bytes(protocol.SHARE_BYTES, "big")
 
 
 VECTORS: dict[str, Callable[[], dict[str, Any]]] = {

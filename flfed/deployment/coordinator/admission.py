@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,8 @@ from typing import Any
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.files import locked, note, write_whole
-from flfed.folders import NAME, CoordinatorFolder
 from flfed.parsers import parse_json
+from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
 
@@ -96,7 +97,8 @@ def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[st
 
     Sites are as `members` returns them; a sentence stands for each damaged file.
     """
-    found, damaged = {}, []
+    found = {}
+    damaged = []
     for file in _files(folder):
         try:
             found[file.stem] = _read(file)
@@ -167,7 +169,8 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
         raise UsageError(f"site name {site!r} must be of a-z, 0-9 and single hyphens")
     if not 1 <= days <= 90:
         raise UsageError(f"days={days} must be 1 to 90: a kit lies about until it expires")
-    code, expires = secrets.token_hex(32), (now + timedelta(days=days)).isoformat(timespec="seconds")
+    code = secrets.token_hex(32)
+    expires = (now + timedelta(days=days)).isoformat(timespec="seconds")
     # Under the lock, so that two commands cannot invite the same name with two codes.
     with locked(folder.sites):
         before = members(folder).get(site)
@@ -228,24 +231,20 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
         note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
         raise
     found = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
-    note(folder.log, now, "already admitted" if already else "admitted", site=found.site, key=found.fingerprint)
+    event = "already admitted" if already else "admitted"
+    note(folder.log, now, event, site=found.site, key=found.fingerprint)
     return found
 
 
 def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
     """Return an admission's membership and whether it exists already."""
-    site, again = given["site"], f"flfed coordinator invite {given['site']}"
-    key = node_public_key(given["public-key"])
-    if key is None:
-        raise UsageError("admission: the key in it is not of the kind EC P-384; make it with: flfed site join")
-    # The signature proves that who wrote the file has the key's private half; the code, that it was invited.
-    if not node_signed({k: v for k, v in given.items() if k != "signature"}, given["signature"], key):
-        raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
+    site = given["site"]
+    again = f"flfed coordinator invite {given['site']}"
+    public = _signing_key(given)
     everyone = members(folder)
     member = everyone.get(site)
     if member is None:
         raise UsageError(f"admission: site {site!r} was not invited; to invite it: {again}")
-    public = public_text(key)
     invited = hmac.compare_digest(_hash(given["invitation"]), member.invitation_sha256)
     # The same file again changes nothing: a person may repeat the command.
     if member.status == "admitted" and invited and public == member.public_key:
@@ -263,17 +262,34 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
         raise UsageError(
             f"admission: the invitation of site {site!r} expired on {member.expires}; to invite it anew: {again}"
         )
+    _check_unused(everyone.values(), public)
+    admitted_at = now.isoformat(timespec="seconds")
+    return replace(
+        member, status="admitted", admitted=admitted_at, public_key=public, gate_key=given.get("gate-key", "")
+    ), False
+
+
+def _signing_key(given: Mapping[str, Any]) -> str:
+    """Return the public key of an admission that it signed.
+
+    The signature proves that who wrote the file has the key's private half; the code, that it was invited.
+    """
+    key = node_public_key(given["public-key"])
+    if key is None:
+        raise UsageError("admission: the key in it is not of the kind EC P-384; make it with: flfed site join")
+    if not node_signed({k: v for k, v in given.items() if k != "signature"}, given["signature"], key):
+        raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
+    return public_text(key)
+
+
+def _check_unused(everyone: Iterable[Membership], public: str) -> None:
     # A key names one site for good: with it in two places, a revoked site could return under another name.
-    for other in everyone.values():
+    for other in everyone:
         if public in other.every_key():
             raise UsageError(
                 f"admission: its key is or was in use as site {other.site!r}; "
                 "the site makes another one with a kit that was not used"
             )
-    admitted_at = now.isoformat(timespec="seconds")
-    return replace(
-        member, status="admitted", admitted=admitted_at, public_key=public, gate_key=given.get("gate-key", "")
-    ), False
 
 
 def note_gate_key(folder: CoordinatorFolder, site: str, said: str, *, now: datetime | None = None) -> tuple[str, str]:
@@ -291,7 +307,8 @@ def note_gate_key(folder: CoordinatorFolder, site: str, said: str, *, now: datet
     UsageError
         If it is no fingerprint, or the site is not admitted.
     """
-    now, given = now or now_utc(), read_gate_fingerprint(said)
+    now = now or now_utc()
+    given = read_gate_fingerprint(said)
     with locked(folder.sites):
         member = _member(folder, site)
         if member is None:
@@ -309,18 +326,7 @@ def read_admission(file: Path) -> dict[str, Any]:
 
     Each key is there and of its type. Nothing of it is believed yet.
     """
-    try:
-        # One byte more than allowed is enough to see that a file is too large.
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
-    found: Any = None
-    if len(content) <= LARGEST:
-        try:
-            found = parse_json(content, "admission")
-        except UsageError:
-            found = None
+    found = _parsed(file)
     # Exactly these keys: what is not known here could mean something to another version.
     right = isinstance(found, dict) and found.keys() - OPTIONAL.keys() == ADMISSION.keys()
     kinds = ADMISSION | OPTIONAL
@@ -336,6 +342,22 @@ def read_admission(file: Path) -> dict[str, Any]:
             "admission: the fingerprint of the gate in it is not of its form; ask the site for the file anew"
         )
     return dict(found)
+
+
+def _parsed(file: Path) -> Any:
+    """Return the JSON of an admission file; None where it is none, or too large."""
+    try:
+        # One byte more than allowed is enough to see that a file is too large.
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    if len(content) > LARGEST:
+        return None
+    try:
+        return parse_json(content, "admission")
+    except UsageError:
+        return None
 
 
 def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None) -> bool:

@@ -31,8 +31,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, note, read_private, write_whole
-from flfed.folders import CoordinatorFolder
 from flfed.parsers import parse_toml
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import private_text, signing_key_of, signing_public
 
 FORMAT = 1

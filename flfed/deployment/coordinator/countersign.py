@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.coordinator.certificates import signing_key
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.folders import CoordinatorFolder
-from flfed.records.ledger.ledger import CUT, Ledger
-from flfed.records.ledger.line import RESTARTED, START, Line
-from flfed.records.ledger.verify import Receipt
+from flfed.paths import CoordinatorFolder
+from flfed.records.ledger import CUT, Ledger, Receipt
+from flfed.records.ledger_line import RESTARTED, START, Line
 from flfed.refusals import Refusal
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.kinds import SEAL, SEALED
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
     from flfed.deployment.flower.grid import DeployedGrid
     from flfed.federation.recording.recorder import Recorder
-    from flfed.federation.server.fan_out import Answers
-    from flfed.updates.messages.countersign import SealReply
+    from flfed.federation.server.run_setting import Answers
+    from flfed.updates.messages.enrol import SealReply
 
 SIGNED = "signed"
 SEE = "a backup of it"
@@ -156,8 +155,8 @@ def _heads(
     The head is what the site itself says.
     """
     # Who asks a site has Flower at hand; who only looks at what is signed needs none.
-    from flfed.federation.server.fan_out import ask
-    from flfed.updates.messages.countersign import SealReply, SealRequest
+    from flfed.federation.server.run_setting import ask
+    from flfed.updates.messages.enrol import SealReply, SealRequest
 
     _repair(folder)
     known = last_signed(folder, nodes)
@@ -184,8 +183,8 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     FlfedError
         If this coordinator's own receipts or its key cannot be read or written.
     """
-    from flfed.federation.server.fan_out import Answers, ask
-    from flfed.updates.messages.countersign import SealedReply, SealedRequest
+    from flfed.federation.server.run_setting import Answers, ask
+    from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
     known, heads = _heads(grid, folder, run, nodes, timeout)
     signed: dict[str, Receipt] = {}
@@ -193,7 +192,8 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
-        n_known, at_known = known[site].n, reply.at_known
+        n_known = known[site].n
+        at_known = reply.at_known
         try:
             signature = sign_head(folder, site, run, reply.n, reply.head, n_known=n_known, at_known=at_known)
         except UnfollowedHead as error:
@@ -282,8 +282,9 @@ def sealed_afterwards(grid: DeployedGrid, recorder: Recorder) -> Iterator[None]:
         yield
     except BaseException as error:
         # A person who interrupted the run waits, so the sites get less time to answer.
+        seconds = SECONDS if isinstance(error, FlfedError) else AT_ONCE
         with suppress(FlfedError):  # the first error is what counts
-            _seal(grid, recorder, SECONDS if isinstance(error, FlfedError) else AT_ONCE)
+            _seal(grid, recorder, seconds)
         raise
     _seal(grid, recorder)
 
@@ -336,7 +337,8 @@ class SignedHeads:
             If a ledger does not go on from what was signed, which names site and line; or if what was signed cannot
             be read here.
         """
-        recorder, run = self.recorder, self.recorder.writer.run
+        recorder = self.recorder
+        run = self.recorder.writer.run
         try:
             whys, heads = unfollowed(self.grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
         except FlfedError as error:

@@ -29,7 +29,7 @@ from flfed.deployment.coordinator.admission import new_invitation
 from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
 from flfed.errors import UsageError
 from flfed.files import locked, note, write_whole
-from flfed.folders import NAME, CoordinatorFolder
+from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
 from flfed.signatures import HASH, canonical, coordinator_signed, sign_as_coordinator, signing_public
 
@@ -169,7 +169,8 @@ def flwr_version() -> str:
 
 def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
     """Return the coordinator's present terms and trusted certificates."""
-    given, ca = settings(folder), trusted(folder)
+    given = settings(folder)
+    ca = trusted(folder)
     public = signing_public(signing_key(folder))
     return Terms(
         given.title,
@@ -243,7 +244,8 @@ def packed(toml: bytes, ca: bytes) -> bytes:
         for name, content in zip(MEMBERS, (toml, ca), strict=True):
             # No time of today and a fixed mode: the hash that two people compare depends on the content alone.
             entry = zipfile.ZipInfo(name)
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100600 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o100600 << 16
             archive.writestr(entry, content)
     return stream.getvalue()
 
@@ -306,7 +308,8 @@ def rotate_signing(folder: CoordinatorFolder, *, to: Path, now: datetime | None 
     now = now or now_utc()
     settings(folder)
     with locked(folder.keys):
-        old, key = signing_key(folder), Ed25519PrivateKey.generate()
+        old = signing_key(folder)
+        key = Ed25519PrivateKey.generate()
         file = _written(folder, to, now, old, key)
         # Only now: a key that nobody was told of could not be trusted by anyone.
         write_signing_key(folder, key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import admission
 from flfed.deployment.flower.control import Control, Refused
-from flfed.deployment.flower.link import pem_of
+from flfed.deployment.flower.link import Node, pem_of
 from flfed.errors import FlfedError, UsageError
 from flfed.files import note, state_of
 from flfed.flower_names import (
@@ -30,7 +30,7 @@ from flfed.flower_names import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
 )
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 
 KEY, TIME, SIGNATURE = (name.encode() for name in (PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER))
 LOOK_SECONDS = 1.0
@@ -52,7 +52,8 @@ class NodeKeys:
     """
 
     def __init__(self, folder: CoordinatorFolder, clock: Clock = time.monotonic) -> None:
-        self._folder, self._clock = folder, clock
+        self._folder = folder
+        self._clock = clock
         self._changed = -1
         self._next = 0.0
         self._state: object = None
@@ -90,10 +91,12 @@ class NodeKeys:
 
         The text is what a node sends of its key.
         """
-        now, changed = self._clock(), self._folder.sites.stat().st_mtime_ns
+        now = self._clock()
+        changed = self._folder.sites.stat().st_mtime_ns
         # A folder's time shows a replaced file at once, but not one written in place: so all are looked at each second.
         if changed != self._changed or now >= self._next:
-            self._changed, self._next = changed, now + LOOK_SECONDS
+            self._changed = changed
+            self._next = now + LOOK_SECONDS
             state = state_of(self._folder.sites, "*.json")
             if state != self._state:
                 self._state = state
@@ -114,7 +117,8 @@ class NodeKeys:
             key = load_pem_public_key(pem)
             if isinstance(key, EllipticCurvePublicKey):  # `pem_of` gives no other
                 keys[base64.b64encode(pem)] = (site, key)
-        self._texts, self._keys = texts, keys
+        self._texts = texts
+        self._keys = keys
 
 
 def _in_time(signed: bytes) -> bool:
@@ -154,8 +158,8 @@ class NodeRegistration:
         While a file is damaged, only revoked keys are cut off.
         """
         nodes = control.nodes()
-        admitted = admission.admitted(self._folder)
-        keys = {pem_of(member.public_key_openssh): site for site, member in admitted.items()}
+        admitted = admission.admitted(self._folder).values()
+        keys = {pem_of(member.public_key_openssh): member for member in admitted}
         damaged = self._say_damaged()
         # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
         gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self._folder)} if damaged else set(nodes)
@@ -163,15 +167,21 @@ class NodeRegistration:
             if key in gone and key not in keys and node.status != "unregistered":
                 control.unregister(node.node_id)
                 self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
+        self._register(control, nodes, keys)
+
+    def _register(
+        self, control: Control, nodes: Mapping[bytes, Node], keys: Mapping[bytes, admission.Admitted]
+    ) -> None:
         # Admitted keys that the server does not know are registered; new numbers are written down.
-        for key, site in keys.items():
+        for key, member in keys.items():
+            site = member.site
             known = nodes.get(key)
             try:
                 node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
             except (UsageError, Refused) as error:  # of this site alone: the others are let in
                 self._say_once(str(error))
                 continue
-            if admitted[site].node_id != node_id:
+            if member.node_id != node_id:
                 with suppress(FlfedError):  # revoked this very moment: seen at the next look
                     admission.note_node(self._folder, site, node_id)
                 self._note("registered", f"site {site} can connect: node {node_id}")

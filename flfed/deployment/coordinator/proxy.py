@@ -26,7 +26,7 @@ from flfed.deployment.flower.link import certificate_file
 from flfed.deployment.processes.child_processes import passed_on
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 
 ROUTES = (
     "activate-node",
@@ -71,7 +71,9 @@ def listening(text: str) -> tuple[str, int]:
             raise ValueError
         # An address is parsed as one, so that nothing else gets into Caddy's configuration.
         host = (found["host"] or "").strip("[]")
-        return (str(ipaddress.ip_address(host)) if host else ""), int(found["port"] or 0)
+        if host:
+            host = str(ipaddress.ip_address(host))
+        return host, int(found["port"] or 0)
     except ValueError:
         raise UsageError(f"--listen {text[:100]}: must be IP, :PORT or IP:PORT, such as 10.0.0.5:8443") from None
 
@@ -113,10 +115,11 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         If Caddy is not there, or does not take it.
     """
     given = settings(folder)
+    listen = f"\tbind {bind}\n" if bind else ""
     words = {
         "HOST": given.host,
         "PORT": str(port or given.port),
-        "BIND": f"\tbind {bind}\n" if bind else "",
+        "BIND": listen,
         "SERVER_CRT": _quoted(folder.keys / "server.crt"),
         "SERVER_KEY": _quoted(folder.keys / "server.key"),
         "LOOPBACK_CRT": _quoted(certificate_file(folder)),
@@ -243,24 +246,31 @@ def _check_free(bind: str, port: int) -> None:
     Where this account may not take the port at all, Caddy reports it better.
     """
     # Without an address both families are tried: a listener on either would get some of the connections.
-    families = [socket.AF_INET6 if ":" in bind else socket.AF_INET] if bind else [socket.AF_INET, socket.AF_INET6]
-    for family in families:
+    addresses = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+    if bind:
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        addresses = {family: bind}
+    for family, address in addresses.items():
+        if _is_taken(family, address, port, bind):
+            raise _taken(port, "is in use on this machine")
+
+
+def _is_taken(family: socket.AddressFamily, address: str, port: int, bind: str) -> bool:
+    """Tell whether a program listens at an address, as far as this account can see."""
+    try:
+        tried = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        return False  # a machine without it
+    with tried:
+        # Past what a server that has ended left behind, but not beside one that listens.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
-            tried = socket.socket(family, socket.SOCK_STREAM)
-        except OSError:
-            continue  # a machine without it
-        with tried:
-            # Past what a server that has ended left behind, but not beside one that listens.
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                tried.bind((bind or ("::" if family == socket.AF_INET6 else "0.0.0.0"), port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise _taken(port, "is in use on this machine") from None
-                if error.errno == errno.EACCES and _answers(bind, port):
-                    raise _taken(port, "is in use on this machine") from None
+            tried.bind((address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE or (error.errno == errno.EACCES and _answers(bind, port))
+    return False
 
 
 def _answers(bind: str, port: int) -> bool:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from flfed.callbacks import Clock, Notify, now_utc
@@ -33,7 +34,7 @@ from flfed.deployment.processes.child_processes import free_port, python
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, read_private, state_of, write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 
 ANEW_SECONDS = 60.0
 """How often all is compared although nothing changed, and what runs that died left is removed."""
@@ -153,7 +154,8 @@ class CertificateWatch:
 
     def changed(self) -> bool:
         """Tell whether it is another one than at the last look."""
-        before, self._shown = self._shown, state_of(self._folder.keys, "server.*")
+        before = self._shown
+        self._shown = state_of(self._folder.keys, "server.*")
         return self._shown != before
 
     def renew(self, now: float, *, busy: bool) -> None:
@@ -330,7 +332,7 @@ def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
     }
     flags = ("--enable-supernode-auth", "--disable-runtime-dependency-installation")
     program = python("flfed.deployment.coordinator.superlink", str(folder.root))
-    return (*program, *(word for option in options.items() for word in option), *flags)
+    return (*program, *chain.from_iterable(options.items()), *flags)
 
 
 def _quiet(folder: CoordinatorFolder) -> dict[str, str]:

@@ -14,7 +14,8 @@ from flfed.deployment.coordinator.certificates import server_days_left, settings
 from flfed.deployment.flower.link import LAST_REQUESTS, NODES, Link, Node, pem_of
 from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import pseudonyms
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
+from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.refusals import read
 from flfed.registry import kebab_keys
@@ -118,7 +119,8 @@ class Status:
 
 def status(folder: CoordinatorFolder) -> Status:
     """Return how the consortium stands now."""
-    given, (nodes, seconds) = settings(folder), _nodes(folder)
+    given = settings(folder)
+    nodes, seconds = _nodes(folder)
     members, problems = admission.readable(folder)
     last = last_runs(members=members)
     sites = tuple(_site(member, nodes, seconds.get(name), last.get(name)) for name, member in sorted(members.items()))
@@ -143,13 +145,17 @@ def _site(
     member: admission.Membership, nodes: dict[bytes, Node] | None, seconds: float | None, last: LastRun | None
 ) -> SiteStatus:
     since = {"invited": member.invited, "admitted": member.admitted, "revoked": member.revoked}[member.status]
-    node, online_since = "", ""
+    node = ""
+    online_since = ""
     # Only an admitted site may connect, so only of such a one is the node told.
     if member.status == "admitted":
-        found = None if nodes is None else nodes.get(pem_of(member.public_key))
-        node = "not known" if nodes is None else "never seen" if found is None else found.status
-        node = "never seen" if node == "registered" else node
-        online_since = "" if found is None else found.online_since
+        node = "not known"
+        if nodes is not None:
+            found = nodes.get(pem_of(member.public_key))
+            node = "never seen"
+            if found is not None and found.status != "registered":
+                node = found.status
+                online_since = found.online_since
     return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key)
 
 
@@ -168,17 +174,23 @@ def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dic
     found: dict[str, LastRun] = {}
     with RunReader.open(store) as reader:
         for run in [run for run in reader.runs() if run.at_institutions][:RUNS_LOOKED_AT]:
-            sites = reader.sites(run.run)
-            # Where the store has pseudonyms, they are computed again from the names that are known here.
-            hidden = members if any(site.shared_as == "pseudonym" for site in sites) else ()
-            names = {alias: name for name, alias in pseudonyms(run.series, hidden).items()} if hidden else {}
-            answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
-            # A site that was not there has no row of its own: its absence is an event.
-            for event in reader.events([run.run]):
-                absence = read(event.reason) if event.code.startswith("not-there") else None
-                if event.site is not None and absence is not None:
-                    answers.setdefault(event.site, ("not there", absence.facts["why"]))
-            for site, (answer, reason) in answers.items():
+            for site, (answer, reason) in _answers(reader, run, members).items():
                 last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
                 found.setdefault(site, last)
     return found
+
+
+def _answers(reader: RunReader, run: RunEntry, members: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return what each site of a run answered, and why, by its name."""
+    sites = reader.sites(run.run)
+    names = {}
+    # Where the store has pseudonyms, they are computed again from the names that are known here.
+    if members and any(site.shared_as == "pseudonym" for site in sites):
+        names = {alias: name for name, alias in pseudonyms(run.series, members).items()}
+    answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
+    # A site that was not there has no row of its own: its absence is an event.
+    for event in reader.events([run.run]):
+        absence = read(event.reason) if event.code.startswith("not-there") else None
+        if event.site is not None and absence is not None:
+            answers.setdefault(event.site, ("not there", absence.facts["why"]))
+    return answers

@@ -6,13 +6,16 @@ Flower 1.42 asks nobody who starts a run, lists or registers nodes. Here every r
 nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
 might reach the port, do not. And it reads whole bodies before it asks whose they are. Here a node
 proves who it is by its headers, before a byte of the body is read; then its body is held to a size
-and a time. An object is read to its end only where a run waits for it.
+and a time. An object is read to its end only where a run waits for it: Flower reads one whole before it asks for which
+run it is, and whether anybody declared it, but its nodes write run and object before the content, and the session
+behind it, so the first bytes are enough to refuse it.
 
 And it sends each request through nine layers of middleware. Here it goes through those alone that do something
 with it: two milliseconds of CPU less (measured on a node's request that is refused: 2.9 and 1.0).
 
 Two functions of Flower are replaced, which make its middleware. That the lock holds is asked at each start
-(`Control.check_lock`).
+(`Control.check_lock`). Private to Flower 1.42 besides: the numbers and the order of the fields of `PushObjectRequest`;
+the tables `run`, `object_push_sessions` and `object_push_session_pending`, which are read.
 """
 
 from __future__ import annotations
@@ -27,8 +30,11 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
@@ -37,28 +43,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flfed import flower_names
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
-from flfed.deployment.coordinator.request_bodies import (
-    HEAD_BYTES,
-    Body,
-    BodyReader,
-    BodyRefused,
-    Declared,
-    HeadError,
-    ObjectHead,
-    PushedObjects,
-)
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
+from flfed.deployment.flower.message_purge import signed_number
 from flfed.errors import FlfedError
 from flfed.files import read_private
-from flfed.flower_names import check_names, replace, reply_class
-from flfed.folders import CoordinatorFolder
+from flfed.flower_names import INSTALL, check_names, replace, reply_class
+from flfed.paths import CoordinatorFolder
 
 MOST_BYTES = 64_000
 """Of a body that a node sends: its questions have some hundred."""
 MOST_BYTES_OF = {"push-object": 16_000_000, "push-messages": 1_000_000}
 """Flower sends arrays in pieces of 5 MB; a message's list of parts has 70 bytes for each."""
 LIMITS = {f"/v1/fleet/{route}": MOST_BYTES_OF.get(route, MOST_BYTES) for route in ROUTES}
-CONTROL, FLEET = "/v1/control/", "/v1/fleet/"
+CONTROL = "/v1/control/"
+FLEET = "/v1/fleet/"
 LIST_NODES = "/v1/control/list-nodes"
 PUSH_OBJECT = "/v1/fleet/push-object"
 ROUTES_OF = {
@@ -72,7 +70,8 @@ ROUTES_OF = {
 """The routes with which Flower's middleware does something."""
 AT_A_TIME = 8
 """Requests of one node; Flower's has four at most: two objects, a heartbeat, and what its loop asks."""
-OBJECTS_AT_A_TIME, PLACE_SECONDS = 2, 10.0
+OBJECTS_AT_A_TIME = 2
+PLACE_SECONDS = 10.0
 """Objects of one node, and how long the next one waits; its node gives up after 15 s.
 
 A limit over all nodes would let one of them keep the others waiting.
@@ -133,7 +132,8 @@ class Lock:
 
         Nothing of the request is read before the node is known, nor more than is allowed.
         """
-        node, most = self._keys.identify(scope["headers"]), LIMITS[scope["path"]]
+        node = self._keys.identify(scope["headers"])
+        most = LIMITS[scope["path"]]
         if node is None:
             await _refuse(401, scope, receive, send)
             return
@@ -198,7 +198,9 @@ class Lock:
         if declared is Declared.NO:
             # Flower is asked by the head alone: its nodes understand how it says that a run is over.
             status, content = await self._heard(scope, head.fields)
-            raise BodyRefused(409) if status == 200 else BodyRefused(status, content)
+            if status == 200:
+                raise BodyRefused(409)
+            raise BodyRefused(status, content)
         body.most = min(body.most, head.most)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -242,7 +244,8 @@ class Lock:
 
     def _seconds_since(self) -> dict[str, float]:
         """Return each admitted site's seconds since its last request."""
-        now, admitted = time.monotonic(), self._keys.admitted()
+        now = time.monotonic()
+        admitted = self._keys.admitted()
         # Keys that are not admitted any more are forgotten.
         self._last = {key: then for key, then in self._last.items() if key in admitted}
         return {admitted[key][0]: round(now - then, 1) for key, then in self._last.items()}
@@ -267,7 +270,8 @@ class OwnRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         other = scope["type"] == "http" and not scope["path"].startswith(self._prefix)
-        await (self._app if other else self._own)(scope, receive, send)
+        app = self._app if other else self._own
+        await app(scope, receive, send)
 
 
 def on_own_routes(middleware: Sequence[Middleware]) -> list[Middleware]:
@@ -275,11 +279,12 @@ def on_own_routes(middleware: Sequence[Middleware]) -> list[Middleware]:
 
     One that is not known stays on all.
     """
-    prefixes = [ROUTES_OF.get(getattr(each.cls, "__name__", "")) for each in middleware]
-    return [
-        each if prefix is None else Middleware(OwnRoutes, prefix=prefix, middleware=each)
-        for each, prefix in zip(middleware, prefixes, strict=True)
-    ]
+    found = []
+    for each in middleware:
+        prefix = ROUTES_OF.get(getattr(each.cls, "__name__", ""))
+        own = each if prefix is None else Middleware(OwnRoutes, prefix=prefix, middleware=each)
+        found.append(own)
+    return found
 
 
 def _length(scope: Scope) -> int:
@@ -319,7 +324,8 @@ def main(arguments: Sequence[str]) -> None:
     os.umask(0o077)
     _raise_open_files()
     folder = CoordinatorFolder(Path(arguments[0]))
-    word, keys = word_of(read_private(secret_file(folder))), NodeKeys(folder)
+    word = word_of(read_private(secret_file(folder)))
+    keys = NodeKeys(folder)
     objects = PushedObjects(database(folder))
     # Replaced in the module itself, since Flower looks it up there when it builds its application.
     replace("get_middleware", lambda: (Middleware(Lock, word=word, keys=keys, objects=objects),))
@@ -327,6 +333,275 @@ def main(arguments: Sequence[str]) -> None:
     replace("_get_middleware", lambda: on_own_routes(all_of_flower()))
     sys.argv = ["flower-superlink", *arguments[1:]]
     flower_names.flower_superlink()
+
+
+BODY_SECONDS = 120.0
+SILENT_SECONDS = 20.0
+"""How long a body may take, and how long nothing of it may come."""
+
+
+class BodyRefused(Exception):
+    """A body that is not read to its end.
+
+    `status` answers it, with a `reason` of Flower's; it is 0 where nobody waits for an answer.
+    """
+
+    def __init__(self, status: int, reason: bytes = b"") -> None:
+        super().__init__(status)
+        self.status = status
+        self.reason = reason
+
+
+class Body:
+    """A read body, as the application receives it.
+
+    Parameters
+    ----------
+    content : bytes
+    receive : callable
+        Asked for what comes after the body.
+    """
+
+    def __init__(self, content: bytes, receive: Receive) -> None:
+        self._content: bytes | None = content
+        self._receive = receive
+
+    async def receive(self) -> Message:
+        """Return the body, once; it is not kept."""
+        if self._content is None:
+            return await self._receive()
+        content = self._content
+        self._content = None
+        return {"type": "http.request", "body": content, "more_body": False}
+
+
+class BodyReader:
+    """Reader of a request's body.
+
+    Parameters
+    ----------
+    receive : callable
+    most : int
+        Bytes.
+    seconds, silent : float
+        How long it may take, and how long nothing of it may come.
+    """
+
+    def __init__(
+        self, receive: Receive, most: int, *, seconds: float = BODY_SECONDS, silent: float = SILENT_SECONDS
+    ) -> None:
+        self.most = most
+        self._receive = receive
+        self._end = time.monotonic() + seconds
+        self._silent = silent
+        self._pieces = list[bytes]()
+        self.size = 0
+        self._is_whole = False
+
+    async def first(self, count: int) -> bytes:
+        """Return the first bytes, so many or all that there are.
+
+        Raises
+        ------
+        BodyRefused
+            As `rest` does.
+        """
+        while self.size < count and not self._is_whole:
+            await self._read_piece()
+        return b"".join(self._pieces)[:count]
+
+    async def rest(self) -> bytes:
+        """Return the whole body, once; it is not kept.
+
+        Raises
+        ------
+        BodyRefused
+            If it is larger, takes longer, or its sender went away.
+        """
+        self._check_size()
+        while not self._is_whole:
+            await self._read_piece()
+        pieces = self._pieces
+        self._pieces = []
+        return b"".join(pieces)
+
+    async def _read_piece(self) -> None:
+        try:
+            # Both limits at once: a sender that drips bytes is stopped by the whole time, a silent one sooner.
+            async with asyncio.timeout(min(self._silent, self._end - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodyRefused(503) from None
+        if message["type"] == "http.disconnect":
+            raise BodyRefused(0)
+        piece = message.get("body", b"")
+        self._pieces.append(piece)
+        self.size += len(piece)
+        self._is_whole = not message.get("more_body", False)
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if self.size > self.most:
+            raise BodyRefused(413)
+
+
+HEAD_BYTES = 4096
+"""What is read of a pushed object before it is looked up; Flower's nodes write about 100 bytes before the content."""
+TAIL_BYTES = 100
+"""What may follow the content: the session's name has 38 bytes."""
+NODE = 0x0A
+RUN = 0x10
+OBJECT = 0x1A
+CONTENT = 0x22
+"""Tags of the fields up to the content: its number, shifted by three bits, and its type on the wire."""
+MOST_NUMBER = 2**64
+BUSY_SECONDS = 5.0
+"""How long Flower's own work may keep the database busy."""
+LOOK_UP = """
+SELECT EXISTS (SELECT 1 FROM run WHERE run_id = :run), EXISTS (
+    SELECT 1 FROM object_push_session_pending JOIN object_push_sessions USING (session_id)
+    WHERE object_id = :object AND run_id = :run)
+"""
+
+
+class Declared(Enum):
+    """What the server knows of a pushed object.
+
+    - `YES`: the run waits for it
+    - `NO`: the run is known, and does not wait for it
+    - `NO_RUN`: nobody began such a run
+    """
+
+    YES = "yes"
+    NO = "no"
+    NO_RUN = "no run"
+
+
+class HeadError(ValueError):
+    """The first bytes are not those of a node of Flower."""
+
+
+@dataclass(frozen=True)
+class ObjectHead:
+    """Beginning of a pushed object.
+
+    Attributes
+    ----------
+    run_id : int
+    object_id : str
+    fields : bytes
+        What stands before the content, by itself a request without one.
+    most : int
+        Bytes that the whole request may have.
+    """
+
+    run_id: int
+    object_id: str
+    fields: bytes
+    most: int
+
+    @classmethod
+    def parse(cls, content: bytes) -> ObjectHead:
+        """Return the head of a request.
+
+        Parameters
+        ----------
+        content : bytes
+            The first ones, or all.
+
+        Raises
+        ------
+        HeadError
+            If the content is not preceded by node, run and object, once each and in this order.
+        """
+        fields = _Fields(content)
+        fields.expect(NODE)
+        fields.read_bytes()
+        fields.expect(RUN)
+        run_id = fields.read_number()
+        fields.expect(OBJECT)
+        object_id = fields.read_bytes()
+        end = fields.position
+        fields.expect(CONTENT)
+        size = fields.read_number()
+        if not object_id.isascii():
+            raise HeadError("the object's name is no SHA-256")
+        return cls(run_id, object_id.decode("ascii"), content[:end], fields.position + size + TAIL_BYTES)
+
+
+class _Fields:
+    """Reader of the protobuf wire format, within the bytes that are there."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.position = 0
+
+    def expect(self, tag: int) -> None:
+        """Read a field's tag, which must be this one."""
+        if self.read_number() != tag:
+            raise HeadError("another field stands where Flower's nodes have none")
+
+    def read_number(self) -> int:
+        """Return a number of 64 bits: seven a byte, the lowest first; the last byte is below 128."""
+        number = 0
+        for shift in range(0, 70, 7):
+            byte = self._take(1)[0]
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+        else:
+            raise HeadError("a number does not end")
+        if number >= MOST_NUMBER:
+            raise HeadError("a number has more than 64 bits")
+        return number
+
+    def read_bytes(self) -> bytes:
+        """Return bytes that are preceded by how many they are."""
+        return self._take(self.read_number())
+
+    def _take(self, count: int) -> bytes:
+        end = self.position + count
+        if end > len(self._content):
+            raise HeadError("the content does not begin within the first bytes")
+        taken = self._content[self.position : end]
+        self.position = end
+        return taken
+
+
+class PushedObjects:
+    """Objects that runs wait for, by Flower's database.
+
+    Parameters
+    ----------
+    database : Path
+        Of the SuperLink of this process.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._address = f"file:{quote(str(database))}?mode=ro"
+
+    def look_up(self, run_id: int, object_id: str) -> Declared:
+        """Return what is known of an object.
+
+        Raises
+        ------
+        sqlite3.Error
+            If the database is busy, or has no such tables.
+        """
+        asked = {"run": signed_number(run_id), "object": object_id}
+        with closing(sqlite3.connect(self._address, uri=True, timeout=BUSY_SECONDS)) as connection:
+            run, pending = connection.execute(LOOK_UP, asked).fetchone()
+        if pending:
+            return Declared.YES
+        return Declared.NO if run else Declared.NO_RUN
+
+    def problem(self) -> str:
+        """Return in a sentence why nothing can be looked up; empty where it can."""
+        try:
+            self.look_up(0, "")
+        except sqlite3.Error as error:
+            return f"this Flower does not keep the objects it waits for where flfed looks ({error}); {INSTALL}"
+        return ""
 
 
 if __name__ == "__main__":

@@ -1,33 +1,26 @@
-"""Grid to the nodes of institutions.
+"""Grid to the nodes of institutions, and a run's open questions to them.
 
-It works over the running SuperLink and keeps its deadlines.
+It works over the running SuperLink and keeps its deadlines. A node that went away, or began anew, is asked again; who
+has not answered is named.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Clock, Notify, silent
-from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
+from flfed.deployment.flower.control import said
+from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
 from flfed.deployment.flower.pacing import pauses
-from flfed.deployment.flower.packing import apart, joined
-from flfed.deployment.flower.questions import (
-    ARRIVING_SECONDS,
-    GONE_SECONDS,
-    MOST_SENT,
-    Arriving,
-    Online,
-    Presence,
-    Question,
-    Told,
-)
-from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.transport import is_away
+from flfed.errors import FlfedError
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.flower_names import NODE_UNAVAILABLE, UNKNOWN, HttpGrid, RuntimeHttpClient, ask, message_from_proto
 from flfed.refusals import Refusal, recorded, refusal_of
@@ -71,8 +64,8 @@ class NodeReplies:
         # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
         if reply.metadata.src_node_id != asked.metadata.dst_node_id:
             code = reply.error.code if reply.has_error() else UNKNOWN
-            gone = code == NODE_UNAVAILABLE
-            return self.fault(asked, Refusal("node-offline" if gone else "reply-lost"), code)
+            lost = Refusal("node-offline") if code == NODE_UNAVAILABLE else Refusal("reply-lost")
+            return self.fault(asked, lost, code)
         try:
             reply = apart(reply)
         except MalformedMessage as error:
@@ -155,7 +148,8 @@ class DeployedGrid(HttpGrid):
         # Flower's own tries for ever, and interrupts its process when the run was ended.
         make_patient(self._retry_invoker)
         self._replies = NodeReplies(self._names)
-        self._presence, self._told = Presence(online, clock), told
+        self._presence = Presence(online, clock)
+        self._told = told
 
     def _connect(self) -> None:
         """Connect by our own client: no redirect, no proxy."""
@@ -199,21 +193,21 @@ class DeployedGrid(HttpGrid):
             # A run that was ended at the server is noticed here, within a tenth of a second.
             self._check()
             with said():
-                for number, reply in self._answers(waiting):
-                    # A lost reply keeps its question open, so that it can be sent again.
-                    if not waiting[number].lost:
-                        del waiting[number]
-                        replies.append(reply)
+                replies += self._answers(waiting)
                 replies += self._ask_again(waiting, wait=wait)
-            left = POLL_SECONDS if end is None else end - self._clock()
-            if not waiting or left <= 0:
+            left = None if end is None else end - self._clock()
+            pause = POLL_SECONDS if left is None else min(POLL_SECONDS, left)
+            if not waiting or pause <= 0:
                 break
-            self._tell(telling, waiting, None if end is None else left)
-            time.sleep(min(POLL_SECONDS, left))
+            self._tell(telling, waiting, left)
+            time.sleep(pause)
         telling.over()
-        # Who it is that does not enrol, and whose node is away, is known here only.
-        late = [question for question in waiting.values() if question.lost or _is_enrolment(question.asked)]
-        return replies + [self._replies.fault(question.asked, question.lost or LATE) for question in late]
+        return replies + self._late(waiting.values())
+
+    def _late(self, waiting: Iterable[Question]) -> list[Message]:
+        """Return errors of the questions without a reply whose node is away, or that would have told who it is."""
+        late = [one for one in waiting if one.lost or one.asked.metadata.message_type == ENROL]
+        return [self._replies.fault(one.asked, one.lost or LATE) for one in late]
 
     def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
         """Send messages and return their open questions.
@@ -236,21 +230,27 @@ class DeployedGrid(HttpGrid):
         lost = [message for message in sent if message.metadata.message_id not in waiting]
         return waiting, [self._replies.fault(message, NEVER_THERE, NODE_UNAVAILABLE) for message in lost]
 
-    def _answers(self, waiting: Mapping[str, Question]) -> Iterator[tuple[str, Message]]:
-        """Yield the replies that have arrived.
+    def _answers(self, waiting: dict[str, Question]) -> list[Message]:
+        """Return the replies that have arrived, whose questions wait no longer.
 
-        Each comes with its question's number. The question notes where its reply got lost.
+        A question notes where its reply got lost, and stays open, so that it can be sent again.
         """
         self._begin(waiting)
+        replies = []
         for number, question in list(waiting.items()):
             if question.arriving is None:
                 continue
             reply = self._arrived(question.arriving)
             # Only a reply whose parts are all there counts; the others are looked at again.
-            if reply is not None:
-                question.arriving, found = None, self._replies.own(question.asked, reply)
-                question.lost = self._replies.lost(found) if question.sent < MOST_SENT else None
-                yield number, found
+            if reply is None:
+                continue
+            question.arriving = None
+            found = self._replies.own(question.asked, reply)
+            question.lost = self._replies.lost(found) if question.sent < MOST_SENT else None
+            if not question.lost:
+                del waiting[number]
+                replies.append(found)
+        return replies
 
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
         """Send again the questions of restarted nodes.
@@ -263,20 +263,28 @@ class DeployedGrid(HttpGrid):
         for number, question in list(waiting.items()):
             since = self._presence.since(question.node)
             question.since = question.since or since  # not known when it was sent: that it was lost would be said
+            fault = question.lost
             # Another time online means that the node began anew, and that its process has forgotten the question.
             if since and question.sent < MOST_SENT and (question.lost or since != question.since):
                 del waiting[number]
-                again = question.asked
-                again.metadata.created_at = time.time()
-                (fresh,) = self.push_messages([joined(again)]) or ("",)
-                if fresh:
-                    waiting[fresh] = Question(again, since, sent=question.sent + 1)
+                if self._send_again(waiting, question, since):
                     continue
-                given_up.append(self._replies.fault(again, NEVER_THERE, NODE_UNAVAILABLE))
-            elif question.lost and not self._is_waited_for(question, wait=wait):
+                fault = NEVER_THERE
+            elif fault and not self._is_waited_for(question, wait=wait):
                 del waiting[number]
-                given_up.append(self._replies.fault(question.asked, question.lost, NODE_UNAVAILABLE))
+            else:
+                continue
+            given_up.append(self._replies.fault(question.asked, fault, NODE_UNAVAILABLE))
         return given_up
+
+    def _send_again(self, waiting: dict[str, Question], question: Question, since: str) -> bool:
+        """Send a question to a node that is there since then; tell whether the server knows the node."""
+        again = question.asked
+        again.metadata.created_at = time.time()
+        (fresh,) = self.push_messages([joined(again)]) or ("",)
+        if fresh:
+            waiting[fresh] = Question(again, since, sent=question.sent + 1)
+        return bool(fresh)
 
     def _is_waited_for(self, question: Question, *, wait: bool) -> bool:
         # A revoked node can never come back; others may, within the patience that was asked for.
@@ -325,11 +333,11 @@ class DeployedGrid(HttpGrid):
             if arriving.missing:
                 self._check_comes(arriving)
                 return None
-            metadata, node = arriving.envelope.metadata, self.node
+            metadata = arriving.envelope.metadata
             # Confirmed only when all parts are here: then the server may forget them.
             ask(
                 self._runtime_client.ConfirmMessageReceived,
-                node=node,
+                node=self.node,
                 run_id=metadata.run_id,
                 message_object_id=metadata.message_id,
             )
@@ -361,12 +369,9 @@ class DeployedGrid(HttpGrid):
     def _check_comes(self, arriving: Arriving) -> None:
         """Refuse a reply whose parts stopped coming."""
         there = self._presence.since(arriving.envelope.metadata.src_node_id)
-        if self._clock() - arriving.last > (ARRIVING_SECONDS if there else GONE_SECONDS):
+        patience = ARRIVING_SECONDS if there else GONE_SECONDS
+        if self._clock() - arriving.last > patience:
             raise MalformedMessage(Refusal("reply-lost"))
-
-
-def _is_enrolment(message: Message) -> bool:
-    return bool(message.metadata.message_type == ENROL)
 
 
 def _not_too_long(response: httpx.Response) -> None:
@@ -399,3 +404,241 @@ def make_patient(invoker: Any) -> None:
     invoker.on_backoff = None
     invoker.on_giveup = None
     invoker.wait_function = time.sleep
+
+
+LOOK_SECONDS = 1.0
+"""How often the server is asked which nodes are online, while a question waits."""
+RESTART_SECONDS = 30.0
+"""How long a node that went away is waited for where no more patience is asked for: a site's supervisor starts it
+anew within seconds. One that is away for longer costs the rounds after it no time."""
+MOST_SENT = 5
+"""How often a question is sent, at most."""
+QUIET_SECONDS = 5.0
+"""For how long nothing is said of a question that waits: most are answered by then."""
+REPEATED_SECONDS = 30.0
+"""After how long it is said again who is waited for."""
+NAMED = 5
+"""Sites that a sentence names; the others are counted."""
+
+ARRIVING_SECONDS = 150.0
+GONE_SECONDS = 30.0
+"""How long no part of a reply may come whose beginning has arrived: a little longer than the server lets one part
+take (120 s); and where its node is not online."""
+
+Online = Callable[[], Mapping[int, str]]
+"""Returns the nodes that may connect, each with since when it is online; "" for one that is not."""
+
+
+@dataclass(eq=False)
+class Arriving:
+    """A reply that has begun to arrive.
+
+    Attributes
+    ----------
+    envelope : Message
+        What the server says of it.
+    missing : list of str
+        Names of the parts that have not come.
+    last : float, seconds
+        When something of it came last.
+    fault : Refusal, optional
+        Why it cannot be read.
+    contents : dict of part to bytes
+    left : int, bytes
+        How many may still come.
+    """
+
+    envelope: Message
+    missing: list[str]
+    last: float
+    fault: Refusal | None = None
+    contents: dict[str, bytes] = field(default_factory=dict)
+    left: int = field(default_factory=lambda: MOST_BYTES)
+
+    def take(self, name: str, content: bytes, now: float) -> None:
+        """Keep a part.
+
+        Raises
+        ------
+        MalformedMessage
+            If they are too many bytes together.
+        """
+        self.missing.remove(name)
+        # Counted over all parts: many small ones are as bad as a large one.
+        self.contents[name] = content
+        self.last = now
+        self.left -= len(content)
+        if self.left < 0:
+            raise MalformedMessage(Refusal("reply-too-large", most=MOST_BYTES))
+
+
+@dataclass(eq=False)
+class Question:
+    """A message to a node, until it is answered.
+
+    Attributes
+    ----------
+    asked : Message
+    since : str
+        When its node had come online when it was sent; "" where it was not, or that is not known.
+    lost : Refusal, optional
+        Why it is to be sent again: its node went away with it, or its reply got lost.
+    sent : int
+        How often it was sent.
+    arriving : Arriving, optional
+        Its reply, of which not all is there.
+    """
+
+    asked: Message
+    since: str
+    lost: Refusal | None = None
+    sent: int = 1
+    arriving: Arriving | None = None
+
+    @property
+    def node(self) -> int:
+        """The node that is asked."""
+        return int(self.asked.metadata.dst_node_id)
+
+
+class Presence:
+    """Which nodes are there, as the server said last.
+
+    Parameters
+    ----------
+    online : callable
+        Asks the server. While that does not answer, what it said before holds.
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(self, online: Online, clock: Clock) -> None:
+        self._online = online
+        self._clock = clock
+        self._due = 0.0
+        self._nodes: Mapping[int, str] = {}
+        self._gone: dict[int, float] = {}
+        self.look()
+        # Who is not there from the beginning is not waited for.
+        self._gone = {node: -RESTART_SECONDS for node, since in self._nodes.items() if not since}
+
+    def look(self) -> bool:
+        """Ask the server for the online nodes, where due.
+
+        Tell whether it was asked.
+        """
+        now = self._clock()
+        if now < self._due:
+            return False
+        self._due = now + LOOK_SECONDS
+        # A server that is away leaves the last known state, and the question is due again later.
+        with suppress(FlfedError):
+            self._nodes = self._online()
+            for node in [node for node in self._gone if self._nodes.get(node)]:
+                del self._gone[node]
+        return True
+
+    def since(self, node: int) -> str:
+        """Return when a node came online.
+
+        "" where it is not online.
+        """
+        return self._nodes.get(node, "")
+
+    def is_cut_off(self, node: int) -> bool:
+        """Tell whether a node may not connect.
+
+        Nodes that are not known may not.
+        """
+        return node not in self._nodes
+
+    def may_return(self, node: int) -> bool:
+        """Tell whether an absent node may soon return.
+
+        It may where it left so lately that it may just be starting anew.
+        """
+        now = self._clock()
+        return now - self._gone.setdefault(node, now) < RESTART_SECONDS
+
+
+@dataclass
+class Told:
+    """Reporter of questions that wait.
+
+    It says who has answered, who has not, and when the questions are given up.
+
+    Attributes
+    ----------
+    tell : callable
+        Told a sentence, and "" once nobody is waited for.
+    clock : callable
+        Seconds.
+    """
+
+    tell: Notify
+    clock: Clock
+    _began: float = field(init=False)
+    _due: float = field(init=False, default=0.0)
+    _last: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        """Begin to wait."""
+        self._began = self.clock()
+
+    def waiting(self, missing: Mapping[str, str], answered: Collection[str], left: float | None) -> None:
+        """Report the missing sites, where there is news.
+
+        Parameters
+        ----------
+        missing : mapping of site to what is known of why
+        answered : collection of site
+        left : float or None, seconds
+            Until it is given up; None for never.
+        """
+        now = self.clock()
+        # Most questions are answered at once; a person hears only of those that are not.
+        if now - self._began < QUIET_SECONDS or not missing:
+            return
+        who = waiting_sentence(missing, answered)
+        # The same sentence is repeated seldom, and in the beginning the list changes too fast to be told.
+        if (who == self._last or now - self._began < 2 * QUIET_SECONDS) and now < self._due:
+            return
+        self._last = who
+        self._due = now + REPEATED_SECONDS
+        self.tell(f"{who}; {given_up(left)}")
+
+    def over(self) -> None:
+        """Say that nobody is waited for."""
+        if self._last:
+            self.tell("")
+
+
+def waiting_sentence(missing: Mapping[str, str], answered: Collection[str]) -> str:
+    """Return who is waited for, and who is not.
+
+    Examples
+    --------
+    >>> waiting_sentence({"a": "", "b": "its node is not online"}, ["c"])
+    'waiting for a, b (its node is not online); answered: c'
+    """
+    names = []
+    for site, why in sorted(missing.items()):
+        name = f"{site} ({why})" if why else site
+        names.append(name)
+    return f"waiting for {_some(names)}; answered: {_some(sorted(answered)) or 'nobody yet'}"
+
+
+def given_up(left: float | None) -> str:
+    """Return when waiting ends, in words.
+
+    It is told by the clock on the wall and in seconds.
+    """
+    if left is None:
+        return "it is not given up"
+    return f"given up at {time.strftime('%H:%M:%S', time.localtime(time.time() + left))} (in {left:.0f} s)"
+
+
+def _some(names: list[str]) -> str:
+    if len(names) > NAMED:
+        names = [*names[:NAMED], f"{len(names) - NAMED} more"]
+    return ", ".join(names)

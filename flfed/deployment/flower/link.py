@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import node_public_key
 
 if TYPE_CHECKING:

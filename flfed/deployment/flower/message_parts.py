@@ -1,18 +1,23 @@
-"""Reader of messages that arrive in parts.
+"""Messages on their way: in one piece, and in parts.
 
-Parts are counted before they are read, and the message is compared with its envelope.
+Parts are counted before they are read, and the message is compared with its envelope. A small message is packed into
+one piece, which coordinator and gate read and check as before: Flower sends every record and every array as an object
+of its own, and asks three times for each. A round of logistic regression is 34 objects a site; in one piece it is 6, a
+third of the CPU time.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from google.protobuf.message import DecodeError
 
-from flfed.flower_names import inflate_object_from_contents
+from flfed.flower_names import RecordDict as RecordDictOfWire
+from flfed.flower_names import inflate_object_from_contents, recorddict_from_proto, recorddict_to_proto
 from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
@@ -74,4 +79,55 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
     for name in TOLD:
         if getattr(found.metadata, name) != getattr(envelope.metadata, name):
             raise MalformedMessage(Refusal("other-envelope", field=name.replace("_", "-")))
+    return found
+
+
+PIECE_SECTION = "one-piece"
+PIECE_KEY = "content"
+MOST_PIECE_BYTES = 1 << 20
+"""Of a piece: what is larger goes as Flower sends it, in pieces of its own."""
+
+
+def joined(message: Message) -> Message:
+    """Return a message packed for its way.
+
+    The given message is not changed. An error, and a large message, stays as it is.
+    """
+    if not message.has_content():
+        return message
+    # Deterministic, so that the same message always has the same bytes.
+    piece = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
+    if len(piece) > MOST_PIECE_BYTES:
+        return message
+    found = copy.copy(message)
+    found.content = RecordDict({PIECE_SECTION: ConfigRecord({PIECE_KEY: piece})})
+    return found
+
+
+def apart(message: Message) -> Message:
+    """Return a message unpacked after its way.
+
+    The given message is not changed.
+
+    Raises
+    ------
+    MalformedMessage
+        If its piece is none, or larger than one may be.
+    """
+    if not message.has_content() or list(message.content) != [PIECE_SECTION]:
+        return message
+    found = copy.copy(message)
+    found.content = _record(message.content[PIECE_SECTION])
+    return found
+
+
+def _record(section: object) -> RecordDict:
+    # Exactly one key and a bounded size: nothing else may travel beside the piece.
+    piece = section.get(PIECE_KEY) if isinstance(section, ConfigRecord) and list(section) == [PIECE_KEY] else None
+    if not isinstance(piece, bytes) or len(piece) > MOST_PIECE_BYTES:
+        raise MalformedMessage(Refusal("message-unreadable"))
+    try:
+        found: RecordDict = recorddict_from_proto(RecordDictOfWire.FromString(piece))
+    except (DecodeError, ValueError, TypeError, KeyError, AttributeError):
+        raise MalformedMessage(Refusal("message-unreadable")) from None
     return found

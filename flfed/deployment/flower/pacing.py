@@ -76,7 +76,8 @@ class Backoff:
 
     def seconds(self) -> float:
         """Return how long to wait now."""
-        wait, self._next = self._next, min(self._most, 2 * self._next)
+        wait = self._next
+        self._next = min(self._most, 2 * self._next)
         return wait
 
     def reset(self) -> None:

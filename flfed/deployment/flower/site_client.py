@@ -23,9 +23,8 @@ import httpx
 from flwr.app import Context, Error, Message, RecordDict
 from google.protobuf.message import DecodeError
 
-from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
+from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
 from flfed.deployment.flower.pacing import Pace
-from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.transport import Connect, NodeTransport
 from flfed.errors import FlfedError
 from flfed.flower_names import (
@@ -51,7 +50,8 @@ SECONDS = 30.0
 ARRIVING = 60.0
 """How long the node may take to say which message a task is about. What it then downloads takes as long as the line
 does: it tells that it still waits, or that it gave the message up, and its own supervisor looks whether it hangs."""
-SOON, LATEST = 0.02, 0.5
+SOON = 0.02
+LATEST = 0.5
 """Seconds between two looks for a part, at first and at most."""
 KEPT_ALIVE = 2.0
 """Seconds that an unused connection is kept: the node closes its own after 5."""
@@ -124,7 +124,8 @@ class Bounded(httpx.BaseTransport):
             with self._counting:
                 if int(length) > self._left:
                     raise MalformedMessage(Refusal("message-too-large", most=self._most))
-                self._left -= 0 if self._each else int(length)
+                if not self._each:
+                    self._left -= int(length)
         except MalformedMessage:
             response.close()
             raise
@@ -211,7 +212,8 @@ class Task:
         """
         try:
             with _link():
-                push_message(self._client, joined(message) if self._in_one_piece else message, self.context)
+                sent = joined(message) if self._in_one_piece else message
+                push_message(self._client, sent, self.context)
                 status = FAILED if message.has_error() else COMPLETED
                 ask(self._client.PushTaskOutput, sub_status=status, details="")
         finally:
@@ -301,9 +303,11 @@ class Tasks:
         """Read all of a task, with heart-beats; a message that may not be read is answered with an error."""
         # Flower keeps the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
-        identity.task_id, identity.run_id = found.task.task_id, found.task.run_id
+        identity.task_id = found.task.task_id
+        identity.run_id = found.task.run_id
         waiting = self._soon(lambda: ask(client.PullMessages), lambda got: bool(got.messages_list), ARRIVING)
-        envelope, tree = message_from_proto(waiting.messages_list[0]), waiting.message_object_trees[0]
+        envelope = message_from_proto(waiting.messages_list[0])
+        tree = waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
         node = envelope.metadata.dst_node_id
         identity.node_id = node
@@ -341,7 +345,8 @@ class Tasks:
     def _pull(self, task: Task, client: NodeClient, tree: Any) -> None:
         """Read the unopened bytes of every part of a message."""
         names = parts_of(tree, task.envelope.metadata.message_id)
-        node, run = {"node_id": task.context.node_id}, task.context.run_id
+        node = {"node_id": task.context.node_id}
+        run = task.context.run_id
         for name in names:
             pull = partial(ask, client.PullObject, node=node, run_id=run, object_id=name)
             found = self._soon(pull, lambda got: got.object_available or not got.object_found)
@@ -353,7 +358,8 @@ class Tasks:
     def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
         """Ask until the node has received the whole message."""
         # The node hands a task out before its message is complete.
-        until, pace = time.monotonic() + seconds, Pace(SOON, LATEST)
+        until = time.monotonic() + seconds
+        pace = Pace(SOON, LATEST)
         while not there(found := ask()):
             if time.monotonic() > until:
                 raise LinkLost("the node does not say which message a task is about")

@@ -18,7 +18,8 @@ import httpx
 
 from flfed.errors import FlfedError
 
-TOO_MANY, SERVER_ERRORS = 429, 500
+TOO_MANY = 429
+SERVER_ERRORS = 500
 """Status codes: too many requests; from here on the fault is the server's."""
 
 

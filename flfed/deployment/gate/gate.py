@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -21,33 +20,26 @@ from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.run_limits import attempts_refusal
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
-from flfed.deployment.site_state.ledger_loss import Continuity, seal, sealed
+from flfed.deployment.site_state.approval import kept_start
+from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import keep
-from flfed.deployment.site_state.starts import kept_start
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
 from flfed.federation.client.run_keys import SumApproval
-from flfed.federation.client.site_run import NO_SUM, InSum, SiteRun, in_sum_of, without_figures
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
-from flfed.rows.training.one_by_one import run_client
-from flfed.rows.training.private.noise import SystemNoise
-from flfed.study.coverage import is_covered
 from flfed.study.request_hash import asks_sha256
-from flfed.study.study import Study
-from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
-from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
+from flfed.study.study import Study, is_covered
+from flfed.updates.checkpoints.site_state import BRINGING, NotKept, run_state, whole_message
+from flfed.updates.messages.compare import AUDIT
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
-
-SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
-"""What answers for the ledger, by kind of message."""
 
 
 #   message ──► bundle ──► kind ──► site's name ──► policy as it is now ──► study ──► sections ──► limits ──► client app
@@ -135,8 +127,7 @@ class Gate:
         """
 
         def answer(message: Message, context: Context) -> Message:
-            handler = SEALERS[message.metadata.message_type](message, _no_rows, self.folder.site)
-            reply: SealReply | SealedReply = run_client(handler)
+            reply = SEALERS[message.metadata.message_type](message, self.folder.site)
             return Message(reply.to_record(), reply_to=message)
 
         return redact(message, context, answer)
@@ -157,9 +148,10 @@ class Gate:
         try:
             self._check(message, context, fab_sha256)
         except Refused as error:
+            reason = refusal_of(error)
             # The gate's own sentences are remembered: they may leave without being read again.
-            self._own.append(refusal_of(error))
-            return refusal_of(error)
+            self._own.append(reason)
+            return reason
         return None
 
     def leaving(self, message: Message, reply: Message, context: Context, in_sum: InSum = NO_SUM) -> Message:
@@ -230,7 +222,7 @@ class Gate:
         key = (sha256, rows, int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
-            protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=rows)
+            protect = LocalProtection.by_system(self._ledger, rows)
             source = partial(kept_start, self.folder)
             self._sides[key] = SiteClient(
                 self.find_site, today=self._today, rows=rows, protect=protect, approval=self._approving, source=source
@@ -259,16 +251,23 @@ class Gate:
         """
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
-        known, repeat = self._studies.messages(sha256), context.run_config.get("repeat", 0)
-        return {
-            "study": known.study.name if known else "",
-            "dataset": known.study.dataset.name if known else "",
+        repeat = context.run_config.get("repeat", 0)
+        facts: dict[str, Any] = {
+            "study": "",
+            "dataset": "",
             "study_sha256": sha256,
-            "asks_sha256": asks_sha256(text) if known else "",
+            "asks_sha256": "",
             "run": str(context.run_config.get("run", ""))[:100],
-            "repeat": repeat if type(repeat) is int and 0 <= repeat < REPEATS else None,
+            "repeat": None,
             "rows_sha256": self._studies.rows_in_line(sha256),
         }
+        if type(repeat) is int and 0 <= repeat < REPEATS:
+            facts["repeat"] = repeat
+        known = self._studies.messages(sha256)
+        if known is not None:
+            study = known.study
+            facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
+        return facts
 
     def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
         """Refuse a message at its first defect.
@@ -309,10 +308,3 @@ class Gate:
         self._sides.clear()
         self._studies.adopt(now)
         self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
-
-
-def _no_rows() -> None:
-    """Open nothing.
-
-    Questions about the ledger need no rows.
-    """

@@ -19,9 +19,7 @@ from flfed.callbacks import now_utc
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
-from flfed.folders import RUN, SiteFolder
-from flfed.paths import give
-from flfed.rows.evaluation.scoring import primary_of
+from flfed.paths import RUN, SiteFolder, give
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, TRAINED, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
@@ -117,24 +115,7 @@ def keep_result(
     if reply.metadata.message_type != COMPARE or reply.has_error() or not RUN.fullmatch(run):
         return
     try:
-        # All of it is from the ledger's facts and the reply.
-        found, crossed = (CompareReply.from_record(one.content) for one in (reply, left))
-        if any(math.isfinite(one.value) for one in crossed.differences):
-            found = crossed
-        numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
-        said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}
-        compare = messages.study.compare
-        said["primary"] = primary_of(messages.schema.task, compare.primary, compare.alert_budget)
-        figures = {name: [_plain(one) for one in getattr(found, name)] for name in ("arms", "differences")}
-        own: dict[str, Any] = {} if found.own_family is None else {"own-family": found.own_family}
-        asked = request.content["config"]
-        own |= {"sites": asked["sites"], "trained": asked["trained"], "worthwhile": compare.worthwhile}
-        if found.histogram is not None:
-            own["classes"] = {str(label): int(rows.sum()) for label, rows in enumerate(found.histogram)}
-        at = now_utc().isoformat(timespec="seconds")
-        text = json.dumps(
-            {"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note, **own}, indent=1
-        )
+        text = json.dumps(_as_object(request, reply, left, facts, messages), indent=1)
         # The folder belongs to the gate's user, whoever runs this.
         if not folder.results.is_dir():
             folder.results.mkdir(mode=0o700)
@@ -142,6 +123,30 @@ def keep_result(
         write_whole(folder.results / f"{run}.json", text.encode())
     except (MalformedMessage, FlfedError, OSError) as error:
         LOG.error("the result of run %s is not kept: %s", run, error)
+
+
+def _as_object(
+    request: Message, reply: Message, left: Message, facts: Mapping[str, Any], messages: StudyMessages
+) -> dict[str, Any]:
+    """Return what a file says of a comparison: all of it is from the ledger's facts and the reply."""
+    compare = messages.study.compare
+    found = CompareReply.from_record(reply.content)
+    crossed = CompareReply.from_record(left.content)
+    if any(math.isfinite(one.value) for one in crossed.differences):
+        found = crossed
+    values: dict[str, Any] = {"format": FORMAT}
+    values |= {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}
+    values |= {"primary": messages.primary, "at": now_utc().isoformat(timespec="seconds")}
+    values |= {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
+    values |= {"arms": list(map(_plain, found.arms)), "differences": list(map(_plain, found.differences))}
+    values["note"] = found.note
+    if found.own_family is not None:
+        values["own-family"] = found.own_family
+    asked = request.content["config"]
+    values |= {"sites": asked["sites"], "trained": asked["trained"], "worthwhile": compare.worthwhile}
+    if found.histogram is not None:
+        values["classes"] = {str(label): int(rows.sum()) for label, rows in enumerate(found.histogram)}
+    return values
 
 
 def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
@@ -153,8 +158,9 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
     ----------
     folder : SiteFolder
     """
-    found, problems = [], []
-    for path in folder.results.glob("*.json") if folder.results.is_dir() else ():
+    found = []
+    problems = []
+    for path in folder.results.glob("*.json"):
         try:
             found.append(_read(json.loads(read_private(path))))
         except FlfedError as error:
@@ -165,31 +171,35 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
 
 
 def _read(found: dict[str, Any]) -> Result:
-    arms, differences = (tuple(_figure(one) for one in found[name]) for name in ("arms", "differences"))
     # Every value is converted, so that a file with other types in it is a problem and not a page that fails.
-    study, sha256, dataset, run, at, primary = (str(found[key]) for key in FACTS)
-    datetime.fromisoformat(at)  # ValueError where it is none
-    repeat, rows, holdout = (int(found[key]) for key in ("repeat", "rows", "holdout-rows"))
-    family = next((known for known in OWN_FAMILIES if known == found.get("own-family")), None)
-    sites, worthwhile, classes = (found.get(name) for name in ("sites", "worthwhile", "classes"))
-    trained = next((known for known in TRAINED if known == found.get("trained")), NOT_KNOWN)
-    return Result(
-        study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"]), family,
-        sites=None if sites is None else int(sites),
-        trained=trained,
-        worthwhile=None if worthwhile is None else float(worthwhile),
-        classes=None if classes is None else {label: int(classes[label]) for label in ("0", "1")},
-    )  # fmt: skip
+    values: dict[str, Any] = {key.replace("-", "_"): str(found[key]) for key in (*FACTS, "note")}
+    datetime.fromisoformat(values["at"])  # ValueError where it is none
+    values |= {key.replace("-", "_"): int(found[key]) for key in ("repeat", "rows", "holdout-rows")}
+    values |= {key: tuple(map(_figure, found[key])) for key in ("arms", "differences")}
+    if found.get("own-family") in OWN_FAMILIES:
+        values["own_family"] = found["own-family"]
+    if found.get("trained") in TRAINED:
+        values["trained"] = found["trained"]
+    if found.get("sites") is not None:
+        values["sites"] = int(found["sites"])
+    if found.get("worthwhile") is not None:
+        values["worthwhile"] = float(found["worthwhile"])
+    if found.get("classes") is not None:
+        values["classes"] = {label: int(found["classes"][label]) for label in ("0", "1")}
+    return Result(**values)
 
 
 def _plain(figure: Figure) -> dict[str, Any]:
     """Return a figure without NaN, for JSON."""
-    return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in asdict(figure).items()}
+    found = asdict(figure)
+    for key, value in found.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            found[key] = None
+    return found
 
 
 def _figure(found: dict[str, Any]) -> Figure:
-    value, low, high, extra = (
-        math.nan if found[key] is None else float(found[key]) for key in ("value", "low", "high", "extra")
-    )
-    metric, arm, method = (str(found[key]) for key in ("metric", "arm", "method"))
-    return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=extra, method=method)
+    values: dict[str, Any] = {key: str(found[key]) for key in ("metric", "arm", "method")}
+    for key in ("value", "low", "high", "extra"):
+        values[key] = math.nan if found[key] is None else float(found[key])
+    return Figure(**values)

@@ -15,10 +15,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flfed.refusals import Refusal
 from flfed.trees.cut_points import are_possible
-from flfed.updates.codec import CIPHERTEXT
+from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.masking import ckks
-from flfed.updates.masking.encrypted_model import vector_entries
-from flfed.updates.messages.fields import LARGEST, Arrays, MalformedMessage, ndarrays
+from flfed.updates.masking.ckks import vector_entries
+from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 from flfed.updates.sections import (
     ArrayField,
@@ -110,6 +110,10 @@ def _columns_defect(section: Columns, found: Mapping[str, Any]) -> Refusal | Non
     for key, values in found.items():
         if not all(fits(section.fields[key], value) for value in values):
             return Refusal("list-unfit", key=key)
+    return _distinct_defect(section, found)
+
+
+def _distinct_defect(section: Columns, found: Mapping[str, Any]) -> Refusal | None:
     distinct = section.distinct
     if distinct and len(set(found[distinct])) < len(found[distinct]):
         return Refusal("list-unfit", key=distinct)
@@ -169,10 +173,9 @@ def _arrays_defect(section: ArraySection, found: ArrayRecord, record: RecordDict
 
 
 def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | None:
-    others = (_is_between(value.shape, least, most) for least, most in array.others)
-    if value.shape != array.shape and not any(others):
+    if not _has_shape(value.shape, array):
         return Refusal("other-shape", key=name, shape=array.shape)
-    if value.dtype != array.dtype and value.dtype not in array.dtypes:
+    if value.dtype not in (array.dtype, *array.dtypes):
         return Refusal("other-dtype", key=name, dtype=array.dtype)
     # A value that is not finite would spread through every later sum.
     if not np.isfinite(value).all():
@@ -184,6 +187,10 @@ def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | 
     if array.edges_to and not _are_edges(value, array.edges_to):
         return Refusal("edges-unfit", bins=array.edges_to)
     return None
+
+
+def _has_shape(shape: Shape, array: ArrayField) -> bool:
+    return shape == array.shape or any(_is_between(shape, least, most) for least, most in array.others)
 
 
 def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:

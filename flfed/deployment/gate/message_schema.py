@@ -1,52 +1,71 @@
-"""Expected messages of one study.
+"""Expected messages of one study, comparisons among them.
 
 They say what may come in and what may leave; `message_check` checks messages against them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from itertools import chain
+from typing import TYPE_CHECKING, Literal
 
 import flfed
-from flfed.deployment.gate.comparison_schema import choices, comparison, without_figures
-from flfed.folders import RUN
+from flfed.paths import RUN
+from flfed.refusals import LONGEST
+from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
+from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.policy import RoundFigures
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.evaluation.scoring import primary_of
+from flfed.rows.evaluation.scoring import metrics_asked, primary_of
+from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.rows.statistics.private.model_counts import shapes_of_cells
 from flfed.rows.statistics.statistic import Statistic
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
-from flfed.study.exchanges import most_rounds
+from flfed.study.kinds import most_rounds
 from flfed.study.study import Study
+from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS, SHARINGS
+from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
-from flfed.updates.checkpoints.run_state import BRINGING
-from flfed.updates.codec import Shapes
+from flfed.updates.arrays import Shapes
+from flfed.updates.checkpoints.site_state import BRINGING
 from flfed.updates.messages import kinds
+from flfed.updates.messages.compare import MOST_SITES, ROWS_IN_CLEAR, TRAINED
 from flfed.updates.messages.train import ENCODER_SHA256
-from flfed.updates.parts.border import Exchanges, Releases, Wanted
 from flfed.updates.parts.every_part import BORDER
+from flfed.updates.parts.part import Exchanges, Releases, Wanted, histogram_section
 from flfed.updates.sections import (
     FLOAT64,
     HASH,
+    SENTENCE,
+    WORDS,
     ArrayField,
     ArraySection,
+    Columns,
     Field,
+    Plain,
     Sections,
     arrays,
     config,
     equal,
     flag,
+    float_of,
     number,
     one_of,
     section_bytes,
     text,
     whole,
 )
+
+if TYPE_CHECKING:
+    from flfed.rows.data.policy import Policy
+    from flfed.summaries.summary import Layout
+    from flfed.updates.parts.part import Border
+
 
 KINDS = (
     kinds.ENROL, kinds.SUMMARISE, kinds.BINS, kinds.STATISTIC, kinds.TRAIN, kinds.EVALUATE, kinds.SCORES, kinds.KEYS,
@@ -146,7 +165,7 @@ class StudyMessages:
     @property
     def keeps_figures(self) -> bool:
         """Whether the site's figures leave in sums only, as its updates do."""
-        return bool(self.pinned) and self.site.policy.shares_in_sums_only(self.study.compare.share_metrics)
+        return bool(self.pinned) and self.site.policy.shares_in_sums_only(self.study)
 
     @property
     def has_histogram(self) -> bool:
@@ -215,17 +234,17 @@ class StudyMessages:
             found[name] = ArrayField(shape=shape, positive=positive, values=values.get(name))
         return ArraySection(arrays=found)
 
-    def leaving(self, kind: str, *, score: bool = True, offset: bool = True, masked_sums: bool = False) -> Sections:
+    def leaving(self, kind: str, *, score: bool = True, offset: bool = True, summed_rows: bool = False) -> Sections:
         """Return what a reply of this kind may hold.
 
         Parameters
         ----------
         kind : str
-        score, offset, masked_sums : bool
+        score, offset, summed_rows : bool
             Whether scores were asked for, of a site that shares its own; the site's own offset was; and the sums over
             rows are masked.
         """
-        wanted = Wanted(kind=kind, score=score, offset=offset, masked_sums=masked_sums)
+        wanted = Wanted(kind=kind, score=score, offset=offset, summed_rows=summed_rows)
         sections = self._reply(wanted)
         for part in BORDER:
             sections = part.reply_sections(self, wanted, sections)
@@ -299,8 +318,112 @@ def _enrolled(site: Site) -> dict[str, Field]:
         "rows-low": whole(),
         "rows-high": whole(),
         "disclosure": one_of(("open", "institution")),
-        "share-metrics": one_of(("named", "pseudonym", "aggregate-only")),
+        "share-metrics": one_of(SHARINGS),
         "resplit": flag(),
         "epsilon-budget": number(0, nan=True),
         "epsilon-spent": number(0, nan=True),
+    }
+
+
+def choices(study: Study, schema: Schema) -> tuple[dict[str, Field], dict[str, Field]]:
+    """Return the fields that a request always has, and those that it may have.
+
+    These are the adjustment of intercepts, and the bins where the task is binary.
+    """
+    always = {"sites": whole(1, MOST_SITES), "trained": one_of(TRAINED)}
+    optional = {"offset-deviation": number(0)} if study.adjusts_intercept() else {}
+    if schema.task == "binary":
+        optional["odds-centre"] = number()
+        optional["odds-spread"] = number(LEAST_SPREAD)
+    return always, optional
+
+
+def comparison(border: Border, schema: Schema, policy: Policy, sums: Shapes) -> Sections:
+    """Return the sections of a comparison; `sums` are those over rows."""
+    study = border.study
+    metrics = sorted(metrics_asked(schema.task, study.compare))
+    family: Sections = {}
+    if study.compare.own == "best":
+        family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
+    plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
+    return {
+        "config": config(plain),
+        "arms": _figures(metrics, sorted(_arms(study, schema))),
+        "differences": _figures(metrics, [" - ".join(pair) for pair in PAIRS]),
+        "summary": arrays(sums, needed=False),
+        **histogram_section(border, "histogram"),
+        **family,
+        **points(study, schema, policy),
+        **groups(study, schema),
+        **importance(study, border.layout),
+    }
+
+
+def without_figures() -> Sections:
+    """Return the sections of a comparison whose figures stay, or leave in a sum over several sites only."""
+    fields = {"num-examples": equal(0), "holdout-rows": equal(0), "note": equal("")}
+    for name, least in ROWS_IN_CLEAR.items():
+        fields[name.replace("_", "-")] = whole(least)
+    return {"config": config(fields)}
+
+
+def _arms(study: Study, schema: Schema) -> set[str]:
+    """Return the models that may be compared."""
+    arms = set(chain.from_iterable(PAIRS))
+    if study.compare.own == "best":
+        arms.add(OWN_SAME)
+        if schema.task == "regression":
+            arms |= set(NAIVE_FAMILIES)
+    if study.warm_start:
+        arms |= set(STARTED)
+    if study.compare.declared_columns:
+        arms.add(OWN_COLUMNS)
+    return arms
+
+
+def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:
+    plain = {name: number(nan=True) for name in ("value", "low", "high", "extra")}
+    fields = {"metric": one_of(metrics), "arm": one_of(arms), **plain, "method": text(WORDS, SENTENCE)}
+    return Columns(fields=fields, longest=len(metrics) * len(arms))
+
+
+def points(study: Study, schema: Schema, policy: Policy) -> Sections:
+    """Return the section of exact counts, none where the study asks for none.
+
+    A count is large enough for the policy, or is not there.
+    """
+    points = study.compare.points
+    if not points or schema.task != "binary":
+        return {}
+    least = policy.least_rows()
+    if least == 1:
+        least = 0
+    count = whole(least, beside=-1)
+    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
+    at = float_of({at for _, at in points})
+    fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
+    return {"points": Columns(fields=fields, longest=len(points))}
+
+
+def groups(study: Study, schema: Schema) -> Sections:
+    """Return the section of figures by group, none where the study names no column."""
+    found = groupings(study.compare.by, schema)
+    if not found:
+        return {}
+    labels = list(chain.from_iterable(one.labels for one in found))
+    named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
+    figures = {name: number(nan=True) for name in ("value", "low", "high")}
+    return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
+
+
+def importance(study: Study, layout: Layout) -> Sections:
+    """Return the sections of columns' importances, none where the study asks for no permutations."""
+    if not study.compare.importance:
+        return {}
+    names = [column.name for column in layout.features]
+    figures = {"column": one_of(names), "increase": number()}
+    reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
+    return {
+        "importance": Columns(fields=figures, longest=len(names), distinct="column"),
+        "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
     }

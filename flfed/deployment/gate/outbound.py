@@ -14,16 +14,18 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.compared_models import Comparisons, Later, no_later_figures
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.run_limits import (
+    Comparisons,
+    Later,
     OpenedLists,
     RunLimits,
     asked_sha256,
     chosen_hashes,
     chosen_numbers,
     exchange_of,
+    no_later_figures,
 )
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
@@ -31,22 +33,21 @@ from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import CROSSING, SITE_ERROR
-from flfed.federation.client.site_run import NO_SUM, InSum
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import ERROR, REFUSED, WITHHELD, run_of_new
+from flfed.federation.client.summed_replies import NO_SUM, InSum
+from flfed.paths import SiteFolder
+from flfed.records.ledger import HeldLedger, Ledger
+from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
-from flfed.study.coverage import is_covered
+from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.summarise import SCORES, STATISTIC
-from flfed.updates.messages.train import TRAIN
+from flfed.updates.messages.train import OFFSET, TRAIN
 
 LOG = logging.getLogger("flfed.site")
 Facts = Mapping[str, Any]
@@ -88,7 +89,8 @@ class Leaving:
         self._today = today
         folder = SiteFolder(site.name)
         self._continuity = continuity or Continuity(folder, ledger)
-        self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
+        self._counted = Counted()
+        self._limits = RunLimits(site.policy.runs)
         self.opened = OpenedLists(ledger, self._limits)
         self._comparisons = Comparisons(folder, site.policy, ledger, self._limits.compared, asked_sha256)
 
@@ -149,13 +151,14 @@ class Leaving:
         asked = _round_of(message)
         wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
         wanted["score"] &= self._site.name not in in_sum.reserved
-        wanted["masked_sums"] = bool(in_sum.reserved)
+        wanted["summed_rows"] = bool(in_sum.reserved)
         defect = message_defect(reply.content, messages.leaving(kind, **wanted))
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
-        came, known = reply, facts
+        came = reply
+        known = facts
         reply, facts = self._comparisons.leaving(message, reply, facts, later)
         facts = {**facts, **in_sum.facts_of(message, reply), **exchange_of(message)}
         line = _line_of(message, reply, facts, messages)
@@ -167,8 +170,11 @@ class Leaving:
             # All limits and the line are one step under the lock: another process of the site may have answered this
             # run since the message was let in, from another model, or taken the last bytes.
             with self._ledger.held() as held:
-                over = self._too_much(self._used(held), size) or self._over(held, message, facts)
-                over = over or self._opened_since(held, in_sum, facts)
+                over = (
+                    self._too_much(self._used(held), size)
+                    or self._over(held, message, facts)
+                    or self._opened_since(held, in_sum, facts)
+                )
                 late = self._comparisons.over(held, message, facts)
                 if not over and not late:
                     held.append(kind=kind.rpartition(".")[2], **line)
@@ -242,7 +248,8 @@ class Leaving:
 
     def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = dict(record["config"].items())
-        accepted, reason = config["accepted"], config["reason"]
+        accepted = config["accepted"]
+        reason = config["reason"]
         # A reason beside an acceptance would be free text that nobody reads.
         if accepted and reason:
             return Refusal("accepted-with-reason")
@@ -270,7 +277,8 @@ class Leaving:
             size = line.facts.get("bytes", 0)
             # Errors are short and always leave; they do not use the day's bytes up. What was carried over left before.
             counts = line.kind not in (REFUSED, ERROR, WITHHELD) and line.first_at[:10] >= day
-            used += size if isinstance(size, int) and counts else 0
+            if isinstance(size, int) and counts:
+                used += size
         if newest is not None:
             self._counted = Counted(day, newest.n, newest.hash, used)
         return used
@@ -284,7 +292,8 @@ class Leaving:
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
     """Return what the ledger's line of a reply says, which has these facts of the study, the run and its sums."""
-    kind, size = message.metadata.message_type, count_bytes(reply.content)
+    kind = message.metadata.message_type
+    size = count_bytes(reply.content)
     # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
     # that leaves is charged there are none, and what else a message has are names and shapes.
     update = MASKED if messages.pinned else CHARGED.get(kind, "")
@@ -373,5 +382,6 @@ def _columns(site: Site) -> set[str]:
     for dataset in site.datasets:
         found |= set(datasets.load(dataset).schema.columns)
         for own in site.serving(dataset).mapping.values():
-            found.add(own.column if isinstance(own, Field) else str(own or ""))
+            name = own.column if isinstance(own, Field) else str(own or "")
+            found.add(name)
     return found - {""}

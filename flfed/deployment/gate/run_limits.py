@@ -1,23 +1,32 @@
 """Limits of what a run may get from a site.
 
-The site's own ledger tells: a study has few runs, and each has one model for a question.
+The site's own ledger tells: a study has few runs, and each has one model for a question. Comparisons leave with three
+digits, and of few models of a dataset.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flwr.app import Context, Message
 
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import FROM, content_sha256, model_sha256, other_model_refusal
-from flfed.federation.client.released.sets import RELEASED
-from flfed.federation.client.released.spent_lines import EDGES, SPENT
+from flfed.errors import FlfedError
+from flfed.federation.client.privacy_budget import NO_LEDGER
+from flfed.federation.client.redaction import (
+    rounded_comparison,
+    with_later_figures,
+    withheld_comparison,
+)
+from flfed.federation.client.released.accounts import EDGES, SPENT
+from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.federation.client.run_keys import Known, Place
-from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import (
+from flfed.paths import SiteFolder
+from flfed.records.ledger import HeldLedger, Ledger
+from flfed.records.ledger_line import (
     ASKED,
     ASKS,
     BESIDE,
@@ -27,16 +36,18 @@ from flfed.records.ledger.line import (
     PINNED,
     QUESTION,
     REFUSED,
+    STAYED,
     WITHHELD,
     Line,
     Run,
     run_of,
+    run_of_new,
 )
 from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
-from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.compare import AUDIT, COMPARE, CompareReply, Figure
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.kinds import SCORES, SUMMARISE
 from flfed.updates.messages.secure_sum import KEYS, parted
@@ -161,7 +172,8 @@ class SumLines:
     def _is_later(self, other: Place, place: Place) -> bool:
         if other[0] == place[0]:
             return other > place
-        here, there = (self._first.get(name, 0) for name in (place[0], other[0]))
+        here = self._first.get(place[0], 0)
+        there = self._first.get(other[0], 0)
         if self._keyed.get(place[0], here) < there:
             return True
         return other > place and self._keyed.get(other[0], there) >= here
@@ -234,25 +246,26 @@ class RunLimits:
             Hash of what its study asks.
         """
         study, name, _ = run
-        runs, most = self.runs(held, study, asks), self._most
+        runs = self.runs(held, study, asks)
+        most = self._most
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return Refusal("ledger-other-study")
         if run not in runs and len(runs) >= most:
             return Refusal("too-many-runs", most=most, had=len(runs))
-        kind, asked = message.metadata.message_type, asked_sha256(message)
+        kind = message.metadata.message_type
+        asked = asked_sha256(message)
         # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
-            return None if asked in self._asked[run, COMPARE, _place(COMPARE, {})] else Refusal("not-compared")
-        facts = {"round": message.content["config"].get("round"), **exchange_of(message)} if kind in QUESTIONS else {}
-        place, round = _place(kind, facts), _round(kind, facts.get("round"))
-        for name, sha256 in chosen_hashes(message).items():
-            if self._hashes[run, name] - {sha256}:
-                return Refusal(HASHED[name])
-        chosen = chosen_numbers(message)
-        for name, code in CHOSEN.items() if kind == COMPARE else ():
-            if self._chosen[run, name] - {chosen.get(name)}:
-                return Refusal(code)
+            known = asked in self._asked[run, COMPARE, ONCE]
+            return None if known else Refusal("not-compared")
+        facts: dict[str, Any] = {}
+        if kind in QUESTIONS:
+            facts = {"round": message.content["config"].get("round"), **exchange_of(message)}
+        if refused := self._other_choice(message, run):
+            return refused
+        place = _place(kind, facts)
+        round = place[0]
         # The same question again is harmless: it is answered as before.
         if not self._asked[run, kind, place] - {asked}:
             return self._other_model(kind, run, asked)
@@ -260,16 +273,25 @@ class RunLimits:
             return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
         return Refusal("other-model", question=QUESTIONS[kind])
 
+    def _other_choice(self, message: Message, run: Run) -> Refusal | None:
+        """Return why a run may not have the bins, cut points or numbers of a request beside those that it had."""
+        for name, sha256 in chosen_hashes(message).items():
+            if self._hashes[run, name] - {sha256}:
+                return Refusal(HASHED[name])
+        if message.metadata.message_type != COMPARE:
+            return None
+        chosen = chosen_numbers(message)
+        for name, code in CHOSEN.items():
+            if self._chosen[run, name] - {chosen.get(name)}:
+                return Refusal(code)
+        return None
+
     def _other_model(self, kind: str, run: Run, asked: str) -> Refusal | None:
         """Return why a run may not have a model evaluated or compared beside those that it had."""
         if kind not in (EVALUATE, COMPARE):
             return None
-        evaluated, compared = (self._asked[run, one, _place(one, {})] for one in (EVALUATE, COMPARE))
-        if kind == EVALUATE:
-            evaluated = {asked}
-        else:
-            compared = {asked}
-        return other_model_refusal(evaluated, compared, self._trained_from[run])
+        models = {one: self._asked[run, one, ONCE] for one in (EVALUATE, COMPARE)} | {kind: {asked}}
+        return other_model_refusal(models[EVALUATE], models[COMPARE], self._trained_from[run])
 
     def _read(self, held: HeldLedger) -> None:
         """Read the lines added since the last time.
@@ -284,7 +306,8 @@ class RunLimits:
         else:
             # No line was the one seen last: the ledger is another one, or is read for the first time.
             self._forget()
-        self._seen = (since[0].n, since[0].hash) if since else self._seen
+        if since:
+            self._seen = (since[0].n, since[0].hash)
         for line in since:
             self._add(line)
 
@@ -295,7 +318,8 @@ class RunLimits:
         # What was refused or held back gave the run nothing, so that it may ask again.
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
-        run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
+        run = run_of(line.facts)
+        kind = _OF_LINE.get(line.kind, "")
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         self._sums.add(line, run)
@@ -304,10 +328,14 @@ class RunLimits:
         answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
-        if FROM in line.facts:
-            self._trained_from[run].add(str(line.facts[FROM]))
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(ASKED, "")))
+        self._add_choices(line, run, kind)
+
+    def _add_choices(self, line: Line, run: Run, kind: str) -> None:
+        """Take note of what the coordinator chose for a request that was answered."""
+        if FROM in line.facts:
+            self._trained_from[run].add(str(line.facts[FROM]))
         for name in HASHED:
             if name in line.facts:
                 self._hashes[run, name].add(str(line.facts[name]))
@@ -318,12 +346,13 @@ class RunLimits:
 
 Exchange = tuple[int, int, int]
 """Round, level of a tree, and how often the tree had begun anew."""
+ONCE: Exchange = (0, 0, 0)
+"""The exchange of a question that a run asks once."""
 
 
 def _place(kind: str, facts: Mapping[str, object]) -> Exchange:
     """Return the exchange that a question is: of each a run has one."""
-    level, attempt = (_round(kind, facts.get(name, 0)) for name in ("level", "attempt"))
-    return _round(kind, facts.get("round")), level, attempt
+    return _round(kind, facts.get("round")), _round(kind, facts.get("level")), _round(kind, facts.get("attempt"))
 
 
 def _round(kind: str, round: object) -> int:
@@ -367,17 +396,110 @@ class OpenedLists:
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:
     """Return why a tree may not begin anew, None where it may: at most once for each site of the run."""
     names = str(context.run_config.get("sites", "")).split(",")
-    more = exchange_of(message).get("attempt", 0) > len(names)
-    return Refusal("too-many-attempts", most=len(names)) if more else None
+    if exchange_of(message).get("attempt", 0) > len(names):
+        return Refusal("too-many-attempts", most=len(names))
+    return None
 
 
 def exchange_of(message: Message) -> dict[str, Any]:
     """Return the level and the attempt of a request of trees, as a ledger's facts; empty of any other request."""
     content = message.content if message.has_content() else {}
-    config, settings = content.get("config"), content.get("settings")
+    config = content.get("config")
+    settings = content.get("settings")
     if config is None or settings is None or TREES_SHA256 not in config:
         return {}
-    found = {name: settings.get(name) for name in ("level", "attempt", REFIT) if name in settings}
-    return {
-        name: int(value) for name, value in found.items() if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS
-    }
+    found = {}
+    for name in ("level", "attempt", REFIT):
+        value = settings.get(name)
+        if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS:
+            found[name] = int(value)
+    return found
+
+
+Facts = Mapping[str, Any]
+Later = Callable[[], tuple[Figure, ...]]
+
+
+def no_later_figures() -> tuple[Figure, ...]:
+    """Return no figures: of a message that compares nothing."""
+    return ()
+
+
+class Comparisons:
+    """The comparisons of a site, each held to how many models had figures before.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    policy : Policy
+    ledger : Ledger
+    lines_of : callable (held ledger) → ComparedLines
+    asked_of : callable (message) → str
+        Returns the hash of a request's model.
+    """
+
+    def __init__(
+        self,
+        folder: SiteFolder,
+        policy: Policy,
+        ledger: Ledger,
+        lines_of: Callable[[HeldLedger], ComparedLines],
+        asked_of: Callable[[Message], str],
+    ) -> None:
+        self._folder = folder
+        self._policy = policy
+        self._ledger = ledger
+        self._lines_of = lines_of
+        self._asked_of = asked_of
+
+    def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
+        """Return an institution's reply as it leaves, and what its line says.
+
+        Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
+        have them exact.
+
+        Parameters
+        ----------
+        message : Message
+        reply : Message
+            One that fits the study.
+        facts : mapping
+            What the ledger's line says.
+        later : callable () → tuple of Figure
+            Returns figures with noise of the model that was compared.
+        """
+        if not self._counts(message, COMPARE):
+            return reply, facts
+        try:
+            with self._ledger.held() as held:
+                refused = self._refusal(held, message, facts)
+        except FlfedError:
+            refused = NO_LEDGER
+        found = CompareReply.from_record(reply.content)
+        if refused is None:
+            return Message(rounded_comparison(found).to_record(), reply_to=message), facts
+        withheld = withheld_comparison(found, refused)
+        if found.arms and self._policy.later_figures == "noised" and refused is not NO_LEDGER:
+            withheld = with_later_figures(withheld, later())
+        return Message(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
+
+    def over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        """Return why a comparison with figures is one too many by now, as by another process; else None."""
+        leaves = self._counts(message, COMPARE) and STAYED not in facts
+        return self._refusal(held, message, facts) if leaves else None
+
+    def attack_refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        """Return why a model is not attacked: none of its figures left, and none does now; else None."""
+        return self._refusal(held, message, facts) if self._counts(message, AUDIT) else None
+
+    def _counts(self, message: Message, kind: str) -> bool:
+        return message.metadata.message_type == kind and self._policy.disclosure != "open"
+
+    def _refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        dataset = str(facts["dataset"])
+        lines = self._lines_of(held)
+        if lines.of(dataset, self._policy).left:
+            return None
+        kept = RowSets(self._folder, dataset, self._ledger)
+        counted = lines.counted(kept, self._policy, run_of_new(facts), str(facts["rows_sha256"]))
+        return counted.refusal(self._asked_of(message))

@@ -11,19 +11,17 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from flfed.callbacks import Today
 from flfed.deployment.site_state import approval as decided
-from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.approval import Approval, has_start
 from flfed.deployment.site_state.freeze import list_changed
-from flfed.deployment.site_state.starts import has_start
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
-from flfed.folders import NAME, RUN, SiteFolder
 from flfed.parsers import parse_toml
+from flfed.paths import NAME, RUN, SiteFolder
 from flfed.refusals import CONTROL, Refusal, refusal_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -31,9 +29,8 @@ from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
-from flfed.study.coverage import is_covered
-from flfed.study.exchanges import most_rounds
-from flfed.study.study import Study
+from flfed.study.kinds import most_rounds
+from flfed.study.study import Study, is_covered
 from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
@@ -76,17 +73,23 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
         The others that the approval names; None where there is no approval, and none is needed.
     """
     # A name given twice would make a cohort look larger than it is.
-    asked, least = set(names), site.policy.least_cohort()
+    asked = set(names)
+    least = site.policy.least_cohort()
     if len(asked) < len(names) or site.name not in asked:
         return Refusal("site-unlisted")
     if len(asked) < least:
         return Refusal("too-few-sites", asked=len(asked), least=least)
     # One more site in a second run shows its rows by the difference: only approved sites take part.
-    added = asked - {site.name} - set(asked if co_sites is None else co_sites)
+    approved = asked
+    if co_sites is not None:
+        approved = set(co_sites)
+    added = asked - {site.name} - approved
     if added:
         return Refusal("sites-added", sites=", ".join(sorted(added)[:3]))
     foreign = asked - {site.name} - set(site.policy.co_sites or asked)
-    return Refusal("no-co-site", sites=", ".join(sorted(foreign)[:3])) if foreign else None
+    if foreign:
+        return Refusal("no-co-site", sites=", ".join(sorted(foreign)[:3]))
+    return None
 
 
 def _own_fingerprint(folder: SiteFolder) -> str:
@@ -98,6 +101,12 @@ def _own_fingerprint(folder: SiteFolder) -> str:
 
 LONGEST_STUDY = 100_000
 """Characters of a study's text: it is parsed before anybody approved it."""
+STUDIES = 4
+"""Studies, each with its rows, that stay warm."""
+REPEATS = 1_000_000
+"""As a study's seed allows."""
+MOST_SITES = 10_000
+"""Names that a run config may list."""
 
 
 class Refused(FlfedError):
@@ -130,20 +139,29 @@ def name_of(text: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _checked_text(config: Mapping[str, object]) -> str:
+    """Return the study's text of a run config.
+
+    It comes from the coordinator, so each value's type and size is checked before it is used. Raises `Refused`.
+    """
+    text = config.get("study")
+    repeat = config.get("repeat", 0)
+    run = config.get("run")
+    if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
+        raise Refused(Refusal("no-study"))
+    if type(repeat) is not int or not 0 <= repeat < REPEATS:
+        raise Refused(Refusal("repeat-unfit", most=REPEATS - 1))
+    if not isinstance(run, str) or not RUN.fullmatch(run):
+        raise Refused(Refusal("run-unnamed"))
+    return text
+
+
 def sha256_of(text: str) -> str:
     """Return the hash of a study's text.
 
     It has one also where it could not be a file's text.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-STUDIES = 4
-"""Studies, each with its rows, that stay warm."""
-REPEATS = 1_000_000
-"""As a study's seed allows."""
-MOST_SITES = 10_000
-"""Names that a run config may list."""
 
 
 class StudyAdmission:
@@ -239,20 +257,14 @@ class StudyAdmission:
         `opened` are the lists that the site's ledger knows. Raises `Refused` where the study may not be answered.
         """
         from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
-        from flfed.updates.masking.statement import sign
 
         approval = self.check_decision(study.text)
         if approval is None or not approval.sums:
             return None
         key = signing_key(self._folder)
-        return SumApproval(
-            pinned=approval.pins,
-            # The difference of two sums would have a site's own part of the noise alone.
-            lifted=() if is_covered(study) else approval.lifted,
-            signing_key=key.public_key().public_bytes_raw().hex(),
-            sign=partial(sign, key=key),
-            book=opened,
-        )
+        # The difference of two sums would have a site's own part of the noise alone.
+        lifted = () if is_covered(study) else approval.lifted
+        return SumApproval.by_gate(key, pinned=approval.pins, lifted=lifted, book=opened)
 
     def standing(self, approval: Approval) -> Refusal | None:
         """Return why a study would be refused now.
@@ -278,16 +290,7 @@ class StudyAdmission:
 
         Raises `Refused` where it brings none.
         """
-        text = config.get("study")
-        repeat = config.get("repeat", 0)
-        run = config.get("run")
-        # The run config comes from the coordinator, so each value's type and size is checked before it is used.
-        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
-            raise Refused(Refusal("no-study"))
-        if type(repeat) is not int or not 0 <= repeat < REPEATS:
-            raise Refused(Refusal("repeat-unfit", most=REPEATS - 1))
-        if not isinstance(run, str) or not RUN.fullmatch(run):
-            raise Refused(Refusal("run-unnamed"))
+        text = _checked_text(config)
         # The decision comes first: a text that was refused is not parsed as a study.
         approval = self.check_decision(text)
         known = self._admitted.get(sha256_of(text))
@@ -312,32 +315,47 @@ class StudyAdmission:
         if why := open_folder(self._folder):
             LOG.warning("%s", why)
             raise Refused(Refusal("folders-unsafe", site=self.site.name))
+        others: list[Approval] = []
         try:
             found = decided.approval_of(self._folder, sha256_of(text))
-            others = [] if found is not None else decided.approvals(self._folder)
+            if found is None:
+                others = decided.approvals(self._folder)
             lost = decided.is_before_loss(self._folder, found)
         except FlfedError:
             raise Refused(Refusal("approvals-unsafe", site=self.site.name)) from None
-        if found is not None and found.decision != "approved":
-            word = "refused" if found.decision == "refused" else "withdrawn"
-            raise Refused(Refusal("decided-against", decision=word, day=found.at[:10]))
-        if lost and (found is not None or self.site.policy.approval == "none"):
+        if found is None:
+            self._check_unapproved(name_of(text), others, lost=lost)
+        else:
+            self._check_approval(found, lost=lost)
+        return found
+
+    def _check_approval(self, found: Approval, *, lost: bool) -> None:
+        """Refuse a study whose decision does not hold now; `lost` says that a ledger was lost since."""
+        if found.decision != "approved":
+            raise Refused(Refusal("decided-against", decision=found.decision, day=found.at[:10]))
+        if lost:
             raise Refused(Refusal("approved-before-loss"))
         # An approval holds for the code and the coordinator that it was given for, and for no others.
-        if found is not None:
-            if not hmac.compare_digest(found.bundle_sha256, self._bundle):
-                raise Refused(Refusal("approved-other-version"))
-            if other_coordinator(self._folder, found.coordinator):
-                raise Refused(Refusal("approved-other-coordinator"))
-            # Other sites pin the key that was there: with another one this site could not take part.
-            if found.sums and found.pins.get(self.site.name) != _own_fingerprint(self._folder):
-                raise Refused(Refusal("approved-other-key"))
-            return found
-        # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
-        name, free = name_of(text), self.site.policy.approval == "none"
-        if free and not any(other.study == name and other.decision != "approved" for other in others):
-            return None
-        if name and any(other.study == name for other in others):
+        if not hmac.compare_digest(found.bundle_sha256, self._bundle):
+            raise Refused(Refusal("approved-other-version"))
+        if other_coordinator(self._folder, found.coordinator):
+            raise Refused(Refusal("approved-other-coordinator"))
+        # Other sites pin the key that was there: with another one this site could not take part.
+        if found.sums and found.pins.get(self.site.name) != _own_fingerprint(self._folder):
+            raise Refused(Refusal("approved-other-key"))
+
+    def _check_unapproved(self, name: str, others: Sequence[Approval], *, lost: bool) -> None:
+        """Refuse a study that nobody decided about, by its name, where the policy asks for a decision.
+
+        Also without a need for approval, one that a person refused or withdrew stays refused when it is reworded.
+        """
+        free = self.site.policy.approval == "none"
+        if lost and free:
+            raise Refused(Refusal("approved-before-loss"))
+        decisions = {other.decision for other in others if other.study == name}
+        if free and decisions <= {"approved"}:
+            return
+        if name and decisions:
             raise Refused(Refusal("study-changed", study=name[:60]))
         raise Refused(Refusal("not-approved"))
 

@@ -12,30 +12,27 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flfed.federation.client.privacy_budget import shown
-from flfed.federation.client.released.row_accounts import (
-    RowAccounts,
-    names_in,
-    names_now,
-)
-from flfed.federation.client.released.spent_lines import (
+from flfed.federation.client.released.accounts import (
     BOTH,
     SIDES,
+    RowAccounts,
     Side,
     Tally,
     counts_rows_of,
     may_have_several_rows,
+    names_in,
+    names_now,
     release_of,
     rule_of,
     side_of,
 )
-from flfed.federation.client.released.spent_lines import SPENT as LINE
-from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import RESTARTED, Line, Total, bytes_of
+from flfed.federation.client.released.accounts import SPENT as LINE
+from flfed.records.ledger import Ledger
+from flfed.records.ledger_line import RESTARTED, Line, Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
 from flfed.rows.data.site import Site
-from flfed.updates.accounting import Release, affordable, composed, epsilon
+from flfed.updates.accounting import Release, affordable, composed, epsilon, rounds_left
 from flfed.updates.messages.kinds import TRAIN
-from flfed.updates.rounds_ahead import rounds_left
 
 ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
 """Why no ε bounds what was spent of persons."""
@@ -106,7 +103,8 @@ class RunSpent:
 
         Under another name the same rows may be on the other side, so that such a run counts on both.
         """
-        found = Tally(rules={self.rule} if self.side in SIDES else set())
+        rules = {self.rule} if self.side in SIDES else set[str]()
+        found = Tally(rules=rules)
         for release in self.releases:
             found.kinds[self.side, release.noise, release.sampling] += release.steps
         return found if self.dataset == dataset else found.on_both()
@@ -120,7 +118,9 @@ class RunSpent:
         lines = Counter((release.noise, release.sampling) for release in self.releases)
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
-        plain |= {"first": self.first, "last": self.last, **({} if self.side == BOTH else {"side": self.side})}
+        plain |= {"first": self.first, "last": self.last}
+        if self.side != BOTH:
+            plain["side"] = self.side
         return [
             {**plain, "rounds": lines[kind.noise, kind.sampling], "steps": kind.steps, "noise": kind.noise,
              "sampling": kind.sampling, "epsilon": _finite(epsilon([kind], delta)), "run-epsilon": _finite(whole)}
@@ -156,7 +156,8 @@ class Account:
         # A line of spent privacy goes to its run; all other lines are of bytes that left.
         if line.kind == LINE:
             texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
-            dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
+            dataset = str(line.facts.get("dataset", ""))
+            named = bool(names_in(line.facts))
             study, study_sha256, run, unit = texts
             new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named, side=side_of(line))
             new.rule = rule_of(line)
@@ -170,7 +171,8 @@ class Account:
             self.unprotected.add(tuple(str(line.facts.get(key, "")) for key in ("run", "round", "sha256")))
         if bytes_of(line) > charged:
             total = self.uncharged.setdefault(line.kind, Total())
-            total.lines, total.bytes = total.lines + 1, total.bytes + bytes_of(line) - charged
+            total.lines += 1
+            total.bytes += bytes_of(line) - charged
 
     @property
     def last(self) -> Release | None:
@@ -180,6 +182,14 @@ class Account:
         """
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
         return None if newest is None else newest.releases[-1]
+
+    @property
+    def drawn_again(self) -> int:
+        """How many rounds were charged more than once."""
+        found = 0
+        for run in self.runs.values():
+            found += sum(charges > 1 for charges in run.rounds.values())
+        return found
 
     @property
     def given_encoder(self) -> bool | None:
@@ -198,7 +208,8 @@ class Account:
 
         A run's ε is of its lines as they count on the account: on both sides where people may have changed sides.
         """
-        rules, found = self.tally(dataset).rules, list[dict[str, Any]]()
+        rules = self.tally(dataset).rules
+        found = list[dict[str, Any]]()
         for part in self.runs.values():
             whole = Tally.of(other.tally(dataset) for other in self.runs.values() if other.run == part.run)
             found += part.kinds(delta, replace(whole, rules=rules).epsilon(delta))
@@ -270,13 +281,15 @@ class Accounts:
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Accounts:
         """Return the sums over a ledger's lines."""
-        found, names = cls(), dict[str, str]()
+        found = cls()
+        names = dict[str, str]()
         for line in lines:
             if line.kind == RESTARTED:
                 found.restarted = line.at
             found.rows.add(line)
             # Only some lines name the dataset; the study's hash tells it for the others.
-            study, named = str(line.facts.get("study-sha256", "")), str(line.facts.get("dataset") or "")
+            study = str(line.facts.get("study-sha256", ""))
+            named = str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):
                 found.datasets.setdefault(name, Account()).add(line)
@@ -302,7 +315,8 @@ class Accounts:
         for other, account in self.datasets.items():
             # A run that does not say of which rows it was counts on every account.
             runs |= {key: run for key, run in account.runs.items() if other in same or not run.named}
-            unprotected |= account.unprotected if other in same else set()
+            if other in same:
+                unprotected |= account.unprotected
         runs = dict(sorted(runs.items(), key=lambda item: item[1].first))
         return replace(own, runs=runs, unprotected=unprotected, datasets=tuple(same))
 
@@ -337,26 +351,34 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
 
 
 def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> dict[str, Any]:
-    policy, account = site.policy, accounts.account(name, names_now(site, ledger, name))
+    policy = site.policy
+    account = accounts.account(name, names_now(site, ledger, name))
     if not name:  # of studies whose dataset no line names: what they spent is on every account
         account = accounts.datasets.get(name, Account())
     spent = account.spent(name, policy.delta)
-    last, budget = account.last, policy.epsilon
+    last = account.last
+    budget = policy.epsilon
     # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
+    left = None
+    if budget is not None:
+        left = max(0.0, budget - spent)
     if last is not None and budget is not None:
         rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, budget, policy.delta)
+    last_release = None
+    if last is not None:
+        last_release = "answer" if is_answer(last) else "round"
     return {
         "dataset": name,
         "account": list(account.datasets),
         "budget": budget,
         "spent": _finite(spent),
         "given-encoder": account.given_encoder,
-        "left": None if budget is None else max(0.0, budget - spent),
+        "left": left,
         "rounds-left": rounds,
-        "last": None if last is None else "answer" if is_answer(last) else "round",
+        "last": last_release,
         "moved": account.tally(name).moved,
-        "drawn-again": sum(charges > 1 for run in account.runs.values() for charges in run.rounds.values()),
+        "drawn-again": account.drawn_again,
         "runs": account.kinds(name, policy.delta),
         "charged-bytes": account.charged_bytes,
         "unprotected-updates": len(account.unprotected),
@@ -420,22 +442,27 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
         said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
         return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
-    spent = shown(found["spent"])
-    by = (GIVEN if found.get("given-encoder") else "") + by
+    if found.get("given-encoder"):
+        by = GIVEN + by
     apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
     apart += again_in_words(found.get("drawn-again", 0))
+    spent = shown(found["spent"])
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
-    said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
-    # Beyond a large number the exact count says nothing to a person.
-    left, what = found["rounds-left"], found.get("last") or "round"
-    if left is not None and left >= MOST_ROUNDS:
-        said += f"; more than {MOST_ROUNDS:,} {what}s like the last one fit"
-    elif left is not None:
-        more = f"about {left:,} more {what}{'s' * (left != 1)}" if left else f"no {what}"
-        said += f"; {more} like the last one fit{'s' * (left < 2)}"
-    said = f"{said}.{apart}"
+    fitting = _fitting_in_words(found["rounds-left"], found.get("last") or "round")
+    said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
     return said if enforced else f"{said} The site is 'open': it counts, and refuses nothing."
+
+
+def _fitting_in_words(left: int | None, what: str) -> str:
+    """Return how many more releases like the last one fit; empty where that is not known."""
+    if left is None:
+        return ""
+    # Beyond a large number the exact count says nothing to a person.
+    if left >= MOST_ROUNDS:
+        return f"; more than {MOST_ROUNDS:,} {what}s like the last one fit"
+    more = f"about {left:,} more {what}{'s' * (left != 1)}" if left else f"no {what}"
+    return f"; {more} like the last one fit{'s' * (left < 2)}"
 
 
 def again_in_words(rounds: int) -> str:
@@ -482,9 +509,8 @@ def same_in_words(dataset: str, account: Collection[str]) -> str:
     others = [repr(name) for name in account if name != dataset]
     if not others:
         return ""
-    return (
-        f"Its rows are those of {', '.join(others)}, so that {'both' if len(others) == 1 else 'all'} have one account. "
-    )
+    together = "both" if len(others) == 1 else "all"
+    return f"Its rows are those of {', '.join(others)}, so that {together} have one account. "
 
 
 def unprotected_in_words(updates: int) -> str:

@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flfed.errors import UsageError
-from flfed.folders import RUN, SiteFolder
+from flfed.paths import RUN, SiteFolder
 from flfed.records.statistics.verdict import Difference, better_of, verdict, worthwhile_of
 from flfed.rows.comparison.compare import SiteComparison, compare
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.snapshot import load
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.study.study import Study
-from flfed.updates.checkpoints.run_state import site_model
+from flfed.updates.checkpoints.site_state import site_model
 
 ARMS = ("global", "local-only", "personalised")
 AGAINST = "local-only"
+GAINING = ("global", "personalised")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +51,7 @@ class ExactComparison:
     def verdict(self, metric: str) -> tuple[str, str]:
         """Return code and sentence of whether joining pays here, by one metric."""
         pairs = self.found.differences.get(metric, {})
-        shared, adjusted = (_difference(pairs.get((arm, AGAINST))) for arm in ("global", "personalised"))
+        shared, adjusted = (_difference(pairs.get((arm, AGAINST))) for arm in GAINING)
         values = {arm: estimate.value for arm, estimate in self.found.arms[metric].items()}
         reason = self.found.arms[metric]["global"].method
         worthwhile = worthwhile_of(metric)
@@ -60,13 +61,12 @@ class ExactComparison:
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures for a program."""
-        arms = {
-            metric: {arm: _plain(arms[arm]) for arm in ARMS if arm in arms} for metric, arms in self.found.arms.items()
-        }
-        gains = {
-            metric: {arm: _plain(pairs[arm, AGAINST]) for arm in ("global", "personalised") if (arm, AGAINST) in pairs}
-            for metric, pairs in self.found.differences.items()
-        }
+        arms = {}
+        for metric, of in self.found.arms.items():
+            arms[metric] = {arm: _plain(of[arm]) for arm in ARMS if arm in of}
+        gains = {}
+        for metric, pairs in self.found.differences.items():
+            gains[metric] = {arm: _plain(pairs[arm, AGAINST]) for arm in GAINING if (arm, AGAINST) in pairs}
         verdicts = {metric: self.verdict(metric)[0] for metric in arms}
         facts = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
         facts |= {"rows-frozen": self.frozen, "training-rows": self.found.training_rows}

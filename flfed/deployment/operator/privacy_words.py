@@ -1,4 +1,4 @@
-"""What a study promises of a site's rows, in words before its approval."""
+"""Privacy guarantee of a study in plain words, before its approval: also what is not guaranteed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from flfed.federation.client.protection import charge_of
 from flfed.federation.client.statistic import colluding_epsilon
 from flfed.records.reports.privacy import given_the_encoder
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
-from flfed.study.coverage import compares_privately, covers_model, is_covered
-from flfed.study.statistic import is_statistic
-from flfed.study.study import Study
+from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.privacy.site_dp import SiteDp
@@ -71,18 +69,3 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
 def _with_encoder(study: Study, text: str, unit: str) -> str:
     """Return a promise with what it takes the encoder for, where the encoder is made of rows."""
     return text if study.encode.scaler == "schema" else f"{text} {given_the_encoder(unit)}"
-
-
-def learnt(study: Study, pinned: int) -> list[str]:
-    """Return what a coordinator learns that keeps to the protocol, repeats itself, or makes its models.
-
-    Nothing is to be said of a study all of whose answers have noise, and of one without a model.
-    """
-    if is_covered(study) or is_statistic(study):
-        return []
-    words = sentences("approval", "learnt")
-    updates = "of-sums" if pinned else "plain"
-    mechanism = mechanism_of(study)
-    if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
-        updates = "noised"
-    return [words["learnt"].format(updates=words[updates])]

@@ -17,9 +17,9 @@ from flfed.deployment.site_state.request_archive import ArchivedRequest, asked, 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import QUESTION, Line
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger
+from flfed.records.ledger_line import QUESTION, Line
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import FrozenSite, load
@@ -140,21 +140,9 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     if not messages:
         raise _no_longer_kept(folder, run, round)
     study = Study.parse(messages[0].study)
-    codec, dataset = codec_of(study), study.dataset.name
-    if codec is not None and codec.feedback and round > 1:
-        raise UsageError(
-            f"site {folder.site!r}: the update of round {round} held what the rounds before had left out (codec "
-            f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
-            "computed again"
-        )
-    shapes = extra_shapes(study, model_shapes(study, datasets.load(dataset).schema))
-    # A model beside the shared one changes no update.
-    if round > 1 and (shapes.kept or shapes.own_part):
-        raise UsageError(
-            f"site {folder.site!r}: the update of round {round} followed from what strategy {study.strategy.name!r} "
-            "keeps at the site; that is kept for two rounds and not beyond the run, so the update cannot be computed "
-            "again"
-        )
+    dataset = study.dataset.name
+    if round > 1:
+        _check_keeps_nothing(folder.site, study, round)
     frozen = load(site.serving(dataset), folder.frozen)
     # With the day of then: a study that has expired since could not be answered otherwise.
     then = datetime.datetime.fromisoformat(left[0].at).date()
@@ -162,17 +150,37 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     others = {message.version for message in messages} - {flfed.__version__}
     # Rows may have been frozen anew between two answers of one round.
     rows = {str(line.facts.get("rows-sha256", "")) for line in left}
+    rows_then = rows.pop() if len(rows) == 1 else "several"
     return Replayed(
         site=site.name,
         run=run,
         round=round,
         given=tuple(dict.fromkeys(str(line.facts.get("sha256", "")) for line in left)),
         again=again,
-        rows_then=rows.pop() if len(rows) == 1 else "several",
+        rows_then=rows_then,
         rows_now=frozen.snapshot.sha256,
         refused=refused,
         other_versions=tuple(sorted(others)),
     )
+
+
+def _check_keeps_nothing(site: str, study: Study, round: int) -> None:
+    """Raise where the update of a later round followed from what a site keeps of the rounds before."""
+    codec = codec_of(study)
+    if codec is not None and codec.feedback:
+        raise UsageError(
+            f"site {site!r}: the update of round {round} held what the rounds before had left out (codec "
+            f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
+            "computed again"
+        )
+    shapes = extra_shapes(study, model_shapes(study, datasets.load(study.dataset.name).schema))
+    # A model beside the shared one changes no update.
+    if shapes.kept or shapes.own_part:
+        raise UsageError(
+            f"site {site!r}: the update of round {round} followed from what strategy {study.strategy.name!r} "
+            "keeps at the site; that is kept for two rounds and not beyond the run, so the update cannot be computed "
+            "again"
+        )
 
 
 def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
@@ -185,6 +193,12 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
     if not left:
         known = "no update of that round" if of_run else "nothing of that run"
         raise UsageError(f"site {folder.site!r}: its ledger has {known}; see: flfed site ledger {folder.site}")
+    _check_drawn_nothing(folder, left, round)
+    return left
+
+
+def _check_drawn_nothing(folder: SiteFolder, left: list[Line], round: int) -> None:
+    """Raise where what left followed from masks, noise or trees that are kept nowhere."""
     if any(QUESTION in line.facts for line in left):
         raise UsageError(
             f"site {folder.site!r}: the update of round {round} left under masks; they are drawn from the operating "
@@ -200,7 +214,6 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
             f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "
             "from the operating system and kept nowhere, so the update cannot be computed again"
         )
-    return left
 
 
 def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
@@ -217,7 +230,8 @@ def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetim
 
     Return also what the site said in place of a reply.
     """
-    found, refused = [], ""
+    found = []
+    refused = ""
     side = SiteClient(lambda name, study: site, today=lambda: today, releasing=False)
     for message in messages:
         # Without the run's name: else a reply that was kept might be sent again.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.operator.budget import (
     ROWS_OF_PERSONS,
+    Account,
     Accounts,
     same_in_words,
     unprotected_in_words,
@@ -17,19 +19,17 @@ from flfed.deployment.site_state.comparisons import ANEW, TELLS, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
-from flfed.federation.client.released.later_figures import LATER_EPSILON
-from flfed.federation.client.released.row_accounts import names_now
-from flfed.federation.client.released.spent_lines import BOTH, Side
+from flfed.federation.client.released.accounts import BOTH, Side, names_now
+from flfed.federation.client.released.model_answers import LATER_EPSILON
 from flfed.federation.client.statistic import answered
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.records.reports.privacy import GIVEN
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
-from flfed.study.coverage import is_covered
 from flfed.study.request_hash import asks_sha256
-from flfed.study.study import Study
+from flfed.study.study import Study, is_covered
 from flfed.updates.accounting import Release
 from flfed.updates.messages.kinds import COMPARE, STATISTIC, asks
 
@@ -45,14 +45,18 @@ KEPT_CELLS = (
 
 def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return what a run of a study would spend of the privacy of a site's rows; nothing where it spends none."""
-    charge, ledger = charge_of(study), ledger_of(folder)
+    charge = charge_of(study)
+    ledger = ledger_of(folder)
     if charge is None:
         return []
-    serving, dataset = site.serving(study.dataset.name), study.dataset.name
+    serving = site.serving(study.dataset.name)
+    dataset = study.dataset.name
     free = _answered(folder, serving, study, ledger)
     if STATISTIC in free:
         return [ANSWERED]
     charges = [charged for name, charged in run_charges(study, serving).items() if name not in free]
+    if not is_covered(study):
+        charges = []
     said = run_in_words(
         site,
         ledger,
@@ -61,15 +65,19 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         study.rounds,
         unit=charge.unit,
         given_encoder=given_encoder(study),
-        whole=charges if is_covered(study) else (),
+        whole=charges,
         rule=holdout_hash(serving, snapshot.known(serving, folder.frozen)),
     )
-    return [said + KEPT_CELLS if free else said]
+    if free:
+        said += KEPT_CELLS
+    return [said]
 
 
 def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return how many runs are left of all studies that ask the same, and which of them are approved here."""
-    most, asks, ledger = site.policy.runs, asks_sha256(study.text), ledger_of(folder)
+    most = site.policy.runs
+    asks = asks_sha256(study.text)
+    ledger = ledger_of(folder)
     with ledger.reading() as held:
         had = 0 if held is None else len(RunLimits(most).runs(held, study.sha256(), asks))
     decided = [one for one in approvals(folder) if one.decision == "approved" and one.study_sha256 != study.sha256()]
@@ -169,18 +177,14 @@ def run_in_words(
     policy = site.policy
     account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
     # A whole run is counted: all its rounds as one release of that many steps.
-    asked = whole or [(BOTH, Release(release.noise, release.sampling, release.steps * rounds))]
-    spent = account.spent(dataset, policy.delta)
+    asked = whole or [(BOTH, replace(release, steps=release.steps * rounds))]
     after = account.after(dataset, unit, asked, rule).spent(dataset, policy.delta)
-    then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
-    given = GIVEN if given_encoder and not (math.isinf(after) or account.given_encoder) else ""
-    then += given
-    unprotected = unprotected_in_words(len(account.unprotected))
-    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
-    said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
-    said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
-    if account.given_encoder and not math.isinf(spent):
-        said += f"{GIVEN},"
+    then = shown(after)
+    if math.isinf(after):
+        then += f" ({ROWS_OF_PERSONS})"
+    elif given_encoder and not account.given_encoder:
+        then += GIVEN
+    said = _spent_in_words(account, dataset, account.spent(dataset, policy.delta))
     if policy.epsilon is None:
         return (
             f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
@@ -190,7 +194,9 @@ def run_in_words(
     if after <= policy.epsilon:
         # Rounded down, so that what is shown as left is never more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
-        return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
+        if then.endswith(GIVEN):
+            then += ","
+        return f"{said}; a run would make it {then} and leave {left:g}."
     if policy.disclosure == "open":
         return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
     if whole or math.isinf(after):
@@ -199,3 +205,15 @@ def run_in_words(
     fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {then}, so this site stops it{about}."
+
+
+def _spent_in_words(account: Account, dataset: str, spent: float) -> str:
+    """Return what all studies have spent of a dataset's privacy, as the beginning of a sentence."""
+    unprotected = unprotected_in_words(len(account.unprotected))
+    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
+    by = "By" if said.endswith(". ") else "by"
+    studies = "protected studies" if unprotected else "studies"
+    said += f"{by} this site's ledger all {studies} together have spent epsilon {shown(spent)}"
+    if account.given_encoder and not math.isinf(spent):
+        said += f"{GIVEN},"
+    return said

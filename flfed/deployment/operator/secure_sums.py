@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from flfed.deployment.site_state.approval import Approval, approvals
 from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
-from flfed.folders import NAME, SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import NAME, SiteFolder
+from flfed.records.ledger import ledger_of
 from flfed.signatures import read_gate_fingerprint
-from flfed.study.coverage import is_covered
-from flfed.study.statistic import is_statistic
-from flfed.study.study import Study
+from flfed.study.kinds import is_statistic
+from flfed.study.study import Study, is_covered
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
 from flfed.words import sentences
@@ -107,26 +106,23 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     if sites.get(folder.site) not in (None, "", own):
         raise UsageError(f"--with {folder.site}: this site's own fingerprint is {own or 'not made yet'}")
     others = {name: sites[name] for name in sorted(sites) if name != folder.site}
-    if not has_sums(study, len(others) + 1):
-        if without:
-            raise UsageError("--without goes with a study whose updates are added up in secret, and this one's are not")
-        return Agreement(pins={name: said for name, said in others.items() if said})
+    if has_sums(study, len(others) + 1):
+        return _agreed_sums(folder, study, others, own, without)
+    if without:
+        raise UsageError("--without goes with a study whose updates are added up in secret, and this one's are not")
+    return Agreement(pins={name: said for name, said in others.items() if said})
+
+
+def _agreed_sums(
+    folder: SiteFolder, study: Study, others: Mapping[str, str], own: str, without: Collection[str]
+) -> Agreement:
+    """Return what an approval says of sums that a study has, by the fingerprints of the other sites and its own."""
     if without and is_covered(study):
         raise UsageError(
             "--without is not for an analysis: the sums with and without a site would differ by its own part of the "
             "noise alone, which is less than what is charged"
         )
-    if len(others) + 1 < LEAST:
-        raise UsageError(
-            f"the study has updates added up in secret, for which {LEAST} sites or more must take part, this one "
-            f"counted: name at least two others by {HOW.format(sites='A=FINGERPRINT,B=FINGERPRINT')}"
-        )
-    if missing := [name for name, said in others.items() if not said]:
-        named = ",".join(f"{name}={others[name] or 'FINGERPRINT'}" for name in others)
-        raise UsageError(
-            f"the study has updates added up in secret: of {', '.join(missing)} the fingerprint of the gate is "
-            f"missing. Name it by {HOW.format(sites=named)}"
-        )
+    _check_named(others)
     if not own:
         raise UsageError(f"this site's gate has no key to sign with yet: flfed site key {folder.site}")
     pins = {**others, folder.site: own}
@@ -135,6 +131,21 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
     if unknown := sorted(set(without) - pins.keys()):
         raise UsageError(f"--without {unknown[0]}: it does not take part; known: {', '.join(sorted(pins))}")
     return Agreement(True, {name: pins[name] for name in sorted(pins)}, tuple(sorted(set(without))))
+
+
+def _check_named(others: Mapping[str, str]) -> None:
+    """Raise where too few other sites are named, or one without the fingerprint of its gate."""
+    if len(others) + 1 < LEAST:
+        raise UsageError(
+            f"the study has updates added up in secret, for which {LEAST} sites or more must take part, this one "
+            f"counted: name at least two others by {HOW.format(sites='A=FINGERPRINT,B=FINGERPRINT')}"
+        )
+    if missing := [name for name, said in others.items() if not said]:
+        named = ",".join(f"{name}={said or 'FINGERPRINT'}" for name, said in others.items())
+        raise UsageError(
+            f"the study has updates added up in secret: of {', '.join(missing)} the fingerprint of the gate is "
+            f"missing. Name it by {HOW.format(sites=named)}"
+        )
 
 
 def agreement_of(approval: Approval) -> Agreement:
@@ -153,20 +164,12 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     if not agreement.sums:
         too_few = study.aggregation.is_optional and n < LEAST
         return [words["too-few"].format(least=LEAST, n=n)] if too_few else []
-    encrypted = study.aggregation.is_encrypted
-    key = "summed-once" if is_statistic(study) else "summed"
-    if encrypted:
-        key = "encrypted"
-    first = min([site, *others])
-    if first == site:
-        first = "this site"
-    least = threshold(n)
-    found = [words[key].format(n=n, first=first, least=least, rest=least - 1)]
+    found = [_summed(study, site, others)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
         found.append(words["pinned"].format(pins=pins, own=agreement.pins[site]))
     # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
-    if encrypted:
+    if study.aggregation.is_encrypted:
         return found
     found.append(words["one-list"].format(dataset=study.dataset.name))
     lifted = [name for name in agreement.lifted if name != site]
@@ -176,6 +179,19 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     if site in agreement.lifted:
         found.append(words["own-consent"].format(site=site))
     return found
+
+
+def _summed(study: Study, site: str, others: Sequence[str]) -> str:
+    """Return how updates are added up, and who could open one."""
+    key = "summed-once" if is_statistic(study) else "summed"
+    if study.aggregation.is_encrypted:
+        key = "encrypted"
+    n = len(others) + 1
+    first = min([site, *others])
+    if first == site:
+        first = "this site"
+    least = threshold(n)
+    return sentences("approval", "sums")[key].format(n=n, first=first, least=least, rest=least - 1)
 
 
 @dataclass(frozen=True)
@@ -207,22 +223,29 @@ def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agr
     FlfedError
         If the ledger or an approval cannot be read.
     """
-    decided, now = {one.study_sha256: one for one in approvals(folder)}, tuple(sorted(set(co_sites) - {folder.site}))
+    decided = {one.study_sha256: one for one in approvals(folder)}
+    now = tuple(sorted(set(co_sites) - {folder.site}))
     # Without sums of any study the ledger is not read: it may be long, and nothing in it could say more.
     if not agreement.sums and not any(one.sums for one in decided.values()):
         return []
-    left: dict[str, str] = {}
-    for line in ledger_of(folder).lines():
-        if line.kind in LEAVING and line.facts.get("dataset") == study.dataset.name:
-            name = str(line.facts.get("study", ""))
-            left[str(line.facts.get("study-sha256", name))] = name
     found = []
-    for sha256, name in left.items():
-        one = decided.get(sha256)
-        other = OtherStudy(name, one.co_sites if one else None, bool(one and one.sums))
+    for sha256, name in _studies_left(folder, study.dataset.name).items():
+        other = OtherStudy(name, None, False)
+        if sha256 in decided:
+            other = OtherStudy(name, decided[sha256].co_sites, decided[sha256].sums)
         if (other.sums or agreement.sums) and (other.co_sites, other.sums) != (now, agreement.sums):
             found.append(other)
     return sorted(found, key=lambda other: (other.study, other.co_sites or ()))
+
+
+def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
+    """Return the names of the studies on a dataset of which something left, by their hashes."""
+    found: dict[str, str] = {}
+    for line in ledger_of(folder).lines():
+        if line.kind in LEAVING and line.facts.get("dataset") == dataset:
+            name = str(line.facts.get("study", ""))
+            found[str(line.facts.get("study-sha256", name))] = name
+    return found
 
 
 def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
@@ -243,4 +266,6 @@ def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
 
 
 def _names(co_sites: tuple[str, ...] | None) -> str:
-    return "sites that no approval names" if co_sites is None else ", ".join(co_sites) or "no other site"
+    if co_sites is None:
+        return "sites that no approval names"
+    return ", ".join(co_sites) or "no other site"

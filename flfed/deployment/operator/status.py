@@ -20,11 +20,11 @@ from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import ahead, loss
 from flfed.deployment.site_state.trusted_files import open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError, count_in_words
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import Line
+from flfed.paths import SiteFolder
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import Line
 from flfed.refusals import Refusal
-from flfed.registry import kebab
+from flfed.registry import kebab_keys
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 
@@ -65,8 +65,11 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
 def facts_of(decided: Approval) -> dict[str, Any]:
     """Return a decision for JSON, without the study's text."""
-    facts = {kebab(key): list(value) if isinstance(value, tuple) else value for key, value in asdict(decided).items()}
+    facts = kebab_keys(asdict(decided))
     facts.pop("text")
+    for key, value in facts.items():
+        if isinstance(value, tuple):
+            facts[key] = list(value)
     return facts
 
 

@@ -1,16 +1,20 @@
-"""Description of a study in plain words.
+"""Description of a study in plain words, before its approval.
 
-It is for the person at a site who decides about the study.
+It is for the person at a site who decides about the study: what leaves, what each message reveals, what is promised of
+the site's rows, and how many bytes a run takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
-from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.privacy_words import learnt, privacy_in_words
+from flfed.deployment.gate.message_schema import StudyMessages, Way
+from flfed.deployment.operator.privacy_words import privacy_in_words
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
-from flfed.deployment.operator.wording import shown, size_in_bytes, worded
+from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.comparison.own_columns import asked_of
 from flfed.rows.comparison.subgroups import groupings
@@ -20,12 +24,12 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.study.coverage import by_person, is_covered
-from flfed.study.exchanges import exchanges_of_run, grows, most_rounds
-from flfed.study.statistic import is_statistic
-from flfed.study.study import Study
-from flfed.study.tables import in_sums_only, strictest
+from flfed.study.kinds import exchanges_of_run, is_statistic, most_rounds
+from flfed.study.study import Study, by_person, is_covered
+from flfed.study.tables import in_sums_only
 from flfed.updates.masking.rules import least_of_figures, threshold
+from flfed.updates.mechanism import mechanism_of
+from flfed.updates.parts.part import Foreign, Text
 from flfed.updates.sections import most_bytes
 from flfed.words import sentences
 
@@ -88,7 +92,7 @@ def _who(site: Site, co_sites: Sequence[str], pinned: int, coordinator: str) -> 
 
 def _sharing(study: Study, site: Site, taking_part: int, *, summed: bool) -> str:
     """Return under which name figures are shown."""
-    sharing: str = strictest(study.compare.share_metrics, site.policy.share_metrics)
+    sharing: str = site.policy.sharing(study)
     if summed and in_sums_only(sharing):
         sharing = f"{sharing}-summed"
     shares = sentences("approval", "sharing")[sharing]
@@ -188,11 +192,12 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     a_day = site.policy.daily_bytes
     # Said before an approval: the limit of a day would stop the run in its middle.
     stops = WORDS["stops"] if a_run > a_day else ""
-    trees = f" of at most {exchanges_of_run(study):,} exchanges" if grows(study) else ""
+    most = exchanges_of_run(study)
+    exchanges = f" of at most {most:,} exchanges" if most else ""
     rounds = "none, and one exchange" if is_statistic(study) else str(most_rounds(study))
     return WORDS["rounds"].format(
         rounds=rounds,
-        trees=trees,
+        exchanges=exchanges,
         a_run=size_in_bytes(a_run),
         runs=site.policy.runs,
         a_day=size_in_bytes(a_day),
@@ -205,3 +210,158 @@ def _until(study: Study) -> str:
     if study.expires is not None:
         ends = f"{study.expires.isoformat()} is its last day"
     return WORDS["until"].format(ends=ends, study=study.name)
+
+
+LONGEST = 600
+"""Characters of a text that came with the study: a longer one could push the rest off the screen."""
+
+
+def worded(text: Text, known: Mapping[str, object]) -> str:
+    """Return a sentence of the table `releases`; `known` are facts beside its own."""
+    facts = {name: _fact(value, known) for name, value in {**known, **text.facts}.items()}
+    return sentences("approval", "releases")[text.key].format(**facts)
+
+
+def _fact(value: object, known: Mapping[str, object]) -> str:
+    if isinstance(value, Text):
+        return worded(value, known)
+    if isinstance(value, tuple):
+        return " and ".join(_fact(one, known) for one in value)
+    if isinstance(value, type):
+        return reveals(value)
+    if not isinstance(value, Foreign):
+        return str(value)
+    if isinstance(value.of, type):
+        return shown(reveals(value.of))
+    return "; ".join(map(shown, value.of))
+
+
+def reveals(message: type) -> str:
+    """Return what a message reveals, as one line.
+
+    It is taken from the message's own docstring.
+
+    Raises
+    ------
+    FlfedError
+        Where Python was told to drop docstrings: nobody should approve what is not shown.
+    """
+    found = re.search(r"^Reveals: (.*?)(?:\n\n|\Z)", inspect.getdoc(message) or "", re.DOTALL | re.MULTILINE)
+    if found is None:
+        raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
+    # The one name of ours in these paragraphs; the words stand for the paragraph before.
+    return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
+
+
+def shown(text: str) -> str:
+    r"""Return a study's text as one safe line.
+
+    It cannot pretend to be flfed's own, nor hide what follows it.
+
+    Examples
+    --------
+    >>> shown("Predict\x1b[2J\nLegal basis: consent")
+    'Predict [2J Legal basis: consent'
+    """
+    # Control characters could move the cursor; what is not printable becomes a space.
+    hidden = {letter for letter in text if not letter.isprintable()}
+    plain = " ".join(text.translate(dict.fromkeys(map(ord, hidden), " ")).split())
+    if len(plain) <= LONGEST:
+        return plain
+    return f"{plain[:LONGEST]} … ({len(plain) - LONGEST} characters more: flfed study show)"
+
+
+def size_in_bytes(many: int) -> str:
+    """Return a number of bytes for people.
+
+    Examples
+    --------
+    >>> size_in_bytes(950), size_in_bytes(2_340), size_in_bytes(20_000_000), size_in_bytes(261_000)
+    ('950 bytes', '2.3 kB', '20 MB', '261 kB')
+    """
+    for unit, size in (("MB", 10**6), ("kB", 10**3)):
+        if many >= size:
+            digits = 3 if many / size >= 100 else 2
+            return f"{many / size:.{digits}g} {unit}"
+    return f"{many} bytes"
+
+
+def learnt(study: Study, pinned: int) -> list[str]:
+    """Return what a coordinator learns that keeps to the protocol, repeats itself, or makes its models.
+
+    Nothing is to be said of a study all of whose answers have noise, and of one without a model.
+    """
+    if is_covered(study) or is_statistic(study):
+        return []
+    words = sentences("approval", "learnt")
+    updates = "of-sums" if pinned else "plain"
+    mechanism = mechanism_of(study)
+    if mechanism is not None and mechanism.charged(study.plan, study.rounds) is not None:
+        updates = "noised"
+    return [words["learnt"].format(updates=words[updates])]
+
+
+def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[str, dict[str, int]]:
+    """Return the most bytes of a run of the study at each site, and how many runs its policy's day has room for.
+
+    Every round is asked once. No table is read.
+    """
+    known: dict[tuple[int, int, str], dict[str, int]] = {}
+    found = {}
+    pinned = len(sites) if has_sums(study, len(sites)) else 0
+    for site in sites:
+        # A message of one site is as long as another's with as long a name and the same policy.
+        like = (len(site.name), len(site.title or site.name), repr(site.policy))
+        if like not in known:
+            known[like] = _bytes_of_runs(StudyMessages(study, schema, site, pinned))
+        found[site.name] = known[like]
+    return found
+
+
+def _bytes_of_runs(messages: StudyMessages) -> dict[str, int]:
+    a_run = messages.run_bytes()
+    a_day = messages.site.policy.daily_bytes
+    return {
+        "run-to-server": a_run,
+        "run-to-site": messages.run_bytes("to-site"),
+        "round-to-server": messages.round_bytes(),
+        "round-to-site": messages.round_bytes("to-site"),
+        "daily-bytes": a_day,
+        "runs-a-day": a_day // a_run,
+    }
+
+
+def bytes_in_words(found: Mapping[str, int]) -> str:
+    """Return the bytes of a run at one site, of `bytes_of_runs`, in words.
+
+    Examples
+    --------
+    >>> of_a_run = {"run-to-server": 3_100_000, "run-to-site": 900_000}
+    >>> of_a_round = {"round-to-server": 30_000, "round-to-site": 9_000}
+    >>> for said in bytes_in_words(of_a_run | of_a_round | {"daily-bytes": 20_000_000, "runs-a-day": 6}).split("; "):
+    ...     print(said)
+    a run sends at most 3.1 MB (30 kB a round) of the 20 MB a day that its policy allows, so at most 6 runs a day
+    it gets at most 900 kB (9 kB a round)
+    >>> "would stop: raise daily-bytes" in bytes_in_words(
+    ...     of_a_run | of_a_round | {"daily-bytes": 3_000_000, "runs-a-day": 0}
+    ... )
+    True
+    """
+    sizes = {}
+    for way in get_args(Way):
+        sizes[way] = size_in_bytes(found[f"run-{way}"])
+        a_round = found[f"round-{way}"]
+        if a_round:
+            sizes[way] += f" ({size_in_bytes(a_round)} a round)"
+    out = sizes["to-server"]
+    back = sizes["to-site"]
+    a_day = size_in_bytes(found["daily-bytes"])
+    runs = found["runs-a-day"]
+    gets = f"it gets at most {back}"
+    if not runs:
+        return (
+            f"a run may send {out}, more than the {a_day} a day that its policy allows, and would stop: "
+            f"raise daily-bytes in policy.toml first; {gets}"
+        )
+    many = "1 run" if runs == 1 else f"{runs:,} runs"
+    return f"a run sends at most {out} of the {a_day} a day that its policy allows, so at most {many} a day; {gets}"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, read_private, write_whole
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 LOOPBACK = "127.0.0.1"
 PASSED_ON = frozenset(

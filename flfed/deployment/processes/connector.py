@@ -90,7 +90,8 @@ class RelayClient:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._asking = path, threading.Lock()
+        self._path = path
+        self._asking = threading.Lock()
         self._control: socket.socket | None = None
 
     def connect(self) -> socket.socket:
@@ -210,8 +211,11 @@ def work(control: socket.socket, path: Path) -> None:
     while control.recv(1):
         try:
             made = relay.connect()
-        except OSError as error:
-            hand_over(control, ABSENT if isinstance(error, NodeAbsent) else NONE)
+        except NodeAbsent:
+            hand_over(control, ABSENT)
+            continue
+        except OSError:
+            hand_over(control, NONE)
             continue
         with made:
             hand_over(control, made)

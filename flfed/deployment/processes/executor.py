@@ -21,8 +21,8 @@ from flfed.deployment.processes.child_processes import Pulse, limit_process, sha
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network, refuse_calls
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import SiteFolder
 from flfed.packages import be_strict, look_at_packages
+from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger("flfed.gate")
-LEAST, MOST = 0.05, 1.0
+LEAST = 0.05
+MOST = 1.0
 """Seconds between two questions to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 """Seconds after which a broken link is tried again, and at most."""
 ENDED = Refusal("gate-ended")
 
@@ -64,7 +66,8 @@ class Executor:
         self._tasks = tasks
         self._answer = answer
         self._pulse = pulse
-        self._pace, self._backoff = Pace(LEAST, MOST), Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._pace = Pace(LEAST, MOST)
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._linked = False
 
     def run(self, ended: threading.Event) -> None:
@@ -83,7 +86,8 @@ class Executor:
                 if self._linked:
                     # Its text alone: a record with the error holds on to what was open when it was raised.
                     LOG.warning("%s; it is tried again until it answers", str(error))
-                self._linked, pause = False, self._backoff.seconds()
+                self._linked = False
+                pause = self._backoff.seconds()
             except MalformedMessage as error:
                 LOG.warning("refused: %s", str(error))
                 pause = 0.0
@@ -128,7 +132,9 @@ class Executor:
         if reply.has_error():
             LOG.warning("%s answered with an error: %s", task.envelope.metadata.message_type, reply.error.reason)
         # What the gate answered it has seen; what was raised instead it sees now.
-        task.reply(reply if answered else task.seen(reply))
+        if not answered:
+            reply = task.seen(reply)
+        task.reply(reply)
 
 
 def work(folder: SiteFolder, make_gate: MakeGate) -> None:
@@ -217,7 +223,8 @@ def wait_for_secret(
     UsageError
         If others may read it, or if it is not there after `patience` seconds.
     """
-    waiting, backoff = threading.Event(), Backoff(FIRST_PAUSE, 1.0)
+    waiting = threading.Event()
+    backoff = Backoff(FIRST_PAUSE, 1.0)
     while not os.path.lexists(folder.secret):  # a folder that may not be entered counts as absent too
         pause = backoff.seconds()
         patience -= pause

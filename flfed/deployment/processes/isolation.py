@@ -28,7 +28,8 @@ GREATER = 0x25
 ANY_BIT = 0x45
 RETURN = 0x06
 """BPF_LD|W|ABS, and of BPF_JMP the kinds JEQ, JGT and JSET, each with a constant; BPF_RET|K (linux/bpf_common.h)."""
-ALLOW, FAIL = 0x7FFF0000, 0x00050000
+ALLOW = 0x7FFF0000
+FAIL = 0x00050000
 """SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with the error's number in its low half."""
 NUMBER = 0
 ARCHITECTURE = 4
@@ -41,7 +42,8 @@ SOCK_STREAM = 1
 SOCK_TYPE = 0xF
 NEW_NAMESPACE = 0x7E020000
 """Every CLONE_NEW… flag that `clone` takes (linux/sched.h)."""
-TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+TIOCSTI = 0x5412
+TIOCLINUX = 0x541C
 """Requests of `ioctl` that type into somebody's terminal."""
 
 REFUSED: dict[str, tuple[int, int]] = {
@@ -197,16 +199,18 @@ def _argument(place: int, *, high: bool = False) -> Line:
 
     It is the lower half, or with `high` the higher one; both machines put the lower first.
     """
-    return (LOAD, 0, 0, ARGUMENTS + 8 * place + (4 if high else 0))
+    return (LOAD, 0, 0, ARGUMENTS + 8 * place + 4 * high)
 
 
 def _fail(number: int) -> Line:
     return (RETURN, 0, 0, FAIL | number)
 
 
-NEW_USER, NEW_NET = 0x10000000, 0x40000000
+NEW_USER = 0x10000000
+NEW_NET = 0x40000000
 """CLONE_NEWUSER and CLONE_NEWNET (linux/sched.h); `os` has them from Python 3.12 on only."""
-SET_DEATH_SIGNAL, GET_DEATH_SIGNAL = 1, 2
+SET_DEATH_SIGNAL = 1
+GET_DEATH_SIGNAL = 2
 """PR_SET_PDEATHSIG and PR_GET_PDEATHSIG (linux/prctl.h)."""
 SET_DUMPABLE = 4
 """PR_SET_DUMPABLE (linux/prctl.h)."""
@@ -291,7 +295,8 @@ def _unshared() -> str:
     root = os.geteuid() == 0
     signal = ctypes.c_int()
     library.prctl(GET_DEATH_SIGNAL, ctypes.byref(signal), 0, 0, 0)
-    if unshare(NEW_NET if root else NEW_USER | NEW_NET) != 0:
+    spaces = NEW_NET if root else NEW_USER | NEW_NET
+    if unshare(spaces) != 0:
         return f"the kernel did not let it have an empty network ({os.strerror(ctypes.get_errno())})"
     if not root:
         # Keep our own names inside, so that who owns a file still reads as who owns it.

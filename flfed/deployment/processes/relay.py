@@ -150,8 +150,11 @@ class Relay:
             control.setblocking(False)
             while await asyncio.get_running_loop().sock_recv(control, 1):
                 made = await self._connected()
-                with made if isinstance(made, socket.socket) else contextlib.nullcontext():
+                try:
                     hand_over(control, made)
+                finally:
+                    if isinstance(made, socket.socket):
+                        made.close()
 
     async def _connected(self) -> socket.socket | bytes:
         """Return one end of a new connection to the node.
@@ -227,7 +230,8 @@ def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECO
     It listens on the socket at `path`, in a thread.
     """
     listening = bound(path)
-    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+    ended = asyncio.Event()
     relay = Relay(port, most=most, idle=idle)
     thread = threading.Thread(
         target=lambda: loop.run_until_complete(relay.serve(listening, ended)), name="gate-relay", daemon=True

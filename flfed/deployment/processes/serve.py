@@ -20,16 +20,18 @@ from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Superviso
 from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 UNTRIED = "it could not be tried"
 PATIENCE = 10.0
 """Seconds that a process may take to end: the node tells the server that it leaves."""
-NODE_SILENCE, GATE_SILENCE = 90.0, 60.0
+NODE_SILENCE = 90.0
+GATE_SILENCE = 60.0
 """Seconds after which a node none of whose requests the server answered well, and a gate that has not reached its
 node and is not answering a message, are ended and started anew. Flower's heart beats every 30 s, also while the gate
 computes."""
-UNHEARD, UNLINKED = "had no request answered well by the coordinator's server", "has not reached its node"
+UNHEARD = "had no request answered well by the coordinator's server"
+UNLINKED = "has not reached its node"
 
 
 #       coordinator's server                 institution
@@ -149,7 +151,8 @@ def serve(
         there = children(folder, network=network, gate=gate, memory=memory, silence=silence)
         supervisor = alone.enter_context(Supervisor(there, told=told, pauses=pauses, patience=PATIENCE))
         told("serving; Ctrl-C ends it")
-        supervisor.supervise(stop, _renewing(folder, supervisor, told) if network else lambda: None)
+        also = _renewing(folder, supervisor, told) if network else lambda: None
+        supervisor.supervise(stop, also)
         told("ending")
 
 

@@ -34,7 +34,8 @@ STAND_STILL_SECONDS = 5.0
 """Between two looks: then this process, or the whole machine, stood still, and its children with it."""
 LOG_BYTES = 5_000_000
 """How much of a child's output is kept, and as much again of what came before."""
-OURS, LONGEST = "flfed: ", 300
+OURS = "flfed: "
+LONGEST = 300
 """What a sentence of ours in a child's output begins with; of what was said last, so many characters are told."""
 NEWS = "flfed says: "
 """What a sentence begins with that is told at once, and not when the child ends."""
@@ -193,7 +194,8 @@ class _Kept:
         seen = life.pulse.seen()
         # Any change of the file's time counts, also backwards: only our own clock measures.
         if seen == BUSY or seen != self._seen:
-            self._seen, self._heard = seen, now
+            self._seen = seen
+            self._heard = now
         return f"{life.meaning} for {life.silence:g} s" if now - self._heard >= life.silence else ""
 
     def end(self, patience: float) -> None:
@@ -308,7 +310,8 @@ class Supervisor:
         stood_still = self._clock() - self._looked > STAND_STILL_SECONDS
         self._looked = self._clock()
         for kept in self._kept.values():
-            code, now = kept.ended(), self._clock()
+            code = kept.ended()
+            now = self._clock()
             # While the machine slept nobody could touch a file: that is no silence.
             if stood_still:
                 kept.hear(now)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.starlette import App
 
-from flfed.deployment.site_app import page_files
-from flfed.deployment.site_app.access import GUARD, named
+from flfed.deployment.site_app import make_guard, named, page_files
 from flfed.packages import be_strict
 from flfed.records.dashboard.server import page_routes
 
@@ -30,6 +29,7 @@ if __name__ == "__main__":
     main()
 else:
     be_strict()
+    guard = make_guard()
     app = App(
-        __file__, routes=page_routes(list(page_files())), middleware=[GUARD.middleware()], lifespan=GUARD.announced
+        __file__, routes=page_routes(list(page_files())), middleware=[guard.middleware()], lifespan=guard.announced
     )

@@ -6,7 +6,7 @@ Charts are in Vega-Lite's own words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,13 @@ import pandas as pd
 import streamlit as st
 
 from flfed.callbacks import today_utc
-from flfed.deployment.site_app.access import closed, named
+from flfed.deployment.site_app import closed, named
 from flfed.errors import FlfedError
-from flfed.folders import SiteFolder
-from flfed.records.charts.axes import PLOT_HEIGHT, legend_of
-from flfed.records.charts.chart import Chart, Line
+from flfed.paths import SiteFolder
+from flfed.records.charts.chart import PLOT_HEIGHT, Chart, Line, Spec, legend_of
 from flfed.records.charts.privacy import KIND_COLOURS, OTHER_COLOUR
-from flfed.records.dashboard.components import page_style
-from flfed.records.ledger.line import Total
+from flfed.records.dashboard import page_style
+from flfed.records.ledger_line import Total
 from flfed.records.reports.privacy_tables import KINDS as NAMES
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape
@@ -72,7 +71,8 @@ def mark_of(folder: SiteFolder, site: Site) -> Mark:
     places = [folder.join, folder.terms, folder.ledger, folder.receipts, folder.excluded, folder.gate / "paused"]
     for one in (folder.approvals, folder.frozen, folder.results, folder.gate / "released"):
         places += sorted(one.rglob("*"))
-    places += [] if site.folder is None else [site.folder / "policy.toml"]
+    if site.folder is not None:
+        places.append(site.folder / "policy.toml")
     # A day that passes can end a study, without any file changing.
     today = today_utc().toordinal()  # a study expires
     return (today, *(found for found in map(state_of, places) if found))
@@ -153,6 +153,16 @@ def kind_of_line(kind: str) -> str:
     return KINDS[kind][0] if kind in KINDS else OTHERS.get(kind, kind)
 
 
+def added_up(kept: Iterable[tuple[tuple[str, str], Total]]) -> list[tuple[tuple[str, str], Total]]:
+    """Return the sums of lines and bytes by their keys, sorted."""
+    found: dict[tuple[str, str], Total] = {}
+    for key, total in kept:
+        into = found.setdefault(key, Total())
+        into.lines += total.lines
+        into.bytes += total.bytes
+    return sorted(found.items())
+
+
 def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, list[Line], str]:
     """Return bars of the outbound kB by day.
 
@@ -162,31 +172,38 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
     ----------
     kept : mapping of (day, study, kind) to Total
     """
-    found: dict[tuple[str, str], Total] = {}
-    for (day, _, kind), total in kept.items():
-        into = found.setdefault((day, kind_of_line(kind) if kind in KINDS else "other"), Total())
-        into.lines, into.bytes = into.lines + total.lines, into.bytes + total.bytes
-    lines: list[Line] = [
-        {"Day (UTC)": day, "What": kind, "Lines": total.lines, "Bytes": total.bytes}
-        for (day, kind), total in sorted(found.items())
-    ]
+    found = added_up(((day, _kind_of_bar(kind)), total) for (day, _, kind), total in kept.items())
+    lines: list[Line] = []
+    bytes_of_days: dict[str, int] = {}
+    for (day, kind), total in found:
+        lines.append({"Day (UTC)": day, "What": kind, "Lines": total.lines, "Bytes": total.bytes})
+        bytes_of_days[day] = bytes_of_days.get(day, 0) + total.bytes
     # Older days would make the bars too thin to read; the table has them all.
-    days = sorted({day for day, _ in found})[-MOST_DAYS:]
+    shown = dict(list(bytes_of_days.items())[-MOST_DAYS:])
     bars = [
         {"day": day, "kind": kind, "kB": total.bytes / 1e3, "size": size_in_words(total.bytes)}
-        for (day, kind), total in sorted(found.items())
-        if day in days and total.bytes
+        for (day, kind), total in found
+        if day in shown and total.bytes
     ]
     if not bars:
         return None, lines, ""
-    # A kind without bytes gets no entry in the legend.
-    names = [name for name, _ in KINDS.values() if any(bar["kind"] == name for bar in bars)]
+    says = "; ".join(f"{day}: {size_in_words(count)}" for day, count in shown.items())
+    return Chart(pd.DataFrame(bars), _bars_by_day({bar["kind"] for bar in bars}, len(shown))), lines, says
+
+
+def _kind_of_bar(kind: str) -> str:
+    return kind_of_line(kind) if kind in KINDS else "other"
+
+
+def _bars_by_day(kinds: Collection[object], days: int) -> Spec:
+    """Return bars of these kinds, in the order of `KINDS`; one without bytes gets no entry in the legend."""
     colours = dict(KINDS.values()) | {"other": OTHER_COLOUR}
-    names += ["other"] if any(bar["kind"] == "other" for bar in bars) else []
-    spec = {
+    names = [name for name in colours if name in kinds]
+    width: object = {"band": 0.7} if days > 6 else 48
+    return {
         "height": HEIGHT,
         "autosize": PLOT_HEIGHT,
-        "mark": {"type": "bar", "width": {"band": 0.7} if len(days) > 6 else 48},
+        "mark": {"type": "bar", "width": width},
         "encoding": {
             "x": {"field": "day", "type": "ordinal",
                   "axis": {"title": "day (UTC)", "labelAngle": 0, "labelOverlap": True}},
@@ -196,6 +213,3 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
             "tooltip": [{"field": name, "type": "nominal"} for name in ("day", "kind", "size")],
         },
     }  # fmt: skip
-    all_of = {day: sum(total.bytes for (when, _), total in found.items() if when == day) for day in days}
-    says = "; ".join(f"{day}: {size_in_words(count)}" for day, count in all_of.items())
-    return Chart(pd.DataFrame(bars), spec), lines, says

@@ -1,11 +1,18 @@
-"""Readers of a site's folder for its pages.
+"""Readers of a site's folder for its pages, its ledger among them.
 
-Each is read once while nothing there changes. Nothing is written, and a running node is not asked.
+Each is read once while nothing there changes; the ledger is checked whole once, and from then on only what came since.
+Nothing is written, and a running node is not asked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +23,18 @@ from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.budget import budget_as_json
 from flfed.deployment.operator.secure_sums import Agreement, agreement_of, other_studies, words_of_others
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.operator.study_description import plain_words
-from flfed.deployment.operator.wording import shown
-from flfed.deployment.site_app.ledger_view import LedgerReader, Left
+from flfed.deployment.operator.study_description import plain_words, shown
 from flfed.deployment.site_app.page_frame import KEPT_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
+from flfed.deployment.site_state.ledger_loss import ahead, loss, read_receipts
 from flfed.deployment.site_state.trusted_files import coordinator_of
 from flfed.errors import FlfedError
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import HeldLedger, Inspection, Ledger, LedgerError, Receipt, ledger_of
+from flfed.records.ledger_line import REPAIRED, RESTARTED, START, STAYED, Line, Total, bytes_of, round_of, study_of
 from flfed.rows.data import site_discovery as sites
 from flfed.study.study import Study
+from flfed.updates.messages.kinds import COMPARE
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,8 @@ def decided(name: str, mark: Mark) -> list[Decided]:
     FlfedError
         If a file of them is damaged, or others can read or write it.
     """
-    folder, site = SiteFolder(name), sites.load(name)
+    folder = SiteFolder(name)
+    site = sites.load(name)
     texts = {one.study_sha256: one for one in approvals(folder)}
     found = []
     for facts in status(name, mark)["studies"]:
@@ -106,10 +115,13 @@ def decided(name: str, mark: Mark) -> list[Decided]:
             study = parsed(one.text)
             agreement = agreement_of(one) if one.decision != "refused" else None
             purpose = shown(study.purpose)
-            words = plain_words(study, site, one.co_sites, _coordinator(folder, one), agreement=agreement)
-            words += [] if agreement is None else _others(folder, study, one.co_sites, agreement)
+            coordinator = one.coordinator or coordinator_of(folder)
+            words = plain_words(study, site, one.co_sites, coordinator, agreement=agreement)
+            if agreement is not None:
+                words += _others(folder, study, one.co_sites, agreement)
         except FlfedError as error:
-            purpose, words = "", [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
+            purpose = ""
+            words = [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
         found.append(Decided(facts, purpose, words, one.text))
     return found
 
@@ -120,10 +132,6 @@ def _others(folder: SiteFolder, study: Study, co_sites: tuple[str, ...], agreeme
         return words_of_others(study.dataset.name, other_studies(folder, study, co_sites, agreement))
     except FlfedError as error:
         return [f"Other studies on {study.dataset.name} cannot be named: {error}."]
-
-
-def _coordinator(folder: SiteFolder, one: Any) -> str:
-    return str(one.coordinator or coordinator_of(folder))
 
 
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
@@ -157,3 +165,317 @@ def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> 
     # A path may contain blanks, and is the last of eight cells.
     found = (line.split(maxsplit=7) for line in lines)
     return any(len(cells) == 8 and cells[3] == LISTENING and cells[7] == str(folder.socket) for cells in found)
+
+
+_COMPARED = COMPARE.rpartition(".")[2]
+KEPT_LINES = 200
+"""Lines of a study, or of a day, to read one by one: the last ones."""
+BLOCK = 1 << 20
+"""Bytes read at once for a hash."""
+
+
+@dataclass(frozen=True)
+class LineSeen:
+    """One line of a ledger, for people."""
+
+    n: int
+    at: str
+    kind: str
+    study: str
+    run: str
+    round: int
+    bytes: int
+    reason: str
+
+
+@dataclass
+class Left:
+    """Content of a ledger, with its verification.
+
+    It says whether the ledger is as it was written.
+
+    Attributes
+    ----------
+    lines, bytes : int
+    sums : dict of (day, study, kind) to Total
+        Empty where lines are not as they were written: sums over a part would mislead.
+    last : dict of (day, study) to deque of LineSeen
+        The last ones of each; "" stands for any.
+    since, until, head : str
+    restarted : str
+        When, by whom and why the ledger was begun anew; "" where it never was.
+    receipts, signed_lines, repairs : int
+        Of the coordinator's signatures; up to which line they reach; torn lines that were set aside.
+    problems : list of str
+    torn : bool
+    lost : str
+        By what the ledger is known to be lost; "" where it is not.
+    notes : int
+        Lines of earlier versions whose time is before that of the line before them.
+    kept_here : set of str
+        Runs whose comparison left without figures, since its model was one too many.
+    ahead : str
+        What the site says whose last line is later than its clock; "" where it is not.
+    """
+
+    lines: int = 0
+    bytes: int = 0
+    sums: dict[tuple[str, str, str], Total] = field(default_factory=dict)
+    last: dict[tuple[str, str], deque[LineSeen]] = field(default_factory=dict)
+    since: str = ""
+    until: str = ""
+    head: str = ""
+    restarted: str = ""
+    receipts: int = 0
+    signed_lines: int = 0
+    repairs: int = 0
+    problems: list[str] = field(default_factory=list)
+    torn: bool = False
+    lost: str = ""
+    notes: int = 0
+    ahead: str = ""
+    kept_here: set[str] = field(default_factory=set)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        day = line.at[:10]
+        study = study_of(line)
+        if not self.lines:
+            self.since = line.at
+            if line.kind == RESTARTED:
+                self.restarted = f"on {day} by {line.facts.get('by')}: {line.facts.get('why')}"
+        self.lines += 1
+        self.until = line.at
+        self.head = line.hash
+        self.bytes += bytes_of(line)
+        self.sums.setdefault((day, study, line.kind), Total()).add(line)
+        self._note_comparison(line)
+        run = str(line.facts.get("run") or "")
+        reason = str(line.facts.get("reason") or "")
+        seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
+        # Each line counts under any day, any study, both, and its own.
+        for key in {("", ""), (day, ""), ("", study), (day, study)}:
+            self.last.setdefault(key, deque(maxlen=KEPT_LINES)).append(seen)
+
+    def _note_comparison(self, line: Line) -> None:
+        """Note whether a comparison's figures left."""
+        run = str(line.facts.get("run") or "")
+        if line.kind == _COMPARED and STAYED in line.facts:
+            self.kept_here.add(run)
+        elif line.kind == _COMPARED:
+            self.kept_here.discard(run)
+
+    def copy(self) -> Left:
+        """Return a copy to add lines to.
+
+        Others read this one meanwhile.
+        """
+        sums = {key: replace(total) for key, total in self.sums.items()}
+        last = {key: deque(seen, KEPT_LINES) for key, seen in self.last.items()}
+        return replace(self, sums=sums, last=last, kept_here=set(self.kept_here))
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Verified part of a ledger.
+
+    Every line of it is as it was written.
+
+    Attributes
+    ----------
+    left : Left
+        What its lines say.
+    size : int
+        Bytes from the file's start.
+    sha256 : str
+        Of these bytes.
+    agreed : frozenset of Receipt
+        Those that the lines agree with.
+    """
+
+    left: Left
+    size: int
+    sha256: str
+    agreed: frozenset[Receipt]
+
+
+class LedgerReader:
+    """Incremental reader of a site's ledger.
+
+    It reads the whole at first, then only the lines that came since.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+
+    Guarantee: what it returns is what reading the whole anew would return. Before it goes on it holds every byte
+    that was checked to its SHA-256, so that a line that was changed since is found; and wherever something else came
+    than whole lines that follow, it reads the whole.
+    """
+
+    def __init__(self, folder: SiteFolder) -> None:
+        self._folder = folder
+        self._one_reads = threading.Lock()
+        self._checked: Checked | None = None
+        self._mark: Any = None
+        self._found = Left()
+
+    def read(self, mark: object) -> Left:
+        """Return the content of the ledger.
+
+        Others read the same object, so it is not to be changed.
+
+        Parameters
+        ----------
+        mark : object, not None
+            Differs whenever there may be more to see; while it is the same nothing is read.
+
+        Raises
+        ------
+        FlfedError
+            If the ledger, its receipts or the site's terms cannot be read.
+        """
+        # Several pages may ask at once, and one of them reads for all.
+        with self._one_reads:
+            if mark != self._mark:
+                self._found = self._read()
+                self._mark = mark
+            return self._found
+
+    def _read(self) -> Left:
+        ledger = ledger_of(self._folder)
+        receipts = read_receipts(self._folder)
+        signed = receipts.all()
+        checked = None if self._checked is None else gone_on(ledger, self._checked, signed)
+        found, self._checked = checked_whole(ledger, signed) if checked is None else (checked.left, checked)
+        return replace(
+            found,
+            problems=[*found.problems, *ledger.open_to_others(), *receipts.problems],
+            ahead=_ahead(self._folder, ledger),
+            receipts=len(receipts.signed),
+            signed_lines=max((receipt.n for receipt in receipts.signed), default=0),
+            torn=ledger.is_torn(),
+            lost=_lost(self._folder, ledger),
+        )
+
+
+def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Checked | None]:
+    """Check a whole ledger and return its content.
+
+    What there is to go on from goes with it, and None where something is not as it was written.
+
+    Every line and every receipt is checked, as `--verify` does.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    receipts : sequence of Receipt
+    """
+    found = Left()
+    inspection = Inspection(tuple(receipts))
+    size = 0
+    digest = hashlib.sha256()
+
+    def noted() -> Iterator[bytes]:
+        # Hashed as they are checked, so that the hash is of the very bytes that were checked.
+        nonlocal size
+        for raw in ledger.raws():
+            size += len(raw)
+            digest.update(raw)
+            yield raw
+
+    for line in inspection.look(noted()):
+        found.add(line)
+    found.problems = inspection.problems
+    found.repairs = inspection.repairs
+    found.notes = len(inspection.notes)
+    # Only an intact ledger is something to go on from.
+    if not found.problems:
+        return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
+    found.sums = {}
+    found.last = {}
+    return found, None
+
+
+def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Checked | None:
+    """Extend a checked ledger by its new lines.
+
+    It is None where the whole must be read.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    checked : Checked
+        Of the same ledger, earlier.
+    receipts : sequence of Receipt
+        As they are now.
+    """
+    try:
+        with ledger.reading() as held:
+            # A ledger never gets shorter, unless somebody cut it.
+            if held is None or held.size < checked.size:
+                return None
+            digest = hashlib.sha256()
+            _hash(held, checked.size, digest)
+            if digest.hexdigest() != checked.sha256:
+                return None
+            came = list(takewhile(lambda line: line.n > checked.left.lines, held.backwards()))[::-1]
+            size = held.size
+        if not _follow(checked, came, size):
+            return None
+        if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):
+            return None
+    except LedgerError:
+        return None
+    left = checked.left.copy() if came else checked.left
+    for line in came:
+        left.add(line)
+        digest.update(line.raw + b"\n")  # as it was checked: read again it may be another
+    return Checked(left, size, digest.hexdigest(), checked.agreed.union(receipts))
+
+
+def _follow(checked: Checked, came: Sequence[Line], size: int) -> bool:
+    """Tell whether whole lines, and nothing else, came after what was checked, to a ledger of this size."""
+    new_bytes = sum(len(line.raw) + 1 for line in came)
+    if new_bytes != size - checked.size or any(line.kind == REPAIRED for line in came):
+        return False  # something else stands among them, or was set aside
+    # Lines of a clock that was set back are a matter of the full check.
+    times = [checked.left.until, *(line.at for line in came)]
+    if times != sorted(times):
+        return False
+    # The first new line must follow the last checked one, which changed meanwhile otherwise.
+    return not came or came[0].before == (checked.left.head or START)
+
+
+def _hash(held: HeldLedger, size: int, digest: Any) -> None:
+    """Add the first bytes of a ledger to a hash."""
+    start = 0
+    while start < size:
+        block = os.pread(held.file, min(BLOCK, size - start), start)
+        if not block:
+            return  # the file got shorter, so that the hash is another
+        digest.update(block)
+        start += len(block)
+
+
+def _ahead(folder: SiteFolder, ledger: Ledger) -> str:
+    """Return why a ledger is ahead of its clock.
+
+    Its last line is later. What is changed in the ledger is told elsewhere.
+    """
+    try:
+        last = ledger.last()
+    except FlfedError:
+        return ""
+    return ahead(last, folder.site) if last is not None and ledger.is_ahead(last) else ""
+
+
+def _lost(folder: SiteFolder, ledger: Ledger) -> str:
+    """Return why a ledger is known to be lost.
+
+    What is changed in it is told elsewhere.
+    """
+    try:
+        return loss(folder, ledger)
+    except FlfedError:
+        return ""

@@ -1,6 +1,8 @@
-"""Approvals of studies at a site.
+"""Approvals of studies at a site, and the models that they begin from.
 
-They say which studies a person approved, and what was shown before.
+They say which studies a person approved, and what was shown before. A model to begin from a person gives as a folder
+with the approval; the coordinator sends none of them. It is kept under the hash that the study's text names, and is
+held to that hash each time that it is read.
 """
 
 from __future__ import annotations
@@ -11,15 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import ledger_of
+from flfed.paths import SiteFolder, give
+from flfed.records.ledger import ledger_of
+from flfed.refusals import Refusal
 from flfed.registry import kebab_keys, snake
 from flfed.study.study import Study
+
+if TYPE_CHECKING:
+    from flfed.rows.warm_start import Source
+
 
 Decision = Literal["approved", "refused", "withdrawn"]
 PAUSED = "paused"
@@ -305,3 +312,88 @@ def _write(folder: SiteFolder, approval: Approval) -> Approval:
             os.chown(folder.approvals, owner.st_uid, owner.st_gid)
     write_whole(_path(folder, approval.study_sha256), approval.to_json().encode())
     return approval
+
+
+MODEL = "model/"
+ENCODER = "encoder/"
+"""What the names of a file's arrays begin with."""
+
+
+def has_start(folder: SiteFolder, study: Study) -> bool:
+    """Tell whether a site has what a study begins from, which is not read."""
+    return not study.warm_start or _start_path(folder, study).is_file()
+
+
+def given_start(folder: SiteFolder, study: Study, given: Path | None) -> Source | None:
+    """Return the model that a person gives with an approval; None where none is needed, or the site has it.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    study : Study
+    given : Path, optional
+        Folder of an exported model.
+
+    Raises
+    ------
+    UsageError
+        If it is not the one that the study's text names, or none is given where one is needed.
+    """
+    if given is None:
+        if not has_start(folder, study):
+            raise UsageError(
+                f"the study begins from the model {study.warm_start!r}, of which this site needs a copy: ask the "
+                "coordinator for the folder that flfed run export wrote, and add: --start FOLDER"
+            )
+        return None
+    if not study.warm_start:
+        raise UsageError(f"--start {given}: study {study.name!r} begins from no earlier model (it has no warm-start)")
+    from flfed.rows.data import datasets  # its models need torch, which a site's status does not
+    from flfed.rows.warm_start import read_source
+
+    found = read_source(given, f"--start {given}")
+    found.check(study, datasets.load(study.dataset.name).schema, f"--start {given}")
+    return found
+
+
+def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
+    """Keep what a study begins from, whole or not at all; raises FlfedError where it cannot be written."""
+    from flfed.updates.arrays import file_content, with_prefix
+
+    parts = with_prefix(MODEL, source.arrays) | with_prefix(ENCODER, source.encoder.arrays())
+    folder.make()
+    if not folder.starts.is_dir():
+        folder.starts.mkdir(mode=0o700)
+        give(folder.starts, folder.gate)  # root may make what the gate's user must be able to enter
+    write_whole(_start_path(folder, study), b"".join(file_content(parts, {"facts": json.dumps(source.facts())})))
+
+
+def kept_start(folder: SiteFolder, study: Study) -> Source:
+    """Return the site's own copy of what a study begins from.
+
+    Raises
+    ------
+    NotTakingPart
+        If it is not here, is damaged, or is another model than the study's text names.
+    """
+    from safetensors import SafetensorError
+
+    from flfed.federation.client.redaction import NotTakingPart
+    from flfed.rows.warm_start import Source
+    from flfed.summaries.summary import Encoder
+    from flfed.updates.arrays import read_file, without_prefix
+
+    absent = NotTakingPart(Refusal("start-absent"))
+    try:
+        arrays, metadata = read_file(_start_path(folder, study))
+        encoder = Encoder(**without_prefix(ENCODER, arrays))
+        found = Source.of_facts(json.loads(metadata["facts"]), without_prefix(MODEL, arrays), encoder)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        raise absent from None
+    if found.sha256() != study.start_sha256:
+        raise absent
+    return found
+
+
+def _start_path(folder: SiteFolder, study: Study) -> Path:
+    return folder.starts / f"{study.start_sha256}.safetensors"

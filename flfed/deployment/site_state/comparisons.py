@@ -14,10 +14,9 @@ from typing import Any
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
-from flfed.folders import SiteFolder
-from flfed.paths import give
-from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import ADDED, ASKED, CARRIED, STAYED, Line, Run, run_of
+from flfed.paths import SiteFolder, give
+from flfed.records.ledger import ledger_of
+from flfed.records.ledger_line import ADDED, ASKED, CARRIED, STAYED, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site

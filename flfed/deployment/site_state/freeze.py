@@ -13,7 +13,7 @@ from pathlib import Path
 from flfed.deployment.site_state.approval import approvals
 from flfed.errors import UsageError
 from flfed.federation.client.released.sets import RowSets
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import group_texts

@@ -12,21 +12,21 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flfed.callbacks import now_utc
 from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.released.accounts import SPENT
 from flfed.federation.client.released.sets import RELEASED
-from flfed.federation.client.released.spent_lines import SPENT
 from flfed.files import locked
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import CUT, Ledger, ledger_of
-from flfed.records.ledger.line import (
+from flfed.paths import SiteFolder
+from flfed.records.ledger import CUT, Inspection, Ledger, Receipt, ledger_of
+from flfed.records.ledger_line import (
     ADDED,
     CARRIED,
     CARRIED_AT,
@@ -40,14 +40,14 @@ from flfed.records.ledger.line import (
     Line,
     read_line,
 )
-from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.refusals import Refusal
 from flfed.signatures import HASH, coordinator_signed
+from flfed.updates.messages.kinds import SEAL, SEALED
 
 if TYPE_CHECKING:
     from flwr.app import Message
 
-    from flfed.updates.messages.countersign import SealedReply, SealReply
+    from flfed.updates.messages.enrol import SealedReply, SealReply
 
 
 class RefusedReceipt(FlfedError):
@@ -107,7 +107,9 @@ def _keys(folder: SiteFolder) -> list[str]:
     """
     terms = read_terms(folder)
     earlier = terms.get("earlier-signing-keys", [])
-    found = [terms.get("signing-key"), *(earlier if isinstance(earlier, list) else [None])]
+    if not isinstance(earlier, list):
+        earlier = [None]
+    found = [terms.get("signing-key"), *earlier]
     # One value that is no key makes the file unusable: what it says of keys must be whole.
     if not all(isinstance(key, str) and HASH.fullmatch(key) for key in found):
         raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
@@ -145,7 +147,8 @@ def read_receipts(folder: SiteFolder) -> Receipts:
 
     There are none where there is no file.
     """
-    found, inspection = Receipts(), Inspection()
+    found = Receipts()
+    inspection = Inspection()
     ledger = _receipts_of(folder)
     keys: list[str] = []
     for line in inspection.look(ledger.raws()):
@@ -156,7 +159,9 @@ def read_receipts(folder: SiteFolder) -> Receipts:
         names = ("run", "head", "signature", "signing-key")
         run, head, signature, key = (str(line.facts.get(name)) for name in names)
         n = line.facts.get("line")
-        receipt = Receipt(site=folder.site, run=run, n=n if type(n) is int else -1, head=head)
+        if type(n) is not int:
+            n = -1
+        receipt = Receipt(site=folder.site, run=run, n=n, head=head)
         # Valid by its own key first, then by whether a renewal vouches for that key.
         if not coordinator_signed(receipt.facts(), signature, key):
             found.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
@@ -168,36 +173,32 @@ def read_receipts(folder: SiteFolder) -> Receipts:
     return found
 
 
-def seal(message: Message, open_session: Callable[[], Any], site: str) -> Generator[Any, Any, SealReply]:
-    """Answer with the head of the site's ledger.
-
-    It is a handler of the client app; no row is read.
-    """
+def seal(message: Message, site: str) -> SealReply:
+    """Return the head of the site's ledger."""
     # Flower is loaded where a message is answered, and not where receipts are read.
-    from flfed.updates.messages.countersign import SealReply, SealRequest
+    from flfed.updates.messages.enrol import SealReply, SealRequest
 
     request = SealRequest.from_record(message.content)
     ledger = ledger_of(SiteFolder(site))
     n, head = ledger.head()
     # The head at the line that the coordinator knows lets it see that nothing before was rewritten.
     return SealReply(n=n, head=head, at_known=ledger.hash_at(request.n_known))
-    yield  # a handler is a generator, also one that asks for nothing
 
 
-def sealed(message: Message, open_session: Callable[[], Any], site: str) -> Generator[Any, Any, SealedReply]:
-    """Keep the coordinator's receipt.
-
-    It is a handler of the client app; no row is read.
-    """
-    from flfed.federation.client.site_run import forget_compared
-    from flfed.updates.messages.countersign import SealedReply, SealedRequest
+def sealed(message: Message, site: str) -> SealedReply:
+    """Keep the coordinator's receipt."""
+    from flfed.federation.client.summed_replies import forget_compared
+    from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)
     forget_compared(site, request.run)
     return SealedReply()
-    yield
+
+
+SEALERS: dict[str, Callable[[Message, str], SealReply | SealedReply]] = {SEAL: seal, SEALED: sealed}
+"""What answers for the ledger of a site, by kind of message; no row is read."""
 
 
 LOG = logging.getLogger("flfed.site")

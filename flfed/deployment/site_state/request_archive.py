@@ -9,24 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from safetensors import SafetensorError
 
 import flfed
-from flfed.folders import RUN, SiteFolder
-from flfed.paths import replace_whole
+from flfed.paths import RUN, SiteFolder, replace_whole
 from flfed.refusals import Refusal
-from flfed.study.exchanges import grows
+from flfed.study.kinds import grows
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.checkpoints.tensor_file import file_content, read_file
+from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix, without_prefix
+from flfed.updates.checkpoints.site_state import NotKept
 from flfed.updates.messages import fields
 from flfed.updates.messages.train import EXTRA, HASHES, TRAIN, TrainRequest, sha256_of
 
@@ -76,7 +74,8 @@ def content_sha256(record: RecordDict) -> str:
         part = record[name]
         # Arrays are hashed by value, all else as JSON with sorted keys: the same content has one hash.
         if isinstance(part, ArrayRecord):
-            kind, said = "arrays", arrays_sha256(fields.ndarrays(record, name))
+            kind = "arrays"
+            said = arrays_sha256(fields.ndarrays(record, name))
         else:
             kind = "config" if isinstance(part, ConfigRecord) else "metrics"
             said = json.dumps(dict(part.items()), sort_keys=True, default=bytes.hex)
@@ -174,21 +173,16 @@ def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
 def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes]:
     """Return a request's hash and its safetensors file."""
     model = {} if request.trees_sha256 else request.arrays  # which are named by their hash
-    arrays = {f"arrays/{name}": value for name, value in model.items()}
-    arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
-    arrays |= {f"{EXTRA}/{name}": value for name, value in request.extra.items()}
+    arrays = with_prefix("arrays/", model) | with_prefix("encoder/", request.encoder.arrays())
+    arrays |= with_prefix(f"{EXTRA}/", request.extra)
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
     plain |= {name: getattr(request, name) for name in HASHES if getattr(request, name)}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
-    digest = _sha256(arrays, json.dumps(asked, sort_keys=True))
+    digest = facts_sha256(arrays, json.dumps(asked, sort_keys=True))
     metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
     metadata |= {"encoder-sha256": sha256_of(request.encoder)}
     return digest, b"".join(file_content(arrays, metadata))
-
-
-def _sha256(arrays: fields.Arrays, asked: str) -> str:
-    return hashlib.sha256(f"{arrays_sha256(arrays)}/{asked}".encode()).hexdigest()
 
 
 def _from_file(path: Path) -> ArchivedRequest | None:
@@ -199,24 +193,18 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     try:
         arrays, metadata = read_file(path)
         # Only a file whose content still has its hash is answered again.
-        if metadata["sha256"] != _sha256(arrays, metadata["asked"]) or metadata.keys() - _METADATA:
+        if metadata["sha256"] != facts_sha256(arrays, metadata["asked"]) or metadata.keys() - _METADATA:
             return None
         found = json.loads(metadata["asked"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
-    encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
+    encoder = fields.made(Encoder, without_prefix("encoder/", arrays))
     if metadata.get("encoder-sha256") != sha256_of(encoder):
         return None
-    model, extra = (dict(_section(arrays, section)) for section in ("arrays", EXTRA))
+    model = without_prefix("arrays/", arrays)
+    extra = without_prefix(f"{EXTRA}/", arrays)
     request = TrainRequest(arrays=model, encoder=encoder, extra=extra, **found["request"])
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
-
-
-def _section(arrays: fields.Arrays, section: str) -> Iterator[tuple[str, np.ndarray]]:
-    for key, value in arrays.items():
-        found, _, name = key.partition("/")
-        if found == section:
-            yield name, value
 
 
 def _bound(newest: Path, most: int) -> None:
@@ -268,7 +256,8 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
         return {}
     # Packed, encrypted, or named by its hash it has other bytes than where it is compared.
     as_it_is = study.download == "none" and not study.aggregation.is_encrypted and not grows(study)
-    return {FROM: model_sha256(message) if as_it_is else ""}
+    sha256 = model_sha256(message) if as_it_is else ""
+    return {FROM: sha256}
 
 
 def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: Set[str]) -> Refusal | None:

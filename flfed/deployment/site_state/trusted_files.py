@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, read_private, write_whole
-from flfed.folders import SiteFolder
 from flfed.packages import writable
 from flfed.parsers import parse_toml
+from flfed.paths import SiteFolder
 from flfed.signatures import gate_fingerprint, private_text, signing_key_of, signing_public
 
 LARGEST = 65_536
@@ -69,7 +69,8 @@ def read_terms(folder: SiteFolder) -> dict[str, Any]:
         If it is absent, damaged, a link, no plain file, or others than its owner may change it; nothing
         of its content is said.
     """
-    path, again = folder.terms, "at the site: flfed site join KIT"
+    path = folder.terms
+    again = "at the site: flfed site join KIT"
     try:
         # A pipe in its place would hold the gate up, a link would have it read what only the gate may read.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:

@@ -21,7 +21,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.mechanism import Promise, mechanism_of
-from flfed.updates.messages.audit import AuditFigure, AuditReply, AuditRequest, Verdict
+from flfed.updates.messages.compare import AuditFigure, AuditReply, AuditRequest, Verdict
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import read
 
@@ -78,7 +78,8 @@ def attacked(
         promised=promised_to_rows(session.study),
     )
     # By these counts the coordinator sees whether the rows are those of the run.
-    rows, held = len(session.table.training), session.table.holdout_rows
+    rows = len(session.table.training)
+    held = session.table.holdout_rows
     return AuditReply(num_examples=rows, holdout_rows=held, figures=tuple(map(_figure, found)))
 
 

@@ -17,7 +17,6 @@ from flwr.clientapp import ClientApp
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.handlers import HANDLERS, Handler, Reply, Replying, run_kind, train
-from flfed.federation.client.packing import study_of
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
     CROSSING,
@@ -25,23 +24,28 @@ from flfed.federation.client.redaction import (
     redact,
     redacted,
 )
-from flfed.federation.client.released.later_figures import later_figures
-from flfed.federation.client.released.model_answers import is_last
+from flfed.federation.client.released.model_answers import is_last, later_figures
 from flfed.federation.client.released.rows import Releases
-from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
 from flfed.federation.client.run_keys import Approving, check_lasting
-from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.site_run import SiteRun, study_of
+from flfed.federation.client.training import LastUpdates, kept_or_trained
 from flfed.refusals import Refusal, of_table
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
-from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.answer import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
-from flfed.study.coverage import is_covered
-from flfed.study.study import Study
-from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
-from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
+from flfed.study.study import Study, is_covered
+from flfed.updates.checkpoints.site_state import (
+    KeptReplies,
+    NodeState,
+    RunState,
+    keep_encoder,
+    kept_replies,
+    run_state,
+    whole_message,
+)
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
@@ -166,8 +170,8 @@ class SiteClient:
                 return Message(record, reply_to=message)
             open_session = partial(self.session, context, message.metadata.message_type)
             reply = run_client(self._handled(handler, message, open_session, own))
-            # Who has masked figures opens their sum yet: its gate ends the site's part of the run.
-            compared = isinstance(reply, CompareReply) and reply.masked is None
+            # Whose figures stand in a sum opens it yet: its gate ends the site's part of the run.
+            compared = isinstance(reply, CompareReply) and reply.is_final
             if kept is not None and (compared or is_last(reply)):
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -192,7 +196,8 @@ class SiteClient:
         """Answer a message by its handler; training keeps the encoder that came."""
         if handler is not train:
             return (yield from handler(message, open_session, own))
-        request, session = read(TrainRequest, message.content), open_session()
+        request = read(TrainRequest, message.content)
+        session = open_session()
         training = train(message, lambda: session, own)
         reply: Reply = yield from self._last_updates.once(request, session, own, training)
         keep_encoder(message, own.state)
@@ -212,7 +217,8 @@ class SiteClient:
         NotTakingPart
             By the site's own policy, or for a kind of message that the study does not ask.
         """
-        name, text = str(context.node_config["site"]), str(context.run_config["study"])
+        name = str(context.node_config["site"])
+        text = str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
         opened = self.sessions.get(key)
         study = study_of(text) if opened is None else opened.study
@@ -235,7 +241,8 @@ class SiteClient:
             raise NotTakingPart(refused)
         opened.counts_may_leave = partial(self._counts_may_leave, opened, run, held=held)
         if self._runs.get(key) != run:  # each run spends under its own name
-            opened.protection, self._runs[key] = self._protect(opened.site, opened.study, key[2], run), run
+            opened.protection = self._protect(opened.site, opened.study, key[2], run)
+            self._runs[key] = run
         if not asks(opened.study, kind):
             raise NotTakingPart(Refusal("kind-of-another-study"))
         return opened

@@ -21,10 +21,10 @@ from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import (
     SiteRun,
-    answer_sums,
     compared_model,
 )
 from flfed.federation.client.statistic import StatisticKind, account_of, count_statistic
+from flfed.federation.client.summed_replies import SUM_ANSWERS, SumReply, answer_sums
 from flfed.federation.client.training import RunKind, Training
 from flfed.federation.client.trees import Trees, count_cells
 from flfed.refusals import Refusal, of_table, refusal_of
@@ -32,15 +32,12 @@ from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession, redraws
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.exchanges import grows
-from flfed.study.statistic import is_statistic
+from flfed.study.kinds import grows, is_statistic
 from flfed.study.study import Study
-from flfed.study.tables import in_sums_only, strictest
-from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.study.tables import in_sums_only
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import read
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
 from flfed.updates.messages.summarise import (
     BINS,
     SCORES,
@@ -55,7 +52,7 @@ from flfed.updates.messages.summarise import (
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
-Reply = EnrolReply | Sums | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
+Reply = EnrolReply | Sums | TrainReply | SumReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
 
@@ -72,7 +69,8 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
 
     It has the site's name, and whether it takes part by its own policy.
     """
-    request, site = EnrolRequest.from_record(message.content), own.site
+    request = EnrolRequest.from_record(message.content)
+    site = own.site
     try:
         session = open_session()
         budget, spent = account_of(session)
@@ -87,9 +85,10 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
     policy = session.site.policy
     low, high = run_kind(session.study).rows_band(session)
-    share = strictest(session.study.compare.share_metrics, policy.share_metrics)
+    share = policy.sharing(session.study)
     sums = own.sums(session.study)
     keeps_rounds = in_sums_only(share) or policy.round_figures(summed=True) == "none"
+    statement = b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds)
     return EnrolReply(
         site=site,
         title=session.site.title or site,
@@ -102,7 +101,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
-        statement=b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds),
+        statement=statement,
         width=session.width,
     )
     yield  # a handler is a generator, also one that asks for nothing
@@ -122,13 +121,15 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], own: Si
 
 def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Score the incoming model, train from it, or both."""
-    request, session = read(TrainRequest, message.content), open_session()
+    request = read(TrainRequest, message.content)
+    session = open_session()
     return (yield from run_kind(session.study).answer(request, session, own))
 
 
 def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
-    request, session = CompareRequest.from_record(message.content), open_session()
+    request = CompareRequest.from_record(message.content)
+    session = open_session()
     arrays = compared_model(request, session, own)
     start = own.start(session, request.encoder)
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
@@ -154,9 +155,7 @@ HANDLERS: dict[str, Handler] = {
     SCORES: count_scores,
     TRAIN: train,
     EVALUATE: train,
-    KEYS: answer_sums,
-    LIST: answer_sums,
-    UNMASK: answer_sums,
+    **dict.fromkeys(SUM_ANSWERS, answer_sums),
     COMPARE: judge,
     AUDIT: attacked,
 }

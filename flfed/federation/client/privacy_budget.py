@@ -21,9 +21,9 @@ from dataclasses import replace
 from typing import Any
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released.row_accounts import KEY, named, names_in, rows_key
-from flfed.federation.client.released.spent_lines import (
+from flfed.federation.client.released.accounts import (
     BOTH,
+    KEY,
     SIDES,
     SPENT,
     Asked,
@@ -32,9 +32,12 @@ from flfed.federation.client.released.spent_lines import (
     Tally,
     charged_sides,
     may_have_several_rows,
+    named,
+    names_in,
+    rows_key,
 )
-from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
-from flfed.records.ledger.line import Line, run_of_new
+from flfed.records.ledger import HeldLedger, Ledger, LedgerError
+from flfed.records.ledger_line import Line, run_of_new
 from flfed.refusals import Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
@@ -98,7 +101,8 @@ class PrivacyAccount:
         self._prepare = prepare
         self._origin = origin
         self.folder = ledger.path.parent
-        self.budget, self.delta = policy.epsilon, policy.delta
+        self.budget = policy.epsilon
+        self.delta = policy.delta
         self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
         self._seen = Seen()
 
@@ -152,7 +156,8 @@ class PrivacyAccount:
         NotSpent
             If the round was drawn before, the budget does not allow it, or the ledger cannot be written.
         """
-        run, round = run_of_new(facts), int(facts["round"])
+        run = run_of_new(facts)
+        round = int(facts["round"])
         with self._held() as held:
             tally = self._tally(held, side, facts)
             draws = self._seen.draws.of(run)
@@ -270,7 +275,8 @@ class PrivacyAccount:
             self._seen = Seen()  # of half of the lines nothing is known
             raise
         if since:
-            self._seen.n, self._seen.hash = since[0].n, since[0].hash
+            self._seen.n = since[0].n
+            self._seen.hash = since[0].hash
         found = self._seen.account(self.dataset, self._names())
         return found if rule is None else replace(found, rules=found.rules | {rule})
 

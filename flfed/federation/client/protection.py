@@ -13,24 +13,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
-from flfed.federation.client.released.row_accounts import origin_of
-from flfed.federation.client.released.spent_lines import BOTH, SIDES, Side
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.federation.client.released.accounts import BOTH, SIDES, Side, origin_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByOrder, HoldoutByTime
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.holdout_by_order import AnyHoldout, HoldoutByOrder
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
+from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
-from flfed.study.coverage import covers_model, is_covered
 from flfed.study.request_hash import asks_sha256
-from flfed.study.study import Study
+from flfed.study.study import Study, covers_model, is_covered
 from flfed.updates.accounting import Release, delta_defect
 from flfed.updates.mechanism import mechanism_of, planned
 from flfed.updates.messages.kinds import STATISTIC, TRAIN
@@ -88,16 +85,16 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     noise : bool
         Whether it is seen that some noise is enough, which takes the accountant a second and raises where none is.
     """
-    mechanism, policy = mechanism_of(study), site.policy
-    unit, delta = (mechanism and mechanism.charged(study.plan, study.rounds)) or (None, None)
+    mechanism = mechanism_of(study)
+    policy = site.policy
+    charged = None if mechanism is None else mechanism.charged(study.plan, study.rounds)
+    unit, delta = charged or (None, None)
     if noise:
         charge_of(study)
     schema = None if unit is None else datasets.load(study.dataset.name).schema
-    unconfirmed = _unconfirmed(study, schema) if schema else []
-    if unconfirmed:
-        return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
-    if covers_model(study) and (mixed := _sides_refusal(site.holdout, grouped=bool(schema and schema.group))):
-        return mixed
+    unfit = None if schema is None else _rows_refusal(study, site, schema)
+    if unfit is not None:
+        return unfit
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
     if refused or schema is None or policy.disclosure == "open" or policy.epsilon is None:
@@ -106,6 +103,14 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return None
+
+
+def _rows_refusal(study: Study, site: Site, schema: Schema) -> Refusal | None:
+    """Return why noise does not protect a site's rows as a study promises: by its columns, or by its holdout."""
+    unconfirmed = _unconfirmed(study, schema)
+    if unconfirmed:
+        return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
+    return _sides_refusal(site.holdout, grouped=bool(schema.group)) if covers_model(study) else None
 
 
 def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
@@ -138,7 +143,8 @@ def promise_defect(study: Study, training: pd.DataFrame) -> Refusal | None:
     training : DataFrame
         The mapped rows that are trained on.
     """
-    charge, group = charge_of(study), datasets.load(study.dataset.name).schema.group
+    charge = charge_of(study)
+    group = datasets.load(study.dataset.name).schema.group
     if charge is None:
         return None
     # Delta is held against the units that it protects: persons, or else rows.
@@ -339,7 +345,8 @@ class RoundCharge:
         NotSpent
             If that may not be spent, or the ledger cannot be read.
         """
-        asked, whole = [(BOTH, self.charge.release)], is_covered(self.study)
+        asked = [(BOTH, self.charge.release)]
+        whole = is_covered(self.study)
         rule = holdout_hash(self.site)
         if whole:
             charges = run_charges(self.study, self.site)
@@ -349,7 +356,8 @@ class RoundCharge:
             raise NotSpent(refused)
         # Where this run names a side, its rule counts beside those before.
         by_side = any(side in SIDES for side, _ in asked)
-        budget, spent = self.spending.budget, self.spending.spent(rule if by_side else None)
+        budget = self.spending.budget
+        spent = self.spending.spent(rule if by_side else None)
         return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan
 
 
@@ -396,6 +404,11 @@ class LocalProtection:
         self._chance = chance
         self._rows = rows
         self._accounts: dict[tuple[str, str], PrivacyAccount] = {}
+
+    @classmethod
+    def by_system(cls, ledger: Ledger, rows: str) -> LocalProtection:
+        """Return the protection of an institution, whose draws come from its operating system."""
+        return cls(ledger_of=lambda site: ledger, chance=SystemNoise, rows=rows)
 
     def __call__(self, site: Site, study: Study, repeat: int, run: str) -> Protection | None:
         """Return how a run protects a site's rows.

@@ -23,11 +23,11 @@ from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.data.policy import RoundFigures
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
-from flfed.study.coverage import covers_model
+from flfed.study.study import covers_model
 from flfed.summaries.score_bins import RowScores
 from flfed.trees.forest import NoTrees
-from flfed.updates.aggregation.loss_sums import RowLoss
-from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.aggregation.losses import RowLoss
+from flfed.updates.checkpoints.site_state import NotKept
 from flfed.updates.messages.compare import (
     ColumnImportance,
     CompareReply,
@@ -38,8 +38,7 @@ from flfed.updates.messages.compare import (
 )
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import Scores, TrainReply, small
+from flfed.updates.messages.train import Offset, Scores, TrainReply, small
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
@@ -179,7 +178,8 @@ def losses_of(rows: float, loss: float | None, scores: RowScores | None, session
         Of the model that came.
     session : SiteSession
     """
-    stays, found = training_stays(session), dict[str, RowLoss]()
+    stays = training_stays(session)
+    found = dict[str, RowLoss]()
     if loss is not None and not stays:
         found["fit"] = RowLoss(rows, three_digits(loss))
     decides = "validation" if session.study.plan.validation else "training"

@@ -9,18 +9,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import flfed
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.refusals import Refusal
 from flfed.signatures import canonical
 from flfed.study.study import Study
-from flfed.study.tables import Sharing, in_sums_only
-from flfed.updates.checkpoints.run_state import OF_RUN, RunState
+from flfed.study.tables import Sharing
+from flfed.updates.arrays import Arrays
+from flfed.updates.checkpoints.site_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
@@ -28,14 +30,14 @@ from flfed.updates.masking.keys import BYTES, KEPT, Chain, RunKey, joined, pair_
 from flfed.updates.masking.question import rows_question
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, SharedKey
 
 KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statement", "cohort", "chain"))
 """Names in a site's state of a run."""
 SHARED = f"{OF_RUN}ckks"
 """The run's key of homomorphic encryption there, at the first site with what it sealed to the others."""
-ENDED, OPENED = f"{OF_RUN}ended", f"{OF_RUN}opened"
+ENDED = f"{OF_RUN}ended"
+OPENED = f"{OF_RUN}opened"
 """Where a model came that was no sum of one part of each site; and the models that were one."""
 REHEARSAL = b"flfed rehearsal"
 """What the link of all sites follows from where a run is rehearsed: there is no secret, on Ray no common process."""
@@ -106,6 +108,19 @@ class SumApproval:
     signing_key: str
     sign: Callable[[Statement], str]
     book: ListBook
+
+    @classmethod
+    def by_gate(
+        cls, key: Ed25519PrivateKey, *, pinned: Mapping[str, str], lifted: tuple[str, ...], book: ListBook
+    ) -> SumApproval:
+        """Return what was approved, with the gate's key to sign by."""
+        return cls(
+            pinned=pinned,
+            lifted=lifted,
+            signing_key=key.public_key().public_bytes_raw().hex(),
+            sign=partial(statements.sign, key=key),
+            book=book,
+        )
 
 
 Approving = Callable[[Study], SumApproval | None]
@@ -235,7 +250,8 @@ class RunKeys:
             return None
         if self.cohort().in_sums_only:
             raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
-        kept, first = self._shared(), sites[0]
+        kept = self._shared()
+        first = sites[0]
         rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
         # Under homomorphic encryption the chain never moves.
         links = rehearsed if self.approval is None else self.links(0)
@@ -304,7 +320,7 @@ class RunKeys:
             sites=sites,
             most_rows=request.most_rows,
             lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()}))),
-            in_sums_only=tuple(site for site, one in found.items() if in_sums_only(one.share_metrics)),
+            in_sums_only=tuple(site for site, one in found.items() if one.is_in_sums_only),
             keep_rounds=tuple(site for site, one in found.items() if one.keeps_rounds),
             sha256=sha256,
             pins=statements.pins_hash(approval.pinned),
@@ -388,7 +404,8 @@ def _stated(
         raise NotTakingPart(Refusal("cohort-unfit"))
     refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
     here: dict[str, Any] = {"study_sha256": run.study.sha256(), "run": run.run, "repeat": run.repeat}
-    own, found = run.state.read(STATEMENT), {}
+    own = run.state.read(STATEMENT)
+    found = {}
     for site, one in zip(sites, packed, strict=True):
         made, signature = or_refuse(statements.read(one, **here))
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))

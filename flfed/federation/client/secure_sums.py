@@ -1,4 +1,4 @@
-"""Secure sums at a site: its masked vectors, and what it confirms and opens.
+"""Secure sums at a site, of updates, figures, ciphertexts and trees: its masked vectors, what it confirms and opens.
 
 Which lists were opened is in the site's ledger, which outlives runs; all else is in its state of the run.
 """
@@ -15,38 +15,55 @@ import numpy as np
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Cohort, RunKeys, or_refuse, refuse
 from flfed.refusals import Refusal
-from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
+from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator, noise_key
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.loss_sums import Losses, encode_losses
-from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
+from flfed.updates.aggregation.losses import Losses, encode_losses
+from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, flattened, is_encrypted
+from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.masking import protocol, rules
-from flfed.updates.masking.encrypted_model import RoundTags, decrypt_model, encrypt_model
+from flfed.updates.masking.ckks import RoundTags, decrypt_model, encrypt_model
 from flfed.updates.masking.figure_sums import FigureLayout
-from flfed.updates.masking.order import FACTS, Asked, QuestionOrder, order_of, sum_name
-from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256, rows_question
+from flfed.updates.masking.question import (
+    FACTS,
+    Asked,
+    QuestionOrder,
+    SumContext,
+    order_of,
+    question_sha256,
+    rounding_sha256,
+    rows_question,
+    sum_name,
+)
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.secure_sum import (
     ListReply,
     ListRequest,
     Masked,
     UnmaskReply,
     UnmaskRequest,
+    joined,
     parted,
 )
-from flfed.updates.messages.summarise import STATISTIC, SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
+from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, relative_weight
 
 _SUMMARY = "masked-summary"
 _FIGURES = "masked-figures"
 _LOSSES = "masked-losses"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
+_CELLS = "masked-cells"
+_LEVEL = "masked-level-"
+"""Names of what was masked there, which counts for the same rows, policy and study only."""
+_LISTED = f"{OF_RUN}tree-list"
+"""Name of the round whose list a site opened last, and of that list."""
+
+
 _FIRST = bytes(32)
 """In place of a binding, of the first model of a run."""
 ModelRequest = TrainRequest | CompareRequest
@@ -107,13 +124,16 @@ class SiteSums:
         NotTakingPart
             If an entry is too large for the ring, or the site has no keys of the run.
         """
-        asked, cohort = self.asked(request), self.cohort()
+        asked = self.asked(request)
+        cohort = self.cohort()
         strategy: FedAvg = self.keys.study.strategy.build("strategy")
         weight = relative_weight(strategy, reply, float(cohort.most_rows))
-        entries, noise = flattened(reply.delta), noise_of_site(self.keys.study, self.least())
+        entries = flattened(reply.delta)
+        noise = noise_of_site(self.keys.study, self.least())
         # With noise every site counts the same, whatever the strategy says.
         if noise is not None:
-            weight, entries = 1.0, noise.clipped(entries)
+            weight = 1.0
+            entries = noise.clipped(entries)
         updates, sums = rings(len(cohort.sites), self._largest())
         rng = self.rng(asked, seed)
         vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng)))
@@ -128,15 +148,18 @@ class SiteSums:
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
-        asked, cohort = self.asked(None, kind), self.cohort()
-        ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self.rng(asked, seed)
+        asked = self.asked(None, kind)
+        cohort = self.cohort()
+        ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
+        rng = self.rng(asked, seed)
         return self.once(asked, _SUMMARY, lambda: ring.encode(numbers, rng))
 
     def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
         if self.keys.approval is None:
             return self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
-        state, binding = self.keys.state, np.frombuffer(asked.binding, np.uint8)
+        state = self.keys.state
+        binding = np.frombuffer(asked.binding, np.uint8)
         kept = state.read(name)
         if kept is None:
             self.check_unused(asked)
@@ -151,7 +174,8 @@ class SiteSums:
 
     def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> Asked:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
-        keys, cohort = self.keys, self.cohort()
+        keys = self.keys
+        cohort = self.cohort()
         context = _context(keys, cohort, self._largest())
         kind = kind if request is None else _kind_of(request)
         number = self.order.number(request) if isinstance(request, TrainRequest) else 0
@@ -173,7 +197,8 @@ class SiteSums:
 
     def _opened(self, asked: Asked) -> tuple[Sites, ...]:
         """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""
-        approval, cohort = self.keys.approval, self.cohort()
+        approval = self.keys.approval
+        cohort = self.cohort()
         if approval is None:
             return ()
         dataset = self.keys.study.dataset.name
@@ -197,7 +222,8 @@ class SiteSums:
         return replace(reply, masked=replace(reply.masked, opened=self._opened(asked)))
 
     def _mask(self, asked: Asked, vector: np.ndarray, sums: np.ndarray) -> Masked:
-        keys, cohort = self.keys, self.cohort()
+        keys = self.keys
+        cohort = self.cohort()
         if keys.approval is None:
             return Masked(
                 vector=protocol.counted(vector), sums=protocol.counted(sums), shares=np.zeros((0, 0), np.uint8)
@@ -273,7 +299,8 @@ class SiteSums:
         """Return why the site neither confirms nor opens a list, None where it does."""
         if (keys := self.keys).approval is None:
             return Refusal("sums-unknown")
-        cohort, book = self.cohort(), keys.approval.book
+        cohort = self.cohort()
+        book = keys.approval.book
         question = self.question(kind, number)
         known = book.known(question, keys.study.dataset.name)
         pinned = keys.approval.pinned
@@ -289,6 +316,14 @@ class SiteSums:
             newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
             after_loss=known.after_loss and not (keys.has_all_pinned() and listed == {*cohort.sites}),
         )
+
+    def place_of(self, number: int) -> dict[str, int]:
+        """Return round and level of an exchange, as a ledger's facts; none where an exchange is a round."""
+        return {}
+
+    def opened(self, request: ModelRequest, model: Shapes) -> Arrays:
+        """Return the model of a request."""
+        return request.arrays
 
     def _of_sum(self, request: ListRequest | UnmaskRequest, listed: Sites) -> tuple[dict[str, bytes], bytes]:
         """Return links and binding of the sum whose list this is, if the site may open it."""
@@ -323,7 +358,8 @@ class SiteFigures(SiteSums):
 
     def are_summed(self) -> bool:
         """Tell whether the site's figures leave in a sum: it is one of these sites, and they are enough."""
-        approval, known = self.keys.approval, self.keys.known()
+        approval = self.keys.approval
+        known = self.keys.known()
         if approval is None or known is None or self.keys.site not in known.in_sums_only:
             return False
         return self.least() >= rules.least_of_figures(len(approval.pinned))
@@ -336,8 +372,10 @@ class SiteFigures(SiteSums):
         NotTakingPart
             If the rows, the policy, the study or the request changed since.
         """
-        asked, cohort = self.asked(request), self.cohort()
-        ring, rng = layout.ring(len(cohort.sites), cohort.most_rows), self.rng(asked, seed)
+        asked = self.asked(request)
+        cohort = self.cohort()
+        ring = layout.ring(len(cohort.sites), cohort.most_rows)
+        rng = self.rng(asked, seed)
         return self.once(asked, _FIGURES, lambda: layout.encode(reply, ring, rng))
 
 
@@ -379,7 +417,8 @@ class SiteCiphers(SiteSums):
         self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
-        asked, most_rows = self.asked(request), float(self.keys.cohort().most_rows)
+        asked = self.asked(request)
+        most_rows = float(self.keys.cohort().most_rows)
         strategy: FedAvg = self.keys.study.strategy.build("strategy")
         weight = relative_weight(strategy, reply, most_rows)
         # The weighted mean of these is FedAvg's next model: it is the model before, and its share of the mean update.
@@ -420,8 +459,96 @@ class SiteCiphers(SiteSums):
 
     def _last_answered(self) -> int:
         """Return the last round that the site has trained in, 0 before the first."""
-        start, names = f"{FACTS}{TRAIN}-", self.keys.state.names()
+        start = f"{FACTS}{TRAIN}-"
+        names = self.keys.state.names()
         return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteTreeSums(SiteSums):
+    """A site's half of the secure sums of a run of trees, each level of which is a sum.
+
+    All levels of a tree have one list: a node's sums less those of one of its children are its other child's, and of
+    two lists they would be those of a site that is in one of them only, too.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, BINS, SUMMARISE)
+
+    def place_of(self, number: int) -> dict[str, int]:
+        """Return round and level of an exchange, as a ledger's facts."""
+        round, level = self.order.place(number)
+        return {"round": round, "level": level}
+
+    def masked_cells(self, counts: Arrays) -> Masked:
+        """Return rows by cell under masks, the same each time they are asked for; raises NotTakingPart."""
+        numbers = np.concatenate([values.ravel() for values in counts.values()])
+        return self.once(self.asked(None, BINS), _CELLS, lambda: numbers.astype(np.uint64))
+
+    def masked(
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+    ) -> Generator[PackRequest, Any, TrainReply]:
+        """Return a reply whose sums of a level are masked; raises NotTakingPart."""
+        masked = self.masked_level(request, reply.extra[SUMS], losses, seed)
+        return replace(reply, extra={}, masked=masked)
+        yield  # as that of an update, which asks for rounding
+
+    def masked_level(self, request: TrainRequest, sums: np.ndarray, losses: Losses, seed: int) -> Masked:
+        """Return the sums of a level under masks, the same each time they are asked for; raises NotTakingPart.
+
+        Beside those of the roots stand the losses of the trees before the round.
+        """
+        # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
+        numbers = sums.ravel().view(np.uint64)
+        asked = self.asked(request)
+        state = self.keys.state
+        if self.order.place(asked.number)[1] == 0:
+            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked, seed))])
+        made = self.once(asked, f"{_LEVEL}{asked.number:06d}", lambda: numbers)
+        for name in [name for name in state.names() if name.startswith(_LEVEL)]:
+            if int(name.removeprefix(_LEVEL)) <= asked.number - self.order.asked_again:
+                state.remove(name)
+        return made
+
+    def list_refusal(self, kind: str, number: int, listed: Sites) -> Refusal | None:
+        """Return why the site neither confirms nor opens a list, None where it does."""
+        refused = super().list_refusal(kind, number, listed)
+        if refused is not None or kind != TRAIN:
+            return refused
+        round, level = self.order.place(number)
+        kept = self.keys.state.read(_LISTED)
+        if kept is not None and kept["round"][0] == round:
+            return None if parted(kept["listed"].tobytes().decode()) == listed else Refusal("list-differs")
+        # Without the list of its root a tree goes on with none.
+        return Refusal("list-differs") if level else None
+
+    def confirm(self, request: ListRequest) -> ListReply:
+        """Confirm a list to each of its sites; raises NotTakingPart."""
+        reply = super().confirm(request)
+        self._keep_list(request)
+        return reply
+
+    def open(self, request: UnmaskRequest) -> UnmaskReply:
+        """Open a list's sum; raises NotTakingPart."""
+        reply = super().open(request)
+        self._keep_list(request)
+        return reply
+
+    def _keep_list(self, request: ListRequest | UnmaskRequest) -> None:
+        """Keep the list of a tree's root, which all of its levels have; one that was not opened binds to nothing."""
+        if request.kind != TRAIN:
+            return
+        round, level = self.order.place(request.round)
+        if level == 0:
+            listed = np.frombuffer(joined(parted(request.listed)).encode(), np.uint8)
+            self.keys.state.write(_LISTED, {"round": np.array([round]), "listed": listed})
+
+
+def sums_of(keys: RunKeys) -> SiteSums:
+    """Return a site's half of the sums of a run, given its keys."""
+    if keys.study.aggregation.is_encrypted:
+        return SiteCiphers(keys)
+    # Where rows are counted by cell, each level of a tree is a sum.
+    return SiteTreeSums(keys) if order_of(keys.study).cells else SiteSums(keys)
 
 
 def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses, seed: int) -> Masked | None:
@@ -447,7 +574,8 @@ def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np
 
     They weigh nothing where too many sites of the run send their own: what is left of the sum would be one site's.
     """
-    approval, cohort = keys.approval, keys.cohort()
+    approval = keys.approval
+    cohort = keys.cohort()
     if approval is None:
         return np.empty(0, np.uint64)
     if len(cohort.keep_rounds) < rules.least_of_losses(len(cohort.sites), len(approval.pinned)):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from flfed.federation.client.packing import study_of
 from flfed.federation.client.parts.codec import Codec
 from flfed.federation.client.parts.covering_noise import CoveringNoise
 from flfed.federation.client.parts.own_part import OwnPart
 from flfed.federation.client.parts.secure_aggregation import SecureAggregation
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep
 from flfed.federation.client.parts.strategy_rule import StrategyRule
+from flfed.federation.client.site_run import study_of
 
 PARTS: tuple[type[SitePart], ...] = (SecureAggregation, CoveringNoise, Codec, OwnPart, StrategyRule)
 """From the outermost to the innermost: the first one sees a request as it came, and a reply as it leaves."""

@@ -24,15 +24,14 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.session import SiteSession
+from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.statistic import Statistic, entries
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.coverage import covers_model
-from flfed.study.statistic import ANALYSIS
-from flfed.study.study import Study
+from flfed.study.kinds import ANALYSIS
+from flfed.study.study import Study, covers_model
 from flfed.updates.accounting import epsilon
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from flfed.updates.messages.train import TrainRequest

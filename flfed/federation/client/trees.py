@@ -9,14 +9,14 @@ from flwr.app import Message
 
 from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.redaction import NotTakingPart
+from flfed.federation.client.secure_sums import SiteTreeSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
-from flfed.federation.client.tree_sums import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.exchanges import refits
+from flfed.study.kinds import refits
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import BinsReply, BinsRequest
 from flfed.updates.messages.train import ASKED, LAST, REFIT, SUMS, TREE, TREES_MISSING, TrainRequest

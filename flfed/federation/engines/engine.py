@@ -1,4 +1,4 @@
-"""Base class of the engines.
+"""Base class of the engines, their registry, the sites that they ask, and figures over all their tables.
 
 An engine runs a study's sites in this process, in Flower's simulation, or at institutions.
 
@@ -7,27 +7,48 @@ What differs between engines is asked of the engine; nobody else compares their 
 
 from __future__ import annotations
 
+import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import ClassVar
+from itertools import chain
+from typing import Any, ClassVar, cast
 
+import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Progress
-from flfed.federation.engines.local_sites import find_sites
-from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.errors import UsageError, nearest
+from flfed.federation.client.client import SiteClient
 from flfed.federation.recording.recorder import Recorder
+from flfed.rows.comparison.pooled import Reference, reference, union_scores
+from flfed.rows.data import datasets
+from flfed.rows.data import site_discovery as sites_listing
+from flfed.rows.data.partition import cut
 from flfed.rows.data.site import Site
-from flfed.rows.training.requests import Compute
+from flfed.rows.session import SiteSession
+from flfed.rows.site_trees import told_of_sites
+from flfed.rows.training.answer import stacked_compute
+from flfed.rows.training.functional import layers_of
+from flfed.rows.training.requests import Compute, run_client_by
 from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
+from flfed.summaries.summary import Encoder
+from flfed.updates.arrays import Arrays
 
 RunConfig = Mapping[str, bool | float | int | str]
 """What every node's context carries: the study, the repeat, the run."""
+
+
+ENGINES = {
+    "inprocess": "flfed.federation.engines.inprocess:InProcess",
+    "ray": "flfed.federation.engines.ray:Ray",
+    "deployment": "flfed.deployment.engine:Deployment",
+}
+"""Name to module and class: loaded when it is asked for, as each brings libraries of its own."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +171,150 @@ class Engine(ABC):
         It signs those of runs on this engine.
         """
         return None
+
+
+def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Site]:
+    """Return the sites that take part.
+
+    They are those given, those the study names, or all of its dataset.
+
+    Raises
+    ------
+    UsageError
+        If there are none, their dataset's files are to be fetched first, or the study cuts its
+        own and others are given.
+    """
+    # Research sites are cut from one public table, so an institution cannot be among them.
+    if study.dataset.partition is not None:
+        if given is not None:
+            raise UsageError("the study cuts its dataset into research sites itself; it takes no others")
+        return cut(datasets.load(study.dataset.name), study.dataset.partition)
+    wanted = study.dataset.sites if given is None else given
+    found = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
+    # All sites must have the dataset: one without it could only refuse.
+    for site in found:
+        if study.dataset.name not in site.datasets:
+            served = " and ".join(repr(name) for name in site.datasets)
+            raise UsageError(f"site {site.name!r} has dataset {served}, the study asks {study.dataset.name!r}")
+    found = [site.serving(study.dataset.name) for site in found]
+    if not found:
+        example = "[dataset] partition = { by = 'iid', sites = 3 }"
+        raise UsageError(
+            f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list. "
+            f"A dataset of one table is cut into sites by {example}"
+        )
+    _check_fetched(study.dataset.name, found)
+    return found
+
+
+def _check_fetched(dataset: str, sites: Sequence[Site]) -> None:
+    """Refuse sites of which public files are not here yet; raises UsageError."""
+    # Only the files that these sites read: an institution's own table needs no public ones.
+    read = {getattr(site.source, "path", "") for site in sites}
+    absent = [file.name for file in datasets.load(dataset).absent() if file.name in read]
+    if absent:
+        raise UsageError(f"dataset {dataset!r} is not here yet ({', '.join(absent)}): flfed data get {dataset}")
+
+
+def engine_of(name: str) -> Engine:
+    """Return the engine of a name.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    if name not in ENGINES:
+        raise UsageError(f"engine {name!r} is not known{nearest(name, tuple(ENGINES))} Known: {', '.join(ENGINES)}")
+    module, _, kind = ENGINES[name].partition(":")
+    return cast(Engine, getattr(importlib.import_module(module), kind)())
+
+
+def path_of(engine: Engine, study: Study, *, stacked: bool) -> str:
+    """Return how an engine computes for a study.
+
+    It is "stacked" or "one-by-one".
+
+    Parameters
+    ----------
+    engine : Engine
+    study : Study
+    stacked : bool
+        Whether stacking is wanted. Every plan can be; a model that is not of affine layers cannot.
+    """
+    # A model without named layers is still computed, one site after the other.
+    able = stacked and engine.stacks and _of_layers(study.model.build("model"))
+    return "stacked" if able else "one-by-one"
+
+
+def answer_of(path: str) -> Compute | None:
+    """Return the function that answers a run's requests.
+
+    It answers those of all sites together, or is None for one by one.
+    """
+    return stacked_compute() if path == "stacked" else None
+
+
+def _of_layers(model: Any) -> bool:
+    """Tell whether layers describe the whole model.
+
+    Its `layers` must name all of its arrays, and those it penalises.
+    """
+    # An array that no layer names would be missing from the stack.
+    named = set(chain.from_iterable(layers_of(model)))
+    arrays = model.first_arrays(1, 1, np.random.default_rng(0)) if named else {}
+    return bool(named) and named == set(arrays) and named.issuperset(model.penalised)
+
+
+class PooledReference:
+    """Pooled reference of an engine with every table.
+
+    Parameters
+    ----------
+    side : SiteClient
+        Whose sessions are open.
+    key : (study text, repeat)
+    answer : callable
+        Answers what is asked, alone or together.
+    """
+
+    def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
+        self._side = side
+        self._key = key
+        self._answer = answer
+
+    def sessions(self, sites: Sequence[str]) -> list[SiteSession]:
+        """Return the open sessions of these sites.
+
+        They are in the given order.
+        """
+        return [self._side.sessions[(site, *self._key)] for site in sites]
+
+    def reference(
+        self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
+    ) -> Reference:
+        """Return the figures over all rows.
+
+        `deviation` is that of the sites' own intercepts, as it was sent.
+        """
+        found: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
+        return found
+
+    def told_outcomes(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
+        """Return how many outcomes the sums of the first trees tell, as `told_of_sites` does."""
+        return told_of_sites(self.sessions(sites), encoder, arrays)
+
+    def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
+        """Return the difference in the primary metric.
+
+        It is that of `arrays` minus that of `other`, over the union of holdouts, or NaN.
+        """
+        sessions = self.sessions(sites)
+        first = sessions[0]
+        y = np.concatenate([w.target(w.table.holdout("compare")) for w in sessions])
+        metric = first.metrics[first.primary]
+        # A metric that is undefined on these rows is so for both models.
+        if metric.defined(y):
+            return float("nan")
+        used = metric.value(y, run_client_by(union_scores(sessions, arrays, encoder), self._answer))
+        return float(used - metric.value(y, run_client_by(union_scores(sessions, other, exact), self._answer)))

@@ -19,14 +19,13 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
-from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.federation.engines.engine import Engine, PooledReference, RemoteSite, RunConfig, RunResources
 from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
-from flfed.rows.training.one_by_one import compute_one_by_one
+from flfed.rows.training.answer import compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, told
-from flfed.updates.checkpoints.run_state import NodeState
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.arrays import Arrays
+from flfed.updates.checkpoints.site_state import NodeState
 
 
 class InProcessGrid(Grid):
@@ -53,7 +52,8 @@ class InProcessGrid(Grid):
         *,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._app, self._clock = app, clock
+        self._app = app
+        self._clock = clock
         self._numbers = count(1)
         self._contexts = {
             number: Context(
@@ -177,7 +177,8 @@ class CohortGrid(InProcessGrid):
         clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(side.app(), sites, run_config, clock=clock)
-        self._side, self._answer = side, answer
+        self._side = side
+        self._answer = answer
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Return the replies in the order of the messages.
@@ -210,7 +211,8 @@ class _Exchange:
     """
 
     def __init__(self, handler: ClientGenerator, clock: Clock) -> None:
-        self._handler, self._clock = handler, clock
+        self._handler = handler
+        self._clock = clock
         self.asked: ComputeRequest = []
         self.reply: Message | None = None
         self.seconds = 0.0
@@ -232,7 +234,8 @@ class _Exchange:
         try:
             self.asked = next(self._handler) if results is None else told(self._handler, self.asked, results)
         except StopIteration as end:
-            self.reply, self.asked = end.value, []
+            self.reply = end.value
+            self.asked = []
         self.seconds += self._clock() - began
 
 
@@ -256,7 +259,8 @@ class InProcess(Engine):
         """
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
         side = SiteClient(lambda name, _: by_name[name], source=lambda study: resources.source)
-        answer, key = resources.answer, (str(run_config["study"]), int(run_config["repeat"]))
+        answer = resources.answer
+        key = (str(run_config["study"]), int(run_config["repeat"]))
         tables = PooledReference(side, key, answer or compute_one_by_one)
         yield grid_of(side, list(by_name), run_config, answer, resources.clock), tables
 

@@ -100,7 +100,8 @@ class _Step(Generic[Done]):
         self.outcome: Done | BaseException = RuntimeError("the task did not end")
         self._task = task
         self._error: BaseException | None = None
-        self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
+        self._mine = threading.Semaphore(0)
+        self._theirs = threading.Semaphore(0)
         # A daemon: a second Ctrl-C ends the process, whatever a task is doing.
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -167,7 +168,8 @@ class SharedTime:
     """
 
     def __init__(self, answer: Compute, clock: Clock = time.monotonic) -> None:
-        self._answer, self.clock = answer, clock
+        self._answer = answer
+        self.clock = clock
         self.asking: list[OwnTime] = []
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Any]:
@@ -195,7 +197,8 @@ class OwnTime:
 
     def __init__(self, shared: SharedTime) -> None:
         self._shared = shared
-        self.spent, self._since = 0.0, shared.clock()
+        self.spent = 0.0
+        self._since = shared.clock()
 
     def __call__(self) -> float:
         """Return the seconds so far.

@@ -33,8 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 from flfed.errors import FlfedError, UsageError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
-from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.federation.engines.engine import Engine, PooledReference, RemoteSite, RunConfig, RunResources
 from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
@@ -123,7 +122,8 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
     """
     require()
     ordered = tuple(sorted(sites, key=lambda site: site.name))
-    handed, over = Queue[Grid](), threading.Event()
+    handed = Queue[Grid]()
+    over = threading.Event()
     server = ServerApp()
 
     # Flower runs this in a thread of its own, which waits while the caller uses the grid.
@@ -291,7 +291,8 @@ class RayGrid(Grid):
         """Return the replies that came within `timeout` seconds."""
         grid = self._flower()
         began = time.monotonic()
-        waiting, replies = set(grid.push_messages(messages)), list[Message]()
+        waiting = set(grid.push_messages(messages))
+        replies = list[Message]()
         # Each wait is short, so that the end of the simulation is noticed.
         while waiting and (timeout is None or time.monotonic() - began < timeout):
             self._alive()

@@ -6,8 +6,9 @@ The sites sent the histograms with their comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.masking.figure_sums import SummedFigures
-from flfed.updates.messages.compare import CompareReply, PointCounts
+from flfed.updates.messages.compare import CompareReply, GroupFigure, PointCounts
 from flfed.updates.messages.train import Scores
 
 Counts = dict[str, list[list[int]]]
@@ -132,21 +133,32 @@ def exact_counts(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> di
         `tp`, `fp`, `fn` and `tn`, which are None where they stay; of a site `why` they do, of `all` in `sites` how
         many sites are added up. At an alert budget each site flags that share of its own rows.
     """
-    given = {site: {point.point: point for point in reply.points} for site, reply in replies.items() if reply.points}
+    given: dict[str, dict[tuple[str, float], PointCounts]] = {}
+    known: dict[str, set[tuple[str, float]]] = {}
+    for site, reply in replies.items():
+        if reply.points:
+            given[site] = {of.point: of for of in reply.points}
+            known[site] = {point for point, of in given[site].items() if min(of.counts) >= 0}
     if not given:
         return None
-    points = list(dict.fromkeys(point for of in given.values() for point in of))
-    known = {site: {point for point, of in own.items() if min(of.counts) >= 0} for site, own in given.items()}
-    # Of sums over other sites at each point, what one site in sums only has could be worked out.
-    whole = {site for site in shared_as.in_sums_only if len(known.get(site, ())) == len(points)}
+    points = list(dict.fromkeys(chain.from_iterable(given.values())))
     summed = []
     for by, at in points:
-        inside = [site for site in known if (by, at) in known[site] and site not in shared_as.in_sums_only - whole]
-        counts = [given[site][by, at].counts for site in shared_as.summable(inside)]
+        counts = [given[site][by, at].counts for site in _summable((by, at), known, shared_as, len(points))]
         total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
         summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
-    own = {site: [_point(of) for of in points_of.values()] for site, points_of in shared_as.own(given).items()}
+    own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(given).items()}
     return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
+
+
+def _summable(name: object, known: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
+    """Return the sites whose figures of a name may be added up, given the names that each has figures of.
+
+    Of sums over other sites at each of `most` names, what one site in sums only has could be worked out: it has all of
+    them, or is in none.
+    """
+    in_part = {site for site in shared_as.in_sums_only if len(known.get(site, ())) != most}
+    return shared_as.summable([site for site, names in known.items() if name in names and site not in in_part])
 
 
 def subgroups(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
@@ -163,15 +175,19 @@ def subgroups(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[
     given = {site: reply.groups for site, reply in replies.items() if reply.groups}
     if not given:
         return None
-    sites = {
-        site: [
-            {"column": of.column, "group": of.group, "value": finite(of.value), "low": finite(of.low),
-             "high": finite(of.high), "method": of.method}
-            for of in groups
-        ]
-        for site, groups in shared_as.own(given).items()
-    }  # fmt: skip
+    sites = {site: [*map(_group, groups)] for site, groups in shared_as.own(given).items()}
     return {"metric": "roc_auc_score", "rows": "holdout", "asked": len(replies), "sites": sites}
+
+
+def _group(of: GroupFigure) -> dict[str, Any]:
+    return {
+        "column": of.column,
+        "group": of.group,
+        "value": finite(of.value),
+        "low": finite(of.low),
+        "high": finite(of.high),
+        "method": of.method,
+    }
 
 
 def importances(
@@ -195,34 +211,42 @@ def importances(
         `column` and `increase`, which is None where there is none; over sites it is the mean weighted by their test
         rows, and `sites` says over how many; of a site `why` there is none.
     """
-    given = {
-        site: {of.column: of.increase for of in reply.importance}
-        for site, reply in replies.items()
-        if reply.importance or reply.withheld
-    }
+    given: dict[str, dict[str, float]] = {}
+    for site, reply in replies.items():
+        if reply.importance or reply.withheld:
+            given[site] = {of.column: of.increase for of in reply.importance}
     if not given:
         return None
-    # As of exact counts: over other sites at each column, what one site in sums only has could be worked out.
-    whole = {site for site in shared_as.in_sums_only if len(given.get(site, ())) == len(columns)}
     merged: list[dict[str, Any]] = []
     for name in columns:
-        inside = [site for site in given if name in given[site] and site not in shared_as.in_sums_only - whole]
-        parts = [(replies[site].holdout_rows, given[site][name]) for site in shared_as.summable(inside)]
-        rows = sum(n for n, _ in parts)
-        mean = math.fsum(n * value for n, value in parts) / rows if rows else None
-        merged.append({"column": name, "increase": mean, "sites": len(parts)})
-    own = {
-        site: [
-            {"column": name, "increase": given_of.get(name), "why": why.get(name, "")}
-            for name in columns
-            if name in given_of or name in why
-        ]
-        for site, given_of, why in (
-            (site, {of.column: of.increase for of in reply.importance}, {of.column: of.method for of in reply.withheld})
-            for site, reply in shared_as.own({site: replies[site] for site in given}).items()
-        )
-    }
+        inside = _summable(name, given, shared_as, len(columns))
+        mean = weighted_mean([(replies[site].holdout_rows, given[site][name]) for site in inside])
+        merged.append({"column": name, "increase": mean, "sites": len(inside)})
+    asked = shared_as.own({site: replies[site] for site in given})
+    own = {site: _increases(reply, columns) for site, reply in asked.items()}
     return {"rows": "holdout", "asked": len(replies), "columns": merged, "sites": own}
+
+
+def _increases(reply: CompareReply, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one site's importances, or why there are none, in the order of the study's columns."""
+    increase = {of.column: of.increase for of in reply.importance}
+    why = {of.column: of.method for of in reply.withheld}
+    return [
+        {"column": name, "increase": increase.get(name), "why": why.get(name, "")}
+        for name in columns
+        if name in increase or name in why
+    ]
+
+
+def weighted_mean(parts: Sequence[tuple[float, float]]) -> float | None:
+    """Return the mean of values by the rows of each, None without rows.
+
+    Parameters
+    ----------
+    parts : sequence of (rows, value)
+    """
+    rows = sum(rows for rows, _ in parts)
+    return math.fsum(n * value for n, value in parts) / rows if rows else None
 
 
 def together(found: SummedFigures) -> dict[str, Any]:
@@ -241,7 +265,8 @@ def together(found: SummedFigures) -> dict[str, Any]:
     low = high = None
     if found.histogram is not None:
         area, low, high = auc_between(found.histogram)
-        figures |= {"roc_auc_score": {"global": area}} if low is not None else {}
+        if low is not None:
+            figures["roc_auc_score"] = {"global": area}
     counts = [{"by": by, "at": at, **dict(zip(CELLS, of, strict=True))} for (by, at), of in found.points.items()]
     bounds = None if low is None else [low, high]
     head = {"rows": "holdout", "sites": found.sites, "holdout-rows": found.rows}
@@ -266,19 +291,25 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
     found = []
     for kind in dict.fromkeys(s.rows for s in scores.values()):
         alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
-        for name in dict.fromkeys(name for s in alike.values() for name in s.metrics if name in MEANS):
-            # A sum with a single site in sums only would give that site's figure away.
-            with_it = shared_as.summable([site for site, s in alike.items() if name in s.metrics])
-            parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
-            total = sum(n for n, _ in parts)
-            if parts:
-                found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
+        found += _means(kind, alike, shared_as)
         counted = [alike[site] for site in shared_as.summable(alike)]
         counts = [s.histogram for s in counted if s.histogram is not None]
         # Without one site's counts it would not be the AUC over these sites.
         if counts and len(counts) == len(counted):
             rows = sum(s.num_examples for s in counted)
             found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
+    return found
+
+
+def _means(kind: str, alike: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
+    """Return the means over the sites of what is a mean over rows, all of one kind."""
+    found = []
+    for name in dict.fromkeys(chain.from_iterable(s.metrics for s in alike.values())):
+        # A sum with a single site in sums only would give that site's figure away.
+        with_it = shared_as.summable([site for site, s in alike.items() if name in s.metrics])
+        if name in MEANS and with_it:
+            parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
+            found.append(MetricRow(None, kind, name, weighted_mean(parts), n=sum(n for n, _ in parts)))
     return found
 
 
@@ -304,23 +335,30 @@ def tables_of(
     They are over training and holdout rows. A site in sums only has no column.
     """
     training = {site: training[site] for site in shared_as.summable(training)}
-    parts = shared_as.under_names(
-        {
-            site: [summary, *([own] if (own := holdouts.get(site)) is not None else [])]
-            for site, summary in training.items()
-        }
-    )
+    of_sites: dict[str, list[Summary]] = {}
+    for site, summary in training.items():
+        holdout = holdouts.get(site)
+        of_sites[site] = [summary] if holdout is None else [summary, holdout]
+    parts = shared_as.under_names(of_sites)
     hidden = shared_as.in_sums_only
-    alone = [site for site in training if site not in hidden and holdouts.get(site) is None]
-    note = f"{TRAINING_ONLY}: {', '.join(alone)}." if alone else ""
-    notes = [note, f"{shared_as.reserve()}." if hidden else ""]
-    rows = [{k: cell for k, cell in row.items() if k not in hidden} for row in table_one(layout, parts)]
-    said = shared_as.text(" ".join(filter(None, notes)))
+    alone = [site for site, summaries in of_sites.items() if site not in hidden and len(summaries) == 1]
+    notes = []
+    if alone:
+        notes.append(f"{TRAINING_ONLY}: {', '.join(alone)}.")
+    if hidden:
+        notes.append(f"{shared_as.reserve()}.")
+    rows = [_without(row, hidden) for row in table_one(layout, parts)]
+    said = shared_as.text(" ".join(notes))
     told = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
     return {
         "table-1": {"rows": rows, "note": said},
         "columns": {"columns": columns_of(layout, told), "note": said},
     }
+
+
+def _without(row: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
+    """Return a row of a table without some columns."""
+    return {name: cell for name, cell in row.items() if name not in hidden}
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
@@ -356,4 +394,8 @@ def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
 
 def _sparse(counts: np.ndarray) -> Counts:
     """Return the bins that have rows, by class."""
-    return {str(label): [[int(i), int(row[i])] for i in np.flatnonzero(row)] for label, row in enumerate(counts)}
+    return {str(label): _filled(row) for label, row in enumerate(counts)}
+
+
+def _filled(row: np.ndarray) -> list[list[int]]:
+    return [[int(i), int(row[i])] for i in np.flatnonzero(row)]

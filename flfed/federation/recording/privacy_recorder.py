@@ -21,14 +21,13 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
 from flfed.records.store.tables import finite
 from flfed.refusals import BUDGET, Refusal
-from flfed.rows.training.private.noise import SystemNoise
-from flfed.study.coverage import is_covered, staying
-from flfed.study.study import Study
+from flfed.rows.training.private_noise import SystemNoise
+from flfed.study.study import Study, is_covered, staying
 from flfed.updates.accounting import epsilon, is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.masking.site_noise import Normals, summed
+from flfed.updates.masking.ring import Normals
 from flfed.updates.mechanism import Mechanism, Promise, mechanism_of, planned
 from flfed.updates.messages.enrol import EnrolReply
 
@@ -114,7 +113,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
         facts["steps"] = study.plan.steps * study.rounds
     if promise is not None:
         facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
-        facts[TRUSTS] = not summed(study) if promise.unit == "site" else None
+        facts[TRUSTS] = not study.aggregation.masks_always if promise.unit == "site" else None
     said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
     return {"mechanism": study.privacy.name, **facts, **charged_answers(study, found), **said}
 
@@ -207,7 +206,8 @@ class SiteCharges:
 
         A site's ledger counts so where people may be on both sides of its holdout, which the coordinator does not know.
         """
-        plan, rounds = self._study.plan, self._study.rounds
+        plan = self._study.plan
+        rounds = self._study.rounds
         answers = {} if self.mechanism is None else self.mechanism.answer_releases(plan, rounds)
         if self.mechanism is None or self.promise is None or not answers:
             return {}
@@ -353,7 +353,8 @@ class PrivacyRecord:
         FlfedError
             Where it cannot be written down who is asked.
         """
-        self._sites, self._facts = tuple(sites), facts_of(self._study, len(sites))
+        self._sites = tuple(sites)
+        self._facts = facts_of(self._study, len(sites))
         self.write()
         # An answer that is asked for again is the same one: nothing about it need be on the disk.
         if self.mechanism is not None and self._study.rounds:
@@ -376,7 +377,7 @@ class PrivacyRecord:
 
         A site that had nothing left to spend trained nothing.
         """
-        if record.fit and (trained or not self._charges.of_sites or summed(self._study)):
+        if record.fit and (trained or not self._charges.of_sites or self._study.aggregation.masks_always):
             spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
             self._charges.add([site for site in record.asked if site not in spent_out])
         self._going_on = ()

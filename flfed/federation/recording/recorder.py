@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from flfed.federation.recording.pooled_figures import (
     score_histograms,
     subgroups,
     tables_of,
+    weighted_mean,
 )
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
 from flfed.records.store.entries import (
@@ -35,15 +37,16 @@ from flfed.refusals import Refusal, path_of
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.study.tables import Sharing
-from flfed.summaries.leaks import LeakWarning
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
-from flfed.summaries.summary import Layout, Summary
+from flfed.summaries.summary import Layout, LeakWarning, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import CompareReply, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 
 OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
 """Methods of figures whose rows are of people, who may have several."""
+NOT_ALL = "not every site's policy lets it be computed over all sites"
+"""Why there is no figure over all rows, where no rule gives one."""
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget", "rank_correlation")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 
@@ -86,7 +89,8 @@ class Recorder:
 
         The reason for which it had ended is recorded, too.
         """
-        self._latest, self._resumed = round, True
+        self._latest = round
+        self._resumed = True
         self.note(Refusal("resumed", round=round, why=reason))
         self.progress("rounds", round, self.rounds)
 
@@ -98,23 +102,27 @@ class Recorder:
         """
         self.taking_part = {site for site, reply in replies.items() if reply.accepted}
         told = {site: reply for site, reply in replies.items() if reply.accepted or site not in earlier}
-        self.writer.sites(
-            SiteRow(
-                name,
-                title=reply.title if name == reply.site else name,
-                status="accepted" if reply.accepted else "refused",
-                reason=reply.reason,
-                disclosure=reply.disclosure if reply.accepted else "",
-                shared_as=self.shared_as.sharing.get(reply.site, "named"),
-                resplit=reply.resplit,
-            )
-            for name, reply in self.shared_as.under_names(told).items()
-        )
+        self.writer.sites(self._site_row(name, reply) for name, reply in self.shared_as.under_names(told).items())
         # A resumed run has these entries from before.
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
             if self.shared_as.in_sums_only:
                 self.note(self.shared_as.reserve())
+
+    def _site_row(self, name: str, reply: EnrolReply) -> SiteRow:
+        title = reply.title if name == reply.site else name
+        shared_as = self.shared_as.sharing.get(reply.site, "named")
+        status = "accepted" if reply.accepted else "refused"
+        disclosure = reply.disclosure if reply.accepted else ""
+        return SiteRow(
+            name,
+            title=title,
+            status=status,
+            reason=reply.reason,
+            disclosure=disclosure,
+            shared_as=shared_as,
+            resplit=reply.resplit,
+        )
 
     def after(self, round: int) -> None:
         """Set the round that later entries belong to.
@@ -162,7 +170,8 @@ class Recorder:
         Round 0 is what comes before the rounds.
         """
         if kind == ENROL:
-            to_site, to_server = self.shared_as.named(to_site), self.shared_as.named(to_server)
+            to_site = self.shared_as.named(to_site)
+            to_server = self.shared_as.named(to_server)
         self.writer.sent(self._latest, self._sent(kind, to_site, to_server))
 
     def note(self, reason: str) -> None:
@@ -194,11 +203,11 @@ class Recorder:
             As `RunWriter.round` takes it.
         """
         self._latest = record.round
-        scored = [
-            MetricRow(site, scores.rows, name, value, None, None, scores.variances.get(name), scores.num_examples)
-            for site, scores in self.shared_as.own(record.scores).items()
-            for name, value in scores.metrics.items()
-        ]
+        scored = []
+        for site, scores in self.shared_as.own(record.scores).items():
+            for name, value in scores.metrics.items():
+                variance = scores.variances.get(name)
+                scored.append(MetricRow(site, scores.rows, name, value, None, None, variance, scores.num_examples))
         overall = overall_figures(record, self.shared_as)
         events = self._events(record.round, "fault", record.refused)
         events += self._events(record.round, "flag", record.flagged)
@@ -256,27 +265,43 @@ class Recorder:
             differences += [_site_difference(site, figure) for figure in reply.differences]
         # Weighted otherwise than the figures over all rows: of the sites in sums only, both would tell too much.
         figures += [*sites_mean(own, len(replies)), *sites_mean(own, len(replies), "personalised")]
-        if not self.shared_as.are_whole(replies):
-            figures += [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
-        else:
-            figures += from_reference(reference, withheld_figures(replies)) if reference else from_replies(replies)
-        families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
-        if families or (reference is not None and reference.pooled_family is not None):
-            pooled = None if reference is None else reference.pooled_family
-            self.writer.summary("own-models", {"sites": families, "pooled": pooled}, durable=False)
-        if (histograms := score_histograms(replies, self.shared_as, bins)) is not None:
-            self.writer.summary("score-histograms", histograms, durable=False)
-        if (counts := exact_counts(replies, self.shared_as)) is not None:
-            self.writer.summary("operating-points", counts, durable=False)
-        if (groups := subgroups(replies, self.shared_as)) is not None:
-            self.writer.summary("subgroups", groups, durable=False)
+        figures += self._over_all(replies, reference)
+        summaries = {
+            "own-models": _own_models(own, reference),
+            "score-histograms": score_histograms(replies, self.shared_as, bins),
+            "operating-points": exact_counts(replies, self.shared_as),
+            "subgroups": subgroups(replies, self.shared_as),
+        }
+        for name, found in summaries.items():
+            if found is not None:
+                self.writer.summary(name, found, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
+
+    def _over_all(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> list[ComparisonRow]:
+        """Return the figures over all rows: of an engine with all tables, else of the replies."""
+        if not self.shared_as.are_whole(replies):
+            return [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
+        if reference is None:
+            return from_replies(replies)
+        return from_reference(reference, withheld_figures(replies))
 
     def _sent(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
         rows = [SentRow(site, "to-site", kind, size) for site, size in self.shared_as.under_names(to_site).items()]
         back = self.shared_as.under_names(to_server).items()
         return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
+
+
+def _own_models(own: Mapping[str, CompareReply], reference: Reference | None) -> dict[str, Any] | None:
+    """Return which kinds of models did best at the sites and over all rows, None where none is known."""
+    families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
+    pooled = None if reference is None else reference.pooled_family
+    return None if pooled is None and not families else {"sites": families, "pooled": pooled}
+
+
+def _arms(replies: Mapping[str, CompareReply]) -> list[Figure]:
+    """Return the figures of all sites."""
+    return [*chain.from_iterable(reply.arms for reply in replies.values())]
 
 
 def _site_figure(site: str, figure: Figure, rows: int) -> ComparisonRow:
@@ -295,13 +320,16 @@ def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global"
 
     It is over the sites with that figure, while `of` sites were compared.
     """
-    found, name = [], "sites-mean" if arm == "global" else f"{arm}-sites-mean"
-    for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
-        values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, arm)]
+    found = []
+    name = "sites-mean" if arm == "global" else f"{arm}-sites-mean"
+    figures = _arms(replies)
+    for metric in dict.fromkeys(figure.metric for figure in figures):
+        values = [figure.value for figure in figures if (figure.metric, figure.arm) == (metric, arm)]
         known = [value for value in values if math.isfinite(value)]
         left = of - len(known)
         method = Refusal("mean-with-gaps", sites=len(known), left=left) if left else f"mean of {len(known)} sites"
-        found.append(ComparisonRow(None, name, metric, float(np.mean(known)) if known else None, method=method))
+        mean = float(np.mean(known)) if known else None
+        found.append(ComparisonRow(None, name, metric, mean, method=method))
     return found
 
 
@@ -310,12 +338,7 @@ def withheld_figures(replies: Mapping[str, CompareReply]) -> set[tuple[str, str]
 
     Some site withheld each of them.
     """
-    return {
-        (figure.arm, figure.metric)
-        for reply in replies.values()
-        for figure in reply.arms
-        if figure.method.startswith("withheld")
-    }
+    return {(figure.arm, figure.metric) for figure in _arms(replies) if figure.method.startswith("withheld")}
 
 
 def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
@@ -338,13 +361,14 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
         "pooled-same": reference.pooled_same,
         "own-model-everywhere": reference.own_everywhere,
     }
-    return [
-        ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
-        if (arm, metric) in withheld and metric not in RANKINGS
-        else ComparisonRow(None, arm, metric, finite(e.value), finite(e.low), finite(e.high), reference.rows, e.method)
-        for arm, estimates in arms.items()
-        for metric, e in estimates.items()
-    ]
+    found = []
+    for arm, estimates in arms.items():
+        for metric, e in estimates.items():
+            row = ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
+            if (arm, metric) not in withheld or metric in RANKINGS:
+                row = replace(row, value=finite(e.value), low=finite(e.low), high=finite(e.high), method=e.method)
+            found.append(row)
+    return found
 
 
 def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
@@ -355,25 +379,35 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     AUC from class-wise score histograms where every site gave one; without an interval where a site's rows
     come in groups, which the histograms do not tell. Means over rows exactly, without an interval.
     """
-    rows = {site: reply.holdout_rows for site, reply in replies.items()}
-    found = []
-    for metric in dict.fromkeys(f.metric for reply in replies.values() for f in reply.arms):
-        values = {s: f.value for s, r in replies.items() for f in r.arms if (f.metric, f.arm) == (metric, "global")}
-        counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
-        value = None
-        low = None
-        high = None
-        # This reason stands where no rule below gives the figure.
-        method = "not every site's policy lets it be computed over all sites"
-        if metric in MEANS and all(map(math.isfinite, values.values())):
-            value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
-            method = "mean over sites weighted by rows"
-        elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
-            value = auc_of_histogram(reduce(np.add, counts))
-            method = Refusal("merged-histograms", how="")
-            if any(figure.method in OVER_PEOPLE for reply in replies.values() for figure in reply.arms):
-                method = Refusal("merged-histograms", how=", which do not tell which rows are of one person")
-            else:
-                low, high = auc_interval(reduce(np.add, counts))
-        found.append(ComparisonRow(None, "global", metric, value, low, high, sum(rows.values()), method))
-    return found
+    metrics = dict.fromkeys(figure.metric for figure in _arms(replies))
+    return [_from_replies(metric, replies) for metric in metrics]
+
+
+def _from_replies(metric: str, replies: Mapping[str, CompareReply]) -> ComparisonRow:
+    """Return the pooled figure of one metric."""
+    rows = sum(reply.holdout_rows for reply in replies.values())
+    pooled = ComparisonRow(None, "global", metric, None, n=rows)
+    if metric == "roc_auc_score":
+        return _merged_auc(pooled, replies)
+    parts = []
+    for reply in replies.values():
+        values = [one.value for one in reply.arms if (one.metric, one.arm) == (metric, "global")]
+        # A site that names a figure twice weighs once.
+        parts += [(reply.holdout_rows, value) for value in values[-1:]]
+    if metric in MEANS and all(math.isfinite(value) for _, value in parts):
+        return replace(pooled, value=weighted_mean(parts), method="mean over sites weighted by rows")
+    return replace(pooled, method=NOT_ALL)
+
+
+def _merged_auc(pooled: ComparisonRow, replies: Mapping[str, CompareReply]) -> ComparisonRow:
+    """Return the AUC by the histograms of all sites added up."""
+    counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
+    if not counts or len(counts) < len(replies):
+        return replace(pooled, method=NOT_ALL)
+    whole = reduce(np.add, counts)
+    value = auc_of_histogram(whole)
+    if any(figure.method in OVER_PEOPLE for figure in _arms(replies)):
+        how = ", which do not tell which rows are of one person"
+        return replace(pooled, value=value, method=Refusal("merged-histograms", how=how))
+    low, high = auc_interval(whole)
+    return replace(pooled, value=value, low=low, high=high, method=Refusal("merged-histograms", how=""))

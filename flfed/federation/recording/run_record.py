@@ -24,10 +24,10 @@ from flfed.records.statistics.training_state import loss_fall, training_state
 from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.comparison.pooled import Reference
-from flfed.study.exchanges import most_rounds
+from flfed.study.kinds import most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.arrays import Arrays
 
 
 @cache
@@ -36,7 +36,8 @@ def code_sha256() -> str:
 
     It is over each file's path and bytes, in path order.
     """
-    package, digest = Path(flfed.__file__).parent, hashlib.sha256()
+    package = Path(flfed.__file__).parent
+    digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(f"{file.relative_to(package).as_posix()}\x1e".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -142,7 +143,7 @@ def begin(
     facts : mapping
         From `preflight.check`.
     engine, path : str
-        From the engine and `engines.registry.path_of`.
+        From the engine and `engines.engine.path_of`.
     repeat : int, >= 0
     """
     return store.begin_run(

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flfed.errors import FlfedError, UsageError
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -19,12 +17,11 @@ from flfed.rows.training.submodel import nested_start
 from flfed.rows.warm_start import Source, fitting_columns, read_source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.updates.arrays import Arrays, is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.codec import is_encrypted, shapes_of
 from flfed.updates.extra import extra_shapes
 
-Arrays = dict[str, np.ndarray]
 UNCOVERED = "What this run promises of privacy does not cover what that model learned before."
 SEEN = (
     "the model that this run began with was trained on other rows than those held out here: at sites that took part in "
@@ -52,7 +49,8 @@ def source_model(study: Study, *, series: str = "", store: str | None = None) ->
         If there is none of that name, it is not the one that the study's text names, or the study's model cannot begin
         from it.
     """
-    name, where = study.warm_start, f"[model]: warm-start={study.warm_start!r}"
+    name = study.warm_start
+    where = f"[model]: warm-start={study.warm_start!r}"
     found = kept_source(series) if series else None
     if found is None:
         found = read_source(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
@@ -147,7 +145,9 @@ def start_arrays(
     UsageError
         If a site trains a part of a source.
     """
-    drawn, widths, source = first_model(study, schema, repeat), list(widths), source_of(study, series)
+    drawn = first_model(study, schema, repeat)
+    widths = list(widths)
+    source = source_of(study, series)
     if source is None:
         return nested_start(study.model.build("model"), drawn, widths)
     if any(width < 1 for width in widths):
@@ -186,7 +186,8 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
     """Return the final model of a run of a store, of this machine."""
     try:
         with RunReader.open(store) as reader:
-            runs, series = reader.runs_of(name), reader.series(name)
+            runs = reader.runs_of(name)
+            series = reader.series(name)
     except UsageError as error:
         raise UsageError(f"{where} is no folder here, and {error}") from None
     if len(runs) > 1:

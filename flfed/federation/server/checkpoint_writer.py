@@ -10,11 +10,11 @@ from typing import Any
 from flfed.federation.recording.pooled_figures import overall_figures
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import RunSetting
-from flfed.study.exchanges import most_rounds
+from flfed.study.kinds import most_rounds
 from flfed.updates.aggregation.rounds import RoundRecord
+from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 

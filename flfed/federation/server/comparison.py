@@ -11,9 +11,8 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome, recorded_training
-from flfed.federation.server.fan_out import Answers
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
-from flfed.federation.server.run_setting import RunSetting
+from flfed.federation.server.run_setting import Answers, RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.comparison.subgroups import groupings
@@ -21,17 +20,16 @@ from flfed.rows.features.encode import input_names
 from flfed.summaries.drift import encoder_moved
 from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
-from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.aggregation.rounds import EncoderDelivery, Participant
+from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReply, CompareRequest
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.pooled_reference import PooledReference
+    from flfed.federation.engines.engine import PooledReference
 
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""

@@ -19,8 +19,8 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.tuning.naive import check_naive
-from flfed.study.statistic import is_statistic
+from flfed.rows.training.tuning.best_model import check_naive
+from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.enrol import EnrolReply

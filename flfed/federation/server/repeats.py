@@ -13,26 +13,30 @@ import torch
 
 from flfed.callbacks import Progress
 from flfed.errors import RunStopped, UsageError, interruption
-from flfed.federation.engines.engine import Engine, RemoteSite, RunResources
+from flfed.federation.client.statistic import protection_of
+from flfed.federation.engines.engine import Engine, RemoteSite, RunResources, answer_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
-from flfed.federation.engines.registry import answer_of
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.federation.server.run_kinds import run_class
+from flfed.federation.server.rounds import site_sums
+from flfed.federation.server.row_sums import StatisticSums
+from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
 from flfed.records.store.entries import EventRow, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.data.site import CachedSite, Site
+from flfed.rows.statistics.statistic import Statistic, added
+from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute
-from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.rows.warm_start import SourceRows
-from flfed.study.exchanges import most_rounds
+from flfed.study.kinds import is_statistic, most_rounds
 from flfed.study.study import Study
 from flfed.study.tables import TREES
-from flfed.updates.aggregation.gc_pause import rarely_collected
+from flfed.summaries.summary import schema_encoder
+from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 
@@ -298,3 +302,53 @@ def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
         observer(stage, round)
 
     return told
+
+
+class StatisticRun(FederatedRun):
+    """One run without a model: sites are asked once for sums over their rows, and figures are made of these."""
+
+    def conduct(self) -> Outcome:
+        """Ask the sites for the sums of the study's statistic, record its figures, and return the outcome.
+
+        There is no model: the outcome has no arrays, and no encoder was fitted to rows.
+        """
+        # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
+        participants, _ = self.enrol_cohort()
+        protection = protection_of(self.study)
+        statistic = protection.statistic
+        with self.privacy.during(participants):
+            sums = site_sums(self.setting, self.parts).statistic(participants, statistic)
+            self.privacy.answered(sums.sites)
+            self.privacy.counted(protection.known_rows(sums.by_site, self.setting.schema))
+        if sums.least:
+            # One answer stands for all sites of the list, with the noise of each.
+            statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
+        self._record(protection.name, statistic, sums)
+        return Outcome(
+            status="completed",
+            reason="",
+            arrays={},
+            encoder=schema_encoder(self.layout),
+            rounds=0,
+            best_round=0,
+            sites=sums.sites,
+            seconds=self.writer.seconds(),
+        )
+
+    def _record(self, name: str, statistic: Statistic, sums: StatisticSums) -> None:
+        """Record the figures of all sites, and of each that shares its own."""
+        schema = self.setting.schema
+        of_all = added(sums.parts)
+        by_site = {site: statistic.figures([own], schema, of_all) for site, own in sums.by_site.items()}
+        found = {
+            "name": name,
+            "sites": len(sums.sites),
+            **statistic.figures(sums.parts, schema, of_all),
+            "by-site": self.recorder.shared_as.own(by_site),
+        }
+        self.recorder.writer.summary("statistics", found, durable=False)
+
+
+def run_class(study: Study) -> type[FederatedRun]:
+    """Return the kind of a study's runs."""
+    return StatisticRun if is_statistic(study) else FederatedRun

@@ -8,14 +8,14 @@ from functools import partial
 from flfed.federation.recording.source_model import start_arrays
 from flfed.federation.server.checkpoint_writer import CheckpointWriter, restored
 from flfed.federation.server.parts.server_part import ServerPart
+from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
-from flfed.federation.server.sums.row_sums import SiteSums
 from flfed.seeds import noise_key
-from flfed.study.exchanges import most_rounds
+from flfed.study.kinds import most_rounds
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.rounds import Observer, Participant, RunContext, ignore
+from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +12,14 @@ import pandas as pd
 
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import UsageError
-from flfed.federation.engines.engine import RemoteSite
-from flfed.federation.engines.registry import engine_of, path_of
+from flfed.federation.engines.engine import RemoteSite, engine_of, path_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import gain_at
+from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
@@ -71,17 +71,13 @@ class Result:
         site's own, in the metric's sign, with its plain interval.
         """
         # Sites may miss an arm: one that could not be compared has no figures.
-        lines: list[dict[str, Any]] = [
-            {"site": site, "arm": arm, "metric": metric, **figure}
-            for site, found in self.report["sites"].items()
-            for arm in ("global", "local-only", "personalised", "difference")
-            for metric, figure in (found.get(arm) or {}).items()
-        ]
-        lines += [
-            {"site": site, "arm": "gain", "metric": metric, **gain_at(found, metric)}
-            for site, found in self.report["sites"].items()
-            for metric in self.report["verdict-rule"]["worthwhile"]
-        ]
+        lines: list[dict[str, Any]] = []
+        for site, found in self.report["sites"].items():
+            for arm in ("global", "local-only", "personalised", "difference"):
+                lines += _lines({"site": site, "arm": arm}, found.get(arm))
+        for site, found in self.report["sites"].items():
+            gains = {metric: gain_at(found, metric) for metric in self.report["verdict-rule"]["worthwhile"]}
+            lines += _lines({"site": site, "arm": "gain"}, gains)
         return pd.DataFrame(lines)
 
     @cached_property
@@ -90,12 +86,15 @@ class Result:
 
         It is over all sites: global, pooled and the others that were measured.
         """
-        lines = [
-            {"arm": arm, "metric": metric, **figure}
-            for arm in REFERENCES
-            for metric, figure in (self.report[arm] or {}).items()
-        ]
+        lines: list[dict[str, Any]] = []
+        for arm in REFERENCES:
+            lines += _lines({"arm": arm}, self.report[arm])
         return pd.DataFrame(lines)
+
+
+def _lines(of: Mapping[str, str], figures: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return a line of a table for each metric, which begins with where its figure is of."""
+    return [{**of, "metric": metric, **figure} for metric, figure in (figures or {}).items()]
 
 
 def run(
@@ -222,13 +221,7 @@ def resume(
     study = Study.parse(series.study_text)
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
-    left = [entry for entry in entries if entry.status != "completed"]
-    if not left and len(entries) == series.repeats:
-        raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
-    # A living process of the series would write the same repeats.
-    for entry in left[1:]:  # the first is refused when it is taken over
-        if entry.status == "running":
-            raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
+    _check_left(run, entries, series.repeats)
     engine.require()
     checkpoints.seconds_apart()
     # A changed schema would train one model on two kinds of rows.
@@ -238,7 +231,8 @@ def resume(
     # Site objects of a program cannot be found by name again.
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN}")
-    found = engine.sites(study, sites if sites is not None else asked.get("sites"))
+    wanted = asked.get("sites") if sites is None else sites
+    found = engine.sites(study, wanted)
     first = asked.get("names", [site.name for site in found])
     with RunStore.open(store) as opened:
         again = Series(
@@ -257,6 +251,17 @@ def resume(
         )
         again.go_on({entry.repeat: entry for entry in entries})
     return _result(series.series, store)
+
+
+def _check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
+    """Refuse to go on with a series that is completed, or that a living process writes; raises UsageError."""
+    left = [entry for entry in entries if entry.status != "completed"]
+    if not left and len(entries) == repeats:
+        raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
+    # A living process of the series would write the same repeats.
+    for entry in left[1:]:  # the first is refused when it is taken over
+        if entry.status == "running":
+            raise UsageError(f"run {entry.run} of the same series is still running: wait for it, or end its process")
 
 
 def _result(series: str, store: str | None) -> Result:

@@ -13,24 +13,23 @@ from flfed.callbacks import Clock
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server import enrolment, first_sums
+from flfed.federation.server import enrolment
 from flfed.federation.server.checkpoint_writer import CheckpointWriter, RoundCallback, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
-from flfed.federation.server.fan_out import check_enough
 from flfed.federation.server.parts.server_part import FinalModel
 from flfed.federation.server.rounds import conduct_rounds, rehearse_rounds, site_sums
-from flfed.federation.server.run_setting import RunSetting
+from flfed.federation.server.run_setting import RunSetting, check_enough
 from flfed.federation.server.server_parts import server_parts
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, merge
 from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.pooled_reference import (
+    from flfed.federation.engines.engine import (
         PooledReference,  # a site's half, which a coordinator does without
     )
 
@@ -142,11 +141,11 @@ class FederatedRun:
         if not any(part.keeps_cohort for part in self.parts):
             participants = {site: participants[site] for site in summaries}
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
-        first_sums.record_sums(self.setting, merged)
-        first_sums.note_beginnings(self.setting, participants)
+        enrolment.record_sums(self.setting, merged)
+        enrolment.note_beginnings(self.setting, participants)
         for part in self.parts:
             part.note()
-        encoder = first_sums.fitted_encoder(self.setting, merged)
+        encoder = enrolment.fitted_encoder(self.setting, merged)
         return participants, self.write_start(participants, encoder, summaries)
 
     def enrol_cohort(self) -> tuple[dict[str, Participant], dict[str, Participant]]:
@@ -187,7 +186,7 @@ class FederatedRun:
 
     def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
         """Return the sums of the sites that can give them."""
-        return first_sums.summarise(self.setting, participants)
+        return enrolment.summarise(self.setting, participants)
 
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]

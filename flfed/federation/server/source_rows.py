@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.callbacks import WARNING
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.engines.engine import find_sites
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.source_model import SEEN, source_of
-from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_rows_in_words
+from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
 from flfed.records.store.entries import SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import canonical_rows
-from flfed.rows.data.own_column import of_schema
+from flfed.rows.data.schema import of_schema
 from flfed.rows.data.site import Site
 from flfed.rows.session import study_table
 from flfed.rows.warm_start import SourceRows
-from flfed.study.coverage import is_covered
-from flfed.study.study import Study
+from flfed.study.study import Study, is_covered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,9 +125,11 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
     Raises FlfedError, which says why they are not known.
     """
     with RunReader.open(store) as reader:
-        entry, series = reader.runs_of(run)[0], reader.series(run)
+        entry = reader.runs_of(run)[0]
+        series = reader.series(run)
         first = reader.runs_of(series.series)[0]
-        asked, entries = reader.summary(first.run, "asked") or {}, reader.sites(entry.run)
+        asked = reader.summary(first.run, "asked") or {}
+        entries = reader.sites(entry.run)
     earlier = Study.parse(series.study_text)
     if earlier.dataset.name != study.dataset.name:
         raise UsageError(f"its rows are of dataset {earlier.dataset.name!r}, whose columns are others")

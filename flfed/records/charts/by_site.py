@@ -10,20 +10,23 @@ from statistics import median
 from typing import Any
 
 import altair as alt
+import pandas as pd
 
-from flfed.records.charts.axes import (
+from flfed.records.charts.chart import (
     NAME_PIXELS,
     PLOT_HEIGHT,
     ROW_PIXELS,
+    Chart,
+    Spec,
     axis_title,
     figure_axis,
+    figures_above,
     legend_of,
     names_axis,
     ticks_of,
 )
-from flfed.records.charts.chart import Chart
 from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
-from flfed.records.charts.intervals import interval_chart
+from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import REFERENCES, arms_shown
 from flfed.records.statistics import Report
@@ -69,7 +72,7 @@ def layered(*layers: alt.Chart, height: int) -> Layers:
 def figure_x(field: str, title: str, ticks: Sequence[float], *, grid: bool = True) -> alt.X:
     """Return the x axis of a figure.
 
-    It is as `axes.figure_axis` has it.
+    It is as `chart.figure_axis` has it.
     """
     parts = figure_axis(title, ticks, grid=grid)
     return alt.X(f"{field}:Q", axis=alt.Axis(**parts["axis"]), scale=alt.Scale(**parts["scale"]))
@@ -97,7 +100,8 @@ def references(found: Report, metric: str) -> Chart | None:
     lines: Rows = []
     for arm in REFERENCES:
         label = ARM_NAMES[arm] if arm != "global" else "shared model, all test rows"
-        if entry := (found[arm] or {}).get(metric):
+        entry = (found[arm] or {}).get(metric)
+        if entry:
             lines.append({"name": label, "arm": arm, **entry})
     return interval_chart(lines, metric, grid=False)
 
@@ -107,19 +111,23 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
 
     Every arm has a line with its interval.
     """
+    run = run_of(found)
     rows: Rows = []
+    drawn: set[str] = set()
     arms = arms_shown(found, metric)
     for name in sites:
         for arm in arms:
-            entry = found["sites"][name][arm].get(metric)
-            if entry and entry["value"] is not None:
-                shown = f"{number(entry['value'])} ({interval(entry['low'], entry['high'])})"
+            entry = run.sites[name][arm].get(metric)
+            figure = read_figure(entry)
+            if figure.value is not None:
+                shown = f"{number(figure.value)} ({interval(figure.low, figure.high)})"
                 rows.append({"site": name, "arm": ARM_NAMES[arm], **entry, "shown": shown})
+                drawn.add(name)
     if not rows:
         return None
     names = [ARM_NAMES[arm] for arm in arms]
     # Only sites with a figure get a row, in the order that was asked for.
-    there = [name for name in sites if any(row["site"] == name for row in rows)]
+    there = [name for name in sites if name in drawn]
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
     legend = alt.Legend(**legend_of(names))
@@ -151,21 +159,18 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     A line is the interval that the verdict goes by. On a wide screen each row has its figures beside it, on a narrow
     one its name and gain above it.
     """
+    run = run_of(found)
     lines = forest_lines(found, metric, sites)
     if all(line.value is None for line in lines):
         return None
-    rule = found["verdict-rule"]
-    rows = [_forest_row(line, rule["worthwhile"][metric]) for line in lines]
+    rows = [_forest_row(line, run.rule.worthwhile[metric]) for line in lines]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     # The colours are of all verdicts, but the legend names only those that occur.
-    there = [
-        verdict
-        for verdict in VERDICT_COLOURS
-        if any(row["verdict"] == verdict and row["value"] is not None for row in rows)
-    ]
+    told = {line.verdict for line in lines if line.value is not None}
+    there = [verdict for verdict in VERDICT_COLOURS if verdict in told]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
     base = alt.Chart(inline(values=rows))
-    y = alt.Y("name:N", sort=[row["name"] for row in rows], axis=None)
+    y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
     # 0 is always on the axis, for it parts gain from loss.
     reach = plot_reach(lines)
     ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows, "value", "low", "high") if end is not None)]
@@ -178,7 +183,8 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     drawn = base.transform_filter("datum.value != null")
     titles = {"rows": "rows (events)"} if any(line.events for line in lines) else {}
-    titles |= {"gain": "gain (95 % CI, widened)"} if rule["sites"] > 1 else {}
+    if run.rule.sites > 1:
+        titles["gain"] = "gain (95 % CI, widened)"
     return layered(
         zero.encode(x="at:Q"),
         drawn.transform_filter("datum.low != null")
@@ -264,3 +270,35 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
         drawn.append(text.encode(y=y, text=f"{field}:N"))
         drawn.append(titles.mark_text(**look, text=other_titles.get(field, title), y=-10, opacity=wide_only))
     return drawn
+
+
+ENDS = ("value", "low", "high")
+
+
+def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: bool = True) -> Chart | None:
+    """Return each line's figure with its interval, or None where there is no figure.
+
+    Parameters
+    ----------
+    lines : sequence of mappings with name, arm (which the colour follows), value, low, high
+    metric : str
+    """
+    known = [line for line in lines if line["value"] is not None]
+    if not known:
+        return None
+    rows = pd.DataFrame(known)[["name", "arm", *ENDS]].astype(dict.fromkeys(ENDS, "float64"))
+    rows["shown"] = [number(value) for value in rows["value"]]
+    # The axis has to hold the intervals as well as the figures.
+    ticks = ticks_of([line[end] for line in known for end in ENDS], metric)
+    x = {"field": "value", "type": "quantitative"} | figure_axis(axis_title(metric), ticks, grid=grid)
+    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names_axis()}
+    arms = list(dict.fromkeys(rows["arm"]))
+    scale = {"domain": arms, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in arms]}
+    colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
+    span: Spec = {"transform": [{"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 3}}
+    span["encoding"] = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
+    dot: Spec = {"mark": {"type": "point", "filled": True, "size": 130, "opacity": 1}}
+    dot["encoding"] = {"x": x, "color": colour, "tooltip": [{"field": field} for field in ("name", *ENDS)]}
+    figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}}
+    height = {"height": ROW_PIXELS * len(rows), "autosize": PLOT_HEIGHT}
+    return Chart(rows, height | {"encoding": {"y": y}, "layer": [span, dot, figures]}, is_by_row=True)

@@ -7,10 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.axes import (
+from flfed.records.charts.by_round import STROKES
+from flfed.records.charts.chart import (
     AXIS_NUMBERS,
     PLOT_HEIGHT,
     STRETCH,
+    Chart,
+    Line,
+    Spec,
     end_of_calibration,
     figure_axis,
     in_lines,
@@ -19,12 +23,18 @@ from flfed.records.charts.axes import (
     stretched_ticks,
     ticks_of,
 )
-from flfed.records.charts.by_round import STROKES
-from flfed.records.charts.chart import Chart, Line, Spec
 from flfed.records.charts.colours import FAINT, NEUTRAL, Looks
 from flfed.records.statistics.operating_points import RARE, OperatingPoint
-from flfed.records.statistics.score_curves import LEAST_ROWS, ScoreCounts, precision_recall, roc, steps, thinned
-from flfed.records.statistics.score_tables import TOGETHER, is_together
+from flfed.records.statistics.score_curves import (
+    LEAST_ROWS,
+    TOGETHER,
+    ScoreCounts,
+    is_together,
+    precision_recall,
+    roc,
+    steps,
+    thinned,
+)
 
 PLOT_PIXELS = 320
 ROC_TITLES = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
@@ -152,7 +162,7 @@ def calibration_chart(
     Parameters
     ----------
     lines : sequence of mappings
-        From `score_tables.group_lines`.
+        From `score_curves.group_lines`.
     names : sequence of str
         Whose lines these are.
     looks : mapping of site to colour and dash

@@ -6,17 +6,16 @@ It is in Vega-Lite's own words.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from flfed.records.charts.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
 from flfed.records.charts.by_round import HEIGHT
-from flfed.records.charts.chart import Chart, Line, Spec
+from flfed.records.charts.chart import AXIS_NUMBERS, PLOT_HEIGHT, Chart, Line, Spec, in_lines, legend_of
 from flfed.records.charts.colours import BLUE, INK, ORANGE
+from flfed.records.statistics.analysis import Number
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
+from flfed.records.statistics.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
 from flfed.records.statistics.verdict import as_given
 
 ALIKE = 1e-6
@@ -28,22 +27,22 @@ SHORT = "datum.value < 1e3 ? '' + datum.value : datum.value < 1e6 ? datum.value 
 LOW, HIGH = "95 % low (noise)", "95 % high (noise)"
 
 
-def histogram_lines(column: Mapping[str, Any], deviation: float) -> list[Line]:
+def histogram_lines(column: Number, deviation: float) -> list[Line]:
     """Return a number's bins, each with its count and how far the noise on it may reach.
 
     Parameters
     ----------
-    column : mapping
-        A number of a recorded analysis, with `edges` and `counts`.
+    column : Number
+        Of a recorded analysis.
     deviation : float
         Of the noise on each count.
 
     Examples
     --------
-    >>> histogram_lines({"edges": [0.0, 1.0, 2.0], "counts": [30.0, 0.0]}, 5.0)[1]
+    >>> histogram_lines(Number(within=[0.0, 2.0], edges=[0.0, 1.0, 2.0], counts=[30.0, 0.0]), 5.0)[1]
     {'From': 1.0, 'To': 2.0, 'Count': 0.0, '95 % low (noise)': 0.0, '95 % high (noise)': 9.8}
     """
-    reach, edges = NORMAL_95 * deviation, column["edges"]
+    reach = NORMAL_95 * deviation
     return [
         {
             "From": low,
@@ -53,7 +52,7 @@ def histogram_lines(column: Mapping[str, Any], deviation: float) -> list[Line]:
             LOW: round(max(count - reach, 0.0), 1),
             HIGH: round(count + reach, 1),
         }
-        for low, high, count in zip(edges, edges[1:], column["counts"], strict=False)
+        for low, high, count in zip(column.edges, column.edges[1:], column.counts, strict=False)
     ]
 
 

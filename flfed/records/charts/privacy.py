@@ -1,4 +1,4 @@
-"""Charts of privacy: ε against each site's budget, and the bytes that left it."""
+"""Charts of privacy: ε against each site's budget, the bytes that left it, and what attacks reached."""
 
 from __future__ import annotations
 
@@ -7,10 +7,35 @@ from typing import Any
 
 import altair as alt
 
-from flfed.records.charts.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
 from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
-from flfed.records.charts.colours import AMBER, BLUE, FAINT, FIGURE, GREEN, GREY, ORANGE, PALE_BLUE, PINK, VIOLET
-from flfed.records.reports.privacy import Private, epsilon_in_words, of_all_studies
+from flfed.records.charts.chart import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
+from flfed.records.charts.colours import (
+    AMBER,
+    BLUE,
+    FAINT,
+    FIGURE,
+    GREEN,
+    GREY,
+    NEUTRAL,
+    ORANGE,
+    PALE_BLUE,
+    PINK,
+    VIOLET,
+)
+from flfed.records.objects import read
+from flfed.records.reports.audit_headlines import (
+    BEYOND,
+    NO_PROMISE,
+    NOT_KNOWN,
+    WITHIN,
+    Audit,
+    AuditFigure,
+    figure_name,
+    gave_away,
+    reached,
+    scale_of,
+)
+from flfed.records.reports.privacy import SiteSpending, SpentLine, epsilon_in_words, of_all_studies
 from flfed.records.reports.privacy_tables import kind_in_words, kinds_of, size_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry
@@ -33,26 +58,48 @@ KIND_COLOURS = {
     "query.keys": FAINT,
 }
 OTHER_COLOUR = ORANGE
+GIVEN_AWAY = "no promise, and the attack got somewhere"
+LOOKS = {
+    BEYOND: (ORANGE, "cross"),
+    GIVEN_AWAY: (ORANGE, "triangle-right"),
+    NOT_KNOWN: (AMBER, "diamond"),
+    WITHIN: (GREEN, "circle"),
+    NO_PROMISE: (NEUTRAL, "square"),
+}
+"""Colour and shape of what is to be made of a figure, told apart without colours too.
+
+That an attack got somewhere is emphasised, whether a guarantee is broken by it or there is none."""
+PROMISE_COLOUR = GREY
+MARK_PIXELS = 18
+"""Height of a bar, and of the line of a promise."""
+SITES_SHOWN = 24
+"""Most figures of an attack in its chart."""
 
 
-def spent_chart(spent: Mapping[str, Private]) -> Layers:
+def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     """Return bars of ε by site with their budgets."""
     bars: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
-    for site, line in spent.items():
+    kinds: list[str] = [THIS_RUN]
+    most = [0.0]
+    for site, of in spent.items():
+        line = read(SiteSpending, of)
         total, in_all = of_all_studies(line)
-        shown = epsilon_in_words(line["epsilon"])
-        bars.append({"site": site, "what": THIS_RUN, "value": line["epsilon"], "shown": shown})
+        bars.append({"site": site, "what": THIS_RUN, "value": line.epsilon, "shown": epsilon_in_words(line.epsilon)})
         if total is not None:
             bars.append({"site": site, "what": ALL_STUDIES, "value": total, "shown": in_all})
-        if line["budget"] is not None:
-            limits.append({"site": site, "what": BUDGET, "value": line["budget"], "shown": number(line["budget"], 2)})
-    kinds = [kind for kind in SPENT_COLOURS if any(row["what"] == kind for row in [*bars, *limits])]
+        if line.budget is not None:
+            limits.append({"site": site, "what": BUDGET, "value": line.budget, "shown": number(line.budget, 2)})
+        most += [end for end in (line.epsilon, total, line.budget) if end is not None]
+    if len(bars) > len(spent):
+        kinds.append(ALL_STUDIES)
+    if limits:
+        kinds.append(BUDGET)
     # With one bar a site no room is left for a second.
     two = ALL_STUDIES in kinds
     scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
     colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
-    end = 1.1 * max(row["value"] for row in [*bars, *limits])  # room for the figures, and for a line at the end
+    end = 1.1 * max(most)  # room for the figures, and for a line at the end
     x = figure_x("value", "ε", ticks_of([0.0, end]), grid=False)
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
@@ -93,3 +140,73 @@ def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
         .properties(height=ROW_PIXELS * len(sites), autosize=alt.AutoSizeParams(**PLOT_HEIGHT))
     )
     return drawn
+
+
+def attack_chart(lines: Audit) -> Layers | None:
+    """Return the chart of one attack, None without figures.
+
+    Figures are dots with intervals, the guarantee is a line.
+
+    The axis is that of the figure: 0 to 1 for shares and AUCs, so that all of something looks like all.
+    """
+    alone = len({line.metric for line in lines}) == 1
+    rows = [_attack_row(line, alone) for line in lines[:SITES_SHOWN]]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    # The legend has only the looks that occur, with colour and shape together.
+    there = [look for look in LOOKS if any(row["look"] == look for row in rows)]
+    legend = alt.Legend(**legend_of(there))
+    scale = alt.Scale(domain=there, range=[LOOKS[look][0] for look in there])
+    colour = alt.Color("look:N", scale=scale, legend=legend)
+    shapes = alt.Scale(domain=there, range=[LOOKS[look][1] for look in there])
+    shape = alt.Shape("look:N", scale=shapes, legend=legend)
+    title = figure_name(lines[0].metric) if alone else "the attack's figure"
+    x = figure_x("value", title, ticks_of(_domain(lines)), grid=False)
+    y = names_y("name", names)
+    base = alt.Chart(inline(values=rows))
+    spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
+    # All of something that no guarantee covers fills the chart.
+    given = base.transform_filter(f"datum.look == '{GIVEN_AWAY}'").transform_calculate(start="0")
+    bars = given.mark_bar(size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[GIVEN_AWAY][0], stroke=LOOKS[GIVEN_AWAY][0])
+    dots = base.mark_point(filled=True, size=120, opacity=1)
+    limits = base.transform_filter("datum.promise != null").mark_tick(
+        opacity=1, thickness=4, size=MARK_PIXELS, color=PROMISE_COLOUR
+    )
+    return layered(
+        bars.encode(x="start:Q", x2="value:Q", y=y),
+        limits.encode(x="promise:Q", y=y),
+        spans.encode(x="low:Q", x2="high:Q", y=y, color=colour),
+        dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=["name:N", "shown:N", "look:N"]),
+        height=ROW_PIXELS * len(names),
+    )
+
+
+def _domain(lines: Audit) -> list[float]:
+    """Return the ends of the figures' axis.
+
+    They are the figures' range where they have one, else 0 and the largest.
+    """
+    scales = [scale_of(line.metric) for line in lines]
+    known = [scale for scale in scales if scale is not None]
+    ends: list[float] = []
+    for scale in known:
+        ends += scale
+    if len(known) < len(scales):
+        for line in lines:
+            ends += [end for end in _ends_of(line).values() if end is not None]
+    return [min([0.0, *ends]), max(ends)]
+
+
+def _attack_row(line: AuditFigure, alone: bool) -> dict[str, Any]:
+    look = GIVEN_AWAY if gave_away(line) else line.verdict
+    return _ends_of(line) | {"name": _named(line, alone), "shown": reached(line), "look": look}
+
+
+def _ends_of(line: AuditFigure) -> dict[str, float | None]:
+    return {"value": line.value, "low": line.low, "high": line.high, "promise": line.promise}
+
+
+def _named(line: AuditFigure, alone: bool) -> str:
+    site = str(line.site or "all sites")
+    return site if alone else f"{figure_name(line.metric)}, {site}"

@@ -5,19 +5,30 @@ A viewer is everybody on this machine, or who logged in and stands in the file o
 
 from __future__ import annotations
 
+import hmac
+import html
+import logging
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from streamlit import config
+from streamlit.starlette import App
 
 from flfed.errors import UsageError
 from flfed.parsers import parse_toml, read_text
 from flfed.paths import where
 from flfed.records.dashboard import APP_TOKEN
-from flfed.records.dashboard.token import cookie_of, is_it
+from flfed.records.dashboard.server import opens_browser, served_at
 from flfed.records.store.visibility import Viewer
 from flfed.records.text import escape
 from flfed.registry import kebab
@@ -107,12 +118,7 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     >>> role_of({"email": "Ana@Clinic.example", "email_verified": True}, '[people]\n"ana@clinic.example" = "analyst"')
     Viewer(role='analyst', site=None, name='Ana@Clinic.example')
     """
-    try:
-        found = parse_toml(roles, "the file of roles")
-        told = Roles(**{one.name: found[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in found})
-        lines = [(_same(address), role) for address, role in told.people.items()]
-    except (UsageError, AttributeError):
-        raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
+    told, lines = _roles_in(roles)
     # Addresses that differ in capitals only are one person, who must not have two roles.
     people = dict(lines)
     if len(people) < len(lines):
@@ -122,15 +128,35 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
         raise UsageError("your login provider does not say that your e-mail address is verified")
     # Who has no address must not match a line with an empty one.
     role = people.get(_same(address)) if address else None
+    if role is None:
+        who = address or "you"
+        raise UsageError(f"{who} may not see these pages: ask the coordinator to add you to the file of roles")
+    viewer = _viewer(role, address)
+    if viewer is None:
+        raise UsageError(f'the role of {address} must be "coordinator", "analyst" or {{ site = "NAME" }}')
+    return viewer
+
+
+def _roles_in(text: str) -> tuple[Roles, list[tuple[str, Any]]]:
+    """Return the file of roles, and its lines: an address as it is compared, and its role."""
+    try:
+        found = parse_toml(text, "the file of roles")
+        told = Roles(**{one.name: found[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in found})
+        lines = [(_same(address), role) for address, role in told.people.items()]
+    except (UsageError, AttributeError):
+        raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
+    return told, lines
+
+
+def _viewer(role: Any, address: str) -> Viewer | None:
+    """Return the viewer of a role, None of one that there is not."""
     if role in ROLES:
         return Viewer(role=role, name=address)
-    if isinstance(role, dict) and set(role) == {"site"} and isinstance(role["site"], str) and role["site"]:
-        return Viewer(role="site", site=role["site"], name=address)
-    if role is None:
-        raise UsageError(
-            f"{address or 'you'} may not see these pages: ask the coordinator to add you to the file of roles"
-        )
-    raise UsageError(f'the role of {address} must be "coordinator", "analyst" or {{ site = "NAME" }}')
+    if isinstance(role, dict) and role.keys() == {"site"}:
+        (site,) = role.values()
+        if isinstance(site, str) and site:
+            return Viewer(role="site", site=site, name=address)
+    return None
 
 
 def _same(address: str) -> str:
@@ -262,3 +288,167 @@ def viewer() -> Viewer:
         del st.session_state[VIEWER]
         st.rerun()
     return found
+
+
+NAME = "token"
+"""Of the token in the app's address."""
+ONWARD = f"""<!doctype html><title>flfed</title><script>
+const here = new URL(location.href); here.searchParams.delete("{NAME}"); location.replace(here)
+</script>"""
+"""To the same address without the token. No redirect: a browser that came from a file sends a strict cookie only to
+an address that a page of the app itself leads to."""
+BY_HAND = " by hand if the browser finds no file"
+HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+
+
+class OnlyWithToken:
+    """Middleware that refuses requests without the token.
+
+    It refuses every request and every websocket that has not the token, in a cookie or at first in its address.
+
+    Parameters
+    ----------
+    app : ASGI application
+    guard : Guard
+        Where its token is empty nothing is shown to anybody.
+
+    Guarantee: without the token no page, file or websocket of the app is had, by other accounts of this machine
+    neither. Who can read the token (root, and the account that runs the app) may look.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app, self._guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or leave it to the app."""
+        if scope["type"] == "lifespan" or self._guard.logs_in():
+            await self._app(scope, receive, send)
+            return
+        asked = HTTPConnection(scope)
+        cookie = cookie_of(scope["server"][1])
+        # The token moves from the address into a cookie, where no history or log keeps it.
+        if scope["type"] == "http" and scope["method"] == "GET" and self._is_it(asked.query_params.get(NAME)):
+            answer: Response = HTMLResponse(ONWARD, headers=HEADERS)
+            answer.set_cookie(cookie, self._guard.token, path="/", httponly=True, samesite="strict")
+            await answer(scope, receive, send)
+        elif self._is_it(asked.cookies.get(cookie)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})  # before it is accepted: status 403
+        else:
+            answer = PlainTextResponse(self._guard.closed, 403, HEADERS)
+            await answer(scope, receive, send)
+
+    def _is_it(self, given: str | None) -> bool:
+        return is_it(given, self._guard.token)
+
+
+def cookie_of(port: int) -> str:
+    """Return the name of the token's cookie.
+
+    It has the port, as browsers keep one jar for all ports of a host.
+    """
+    return f"flfed-{port}"
+
+
+def is_it(given: str | None, token: str) -> bool:
+    """Tell whether a text is the token.
+
+    The time that it takes tells nothing of the token.
+    """
+    return bool(token and given) and hmac.compare_digest(str(given).encode(), token.encode())
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Access rules of one app and its announcement.
+
+    It says who may see the app, and how the address with its token is told.
+
+    Attributes
+    ----------
+    variable : str
+        The environment's variable with the token: other accounts cannot read a process's variables, but they can
+        read its command line.
+    command : str
+        What starts the app, as a person types it.
+    logs_in : callable
+        Tells whether people log in: the pages let nobody in by themselves then, and no token is asked for.
+    load : callable
+        Called before the app is served: what its pages need, so that nobody waits for it.
+    """
+
+    variable: str
+    command: str
+    logs_in: Callable[[], bool] = lambda: False
+    load: Callable[[], object] = lambda: None
+
+    @property
+    def token(self) -> str:
+        """Token of this process.
+
+        An empty text where the process was not started by the app's command.
+        """
+        return os.environ.get(self.variable, "")
+
+    @property
+    def closed(self) -> str:
+        """Message to visitors without the token."""
+        if not self.token:
+            return f"Nothing is shown: start the app with `{self.command}`, which prints its address.\n"
+        command = self.command.removesuffix(" NAME")
+        return f"Open the address that `{command}` printed where it was started: nothing is shown without its token.\n"
+
+    def middleware(self) -> Middleware:
+        """Return the middleware that stands before the app."""
+        return Middleware(OnlyWithToken, guard=self)
+
+    @asynccontextmanager
+    async def announced(self, _: App) -> AsyncIterator[None]:
+        """Print the app's address while it is served.
+
+        It is opened in a browser too unless the app runs headless.
+        """
+        self.load()
+        logs_in = self.logs_in()
+        address = served_at() if logs_in else f"{served_at()}/?{NAME}={self.token}"
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it ends with an address that has no token
+        # Without a login and without a token nobody can be let in, so that no address is told.
+        shut = not (logs_in or self.token)
+        headless = shut or config.get_option("server.headless")
+        print(self.closed.strip() if shut else f"Open {address}{'' if headless else BY_HAND}", flush=True)
+        if headless:
+            yield
+            return
+        with _leads_to(address) as page:
+            opens_browser(page.as_uri())
+            yield
+
+
+@contextmanager
+def _leads_to(address: str) -> Iterator[Path]:
+    """Yield a private file that opens an address.
+
+    It is of this user alone and leads a browser to the address: `ps` shows a browser's arguments to all.
+    """
+    # The address has the token, and so must not stand in an argument.
+    with _own_folder() as folder:
+        page = Path(folder) / "open.html"
+        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">')
+        yield page
+
+
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a new private folder in the user's home.
+
+    It has mode 700 and is not hidden: a browser from a snap sees no other, nor `/tmp`.
+
+    It is in the temporary folder where the home cannot be written, or is part of flfed's own, where nothing is written.
+    """
+    try:
+        home = Path.home().resolve()
+        if not home.is_relative_to(where().resolve()):
+            return tempfile.TemporaryDirectory(prefix="flfed-", dir=home)
+    except (OSError, RuntimeError):
+        pass  # this user has no home that can be written
+    return tempfile.TemporaryDirectory(prefix="flfed-")

@@ -13,15 +13,14 @@ from typing import Any
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import access, page_files, refresh
-from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard import access, page_files, page_style, refresh
 from flfed.records.dashboard.panels import overview
 from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, parsed_study
 from flfed.records.text import escape, with_code
-from flfed.study.key_rules import has_analysis
+from flfed.study.study import has_analysis
 
 OWN = (
     "You see the figures of {site} only. Figures over all sites are not shown to one site's people: with their own "

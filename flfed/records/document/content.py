@@ -69,8 +69,8 @@ class Content:
     events : list of EventEntry
     note : str
         What a person noted.
-    summaries : dict of name to object
-        Those of the first repeat: "table-1" and "leaks", None where there is none.
+    table_1, leaks : dict or None
+        These objects of the first repeat.
     counted : Counted or None
         Of the first repeat that has score counts.
     rounds : Rounds or None
@@ -84,7 +84,8 @@ class Content:
     sites: list[SiteEntry]
     events: list[EventEntry]
     note: str
-    summaries: dict[str, dict[str, Any] | None]
+    table_1: dict[str, Any] | None
+    leaks: dict[str, Any] | None
     counted: Counted | None
     rounds: Rounds | None
     crossed: list[CrossedEntry]
@@ -117,7 +118,8 @@ class Content:
             sites=sites,
             events=reader.events(names),
             note=note_in_words(notes_of(reader, names)),
-            summaries={key: reader.summary(names[0], key) for key in ("table-1", "leaks")},
+            table_1=reader.summary(names[0], "table-1"),
+            leaks=reader.summary(names[0], "leaks"),
             counted=_counted(reader, runs),
             rounds=_rounds(reader, runs, found, sites),
             crossed=reader.crossed(names),

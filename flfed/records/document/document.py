@@ -11,15 +11,15 @@ from pathlib import Path
 
 from flfed.errors import UsageError
 from flfed.paths import replace_whole
-from flfed.records.charts.axes import axis_title
 from flfed.records.charts.by_round import of_all_sites, of_each_site
+from flfed.records.charts.chart import axis_title
 from flfed.records.charts.colours import site_looks
-from flfed.records.document import charts, evidence, scores, sections
+from flfed.records.document import evidence, sections
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
+from flfed.records.objects import figure_of, run_of
 from flfed.records.reports import site_answer
-from flfed.records.reports.events import STATUS_WORDS, leaks_in_words, unfinished_in_words
-from flfed.records.reports.faults import missing_in_words
+from flfed.records.reports.faults import STATUS_WORDS, leaks_in_words, missing_in_words, unfinished_in_words
 from flfed.records.reports.narrative import (
     comparison_rows,
     doubts,
@@ -33,14 +33,14 @@ from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.sections.gains import at_the_ends, gains, references
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
-from flfed.records.statistics.listed.noised_scores import (
+from flfed.records.statistics.noised_scores import (
     NO_ROUNDS,
     is_covered,
     lost_in_words,
     own_under_noise,
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import (
     interval,
     metric_name,
@@ -68,52 +68,69 @@ OWN_NOISED = "Figures of {site}, and over all sites those that are made of noise
 
 def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
-    found, metric = content.found, content.metric
-    purpose = purpose_of(content.series.study_text)
-    asked = element("p", f"{purpose}{'' if purpose[-1] in '.?!' else '.'}", class_="purpose") if purpose else ""
+    found = content.found
     first, *others = _verdict(content)
-    words = [] if metric is None else headline(found, metric)
+    words = [] if content.metric is None else headline(found, content.metric)
     words = [line for line in _words(content) if line not in {first, *others, *words}]
-    statistic, tables = found.get("statistics"), Markup()
+    tables = Markup()
+    statistic = run_of(found).statistics
     if statistic:
         # The figure stands first, with who is missing from it; what is to be known of the tables comes after them.
         tables = joined(sections.tables_of(one) for one in statistic_tables(statistic))
-        words, others = [*others, *words], missing_in_words(found)
-    said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
+        words = [*others, *words]
+        others = missing_in_words(found)
+    said = [element("p", element("strong", first))]
+    said += [element("p", line) for line in others]
     box = element("div", *said, class_="verdict")
     note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
-    return section("Question and answer", asked, box, tables, warnings, note, bullets(words))
+    return section("Question and answer", _purpose(content), box, tables, warnings, note, bullets(words))
+
+
+def _purpose(content: Content) -> Markup:
+    """Return what the study is for, as a sentence."""
+    purpose = purpose_of(content.series.study_text)
+    if not purpose:
+        return Markup()
+    end = "" if purpose[-1] in ".?!" else "."
+    return element("p", f"{purpose}{end}", class_="purpose")
 
 
 def _verdict(content: Content) -> list[str]:
     """Return the headline, and what belongs right below it."""
-    found, only = content.found, content.only
-    metric = content.metric
-    if only is not None:
-        if "statistics" in found:
-            return statistic_in_words(found["statistics"], found["repeats"])
-        if metric is not None and only in found["sites"]:
-            said = site_answer.should_it_join(found, only, metric)
-            sentence = site_verdict(found["sites"][only], metric)[1]
-            return [*doubts(found, metric), said, sentence, *own_under_noise(found)]
-        why = site_answer.why_not_told(found, content.sites, only)
-        return [why] if why else _nothing(content)
+    found = content.found
+    run = run_of(found)
     if "statistics" in found:
-        return statistic_in_words(found["statistics"], found["repeats"])
-    if metric is None:
+        return statistic_in_words(run.statistics, run.repeats)
+    if content.only is not None:
+        return _verdict_of_site(content, content.only)
+    if content.metric is None:
         return _nothing(content)
     return verdict_in_words(found)
+
+
+def _verdict_of_site(content: Content, only: str) -> list[str]:
+    """Return the same for the people of one site."""
+    found = content.found
+    metric = content.metric
+    sites = run_of(found).sites
+    if metric is not None and only in sites:
+        said = site_answer.should_it_join(found, only, metric)
+        sentence = site_verdict(sites[only], metric)[1]
+        return [*doubts(found, metric), said, sentence, *own_under_noise(found)]
+    why = site_answer.why_not_told(found, content.sites, only)
+    return [why] if why else _nothing(content)
 
 
 def _nothing(content: Content) -> list[str]:
     """Return that nothing was compared, and why."""
     found = content.found
-    if found["status"] == "completed" and not content.runs[0].rounds_planned:
+    run = run_of(found)
+    if run.status == "completed" and not content.runs[0].rounds_planned:
         return [NO_MODEL]
     told = {*missing_in_words(found), *odd_sites_in_words(found)}
     first, *others = [line for line in comparison_rows(found)[2] if line not in told]
-    why = found["reason"].rstrip(".")
+    why = run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
 
@@ -122,7 +139,7 @@ def _warnings(content: Content) -> list[str]:
     """Return what to know before the figures are believed."""
     found = content.found
     lines = [*unfinished_in_words(found, only=content.only), *missing_in_words(found), *odd_sites_in_words(found)]
-    return [*lines, *leaks_in_words(content.summaries["leaks"])]
+    return [*lines, *leaks_in_words(content.leaks)]
 
 
 def _words(content: Content) -> list[str]:
@@ -130,7 +147,7 @@ def _words(content: Content) -> list[str]:
     found, only = content.found, content.only
     metric = content.metric
     if only is not None:
-        if metric is None or only not in found["sites"]:
+        if metric is None or only not in run_of(found).sites:
             return []
         left_to_others = (site_answer.COSTS, site_answer.NO_MORE)
         return [line for line in site_answer.rests_on(found, only, metric) if line not in left_to_others]
@@ -194,22 +211,23 @@ def further(content: Content) -> Markup:
             lines = _site_lines(found, name, order)
             parts.append(element("div", element("h3", sentence_case(axis_title(name))), table(lines), class_="whole"))
     else:
-        said = f"Those at each of the {len(order)} sites are told by `flfed run show {found['run']} --json`."
+        said = f"Those at each of the {len(order)} sites are told by `flfed run show {run_of(found).run} --json`."
         parts.append(paragraphs([said]))
     return section("Further figures", *parts)
 
 
 def _metric_line(found: Report, metric: str) -> dict[str, object]:
+    run = run_of(found)
+    arms = {"Shared model": run.global_, "Mean of the sites": run.sites_mean, "All rows together": run.pooled}
     cells: dict[str, object] = {}
-    for arm, title in (
-        ("global", "Shared model"),
-        ("sites-mean", "Mean of the sites"),
-        ("pooled", "All rows together"),
-    ):
-        if entry := (found[arm] or {}).get(metric):
-            known = entry["low"] is not None and entry["high"] is not None
-            span = f" ({interval(entry['low'], entry['high'])})" if known else ""
-            cells[title] = number(entry["value"]) + span
+    for title, figures in arms.items():
+        if not (figures or {}).get(metric):
+            continue
+        figure = figure_of(figures, metric)
+        span = ""
+        if figure.low is not None and figure.high is not None:
+            span = f" ({interval(figure.low, figure.high)})"
+        cells[title] = number(figure.value) + span
     return {"Over all sites": sentence_case(axis_title(metric))} | cells if cells else {}
 
 
@@ -228,12 +246,15 @@ def forest(content: Content) -> Markup:
 def by_round(content: Content) -> Markup:
     """Return the figure by round, of all sites together and of each."""
     rounds = content.rounds
-    known = [point for point in rounds.points if point.value is not None and point.round] if rounds else []
+    known = []
+    if rounds is not None:
+        known = [point for point in rounds.points if point.value is not None and point.round]
     if rounds is None or not known:
-        alone = is_covered(content.found) and content.found["status"] == "completed"
+        alone = is_covered(content.found) and run_of(content.found).status == "completed"
         return section("Course of the training", paragraphs([NO_ROUNDS])) if alone else Markup()
     looks = site_looks(site.site for site in content.sites)
-    name, last = metric_name(rounds.metric), max(point.round for point in known)
+    name = metric_name(rounds.metric)
+    last = max(point.round for point in known)
     charts_of = {
         "all sites together": of_all_sites(known, rounds.metric),
         "each site": of_each_site(known, rounds.metric, looks),
@@ -241,7 +262,7 @@ def by_round(content: Content) -> Markup:
     pictures = []
     for whose, drawn in charts_of.items():
         says = f"{name} by round, {whose}, up to round {last}"
-        pictures.append(charts.chart(f"{name} by round, {whose}", drawn, says=says))
+        pictures.append(sections.chart(f"{name} by round, {whose}", drawn, says=says))
     rows = f"These curves are {ON_ROWS.get(rounds.arm, rounds.arm)}."
     if len(content.runs) > 1:
         rows += " They are means over the repeats."
@@ -256,12 +277,12 @@ SECTIONS = (
     evidence.sites,
     evidence.table_1,
     by_round,
-    scores.curves,
-    scores.calibrated,
-    scores.flagged,
-    scores.exactly_flagged,
-    scores.decision_curves,
-    scores.by_group,
+    evidence.curves,
+    evidence.calibrated,
+    evidence.flagged,
+    evidence.exactly_flagged,
+    evidence.decision_curves,
+    evidence.by_group,
     evidence.split_columns,
     evidence.needed_columns,
     further,
@@ -296,13 +317,13 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
     reads = viewer or Viewer()
     with RunReader.open(store, only=reads.site) as reader:
         content = Content.read(reader, name, reads)
-    found = content.found
+    run = run_of(content.found)
     head = joined(
         [
             Markup('<meta charset="utf-8">'),
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            element("title", f"{found['study']} ({found['run']})"),
+            element("title", f"{run.study} ({run.run})"),
             element("style", Markup(STYLE.read_text(encoding="utf-8"))),
         ]
     )
@@ -315,28 +336,41 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
 
 def _head(content: Content) -> list[Markup]:
     """Return the title, and what run it is."""
-    found, runs = content.found, content.runs
-    seconds = found["seconds"]
-    took = "" if seconds is None else f", {seconds:.0f} seconds" if seconds >= 10 else f", {seconds:.1f} seconds"
-    repeats = ""
-    if runs[0].repeats > 1:
-        one = f"repeat {runs[0].repeat + 1} of {runs[0].repeats}"
-        repeats = f", {one if len(runs) == 1 else f'{len(runs)} of {runs[0].repeats} repeats'}"
-    planned = runs[0].rounds_planned
-    rounds = f", {found['rounds']} of {planned} rounds" if planned else ""
-    went = f"{STATUS_WORDS[found['status']]}{rounds}{repeats}"
-    line = f"Run {found['run']}: {went}, started {moment(runs[0].started)} UTC{took}."
-    own = OWN_NOISED if "statistics" in found or is_covered(found) else OWN
-    whose = [element("p", own.format(site=content.only), class_="facts-line")] if content.only else []
-    return [element("h1", found["study"]), element("p", line, class_="facts-line"), *whose]
+    found = content.found
+    run = run_of(found)
+    first = content.runs[0]
+    rounds = f", {run.rounds} of {first.rounds_planned} rounds" if first.rounds_planned else ""
+    went = f"{STATUS_WORDS[run.status]}{rounds}{_which_repeats(content)}"
+    line = f"Run {run.run}: {went}, started {moment(first.started)} UTC{_took(run.seconds)}."
+    parts = [element("h1", run.study), element("p", line, class_="facts-line")]
+    if content.only:
+        own = OWN_NOISED if "statistics" in found or is_covered(found) else OWN
+        parts.append(element("p", own.format(site=content.only), class_="facts-line"))
+    return parts
+
+
+def _took(seconds: float | None) -> str:
+    """Return how long a run took, where that is known."""
+    if seconds is None:
+        return ""
+    return f", {seconds:.0f} seconds" if seconds >= 10 else f", {seconds:.1f} seconds"
+
+
+def _which_repeats(content: Content) -> str:
+    """Return which of a run's repeats the document is of, where there are several."""
+    of = content.runs[0].repeats
+    if of <= 1:
+        return ""
+    if len(content.runs) == 1:
+        return f", repeat {content.runs[0].repeat + 1} of {of}"
+    return f", {len(content.runs)} of {of} repeats"
 
 
 def _foot(content: Content) -> list[Markup]:
     """Return from what the document was made, and when."""
-    state = (
-        "" if content.found["status"] == "completed" else " The run has not been completed: a later report may differ."
-    )
-    made = f"Made by flfed from the record of run {content.found['run']}."
+    run = run_of(content.found)
+    state = "" if run.status == "completed" else " The run has not been completed: a later report may differ."
+    made = f"Made by flfed from the record of run {run.run}."
     return [paragraphs([f"{made} The file loads nothing and can be kept as it is.{state}"])]
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from flfed.records.section import names_of
 from flfed.records.text import BREAKS
 
 EMPHASES = (
@@ -139,14 +140,14 @@ def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "") -> Markup:
     """
     if not lines:
         return Markup()
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    names = names_of(lines)
     head = element("tr", joined(element("th", name, scope="col") for name in names))
-    rows = (
-        element("tr", joined(_cell(name, line.get(name), first=name == names[0]) for name in names)) for line in lines
-    )
+    rows = []
+    for line in lines:
+        rows.append(element("tr", *(_cell(name, line.get(name), first=name == names[0]) for name in names)))
     # A short table is not parted between two pages.
-    classes = " ".join(filter(None, (class_, "whole" if len(lines) <= FEW else "")))
-    return element("table", element("thead", head), element("tbody", joined(rows)), class_=classes or None)
+    classes = f"{class_} whole".strip() if len(lines) <= FEW else class_
+    return element("table", element("thead", head), element("tbody", *rows), class_=classes or None)
 
 
 def _cell(name: str, value: object, *, first: bool) -> Markup:
@@ -156,5 +157,8 @@ def _cell(name: str, value: object, *, first: bool) -> Markup:
     figure = FIGURE.match(text) is not None
     # A name or a figure is broken only where it is long.
     short = len(text) <= SHORT and (figure or first)
-    class_ = " ".join(word for word, is_so in (("figure", figure), ("short", short)) if is_so)
-    return element("td", unbroken(text) if figure else text, data_label=name, class_=class_ or None)
+    classes = ["figure"] if figure else []
+    if short:
+        classes.append("short")
+    shown = unbroken(text) if figure else text
+    return element("td", shown, data_label=name, class_=" ".join(classes) or None)

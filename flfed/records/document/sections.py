@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flfed.records.document import charts
-from flfed.records.document.markup import Markup, element, joined, paragraphs, section, table
-from flfed.records.section import Section, Table
+from flfed.records.charts.chart import Chart, picture
+from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, section, table
+from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.verdict import ABSENT
+
+if TYPE_CHECKING:
+    from flfed.records.charts.chart import Altair
+
 
 WIDEST = 6
 """Columns beside each other on A4; a wider table goes on below."""
@@ -30,12 +34,13 @@ def part(of: Section) -> list[Markup]:
 
 def parts(of: Section) -> list[Markup]:
     """Return what stands in a section."""
-    drawn = [charts.drawing(one) for one in of.charts]
+    drawn = [drawing(one) for one in of.charts]
     pictures = element("div", *drawn, class_="charts") if any(drawn) else Markup()
     return [
         paragraphs(of.lead, class_="lead"),
         pictures,
         joined(tables_of(one) for one in of.tables),
+        bullets(of.says),
         paragraphs([" ".join(of.note)] if of.note else [], class_="note"),
     ]
 
@@ -45,33 +50,75 @@ def tables_of(of: Table) -> Markup:
     if of.of_each_site and len(of.lines) > MOST_LINES:
         return paragraphs([f"{of.title}: {len(of.lines):,} lines, told in the app."], class_="note")
     found: list[Markup] = [element("h3", of.title)] if of.title else []
+    if of.lead:
+        found.append(paragraphs([of.lead], class_="lead"))
     shown = of.lines[:MOST_LINES]
-    for lines in narrow(shown) if of.of_groups else [shown]:
-        wide = len(lines[0]) > WIDEST if lines else False
-        found.append(table(lines, class_="dense" if wide or of.of_groups else ""))
+    for lines in narrow(shown, of.stays) if of.stays else [shown]:
+        is_wide = bool(lines) and len(lines[0]) > WIDEST
+        found.append(table(lines, class_="dense" if is_wide or of.stays else ""))
     if len(of.lines) > MOST_LINES:
         rest = f"And {len(of.lines) - MOST_LINES:,} more lines, told in the app and by `flfed run show RUN --all`."
         found.append(paragraphs([rest], class_="note"))
     return joined(found)
 
 
-def narrow(lines: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+def narrow(lines: Sequence[Mapping[str, Any]], stays: int = 1) -> list[list[dict[str, Any]]]:
     """Return the lines of a table as those of tables of at most `WIDEST` columns.
 
-    The first column stands in each, the last one at the end.
+    The first `stays` columns stand in each, the last one at the end.
 
     Examples
     --------
     >>> [list(lines[0]) for lines in narrow([dict.fromkeys("abcdefghi", 1)])]
     [['a', 'b', 'c', 'd', 'e'], ['a', 'f', 'g', 'h', 'i']]
     """
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    names = names_of(lines)
     if len(names) <= WIDEST:
         return [[dict(line) for line in lines]]
-    first, *others = names
-    step = WIDEST - 2
+    first, others = names[:stays], names[stays:]
+    step = WIDEST - 1 - stays
     found = []
     for start in range(0, len(others), step):
-        shown = [first, *others[start : start + step]]
+        shown = [*first, *others[start : start + step]]
         found.append([{name: line.get(name, ABSENT) for name in shown} for line in lines])
     return found
+
+
+WIDTH = 336
+"""Of a chart in pixels: two stand side by side on A4, and one fits a phone."""
+HEIGHT = 230
+"""Of its plot."""
+WIDE = 800
+"""Of a chart as wide as the page."""
+
+
+def chart(title: str, drawn: Chart | Altair | None, *, says: str = "") -> Markup:
+    """Return a chart under its title, nothing of none.
+
+    Parameters
+    ----------
+    title : str
+    drawn : chart or None
+    says : str
+        What a reader who cannot see it is told; the title unless given.
+    """
+    if drawn is None:
+        return Markup()
+    is_curve = isinstance(drawn, Chart) and not drawn.is_by_row
+    image = _image(picture(drawn, WIDTH, HEIGHT if is_curve else None), says or title, "chart")
+    return element("figure", element("figcaption", title), image)
+
+
+def drawing(of: Drawing) -> Markup:
+    """Return a chart of a section, nothing of none; a wide one also as it is on a phone, of which style shows one."""
+    drawn = of.draw()
+    if drawn is None or not of.wide:
+        return chart(of.title, drawn, says=of.says)
+    wide = _image(picture(drawn, WIDE), of.says, "chart wide")
+    small = _image(picture(drawn, WIDTH), of.says, "chart narrow")
+    return element("figure", element("figcaption", of.title), wide, small, class_="wide")
+
+
+def _image(svg: str, says: str, class_: str) -> Markup:
+    named = element("svg", role="img", aria_label=says, class_=class_).removesuffix("></svg>")
+    return Markup(svg.replace("<svg", named, 1).replace('class="marks" ', "", 1))

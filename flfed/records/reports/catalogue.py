@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import null, select
 
 from flfed.callbacks import stamp
-from flfed.records.reports.faults import missing_of
+from flfed.records.objects import read, read_figure, run_of, write
+from flfed.records.reports.faults import Asked, missing_of
 from flfed.records.reports.report import head
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import interval, metric_name, number
-from flfed.records.store.entries import PERSONS_NOTE, RunEntry
+from flfed.records.store.entries import PERSONS_NOTE, ComparisonRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
 
@@ -41,34 +43,57 @@ def run_list(
         together.setdefault(run.series, []).append(run)
     # Repeats come newest first, and are told from the first on.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
-    chosen = [series for series, of in heads.items() if status in ("", of["status"])]
+    chosen = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
     runs = [run for run in found if not status or run.status == status][:limit]
-    listed = [run for series in chosen[:limit] for run in together[series]]
-    absent = missing_of(reader, list(dict.fromkeys(run.run for run in [*runs, *listed])))
+    names = [run.run for run in runs]
+    for series in chosen:
+        names += [run.run for run in together[series]]
+    absent = missing_of(reader, list(dict.fromkeys(names)))
     notes = notes_of(reader, list(absent))
     figures = reader.headline_rows(list(absent))
-    series_found = []
-    for name in chosen[:limit]:
-        first, rows = together[name][-1], [figures[run.run] for run in together[name] if run.run in figures]
-        one = rows[0] if len(together[name]) == len(rows) == 1 else None
-        series_found.append(
-            {key: heads[name][key] for key in ("run", "study", "status", "engine", "rounds")}
-            | {"started": first.started, "rounds-planned": first.rounds_planned}
-            | {"repeats": len(together[name]), "repeats-planned": first.repeats, "metric": first.primary}
-            | {"value": intervals.mean_of([row.value for row in rows]), "sd": intervals.sd_of([r.value for r in rows])}
-            | {"low": one and one.low, "high": one and one.high}
-            | {"sites": max(absent[run.run]["sites"] for run in together[name])}
-            | {"missing": sorted({site for run in together[name] for site in absent[run.run]["missing"]})}
-            | {"note": note_in_words({run.run: notes[run.run] for run in together[name][::-1] if run.run in notes})}
-        )
-    keys = ("run", "study", "status", "engine", "started", "rounds")
-    lines = [
-        {key: getattr(run, key) for key in keys} | absent[run.run]
-        | {"series": run.series, "repeat": run.repeat, "note": notes.get(run.run, ""), "metric": run.primary}
-        | {key: getattr(figures.get(run.run), key, None) for key in ("value", "low", "high")}
-        for run in runs
-    ]  # fmt: skip
-    return {"runs": lines, "series": series_found}
+    lines = [_run_line(run, absent[run.run], notes.get(run.run, ""), figures.get(run.run)) for run in runs]
+    listed = [_series_line(heads[series], together[series], absent, notes, figures) for series in chosen]
+    return {"runs": lines, "series": listed}
+
+
+def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow | None) -> Report:
+    """Return a run of the list."""
+    line: Report = {"run": run.run, "study": run.study, "status": run.status, "engine": run.engine}
+    line |= {"started": run.started, "rounds": run.rounds}
+    line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
+    line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
+    if figure is None:
+        return line | {"value": None, "low": None, "high": None}
+    return line | {"value": figure.value, "low": figure.low, "high": figure.high}
+
+
+def _series_line(
+    found: Report,
+    runs: Sequence[RunEntry],
+    absent: Mapping[str, Asked],
+    notes: Mapping[str, str],
+    figures: Mapping[str, ComparisonRow],
+) -> Report:
+    """Return a series of the list: its head with the figure over its repeats, which come newest first."""
+    first = runs[-1]
+    rows = [figures[run.run] for run in runs if run.run in figures]
+    values = [row.value for row in rows]
+    one = rows[0] if len(runs) == len(rows) == 1 else None
+    missing: set[str] = set()
+    for run in runs:
+        missing |= absent[run.run].missing
+    line = {key: found[key] for key in ("run", "study", "status", "engine", "rounds")}
+    line |= {"started": first.started, "rounds-planned": first.rounds_planned}
+    line |= {"repeats": len(runs), "repeats-planned": first.repeats, "metric": first.primary}
+    line |= {"value": intervals.mean_of(values), "sd": intervals.sd_of(values)}
+    line |= {"low": one and one.low, "high": one and one.high}
+    line |= {"sites": max(len(absent[run.run].sites) for run in runs), "missing": sorted(missing)}
+    return line | {"note": note_in_words({run.run: notes[run.run] for run in runs[::-1] if run.run in notes})}
+
+
+@dataclass(frozen=True)
+class _Listed:
+    metric: str = ""
 
 
 def figure_in_words(series: Report) -> tuple[str, str]:
@@ -81,12 +106,14 @@ def figure_in_words(series: Report) -> tuple[str, str]:
     >>> figure_in_words({"metric": "roc_auc_score", "value": 0.91, "low": None, "high": None, "sd": 0.0123})
     ('AUC .910', 'sd .012')
     """
-    if series["value"] is None:
+    figure = read_figure(series)
+    if figure.value is None:
         return "", ""
-    said = f"{metric_name(series['metric'])} {number(series['value'])}"
-    if series["low"] is not None and series["high"] is not None:
-        return said, interval(series["low"], series["high"])
-    return said, "" if series.get("sd") is None else f"sd {number(series['sd'])}"
+    said = f"{metric_name(read(_Listed, series).metric)} {number(figure.value)}"
+    if figure.low is not None and figure.high is not None:
+        return said, interval(figure.low, figure.high)
+    spread = "" if figure.sd is None else f"sd {number(figure.sd)}"
+    return said, spread
 
 
 def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
@@ -95,7 +122,12 @@ def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
     One site's people get none of it: it may name other sites.
     """
     query = select(Summary.run_id, Summary.payload).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE)
-    return {row["run_id"]: str(row["payload"]["text"]) for row in reader.rows(query, site=null())}
+    return {row.run_id: str(read(_Note, row.payload).text) for row in reader.fetch(query, site=null())}
+
+
+@dataclass(frozen=True)
+class _Note:
+    text: str = ""
 
 
 def note_in_words(notes: dict[str, str]) -> str:
@@ -106,8 +138,8 @@ def note_in_words(notes: dict[str, str]) -> str:
 def run_log(reader: RunReader, name: str) -> Report:
     """Return what happened in a run or series, in order of time.
 
-    Each line has the run, when it was (UTC), the round and the site if any, a kind and a text. Of a round only its
-    seconds are written down: it is told as ended so long after the one before it, and not before its last event.
+    Of a round only its seconds are written down: it is told as ended so long after the one before it, and not before
+    its last event.
 
     Raises
     ------
@@ -121,22 +153,38 @@ def run_log(reader: RunReader, name: str) -> Report:
     events = reader.events(names)
     # Events come by run in the order of writing, so that the last of a round counts.
     latest = {(event.run, event.round): event.at for event in events}
-    lines: list[Report] = [_line(run.run, run.started, "begin", f"{run.study} on {run.engine}") for run in runs]
-    lines += [_line(event.run, event.at, event.kind, event.reason, event.round, event.site) for event in events]
+    lines = [_begin_of(run) for run in runs]
+    lines += [LogLine(event.at, event.run, event.round, event.site, event.kind, event.reason) for event in events]
     now = {run.run: run.started for run in runs}
-    for row in reader.rows(clock, site=Metric.site):
-        run, seconds = row["run_id"], row["value"] or 0.0
-        ended = stamp(datetime.fromisoformat(now[run]) + timedelta(seconds=seconds))
-        now[run] = max(ended, latest.get((run, row["round"]), ""))
-        lines.append(_line(run, now[run], "round", f"took {seconds:.2f} s", row["round"]))
-    ends = [(run, f"{run.status}{run.reason and f': {run.reason}'}") for run in runs if run.finished is not None]
-    lines += [_line(run.run, run.finished or "", "end", said) for run, said in ends]
-    head_of = head(runs, name)
+    for row in reader.fetch(clock, site=Metric.site):
+        seconds = row.value or 0.0
+        ended = stamp(datetime.fromisoformat(now[row.run_id]) + timedelta(seconds=seconds))
+        now[row.run_id] = max(ended, latest.get((row.run_id, row.round), ""))
+        lines.append(LogLine(now[row.run_id], row.run_id, row.round, None, "round", f"took {seconds:.2f} s"))
+    lines += [_end_of(run, run.finished) for run in runs if run.finished is not None]
+    whole = head(runs, name)
     # Of equal times the order of the lists stays: an event before its round, and the end last.
-    return {key: head_of[key] for key in ("run", "study", "status", "reason")} | {
-        "log": sorted(lines, key=lambda line: str(line["at"]))
-    }
+    lines.sort(key=lambda line: line.at)
+    log = [write(line) for line in lines]
+    return {key: whole[key] for key in ("run", "study", "status", "reason")} | {"log": log}
 
 
-def _line(run: str, at: str, kind: str, text: str, number_of: int | None = None, site: str | None = None) -> Report:
-    return {"at": at, "run": run, "round": number_of, "site": site, "kind": kind, "text": text}
+@dataclass(frozen=True)
+class LogLine:
+    """What happened in a run: when (UTC), in which round and at which site if any, its kind and a text."""
+
+    at: str
+    run: str
+    round: int | None
+    site: str | None
+    kind: str
+    text: str
+
+
+def _begin_of(run: RunEntry) -> LogLine:
+    return LogLine(run.started, run.run, None, None, "begin", f"{run.study} on {run.engine}")
+
+
+def _end_of(run: RunEntry, finished: str) -> LogLine:
+    said = f"{run.status}: {run.reason}" if run.reason else run.status
+    return LogLine(finished, run.run, None, None, "end", said)

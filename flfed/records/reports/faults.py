@@ -1,15 +1,27 @@
-"""Faults and refusals of a run, and their kinds."""
+"""Faults and refusals of a run, and their kinds.
+
+With them stands what else is to be known before its figures are believed: columns that leak, test rows that were read,
+sums that are missing.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from sqlalchemy import select
 
+from flfed.records import objects
+from flfed.records.objects import run_of
 from flfed.records.reports.recorded_run import Recorded
+from flfed.records.statistics import Report
+from flfed.records.statistics.noised_scores import NO_SUMS, TRAINED_ON, is_covered
+from flfed.records.statistics.verdict import ABSENT
+from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, RunSite
 from flfed.refusals import Refusal, read
@@ -21,10 +33,24 @@ NO_UPDATE = {
 """Codes of faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
 """A number that stands by itself: in no name, date or time."""
-FEW_SITES, SITES_NAMED = 5, 3
-"""Of more sites than the first are three named, and the others counted."""
+FEW_SITES = 5
+"""Most sites that are all named."""
+SITES_NAMED = 3
+"""Of more than `FEW_SITES` so many are named, and the others counted."""
+WHY = "why"
+"""Fact of a refusal's or a fault's text: the reason within it."""
 
 Fault = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FaultRow:
+    """A fault of a report; `repeats` counts those in which a site was refused."""
+
+    round: int | None = None
+    site: str | None = None
+    reason: str = ""
+    repeats: int = 1
 
 
 def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
@@ -37,25 +63,38 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     several = len(recorded.runs) > 1
     result: list[Fault] = []
     told: dict[tuple[str, str], Fault] = {}
+    repeats: Counter[tuple[str, str]] = Counter()
     for run, sites in recorded.runs:
         prefix = f"repeat {run.repeat + 1}: " if several else ""
-        # A refusal may stand with the site, with an event, or with both; it is told once.
-        refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
-        for event in reader.events([run.run]):
+        events = reader.events([run.run])
+        for event in events:
             if event.kind == "fault":
                 result.append({"round": event.round, "site": event.site, "reason": prefix + event.reason})
-            elif event.kind == "refused" and event.site is not None:
-                refused.setdefault(event.site, event.reason)
-        for site, reason in refused.items():
-            if (site, reason) not in told:
-                told[site, reason] = {"round": None, "site": site, "reason": str(Refusal("refused", why=reason))}
-                result.append(told[site, reason])
-            if several:
-                told[site, reason]["repeats"] = told[site, reason].get("repeats", 0) + 1
+        refused = _refused(sites, events)
+        for place in refused:
+            if place not in told:
+                told[place] = {"round": None, "site": place[0], "reason": str(Refusal("refused", why=place[1]))}
+                result.append(told[place])
+        repeats.update(refused)
+    if several:
+        for place, fault in told.items():
+            fault |= {"repeats": repeats[place]}
     return result
 
 
-def fault_kind(fault: Fault) -> Literal["update rejected", "site refused", "fault"]:
+def _refused(sites: Mapping[str, SiteEntry], events: Sequence[EventEntry]) -> list[tuple[str, str]]:
+    """Return the sites that a repeat refused, each once with the reason.
+
+    A refusal may stand with the site, with an event, or with both.
+    """
+    refused = {site: entry.reason for site, entry in sites.items() if entry.status == "refused"}
+    for event in events:
+        if event.kind == "refused" and event.site is not None:
+            refused.setdefault(event.site, event.reason)
+    return list(refused.items())
+
+
+def fault_kind(fault: Fault | FaultRow) -> Literal["update rejected", "site refused", "fault"]:
     """Return the kind of one line of `faults`.
 
     It follows from what the reason says: not every fault of a round is an update.
@@ -67,9 +106,10 @@ def fault_kind(fault: Fault) -> Literal["update rejected", "site refused", "faul
     >>> fault_kind({"round": 41, "reason": "repeat 2: no comparison: no answer before the deadline"})
     'fault'
     """
-    found = read(fault["reason"])
+    row = objects.read(FaultRow, fault)
+    found = read(row.reason)
     codes = set() if found is None else set(found.path.split("/"))
-    if fault["round"] is None:
+    if row.round is None:
         return "site refused" if "refused" in codes else "fault"
     return "fault" if codes & NO_UPDATE else "update rejected"
 
@@ -88,16 +128,24 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     reasons: dict[str, str] = {}
     repeats: Counter[str] = Counter()
     # A fault that is written down twice counts once.
-    for site, reason, count in dict.fromkeys(
-        (fault["site"], fault["reason"], fault.get("repeats", 1)) for fault in found["faults"] if fault["round"] is None
-    ):
-        why = read(reason)
+    for fault in dict.fromkeys(objects.read_all(FaultRow, run_of(found).faults)):
+        if fault.round is not None or not fault.site:
+            continue
+        why = read(fault.reason)
         if why is not None and why.code == "in-repeat":
-            why = read(why.facts["why"])
-        if site and why is not None and why.code in ("refused", "not-there"):
-            reasons[site] = why.facts["why"].rstrip(".")
-            repeats[site] += count
-    return {site: (reasons[site], min(repeats[site], found.get("repeats", 1))) for site in sorted(reasons)}
+            why = read(why.facts[WHY])
+        if why is not None and why.code in ("refused", "not-there"):
+            reasons[fault.site] = why.facts[WHY].rstrip(".")
+            repeats[fault.site] += fault.repeats
+    of_run = run_of(found).repeats
+    return {site: (reasons[site], min(repeats[site], of_run)) for site in sorted(reasons)}
+
+
+@dataclass(frozen=True)
+class _SumsOnly:
+    """How many sites have figures in one sum only."""
+
+    sites: int = 0
 
 
 def taking_part_in_words(found: Mapping[str, Any]) -> list[str]:
@@ -109,11 +157,13 @@ def taking_part_in_words(found: Mapping[str, Any]) -> list[str]:
     ...     {"round": None, "site": "x", "reason": "refused: policy"}]})
     ['1 of 2 sites took part.']
     """
-    repeats = found.get("repeats", 1)
-    absent = [site for site, (_, count) in missing_sites(found).items() if count >= repeats]
-    shown = len({*found["sites"]} - {*absent})
-    took_part = shown + (found.get("sums-only") or {}).get("sites", 0)
-    return [f"{took_part} of {took_part + len(absent)} sites took part."] if absent and shown else []
+    run = run_of(found)
+    absent = [site for site, (_, count) in missing_sites(found).items() if count >= run.repeats]
+    shown = len({*run.sites} - {*absent})
+    if not absent or not shown:
+        return []
+    took_part = shown + objects.read(_SumsOnly, run.sums_only or {}).sites
+    return [f"{took_part} of {took_part + len(absent)} sites took part."]
 
 
 def missing_in_words(found: Mapping[str, Any]) -> list[str]:
@@ -129,10 +179,11 @@ def missing_in_words(found: Mapping[str, Any]) -> list[str]:
     ...     {"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"}]})
     ['basel took no part in 1 of 10 repeats (no answer).']
     """
+    run = run_of(found)
     absent = missing_sites(found)
     counts = {site: count for site, (_, count) in absent.items()}
     reasons = {site: reason for site, (reason, _) in absent.items()}
-    sentences = absence_in_words(len({*found["sites"], *absent}), counts, found.get("repeats", 1), reasons)
+    sentences = absence_in_words(len({*run.sites, *absent}), counts, run.repeats, reasons)
     return [f"{sentence}." for sentence in sentences]
 
 
@@ -163,59 +214,73 @@ def absence_in_words(
         by_count.setdefault(count, []).append(site)
     said = []
     for count, names in sorted(by_count.items(), reverse=True):
-        # Reasons that differ in numbers only are told as one, with a range.
-        alike: dict[str, list[str]] = {}
-        for site in names:
-            alike.setdefault(NUMBER.sub("0", (reasons or {}).get(site, "")), []).append(site)
-        whole, told = count >= repeats, []
-        for together in alike.values():
-            groups = [together] if len(together) > FEW_SITES or not reasons else [[site] for site in together]
-            for group in groups:
-                why = _in_range([reasons[site] for site in group]) if reasons else ""
-                told.append((some(group), why))
+        groups = _groups_with_why(names, reasons or {})
         # Sites that were absent throughout are told with how many sites there are, the others with how often.
-        if whole:
-            listed = some([f"{named} ({why})" if why else named for named, why in told])
+        if count >= repeats:
+            listed = some([named + why for named, why in groups])
             said.append(f"{len(names)} of {sites} sites took no part: {listed}")
-        else:
-            part = f"took no part in {count} of {repeats} repeats"
-            said += [f"{named} {part}" + (f" ({why})" if why else "") for named, why in told[:SITES_NAMED]]
-            if (more := len(told) - SITES_NAMED) > 0:
-                said.append(f"{more} more {part}")
+            continue
+        part = f"took no part in {count} of {repeats} repeats"
+        said += [f"{named} {part}{why}" for named, why in groups[:SITES_NAMED]]
+        if len(groups) > SITES_NAMED:
+            said.append(f"{len(groups) - SITES_NAMED} more {part}")
     return said
 
 
-def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return how many sites each run asked, and who was missing.
+def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return sites, those of alike reasons together where they are many, with the reason in brackets."""
+    if not reasons:
+        return [(some(names), "")]
+    # Reasons that differ in numbers only are told as one, with a range.
+    alike: dict[str, list[str]] = {}
+    for site in names:
+        alike.setdefault(NUMBER.sub("0", reasons[site]), []).append(site)
+    groups = []
+    for together in alike.values():
+        parts = [together] if len(together) > FEW_SITES else [[site] for site in together]
+        for part in parts:
+            why = _in_range([reasons[site] for site in part])
+            brackets = f" ({why})" if why else ""
+            groups.append((some(part), brackets))
+    return groups
 
-    By run, `sites` is how many were asked by name, and `missing` those of them that took no part.
-    """
+
+@dataclass
+class Asked:
+    """Names of the sites that a run asked, and of those of them that took no part."""
+
+    sites: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+
+
+def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, Asked]:
+    """Return which sites each run asked by name, and who was missing."""
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
     gone = select(Event.run_id, Event.site).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
-    asked: dict[str, set[str]] = {run: set() for run in runs}
-    absent: dict[str, set[str]] = {run: set() for run in runs}
-    for row in reader.rows(sites, site=RunSite.site):
-        asked[row["run_id"]].add(row["site"])
-        if row["status"] == "refused":
-            absent[row["run_id"]].add(row["site"])
+    asked = {run: Asked() for run in runs}
+    for row in reader.fetch(sites, site=RunSite.site):
+        asked[row.run_id].sites.add(row.site)
+        if row.status == "refused":
+            asked[row.run_id].missing.add(row.site)
     # A site that never enrolled may have no row of its own: its event tells of it.
-    for row in reader.rows(gone, site=Event.site):
-        if row["site"]:
-            asked[row["run_id"]].add(row["site"])
-            absent[row["run_id"]].add(row["site"])
-    return {run: {"sites": len(asked[run]), "missing": sorted(absent[run])} for run in runs}
+    for row in reader.fetch(gone, site=Event.site):
+        if row.site:
+            asked[row.run_id].sites.add(row.site)
+            asked[row.run_id].missing.add(row.site)
+    return asked
 
 
 def updates_set_aside(found: Mapping[str, Any]) -> int:
     """Return how many updates were set aside in all repeats."""
-    return sum(fault_kind(fault) == "update rejected" for fault in found["faults"])
+    return sum(fault_kind(fault) == "update rejected" for fault in run_of(found).faults)
 
 
 def refused_sites(found: Mapping[str, Any]) -> list[str]:
     """Return the names of sites refused in any repeat."""
-    return sorted({fault["site"] or "all" for fault in found["faults"] if fault_kind(fault) == "site refused"})
+    rows = objects.read_all(FaultRow, run_of(found).faults)
+    return sorted({row.site or "all" for row in rows if fault_kind(row) == "site refused"})
 
 
 def some(names: Sequence[str]) -> str:
@@ -258,7 +323,8 @@ def sites_together(
         sites = sorted({name for name, _ in members if name})
         # Where the sites are few, each keeps its own numbers.
         if len(sites) > FEW_SITES:
-            site, reason = f"{len(sites)} sites ({some(sites)})", _in_range([reason for _, reason in members])
+            site = f"{len(sites)} sites ({some(sites)})"
+            reason = _in_range([each for _, each in members])
         found.setdefault((what, site, reason), []).extend(rounds)
     return found
 
@@ -280,10 +346,11 @@ def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tupl
     alike: dict[tuple[str, str, str], list[tuple[str, list[int | None]]]] = {}
     for (what, site, reason), rounds in groups.items():
         alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append((reason, rounds))
-    return {
-        (what, site, _in_range([reason for reason, _ in found])): [number for _, rounds in found for number in rounds]
-        for (what, site, _), found in alike.items()
-    }
+    merged = {}
+    for (what, site, _), found in alike.items():
+        reasons = [reason for reason, _ in found]
+        merged[what, site, _in_range(reasons)] = list(chain.from_iterable(rounds for _, rounds in found))
+    return merged
 
 
 def _in_range(reasons: Sequence[str]) -> str:
@@ -292,10 +359,208 @@ def _in_range(reasons: Sequence[str]) -> str:
     It has the range of each number.
     """
     columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
-    ranges = iter([sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns])
+    ranges = (sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns)
 
     def said(_: re.Match[str]) -> str:
         values = next(ranges)
         return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
 
     return NUMBER.sub(said, reasons[0])
+
+
+STATUS_WORDS = {
+    "running": "running",
+    "interrupted": "interrupted: its program ended",
+    "completed": "completed",
+    "stopped": "stopped early",
+    "failed": "failed",
+}
+HOLDOUT_READ = {
+    "compare": "{often} for the comparison, after the last round",
+    "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
+}
+"""For what test rows were read, by the reason in the record."""
+NOT_TOLD = "not told"
+"""Of a site that refused: its policy is its own."""
+SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
+NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
+ENDED = "It is written down with the comparison, and this run ended without one. What left stands under Privacy."
+COLUMNS_NAMED = 3
+"""Columns named in a notice."""
+
+
+def set_aside_lines(found: Report, events: Sequence[EventEntry]) -> list[dict[str, str]]:
+    """Return what was set aside, refused or flagged, a line for alike events.
+
+    It is of one site or of all, as `found` and `events` are.
+    """
+    run = run_of(found)
+    groups: dict[tuple[str, str, str], list[int | None]] = {}
+    for row in objects.read_all(FaultRow, run.faults):
+        # The start of a reason tells of repeat and kind, which would part equal reasons.
+        reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", row.reason)
+        groups.setdefault((fault_kind(row), row.site or "all", reason), []).append(row.round)
+    words = {"flag": "accepted, but odd", "note": "note"}
+    for event in events:
+        if event.kind in words:
+            groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
+    # Events after the last round belong to the comparison.
+    last = run.rounds if run.status == "completed" else None
+    return [_group_line(group, rounds, run.repeats, last) for group, rounds in sites_together(folded(groups)).items()]
+
+
+def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
+    """Return what test rows were read for.
+
+    There is a sentence for each reason in the record, with how often they were read.
+    """
+    opened = [event for event in events if event.kind == "holdout-opened"]
+    reasons = {event.reason for event in opened}
+    lines = []
+    # A reason that this version does not know is told as it stands in the record.
+    for reason in [*(known for known in HOLDOUT_READ if known in reasons), *sorted(reasons - HOLDOUT_READ.keys())]:
+        found = [event for event in opened if event.reason == reason]
+        often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
+        said = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
+        lines.append(f"Test rows were read {said}.")
+    return lines
+
+
+def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
+    """Return how often something was done, in words.
+
+    `by_place` counts it for each run and site.
+    """
+    most = max(by_place.values())
+    if most > 1 and runs > 1:
+        return f"{most} times in one of {runs} repeats"
+    if most > 1:
+        return f"{most} times"
+    return "once" if runs == 1 else f"once in each of {runs} repeats"
+
+
+def _group_line(
+    group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int, last: int | None
+) -> dict[str, str]:
+    """Return one line for equal events at a site.
+
+    They are of all rounds in which the same happened there. `last` is the last round of a completed run.
+    """
+    known = sorted({number for number in rounds if number is not None})
+    when = "rounds" if len(known) > 1 else "round"
+    listed = ", ".join(map(str, known))
+    if len(known) > 5:
+        listed = f"{known[0]} to {known[-1]}, {len(known)} times"
+    said = f"{when} {listed}"
+    if known and last is not None and known[0] > last:
+        said = "after the last round"
+    if repeats > 1 and known:
+        said += f" ({len(rounds)} times in {repeats} repeats)"
+    what, site, why = group
+    if not known:
+        said = "at enrolment" if what == "site refused" else ""
+    return {"What": what, "Site": site, "When": said, "Why": why}
+
+
+def site_facts(site: SiteEntry, found: Report) -> dict[str, Any]:
+    """Return what the record has of a site, for a table; `found` is the report of its run."""
+    refused = site.status == "refused"
+    status = f"{site.status}: {site.reason}" if site.reason else site.status
+    title = TRAINED_ON.capitalize() if is_covered(found) else "Rows"
+    rows = ABSENT if site.rows is None else site.rows
+    disclosure = NOT_TOLD if refused else site.disclosure
+    shared_as = NOT_TOLD if refused else site.shared_as
+    return {
+        "Site": site.site,
+        "Title": site.title,
+        "Status": status,
+        title: rows,
+        "Disclosure": disclosure,
+        "Figures shared": shared_as,
+    }
+
+
+def no_sums_in_words(found: Report, events: Sequence[EventEntry]) -> str:
+    """Return why a run has no sums over rows to show."""
+    run = run_of(found)
+    if is_covered(found):
+        return NO_SUMS
+    if run.status == "running":
+        return NOT_YET
+    said = next((event.reason for event in events if event.code == "no-table-1"), "")
+    return f"{said[0].upper()}{said[1:]}." if said else ENDED
+
+
+def unfinished_in_words(found: Report, *, only: str | None = None) -> list[str]:
+    """Return what to know of a run that is not completed.
+
+    It is what its figures are of, and how to go on with it, which the people of `only` one site cannot.
+    """
+    run = run_of(found)
+    if run.status == "completed":
+        return []
+    why = f" ({run.reason.rstrip('.')})" if run.reason else ""
+    lines = [f"Status: {run.status}{why}; figures are of what was compared so far."] if run.global_ else []
+    # A point of a sweep is not gone on with: the sweep is run again.
+    if only is None and run.status != "running" and not run.study.endswith("-sweep"):
+        lines.append(f"Go on with it: flfed study resume {run.run}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Leaks:
+    """Object "leaks" of a run."""
+
+    found: Any = ()
+    warnings: Any = ()
+
+
+@dataclass(frozen=True)
+class _Leak:
+    column: str = ""
+
+
+def leaking_columns(payload: Mapping[str, Any] | None) -> list[str]:
+    """Return the columns that may give the answer away, each once, by the object "leaks" of a run."""
+    leaks = objects.read(_Leaks, payload or {})
+    return list(dict.fromkeys(str(leak.column) for leak in objects.read_all(_Leak, leaks.found)))
+
+
+def leak_lines(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> list[str]:
+    """Return what was found of each column that may give the target away.
+
+    Parameters
+    ----------
+    events : sequence of EventEntry
+    payload : dict or None
+        The object "leaks" of a run.
+    """
+    reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
+    # Where no event tells of a leak, the warnings of the summary do.
+    return reasons or [str(warning) for warning in objects.read(_Leaks, payload or {}).warnings]
+
+
+def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
+    """Return a warning of columns that may leak the target, if any may.
+
+    Parameters
+    ----------
+    payload : dict or None
+        The object "leaks" of a run.
+
+    Examples
+    --------
+    >>> leaks_in_words({"found": [{"column": "slope"}]})[0].partition(",")[0]
+    'Before you believe these figures: a column may give the answer away (slope)'
+    """
+    columns = leaking_columns(payload)
+    if not columns:
+        return []
+    what = "a column" if len(columns) == 1 else f"{len(columns)} columns"
+    listed = ", ".join(columns[:COLUMNS_NAMED])
+    if len(columns) > COLUMNS_NAMED:
+        listed += " and others"
+    return [
+        f"Before you believe these figures: {what} may give the answer away ({listed}), which would make every model "
+        "look too good. Run the study with features that leave it out, to see what rests on it."
+    ]

@@ -1,6 +1,7 @@
 """Narrative of a report: sentences and a table.
 
-They tell the mean gain, who gains, the verdicts, and what went wrong.
+They tell the mean gain, who gains, the verdicts, and what went wrong. The glossary says what the words of pages,
+reports and commands mean; docs/glossary.md has the same list, which a test compares.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flfed.records.objects import FigureReport, figure_of, read_figure, run_of, site_of
 from flfed.records.reports.faults import (
     fault_kind,
     missing_in_words,
@@ -20,7 +22,7 @@ from flfed.records.reports.faults import (
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.reports.site_verdict import best_arm, no_interval, site_verdict, too_few, worthwhile_at
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import (
+from flfed.records.statistics.noised_scores import (
     NOT_TOLD,
     covered_rows,
     is_covered,
@@ -28,30 +30,38 @@ from flfed.records.statistics.listed.noised_scores import (
     own_under_noise,
     scores_in_words,
 )
-from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_rows_in_words
-from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, code_of_mean, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
-from flfed.records.statistics.score_tables import ranks_in_words
-from flfed.records.statistics.training_state import training_in_words, unknown_training
+from flfed.records.statistics.score_curves import ranks_in_words
+from flfed.records.statistics.training_state import (
+    TRAINED_TEST_ROWS,
+    trained_rows_in_words,
+    training_in_words,
+    unknown_training,
+)
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
     CANNOT_BE_TOLD,
     DO_NOT_USE,
     PAYS,
+    UNLIKE,
     VERDICTS,
     Difference,
+    apart_in_words,
     as_given,
     better_of,
+    code_of_mean,
     decimals_of,
     gain_in_brackets,
     gain_of,
     has_interval,
     interval,
+    mean_gain_in_words,
     metric_name,
     name_interval,
     number,
+    sentence_case,
     size_and_span,
 )
 from flfed.refusals import read
@@ -82,6 +92,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     metric : str
         Which one; the study's primary unless given.
     """
+    run = run_of(found)
     metric = metric or primary_of(found)
     # A run that compared nothing says why, in place of a table.
     if metric is None:
@@ -89,38 +100,53 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     if is_covered(found):
         headers, lines = covered_rows(found, metric)
         return *_with_gains(found, metric, headers, lines), _below_table(found, metric)
-    arms, rows = arms_shown(found, metric), []
+    arms = arms_shown(found, metric)
+    rows = []
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(found), "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
-    for name, site in found["sites"].items():
-        shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
-        holdout = ABSENT if site["holdout-rows"] is None else str(site["holdout-rows"])
+    for name, site in run.sites.items():
+        shown = [number(figure_of(site[arm], metric).value) for arm in arms]
+        test_rows = site_of(site).holdout_rows
+        holdout = ABSENT if test_rows is None else str(test_rows)
         rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
-    # Figures over all sites stand below the sites, each in its model's column.
-    beside = "personalised" in arms
-    overall = ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "pooled-same")
-    for arm in (*overall, "own-model-everywhere"):
-        entry = (found[arm] or {}).get(metric)
-        if entry and not (arm == "pooled-same" and is_pooled_itself(found, metric)):
-            label = _OVER_ALL.get(arm) or reference_name(found, arm)
-            adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
-            cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
-            rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
-    return headers, rows, _below_table(found, metric)
+    return headers, [*rows, *_rows_over_all(found, metric, beside="personalised" in arms)], _below_table(found, metric)
+
+
+def _rows_over_all(found: Report, metric: str, *, beside: bool) -> list[list[str]]:
+    """Return figures over all sites, which stand below the sites, each in its model's column.
+
+    `beside` tells whether the adjusted model has a column.
+    """
+    rows = []
+    for arm in ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"):
+        is_shown_elsewhere = arm == "personalised" and beside
+        is_same = arm == "pooled-same" and is_pooled_itself(found, metric)
+        if is_shown_elsewhere or is_same or not (found[arm] or {}).get(metric):
+            continue
+        label = _OVER_ALL.get(arm) or reference_name(found, arm)
+        cells = [label, "", number(figure_of(found[arm], metric).value), ""]
+        if beside:
+            adjusted = found[_ADJUSTED[arm]] if arm in _ADJUSTED else None
+            known = (adjusted or {}).get(metric)
+            cells.append(number(figure_of(adjusted, metric).value) if known else "")
+        rows.append([*cells, "", ""])
+    return rows
 
 
 def is_pooled_itself(found: Report, metric: str) -> bool:
     """Tell whether the pooled model of the study's kind is the best one itself, as it often is of a linear study."""
-    return bool((found["pooled-same"] or {}).get(metric) == (found["pooled"] or {}).get(metric))
+    run = run_of(found)
+    return bool((run.pooled_same or {}).get(metric) == (run.pooled or {}).get(metric))
 
 
 def _with_gains(
     found: Report, metric: str, headers: list[str], lines: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Return the table of noised figures with each site's gain and verdict, where these are known."""
+    run = run_of(found)
     if is_uncompared(found):
         return headers, lines
-    told = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in found["sites"].values()]
+    told = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in run.sites.values()]
     told += [["", ""]] * (len(lines) - len(told))
     headers = [*headers, GAIN + interval_name(found), "verdict"]
     return headers, [[*line, *more] for line, more in zip(lines, told, strict=True)]
@@ -131,6 +157,7 @@ def verdict_in_words(found: Report) -> list[str]:
 
     Of a run that compared nothing it is one sentence, with the reason.
     """
+    run = run_of(found)
     metric = primary_of(found)
     if metric is not None and is_uncompared(found):
         return [*_reach(found, metric), NOT_TOLD]
@@ -138,40 +165,44 @@ def verdict_in_words(found: Report) -> list[str]:
         joining = (joining_in_words(found, metric), tally(found, metric))
         told = (*doubts(found, metric), *joining, *own_under_noise(found))
         return [said for said in told if said]
-    why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-    kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
-    return [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
+    why = f" ({run.reason.rstrip('.')})" if run.reason else ""
+    kept = "ran" if run.status == "completed" else "kept"
+    return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {kept}{why}."]
 
 
 def doubts(found: Report, metric: str) -> list[str]:
     """Return what goes before any verdict: few sites, columns that give the answer away, and too little training."""
+    run = run_of(found)
     lines = taking_part_in_words(found)
-    figure = (found["global"] or {}).get(metric, {}).get("value")
-    leaking = found["leaking-columns"]
+    figure = figure_of(run.global_, metric).value
+    leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
-        columns = f"{', '.join(leaking[:MOST_LEAKING])}{' and others' if len(leaking) > MOST_LEAKING else ''}"
-        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}.")
-    if said := training_in_words(found["training"]):
+        others = " and others" if len(leaking) > MOST_LEAKING else ""
+        columns = ", ".join(leaking[:MOST_LEAKING])
+        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}{others}.")
+    if said := training_in_words(run.training):
         lines.append(said)
     return lines
 
 
 def _below_table(found: Report, metric: str) -> list[str]:
     """Return what a table of sites and references does not say, each thing once."""
+    run = run_of(found)
     best = _who_gains(found, metric) if stands_out(found, metric) else []
     lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
-    mean = found["mean-gain"].get(metric)
-    differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
-    own = (own_models_in_words(found), naive_in_words(list(found["sites"].values()), metric), *own_under_noise(found))
-    differing = apart_in_words(mean, adjusts=not is_covered(found)) if differ else ""
-    told = (*doubts(found, metric), unknown_training(found["training"]), *own, differing)
-    lines += [said for said in (own_parts_in_words(found), *told) if said]
-    if found["verdict-rule"]["sites"] > 1 and is_measured(found, metric):
+    between = figure_of(run.mean_gain, metric).between_sites_p
+    own = (own_models_in_words(found), naive_in_words(list(run.sites.values()), metric), *own_under_noise(found))
+    differing = ""
+    if between is not None and between < UNLIKE:
+        differing = apart_in_words(run.mean_gain[metric], adjusts=not is_covered(found))
+    told = (own_parts_in_words(found), *doubts(found, metric), unknown_training(run.training), *own, differing)
+    lines += [said for said in told if said]
+    if run.rule.sites > 1 and is_measured(found, metric):
         lines.append(f"Joining pays where the interval of the gain lies above {least_gain(found, metric)}.")
     lines += [*odd_sites_in_words(found), *untold_in_words(found, metric), *unadjusted_in_words(found, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
-        if said := over_sites((found[arm] or {}).get(metric, {})):
-            lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
+        if said := over_sites(figure_of(found[arm], metric)):
+            lines.append(f"{sentence_case(reference_name(found, arm))}: {said.strip(' ()')}.")
     # Who was refused stands in the first sentence.
     return [*lines, _course(found, None, refusals=not missing_in_words(found))]
 
@@ -185,17 +216,18 @@ def joining_in_words(found: Report, metric: str) -> str:
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
     'No clear benefit from joining: AUC +.008 on average (95 % CI −.061 to +.077; 3 of 4 sites can be judged).'
     """
-    entry = found["mean-gain"].get(metric)
-    if not entry or entry["value"] is None:
+    run = run_of(found)
+    entry = figure_of(run.mean_gain, metric)
+    if entry.value is None:
         return ""
-    gain = Difference(entry["value"], entry["low"], entry["high"])
-    code = code_of_mean(entry, entry["worthwhile"])
+    gain = Difference(entry.value, entry.low, entry.high)
+    code = code_of_mean(entry, entry.worthwhile or 0.0)
     if code == CANNOT_BE_TOLD and has_interval(gain):
         return ""
     says = {PAYS: "A clear benefit from joining", DO_NOT_USE: "A clear loss from joining"}.get(code)
-    size, span = size_and_span(gain, entry["worthwhile"])
+    size, span = size_and_span(gain, entry.worthwhile or 0.0)
     start = f"{says or 'No clear benefit from joining'}: {metric_name(metric)} {size} on average"
-    judged = f"; {entry['sites']} of {entry['of']} sites can be judged" if entry["sites"] < entry["of"] else ""
+    judged = f"; {entry.sites} of {entry.of} sites can be judged" if entry.sites < entry.of else ""
     return f"{start} (95 % CI {span}{judged})."
 
 
@@ -245,20 +277,21 @@ class ForestLine:
 
 def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[ForestLine]:
     """Return the lines of a forest plot: a site each, the mean last."""
-    lines = [_forest_line(name, found["sites"][name], metric) for name in sites]
-    mean = found["mean-gain"].get(metric)
+    run = run_of(found)
+    lines = [_forest_line(name, run.sites[name], metric) for name in sites]
+    mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
-    if mean and mean["value"] is not None:
-        name, verdict = f"Mean of {mean['sites']} sites", code_of_mean(mean, mean["worthwhile"])
-        lines.append(ForestLine(None, name, mean["value"], mean["low"], mean["high"], verdict))
+    if mean.value is not None:
+        verdict = code_of_mean(mean, mean.worthwhile or 0.0)
+        lines.append(ForestLine(None, f"Mean of {mean.sites} sites", mean.value, mean.low, mean.high, verdict))
     return lines
 
 
 def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
     """Return the line of one site."""
+    here = site_of(site)
     arm, gain = best_arm(site, metric) or ("global", Difference(None))
-    classes = site["holdout-classes"]
-    events = None if classes is None else classes["1"]
+    events = None if here.holdout_classes is None else here.holdout_classes["1"]
     return ForestLine(
         site=name,
         name=name,
@@ -266,21 +299,18 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
         low=gain.deciding.low,
         high=gain.deciding.high,
         verdict=site_verdict(site, metric)[0],
-        rows=site["holdout-rows"],
+        rows=here.holdout_rows,
         events=events,
-        own=site["local-only"].get(metric, {}).get("value"),
-        shared=site[arm].get(metric, {}).get("value"),
+        own=figure_of(here.local_only, metric).value,
+        shared=figure_of(site[arm], metric).value,
         model=arm,
     )
 
 
-def _capital(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}"
-
-
 def untold_in_words(found: Report, metric: str) -> list[str]:
     """Return why nothing can be told at some sites: of the first of them, and how many more there are."""
-    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in found["sites"].items()}
+    run = run_of(found)
+    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run.sites.items()}
     untold = [(name, why) for name, why in reasons.items() if why]
     more = f" It is alike at {len(untold) - 1} more." if len(untold) > 1 else ""
     return [f"Why it cannot be told at {untold[0][0]}: {untold[0][1]}.{more}"] if untold else []
@@ -310,22 +340,21 @@ GAPS = {"mean-with-gaps": "site that has no such figure", "mean-without-one-clas
 """What a mean over sites may lack, by the code of its method."""
 
 
-def over_sites(entry: Report) -> str:
+def over_sites(figure: FigureReport) -> str:
     """Return over which sites a mean was taken.
 
     It goes behind the mean's name, where some sites had no figure.
 
     Examples
     --------
-    >>> over_sites({"value": 0.8, "method": "mean of 3 sites; 1 without this figure left out"})
+    >>> over_sites(FigureReport(0.8, method="mean of 3 sites; 1 without this figure left out"))
     ' (mean of 3 sites; 1 without this figure left out)'
     """
-    method = str(entry.get("method", ""))
-    ways = method.split(AGAIN)
+    ways = figure.method.split(AGAIN)
     gaps = {found.code for way in ways if (found := read(way)) is not None} & GAPS.keys()
     if not gaps:
         return ""
-    return f" ({method})" if len(ways) == 1 else f" (in some repeats without a {GAPS[max(gaps)]})"
+    return f" ({figure.method})" if len(ways) == 1 else f" (in some repeats without a {GAPS[max(gaps)]})"
 
 
 def gain_in_words(site: Report, metric: str) -> str:
@@ -345,6 +374,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
 
     They tell the figure, who gains, the verdicts, and what went wrong.
     """
+    run = run_of(found)
     metric = metric or primary_of(found)
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
@@ -353,29 +383,32 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines += [*scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     lines += own_under_noise(found)
-    naive = naive_in_words(list(found["sites"].values()), metric)
-    told = (own_parts_in_words(found), unknown_training(found["training"]), own_models_in_words(found), naive)
+    naive = naive_in_words(list(run.sites.values()), metric)
+    differing = apart_in_words(run.mean_gain.get(metric), adjusts=not is_covered(found))
+    told = (own_parts_in_words(found), unknown_training(run.training), own_models_in_words(found), naive, differing)
     lines += [said for said in told if said]
-    mean = found["mean-gain"].get(metric)
-    lines += [said for said in (apart_in_words(mean, adjusts=not is_covered(found)),) if said]
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
 
 
 def headline(found: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    mean = mean_gain_in_words(found["mean-gain"].get(metric), metric, adjusts=not is_covered(found))
-    return [*([mean] if mean else []), tally(found, metric)]
+    run = run_of(found)
+    mean = mean_gain_in_words(run.mean_gain.get(metric), metric, adjusts=not is_covered(found))
+    return [said for said in (mean, tally(found, metric)) if said]
 
 
 def _reach(found: Report, metric: str) -> list[str]:
     """Return the shared model's figure and the references'."""
-    entry = found["global"][metric]
-    name, better = metric_name(metric), better_of(metric)
-    if entry["value"] is None:
-        return [f"The shared model's {name} over all sites is not known: {entry['reason']}."]
-    said = "; ".join(under(entry, found["repeats"]))
-    line = f"The shared model reaches {name} {number(entry['value'])}" + (f" ({said})" if said else "")
-    lines = [f"{line}, on the test rows of all sites together ({better} is better)."]
+    run = run_of(found)
+    entry = figure_of(run.global_, metric)
+    name = metric_name(metric)
+    if entry.value is None:
+        return [f"The shared model's {name} over all sites is not known: {entry.reason}."]
+    said = "; ".join(under(entry, run.repeats))
+    line = f"The shared model reaches {name} {number(entry.value)}"
+    if said:
+        line += f" ({said})"
+    lines = [f"{line}, on the test rows of all sites together ({better_of(metric)} is better)."]
     pooled = f"; {words}" if (words := pooled_in_words(found)) else ""
     # Each reference is told by how far it is from the shared model.
     for arm, start in (
@@ -383,13 +416,13 @@ def _reach(found: Report, metric: str) -> list[str]:
         ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
         ("own-model-everywhere", "A site's model used at all sites would reach, on average over sites,"),
     ):
-        other = (found[arm] or {}).get(metric, {}).get("value")
+        other = figure_of(found[arm], metric).value
         if other is not None and not (arm == "pooled-same" and is_pooled_itself(found, metric)):
-            lines.append(f"{start} {number(other)}: {apart(other, entry['value'], metric)}.")
+            lines.append(f"{start} {number(other)}: {apart(other, entry.value, metric)}.")
     return lines
 
 
-def under(entry: Report, repeats: int) -> list[str]:
+def under(entry: Report | FigureReport, repeats: int) -> list[str]:
     """Return what goes with a model's figure.
 
     That is its interval, and of what, or how the figure came about without one.
@@ -405,15 +438,19 @@ def under(entry: Report, repeats: int) -> list[str]:
     >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
     "within .004 of the rows' own, as scores are counted in bins"
     """
-    mean = [f"mean of {repeats} repeats"] if repeats > 1 else []
-    counted = [f"within {bound_of(entry)}, as scores are counted in bins"] if entry.get("bound") is not None else []
-    if entry["low"] is None or entry["high"] is None:
-        return [*mean, *([f"no interval: {entry['method']}"] if entry.get("method") else []), *counted]
-    span = f"95 % CI {interval(entry['low'], entry['high'])}"
-    return [*mean, f"of one of them, {span}" if mean else span, *counted]
+    figure = read_figure(entry)
+    parts = [f"mean of {repeats} repeats"] if repeats > 1 else []
+    if figure.low is not None and figure.high is not None:
+        span = f"95 % CI {interval(figure.low, figure.high)}"
+        parts.append(f"of one of them, {span}" if parts else span)
+    elif figure.method:
+        parts.append(f"no interval: {figure.method}")
+    if figure.bound is not None:
+        parts.append(f"within {bound_of(entry)}, as scores are counted in bins")
+    return parts
 
 
-def bound_of(entry: Report) -> str:
+def bound_of(entry: Report | FigureReport) -> str:
     """Return a binned figure's largest error, rounded up.
 
     The error is against the figure of the rows themselves.
@@ -423,7 +460,8 @@ def bound_of(entry: Report) -> str:
     >>> bound_of({"value": 0.9, "bound": 0.0031})
     ".004 of the rows' own"
     """
-    return f"{number(math.ceil(entry['bound'] * 1000 - 1e-9) / 1000)} of the rows' own"
+    bound = read_figure(entry).bound or 0.0
+    return f"{number(math.ceil(bound * 1000 - 1e-9) / 1000)} of the rows' own"
 
 
 def apart(other: float, shared: float, metric: str) -> str:
@@ -435,7 +473,8 @@ def apart(other: float, shared: float, metric: str) -> str:
     gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
     if not float(f"{gain:.{digits}f}"):
         return "the same as the shared model"
-    return f"{number(abs(gain), digits)} {'better' if gain > 0 else 'worse'} than the shared model"
+    side = "better" if gain > 0 else "worse"
+    return f"{number(abs(gain), digits)} {side} than the shared model"
 
 
 def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
@@ -445,9 +484,10 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
 
     Its interval is the one that the verdict goes by.
     """
+    run = run_of(found)
     paying = {
         name: best[1].deciding
-        for name, site in found["sites"].items()
+        for name, site in run.sites.items()
         if (best := best_arm(site, metric)) is not None and site_verdict(site, metric)[0] == PAYS
     }
     name = max(paying, key=lambda site: paying[site].value or 0.0, default=None)
@@ -462,7 +502,8 @@ def interval_name(found: Report) -> str:
     >>> interval_name({"verdict-rule": {"sites": 4}}), interval_name({"verdict-rule": {"sites": 1}})
     ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    return name_interval(found["verdict-rule"]["sites"])
+    run = run_of(found)
+    return name_interval(run.rule.sites)
 
 
 def least_gain(found: Report, metric: str) -> str:
@@ -470,22 +511,25 @@ def least_gain(found: Report, metric: str) -> str:
 
     It is text, such as "0" or ".005".
     """
-    return as_given(found["verdict-rule"]["worthwhile"][metric])
+    run = run_of(found)
+    return as_given(run.rule.worthwhile[metric])
 
 
 def is_measured(found: Report, metric: str) -> bool:
     """Tell whether any site's gain has an interval."""
-    bests = (best_arm(site, metric) for site in found["sites"].values())
+    run = run_of(found)
+    bests = (best_arm(site, metric) for site in run.sites.values())
     return any(best is not None and has_interval(best[1]) for best in bests)
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:
     """Return where joining pays most, or that it does nowhere."""
+    run = run_of(found)
     best = stands_out(found, metric)
     if best is not None:
-        sentence = site_verdict(found["sites"][best[0]], metric)[1]
+        sentence = site_verdict(run.sites[best[0]], metric)[1]
         return [f"{best[0]} has the largest clear gain: {sentence}"]
-    if len(found["sites"]) < 2 or not is_measured(found, metric):
+    if len(run.sites) < 2 or not is_measured(found, metric):
         return []  # the verdict says it already
     least = least_gain(found, metric)
     return [f"At no site does joining pay: at none the interval ({interval_name(found)}) lies above {least}."]
@@ -496,33 +540,105 @@ def tally(found: Report, metric: str) -> str:
 
     Sites are named where they are few. Where no comparison leaves a site, that is said instead.
     """
+    run = run_of(found)
     if is_uncompared(found):
         return NOT_TOLD
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
-    for name, site in found["sites"].items():
+    for name, site in run.sites.items():
         by_code[site_verdict(site, metric)[0]].append(name)
     parts = []
     for code, names in by_code.items():
         # How many sites joining pays at is told even where there are none.
         if names or code == PAYS:
-            of = f" of {len(found['sites'])} sites" if code == PAYS else ""
+            of = f" of {len(run.sites)} sites" if code == PAYS else ""
             listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
             parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
-    return f"{_capital('; '.join(parts))}."
+    return f"{sentence_case('; '.join(parts))}."
 
 
 def _course(found: Report, planned: int | None, *, refusals: bool = True) -> str:
     """Return how many rounds ran and what was set aside."""
+    run = run_of(found)
     # Faults that are no update and no refusal are counted apart.
-    rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
-    aside, others = updates_set_aside(found), sum(fault_kind(fault) == "fault" for fault in found["faults"])
+    rounds = f"{run.rounds} of {_rounds(planned)}" if planned else _rounds(run.rounds)
+    others = sum(fault_kind(fault) == "fault" for fault in run.faults)
     refused = refused_sites(found)
-    line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
+    line = f"{rounds} ran in every repeat" if run.repeats > 1 else f"{rounds} ran"
     names = f" ({some(refused)})" if refused else ""
     more = f"; other faults: {others}" if others else ""
     told = f"; sites refused: {len(refused)}{names}" if refusals else ""
-    return f"{line}; rejected updates: {aside}{told}{more}."
+    return f"{line}; rejected updates: {updates_set_aside(found)}{told}{more}."
 
 
 def _rounds(count: int) -> str:
     return "1 round" if count == 1 else f"{count} rounds"
+
+
+GLOSSARY = {
+    "site": "An institution that takes part with rows of its own, such as a hospital or a bank.",
+    "row": "One case in a site's table: a patient, a loan, a payment.",
+    "test rows": "Rows of a site that no model was trained on. Every figure here is measured on them.",
+    "shared model": "The model that all sites train together. No row leaves a site for it.",
+    "site model": "What a site reaches with its own rows alone: the best model that it can tune on them.",
+    "adjusted to the site": "The shared model, corrected with the site's own training rows.",
+    "pooled": "A model of all rows in one place, for reference only: rows would have to leave the sites.",
+    "gain": "The better of shared and adjusted model minus the site model. Above 0, joining helps.",
+    "AUC": "How often the model ranks a row with the outcome above one without it: .5 is chance, 1 is always.",
+    "95 % CI": "Confidence interval: the range that the test rows leave open for a figure, 95 times of 100.",
+    "widened": "The interval of a gain is made wider where several sites are looked at: some gain by chance alone.",
+    "joining pays": "The interval of the gain lies above what is worthwhile.",
+    "no clear gain": "The interval leaves open that joining brings nothing, or less than what is worthwhile.",
+    "do not use it here": "The interval lies below 0, beyond what is worthwhile: the site model is better.",
+    "cannot be told": "Too few test rows, or too few with the outcome, to compare models at this site.",
+    "calibration": "Whether predicted probabilities hold: of rows given .3, three in ten have the outcome.",
+    "net benefit": "True alarms minus false ones, weighed by the threshold, for each row: what acting on alarms gains.",
+    "round": "Every site trains on its rows, and the updates are averaged; of boosted trees, one tree grows from sums.",
+    "update": "How a site's training changed the model. It leaves the site; rows do not.",
+    "rejected update": "An update that was not averaged, as it was damaged, out of bounds or late.",
+    "refused": "A site that did not take part, as its policy or its table did not allow it.",
+    "secure aggregation": "Updates are masked and added up: the coordinator gets their sum, and no single update.",
+    "pinned": "A site whose gate's fingerprint was read to another's people, who named it when they approved.",
+    "list": "The sites that one secure sum adds up. A site opens one list for one question.",
+    "repeat": "The same study once more with another seed and, on open data, other test rows.",
+    "ε (epsilon)": "How much a run may tell about one person's row at most; less is more private.",
+    "policy": "A site's rules on what may leave it, such as the smallest count that it gives.",
+}
+"""Meaning by term, in the order in which a reader meets them."""
+OF_EXACT_COUNTS = ("adjusted to the site", "pooled", "net benefit")
+"""Terms that only a study has whose models are compared on exact counts."""
+OF_COMPARISON = (
+    "site model", "gain", "widened", "joining pays", "no clear gain", "do not use it here", "cannot be told",
+)  # fmt: skip
+UNDER_NOISE = {
+    "site model": "What a site reaches with its own rows alone, trained under the same ε as the shared model.",
+    "gain": "The shared model minus the site model. Above 0, joining helps.",
+    "cannot be told": "The noise, or too few test rows, leave open more than a difference of .1 at this site.",
+}
+"""What terms mean where the comparison has noise."""
+WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")
+"""Terms that say something of a study which trains nothing."""
+
+
+def of_noised_scores(*, compared: bool) -> dict[str, str]:
+    """Return the glossary of a study of which all that leaves is charged; `compared` with own models, or not.
+
+    Examples
+    --------
+    >>> "AUC" in of_noised_scores(compared=False), "gain" in of_noised_scores(compared=False)
+    (True, False)
+    >>> of_noised_scores(compared=True)["gain"]
+    'The shared model minus the site model. Above 0, joining helps.'
+    """
+    left_out = {*OF_EXACT_COUNTS, *(() if compared else OF_COMPARISON)}
+    return {term: UNDER_NOISE.get(term, meaning) for term, meaning in GLOSSARY.items() if term not in left_out}
+
+
+def of_no_model() -> dict[str, str]:
+    """Return the glossary of a study without a model.
+
+    Examples
+    --------
+    >>> of_no_model()["row"]
+    "One case in a site's table: a patient, a loan, a payment."
+    """
+    return {term: GLOSSARY[term] for term in WITHOUT_MODEL}

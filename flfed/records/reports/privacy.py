@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from flfed.records.objects import read, write
 from flfed.records.reports.audit_headlines import (
     BEYOND,
     NOT_KNOWN,
@@ -17,26 +19,22 @@ from flfed.records.reports.audit_headlines import (
     place_of,
     unpromised_in_words,
 )
-from flfed.records.statistics.listed.noised_scores import COMPARISON, COVERS
+from flfed.records.statistics.noised_scores import COMPARISON, COVERS
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE, accounts_in_words, odds_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
-from flfed.study.key_rules import has_analysis, has_statistic
-from flfed.study.secure_aggregation import MODES
-from flfed.study.tables import in_sums_only
+from flfed.study.study import has_analysis, has_statistic
+from flfed.study.tables import MODES, in_sums_only
 
 Private = dict[str, Any]
 
 PROMISED = (
     *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server"),
 )
-SPENT = ("steps", "epsilon", "delta", "budget", "spent-before", "spent-after")
 ON_BOTH = "epsilon-on-both"
 """Key of a record: what a site's ledger counts of a run whose charges are each on both sides of the holdout."""
-OWN = ("budget", "spent-before")
-"""What a site's own ledger and policy say: a site in sums only tells none of it."""
 NOT_RECORDED = "the record says nothing of privacy: the run ended before it began"
 
 Standing = Literal[
@@ -95,65 +93,184 @@ NAMED_AT_MOST = 8
 """Sites whose spending is told one by one; the page has the table of all."""
 
 
+@dataclass(frozen=True)
+class SiteSpending:
+    """What a site spent, over all repeats together.
+
+    Attributes
+    ----------
+    steps : int or None
+        The most of one repeat; more than the run's where rounds were done again.
+    epsilon, delta : float or None
+        The largest of one repeat; such an `epsilon` is then more than was promised.
+    budget : float or None
+        The latest repeat's.
+    spent_before : float or None
+        What its ledger had before the first repeat.
+    spent_after : float or None
+        The most that its ledger has then: all repeats added, each charge on both sides of the holdout, up to a budget
+        that the site enforces; None where it is not known. What a site's ledger has of all studies only the site
+        knows (`flfed site budget SITE`).
+    """
+
+    steps: int | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    budget: float | None = None
+    spent_before: float | None = None
+    spent_after: float | None = None
+
+
+@dataclass(frozen=True)
+class SumsReport:
+    """How a run's updates were added up.
+
+    Attributes
+    ----------
+    kind : str
+        "masked" where updates left for sums only, of `least` sites or more; "encrypted"; "rehearsed",
+        "rehearsed-encrypted"; "off"; or "not begun".
+    least : int or None
+    """
+
+    kind: str = "off"
+    least: int | None = None
+
+
+@dataclass(frozen=True)
+class PrivacyReport:
+    """Object `privacy` of a report, of a run's record, or of a study that is not run yet.
+
+    Attributes
+    ----------
+    mechanism : str or None
+        None was not recorded, and `reason` says so; "none" promises nothing.
+    unit, epsilon, delta, noise, sampling, clip, steps, given_encoder, trusts_server
+        What one run promises, None where nothing is promised. Of an analysis, `steps`, `sampling` and `clip` are 1.
+    noise_from : {"seed", "system"} or None
+        "seed" where the noise follows from the study's seed, as in a simulation; "system" in a deployment and of an
+        analysis of sites that have tables of their own.
+    repeats : int
+        Runs of a series that recorded it, each of which spends again.
+    epsilon_of_repeats, delta_of_repeats : float or None
+        Sums over repeats (basic composition), which bound what all of them tell of a row that is in each. They have
+        the larger ε of a site that did rounds again.
+    secure_sums : object, or None
+        `SumsReport`.
+    warnings, uncharged : list of str
+    sites : dict of name to object
+        `SiteSpending`, by the names of the record; a name that the record does not have is left out. A site that
+        shares figures in sums only has None for its budget and ledger.
+    one_answer : bool
+        Whether this is an analysis: each site answers once, with noise on all numbers of its answer.
+    trained : bool
+        False of a statistic or an analysis.
+    covers : str
+        "study" of a study with a model where all that leaves a site is charged.
+    comparison : str
+        What then leaves of a comparison with the sites' own models.
+    answers, kept_back : list of object
+        `Charge` of each of its noised answers beside training, and of what is not asked for.
+    """
+
+    mechanism: str | None = None
+    unit: str = ""
+    epsilon: float | None = None
+    delta: float | None = None
+    noise: float | None = None
+    sampling: float | None = None
+    clip: float | None = None
+    steps: int | None = None
+    given_encoder: bool | None = None
+    trusts_server: bool | None = None
+    noise_from: str | None = None
+    repeats: int = 1
+    epsilon_of_repeats: float | None = None
+    delta_of_repeats: float | None = None
+    secure_sums: Any = None
+    reason: str = ""
+    warnings: Any = ()
+    uncharged: Any = ()
+    sites: Any = None
+    one_answer: bool = False
+    trained: bool = True
+    covers: str = ""
+    comparison: str = ""
+    answers: Any = ()
+    kept_back: Any = ()
+
+    def spending(self) -> dict[str, SiteSpending]:
+        """Return what each site spent."""
+        return {site: read(SiteSpending, line) for site, line in (self.sites or {}).items()}
+
+    def sums(self) -> SumsReport:
+        """Return how updates were added up; a study's promise says nothing of it."""
+        return read(SumsReport, self.secure_sums or {})
+
+
+PrivateFacts = PrivacyReport | Mapping[str, Any]
+"""An object `privacy`, read or as it was written."""
+SpentLine = SiteSpending | Mapping[str, Any]
+"""What a site spent, read or as it was written."""
+Recording = tuple[PrivacyReport, Mapping[str, SiteEntry]]
+"""What a repeat recorded of privacy, and its sites by name."""
+
+
+def private_of(found: PrivateFacts) -> PrivacyReport:
+    """Return an object `privacy` as one."""
+    return read(PrivacyReport, found)
+
+
 def privacy_of(reader: RunReader, runs: Runs) -> Private:
-    """Return the object `privacy` of a run's report.
-
-    A mechanism that is null was not recorded, and `reason` says so; "none" promises nothing. The
-    promise is one run's. Of a series, `repeats` counts the runs that recorded it, and each spends
-    again: `epsilon-of-repeats` at `delta-of-repeats` are the sums (basic composition), which bound
-    what all repeats tell of a row that is in each. A site's `steps` and `epsilon` are then the
-    largest of one repeat, and `spent-before` is the first one's. `spent-after` is the most that its ledger has then:
-    all repeats added, each charge on both sides of the holdout, up to a budget that the site enforces; null where it
-    is not known. What a site's ledger has of all studies only the site knows (`flfed site budget SITE`).
-    A site's `steps` are more than the run's where rounds were done again, and its `epsilon` is then more than was
-    promised; the sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
-    seed, as in a simulation, and "system" in a deployment and of an analysis of sites that have tables of their own.
-    `one-answer` is there, and true, of an analysis: each site answers once, with noise on all numbers of its answer,
-    and `steps`, `sampling` and `clip` are 1. `trained` is there, and
-    false, of a statistic or an analysis. `secure-sums` has `kind`: "masked" where updates left for sums only, of
-    `least` sites or more; "encrypted"; "rehearsed", "rehearsed-encrypted"; "off"; or "not begun".
-    `covers` is there, and "study", of a study with a model where all that leaves a site is charged. `answers` are then
-    its noised answers beside training, each with the side of its rows, its noise multiplier and its share of the
-    budget, and `kept-back` the shares of what is not asked for.
-
-    Sites stand under the names of the record. One that shares figures in sums only has null for its
-    budget and ledger; a name that the record does not have is left out.
+    """Return the object `privacy` of a run's report (`PrivacyReport`).
 
     Guarantee: none of its own; it repeats what the run wrote down. Source of the sum: Dwork and
     Roth 2014, "The algorithmic foundations of differential privacy", theorem 3.16.
     """
     told = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
-    found = [(payload, sites) for payload, sites in told if payload is not None]
-    first: Mapping[str, Any] = found[0][0] if found else {}
+    recorded = [(payload, sites) for payload, sites in told if payload is not None]
+    found = [(private_of(payload), sites) for payload, sites in recorded]
+    first: Mapping[str, Any] = {}
+    if recorded:
+        first = recorded[0][0]
     promise: Private = {key: first.get(key) for key in PROMISED}
+    promised = private_of(promise)
     study = parsed_study(reader.series(runs[0][0].series).study_text)
-    several = len(found) > 1 and promise["epsilon"] is not None
-    # A site that did rounds again may have spent more than was promised: the larger one counts.
-    largest = [max(_most(_of_each(payload, "epsilon")) or 0.0, payload["epsilon"] or 0.0) for payload, _ in found]
-    sums = {
-        "epsilon-of-repeats": math.fsum(largest) if several else None,
-        "delta-of-repeats": len(found) * promise["delta"] if several else None,
-    }
+    source = None if promised.epsilon is None else noise_from(runs[0][0].engine, study)
+    reason = "" if found else NOT_RECORDED
     return {
         **promise,
-        "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine, study),
+        "noise-from": source,
         "repeats": len(found),
-        **sums,
-        SUMS: _secure_sums(reader, [run for run, _ in runs]),
-        "reason": "" if found else NOT_RECORDED,
-        "warnings": _all_of(found, "warnings"),
-        "uncharged": _all_of(found, "uncharged"),
+        **_over_repeats(promised, found),
+        SUMS: write(_secure_sums(reader, [run for run, _ in runs])),
+        "reason": reason,
+        "warnings": list(dict.fromkeys(str(said) for payload, _ in found for said in payload.warnings or ())),
+        "uncharged": list(dict.fromkeys(str(said) for payload, _ in found for said in payload.uncharged or ())),
         "sites": _sites(found),
         **without_model(statistic=has_statistic(study), analysis=has_analysis(study)),
         **_charged(first, study),
     }
 
 
-def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> Private:
+def _over_repeats(promise: PrivacyReport, found: Sequence[Recording]) -> Private:
+    """Return the sums of ε and δ over several repeats, None of one."""
+    if len(found) < 2 or promise.epsilon is None:
+        return {"epsilon-of-repeats": None, "delta-of-repeats": None}
+    largest = []
+    for payload, _ in found:
+        # A site that did rounds again may have spent more than was promised: the larger one counts.
+        spent = _most([line.epsilon for line in payload.spending().values()])
+        largest.append(max(spent or 0.0, payload.epsilon or 0.0))
+    return {"epsilon-of-repeats": math.fsum(largest), "delta-of-repeats": len(found) * (promise.delta or 0.0)}
+
+
+def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> SumsReport:
     """Return whether a run's updates were added up in secret."""
     for run in runs:
-        if (recorded := reader.summary(run.run, SUMS)) is not None:
-            return {"kind": recorded["kind"], "least": recorded["least"]}
+        recorded = reader.summary(run.run, SUMS)
+        if recorded is not None:
+            return read(SumsReport, recorded)
     first = runs[0]
     table = parsed_study(reader.series(first.series).study_text).get("privacy", {})
     asked = table.get("secure-aggregation", "off")
@@ -161,19 +278,22 @@ def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> Private:
     open_yet = first.engine in AT_INSTITUTIONS and not any(run.rounds for run in runs)
     mode = MODES[asked]
     begun = not mode.sums_updates or (mode.is_optional and not open_yet)
-    return {"kind": "off" if begun else "not begun", "least": None}
+    kind = "off" if begun else "not begun"
+    return SumsReport(kind)
 
 
-def sums_in_words(privacy: Private) -> list[str]:
+def sums_in_words(privacy: PrivateFacts) -> list[str]:
     """Return a sentence on secure sums, none where there were none."""
-    # A study's promise says nothing of it.
-    found = privacy.get(SUMS) or {"kind": "off", "least": None}
-    said = [SUMS_IN_WORDS[kind].format(least=found["least"]) for kind in (found["kind"],) if kind in SUMS_IN_WORDS]
-    if privacy.get(TRAINED) is False:
-        said = [line.replace("Updates", "Answers").replace("updates", "answers") for line in said]
-    if privacy.get(ONE_ANSWER) and found["kind"] == "masked":
-        said += [NOISE_OF_ALL.format(least=found["least"])]
-    return said
+    private = private_of(privacy)
+    found = private.sums()
+    if found.kind not in SUMS_IN_WORDS:
+        return []
+    said = SUMS_IN_WORDS[found.kind].format(least=found.least)
+    if not private.trained:
+        said = said.replace("Updates", "Answers").replace("updates", "answers")
+    if private.one_answer and found.kind == "masked":
+        return [said, NOISE_OF_ALL.format(least=found.least)]
+    return [said]
 
 
 def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system"]:
@@ -204,11 +324,10 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     if has_analysis(study) or not covers_study(study):
         return {}
     compared = study["privacy"].get(COMPARISON, "none")
-    return {
-        COVERS: "study",
-        **({} if compared == "none" else {COMPARISON: compared}),
-        **{key: recorded.get(key, []) for key in ("answers", "kept-back")},
-    }
+    told: Private = {COVERS: "study"}
+    if compared != "none":
+        told[COMPARISON] = compared
+    return told | {key: recorded.get(key, []) for key in ("answers", "kept-back")}
 
 
 def without_model(*, statistic: bool, analysis: bool) -> Private:
@@ -218,45 +337,62 @@ def without_model(*, statistic: bool, analysis: bool) -> Private:
     return {TRAINED: False} if statistic else {}
 
 
-def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:
-    """Return one figure of every site in a run's record."""
-    return [line.get(key) for line in (payload.get("sites") or {}).values()]
+@dataclass(frozen=True)
+class _Repeat:
+    """What a site spent in one repeat, what that adds to its ledger, and whether it enforces its budget."""
+
+    spent: SiteSpending
+    added: float | None
+    enforced: bool
 
 
-def _all_of(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> list[str]:
-    """Return the sentences of all repeats, each once."""
-    return list(dict.fromkeys(str(said) for payload, _ in found for said in payload.get(key) or ()))
-
-
-def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -> dict[str, Private]:
+def _sites(found: Sequence[Recording]) -> dict[str, Private]:
     """Return each site's spending over its repeats."""
-    lines: dict[str, list[Private]] = {}
+    lines: dict[str, list[_Repeat]] = {}
     for payload, sites in found:
-        for name, spent in (payload.get("sites") or {}).items():
+        for name, spent in (payload.sites or {}).items():
             if name in sites:
-                hidden = OWN if in_sums_only(sites[name].shared_as) else ()
-                line = {key: None if key in hidden else spent.get(key) for key in SPENT}
-                # A record of an earlier version does not say what such a run is on both sides.
-                added = None if COVERS in payload else line["epsilon"]
-                line["added"] = spent.get(ON_BOTH, added)
-                line["enforced"] = sites[name].disclosure == "institution"
-                lines.setdefault(name, []).append(line)
-    return {name: _together(lines[name]) for name in sorted(lines)}
+                lines.setdefault(name, []).append(_in_repeat(spent, sites[name], covered=bool(payload.covers)))
+    return {name: write(_together(lines[name])) for name in sorted(lines)}
 
 
-def _together(lines: Sequence[Private]) -> Private:
+def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, covered: bool) -> _Repeat:
+    """Return what a site spent in one repeat; one in sums only tells neither its budget nor its ledger."""
+    spent = read(SiteSpending, recorded)
+    # A record of an earlier version does not say what such a run is on both sides.
+    added = None if covered else spent.epsilon
+    if in_sums_only(site.shared_as):
+        spent = replace(spent, budget=None, spent_before=None)
+    return _Repeat(spent, recorded.get(ON_BOTH, added), site.disclosure == "institution")
+
+
+def _together(repeats: Sequence[_Repeat]) -> SiteSpending:
     """Return a site's spending over its repeats, each of which adds to what its ledger had before the first."""
-    largest = {key: _most([line[key] for line in lines]) for key in ("steps", "epsilon", "delta")}
-    known = [line["budget"] for line in lines if line["budget"] is not None]
+    spent = [repeat.spent for repeat in repeats]
+    budgets = [line.budget for line in spent if line.budget is not None]
     # The latest repeat's: a policy may have changed between two of them.
-    before, added = lines[0]["spent-before"], [line["added"] for line in lines]
-    after = None
-    if before is not None and None not in added:
-        after = before + math.fsum(added)
+    budget = budgets[-1] if budgets else None
+    return SiteSpending(
+        steps=_most([line.steps for line in spent]),
+        epsilon=_most([line.epsilon for line in spent]),
+        delta=_most([line.delta for line in spent]),
+        budget=budget,
+        spent_before=spent[0].spent_before,
+        spent_after=_spent_after(repeats, budgets),
+    )
+
+
+def _spent_after(repeats: Sequence[_Repeat], budgets: Sequence[float]) -> float | None:
+    """Return the most that a site's ledger has after all repeats, None where it is not known."""
+    before = repeats[0].spent.spent_before
+    added = [repeat.added for repeat in repeats if repeat.added is not None]
+    if before is None or len(added) < len(repeats):
+        return None
+    after = before + math.fsum(added)
+    if budgets and repeats[-1].enforced:
         # A site that enforces its budget answers nothing beyond it.
-        after = min(after, max(before, *known)) if known and lines[-1]["enforced"] else after
-    rest = {"budget": known[-1] if known else None, "spent-before": before, "spent-after": after}
-    return {key: (largest | rest)[key] for key in SPENT}
+        return min(after, max(before, *budgets))
+    return after
 
 
 def _most(values: Sequence[Any]) -> Any:
@@ -264,7 +400,7 @@ def _most(values: Sequence[Any]) -> Any:
 
 
 def standing(
-    privacy: Private, audit: Audit, *, attackable: bool = True, only: str | None = None
+    privacy: PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
 ) -> tuple[Standing, str]:
     """Return how the promise stands against measurements, with a sentence.
 
@@ -273,41 +409,66 @@ def standing(
     whether the run has come to a model. What is read by the people of `only` one site is never
     "within the promise": they do not see what was measured at others.
     """
+    private = private_of(privacy)
     # An attack that beat the promise goes before all else, even where the record has no promise.
     beyond = [line for line in audit if line.verdict == BEYOND]
     if beyond:
         places = listed(dict.fromkeys(place_of(line) for line in beyond))
         return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
-    if privacy["mechanism"] is None:
-        return "not recorded", f"Nothing is known of a promise: {privacy['reason']}."
-    if privacy["epsilon"] is None:
-        measured = ": what attacks reached is covered by nothing" if audit else ""
-        advice = " `flfed audit RUN` measures what attacks reach." if attackable and not audit and only is None else ""
-        return "nothing promised", f"No privacy was promised{measured}.{advice}"
-    if privacy["unit"] == "site":
+    if private.mechanism is None:
+        return "not recorded", f"Nothing is known of a promise: {private.reason}."
+    if private.epsilon is None:
+        return "nothing promised", _nothing_promised(audit, is_advised=attackable and only is None)
+    if private.unit == "site":
         return "promised, not measured", WHOLE_SITES
+    return _measured(private, audit, attackable, only)
+
+
+def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str | None) -> tuple[Standing, str]:
+    """Return how a promise to rows stands of which no attack got beyond."""
     others = "" if only is None else f" {HIDDEN}"
     within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
     if not within:
-        how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
-        if COVERS in privacy:
-            how = "what an attack reaches would leave beside what is charged"
-        said = f"Promised, but not measured: {how}." if only is None else "Promised, but not measured at your site."
-        return "promised, not measured", said + others
-    # A figure over all sites, of no site by name, stands for every one of them.
-    runs, sites = {line.run for line in within}, {line.site for line in within}
-    missing = [] if None in sites else [site for site in privacy["sites"] if site not in sites]
-    if missing or len(runs) < privacy["repeats"]:
-        where = f"at {listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
-        return "measured in part", f"No attack got beyond the promise, but none was tried {where}.{others}"
-    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
-    if unknown:
-        said = f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
-        return "measured in part", said + others
+        return "promised, not measured", _not_measured(privacy, attackable, only) + others
+    part = _measured_in_part(privacy, within, audit)
+    if part:
+        return "measured in part", part + others
     # People of one site cannot know whether the promise held at the others.
     if only is not None:
         return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
     return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
+
+
+def _nothing_promised(audit: Audit, *, is_advised: bool) -> str:
+    if audit:
+        return "No privacy was promised: what attacks reached is covered by nothing."
+    advice = " `flfed audit RUN` measures what attacks reach." if is_advised else ""
+    return f"No privacy was promised.{advice}"
+
+
+def _not_measured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
+    """Return that no attack was measured against a promise, and how one can be."""
+    if only is not None:
+        return "Promised, but not measured at your site."
+    how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+    if privacy.covers:
+        how = "what an attack reaches would leave beside what is charged"
+    return f"Promised, but not measured: {how}."
+
+
+def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> str:
+    """Return where nothing is known of a promise of which no attack got beyond, "" where all is known."""
+    runs = {line.run for line in within}
+    sites = {line.site for line in within}
+    # A figure over all sites, of no site by name, stands for every one of them.
+    missing = [] if None in sites else [site for site in privacy.sites if site not in sites]
+    if missing:
+        return f"No attack got beyond the promise, but none was tried at {listed(missing)}."
+    if len(runs) < privacy.repeats:
+        repeats = privacy.repeats - len(runs)
+        return f"No attack got beyond the promise, but none was tried in {repeats} of the repeats."
+    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
+    return f"No attack is known to be beyond the promise, but nothing is known of {unknown}." if unknown else ""
 
 
 def listed(names: Iterable[str]) -> str:
@@ -336,8 +497,9 @@ def epsilon_in_words(value: float | None) -> str:
     ('1.00', '2.31', '8.00', 'n/a')
     """
     # What is written with a few more digits than are shown, such as 2.3000000000000003, stays what it is.
-    known = value is not None and math.isfinite(value)
-    return number(math.ceil(round(value * 100, 6)) / 100 if known and value is not None else None, 2)
+    if value is None or not math.isfinite(value):
+        return number(None, 2)
+    return number(math.ceil(round(value * 100, 6)) / 100, 2)
 
 
 def power_of_ten(value: float | None) -> str:
@@ -354,24 +516,27 @@ def power_of_ten(value: float | None) -> str:
     return f"{float(digits):g}e{int(power)}"
 
 
-def counted(privacy: Private) -> str:
+def counted(privacy: PrivateFacts) -> str:
     """Return what noise is counted in: answers, steps or rounds."""
-    return "answers" if privacy.get(ONE_ANSWER) else "rounds" if privacy["unit"] == "site" else "steps"
+    private = private_of(privacy)
+    if private.one_answer:
+        return "answers"
+    return "rounds" if private.unit == "site" else "steps"
 
 
-def how_often(privacy: Private) -> str:
+def _how_often(privacy: PrivacyReport) -> str:
     """Return over what a guarantee holds."""
-    if privacy.get(ONE_ANSWER):
+    if privacy.one_answer:
         return "for one answer of each site, all numbers of it together"
-    if COVERS in privacy:
-        return f"for all that leaves a site of its rows: noised counts and all {privacy['steps']} steps of training"
-    return f"over all {privacy['steps']} {counted(privacy)} of the run"
+    if privacy.covers:
+        return f"for all that leaves a site of its rows: noised counts and all {privacy.steps} steps of training"
+    return f"over all {privacy.steps} {counted(privacy)} of the run"
 
 
-def bound_in_words(privacy: Private) -> str:
+def bound_in_words(privacy: PrivacyReport) -> str:
     """Return ε and δ of a promise, with its condition."""
-    given = GIVEN if privacy["given-encoder"] else ""
-    return f"ε = {epsilon_in_words(privacy['epsilon'])} at δ = {power_of_ten(privacy['delta'])}{given}"
+    given = GIVEN if privacy.given_encoder else ""
+    return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{given}"
 
 
 def given_the_encoder(unit: str) -> str:
@@ -389,68 +554,90 @@ def given_the_encoder(unit: str) -> str:
     )
 
 
-def promise_in_words(privacy: Private) -> list[str]:
+def promise_in_words(privacy: PrivateFacts) -> list[str]:
     """Return what a run promises, sentence by sentence."""
-    if privacy["mechanism"] is None:
-        return [f"Privacy: not known; {privacy['reason']}."]
-    if privacy["mechanism"] == "none":
+    private = private_of(privacy)
+    if private.mechanism is None:
+        return [f"Privacy: not known; {private.reason}."]
+    if private.mechanism == "none":
         nothing = "No privacy mechanism: the run promises nothing. Whoever sees a site's"
         learns = "updates can learn about its rows; `flfed audit RUN` measures how much."
         # A statistic has no updates, and no model that could be attacked.
-        if privacy.get(TRAINED) is False:
+        if not private.trained:
             learns = "sums can learn about its rows."
-        return [f"{nothing} {learns}", *sums_in_words(privacy)]
+        return [f"{nothing} {learns}", *sums_in_words(private)]
     # A mechanism without noise has no ε to tell.
-    if privacy["epsilon"] is None:
-        nothing = f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."
-        return [nothing, *sums_in_words(privacy)]
-    unit = privacy["unit"]
-    lines = [
-        f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, {how_often(privacy)}.",
-        odds_in_words(
-            unit,
-            privacy["epsilon"],
-            trusts_server=privacy.get("trusts-server") is not False,
-            counts=bool(privacy.get(ONE_ANSWER)),
-            summed=(privacy.get(SUMS) or {}).get("kind", "off") != "off",
-            covers=COVERS in privacy,
-        ),
-        *(accounts_in_words(unit, privacy["kept-back"]) if COVERS in privacy else []),
-    ]
-    if privacy["given-encoder"]:
+    if private.epsilon is None:
+        nothing = f"{private.mechanism} promises nothing: there is no noise that an ε would follow from."
+        return [nothing, *sums_in_words(private)]
+    unit = private.unit
+    odds = odds_in_words(
+        unit,
+        private.epsilon,
+        trusts_server=private.trusts_server is not False,
+        counts=private.one_answer,
+        summed=private.sums().kind != "off",
+        covers=bool(private.covers),
+    )
+    lines = [f"Promised to each {unit} by {private.mechanism}: {bound_in_words(private)}, {_how_often(private)}.", odds]
+    if private.covers:
+        lines += accounts_in_words(unit, private.kept_back)
+    return [*lines, *_conditions(private), *sums_in_words(private)]
+
+
+def _conditions(privacy: PrivacyReport) -> list[str]:
+    """Return on what a promise rests: the encoder, where the noise comes from, and how often it is given."""
+    unit = privacy.unit
+    lines = []
+    if privacy.given_encoder:
         lines.append(given_the_encoder(unit))
-    if privacy["noise-from"] == "seed":
+    if privacy.noise_from == "seed":
         lines.append(SIMULATED)
-    elif unit != "site" and not privacy.get(ONE_ANSWER):
+    elif unit != "site" and not privacy.one_answer:
         lines.append(DRAWN_ONCE)
-    if privacy["repeats"] > 1:
-        spent = epsilon_in_words(privacy["epsilon-of-repeats"])
+    if privacy.repeats > 1:
+        spent = epsilon_in_words(privacy.epsilon_of_repeats)
         lines.append(
-            f"The promise is of one run. Each of the {privacy['repeats']} repeats spends again: together at most "
-            f"ε = {spent} at δ = {power_of_ten(privacy['delta-of-repeats'])} for a {unit} that is in all of them."
+            f"The promise is of one run. Each of the {privacy.repeats} repeats spends again: together at most "
+            f"ε = {spent} at δ = {power_of_ten(privacy.delta_of_repeats)} for a {unit} that is in all of them."
         )
-    return lines + sums_in_words(privacy)
+    return lines
 
 
-def spending_in_words(privacy: Private) -> list[str]:
+def spending_in_words(privacy: PrivateFacts) -> list[str]:
     """Return what the sites spent, in one line where alike."""
-    spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
-    alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
-    # Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
-    both = [BOTH_SIDES] if COVERS in privacy else []
-    total = [*both, THE_SITES_OWN, *([SENT_AGAIN] if privacy.get(ONE_ANSWER) else [])]
-    total = total if any(line["spent-before"] is not None for line in spent.values()) else []
+    private = private_of(privacy)
+    spent = {site: line for site, line in private.spending().items() if line.epsilon is not None}
     if not spent:
         return []
+    total = _ledgers_in_words(private, spent.values())
+    alike = {(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}
     if len(alike) == 1:
         where = "At its one site" if len(spent) == 1 else f"At each of {len(spent)} sites"
-        return [f"{where}: {_spending(next(iter(spent.values())), privacy)}.", *total]
-    lines = [f"At {site}: {_spending(line, privacy)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
+        return [f"{where}: {_spending(next(iter(spent.values())), private)}.", *total]
+    lines = [f"At {site}: {_spending(line, private)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
     more = len(spent) - len(lines)
-    return [*lines, *([f"And at {more} more sites: see `--json`, or the page Privacy."] if more else []), *total]
+    if more:
+        lines.append(f"And at {more} more sites: see `--json`, or the page Privacy.")
+    return [*lines, *total]
 
 
-def of_all_studies(line: Private) -> tuple[float | None, str]:
+def _ledgers_in_words(privacy: PrivacyReport, spent: Iterable[SiteSpending]) -> list[str]:
+    """Return how the sum stands to the sites' ledgers, nothing where no site has one.
+
+    Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
+    """
+    if all(line.spent_before is None for line in spent):
+        return []
+    lines = [THE_SITES_OWN]
+    if privacy.covers:
+        lines.insert(0, BOTH_SIDES)
+    if privacy.one_answer:
+        lines.append(SENT_AGAIN)
+    return lines
+
+
+def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
     """Return a bound of a site's ε over all studies.
 
     It is that of its ledger after the run, as a number and in words. It is None where it is not known.
@@ -458,42 +645,50 @@ def of_all_studies(line: Private) -> tuple[float | None, str]:
     What the run adds to the ledger is added to what the site said was spent before: that is more than the accountant
     makes of both, as far as they are of the same δ. The sum itself only the site can tell.
     """
-    total = line["spent-after"]
+    total = read(SiteSpending, line).spent_after
     return total, "not known" if total is None else f"at most {epsilon_in_words(total)}"
 
 
-def _spending(line: Private, privacy: Private) -> str:
-    planned = privacy["steps"]
-    times = f"{line['steps']} {counted(privacy)}"
-    times = "one answer" if times == "1 answers" else f"{times} and the noised counts" if COVERS in privacy else times
-    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {times}"
+def _spending(line: SiteSpending, privacy: PrivacyReport) -> str:
+    said = f"this run ε = {epsilon_in_words(line.epsilon)} for {_times(line, privacy)}"
     # Rounds done again spend again, so a site may have more steps than were planned.
-    if planned is not None and line["steps"] > planned:
-        why = "" if privacy.get(ONE_ANSWER) else ", since rounds were done again"
-        said += f", more than the {planned} planned{why}"
+    if privacy.steps is not None and line.steps is not None and line.steps > privacy.steps:
+        why = "" if privacy.one_answer else ", since rounds were done again"
+        said += f", more than the {privacy.steps} planned{why}"
     total, in_all = of_all_studies(line)
-    if line["spent-before"] is not None:
-        before = epsilon_in_words(line["spent-before"])
+    if line.spent_before is not None:
+        before = epsilon_in_words(line.spent_before)
         after = "how much it has with it, ask the site" if total is None else f"has {in_all} with it"
         said += f"; its ledger had ε = {before} before, and {after}"
-    return said + (
-        f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
-    )
+    budget = ", without a budget" if line.budget is None else f", of a budget of {number(line.budget, 2)}"
+    return said + budget
 
 
-def in_words(privacy: Private, audit: Audit, *, attackable: bool = True) -> list[str]:
+def _times(line: SiteSpending, privacy: PrivacyReport) -> str:
+    """Return how often a site answered with noise."""
+    times = f"{line.steps} {counted(privacy)}"
+    if times == "1 answers":
+        return "one answer"
+    return f"{times} and the noised counts" if privacy.covers else times
+
+
+def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
     """Return the privacy part of `flfed run show`."""
-    lines = [*promise_in_words(privacy), *spending_in_words(privacy)]
-    lines += [f"Warning: {said}" for said in privacy["warnings"]]
-    first = headlines(audit)
-    more = len(audit) - len(first)
-    told = [*audit_in_words(first), *([f"{more} more figures: see `--json`, or the page Privacy."] if more else [])]
-    told.append(standing(privacy, audit, attackable=attackable)[1])
-    measured = [*told, *unpromised_in_words(len(privacy["uncharged"]), audit)]
+    private = private_of(privacy)
+    lines = [*promise_in_words(private), *spending_in_words(private)]
+    lines += [f"Warning: {said}" for said in private.warnings]
     # Where nothing was promised nor measured, the first sentence has said so.
-    return [*lines, *measured] if audit or privacy["epsilon"] is not None else lines
+    if not audit and private.epsilon is None:
+        return lines
+    first = headlines(audit)
+    lines += audit_in_words(first)
+    more = len(audit) - len(first)
+    if more:
+        lines.append(f"{more} more figures: see `--json`, or the page Privacy.")
+    lines.append(standing(private, audit, attackable=attackable)[1])
+    return [*lines, *unpromised_in_words(len(private.uncharged), audit)]
 
 
-def not_covered(privacy: Private) -> list[str]:
+def not_covered(privacy: PrivateFacts) -> list[str]:
     """Return what left or steered the run outside any promise."""
-    return list(privacy["uncharged"])
+    return list(private_of(privacy).uncharged)

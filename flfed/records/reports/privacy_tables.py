@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from flfed.records.objects import read, read_all
 from flfed.records.reports.privacy import (
-    ONE_ANSWER,
-    SUMS,
-    TRAINED,
-    Private,
+    PrivacyReport,
+    PrivateFacts,
+    SiteSpending,
+    SpentLine,
     bound_in_words,
     counted,
     epsilon_in_words,
-    of_all_studies,
     power_of_ten,
+    private_of,
 )
-from flfed.records.statistics.listed.noised_scores import COVERS
-from flfed.records.statistics.privacy_odds import KEPT_FOR, SIDES
+from flfed.records.statistics.privacy_odds import KEPT_FOR, SIDES, Charge
 from flfed.records.statistics.verdict import ABSENT, number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 
@@ -70,6 +71,23 @@ SHARES_READ = (
     "that the accountant leaves for its share."
 )
 
+SUMS_TABLE = {
+    "off": ("off", "the server sees each site's own {own}", "nothing"),
+    "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
+    "rehearsed": ("rehearsed", "added up as under masks, in one process that holds all updates", "nothing"),
+    "rehearsed-encrypted": ("rehearsed", "ciphertexts are added up, in one process that has the key", "nothing"),
+    "encrypted": (
+        "on",
+        "the server adds ciphertexts and has no key",
+        "nothing, where one site works with the server: all have the key",
+    ),
+    "masked": (
+        "on",
+        "the server gets sums of the updates of {least} sites or more",
+        "one sum tells no single update; differences of sums may",
+    ),
+}
+"""Whether updates are added up in secret, how, and what that promises, by what a run recorded of it."""
 SMALL_IN_NOISE = {
     "Mechanism": "suppression of small cells",
     "Is": "not used",
@@ -84,119 +102,123 @@ def has_model(run: RunEntry) -> bool:
     return run.status in ("completed", "stopped") and run.rounds > 0
 
 
-def mechanism_lines(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> list[dict[str, str]]:
+def mechanism_lines(
+    privacy: PrivateFacts, sites: Sequence[SiteEntry], *, only: str | None = None
+) -> list[dict[str, str]]:
     """Return which mechanisms are in force, and which are not, a line each.
 
     `only` is the one site whose people read it.
     """
+    private = private_of(privacy)
     taking_part = [site for site in sites if site.status != "refused"]
-    small = SMALL_IN_NOISE if privacy.get(ONE_ANSWER) or COVERS in privacy else None
-    return [_noise(privacy), *_of_sites(taking_part, only, small, _sent(privacy)), _sums(privacy)]
+    is_noised = private.one_answer or bool(private.covers)
+    small_cells = SMALL_IN_NOISE if is_noised else _small_cells(taking_part, only, _sent(private))
+    how_shared = _how_shared(taking_part, only, "nothing" if is_noised else f"nothing of {_sent(private)}s")
+    return [_noise(private), small_cells, how_shared, _sums(private)]
 
 
-def _sent(privacy: Private) -> str:
+def _sent(privacy: PrivacyReport) -> str:
     """Return what a site sends, by the word of a run's page."""
-    return "answer" if privacy.get(TRAINED) is False else "update"
+    return "update" if privacy.trained else "answer"
 
 
-def _noise(privacy: Private) -> dict[str, str]:
-    name = "not recorded" if privacy["mechanism"] is None else str(privacy["mechanism"])
-    said = f"nothing is added to {_sent(privacy)}s"
-    if privacy["mechanism"] is None:
-        said = "not known"
-    elif privacy.get(ONE_ANSWER):
-        said = f"one answer, all numbers of it together with noise multiplier {number(privacy['noise'], 3)}"
-    elif privacy["mechanism"] != "none":
-        known = {
-            "noise multiplier": number(privacy["noise"], 3) if privacy["noise"] is not None else "",
-            "sampling": number(privacy["sampling"]) if privacy["sampling"] is not None else "",
-            "clip": f"{privacy['clip']:g}" if privacy["clip"] is not None else "",
-            counted(privacy): f"{privacy['steps']}" if privacy["steps"] is not None else "",
-        }
-        said = ", ".join(f"{key} {value}" for key, value in known.items() if value)
-        said = f"in training {said}; noised counts beside it" if COVERS in privacy else said
-    bound = "not known" if privacy["mechanism"] is None else "nothing"
-    if privacy["epsilon"] is not None:
-        bound = f"each {privacy['unit']}: {bound_in_words(privacy)}"
-    return {"Mechanism": "differential privacy", "Is": name, "How": said, "Promises": bound}
+def _line(what: str, stands: str, how: str, promises: str) -> dict[str, str]:
+    """Return a mechanism's line."""
+    return {"Mechanism": what, "Is": stands, "How": how, "Promises": promises}
 
 
-def _of_sites(
-    sites: Sequence[SiteEntry], only: str | None, small_cells: dict[str, str] | None, sent: str
-) -> list[dict[str, str]]:
-    """Return lines on the sites' policies; `small_cells` stands in place of that on suppression, where given."""
+def _noise(privacy: PrivacyReport) -> dict[str, str]:
+    what = "differential privacy"
+    if privacy.mechanism is None:
+        return _line(what, "not recorded", "not known", "not known")
+    bound = "nothing"
+    if privacy.epsilon is not None:
+        bound = f"each {privacy.unit}: {bound_in_words(privacy)}"
+    return _line(what, str(privacy.mechanism), _how_noised(privacy), bound)
+
+
+def _how_noised(privacy: PrivacyReport) -> str:
+    """Return what noise is added to what, by a run whose mechanism was recorded."""
+    if privacy.one_answer:
+        return f"one answer, all numbers of it together with noise multiplier {number(privacy.noise, 3)}"
+    if privacy.mechanism == "none":
+        return f"nothing is added to {_sent(privacy)}s"
+    known = []
+    if privacy.noise is not None:
+        known.append(f"noise multiplier {number(privacy.noise, 3)}")
+    if privacy.sampling is not None:
+        known.append(f"sampling {number(privacy.sampling)}")
+    if privacy.clip is not None:
+        known.append(f"clip {privacy.clip:g}")
+    if privacy.steps is not None:
+        known.append(f"{counted(privacy)} {privacy.steps}")
+    said = ", ".join(known)
+    return f"in training {said}; noised counts beside it" if privacy.covers else said
+
+
+def _small_cells(sites: Sequence[SiteEntry], only: str | None, sent: str) -> dict[str, str]:
+    """Return the line on the suppression of small cells, by the sites' policies."""
     closed = sum(site.disclosure == "institution" for site in sites)
-    shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
-    ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
-    small = f"no small count leaves there, but for what {sent}s tell" if closed else "nothing: exact sums leave"
     at = f"at {closed} of {len(sites)} sites"
     if only is not None:
-        at = f"{'on' if closed else 'off'}, at your site"
-    lines = (
-        ("suppression of small cells", at, "where the site's policy says disclosure institution", small),
-        (
-            "how sites' figures are written down",
-            ways or ABSENT,
-            "the stricter of policy and study",
-            f"nothing of {sent}s" if small_cells is None else "nothing",
-        ),
-    )
-    told = [{"Mechanism": what, "Is": is_, "How": how, "Promises": bound} for what, is_, how, bound in lines]
-    return told if small_cells is None else [small_cells, *told[1:]]
+        at = "on, at your site" if closed else "off, at your site"
+    bound = f"no small count leaves there, but for what {sent}s tell" if closed else "nothing: exact sums leave"
+    return _line("suppression of small cells", at, "where the site's policy says disclosure institution", bound)
 
 
-def _sums(privacy: Private) -> dict[str, str]:
-    found = privacy[SUMS]
-    own = "update, with the noise on it" if privacy.get(ONE_ANSWER) else "update"
-    own = "updates and counts, with the noise on them" if COVERS in privacy else own
-    is_, how, bound = {
-        "off": ("off", f"the server sees each site's own {own}", "nothing"),
-        "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
-        "rehearsed": ("rehearsed", "added up as under masks, in one process that holds all updates", "nothing"),
-        "rehearsed-encrypted": ("rehearsed", "ciphertexts are added up, in one process that has the key", "nothing"),
-        "encrypted": (
-            "on",
-            "the server adds ciphertexts and has no key",
-            "nothing, where one site works with the server: all have the key",
-        ),
-        "masked": (
-            "on",
-            f"the server gets sums of the updates of {found['least']} sites or more",
-            "one sum tells no single update; differences of sums may",
-        ),
-    }[found["kind"]]
-    if privacy.get(TRAINED) is False:
-        how, bound = how.replace("update", "answer"), bound.replace("update", "answer")
-    return {"Mechanism": "secure aggregation", "Is": is_, "How": how, "Promises": bound}
+def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> dict[str, str]:
+    """Return the line on how sites' figures are written down."""
+    ways = []
+    for how in ("named", "pseudonym", "aggregate-only"):
+        count = sum(site.shared_as == how for site in sites)
+        if count:
+            ways.append(f"{how} at your site" if only is not None else f"{how} at {count}")
+    listed = ", ".join(ways) or ABSENT
+    return _line("how sites' figures are written down", listed, "the stricter of policy and study", promises)
 
 
-def charged_lines(privacy: Private) -> list[dict[str, str]]:
+def _sums(privacy: PrivacyReport) -> dict[str, str]:
+    found = privacy.sums()
+    own = "update"
+    if privacy.one_answer:
+        own = "update, with the noise on it"
+    if privacy.covers:
+        own = "updates and counts, with the noise on them"
+    stands, how, bound = SUMS_TABLE[found.kind]
+    how = how.format(own=own, least=found.least)
+    if not privacy.trained:
+        how = how.replace("update", "answer")
+        bound = bound.replace("update", "answer")
+    return _line("secure aggregation", stands, how, bound)
+
+
+def charged_lines(privacy: PrivateFacts) -> list[dict[str, str]]:
     """Return what was charged for what, where all that leaves is; a line for each noised answer and for training.
 
     It is empty of another run, and of a record that does not tell it.
     """
-    answers, kept = privacy.get("answers") or [], privacy.get("kept-back") or []
-    unit, lines = privacy["unit"], list[dict[str, str]]()
+    private = private_of(privacy)
+    answers = read_all(Charge, private.answers or [])
+    kept = read_all(Charge, private.kept_back or [])
+    lines: list[dict[str, str]] = []
     if not answers:
         return lines
-    left = {side: 1 - math.fsum(of["share"] for of in [*answers, *kept] if of["side"] == side) for side in SIDES}
     for side, word in SIDES.items():
-        lines += [
-            _charged_line(ANSWERS.get(of["name"], of["name"]), f"{unit}s {word}", of["noise"], of["share"])
-            for of in answers
-            if of["side"] == side
-        ]
+        of_whom = f"{private.unit}s {word}"
+        asked = [of for of in answers if of.side == side]
+        held = [of for of in kept if of.side == side]
+        lines += [_charged_line(ANSWERS.get(of.name, of.name), of_whom, of.noise, of.share) for of in asked]
         if side == "training":
-            how = f"training, {privacy['steps']} steps with sampling {number(privacy['sampling'])}"
-            lines.append(_charged_line(how, f"{unit}s {word}", privacy["noise"], left[side]))
-        for of in kept:
-            if of["side"] == side:
-                what = f"kept back for {KEPT_FOR.get(of['name'], of['name'])}"
-                lines.append(_charged_line(what, f"{unit}s {word}", None, of["share"]))
+            how = f"training, {private.steps} steps with sampling {number(private.sampling)}"
+            left = 1 - math.fsum(of.share for of in [*asked, *held])
+            lines.append(_charged_line(how, of_whom, private.noise, left))
+        for of in held:
+            what = f"kept back for {KEPT_FOR.get(of.name, of.name)}"
+            lines.append(_charged_line(what, of_whom, None, of.share))
     return lines
 
 
-def told_from(privacy: Private) -> str:
+def told_from(privacy: PrivateFacts) -> str:
     """Return how many test rows of the rarer class a site needs so that noised counts tell of its scores; "" of others.
 
     Examples
@@ -207,12 +229,13 @@ def told_from(privacy: Private) -> str:
     from flfed.summaries.noised_counts import LEAST_SIZE
     from flfed.summaries.noised_scores import BINS
 
-    noises = [of["noise"] for of in privacy.get("answers") or [] if of["name"] == "scores"]
-    if not noises:
+    private = private_of(privacy)
+    noise = next((of.noise for of in read_all(Charge, private.answers or []) if of.name == "scores"), None)
+    if noise is None:
         return ""
-    least = math.ceil(LEAST_SIZE * noises[0] * math.sqrt(BINS))
+    least = math.ceil(LEAST_SIZE * noise * math.sqrt(BINS))
     return (
-        f"A site's figures are told where about {least} or more of its test {privacy['unit']}s are of the rarer class: "
+        f"A site's figures are told where about {least} or more of its test {private.unit}s are of the rarer class: "
         "fewer are lost in the noise, and the budget is spent all the same."
     )
 
@@ -222,14 +245,15 @@ def _charged_line(what: str, of_whom: str, noise: float | None, share: float) ->
     return {"Charged for": what, "Account of": of_whom, "Noise multiplier": multiplier, "Share": number(share, 2)}
 
 
-def why_nothing_spent(privacy: Private) -> str:
+def why_nothing_spent(privacy: PrivateFacts) -> str:
     """Return why no ε is counted and what would be."""
-    if privacy["mechanism"] is None:
-        return f"Not known: {privacy['reason']}."
-    if privacy["epsilon"] is not None:
-        whose = "is the whole run's, not a site's own" if privacy["unit"] == "site" else "was not spent at any site yet"
-        return f"The promise of ε = {epsilon_in_words(privacy['epsilon'])} {whose}: no site's ledger counts it."
-    if privacy.get(TRAINED) is False:
+    private = private_of(privacy)
+    if private.mechanism is None:
+        return f"Not known: {private.reason}."
+    if private.epsilon is not None:
+        whose = "is the whole run's, not a site's own" if private.unit == "site" else "was not spent at any site yet"
+        return f"The promise of ε = {epsilon_in_words(private.epsilon)} {whose}: no site's ledger counts it."
+    if not private.trained:
         return "No ε is counted: nothing was promised. An [analysis] has noise, and each site counts what it spends."
     return (
         'No ε is counted: nothing was promised. With [privacy] name = "record-dp", and [plan] steps, in the study '
@@ -237,41 +261,47 @@ def why_nothing_spent(privacy: Private) -> str:
     )
 
 
-def share_of_budget(line: Private) -> float:
+def share_of_budget(line: SpentLine) -> float:
     """Return the consumed share of a budget, else infinity."""
-    total = of_all_studies(line)[0] or line["epsilon"]
-    return float("inf") if line["budget"] is None else total / max(line["budget"], 1e-12)
+    spent = read(SiteSpending, line)
+    if spent.budget is None:
+        return float("inf")
+    return (spent.spent_after or spent.epsilon or 0.0) / max(spent.budget, 1e-12)
 
 
-def left_of_budget(line: Private) -> float | None:
+def left_of_budget(line: SpentLine) -> float | None:
     """Return about how much ε is left of a budget.
 
     It is below 0 where the budget is overdrawn, and None where it is not known.
     """
-    total = of_all_studies(line)[0]
-    return None if total is None or line["budget"] is None else line["budget"] - total
+    spent = read(SiteSpending, line)
+    return None if spent.spent_after is None or spent.budget is None else spent.budget - spent.spent_after
 
 
-def spent_line(site: str, line: Private, privacy: Private) -> dict[str, Any]:
+def spent_line(site: str, line: SpentLine, privacy: PrivateFacts) -> dict[str, Any]:
     """Return one site's line of the table.
 
     The consumed ε is rounded up, what is left is rounded down.
     """
-    before = line["spent-before"]
-    budget = line["budget"]
-    left = left_of_budget(line)
-    total = of_all_studies(line)[0]
-    unit = counted(privacy).capitalize()
+    spent = read(SiteSpending, line)
+    private = private_of(privacy)
+    before = "not known" if spent.spent_before is None else epsilon_in_words(spent.spent_before)
+    total = "not known" if spent.spent_after is None else epsilon_in_words(spent.spent_after)
+    budget = "none" if spent.budget is None else number(spent.budget, 2)
+    left = left_of_budget(spent)
+    if left is not None:
+        left = math.floor(round(left * 100, 6)) / 100
+    unit = counted(private).capitalize()
     return {
         "Site": site,
-        f"{unit} asked": line["steps"],
-        f"{unit} planned": privacy["steps"],
-        "ε of this run": epsilon_in_words(line["epsilon"]),
-        "δ": power_of_ten(line["delta"]),
-        "ε in its ledger before": epsilon_in_words(before) if before is not None else "not known",
-        "ε of all its studies, about": epsilon_in_words(total) if total is not None else "not known",
-        "Budget (ε)": number(budget, 2) if budget is not None else "none",
-        "Left of it, about": None if left is None else math.floor(round(left * 100, 6)) / 100,
+        f"{unit} asked": spent.steps,
+        f"{unit} planned": private.steps,
+        "ε of this run": epsilon_in_words(spent.epsilon),
+        "δ": power_of_ten(spent.delta),
+        "ε in its ledger before": before,
+        "ε of all its studies, about": total,
+        "Budget (ε)": budget,
+        "Left of it, about": left,
     }
 
 
@@ -349,10 +379,16 @@ def size_in_words(count: int) -> str:
     >>> size_in_words(0), size_in_words(999), size_in_words(48_000), size_in_words(1_234_567)
     ('0 B', '999 B', '48.0 kB', '1.23 MB')
     """
-    size, unit = next(
-        ((count / by, name) for by, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= by), (0, "")
-    )
-    return f"{size:.{2 if size < 10 else 1 if size < 100 else 0}f} {unit}" if unit else f"{count} B"
+    for by, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= by:
+            return f"{_three_digits(count / by)} {unit}"
+    return f"{count} B"
+
+
+def _three_digits(size: float) -> str:
+    if size < 10:
+        return f"{size:.2f}"
+    return f"{size:.1f}" if size < 100 else f"{size:.0f}"
 
 
 def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
@@ -376,15 +412,28 @@ def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
     return lines
 
 
+@dataclass(frozen=True)
+class _ToldOutcomes:
+    """Of how many of `rows` the sums of the first tree tell the outcome, and those of its root alone."""
+
+    tree: int = 0
+    root: int = 0
+    rows: int = 0
+
+
 def told_in_words(told: Mapping[str, Any]) -> list[str]:
     """Return how many outcomes the sums of a run's first trees tell, a sentence for all sites and one for each site."""
-    found, together = [], told.get("together")
-    if together:
+    found = []
+    if told.get("together"):
+        together = read(_ToldOutcomes, told["together"])
         found.append(
             f"Single outcomes, counted in the rows: the sums of the first tree over all sites tell the outcomes of "
-            f"{together['tree']:,} of {together['rows']:,} training rows, those of its root alone {together['root']:,}."
+            f"{together.tree:,} of {together.rows:,} training rows, those of its root alone {together.root:,}."
         )
-    each = [f"{site} {of['tree']:,} of {of['rows']:,}" for site, of in sorted(told.get("sites", {}).items())]
+    each = []
+    for site, of in sorted(told.get("sites", {}).items()):
+        own = read(_ToldOutcomes, of)
+        each.append(f"{site} {own.tree:,} of {own.rows:,}")
     if each:
         found.append(f"By a site's own sums, which it sends unless they are added up in secret: {'; '.join(each)}.")
     return found

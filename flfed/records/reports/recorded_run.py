@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from flfed.records.objects import figure_of, read_figure
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.statistics.verdict import Difference, better_of, decimals_for, interval, number
@@ -59,6 +60,8 @@ LOSS = "log_loss"
 """Metric that is told beside the primary one."""
 LEAST_SPLITS = 2
 """Of a difference with an interval."""
+SCHEMA = "schema"
+"""Name of the hash of a run's schema."""
 TELLING = ("better", "worse")
 """Of `shows`."""
 
@@ -101,12 +104,13 @@ def shows(gain: Report, metric: str) -> str:
     >>> shows({"log_loss": {"value": -0.2, "low": -0.5, "high": 0.1}}, "log_loss")
     'no difference shown'
     """
-    found = gain[metric]
-    if found["value"] is None:
+    found = figure_of(gain, metric)
+    if found.value is None or found.low is None or found.high is None:
         return "cannot be told"
-    if found["low"] <= 0 <= found["high"]:
+    if found.low <= 0 <= found.high:
         return "no difference shown"
-    return "better" if (found["low"] > 0) == (better_of(metric) == "higher") else "worse"
+    rises = found.low > 0
+    return "better" if rises == (better_of(metric) == "higher") else "worse"
 
 
 def with_interval(gain: Report) -> str:
@@ -117,21 +121,25 @@ def with_interval(gain: Report) -> str:
     >>> with_interval({"value": -0.0034, "low": -0.0065, "high": -0.0002})
     '−.0034 (−.0065 to −.0002)'
     """
-    digits = decimals_for(Difference(gain["value"], gain["low"], gain["high"]))
-    ends = interval(gain["low"], gain["high"], digits, signed=True)
-    return f"{number(gain['value'], digits, signed=True)} ({ends})"
+    found = read_figure(gain)
+    digits = decimals_for(Difference(found.value, found.low, found.high))
+    ends = interval(found.low, found.high, digits, signed=True)
+    return f"{number(found.value, digits, signed=True)} ({ends})"
 
 
 def _not_paired(base: Recorded, other: Recorded) -> str:
     """Return why two runs are not on the same random splits, "" where they are."""
-    (first, sites), (second, others) = base.runs[0], other.runs[0]
+    first, sites = base.runs[0]
+    second, others = other.runs[0]
     if len(base.runs) < LEAST_SPLITS or len(other.runs) != len(base.runs):
         return f"both need the same repeats, {LEAST_SPLITS} or more"
     if [run.seed for run, _ in base.runs] != [run.seed for run, _ in other.runs]:
         return "their seeds differ, and with them the splits"
-    if first.hashes.get("schema") != second.hashes.get("schema") or _rows(sites) != _rows(others):
+    same_schema = first.hashes.get(SCHEMA) == second.hashes.get(SCHEMA)
+    if not same_schema or _rows(sites) != _rows(others):
         # Of a study of which all that leaves is charged, the numbers have noise, and those of test rows do not leave.
-        hidden = any(holdout is None for of in (_rows(sites), _rows(others)) for _, holdout in of.values())
+        held = [*_rows(sites).values(), *_rows(others).values()]
+        hidden = any(holdout is None for _, holdout in held)
         return "it cannot be told whether they are on the same rows" if hidden else "they are not on the same rows"
     if not all(entry.resplit for entry in sites.values() if entry.status != "refused"):
         return "a site's test rows are the same in every repeat"
@@ -142,11 +150,13 @@ def _rows(sites: dict[str, SiteEntry]) -> dict[str, tuple[int | None, int | None
     return {name: (entry.rows, entry.holdout_rows) for name, entry in sites.items() if entry.status != "refused"}
 
 
+STRATEGY = "strategy.name"
+"""Key of a study, with its table."""
 PLAIN = "fedavg"
 """Name of plain averaging, which other methods are held against."""
 SAME_SERIES = 200
 """Newest series that are looked at for methods beside a run."""
-UNSAID = ("name", "purpose", "legal-basis", "format", "seed", "expires", "strategy.name", "expected")
+UNSAID = ("name", "purpose", "legal-basis", "format", "seed", "expires", STRATEGY, "expected")
 """Keys of a study that do not tell a method from another."""
 
 
@@ -167,32 +177,45 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
         is no other. Without plain averaging the run's own series is the first.
     """
     opened = Recorded.read(reader, reader.runs_of(name))
-    newest = dict.fromkeys(run.series for run in reader.runs(limit=SAME_SERIES * max(1, len(opened.runs))))
+    alike = _on_same_splits(reader, opened)
+    if len(alike) < 2:
+        return []
+    texts = [leaves(parsed_study(reader.series(one.runs[0][0].series).study_text)) for one in alike]
+    plain = next((place for place, text in enumerate(texts) if text.get(STRATEGY) == PLAIN), 0)
+    metrics = (opened.runs[0][0].primary, LOSS)
+    found = []
+    for place in [plain, *(other for other in range(len(alike)) if other != plain)]:
+        method = alike[place]
+        gain = None
+        if place != plain:
+            gain = {metric: paired(alike[plain], method, (None, "global", metric)) for metric in metrics}
+        line = {
+            "series": method.runs[0][0].series,
+            "method": _in_words(texts[place], texts[plain]),
+            "plain": texts[place].get(STRATEGY) == PLAIN,
+            "rounds": method.runs[0][0].rounds,
+            "value": {metric: _mean(method, metric) for metric in metrics},
+            "gain": gain,
+        }
+        found.append(line)
+    return found
+
+
+def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
+    """Return what is recorded of a run, and of other series on the same random splits."""
     alike = [opened]
+    newest = dict.fromkeys(run.series for run in reader.runs(limit=SAME_SERIES * max(1, len(opened.runs))))
     for series in newest:
         runs = reader.runs_of(series)
-        if series != opened.runs[0][0].series and all(run.status == "completed" for run in runs):
-            # What cannot be paired is left out before its figures are read.
-            sorted_rows = Recorded(runs=[(run, {entry.site: entry for entry in reader.sites(run.run)}) for run in runs])
-            if not _not_paired(opened, sorted_rows):
-                alike.append(Recorded.read(reader, runs))
-    texts = [leaves(parsed_study(reader.series(one.runs[0][0].series).study_text)) for one in alike]
-    plain = next((place for place, text in enumerate(texts) if text.get("strategy.name") == PLAIN), 0)
-    order = [plain, *(place for place in range(len(alike)) if place != plain)]
-    primary = opened.runs[0][0].primary
-    return [
-        {
-            "series": alike[place].runs[0][0].series,
-            "method": _in_words(texts[place], texts[plain]),
-            "plain": texts[place].get("strategy.name") == PLAIN,
-            "rounds": alike[place].runs[0][0].rounds,
-            "value": {metric: _mean(alike[place], metric) for metric in (primary, LOSS)},
-            "gain": None
-            if place == plain
-            else {metric: paired(alike[plain], alike[place], (None, "global", metric)) for metric in (primary, LOSS)},
-        }
-        for place in (order if len(order) > 1 else ())
-    ]
+        if series == opened.runs[0][0].series or any(run.status != "completed" for run in runs):
+            continue
+        # What cannot be paired is left out before its figures are read.
+        sites = Recorded()
+        for run in runs:
+            sites.runs.append((run, {entry.site: entry for entry in reader.sites(run.run)}))
+        if not _not_paired(opened, sites):
+            alike.append(Recorded.read(reader, runs))
+    return alike
 
 
 def _mean(recorded: Recorded, metric: str) -> float | None:
@@ -206,7 +229,7 @@ def _in_words(text: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
         for key in dict.fromkeys([*text, *plain])
         if text.get(key) != plain.get(key) and not key.startswith(UNSAID)
     ]
-    return ", ".join([str(text.get("strategy.name", "")), *differing])
+    return ", ".join([str(text.get(STRATEGY, "")), *differing])
 
 
 def leaves(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -214,15 +237,22 @@ def leaves(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in table.items():
         whole = f"{before}{key}"
-        found |= leaves(value, f"{whole}.") if isinstance(value, dict) else {whole: value}
+        if isinstance(value, dict):
+            found |= leaves(value, f"{whole}.")
+        else:
+            found[whole] = value
     return found
 
 
 def _ratio_of_all(recorded: Recorded) -> float:
     """Return the holdout rows per training row of all sites together."""
-    rows = [own for _, sites in recorded.runs for own in _rows(sites).values()]
-    held = sum(holdout or 0 for _, holdout in rows)
-    return held / max(sum(all_rows or 0 for all_rows, _ in rows) - held, 1)
+    held = 0
+    every = 0
+    for _, sites in recorded.runs:
+        for rows, holdout in _rows(sites).values():
+            every += rows or 0
+            held += holdout or 0
+    return held / max(every - held, 1)
 
 
 def _ratio(entry: SiteEntry | None) -> float | None:

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Self
 
+from flfed import refusals
+from flfed.records.objects import VerdictRule, figure_of, read, run_of, site_of
 from flfed.records.reports.audit_headlines import audit_of
-from flfed.records.reports.faults import faults_of
-from flfed.records.reports.privacy import privacy_of
+from flfed.records.reports.faults import faults_of, leaking_columns
+from flfed.records.reports.privacy import PrivacyReport, privacy_of, private_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.round_totals import round_bytes
 from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, site_verdict, too_few, widened
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
-from flfed.records.statistics.listed.noised_scores import (
-    COMPARISON,
-    COVERS,
+from flfed.records.statistics.noised_scores import (
     NO_PAIRS,
     NOT_COMPARED,
     SCORES,
     WHY_NOT_COMPARED,
     is_covered,
 )
-from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_over_repeats
-from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
-from flfed.records.statistics.training_state import not_enough, training_state
+from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
-from flfed.records.statistics.verdict import worthwhile_of
+from flfed.records.statistics.verdict import mean_gain, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
-from flfed.refusals import read
 from flfed.study.tables import NAIVE_FAMILIES
 
 STARTED = ("warm-start", "warm-start-tuned")
@@ -43,126 +43,179 @@ DIFFERENCE_ARMS = ("global", "personalised")
 REFERENCES = (
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
 )  # fmt: skip
+OFTEN_ABSENT = ("personalised", "pooled", "own-model-everywhere")
+"""Those of `REFERENCES` that are null where a run has none."""
+WORST_FIRST = ("running", "failed", "interrupted", "stopped", "completed")
+"""Which of its repeats' statuses a series has."""
+CLASSES = ("0", "1")
+"""Test rows without and with the outcome."""
 AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
 SAME = 1e-9
 """Largest difference between repeats that is rounding."""
 
 
+@dataclass(frozen=True)
+class OwnModels:
+    """What a run recorded of models that are held against the shared one: the family of the pooled one, and by site."""
+
+    pooled: str | None = None
+    sites: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Score counts of a repeat, over all sites and by site."""
+
+    all: Any = None
+    sites: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a report is made of.
+
+    Attributes
+    ----------
+    metrics : list of str
+        Compared ones, the primary one first.
+    counted : list of dict
+        Score counts, by repeat.
+    own : list of OwnModels
+        By repeat.
+    """
+
+    reader: RunReader
+    runs: Sequence[RunEntry]
+    recorded: Recorded
+    metrics: list[str]
+    rule: Report
+    counted: Sequence[Report]
+    own: Sequence[OwnModels]
+
+    @classmethod
+    def read(cls, reader: RunReader, name: str) -> Self:
+        """Return what the report of a run or series is made of."""
+        runs = reader.runs_of(name)
+        recorded = Recorded.read(reader, runs)
+        metrics = _metrics(recorded)
+        rule = verdict_rule(reader, runs, metrics)
+        counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
+        own = [read(OwnModels, reader.summary(run.run, "own-models") or {}) for run in runs]
+        return cls(reader, runs, recorded, metrics, rule, counted, own)
+
+    def of_each(self, name: str) -> list[Report | None]:
+        """Return a named object of every repeat, None where it has none."""
+        return [self.reader.summary(run.run, name) for run in self.runs]
+
+    def first(self, name: str) -> Report | None:
+        """Return a named object of the first repeat that has it."""
+        return next(filter(None, (self.reader.summary(run.run, name) for run in self.runs)), None)
+
+    def figures(self, site: str | None, arm: str) -> Report:
+        """Return one arm's figures by metric, over all repeats."""
+        rows = {metric: self.recorded.figures.get((site, arm, metric)) for metric in self.metrics}
+        return {metric: _figure(found) for metric, found in rows.items() if found}
+
+
 def report(reader: RunReader, name: str) -> Report:
-    """Return the object of `flfed study run --json`, which of a statistic lacks keys of models (`statistic_object`).
+    """Return the report of a run, or of a series of repeats, as JSON has it.
 
-    It is of one run, or of a series of repeats.
-
-    Metrics stand in the order of importance: the study's primary one first. Under repeats:
-
-    - a figure's `value` is the mean over repeats and `sd` their standard deviation; `low` and
-      `high` are the means of the repeats' bounds, so the interval of one typical split;
-    - a difference's interval, and the verdict, come from the spread of the repeats
-      (`spread.resplit_interval`) where the site drew a new holdout each time; where the holdout
-      stayed, from the means of the repeats' bounds, since repeating tells nothing more about it; a
-      difference that less than half of the repeats have is not told;
-    - `rounds` is the fewest of any repeat, `seconds` the sum, `arrays-sha256` null, and `status`
-      the worst: failed, interrupted, running, stopped, completed.
-
-    An AUC over all sites that was made of counts by bin has a `bound`: that of the rows lies so far away at
-    most, which is certain. A figure that is null has a `reason` beside
-    it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a
-    `method` where it is known how it came about. A difference's `freedom` are the degrees of freedom of Student's
-    t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the
-    fewest and most of any repeat. `site-mean`, `last-value` and `named-column` of a site are forecasts without a model,
-    of a regression where later rows are held out. `holdout-classes` are the test rows without and with the outcome,
-    of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
-    that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
-    difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
-    it is held against `worthwhile`. `training` says whether the shared model was trained enough to be judged
-    (`training_state.training_state`), null under noise: where it was not, no verdict is "do not use it here".
-    `mean-gain` is the mean over sites of what the shared model gains on their own
-    models (`mean_gain.mean_gain`; above 0 is better). `apart` and `outcome-reversed` are the sites that look as if
-    they were coded otherwise (`odd_sites`). `local-only` and `pooled` are what joining is held against: their
-    `-family` says what was taken most often ("same": a model of the shared one's own kind), `-families` in how many
-    repeats which, and `-same` are the figures of one of the shared one's own kind where another was taken. `faults`
-    lists rejected updates and, with round null, what belongs to no round: sites refused, whose reason starts with
-    "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
-    (`privacy.privacy_of`), `audit` what attacks on the model reached. `operating-points` is there where the study
-    names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
-    at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`). Of trees
-    `gains` are what each column's splits gain (`importances.gains_over_repeats`).
-    `sums-only` has the figures of three or more sites that share none of their own, over all of these sites together,
-    where they came in one sum. `noised-scores` is there where all that leaves a site is charged to one ε: counts by
-    score, with their noise. Then `rows` of a site is about how many it trains on; one that is not held against its own
-    model has `not-compared`, why, and where none is `mean-gain` is empty. `own-parts` is there where a part of the
-    model is each site's own: its `arrays`, and whether they are a model `beside` the shared one. `round-bytes` is what
-    crosses in a round of training (`round_totals.round_bytes`). `trained-test-rows` is there where the run began with
-    an earlier model: by site, how many test rows that was trained on, over all repeats, or `why` that is not known.
+    `RunReport`, `SiteReport` and `FigureReport` say what its keys are. It is the object of `flfed study run --json`,
+    which of a statistic lacks keys of models (`statistic_object`).
 
     Raises
     ------
     UsageError
         If there is no such run or series.
     """
-    runs = reader.runs_of(name)
-    recorded = Recorded.read(reader, runs)
-    metrics = _metrics(recorded)
-    counted = [reader.summary(run.run, "score-histograms") or {} for run in runs]
-    references = {arm: _figures(recorded, None, arm, metrics) for arm in REFERENCES}
-    references["global"] = _with_bound(recorded, references["global"], counted)
-    # A refused site has no figures, and stands among the faults alone.
-    accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
-    rule = verdict_rule(reader, runs, metrics)
-    own = [reader.summary(run.run, "own-models") or {} for run in runs]
-    privacy = privacy_of(reader, recorded.runs)
-    sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule, own) for site in accepted}
-    if COVERS in privacy:
-        why = NO_PAIRS if COMPARISON in privacy else WHY_NOT_COMPARED
-        sites = {site: of if of["difference"] else of | {NOT_COMPARED: why} for site, of in sites.items()}
-    uncompared = COVERS in privacy and COMPARISON not in privacy
-    training = training_over_repeats([reader.summary(run.run, "training") for run in runs])
-    if training is None and metrics and privacy["mechanism"] in (None, "none"):
-        training = _training(references, metrics[0], own)
-    if not_enough(training):
-        sites = {site: _undertrained(of, metrics) for site, of in sites.items()}
-    return head(runs, name) | {
-        "global": references["global"],
-        "sites-mean": references["sites-mean"],
-        "personalised": references["personalised"] or None,
-        "personalised-sites-mean": references["personalised-sites-mean"],
-        "pooled": references["pooled"] or None,
-        "own-model-everywhere": references["own-model-everywhere"] or None,
+    opened = _Opened.read(reader, name)
+    privacy = privacy_of(reader, opened.recorded.runs)
+    over_all = _over_all(opened)
+    training = _training(opened, over_all, private_of(privacy))
+    sites = _sites(opened, private_of(privacy), training)
+    return {
+        **head(opened.runs, name),
+        **_shared_and_pooled(over_all),
         "sites": sites,
-        "verdict-rule": rule,
+        "verdict-rule": opened.rule,
         "training": training,
-        "leaking-columns": _leaking(reader, runs),
-        "mean-gain": {}
-        if uncompared
-        else mean_gains(recorded, sites, metrics, rule, undertrained=not_enough(training)),
-        "faults": faults_of(reader, recorded),
+        "leaking-columns": leaking_columns(opened.first("leaks")),
+        "mean-gain": _mean_gains(opened, sites, private_of(privacy), training),
+        "faults": faults_of(reader, opened.recorded),
         "privacy": privacy,
-        "audit": audit_of(reader, recorded.runs),
-        "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
+        "audit": audit_of(reader, opened.recorded.runs),
+        "apart": apart(opened.first("columns")),
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
-        **_where_asked(reader, runs),
-        "round-bytes": round_bytes(reader, [run.run for run in runs]),
-        **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
+        **_where_asked(opened),
+        "round-bytes": round_bytes(reader, [run.run for run in opened.runs]),
+        **_pooled_family(opened, over_all),
     }
 
 
-def _training(references: Report, metric: str, own: Sequence[Report]) -> Report | None:
-    """Return whether the shared model was trained enough, of a run whose record does not say so."""
-    kind = references["pooled-same"]
-    if not kind and not any(told.get("pooled") for told in own):
-        kind = references["pooled"]
-    shared = references["global"].get(metric)
+def _over_all(opened: _Opened) -> dict[str, Report]:
+    """Return the figures over all sites by arm; the shared model's binned AUC has its bound."""
+    found = {arm: opened.figures(None, arm) for arm in REFERENCES}
+    found["global"] = _with_bound(opened, found["global"])
+    return found
+
+
+def _shared_and_pooled(over_all: Mapping[str, Report]) -> Report:
+    """Return the figures over all sites; of models that not every run has, null stands where there are none."""
+    told: Report = {}
+    for arm in ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere"):
+        told[arm] = over_all[arm]
+        if arm in OFTEN_ABSENT:
+            told[arm] = over_all[arm] or None
+    return told
+
+
+def _pooled_family(opened: _Opened, over_all: Mapping[str, Report]) -> Report:
+    """Return of which family the model on all rows in one place is."""
+    return family_keys("pooled", [told.pooled for told in opened.own], other=over_all["pooled-same"] or None)
+
+
+def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
+    """Return the sites' entries by name.
+
+    A refused site has no figures, and stands among the faults alone.
+    """
+    accepted: set[str] = set()
+    for _, entries in opened.recorded.runs:
+        accepted |= {site for site, entry in entries.items() if entry.status != "refused"}
+    sites = {site: _site(opened, site) for site in sorted(accepted)}
+    if privacy.covers:
+        why = NO_PAIRS if privacy.comparison else WHY_NOT_COMPARED
+        _say_why_not_compared(sites, why)
+    if not_enough(training):
+        return {site: _undertrained(of, opened.metrics) for site, of in sites.items()}
+    return sites
+
+
+def _say_why_not_compared(sites: Report, why: str) -> None:
+    """Write into each site without a difference why it has none."""
+    for site in sites.values():
+        if not site_of(site).difference:
+            site[NOT_COMPARED] = why
+
+
+def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyReport) -> Report | None:
+    """Return whether the shared model was trained enough, None under noise or where it is not known.
+
+    Of a run whose record does not say so, it follows from the model of the shared one's own kind on all rows.
+    """
+    told = training_over_repeats(opened.of_each("training"))
+    if told is not None or not opened.metrics or privacy.mechanism not in (None, "none"):
+        return told
+    metric = opened.metrics[0]
+    kind = over_all["pooled-same"]
+    if not kind and not any(own.pooled for own in opened.own):
+        kind = over_all["pooled"]
+    shared = over_all["global"].get(metric)
     if metric not in kind or shared is None:
         return None
     ends = {end: shared[end] for end in ("value", "low", "high")}
-    return training_state(None, [(metric, ends, kind[metric]["value"])])
-
-
-def _leaking(reader: RunReader, runs: Sequence[RunEntry]) -> list[str]:
-    """Return the columns that may give the answer away, by the sums of the first repeat that has them."""
-    told = next(filter(None, (reader.summary(run.run, "leaks") for run in runs)), {})
-    return list(dict.fromkeys(str(one["column"]) for one in told.get("found", ())))
+    return training_state(None, [(metric, ends, figure_of(kind, metric).value)])
 
 
 def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
@@ -171,41 +224,46 @@ def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
     return found | {"verdict": site_verdict(found, metrics[0])[0]} if metrics else found
 
 
-def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
+def _where_asked(opened: _Opened) -> Report:
     """Return what not every run has: exact counts, groups, importances, gains, figures in sums only, own parts.
 
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
-    found = {
-        name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
-        for name in ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
-    }
-    found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
-    found[TRAINED_TEST_ROWS] = trained_over_repeats([reader.summary(run.run, TRAINED_TEST_ROWS) for run in runs])
-    found["gains"] = gains_over_repeats([reader.summary(run.run, "gains") for run in runs])
+    names = ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
+    found = {name: opened.first(name) for name in names}
+    found["importances"] = over_repeats(opened.of_each("importances"))
+    found[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
+    found["gains"] = gains_over_repeats(opened.of_each("gains"))
     return {name: payload for name, payload in found.items() if payload is not None}
 
 
 def head(runs: Sequence[RunEntry], name: str) -> Report:
     """Return a report's head: names, status, engine and time."""
+    first = runs[0]
     several = len(runs) > 1
     # A series goes on while any of its repeats does, whatever became of another.
-    order = ("running", "failed", "interrupted", "stopped", "completed")
-    worst = min(runs, key=lambda run: order.index(run.status))
-    paths = sorted({run.path for run in runs})
+    worst = min(runs, key=lambda run: WORST_FIRST.index(run.status))
+    reason = worst.reason
+    if several and reason:
+        reason = f"repeat {worst.repeat + 1}: {reason}"
+    paths = {run.path for run in runs}
+    path = first.path if len(paths) == 1 else "mixed"
     seconds = [run.seconds for run in runs if run.seconds is not None]
-    prefix = f"repeat {worst.repeat + 1}: " if several and worst.reason else ""
+    took = sum(seconds) if seconds else None
+    arrays = None if several else first.arrays_sha256
+    is_series = several or name == first.series
+    run = first.series if is_series else first.run
     return {
-        "run": runs[0].series if several or name == runs[0].series else runs[0].run,
-        "study": runs[0].study,
+        "run": run,
+        "study": first.study,
         "status": worst.status,
-        "reason": prefix + worst.reason,
-        "engine": runs[0].engine,
-        "path": paths[0] if len(paths) == 1 else "mixed",
+        "reason": reason,
+        "engine": first.engine,
+        "path": path,
         "rounds": min(run.rounds for run in runs),
-        "seconds": sum(seconds) if seconds else None,
+        "seconds": took,
         "repeats": len(runs),
-        "arrays-sha256": None if several else runs[0].arrays_sha256,
+        "arrays-sha256": arrays,
     }
 
 
@@ -213,15 +271,21 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
     asked = table.get("worthwhile") if isinstance(table, dict) else None
+    worthwhile = {metric: worthwhile_of(metric) for metric in metrics}
     # What the study calls worthwhile is in units of its primary metric, so others keep their default.
-    given = {runs[0].primary: float(asked)} if isinstance(asked, (int, float)) else {}
-    told = [(reader.summary(run.run, "looked-at") or {}).get("sites", 0) for run in runs]
-    return {
-        # As many as the sites were told of; of runs that told them none, those that share figures.
-        "sites": max(max(told, default=0) or reader.looked_at([run.run for run in runs]), 1),
-        "level": intervals.LEVEL,
-        "worthwhile": {metric: given.get(metric, worthwhile_of(metric)) for metric in metrics},
-    }
+    if isinstance(asked, (int, float)) and runs[0].primary in worthwhile:
+        worthwhile[runs[0].primary] = float(asked)
+    # As many as the sites were told of; of runs that told them none, those that share figures.
+    told = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
+    sites = max(told, default=0) or reader.looked_at([run.run for run in runs])
+    return {"sites": max(sites, 1), "level": intervals.LEVEL, "worthwhile": worthwhile}
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    """At how many sites a run told that one looks."""
+
+    sites: int = 0
 
 
 def _metrics(recorded: Recorded) -> list[str]:
@@ -231,41 +295,33 @@ def _metrics(recorded: Recorded) -> list[str]:
     return sorted(found, key=lambda metric: (metric != primary, metric))
 
 
-def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[str]) -> Report:
-    """Return one arm's figures by metric, over all repeats."""
-    rows = {metric: recorded.figures.get((site, arm, metric)) for metric in metrics}
-    return {metric: _figure(found) for metric, found in rows.items() if found}
-
-
-def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) -> Report:
+def _with_bound(opened: _Opened, figures: Report) -> Report:
     """Return the shared model's figures, a binned AUC with its bound."""
-    rows = recorded.figures.get((None, "global", AUC), [])
-    methods = {found.code for row in rows if row.value is not None and (found := read(row.method)) is not None}
-    if "merged-histograms" not in methods:
+    known = [row for row in opened.recorded.figures.get((None, "global", AUC), []) if row.value is not None]
+    methods = [refusals.read(row.method) for row in known]
+    if "merged-histograms" not in [method.code for method in methods if method is not None]:
         return figures
     from flfed.summaries.score_bins import bound_in  # numpy, which few reports need
 
-    bound = intervals.mean_of([bound_in(payload) for payload in counted if payload.get("all")])
+    bound = intervals.mean_of([bound_in(payload) for payload in opened.counted if read(Counted, payload).all])
     return figures | {AUC: figures[AUC] | {"bound": bound}}
 
 
 def _figure(rows: Sequence[ComparisonRow]) -> Report:
     values = [row.value for row in rows]
-    figure: Report = {
-        "value": intervals.mean_of(values),
-        "low": intervals.mean_of([row.low for row in rows]),
-        "high": intervals.mean_of([row.high for row in rows]),
-        "sd": intervals.sd_of(values),
-    }
-    return figure | _why_none(figure, rows)
+    value = intervals.mean_of(values)
+    low = intervals.mean_of([row.low for row in rows])
+    high = intervals.mean_of([row.high for row in rows])
+    told = {"value": value, "low": low, "high": high, "sd": intervals.sd_of(values)}
+    return told | _why_none(value, low, rows)
 
 
-def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
+def _why_none(value: float | None, low: float | None, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
     """Return why a figure, or its interval, is missing."""
-    if figure["value"] is None:
+    if value is None:
         return {"reason": rows[0].method or "it is not defined"}
     methods = list(dict.fromkeys(row.method for row in rows if row.method))
-    return {"method": AGAIN.join(methods)} if figure["low"] is None and methods else {}
+    return {"method": AGAIN.join(methods)} if low is None and methods else {}
 
 
 def _classes(counted: Sequence[Report], site: str) -> Report | None:
@@ -275,40 +331,39 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
 
     None where it gave none: its policy has to name them.
     """
-    given = [found["sites"][site] for found in counted if site in found.get("sites", {})]
-    if not given:
-        return None
-    return {label: _whole_mean([sum(rows for _, rows in one[label]) for one in given]) for label in ("0", "1")}
+    rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
+    for found in counted:
+        own = read(Counted, found).sites.get(site)
+        if own is not None:
+            for label, counts in rows.items():
+                counts.append(sum(count for _, count in own[label]))
+    told = {label: _whole_mean(counts) for label, counts in rows.items() if counts}
+    return told or None
 
 
-def _site(
-    recorded: Recorded,
-    site: str,
-    metrics: Sequence[str],
-    classes: Report | None,
-    rule: Report,
-    own: Sequence[Report],
-) -> Report:
-    entries = [sites[site] for _, sites in recorded.runs if site in sites]
-    arms = {arm: _figures(recorded, site, arm, metrics) for arm in SITE_ARMS}
+def _site(opened: _Opened, site: str) -> Report:
+    """Return a site's entry (`SiteReport`)."""
+    entries = [sites[site] for _, sites in opened.recorded.runs if site in sites]
+    held = [entry.holdout_rows for entry in entries]
     result: Report = {
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
-        "holdout-rows": _whole_mean([entry.holdout_rows for entry in entries]),
-        "holdout-rows-range": _range([entry.holdout_rows for entry in entries]),
-        "holdout-classes": classes,
-        **arms,
-        "difference": _differences(recorded, site, "global", metrics, rule),
-        "difference-personalised": _differences(recorded, site, "personalised", metrics, rule),
+        "holdout-rows": _whole_mean(held),
+        "holdout-rows-range": _range(held),
+        "holdout-classes": _classes(opened.counted, site),
+        **{arm: opened.figures(site, arm) for arm in SITE_ARMS},
+        "difference": _differences(opened, site, "global"),
+        "difference-personalised": _differences(opened, site, "personalised"),
     }
+    beside = {arm: opened.figures(site, arm) for arm in (*STARTED, *NAIVE_FAMILIES)}
+    result |= {arm: found for arm, found in beside.items() if found}
     # Where another family was taken alone, the shared one's own kind is told beside it.
-    same = _figures(recorded, site, "local-only-same", metrics)
-    result |= {arm: found for arm in (*STARTED, *NAIVE_FAMILIES) if (found := _figures(recorded, site, arm, metrics))}
-    result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
+    same = opened.figures(site, "local-only-same")
+    result |= family_keys("local-only", [told.sites.get(site) for told in opened.own], other=same or None)
     # Only where a site has own columns: reports of other runs stay as they were.
-    if own_columns := _figures(recorded, site, OWN_COLUMNS, metrics):
+    own_columns = opened.figures(site, OWN_COLUMNS)
+    if own_columns:
         result[OWN_COLUMNS] = own_columns
-    primary = recorded.runs[0][0].primary
-    return result | {"verdict": site_verdict(result, primary)[0]}
+    return result | {"verdict": site_verdict(result, opened.runs[0].primary)[0]}
 
 
 def _whole_mean(values: Sequence[int | None]) -> int | None:
@@ -321,68 +376,86 @@ def _range(values: Sequence[int | None]) -> list[int] | None:
     return [min(known), max(known)] if known else None
 
 
-def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str], rule: Report) -> Report:
+def _differences(opened: _Opened, site: str, arm: str) -> Report:
     """Return `arm` minus local-only by metric, over all repeats."""
-    pairs = {metric: recorded.differences.get((site, arm, metric)) for metric in metrics}
-    return {
-        metric: widened(_difference([row for row, _ in found], [ratio for _, ratio in found]), metric, rule)
-        for metric, found in pairs.items()
-        if found
-    }
+    found = {}
+    for metric in opened.metrics:
+        pairs = opened.recorded.differences.get((site, arm, metric))
+        if pairs:
+            found[metric] = widened(_difference(pairs), metric, opened.rule)
+    return found
 
 
-def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -> Report:
+def _difference(pairs: Sequence[tuple[DifferenceRow, float | None]]) -> Report:
+    """Return a difference over all repeats; of each the row, and its holdout rows per training row."""
+    rows = [row for row, _ in pairs]
     values = [row.value for row in rows if row.value is not None]
     if 0 < 2 * len(values) < len(rows):
         # The few holdouts that have, say, both classes share the same one or two rows of the rare one.
         absent = next(row.method for row in rows if row.value is None)
         why = f"defined in {len(values)} of {len(rows)} repeats only (in others: {absent})"
         return {"value": None, "low": None, "high": None, "p": None, "freedom": None, "reason": why}
-    ratio = intervals.mean_of(ratios)
+    ratios = [ratio for _, ratio in pairs if ratio is not None]
     # Repeats that all say the same have no spread, which is no certainty: the interval is then that of one.
-    if values and max(values) - min(values) > SAME and ratio is not None and None not in ratios:
-        mean, *bounds, p = intervals.resplit_interval(values, ratio)
-        low, high = (intervals.possible(rows[0].metric, bound, difference=True) for bound in bounds)
-        told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
-        # An interval that was cut at both ends says nothing, and is not shown.
-        if low != bounds[0] and high != bounds[1]:
-            return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
-        return told
+    differ = bool(values) and max(values) - min(values) > SAME
+    if differ and len(ratios) == len(rows):
+        return _resplit_difference(values, fmean(ratios), rows[0].metric)
+    return _mean_difference(rows)
+
+
+def _mean_difference(rows: Sequence[DifferenceRow]) -> Report:
+    """Return the mean of the repeats' differences, with that of their bounds."""
     # Bounds of fewer than half of the repeats stand for none of them.
     bounded = [row for row in rows if row.low is not None]
     if 2 * len(bounded) < len(rows):
         bounded = []
-    freedom = [free for row in bounded if (free := intervals.freedom_of(row.method)) is not None]
-    figure: Report = {
-        "value": intervals.mean_of(values),
-        "low": intervals.mean_of([row.low for row in bounded]),
-        "high": intervals.mean_of([row.high for row in bounded]),
-        "p": rows[0].p if len(rows) == 1 else None,
-        "freedom": min(freedom, default=None),
-    }
-    return figure | _why_none(figure, rows)
+    freedom = [intervals.freedom_of(row.method) for row in bounded]
+    value = intervals.mean_of([row.value for row in rows])
+    low = intervals.mean_of([row.low for row in bounded])
+    high = intervals.mean_of([row.high for row in bounded])
+    p = rows[0].p if len(rows) == 1 else None
+    least = min((free for free in freedom if free is not None), default=None)
+    return {"value": value, "low": low, "high": high, "p": p, "freedom": least} | _why_none(value, low, rows)
 
 
-def mean_gains(
-    recorded: Recorded, sites: Report, metrics: Sequence[str], rule: Report, *, undertrained: bool
-) -> Report:
-    """Return the shared model's mean gain over sites.
+def _resplit_difference(values: Sequence[float], ratio: float, metric: str) -> Report:
+    """Return the difference of repeats that each drew a holdout, with the interval of their spread."""
+    mean, *bounds, p = intervals.resplit_interval(values, ratio)
+    low, high = (intervals.possible(metric, bound, difference=True) for bound in bounds)
+    told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
+    # An interval that was cut at both ends says nothing, and is not shown.
+    if low != bounds[0] and high != bounds[1]:
+        return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
+    return told
 
-    It is by metric. No site's people see it: they see one site.
+
+def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training: Report | None) -> Report:
+    """Return the shared model's mean gain over sites by metric, nothing where no comparison left the sites.
+
+    No site's people see it: they see one site.
     """
+    if privacy.covers and not privacy.comparison:
+        return {}
     found = {}
-    for metric in metrics:
-        told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
-        pairs = {site: recorded.differences.get((site, "global", metric), []) for site in told}
-        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": rule["worthwhile"][metric]}
-        found[metric] |= {"undertrained": True} if undertrained else {}
+    told = [site for site, of in sites.items() if too_few(of) is None]
+    worthwhile = read(VerdictRule, opened.rule).worthwhile
+    for metric in opened.metrics:
+        pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in told}
+        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile[metric]}
+        if not_enough(training):
+            found[metric][UNDERTRAINED] = True
     return found
 
 
 def metrics_of(found: Report) -> list[str]:
     """Return a report's metrics, primary first, else those of its sites."""
-    of_sites = [list(site[arm]) for site in found["sites"].values() for arm in SITE_ARMS]
-    return list(found["global"]) or list(dict.fromkeys(metric for metrics in of_sites for metric in metrics))
+    run = run_of(found)
+    found = dict.fromkeys(run.global_)
+    if not found:
+        for site in run.sites.values():
+            for arm in SITE_ARMS:
+                found |= dict.fromkeys(site[arm])
+    return list(found)
 
 
 def primary_of(found: Report) -> str | None:
@@ -398,11 +471,15 @@ def arms_shown(found: Report, metric: str) -> list[str]:
 
     A site's own intercept moves all its predictions alike: it ranks no row before another.
     """
+    run = run_of(found)
     if is_covered(found):
         return ["global"]
-    pairs = [[site[arm].get(metric, {}).get("value") for arm in DIFFERENCE_ARMS] for site in found["sites"].values()]
-    known = [pair for pair in pairs if None not in pair]
-    same = bool(known) and all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in known)
+    alike = []
+    for site in run.sites.values():
+        shared, adjusted = (figure_of(site[arm], metric).value for arm in DIFFERENCE_ARMS)
+        if shared is not None and adjusted is not None:
+            alike.append(math.isclose(shared, adjusted, rel_tol=1e-9, abs_tol=1e-12))
+    same = bool(alike) and all(alike)
     return [arm for arm in SITE_ARMS if arm != "personalised" or not same]
 
 

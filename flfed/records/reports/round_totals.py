@@ -6,12 +6,14 @@ They tell who took part, seconds, bytes, and what the guard did.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Integer, distinct, func, literal, select
 
+from flfed.records.objects import read, read_some
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, SHARES
@@ -118,21 +120,15 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         .group_by(Event.run_id, Event.site, place)
     )
     # The database counts by run, so that repeats are added up here.
-    found: dict[tuple[str, int], dict[str, int]] = {}
-    for row in [*reader.rows(asked, site=Sent.site), *reader.rows(aside, site=Event.site)]:
-        counts = found.setdefault((row["site"], row["block"]), {})
-        counts[row["direction"]] = counts.get(row["direction"], 0) + int(row["rounds"])
-    return [
-        Block(
-            site=site,
-            first=place * width + 1,
-            last=min((place + 1) * width, rounds),
-            asked=counts.get("to-site", 0),
-            answered=counts.get("to-server", 0),
-            aside=counts.get("aside", 0),
-        )
-        for (site, place), counts in sorted(found.items())
-    ]
+    found: dict[tuple[str, int], Counter[str]] = {}
+    for row in [*reader.fetch(asked, site=Sent.site), *reader.fetch(aside, site=Event.site)]:
+        found.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
+    blocks = []
+    for (site, number), counts in sorted(found.items()):
+        first = number * width + 1
+        last = min((number + 1) * width, rounds)
+        blocks.append(Block(site, first, last, *(counts[way] for way in ("to-site", "to-server", "aside"))))
+    return blocks
 
 
 def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Cost]:
@@ -159,17 +155,16 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
         )
         .group_by(when)
     )
-    seconds = {row["block"]: row["seconds"] for row in reader.rows(took, site=Metric.site)}
+    seconds = {row.block: row.seconds for row in reader.fetch(took, site=Metric.site)}
     # Bytes and rounds of all repeats are added up before they are divided.
-    sizes: dict[int, dict[str, list[int]]] = {}
-    for row in reader.rows(crossed, site=Sent.site):
-        total = sizes.setdefault(row["block"], {}).setdefault(row["direction"], [0, 0])
-        total[0] += int(row["bytes"])
-        total[1] += int(row["rounds"])
+    sizes: Counter[tuple[int, str]] = Counter()
+    counts: Counter[tuple[int, str]] = Counter()
+    for row in reader.fetch(crossed, site=Sent.site):
+        sizes[row.block, row.direction] += int(row.bytes)
+        counts[row.block, row.direction] += int(row.rounds)
 
     def mean(number: int, way: str) -> float:
-        size, count = sizes.get(number, {}).get(way, (0, 1))
-        return size / count
+        return sizes[number, way] / max(counts[number, way], 1)
 
     return [
         Cost(
@@ -179,7 +174,7 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
             to_site=mean(number, "to-site"),
             to_server=mean(number, "to-server"),
         )
-        for number in sorted(seconds.keys() | sizes.keys())
+        for number in sorted({*seconds, *(block for block, _ in counts)})
     ]
 
 
@@ -201,25 +196,69 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
         .where(Sent.run_id.in_(runs), Sent.kind == TRAIN)
         .group_by(Sent.run_id, Sent.direction)
     )
-    codecs = {run: reader.summary(run, "codec") for run in runs}
-    found: Report = {}
-    for row in reader.rows(query, site=Sent.site):
-        saved = (codecs[row["run_id"]] or {}).get(f"saved-{row['direction']}", 0)
-        total = found.setdefault(row["direction"], [0, 0, 0, 0])
-        counts = (int(row["bytes"]), row["messages"], row["rounds"], row["messages"] * saved)
-        found[row["direction"]] = [before + now for before, now in zip(total, counts, strict=True)]
+    codecs = {run: _codec(reader, run) for run in runs}
+    found: dict[str, _Crossed] = {}
+    for row in reader.fetch(query, site=Sent.site):
+        codec = codecs[row.run_id]
+        saved = codec.saved_in(row.direction) if codec else 0
+        total = found.setdefault(row.direction, _Crossed())
+        total.bytes += int(row.bytes)
+        total.messages += row.messages
+        total.rounds += row.rounds
+        total.saved += row.messages * saved
     if not found:
         return None
-    codec = next(filter(None, codecs.values()), None)
-    told = {} if codec is None else {"codec": {way: codec[way] for way in ("update", "download")}}
-    return {way: _mean_bytes(*found[way], packed=codec is not None) for way in sorted(found)} | told
+    first = next(filter(None, codecs.values()), None)
+    told: Report = {way: found[way].means(packed=first is not None) for way in sorted(found)}
+    if first is not None:
+        told["codec"] = {"update": first.update, "download": first.download}
+    return told
 
 
-def _mean_bytes(size: int, messages: int, rounds: int, saved: int, *, packed: bool) -> Report:
-    found: Report = {"round": size / rounds, "message": size / messages}
-    if packed:
-        found |= {"uncompressed": {"round": (size + saved) / rounds, "message": (size + saved) / messages}}
-    return found
+@dataclass(frozen=True)
+class Codec:
+    """Object "codec" of a run: how updates and models are packed, and the bytes that a message saves in each way."""
+
+    update: str = ""
+    download: str = ""
+    saved_to_site: int = 0
+    saved_to_server: int = 0
+
+    def saved_in(self, direction: str) -> int:
+        """Return the bytes that a message saves in a direction."""
+        return self.saved_to_site if direction == "to-site" else self.saved_to_server
+
+
+def _codec(reader: RunReader, run: str) -> Codec | None:
+    payload = reader.summary(run, "codec")
+    return None if payload is None else read(Codec, payload)
+
+
+@dataclass
+class _Crossed:
+    """What crossed in one direction, over all repeats, and what codecs saved of it."""
+
+    bytes: int = 0
+    messages: int = 0
+    rounds: int = 0
+    saved: int = 0
+
+    def means(self, *, packed: bool) -> Report:
+        """Return the bytes of a round and of a message, `packed` also without the codec."""
+        found: Report = {"round": self.bytes / self.rounds, "message": self.bytes / self.messages}
+        if packed:
+            whole = self.bytes + self.saved
+            found["uncompressed"] = {"round": whole / self.rounds, "message": whole / self.messages}
+        return found
+
+
+@dataclass(frozen=True)
+class MeanBytes:
+    """Mean bytes of a round of training in one direction, all sites together, and of one site's message."""
+
+    round: float = 0.0
+    message: float = 0.0
+    uncompressed: Any = None
 
 
 def bytes_in_words(found: Report | None) -> str:
@@ -235,13 +274,14 @@ def bytes_in_words(found: Report | None) -> str:
     'Each round about 10.0 kB went to each site and 2.00 kB came back (uncompressed: 30.0 kB and 30.0 kB).'
     """
     ways = [(found or {}).get(way) for way in ("to-site", "to-server")]
-    known = [of for of in ways if of is not None]
+    known = read_some(MeanBytes, ways)
     # Before the first replies only one direction is known.
     if len(known) < len(ways):
         return ""
-    to_site, back = (size_in_words(round(of["message"])) for of in known)
-    whole = [size_in_words(round(of["uncompressed"]["message"])) for of in known if "uncompressed" in of]
-    besides = f" (uncompressed: {' and '.join(whole)})" if whole else ""
+    to_site, back = (size_in_words(round(of.message)) for of in known)
+    unpacked = read_some(MeanBytes, [of.uncompressed for of in known])
+    whole = " and ".join(size_in_words(round(of.message)) for of in unpacked)
+    besides = f" (uncompressed: {whole})" if whole else ""
     return f"Each round about {to_site} went to each site and {back} came back{besides}."
 
 
@@ -262,8 +302,11 @@ def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]
     if point.value is None or point.low is not None or point.variance is None or not point.variance >= 0:
         return point.low, point.high
     reach = NORMAL_95 * math.sqrt(point.variance)
-    low, high = point.value - reach, point.value + reach
-    return (max(low, 0.0), min(high, 1.0)) if metric.endswith(SHARES) else (low, high)
+    low = point.value - reach
+    high = point.value + reach
+    if metric.endswith(SHARES):
+        return max(low, 0.0), min(high, 1.0)
+    return low, high
 
 
 def _block(column: Any, width: int) -> Any:

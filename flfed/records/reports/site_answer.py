@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.reports.narrative import gain_in_words, interval_name
 from flfed.records.reports.report import OWN_COLUMNS, STARTED
 from flfed.records.reports.site_verdict import (
@@ -18,16 +21,15 @@ from flfed.records.reports.site_verdict import (
     worthwhile_at,
 )
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import (
+from flfed.records.statistics.noised_scores import (
     TRAINED_ON,
     is_covered,
     is_uncompared,
     scores_in_words,
     trained_on,
 )
-from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_at_site
-from flfed.records.statistics.mean_gain import mean_gain_in_words
 from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
+from flfed.records.statistics.training_state import trained_at_site
 from flfed.records.statistics.verdict import (
     ABSENT,
     CANNOT_BE_TOLD,
@@ -37,6 +39,7 @@ from flfed.records.statistics.verdict import (
     better_of,
     decimals_for,
     interval,
+    mean_gain_in_words,
     metric_name,
     number,
     sentence_case,
@@ -75,7 +78,8 @@ NO_MORE = (
 
 def should_it_join(found: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
-    of_site = found["sites"][site]
+    run = run_of(found)
+    of_site = run.sites[site]
     if is_uncompared(found):
         return f"Whether joining pays at {site} is not told."
     code, _ = site_verdict(of_site, metric)
@@ -91,9 +95,12 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     if best is None or best[1].low is None or best[1].high is None:
         return ""
     deciding = best[1].deciding
-    bounds = (deciding.low or 0.0, deciding.high or 0.0)
     digits = decimals_for(deciding, worthwhile_at(of_site, metric))
-    return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
+    ends = []
+    for bound in (deciding.low or 0.0, deciding.high or 0.0):
+        side = "worse" if bound < 0 else "better"
+        ends.append(f"{number(abs(bound), digits)} {side}")
+    return " to ".join(ends)
 
 
 def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
@@ -101,11 +108,12 @@ def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
 
     The text is "" where it is as for all sites.
     """
+    run = run_of(found)
     # A site may have refused, or share sums only; else it is as for all sites.
     entry = next((entry for entry in sites if entry.site == site), None)
     if entry is not None and entry.status == "refused":
         return f"{site} did not take part in this run: {entry.reason.rstrip('.')}."
-    if entry is not None and in_sums_only(entry.shared_as) and found["status"] == "completed":
+    if entry is not None and in_sums_only(entry.shared_as) and run.status == "completed":
         return f"{site} shares its figures in sums over all sites only: the record has none of its own."
     return ""
 
@@ -115,8 +123,9 @@ def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
 
     Sites that share sums only have none.
     """
+    run = run_of(found)
     hidden = {site.site for site in sites if in_sums_only(site.shared_as)}
-    return sorted(set(found["sites"]) - hidden)
+    return sorted(set(run.sites) - hidden)
 
 
 def rests_on(found: Report, site: str, metric: str) -> list[str]:
@@ -130,55 +139,57 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
         From `reports.report`.
     site, metric : str
     """
-    of_site = found["sites"][site]
+    run = run_of(found)
+    of_site = run.sites[site]
     if is_covered(found):
         compared = [] if is_uncompared(found) else [MEANING]
         return [*compared, *_of_noise(found, site), COSTS, NO_MORE]
     lines = [MEANING] if best_gain(of_site, metric) is not None else []
-    rows, holdout = of_site["rows"], of_site["holdout-rows"]
-    over = ""
-    if found["repeats"] > 1:
-        over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
-    # Where a site keeps its counts back, nothing is said of its holdout.
-    if holdout is not None:
-        count = f"{holdout} of its {rows} rows"
-        # A holdout that is drawn anew may have another size in each repeat.
-        if varies(of_site):
-            least, most = of_site["holdout-rows-range"]
-            count = f"about {count} ({least} to {most}, drawn anew)"
-        lines.append(
-            f"Measured on the site's own test rows: {count}, on which this run trained no model{over}. "
-            f"A {better_of(metric)} {metric_name(metric)} is better."
-        )
-        lines += _few(of_site)
-    before = found.get(TRAINED_TEST_ROWS)
-    lines += trained_at_site(before, site)
-    lines += [said for said in (own_parts_in_words(found),) if said]
-    lines += _own_model(of_site, metric)
-    lines += [said for said in (naive_in_words([of_site], metric),) if said]
-    lines += _began_with(of_site, metric, unknown=site not in (before or {}).get("sites", {}))
-    if over:
+    lines += _test_rows(of_site, metric, run.repeats)
+    before = run.trained_test_rows or {}
+    lines += [*trained_at_site(run.trained_test_rows, site), own_parts_in_words(found)]
+    lines += [*_own_model(of_site, metric), naive_in_words([of_site], metric)]
+    lines += _began_with(of_site, metric, unknown=site not in before.get("sites", {}))
+    if run.repeats > 1:
         lines.append(_two_intervals(of_site, metric))
-    if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
-        lines.append(mean)
+    lines.append(mean_gain_in_words(run.mean_gain.get(metric), metric))
     # The two are measured on other rows, so that a comparison of them would mislead.
-    if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
+    if figure_of(run.pooled, metric).value is not None:
         lines.append(
             "A model of all rows in one place (pooled) is measured on all test rows together, not at one site: compare "
-            f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
+            f"it with the shared model's {number(figure_of(run.global_, metric).value)} there, not with this site's."
         )
-    lines.append(COSTS)
-    lines.append(NO_MORE)
-    return lines
+    return [said for said in (*lines, COSTS, NO_MORE) if said]
+
+
+def _test_rows(of_site: Report, metric: str, repeats: int) -> list[str]:
+    """Return on which rows a site's figures were measured; of a site that keeps its counts back nothing is said."""
+    here = site_of(of_site)
+    if here.holdout_rows is None:
+        return []
+    count = f"{here.holdout_rows} of its {here.rows} rows"
+    # A holdout that is drawn anew may have another size in each repeat.
+    if varies(of_site):
+        least, most = here.holdout_rows_range
+        count = f"about {count} ({least} to {most}, drawn anew)"
+    over = f", in each of {repeats} repeats, of which every figure is the mean" if repeats > 1 else ""
+    measured = (
+        f"Measured on the site's own test rows: {count}, on which this run trained no model{over}. "
+        f"A {better_of(metric)} {metric_name(metric)} is better."
+    )
+    return [measured, *_few(of_site)]
 
 
 def _of_noise(found: Report, site: str) -> list[str]:
     """Return what figures of noised counts rest on."""
-    about, unit, repeats = trained_on(found["sites"][site]), found["privacy"]["unit"], found["repeats"]
-    over = f" Every figure is the mean of {repeats} repeats, each with noise of its own." if repeats > 1 else ""
+    run = run_of(found)
+    over = ""
+    if run.repeats > 1:
+        over = f" Every figure is the mean of {run.repeats} repeats, each with noise of its own."
+    about = f"{trained_on(run.sites[site])} {run.privacy['unit']}s"
     return [
         "Measured on the site's own test rows, on which this run trained no model, by noised counts: how many these "
-        f"are does not leave the site. It trained on about {about} {unit}s, by a noised count.{over}",
+        f"are does not leave the site. It trained on about {about}, by a noised count.{over}",
         *scores_in_words(found, site),
     ]
 
@@ -188,15 +199,17 @@ def _began_with(of_site: Report, metric: str, *, unknown: bool) -> list[str]:
 
     `unknown` tells that nobody has counted the test rows that it was trained on.
     """
-    values = [of_site.get(arm, {}).get(metric, {}).get("value") for arm in STARTED]
+    values = [figure_of(of_site.get(arm), metric).value for arm in STARTED]
     if None in values:
         return []
     as_it_is, tuned = map(number, values)
-    return [
+    line = (
         f"The model that the run began with reaches {as_it_is} here as it is, and {tuned} where the site draws it to "
         "its own rows without the others."
-        + (" If this site took part in that earlier run with other test rows, they are too good." if unknown else "")
-    ]
+    )
+    if unknown:
+        line += " If this site took part in that earlier run with other test rows, they are too good."
+    return [line]
 
 
 def _own_model(of_site: Report, metric: str) -> list[str]:
@@ -204,8 +217,9 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
 
     Where it differs from the shared one's, it also says how one of that kind does.
     """
-    same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
-    if of_site["local-only-family"] == SAME:
+    here = site_of(of_site)
+    same = figure_of(here.local_only_same, metric).value
+    if here.local_only_family == SAME:
         return _own_columns(of_site, metric)
     which = f": {family}" if (family := own_in_words(of_site)) else ""
     reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
@@ -214,12 +228,10 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
 
 def _own_columns(of_site: Report, metric: str) -> list[str]:
     """Return what a site's own columns are for, where it has some."""
-    figure = of_site.get(OWN_COLUMNS, {}).get(metric)
-    if figure is None:
+    if (of_site.get(OWN_COLUMNS) or {}).get(metric) is None:
         return []
-    reaches = (
-        "" if figure["value"] is None else f" Its own model with the same columns reaches {number(figure['value'])}."
-    )
+    value = figure_of(of_site[OWN_COLUMNS], metric).value
+    reaches = "" if value is None else f" Its own model with the same columns reaches {number(value)}."
     return [
         "The model adjusted to this site is the shared model's score and, beside it, columns that only this site uses: "
         f"they stay at the site.{reaches}"
@@ -231,7 +243,7 @@ def _two_intervals(of_site: Report, metric: str) -> str:
     best = best_arm(of_site, metric)
     key = DIFFERENCES[best is not None and best[0] == "personalised"]
     # Degrees of freedom are there only where repeats draw their own holdouts.
-    if (of_site[key].get(metric) or {}).get("freedom") is None:
+    if figure_of(of_site[key], metric).freedom is None:
         return (
             "Every interval is that of one typical repeat: on the same test rows, repeats tell nothing more about it."
         )
@@ -246,11 +258,14 @@ def _few(of_site: Report) -> list[str]:
 
     It says so where that is counted, and whether these are few.
     """
+    here = site_of(of_site)
     unseen = "a gain that matters may stay unseen"
-    holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
+    holdout = here.holdout_rows
+    classes = here.holdout_classes
     # Without counts of the classes only the rows can be judged.
     if classes is None:
-        return [f"{holdout} test rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
+        few = holdout is not None and holdout < FEW_HOLDOUT_ROWS
+        return [f"{holdout} test rows are few: {unseen}."] if few else []
     said = sentence_case(class_words(of_site))
     return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
 
@@ -266,51 +281,63 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     return lines
 
 
+@dataclass(frozen=True)
+class SummedFigures:
+    """Figures of sites that share none of their own, over all of these sites: by metric and arm."""
+
+    sites: int = 0
+    holdout_rows: int | None = None
+    figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    auc_bounds: Any = None
+
+
 def together(found: Report, metric: str) -> list[str]:
     """Return the figures of sites that share none of their own, over all of these sites; none without a sum."""
-    summed = found.get("sums-only")
-    if summed is None or not summed["figures"]:
+    run = run_of(found)
+    summed = read(SummedFigures, run.sums_only or {})
+    if not summed.figures:
         return []
     # A metric that cannot be added up has another one in its place.
-    told = metric if metric in summed["figures"] else next(iter(summed["figures"]))
+    told = metric if metric in summed.figures else next(iter(summed.figures))
     models = {"global": "shared model", "local-only": "each site's own model", "personalised": "adjusted to each site"}
-    values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed["figures"][told].items())
-    name, bounds = metric_name(told), summed["auc-bounds"]
-    alone = ""
-    if told == "roc_auc_score" and bounds:
-        name += f" (from counts, so between {number(bounds[0])} and {number(bounds[1])})"
-    if found["repeats"] > 1:
-        alone = " in the first repeat that has it"
+    values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed.figures[told].items())
+    name = metric_name(told)
+    if told == "roc_auc_score" and summed.auc_bounds:
+        low, high = summed.auc_bounds
+        name += f" (from counts, so between {number(low)} and {number(high)})"
+    alone = " in the first repeat that has it" if run.repeats > 1 else ""
     return [
-        f"{summed['sites']} sites together, which share no figures of their own, on {summed['holdout-rows']} test "
+        f"{summed.sites} sites together, which share no figures of their own, on {summed.holdout_rows} test "
         f"rows{alone}: {name}: {values}. It came as one sum, and tells of none of them by itself."
     ]
 
 
 def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
     """Return a site's line in the table of all sites."""
-    site, cells = found["sites"][name], {}
-    for arm in arms:
-        title, entry = MODELS[arm], site[arm].get(metric, {})
-        value = entry.get("value")
-        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
-        cells[title] = number(value) + _unbroken(span)
-    if is_uncompared(found):
-        return {"Site": name, TRAINED_ON.capitalize(): trained_on(site)} | cells
-    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
-    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
+    site = run_of(found).sites[name]
+    here = site_of(site)
+    holdout = ABSENT if here.holdout_rows is None else f"{here.holdout_rows}"
+    rows = ABSENT if here.rows is None else f"{here.rows}"
     start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
     if is_covered(found):
         start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
+    cells = {}
+    for arm in arms:
+        figure = figure_of(site[arm], metric)
+        span = f" ({interval(figure.low, figure.high)})" if figure.value is not None else ""
+        cells[MODELS[arm]] = number(figure.value) + _unbroken(span)
+    if is_uncompared(found):
+        return start | cells
     gain = {f"Gain, + is better ({interval_name(found)})": _unbroken(gain_in_words(site, metric))}
     return start | cells | gain | {"Verdict": site_verdict(site, metric)[0]}
 
 
 def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
+    run = run_of(found)
     if is_uncompared(found):
         return []  # it is so at every site, and told once
-    told = {site: site_verdict(found["sites"][site], metric) for site in sites}
+    told = {site: site_verdict(run.sites[site], metric) for site in sites}
     return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
 
 
@@ -328,7 +355,11 @@ def order_of_sites(found: Report, metric: str) -> list[str]:
 
     The largest gain comes first. Sites without figures come last.
     """
+    run = run_of(found)
     if is_uncompared(found):
-        return sorted(found["sites"])
-    gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
-    return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))
+        return sorted(run.sites)
+    places = {}
+    for name, site in run.sites.items():
+        gain = best_gain(site, metric)
+        places[name] = float("inf") if gain is None else -(gain.value or 0.0)
+    return sorted(places, key=places.__getitem__)

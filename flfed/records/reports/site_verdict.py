@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from flfed.records.objects import VerdictRule, figure_of, read, read_figure, site_of
 from flfed.records.statistics import Report, intervals
-from flfed.records.statistics.listed.noised_scores import NOT_COMPARED
+from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.statistics.own_models import family_in_words
 from flfed.records.statistics.training_state import NOT_ENOUGH
 from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
@@ -22,7 +23,8 @@ LEAST_OF_A_CLASS = 10
 
 def too_few(site: Report) -> str | None:
     """Return why a site's holdout is too small to tell models apart."""
-    classes = site["holdout-classes"]
+    here = site_of(site)
+    classes = here.holdout_classes
     if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
         return None
     return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
@@ -30,8 +32,9 @@ def too_few(site: Report) -> str | None:
 
 def no_interval(site: Report, metric: str) -> str | None:
     """Return why a site's difference, which is known, has no interval."""
-    entry = site["difference"].get(metric) or {}
-    return entry.get("method") if entry.get("value") is not None and entry["low"] is None else None
+    here = site_of(site)
+    figure = figure_of(here.difference, metric)
+    return figure.method if figure.method and figure.value is not None and figure.low is None else None
 
 
 def class_words(site: Report) -> str:
@@ -44,7 +47,9 @@ def class_words(site: Report) -> str:
     >>> class_words({"holdout-classes": {"0": 2, "1": 36}}), class_words({"holdout-classes": {"0": 30, "1": 1}})
     ('2 of the 38 test rows do not have the outcome', '1 of the 31 test rows has the outcome')
     """
-    without, with_ = site["holdout-classes"]["0"], site["holdout-classes"]["1"]
+    here = site_of(site)
+    without = here.holdout_classes["0"]
+    with_ = here.holdout_classes["1"]
     rare = min(without, with_)
     some = "has" if rare == 1 else "have"
     if without < with_:
@@ -56,11 +61,11 @@ def class_words(site: Report) -> str:
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:
     """Return code and sentence of one site's verdict."""
     shared, adjusted = _differences_of(site, metric)
-    entries = [site[key].get(metric) for key in DIFFERENCES]
+    differences = [figure_of(site[key], metric) for key in DIFFERENCES]
+    figures = {arm: figure_of(site[arm], metric) for arm in SITE_ARMS}
     reasons = [site[NOT_COMPARED]] if NOT_COMPARED in site else []
-    reasons += [entry["reason"] for entry in entries if entry and "reason" in entry]
-    reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
-    reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
+    reasons += [figure.reason for figure in (*differences, *figures.values()) if figure.reason]
+    reasons += [figure.method for figure in differences if figure.low is None and figure.method]
     # A holdout with too few rows of a class decides nothing, whatever its figures are.
     if (few := too_few(site)) is not None:
         shared = None
@@ -71,7 +76,7 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
         adjusted,
         better_of(metric),
         metric=metric,
-        figures={arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS},
+        figures={arm: figure.value for arm, figure in figures.items()},
         reason=(reasons or ["this site shares no figures of its own"])[0],
         worthwhile=worthwhile_at(site, metric),
         alone=own_in_words(site),
@@ -81,14 +86,18 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
 
 def own_in_words(site: Report) -> str:
     """Return the family of a site's own model, where it differs."""
-    counted = site.get("local-only-families") or {}
+    here = site_of(site)
+    counted = here.local_only_families or {}
     return family_in_words(counted, sum(counted.values()))
 
 
 def worthwhile_at(site: Report, metric: str) -> float:
     """Return the gain that one entry of `sites` calls worthwhile."""
-    told = [float(entry["worthwhile"]) for key in DIFFERENCES if "worthwhile" in (entry := site[key].get(metric) or {})]
-    return (told or [worthwhile_of(metric)])[0]
+    for key in DIFFERENCES:
+        worthwhile = figure_of(site[key], metric).worthwhile
+        if worthwhile is not None:
+            return float(worthwhile)
+    return worthwhile_of(metric)
 
 
 def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
@@ -101,10 +110,11 @@ def as_difference(entry: Report | None) -> Difference | None:
     """Return a difference of a report with both its intervals, None where there is none."""
     if not entry:
         return None
-    found = Difference(entry["value"], entry["low"], entry["high"])
-    if entry.get("sites", 1) < 2:
+    figure = read_figure(entry)
+    found = Difference(figure.value, figure.low, figure.high)
+    if figure.sites < 2:
         return found
-    return replace(found, wide_low=entry["widened-low"], wide_high=entry["widened-high"], sites=entry["sites"])
+    return replace(found, wide_low=figure.widened_low, wide_high=figure.widened_high, sites=figure.sites)
 
 
 def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
@@ -139,18 +149,20 @@ def gain_at(site: Report, metric: str) -> Report:
 
 def varies(site: Report) -> bool:
     """Tell whether a site's holdout has different sizes between repeats."""
-    least, most = site.get("holdout-rows-range") or (0, 0)
+    here = site_of(site)
+    least, most = here.holdout_rows_range or (0, 0)
     return bool(least < most)
 
 
 def widened(entry: Report, metric: str, rule: Report) -> Report:
     """Return a difference with its interval widened for the sites."""
-    value, bounds = entry["value"], (entry["low"], entry["high"])
-    if value is None or None in bounds:
-        wide: list[float | None] = [None, None]
-    else:
+    figure = read_figure(entry)
+    of = read(VerdictRule, rule)
+    wide: list[float | None] = [None, None]
+    if figure.value is not None and figure.low is not None and figure.high is not None:
         # Both bounds move by the same factor, and stay within what the metric allows.
-        by = intervals.widening(rule["sites"], entry["freedom"])
-        wide = [intervals.possible(metric, value + by * (bound - value), difference=True) for bound in bounds]
-    worthwhile = rule["worthwhile"][metric]
-    return entry | {"widened-low": wide[0], "widened-high": wide[1], "sites": rule["sites"], "worthwhile": worthwhile}
+        by = intervals.widening(of.sites, figure.freedom)
+        ends = [figure.value + by * (bound - figure.value) for bound in (figure.low, figure.high)]
+        wide = [intervals.possible(metric, end, difference=True) for end in ends]
+    told = {"widened-low": wide[0], "widened-high": wide[1], "sites": of.sites}
+    return entry | told | {"worthwhile": of.worthwhile[metric]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from flfed.records.charts.by_site import forest_plot
 from flfed.records.charts.by_site import references as references_chart
+from flfed.records.objects import figure_of, run_of
 from flfed.records.reports.narrative import (
     ADJUSTED,
     ends_of,
@@ -20,17 +21,18 @@ from flfed.records.reports.site_answer import TOGETHER, order_of_sites
 from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import is_covered, own_under_noise
+from flfed.records.statistics.noised_scores import is_covered, own_under_noise
 from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
 
 
 def at_the_ends(found: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
     """Return all sites by gain, of more than `most` those that gain most and least; `of` are those to choose from."""
+    run = run_of(found)
     order = [site for site in order_of_sites(found, metric) if of is None or site in of]
     if len(order) <= most:
         return order
     # Those that cannot be judged come last: they are no end of the order.
-    judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
+    judged = [site for site in order if best_gain(run.sites[site], metric) is not None]
     return ends_of(judged or order, most)
 
 
@@ -51,8 +53,9 @@ def gains(
     lines : sequence of mappings
         Figures behind the plot.
     """
+    run = run_of(found)
     rows = forest_lines(found, metric, shown)
-    least = found["verdict-rule"]["worthwhile"][metric]
+    least = run.rule.worthwhile[metric]
     says = [f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {row.verdict}" for row in rows]
     which = f": of {sites} sites, those that gain most and least" if len(shown) < sites else ""
     drawing = Drawing(
@@ -77,20 +80,20 @@ def gains(
 
 def references(found: Report, metric: str) -> Section:
     """Return the shared model over all sites beside its references."""
-    several = found["repeats"] > 1
+    run = run_of(found)
+    several = run.repeats > 1
     span = "95 % CI of one repeat" if several else "95 % CI"
     figures: list[dict[str, Any]] = []
     lines = []
     for arm in REFERENCES:
-        entry = (found[arm] or {}).get(metric)
-        if not entry:
+        if not (found[arm] or {}).get(metric):
             continue
-        name = reference_name(found, arm) + over_sites(entry)
-        figures.append({"Model": name, "Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]})
-        line = {"Model": name, metric_name(metric): number(entry["value"])}
-        line[span] = interval(entry["low"], entry["high"])
+        figure = figure_of(found[arm], metric)
+        name = reference_name(found, arm) + over_sites(figure)
+        figures.append({"Model": name, "Value": figure.value, "95 % low": figure.low, "95 % high": figure.high})
+        line = {"Model": name, metric_name(metric): number(figure.value), span: interval(figure.low, figure.high)}
         if several:
-            line["SD over repeats"] = number(entry["sd"])
+            line |= {"SD over repeats": number(figure.sd)}
         lines.append(line)
     drawing = Drawing(
         title="All test rows together, and references",
@@ -100,7 +103,7 @@ def references(found: Report, metric: str) -> Section:
         lines=figures,
     )
     note = [] if is_covered(found) else [TOGETHER]
-    fewer = over_sites((found["sites-mean"] or {}).get(metric, {}))
+    fewer = over_sites(figure_of(run.sites_mean, metric))
     if fewer:
         note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")
     return Section(

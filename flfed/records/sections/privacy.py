@@ -1,11 +1,25 @@
-"""Sections on privacy: mechanisms in force, what was charged and spent, and what left each site."""
+"""Sections on privacy: mechanisms in force, what was charged and spent, and what attacks reached and sites sent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flfed.records.charts.privacy import left_chart, spent_chart
+from flfed.errors import counted
+from flfed.records.charts.privacy import attack_chart, left_chart, spent_chart
+from flfed.records.reports.audit_headlines import (
+    VERDICTS_READ,
+    Audit,
+    AuditFigure,
+    audit_in_words,
+    by_figure,
+    figure_name,
+    gave_away,
+    headlines,
+    ordered,
+    range_of,
+    reached,
+)
 from flfed.records.reports.privacy import (
     BOTH_SIDES,
     ONE_ANSWER,
@@ -19,6 +33,7 @@ from flfed.records.reports.privacy import (
 from flfed.records.reports.privacy_tables import (
     SHARES_READ,
     charged_lines,
+    has_model,
     kinds_of,
     left_lines,
     left_of_budget,
@@ -30,8 +45,9 @@ from flfed.records.reports.privacy_tables import (
     why_so_many,
 )
 from flfed.records.section import Drawing, Section, Table
-from flfed.records.statistics.listed.noised_scores import COVERS
-from flfed.records.store.entries import CrossedEntry, SiteEntry
+from flfed.records.statistics.noised_scores import COVERS
+from flfed.records.statistics.verdict import number
+from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 
 SITES_DRAWN = 24
 """Most sites in a chart; the table has all."""
@@ -58,6 +74,14 @@ OVERDRAFT = (
 )
 WHO_MAY_SEE = (
     'Who may see what of it stands in docs/security.md ("Who may see what"); the site\'s own ledger has every message.'
+)
+
+
+IN_FILE = ("run", "attack", "site", "metric", "value", "low", "high", "promise", "verdict", "rows", "at")
+"""Columns of the file of all figures, as `AuditFigure` has them."""
+MAIN_FIGURES = (
+    "Each attack's main figure, with 95 % CIs. An upright line is what was promised at most; without it nothing is "
+    "promised."
 )
 
 
@@ -121,6 +145,115 @@ def charged_section(privacy: Private) -> Section | None:
         return None
     table = Table(lines=lines, spare=("Noise multiplier",))
     return Section(title="What was charged for what", tables=(table,), note=(SHARES_READ,))
+
+
+def attacks_section(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> Section:
+    """Return each attack's result against the guarantee; where there is none, it says how to have one.
+
+    `only` is the one site whose people read it, and see the figures of no other.
+    """
+    title = "Attacks on the model, against the promise"
+    if not audit:
+        return Section(title=title, lead=(_why_no_attack(privacy, run, only),))
+    first = headlines(audit)
+    several = len({line.run for line in audit}) > 1
+    groups = by_figure(first)
+    whose = ", site by site" if only is None else " of your site"
+    every = [_figure_line(line, several) | {"It means": line.says} for line in ordered(audit)]
+    rows = [{key: getattr(line, key) for key in IN_FILE} for line in audit]
+    says = dict.fromkeys(f"{lines[0].attack}: {lines[0].says}" for lines in groups if lines[0].says)
+    return Section(
+        title=title,
+        lead=(MAIN_FIGURES,),
+        charts=tuple(_attack(name, first, several) for name in dict.fromkeys(line.attack for line in first)),
+        tables=(
+            Table(lines=[_summary_line(lines, only) for lines in groups]),
+            # Every figure stays within reach, but the main ones are what a reader needs first.
+            Table(title=f"All {len(audit)} figures{whose}", lines=every, key="attacks", rows=rows, is_folded=True),
+        ),
+        says=tuple(says),
+        note=(VERDICTS_READ,),
+    )
+
+
+def _attack(name: str, first: Audit, several: bool) -> Drawing:
+    """Return the chart of one attack's main figures."""
+    lines = [line for line in first if line.attack == name]
+    known = [line for line in lines if line.value is not None]
+    return Drawing(
+        title=name,
+        draw=lambda: attack_chart(known),
+        key=f"attack-{name}",
+        says=" ".join(audit_in_words(known)),
+        lines=[_figure_line(line, several) for line in lines],
+    )
+
+
+def _why_no_attack(privacy: Private, run: RunEntry, only: str | None) -> str:
+    """Return why no attack has a figure.
+
+    It says what to do too, but nothing that would be refused.
+    """
+    why = "" if privacy["epsilon"] is None else "A promise without a measurement is not shown as green. "
+    if run.status == "running":
+        return f"{why}The run's model can be attacked once it has ended."
+    if not has_model(run):
+        return f"{why}The run has no final model that could be attacked."
+    if privacy.get(COVERS) == "study":
+        return f"{why}No attack is tried on this run: what one reaches would leave beside what is charged to its ε."
+    if only is not None:
+        return f"{why}No attack at your site is in the record. The coordinator can have one tried."
+    return f"{why}This run's model was not attacked yet: `flfed audit {run.run}` does it and writes it down."
+
+
+def _summary_line(lines: Audit, only: str | None) -> dict[str, str]:
+    """Return one line for an attack's figure.
+
+    The figure is over its sites, of which the worst stands first.
+    """
+    worst = lines[0]
+    site = worst.site or "all"
+    if len({line.run for line in lines}) > 1:
+        site = f"{site}, run {worst.run}"
+    line = {
+        "Attack": worst.attack,
+        "Main figure": figure_name(worst.metric),
+        "Most at": site,
+        "Reached there (95 %)": reached(worst),
+    }
+    if only is None:
+        values = [line.value for line in lines if line.value is not None]
+        span = range_of(values) if values else number(None)
+        # Figures without a value are counted too: the range is that of the others.
+        line["Lowest to highest"] = f"{span}, of {counted(len(lines), 'figure')}"
+    return line | {"Promised, at most": _promised(worst), "Verdict": _verdict(lines)}
+
+
+def _verdict(lines: Audit) -> str:
+    """Return the verdict that figures share.
+
+    Where nothing is guaranteed it also says whether the attack got somewhere.
+    """
+    verdict = lines[0].verdict
+    count = sum(gave_away(line) for line in lines)
+    return f"{verdict}, and it got somewhere at {count} of {len(lines)}" if count else verdict
+
+
+def _figure_line(line: AuditFigure, several: bool) -> dict[str, str]:
+    """Return one figure of an attack, for a table of several; `several` runs are named."""
+    cells = {"Run": line.run} if several else {}
+    return cells | {
+        "Attack": line.attack,
+        "Site": line.site or "all",
+        "Figure": figure_name(line.metric),
+        "Reached (95 %)": reached(line),
+        "Promised, at most": _promised(line),
+        "Its verdict": line.verdict,
+    }
+
+
+def _promised(line: AuditFigure) -> str:
+    return "nothing" if line.promise is None else number(line.promise)
 
 
 def mechanisms_section(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> Section:

@@ -1,36 +1,90 @@
-"""Sections on the scores of test rows: how well the shared model ranks, and within which groups."""
+"""Sections on the scores of test rows.
+
+They say how well the shared model ranks, whether its probabilities hold, who would be flagged, and whether that is of
+use.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from flfed.records.charts.chart import is_stretched
 from flfed.records.charts.colours import Looks
-from flfed.records.charts.curves import precision_chart, roc_chart
+from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart
+from flfed.records.charts.histograms import scores_chart
 from flfed.records.objects import read
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
+from flfed.records.statistics.noised_scores import (
+    NO_CURVES,
+    NOISE,
+    NoisedScores,
+    count_lines,
+    figure_lines,
+    lost_in_words,
+    noised_scores,
+    scores_in_words,
+    shown_counts,
+)
+from flfed.records.statistics.operating_points import (
+    DECISION_READ,
+    EXACT,
+    FROM_BINS,
+    HOW_FLAGGED,
+    MARKS_READ,
+    NET_BENEFIT_READ,
+    ExactPoints,
+    OperatingPoint,
+    ahead_line,
+    at_budget,
+    at_threshold,
+    counts_line,
+    decision_curve,
+    exact_at_thresholds,
+    exact_lines,
+    figures_line,
+    first_in_words,
+    net_benefit_line,
+    point_in_words,
+    told_thresholds,
+)
 from flfed.records.statistics.score_curves import (
+    ALL,
+    AREAS_READ,
+    CALIBRATION_READ,
+    GROUPS_READ,
     LEAST_ROWS,
+    STRETCHED,
+    Found,
+    Group,
     ScoreCounts,
+    Subgroups,
+    area_line,
     average_precision,
+    calibration,
+    calibration_line,
+    group_lines,
+    grouped_columns,
+    grouped_lines,
+    held_in_words,
+    is_together,
     precision_recall,
     roc,
     roc_auc,
     thinned,
 )
-from flfed.records.statistics.score_tables import (
-    ALL,
-    AREAS_READ,
-    GROUPS_READ,
-    Found,
-    Subgroups,
-    area_line,
-    grouped_columns,
-    grouped_lines,
-    is_together,
+from flfed.records.statistics.verdict import number, sentence_case
+
+SCORED = "How the scores lie"
+CALIBRATED = "Whether its probabilities hold (calibration)"
+EXACTLY_FLAGGED = "Who would be flagged, at the study's own thresholds"
+DRAWN_BESIDE = 6
+"""Charts of calibration, or of net benefit, at most: all sites together, and those with most rows."""
+AS_THEY_CAME = (
+    "Each line is how far the noise on its bar may reach, 95 % of the time; where it comes down to 0 there may be "
+    "nobody at all. In the table the counts are as they came, which may be below 0, and so they go into the figures."
 )
-from flfed.records.statistics.verdict import number
 
 
 def ranking(found: Found, shown: Found, looks: Looks, report: Report, *, lead: Sequence[str] = ()) -> Section:
@@ -105,6 +159,227 @@ def _about_areas(found: Found) -> list[str]:
     return said
 
 
+def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Section:
+    """Return noised counts by score with the figures that follow from them, in place of curves.
+
+    Parameters
+    ----------
+    report : dict
+        Of one repeat, or the first one's counts beside the figures of all.
+    name : str
+        Whose counts are drawn, one of `NoisedScores.whose`; the first by default.
+    lead : sequence of str
+    """
+    recorded = noised_scores(report) or NoisedScores()
+    counts = recorded.whose
+    if not counts:
+        why = recorded.reason or "none came"
+        return Section(title=SCORED, lead=(*lead, NO_CURVES, f"There are no counts by score to show: {why}."))
+    name = name or next(iter(counts))
+    lines = count_lines(counts[name])
+    site = name if name in recorded.sites else ""
+    said = scores_in_words(report, site)
+    title = f"Test rows by class and predicted probability ({name})"
+    drawing = Drawing(
+        title=title,
+        draw=lambda: scores_chart(lines, f"{report['privacy']['unit']}s"),
+        key="noised-counts",
+        says=f"{title}. {'; '.join(said)}",
+        lines=lines,
+    )
+    return Section(
+        title=SCORED,
+        lead=(*lead, NO_CURVES, *lost_in_words(report, "roc_auc_score")),
+        charts=(drawing,),
+        tables=(
+            Table(lines=figure_lines(report)),
+            Table(title=title, lines=shown_counts(counts[name]), is_drawn=True),
+        ),
+        says=tuple(said),
+        note=(f"{AS_THEY_CAME} {NOISE}: {number(lines[0][NOISE], 1)}.",),
+    )
+
+
+def calibrated(
+    found: Found, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
+) -> Section:
+    """Return what was predicted against what happened.
+
+    Parameters
+    ----------
+    found : dict of name to ScoreCounts
+        Those of the table.
+    report : dict
+        Of the repeat that the counts are of.
+    looks : mapping of site to colour and dash
+    drawn : sequence of sequences of str
+        Whose groups each chart has, of those that have enough rows; all charts have the same axes.
+    named : bool
+        Whether each chart is of one, whose name is its title.
+    """
+    groups: dict[str, list[Group]] = {}
+    for names in drawn:
+        groups |= {name: calibration(found[name]) for name in names}
+    every = group_lines(groups)
+    charts = []
+    for names in drawn:
+        shown = [name for name in names if groups[name]]
+        if shown:
+            charts.append(_calibration(shown, groups, every, looks, named=named))
+    read_so = CALIBRATION_READ
+    if every and is_stretched(every):
+        read_so += STRETCHED
+    lines = [calibration_line(name, counts, report) for name, counts in found.items()]
+    return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(read_so,))
+
+
+def _calibration(
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[Group]],
+    every: Sequence[Mapping[str, Any]],
+    looks: Looks,
+    *,
+    named: bool,
+) -> Drawing:
+    """Return one of several charts of calibration; `every` are the groups of all of them."""
+    lines = [line for line in every if line["Rows of"] in names]
+    held = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
+    title = "Observed share against predicted probability, with 95 % CI"
+    says = f"Calibration. {held}"
+    if named:
+        title = _title(names[0])
+        says = title
+    return Drawing(
+        title=title,
+        draw=lambda: calibration_chart(lines, names, looks, beside=every),
+        key="calibration",
+        says=says,
+        lines=lines,
+    )
+
+
+def _title(name: str) -> str:
+    """Return the title of a chart of one site, or of several together."""
+    return sentence_case(name) if is_together(name) else name
+
+
+def flagged(found: Found, ways: Sequence[tuple[str, float]]) -> Section:
+    """Return who would be flagged at some thresholds and alert budgets, by the stored score counts.
+
+    Parameters
+    ----------
+    found : dict of name to ScoreCounts
+    ways : sequence of (str, float)
+        What flags rows, "threshold" or "alert-budget", and at what.
+    """
+    tables = []
+    for by, at in ways:
+        flag = at_threshold if by == "threshold" else at_budget
+        points = {name: flag(counts, at) for name, counts in found.items()}
+        tables += _points(points, by, at)
+    return Section(title="Who would be flagged", tables=tuple(tables), note=(FROM_BINS,))
+
+
+def exactly_flagged(
+    payload: Mapping[str, Any] | None, asked: Sequence[tuple[str, float]], *, note: Sequence[str] = ()
+) -> Section | None:
+    """Return the exact counts at operating points that the study names, None where it names none.
+
+    Parameters
+    ----------
+    payload : dict or None
+        The object "operating-points" of a run.
+    asked : sequence of (str, float)
+        Some of its `asked_points`.
+    note : sequence of str
+        What is said before how to read it.
+    """
+    if payload is None or not asked:
+        return None
+    tables = []
+    exact = read(ExactPoints, payload)
+    for by, at in asked:
+        lines, known = exact_lines(exact, by, at)
+        tables += _points(known, by, at, lines)
+    kinds = dict.fromkeys(by for by, _ in asked)
+    read_so = EXACT + "".join(HOW_FLAGGED.get(kind, "") for kind in kinds)
+    return Section(
+        title="Who would be flagged, at the study's own thresholds", tables=tuple(tables), note=(*note, read_so)
+    )
+
+
+def _points(
+    points: Mapping[str, OperatingPoint], by: str, at: float, lines: Sequence[Mapping[str, str]] = ()
+) -> list[Table]:
+    """Return confusion tables under what flags rows, and their figures; `lines` are those with what is withheld."""
+    lines = lines or [counts_line(name, point) for name, point in points.items()]
+    counts = Table(title=f"At {point_in_words(by, at)}", lead=first_in_words(points), lines=lines)
+    if not points:
+        return [counts]
+    return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
+
+
+def decision_curves(found: Found, payload: Mapping[str, Any] | None, looks: Looks) -> Section | None:
+    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
+
+    Parameters
+    ----------
+    found : dict of name to ScoreCounts
+    payload : dict or None
+        The object "operating-points" of a run: without `found` its exact counts are drawn alone.
+    looks : mapping of site to colour and dash
+    """
+    found = {name: counts for name, counts in found.items() if counts.has_both}
+    exact = {name: points for name, points in exact_at_thresholds(payload).items() if points[0].events}
+    curves = {name: decision_curve(counts) for name, counts in found.items()} or exact
+    if not curves:
+        return None
+    dots = _dots(curves, exact)
+    shown = list(curves)[:DRAWN_BESIDE]
+    beside = [curves[name] for name in shown]
+    # Between a few exact thresholds nobody knows where the model is ahead.
+    ahead = [ahead_line(name, points) for name, points in curves.items()] if found else []
+    first = next(iter(curves))
+    return Section(
+        title="Whether acting on it is of use (decision curves)",
+        lead=(NET_BENEFIT_READ,),
+        charts=tuple(_decision(name, beside, curves[name], dots[name], looks) for name in shown),
+        tables=(Table(lines=ahead), Table(lines=_net_benefits(first, found, dots[first]))),
+        note=(DECISION_READ if found else MARKS_READ,),
+    )
+
+
+def _dots(
+    curves: Mapping[str, Sequence[OperatingPoint]], exact: Mapping[str, Sequence[OperatingPoint]]
+) -> dict[str, list[OperatingPoint]]:
+    """Return the exact points of each curve: those of other sites together are of another one."""
+    dots = {}
+    for name, points in curves.items():
+        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
+    return dots
+
+
+def _decision(
+    name: str,
+    beside: Sequence[Sequence[OperatingPoint]],
+    points: Sequence[OperatingPoint],
+    exact: Sequence[OperatingPoint],
+    looks: Looks,
+) -> Drawing:
+    return Drawing(
+        title=_title(name), draw=lambda: decision_chart(name, points, exact, beside, looks), key=f"decision-{name}"
+    )
+
+
+def _net_benefits(name: str, found: Found, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
+    """Return net benefit in figures, by rising threshold; at one threshold that of bins before the exact one."""
+    told = [(point, True) for point in exact]
+    if found:
+        told = [(at_threshold(found[name], at), False) for at in told_thresholds(found)] + told
+    told.sort(key=lambda one: one[0].threshold or 0)
+    return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in told]
+
+
 def within_groups(
     payload: Mapping[str, Any] | None, *, only: str | None = None, note: Sequence[str] = ()
 ) -> Section | None:
@@ -128,7 +403,7 @@ def within_groups(
         Table(
             title=f"By {column}: AUC of the shared model (95 % CI)",
             lines=grouped_lines(found, column),
-            of_groups=True,
+            stays=1,
         )
         for column in grouped_columns(found)
     ]

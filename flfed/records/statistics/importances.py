@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flfed.errors import counted
-from flfed.records.objects import read, read_all, read_some, write
+from flfed.records.objects import figure_of, read, read_all, read_some, write
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
@@ -165,14 +165,21 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
     known = read_some(Importances, payloads)
     if not known:
         return None
-    sites: dict[str, list[OwnIncrease]] = {}
-    for site in dict.fromkeys(site for one in known for site in one.sites):
-        told = [of for one in known for of in one.sites.get(site, ())]
-        sites[site] = [_of_site(name, told) for name in dict.fromkeys(of.column for of in told)]
-    every = [of for one in known for of in one.columns]
-    columns = [_of_column(name, every, sites) for name in dict.fromkeys(of.column for of in every)]
+    by_site: dict[str, list[OwnIncrease]] = {}
+    every: list[Increase] = []
+    for one in known:
+        every += one.columns
+        for site, own in one.sites.items():
+            by_site.setdefault(site, []).extend(own)
+    sites = {site: [_of_site(name, told) for name in _columns_of(told)] for site, told in by_site.items()}
+    columns = [_of_column(name, every, sites) for name in _columns_of(every)]
     found: Report = write(replace(known[0], columns=columns, sites=sites))
     return found
+
+
+def _columns_of(told: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
+    """Return the columns that some figures are of, each once."""
+    return list(dict.fromkeys(of.column for of in told))
 
 
 def _of_site(name: str, told: Sequence[OwnIncrease]) -> OwnIncrease:
@@ -188,44 +195,52 @@ def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequenc
     most = max(of.sites for of in found)
     # An institution gives it in one repeat alone: a mean over other sites would be another figure.
     values = [of.increase for of in found if of.sites == most and of.increase is not None]
-    several = len(values) > 1
+    increase = Increase(column=name, increase=_mean(values), sites=most)
+    if len(values) > 1:
+        increase = replace(increase, low=min(values), high=max(values))
+    ranked = _ranked(name, sites)
+    if ranked:
+        increase = replace(increase, least=ranked[0], greatest=ranked[-1])
+    return increase
+
+
+def _ranked(name: str, sites: Mapping[str, Sequence[OwnIncrease]]) -> list[AtSite]:
+    """Return a column's increase at each site that tells it, the least one first."""
     own = []
     for site, columns in sites.items():
         own += [AtSite(site, of.increase) for of in columns if of.column == name and of.increase is not None]
-    ranked = sorted(own, key=lambda of: of.increase)
-    return Increase(
-        column=name,
-        increase=_mean(values),
-        low=min(values) if several else None,
-        high=max(values) if several else None,
-        sites=most,
-        least=ranked[0] if ranked else None,
-        greatest=ranked[-1] if ranked else None,
-    )
+    return sorted(own, key=lambda of: of.increase)
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Influence:
+    """What a report has of the influence of columns, with its figures over all sites."""
+
+    importances: Importances | None = None
+    gains: Gains | None = None
+    global_: Any = None
+
+
 def needed_columns(found: Mapping[str, Any]) -> Section | None:
     """Return by how much a run's loss grows without what a column tells, None where no study asked."""
-    told = found.get("importances")
-    if told is None:
+    told = read(Influence, found)
+    if told.importances is None:
         return None
-    own = read(Importances, told)
-    said = importance_in_words(own, found["global"])
-    return Section(title=TITLE, tables=(Table(lines=importance_lines(own)),), note=tuple(said))
+    said = importance_in_words(told.importances, told.global_)
+    return Section(title=TITLE, tables=(Table(lines=importance_lines(told.importances)),), note=tuple(said))
 
 
 def split_columns(found: Mapping[str, Any]) -> Section | None:
     """Return which columns the trees of a run split by, None where no tree grew."""
-    told = found.get("gains")
-    if told is None:
+    told = read(Influence, found)
+    if told.gains is None:
         return None
-    gains = read(Gains, told)
-    said = gains_in_words(gains, permuted="importances" in found)
-    return Section(title=GAIN_TITLE, tables=(Table(lines=gain_lines(gains)),), note=(said,))
+    said = gains_in_words(told.gains, permuted=told.importances is not None)
+    return Section(title=GAIN_TITLE, tables=(Table(lines=gain_lines(told.gains)),), note=(said,))
 
 
 @dataclass(frozen=True)
@@ -306,7 +321,7 @@ def importance_in_words(found: Importances, over_all: Mapping[str, Any] | None =
     times = "once" if found.permutations == 1 else f"{found.permutations} times"
     now = ""
     if found.loss == metric_name(LOG_LOSS):
-        loss = (over_all or {}).get(LOG_LOSS, {}).get("value")
+        loss = figure_of(over_all, LOG_LOSS).value
         now = "" if loss is None else f"; over all sites it is {number(loss)}"
     return [SAYS.format(times=times, loss=found.loss, now=now), DOES_NOT_SAY, *_without(found)]
 

@@ -1,4 +1,4 @@
-"""Detection of sites that coded rows otherwise.
+"""Columns of a run by site, as recorded, and detection of sites that coded rows otherwise.
 
 A column may be in another unit, or an outcome the other way round.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from flfed.records.objects import read, read_all, write
-from flfed.records.statistics.columns import Column, Columns, Held
+from flfed.records.objects import FigureReport, figure_of, read, site_of, write
 from flfed.records.statistics.verdict import number
 
 FAR = 3.0
@@ -143,15 +142,34 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     found = []
     for site, arms in sites.items():
-        own, shared = (arms[arm].get(AUC, {}) for arm in ("local-only", "global"))
-        if own.get("value") is None or shared.get("value") is None:
+        here = site_of(arms)
+        own = figure_of(here.local_only, AUC)
+        shared = figure_of(here.global_, AUC)
+        if own.value is None or shared.value is None:
             continue
-        # Without an interval the own model's AUC has to be clearly above chance itself.
-        fine = own["value"] >= FINE if own["low"] is None else own["low"] > CHANCE
-        below = shared["value"] < CHANCE and (shared["high"] is None or shared["high"] < (own["low"] or own["value"]))
-        if fine and below:
-            found.append(write(Reversed(site, own["value"], shared["value"])))
+        if _is_fine(own) and _is_below(shared, own.low or own.value):
+            found.append(write(Reversed(site, own.value, shared.value)))
     return found
+
+
+def _is_fine(own: FigureReport) -> bool:
+    """Tell whether a site's own model is above chance; without an interval its AUC has to be clearly so itself."""
+    if own.low is None:
+        return own.value is not None and own.value >= FINE
+    return own.low > CHANCE
+
+
+def _is_below(shared: FigureReport, own: float) -> bool:
+    """Tell whether a shared model's AUC lies below chance, and its interval below the own model's."""
+    return shared.value is not None and shared.value < CHANCE and (shared.high is None or shared.high < own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OddSites:
+    """What a report has of sites that look as if they were coded otherwise."""
+
+    apart: list[Apart]
+    outcome_reversed: list[Reversed]
 
 
 def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
@@ -166,11 +184,12 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     >>> odd_sites_in_words({"apart": [line], "outcome-reversed": []})
     ['west lies apart from the other sites in income (8.2 standard deviations below): another unit?']
     """
+    odd = read(OddSites, found)
     by_site: dict[str, list[Apart]] = {}
     flags: dict[str, list[Apart]] = {}
     # An outcome of two classes that lies apart is told as reversed, not as another unit.
-    turned = {line.site: _turned(line) for line in read_all(Reversed, found["outcome-reversed"])}
-    for line in read_all(Apart, found["apart"]):
+    turned = {line.site: _turned(line) for line in odd.outcome_reversed}
+    for line in odd.apart:
         if line.mirrored and not line.outcome:
             flags.setdefault(line.site, []).append(line)
         elif _of_two_classes(line):
@@ -190,9 +209,12 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
 def _some(sentences: Mapping[str, str], what: str) -> list[str]:
     """Return the first sentences, and the names of the other sites."""
     others = list(sentences)[NAMED:]
+    told = list(sentences.values())[:NAMED]
+    if not others:
+        return told
     unnamed = f" and {len(others) - LISTED} others" if len(others) > LISTED else ""
-    more = f"And {len(others)} more {'site' if len(others) == 1 else 'sites'} {what}: "
-    return [*list(sentences.values())[:NAMED], *([f"{more}{', '.join(others[:LISTED])}{unnamed}."] if others else [])]
+    sites = "site" if len(others) == 1 else "sites"
+    return [*told, f"And {len(others)} more {sites} {what}: {', '.join(others[:LISTED])}{unnamed}."]
 
 
 def _turned(line: Reversed) -> str:
@@ -208,20 +230,26 @@ def _of_two_classes(line: Apart) -> bool:
     return bool(line.outcome and line.towards)
 
 
-def _mirrored(site: str, lines: Sequence[Apart]) -> str:
+def _columns_in_words(lines: Sequence[Apart]) -> str:
+    """Return in which columns a site lies apart, and how many more there are."""
     listed = ", ".join(f"{line.column} ({_far(line)})" for line in lines[:NAMED])
     more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
-    return f"{site}: in {listed}{more} its share is 1 minus that of the other sites: coded the other way round?"
+    return f"{listed}{more}"
+
+
+def _mirrored(site: str, lines: Sequence[Apart]) -> str:
+    columns = _columns_in_words(lines)
+    return f"{site}: in {columns} its share is 1 minus that of the other sites: coded the other way round?"
 
 
 def _lies_apart(site: str, lines: Sequence[Apart]) -> str:
-    listed = ", ".join(f"{line.column} ({_far(line)})" for line in lines[:NAMED])
-    more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
     kinds = {line.towards == "" for line in lines}
     # That people differ is no odd category: a column may name the region, or a ward.
     codes = "is that so, or other codes"
-    what = f"another unit; {codes}" if len(kinds) > 1 else "another unit" if kinds == {True} else codes
-    return f"{site} lies apart from the other sites in {listed}{more}: {what}?"
+    what = codes
+    if True in kinds:
+        what = f"another unit; {codes}" if len(kinds) > 1 else "another unit"
+    return f"{site} lies apart from the other sites in {_columns_in_words(lines)}: {what}?"
 
 
 def _far_from(line: Apart) -> str:
@@ -232,5 +260,90 @@ def _far(line: Apart) -> str:
     if line.difference is None:
         return "no value in common"
     about = "about " if line.about else ""
-    way = "away" if line.towards is None else "below" if line.difference < 0 else "above"
+    way = "below" if line.difference < 0 else "above"
+    if line.towards is None:
+        way = "away"
     return f"{about}{number(abs(line.difference), 1)} standard deviations {way}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One site's rows held against those of the others, in a column (`flfed.summaries.drift`).
+
+    Attributes
+    ----------
+    missing : int or None
+        Rows without a value, None where it is kept back.
+    rows : int
+    difference : float or None
+        In standard deviations.
+    chance : float or None
+        How large a difference chance alone explains.
+    spread : float or None
+        Standard deviation, as a share of that of the others.
+    about : bool
+        Whether it comes from groups of bins.
+    reason : str
+        Why there is no difference.
+    compared_with : int or None
+        Number of other sites; earlier versions of flfed did not keep it.
+    mirrored : bool
+        Whether its share of one of two values is 1 minus that of the others.
+    """
+
+    missing: int | None = None
+    rows: int = 0
+    difference: float | None = None
+    chance: float | None = None
+    spread: float | None = None
+    about: bool | None = False
+    reason: str | None = None
+    compared_with: int | None = None
+    mirrored: bool | None = False
+
+    @property
+    def size(self) -> float:
+        """The difference without its sign, 0 without one."""
+        return 0.0 if self.difference is None else abs(float(self.difference))
+
+    @property
+    def is_by_chance(self) -> bool:
+        """Whether chance alone explains the difference; False where that is not known."""
+        return self.difference is not None and self.chance is not None and self.size <= self.chance
+
+    @property
+    def gaps(self) -> int:
+        """Rows without a value, 0 where that is kept back."""
+        return self.missing or 0
+
+    @property
+    def share_missing(self) -> float | None:
+        """Percentage of rows without a value, None where it is kept back."""
+        return 100 * self.missing / self.rows if self.missing is not None and self.rows else None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the object "columns" of a run.
+
+    Attributes
+    ----------
+    column : str
+    sites : dict of site to Held
+    towards : str or None
+        The value whose share is compared; "" of a number, None of a category of more than two values.
+    outcome : bool
+        Whether it is the outcome.
+    """
+
+    column: str
+    sites: dict[str, Held]
+    towards: str | None = None
+    outcome: bool | None = False
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The object "columns" of a run."""
+
+    columns: list[Column] = field(default_factory=list)

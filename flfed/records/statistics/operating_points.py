@@ -1,16 +1,17 @@
-"""Operating points of a model.
-
-They are confusion tables at a threshold or an alert budget, with the figures that follow.
-"""
+"""Operating points of a model: who would be flagged at a threshold or an alert budget, in figures, tables and words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
-from flfed.records.statistics.score_curves import ScoreCounts
+from flfed.records.objects import read
+from flfed.records.statistics.score_curves import ALL, TOGETHER, ScoreCounts, is_together
+from flfed.records.statistics.verdict import ABSENT, number, sentence_case
 
 RARE = 0.1
 """Share of rows with the outcome below which an alert budget says more than a threshold."""
@@ -230,3 +231,240 @@ def _of_1000(count: int, rows: int) -> str:
 
 def _have(many: str) -> str:
     return "has" if many == "1" else "have"
+
+
+CELLS = (
+    "of them with the outcome (TP)", "without it (FP)", "Not flagged, with the outcome (FN)", "without it (TN)",
+)  # fmt: skip
+FEW_EVENTS = 0.01
+"""Share of rows with the outcome below which the first budget is a hundredth of the rows."""
+FROM_BINS = (
+    "From the counts that draw the curves, so a threshold is the edge of a bin. "
+    "Counts are of test rows that nobody trained on; with few of them the shares are uncertain."
+)
+EXACT = (
+    "Each site counted its test rows exactly; a count that its policy holds back is not there, nor is one from "
+    "which such a count would follow."
+)
+HOW_FLAGGED = {
+    "alert-budget": " At an alert budget each site flags that share of its own rows.",
+    "false-positive-rate": (
+        " For a share of false alarms each site set a threshold of its own, by its training rows alone: the share on "
+        "test rows may be another."
+    ),
+}
+"""What is to be said of operating points that are no threshold, by kind."""
+NET_BENEFIT_READ = (
+    "Net benefit counts each outcome that is found as 1, and takes off each false alarm at the price that the "
+    "threshold sets: who acts at .2 takes four false alarms for one found outcome, so each costs a quarter. It is a "
+    "share of all rows (Vickers and Elkin 2006). A model is of use at a threshold only where its net benefit is above "
+    "0, which is what flagging nobody has, and above that of flagging everybody."
+)
+DECISION_READ = (
+    "Thresholds in the table are those nearest to a third of the odds of the outcome, to these odds, and to three "
+    "times them, and those that the study names. Lines are drawn at thresholds where all counts are known, straight "
+    "between them. No interval is shown: with few rows a line would look different with others."
+)
+MARKS_READ = (
+    "The sites' policies let counts leave at the thresholds that the study names alone: no line of the model is drawn "
+    "between them, and no interval is shown."
+)
+ODDS = (1 / 3, 1.0, 3.0)
+"""Thresholds at which net benefit is told in figures, as multiples of the odds of the outcome."""
+
+
+def share_with_outcome(found: Mapping[str, ScoreCounts]) -> float:
+    """Return the share with the outcome of the most rows, those of all together."""
+    most = max(found.values(), key=lambda counts: counts.rows)
+    return most.events / max(most.rows, 1)
+
+
+def first_budget(share: float) -> float:
+    """Return the alert budget that is shown first, a share of rows."""
+    return 0.01 if share < FEW_EVENTS else 0.05
+
+
+def first_threshold(offered: Sequence[float], share: float) -> float:
+    """Return the threshold that is shown first: that near the share with the outcome."""
+    return min(offered[:-1], key=lambda edge: abs(edge - share))
+
+
+def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
+    """Return in words what the first table is, that of all sites where it is there."""
+    name, said = next(((name, in_words(point)) for name, point in points.items()), ("", ""))
+    start = f"{name[0].upper()}{name[1:]}" if is_together(name) else name
+    return f"{start}: {said}" if said else ""
+
+
+@dataclass(frozen=True)
+class ExactPoint:
+    """Exact counts at one operating point; None where they are withheld, and `why`."""
+
+    by: str
+    at: float
+    tp: int | None = None
+    fp: int | None = None
+    fn: int | None = None
+    tn: int | None = None
+    why: str | None = ""
+    sites: int = 0
+
+    @property
+    def point(self) -> OperatingPoint | None:
+        """The confusion table, None where it is withheld."""
+        if self.tp is None or self.fp is None or self.fn is None or self.tn is None:
+            return None
+        threshold = self.at if self.by == "threshold" else None
+        return OperatingPoint(threshold, self.tp, self.fp, self.fn, self.tn)
+
+
+@dataclass(frozen=True)
+class ExactPoints:
+    """The object "operating-points" of a run: exact counts of all sites together, and of each."""
+
+    all: list[ExactPoint]
+    sites: dict[str, list[ExactPoint]]
+    asked: int
+
+    def by_name(self) -> dict[str, list[ExactPoint]]:
+        """Return the points of all sites together, where these are several, and of each site."""
+        inside = max((of.sites for of in self.all), default=0)
+        found: dict[str, list[ExactPoint]] = {}
+        if inside > 1:
+            name = ALL if inside >= self.asked else f"{inside} of {self.asked} {TOGETHER}"
+            found[name] = [of for of in self.all if of.sites == inside]
+        return found | {site: self.sites[site] for site in sorted(self.sites)}
+
+
+def asked_points(payload: Mapping[str, Any] | ExactPoints) -> list[tuple[str, float]]:
+    """Return the operating points at which sites counted exactly."""
+    exact = read(ExactPoints, payload)
+    every = [of for one in (exact.all, *exact.sites.values()) for of in one]
+    return list(dict.fromkeys((of.by, of.at) for of in every))
+
+
+def exact_lines(
+    payload: Mapping[str, Any] | ExactPoints, by: str, at: float
+) -> tuple[list[dict[str, str]], dict[str, OperatingPoint]]:
+    """Return the exact counts at one point, a line each, and those that are known.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "operating-points" of a run.
+    by, at : str and float
+        One of `asked_points`.
+    """
+    lines: list[dict[str, str]] = []
+    known: dict[str, OperatingPoint] = {}
+    for name, points in read(ExactPoints, payload).by_name().items():
+        of = next((of for of in points if (of.by, of.at) == (by, at)), None)
+        point = None if of is None else of.point
+        if point is None:
+            why = "not told" if of is None else of.why or "withheld"
+            lines.append({"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT))
+        else:
+            known[name] = point
+            lines.append(counts_line(name, point))
+    return lines, known
+
+
+def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[OperatingPoint]]:
+    """Return the exact confusion tables at the thresholds that a study names, by whose rows they are.
+
+    Parameters
+    ----------
+    payload : dict or None
+        The object "operating-points" of a run.
+    """
+    found: dict[str, list[OperatingPoint]] = {}
+    if payload is None:
+        return found
+    exact = read(ExactPoints, payload)
+    for by, at in sorted(asked_points(exact)):
+        if by == "threshold":
+            for name, point in exact_lines(exact, by, at)[1].items():
+                found.setdefault(name, []).append(point)
+    return found
+
+
+def told_thresholds(found: Mapping[str, ScoreCounts]) -> list[float]:
+    """Return the thresholds at which net benefit is told in figures: edges about the odds of the outcome."""
+    share = share_with_outcome(found)
+    odds = share / max(1 - share, 1e-9)
+    offered = edges(found.values())
+    return sorted({first_threshold(offered, by * odds / (1 + by * odds)) for by in ODDS})
+
+
+def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[str, str]:
+    """Return the net benefit of a model, of flagging everybody and nobody, for a table of several."""
+    ways = {"the model": point.net_benefit, "flagging everybody": point.net_benefit_of_all, "flagging nobody": 0.0}
+    most = max(value for value in ways.values() if value is not None)
+    # Net benefit is at most the share with the outcome.
+    decimals = 5 if point.events < RARE * point.rows else 3
+    return {
+        "Rows of": name,
+        "Threshold": ABSENT if point.threshold is None else probability(point.threshold),
+        **{sentence_case(way): number(value, decimals) for way, value in ways.items()},
+        "Best": ", ".join(way for way, value in ways.items() if value is not None and value >= most - 1e-12),
+        "Counts": "exact" if exact else "from bins",
+    }
+
+
+def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
+    """Return where a model is better than both, for a table of several."""
+    widest = ahead_of_both(points)
+    ahead = "nowhere" if widest is None else " to ".join(dict.fromkeys(map(probability, widest)))
+    rows = f"{points[0].rows}, {points[0].events} with the outcome"
+    return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
+
+
+def point_in_words(by: str, at: float) -> str:
+    """Return an operating point in words."""
+    if by == "threshold":
+        return f"a probability of at least {probability(at)}"
+    if by == "alert-budget":
+        return f"an alert budget of {100 * at:g} %"
+    return f"false alarms in {100 * at:g} % of training rows without the outcome"
+
+
+def probability(value: float) -> str:
+    """Return a probability with three digits that count.
+
+    Examples
+    --------
+    >>> probability(0.0), probability(0.00012345), probability(0.5), probability(1.0)
+    ('0', '.000123', '.5', '1')
+    >>> probability(0.0000001), probability(0.9996)
+    ('.0000001', '.9996')
+    """
+    # Near 1 it is the distance to 1 that counts: .9996 is not 1.
+    shown = Decimal(f"{value:.3g}")
+    exact = 1 - Decimal(f"{1 - value:.1g}") if value < 1 <= shown else shown
+    text = f"{exact:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).removeprefix("0") or "0"
+
+
+def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:
+    """Return a confusion table, for a table of several."""
+    return {
+        "Rows of": name,
+        "Flagged from": ABSENT if point.threshold is None else probability(point.threshold),
+        "Flagged": f"{point.alerts} of {point.rows}",
+        **dict(zip(CELLS, map(str, (point.tp, point.fp, point.fn, point.tn)), strict=True)),
+    }
+
+
+def figures_line(name: str, point: OperatingPoint) -> dict[str, str]:
+    """Return the figures of a confusion table, for a table of several."""
+    per_1000 = point.alerts_per_1000
+    return {
+        "Rows of": name,
+        "Sensitivity": number(point.sensitivity),
+        "Specificity": number(point.specificity),
+        "PPV": number(point.ppv),
+        "NPV": number(point.npv),
+        "Alerts per 1,000": ABSENT if per_1000 is None else f"{per_1000:.1f}",
+        "Net benefit": number(point.net_benefit),
+        "Net benefit of flagging everybody": number(point.net_benefit_of_all),
+    }

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.study.tables import NAIVE_FAMILIES
@@ -91,15 +93,20 @@ def own_models_in_words(found: Report) -> str:
 
     An empty text where they are of the shared one's own kind.
     """
-    taken = [site["local-only-family"] for site in found["sites"].values() if site["local-only-family"] != SAME]
+    run = run_of(found)
+    taken = []
+    for site in run.sites.values():
+        family = site_of(site).local_only_family
+        if family != SAME:
+            taken.append(family)
     if not taken:
         return ""
     # A site whose record does not name the family is not counted.
     told = families(taken)
-    most = "most often " if found["repeats"] > 1 else ""
+    most = "most often " if run.repeats > 1 else ""
     sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())
-    which = f": {most}{sites} of {len(found['sites'])} sites" if told else ""
-    return f"A site's own model is {rival_in_words(found['sites'].values())}{which}."
+    which = f": {most}{sites} of {len(run.sites)} sites" if told else ""
+    return f"A site's own model is {rival_in_words(run.sites.values())}{which}."
 
 
 def rival_in_words(sites: Iterable[Report]) -> str:
@@ -118,21 +125,28 @@ def naive_in_words(sites: Sequence[Report], metric: str) -> str:
     >>> naive_in_words([one, two], "mean_absolute_error")
     'Without a model: mean absolute error 2.18 by the mean of the training rows (on all test rows).'
     """
-    told, rows = [], [site.get("holdout-rows") for site in sites]
+    rows = [site_of(site).holdout_rows for site in sites]
     # An error that is a mean over rows is one over all sites' rows, too; other figures are not.
     together = metric == "mean_absolute_error" and None not in rows
+    weights = [float(count or 0) if together else 1.0 for count in rows]
+    told = []
     for arm in NAIVE_FAMILIES:
-        values = [site.get(arm, {}).get(metric, {}).get("value") for site in sites]
-        weights = [float(count or 0) if together else 1.0 for count in rows]
-        known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
-        total = sum(weight for _, weight in known)
-        if total:
-            mean = sum(value * weight for value, weight in known) / total
+        mean = _mean([figure_of(site.get(arm), metric).value for site in sites], weights)
+        if mean is not None:
             told.append(f"{number(mean)} by {FAMILY_NAMES[arm]}")
     if not told:
         return ""
-    where = "on all test rows" if together else f"means over {len(sites)} sites"
-    return f"Without a model: {metric_name(metric)} {', '.join(told)}{f' ({where})' if len(sites) > 1 else ''}."
+    where = ""
+    if len(sites) > 1:
+        where = " (on all test rows)" if together else f" (means over {len(sites)} sites)"
+    return f"Without a model: {metric_name(metric)} {', '.join(told)}{where}."
+
+
+def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """Return the weighted mean of the values that are known, None where these have no weight."""
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
 
 
 def pooled_in_words(found: Report) -> str:
@@ -140,8 +154,17 @@ def pooled_in_words(found: Report) -> str:
 
     It is "" where that is of the shared model's own kind.
     """
-    counted = found["pooled-families"]
+    run = run_of(found)
+    counted = run.pooled_families
     return family_in_words(counted, sum(counted.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnParts:
+    """The object "own-parts" of a run: which arrays are each site's own, or whether a whole model beside the shared."""
+
+    arrays: list[str] = field(default_factory=list)
+    beside: bool = False
 
 
 def own_parts_in_words(found: Report) -> str:
@@ -152,16 +175,17 @@ def own_parts_in_words(found: Report) -> str:
     >>> own_parts_in_words({"own-parts": {"arrays": ["weight", "bias"], "beside": True}})[:61]
     'Each site trained a model of its own beside the shared one. I'
     """
-    own = found.get("own-parts")
-    if own is None:
+    run = run_of(found)
+    if run.own_parts is None:
         return ""
-    if own["beside"]:
+    own = read(OwnParts, run.own_parts)
+    if own.beside:
         return (
             "Each site trained a model of its own beside the shared one. It stays there, and is what is called "
             "adjusted to the site here."
         )
     return (
-        f"Of the model each site has its own {', '.join(own['arrays'])}, which stays there: what is told of the shared "
+        f"Of the model each site has its own {', '.join(own.arrays)}, which stays there: what is told of the shared "
         "model at a site is told of the shared rest with the site's own. The coordinator's copy has what was drawn in "
         "its place, and is nobody's model."
     )

@@ -1,11 +1,13 @@
-"""Odds that a guarantee of privacy leaves: by how much they may change, in words."""
+"""What an ε means for one person, in odds and factors, and in sentences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from flfed.records.objects import read_all
 from flfed.records.statistics.verdict import number
 
 PROTECTED = {
@@ -14,18 +16,35 @@ PROTECTED = {
     "site": "any one site took part",
 }
 """What should not be told from the results, by the unit of the guarantee."""
+
+
 COUNTED = {"person": "any one person's rows, all of them, were counted", "row": "any one row was counted"}
 """The same where nothing is trained."""
+
+
 IN_TABLE = {"person": "any one person's rows, all of them, were in its table", "row": "any one row was in its table"}
 """The same where all that leaves a site is charged: of rows that are trained on, and of rows that are held out."""
-SEEN = {"row": "all updates of a site", "site": "the models of the run, but not the server,"}
-"""What is seen by whom the guarantee protects from, by its unit; a person's as a row's."""
+
+
+SEEN_UPDATES = "all updates of a site"
+"""What is seen by whom a guarantee to rows or persons protects from."""
+
+
+SEEN_MODELS = "the models of the run, but not the server,"
+"""The same of a guarantee to whole sites."""
+
+
 SEEN_AS_SUMS = "the sums of the run, as the server does, or its models, and works together with no site"
 """The same of a promise to sites that add their noise before a secure sum."""
+
+
 SMALL_EPSILON = 0.1
 """Up to this ε odds change by at most a factor of 1.11."""
+
+
 UNTOLD_FACTOR = 1e6
 """What is known to be up to so many times more likely, or more, may as well be known."""
+
 
 DRAWN_ONCE = (
     "An institution draws a round's noise once: who asks again gets the same reply, or none. Only a crash or an "
@@ -69,11 +88,16 @@ def odds_in_words(
     >>> odds_in_words("site", 1.0).partition(": ")[2]
     'the odds can change by at most e^ε, 2.72 times, but for rare results (δ).'
     """
-    seen, what = SEEN.get(unit, SEEN["row"]) if trusts_server else SEEN_AS_SUMS, PROTECTED.get(unit, unit)
+    what = PROTECTED.get(unit, unit)
+    seen = SEEN_AS_SUMS
+    if trusts_server:
+        seen = SEEN_UPDATES if unit != "site" else SEEN_MODELS
     if counts:
-        seen, what = "the sum of the answers" if summed else "the answer of a site", COUNTED.get(unit, what)
+        what = COUNTED.get(unit, what)
+        seen = "the sum of the answers" if summed else "the answer of a site"
     if covers:
-        seen, what = "all that leaves a site of its rows", IN_TABLE.get(unit, what)
+        what = IN_TABLE.get(unit, what)
+        seen = "all that leaves a site of its rows"
     if epsilon <= SMALL_EPSILON:
         said = f"Whoever sees {seen} learns almost the same whether or not {what}: odds change by at most e^ε"
     else:
@@ -103,12 +127,12 @@ def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list
         f"every {unit} is on one side alone."
     )
     told = [apart]
+    charges = read_all(Charge, kept_back)
     for side, word in SIDES.items():
-        kept = [of for of in kept_back if of["side"] == side]
+        kept = [of for of in charges if of.side == side]
         if kept:
-            whole = number(math.fsum(of["share"] for of in kept), 2)
-            each = [f"{number(of['share'], 2)} for {KEPT_FOR.get(of['name'], of['name'])}" for of in kept]
-            for_what = " and ".join(each)
+            whole = number(math.fsum(of.share for of in kept), 2)
+            for_what = " and ".join(f"{number(of.share, 2)} for {KEPT_FOR.get(of.name, of.name)}" for of in kept)
             told.append(f"Of the account of {unit}s {word} {whole} is kept back and not spent: {for_what}.")
     return told
 
@@ -136,3 +160,13 @@ def factor_in_words(epsilon: float) -> str:
     step = 10.0 ** (math.floor(math.log10(factor)) - 2)
     least = math.ceil(round(factor / step, 9)) * step
     return f"{least:,.{max(0, -round(math.log10(step)))}f} times"
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A noised answer beside training, or what is kept back of a budget: whose rows (`SIDES`), and its share of μ²."""
+
+    name: str = ""
+    side: str = ""
+    noise: float | None = None
+    share: float = 0.0

@@ -1,16 +1,20 @@
-"""Whether the shared model of a run was trained enough to be judged.
+"""Whether the shared model of a run was trained enough to be judged, and on which test rows it was trained already.
 
 It was not where a model of its own kind, trained on all rows in one place, is clearly better; or, where nobody has such
-a model, where its training loss still falls.
+a model, where its training loss still falls. Test rows that the model which it began with was trained on are counted
+over repeats, and told in words.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
+from flfed.errors import counted
+from flfed.records.objects import read, read_all, read_figure, write
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import better_of, metric_name, number, sentence_case
@@ -26,6 +30,19 @@ NOT_KNOWN = (
     "and nobody has a model of all rows."
 )
 TRY = f"{sentence_case(NOT_ENOUGH)} or a higher learning rate."
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Whether the shared model was trained enough (`enough`, None where not known), and by what that is judged."""
+
+    enough: bool | None = None
+    by: str | None = None
+    fall: float | None = None
+    rounds: int | None = None
+    metric: str | None = None
+    shared: float | None = None
+    of_kind: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +77,9 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
         return None
     count = max(1, len(rounds) // 5)
     early, late = set(rounds[-2 * count : -count]), set(rounds[-count:])
-    by_site: dict[str | None, dict[int, float]] = {}
-    for point in points:
-        if point.value is not None:
-            by_site.setdefault(point.site, {})[point.round] = point.value
-    known = [by_site[None]] if None in by_site else list(by_site.values())
-    before, last = [], []
-    for losses in known:
+    before = []
+    last = []
+    for losses in _losses(points):
         first = [loss for number, loss in losses.items() if number in early]
         second = [loss for number, loss in losses.items() if number in late]
         if first and second:
@@ -75,6 +88,15 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
     if not before or not fmean(before):
         return None
     return Fall((fmean(before) - fmean(last)) / abs(fmean(before)), count)
+
+
+def _losses(points: Sequence[CurvePoint]) -> list[dict[int, float]]:
+    """Return the losses by round of each site, or of all sites together where these are there."""
+    by_site: dict[str | None, dict[int, float]] = {}
+    for point in points:
+        if point.value is not None:
+            by_site.setdefault(point.site, {})[point.round] = point.value
+    return [by_site[None]] if None in by_site else list(by_site.values())
 
 
 def training_state(
@@ -107,33 +129,37 @@ def training_state(
     >>> training_state(None, [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])["by"]
     'pooled'
     """
-    state: Report = {"enough": None, "by": None, "fall": None, "rounds": None}
-    state |= {"metric": None, "shared": None, "of-kind": None}
+    state = TrainingState()
     if fall is not None:
-        state |= {"enough": fall.share < FALLS, "by": "loss", "fall": fall.share, "rounds": fall.rounds}
+        state = TrainingState(enough=fall.share < FALLS, by="loss", fall=fall.share, rounds=fall.rounds)
     known = [one for one in beside if one[2] is not None and None not in one[1].values()]
     if not known:
-        return state
+        return _written(state)
     # By its primary figure a model is behind; by another one only where its loss still falls, too.
-    falls = state["enough"] is False
+    falls = state.enough is False
     looked_at = known if falls else known[:1]
     behind = [one for one in looked_at if _is_behind(*one)]
     much = fall is not None and fall.share >= FALLS_MUCH
     if falls and not behind and (by_rounds or much):
-        return state
+        return _written(state)
     metric, shared, kind = (behind or known)[0]
-    return state | {
-        "enough": not behind, "by": "pooled", "metric": metric, "shared": shared["value"], "of-kind": kind
-    }  # fmt: skip
+    value = read_figure(shared).value
+    return _written(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
+
+
+def _written(state: TrainingState) -> Report:
+    found: Report = write(state)
+    return found
 
 
 def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
     """Tell whether the shared model's 95 % CI ends before the other model's figure."""
     if of_kind is None:
         return False
+    ends = read_figure(shared)
     if better_of(metric) == "higher":
-        return bool(of_kind > shared["high"])
-    return bool(of_kind < shared["low"])
+        return ends.high is not None and of_kind > ends.high
+    return ends.low is not None and of_kind < ends.low
 
 
 def over_repeats(states: Sequence[Report | None]) -> Report | None:
@@ -142,15 +168,26 @@ def over_repeats(states: Sequence[Report | None]) -> Report | None:
     It is what most of those say that know it, with the means of their figures, all of one metric.
     """
     there = [state for state in states if state is not None]
-    known = [state for state in there if state["enough"] is not None]
+    typed = read_all(TrainingState, there)
+    known = [state for state in typed if state.enough is not None]
     if not known:
         return there[0] if there else None
-    short = [state for state in known if not state["enough"]]
-    most = short if 2 * len(short) > len(known) else [state for state in known if state["enough"]]
-    kinds = Counter((state["by"], state.get("metric")) for state in most)
+    alike = _majority(known)
+    first = there[typed.index(alike[0])]
+    return first | {
+        "fall": mean_of([state.fall for state in alike]),
+        "shared": mean_of([state.shared for state in alike]),
+        "of-kind": mean_of([state.of_kind for state in alike]),
+    }
+
+
+def _majority(states: Sequence[TrainingState]) -> list[TrainingState]:
+    """Return the states that say what most say, and know it by the same figure."""
+    short = [state for state in states if not state.enough]
+    most = short if 2 * len(short) > len(states) else [state for state in states if state.enough]
+    kinds = Counter((state.by, state.metric) for state in most)
     kind, _ = kinds.most_common(1)[0]
-    alike = [state for state in most if (state["by"], state.get("metric")) == kind]
-    return alike[0] | {key: mean_of([state.get(key) for state in alike]) for key in ("fall", "shared", "of-kind")}
+    return [state for state in most if (state.by, state.metric) == kind]
 
 
 def training_in_words(state: Report | None) -> str:
@@ -164,22 +201,140 @@ def training_in_words(state: Report | None) -> str:
     >>> training_in_words(training_state(Fall(0.1, 1))).partition(". ")[2]
     'Its loss still fell by 10 % in the last round.'
     """
-    if state is None or state["enough"] is not False:
+    told = read(TrainingState, state or {})
+    if told.enough is not False:
         return ""
-    if state["by"] == "loss":
-        rounds = "round" if state["rounds"] == 1 else f"{state['rounds']} rounds"
-        return f"{TRY} Its loss still fell by {100 * state['fall']:.0f} % in the last {rounds}."
-    if state.get("shared") is None or state.get("of-kind") is None:
+    if told.by == "loss":
+        rounds = "round" if told.rounds == 1 else f"{told.rounds} rounds"
+        return f"{TRY} Its loss still fell by {100 * (told.fall or 0.0):.0f} % in the last {rounds}."
+    if told.shared is None or told.of_kind is None or told.metric is None:
         return TRY  # the figures of others are not shown to one site's people
-    name = metric_name(state["metric"])
-    return f"{TRY} Its {name} is {number(state['shared'])}; with all rows in one place {number(state['of-kind'])}."
+    name = metric_name(told.metric)
+    return f"{TRY} Its {name} is {number(told.shared)}; with all rows in one place {number(told.of_kind)}."
 
 
 def unknown_training(state: Report | None) -> str:
     """Return that it is not known whether the shared model was trained enough; "" where it is, or under noise."""
-    return NOT_KNOWN if state is not None and state["enough"] is None else ""
+    return NOT_KNOWN if state is not None and read(TrainingState, state).enough is None else ""
 
 
 def not_enough(state: Report | None) -> bool:
     """Tell whether the shared model is known not to be trained enough."""
-    return state is not None and state["enough"] is False
+    return read(TrainingState, state or {}).enough is False
+
+
+TRAINED_TEST_ROWS = "trained-test-rows"
+"""The named object of a run, and its key in the report."""
+WORST = 3
+"""Sites that a sentence names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRows:
+    """Test rows that the model which a run began with was trained on, and how many test rows there are."""
+
+    rows: int = 0
+    of: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedTestRows:
+    """The object "trained-test-rows" of a run, or of its repeats together.
+
+    Attributes
+    ----------
+    source : str
+        The model that the run began with.
+    why : str
+        Why nothing is known; "" where it is.
+    rows, of : int or None
+        Over all sites; None of what one site's people see.
+    sites : dict of name to TrainedRows
+    """
+
+    source: str = ""
+    why: str = ""
+    rows: int | None = None
+    of: int | None = None
+    sites: dict[str, TrainedRows] = field(default_factory=dict)
+
+
+def trained_over_repeats(found: Sequence[Mapping[str, Any] | None]) -> Report | None:
+    """Return the counts of a run's repeats together; None where no repeat has any.
+
+    A row that is held out in several repeats counts in each of them.
+
+    Examples
+    --------
+    >>> one = {"source": "a", "why": "", "rows": 1, "of": 4, "sites": {"x": {"rows": 1, "of": 4}}}
+    >>> trained_over_repeats([one, one, None])
+    {'source': 'a', 'why': '', 'rows': 2, 'of': 8, 'sites': {'x': {'rows': 2, 'of': 8}}}
+    """
+    recorded = [one for one in found if one is not None]
+    known = read_all(TrainedTestRows, recorded)
+    for one, as_it_is in zip(known, recorded, strict=True):
+        if one.why:
+            return dict(as_it_is)
+    if not known:
+        return None
+    sites: dict[str, TrainedRows] = {}
+    for one in known:
+        for site, counts in one.sites.items():
+            before = sites.get(site, TrainedRows())
+            sites[site] = TrainedRows(rows=before.rows + counts.rows, of=before.of + counts.of)
+    rows = _total([one.rows for one in known])
+    of = _total([one.of for one in known])
+    together = write(TrainedTestRows(source=known[0].source, rows=rows, of=of, sites=sites))
+    # What one site's people see has no counts over all sites.
+    return {key: value for key, value in together.items() if value is not None}
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """Return the sum of counts, None where one is not told."""
+    told = [count for count in counts if count is not None]
+    return sum(told) if len(told) == len(counts) else None
+
+
+def trained_rows_in_words(found: Mapping[str, Any] | None) -> list[str]:
+    """Return how many test rows were trained on before, and where; nothing where none was, or no run went before.
+
+    Examples
+    --------
+    >>> trained_rows_in_words({"source": "a", "why": "", "rows": 0, "of": 8, "sites": {"x": {"rows": 0, "of": 8}}})
+    []
+    """
+    if found is None:
+        return []
+    trained = read(TrainedTestRows, found)
+    if trained.why:
+        return [
+            f"Whether test rows are among those that {trained.source}, the model that the run began with, was trained "
+            f"on is not known: {trained.why}."
+        ]
+    if not trained.rows or trained.of is None:
+        return []
+    worst = sorted(trained.sites.items(), key=lambda item: -item[1].rows)[:WORST]
+    where = ", ".join(f"{of.rows} of {of.of} at {site}" for site, of in worst if of.rows)
+    at_sites = f" ({where})" if where else ""
+    return [
+        f"{trained.rows:,} of {counted(trained.of, 'test row')} are among those that {trained.source}, the model that "
+        f"the run began with, was trained on{at_sites}: figures on them are too good. Begin anew, or with a model of a "
+        "run on the same cut."
+    ]
+
+
+def trained_at_site(found: Mapping[str, Any] | None, site: str) -> list[str]:
+    """Return the same of one site, for its people; nothing where none of its test rows was, or that is not known.
+
+    Examples
+    --------
+    >>> trained_at_site({"sites": {"x": {"rows": 0, "of": 8}}}, "x"), trained_at_site(None, "x")
+    ([], [])
+    """
+    counts = read(TrainedTestRows, found or {}).sites.get(site, TrainedRows())
+    if not counts.rows:
+        return []
+    return [
+        f"{counts.rows:,} of the site's {counted(counts.of, 'test row')} are among those that the model which the "
+        "run began with was trained on: its figures here are too good, and the gain is, too."
+    ]

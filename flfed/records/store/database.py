@@ -17,15 +17,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder, where
-from flfed.records.store import revisions
-from flfed.records.store.revisions import refuse_other, revision_of
+from flfed.records.store import database
 from flfed.records.store.tables import Base, Series
 
 GROUP = "FLFED_STORE_GROUP"
@@ -418,11 +417,11 @@ def make_tables(engine: Engine) -> None:
     with _closed_if_refused(engine), engine.begin() as connection:
         found = revision_of(connection)
         if found is None:
-            revisions.lock_tables(connection)
+            database.lock_tables(connection)
             # Another process may have made them while this one waited for the lock.
             found = revision_of(connection)
         if found is None:
-            revisions.run_migrations(connection)
+            database.run_migrations(connection)
         else:
             refuse_other(found)
 
@@ -490,17 +489,17 @@ def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade
         engine = engine_to_write(where)
     try:
         with in_words(where, "updated"), engine.begin() as connection:
-            revisions.lock_tables(connection)
-            before = revisions.revision_of(connection)
+            database.lock_tables(connection)
+            before = database.revision_of(connection)
             if before is None:
                 raise UsageError(f"the run store {name} has no tables yet: the first study run makes them")
-            revisions.refuse_unknown(before)
-            after, copy = revisions.newest_revision(), None
+            database.refuse_unknown(before)
+            after, copy = database.newest_revision(), None
             if before != after:
                 copy = _copy_of(where, name, before, backed_up=backed_up)
-                if before == revisions.FORMER:
-                    revisions.take_on(connection)
-                revisions.run_migrations(connection)
+                if before == database.FORMER:
+                    database.take_on(connection)
+                database.run_migrations(connection)
     finally:
         engine.dispose()
     return Upgrade(name, before, after, copy)
@@ -515,7 +514,7 @@ def _copy_of(url: URL, name: str, revision: str, *, backed_up: bool) -> Path | N
         return None
     raise UsageError(
         f"the run store {name} is on a server, and flfed makes no copy of it: make one with pg_dump, then run "
-        f"`{revisions.UPGRADE} --backed-up`"
+        f"`{database.UPGRADE} --backed-up`"
     )
 
 
@@ -545,3 +544,96 @@ def copy_file(path: Path, copy: Path) -> Path:
             f"the run store could not be copied to {copy} ({error}): free some disk space; nothing was changed"
         ) from None
     return copy
+
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+UPGRADE = "flfed run upgrade-store"
+"""The command that updates a store of an earlier revision."""
+FORMER = "m0004"
+"""Revision of the one earlier store that is taken on: that of commit d516c7c8."""
+TOO_OLD = ("m0001", "m0002", "m0003")
+"""Revisions before it, which are taken on no longer."""
+MIGRATING = 7_236_331
+"""Key of the lock under which PostgreSQL's tables are made: any number that no other program takes."""
+
+
+def newest_revision() -> str:
+    """Return the revision of the last file of `migrations/versions/`.
+
+    Examples
+    --------
+    >>> newest_revision() >= "m0001"
+    True
+    """
+    return max(_revisions())
+
+
+def _revisions() -> list[str]:
+    """Return the known revisions, oldest first, from file names alone."""
+    return sorted(file.stem.split("_")[0] for file in (MIGRATIONS / "versions").glob("m[0-9]*.py"))
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return a database's revision, None where it has no flfed tables."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def lock_tables(connection: Connection) -> None:
+    """Wait until no other process makes or updates the tables; it lasts as long as the transaction."""
+    if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
+
+
+def refuse_other(found: str) -> None:
+    """Refuse a store of another revision; the error says what to do.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If an older or a newer flfed wrote it.
+    """
+    refuse_unknown(found)
+    if found != newest_revision():
+        raise UsageError(
+            f"the run store is of an earlier revision ({found}, this flfed needs {newest_revision()}): "
+            f"update it with `{UPGRADE}`"
+        )
+
+
+def refuse_unknown(found: str) -> None:
+    """Refuse a store that a newer flfed wrote, or one too old to be taken on.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If it is such a store; the error says what to do.
+    """
+    if found in TOO_OLD:
+        raise UsageError(
+            f"the run store is at revision {found}, and this flfed takes on {FORMER} and later: update it first with "
+            f"the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), or name another store with FLFED_STORE"
+        )
+    if found not in (FORMER, *_revisions()):
+        raise FlfedError(
+            f"the run store is at revision {found}, this flfed knows up to {newest_revision()}: update flfed"
+        )
+
+
+def take_on(connection: Connection) -> None:
+    """Take on a store of revision `FORMER`, without its table of curves."""
+    connection.execute(text("DROP TABLE curve"))
+    connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": "m0005"})
+
+
+def run_migrations(connection: Connection) -> None:
+    """Run Alembic's `upgrade head` on an open connection."""
+    # Imported here: it takes a third of a second.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -356,5 +356,6 @@ def audits_of(run: str) -> Select[*tuple[Any, ...]]:
 def latest(rows: Sequence[RowMapping]) -> list[AuditEntry]:
     """Return the last figure of each attack, site and metric, sorted."""
     # Rows come in the order they were written, so a later figure replaces an earlier one.
-    found = {(row["attack"], row["site"] or "", row["metric"]): AuditEntry(**row) for row in rows}
+    entries = [AuditEntry(**row) for row in rows]
+    found = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
     return [found[key] for key in sorted(found)]

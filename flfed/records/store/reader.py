@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import Engine, Integer, RowMapping, Select, func, literal, or_, select
+from sqlalchemy import Engine, Integer, Row, RowMapping, Select, func, literal, or_, select
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
@@ -28,13 +28,12 @@ from flfed.records.store.entries import (
     RunEntry,
     SeriesEntry,
     SiteEntry,
-    Status,
     audits_of,
     latest,
 )
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
-from flfed.records.store.visibility import OtherNames, Rows, of_event, of_run, of_study, of_summary
+from flfed.records.store.visibility import Fetch, Fetched, OtherNames, of_event, of_run, of_study, of_summary
 from flfed.study.tables import IN_SUMS_ONLY
 
 CURVE_ARMS = ("validation", "training")
@@ -57,7 +56,7 @@ class RunReader(OpenStore):
     def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
         super().__init__(engine, url)
         self._only = only
-        self._names = OtherNames(self._rows, only)
+        self._names = OtherNames(self._fetch, only)
 
     @classmethod
     def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
@@ -78,18 +77,30 @@ class RunReader(OpenStore):
             check_readable(engine)
         return cls(engine, where, only=only)
 
-    def runs(self, *, search: str = "", limit: int | None = None, **only: str) -> list[RunEntry]:
+    def runs(
+        self,
+        *,
+        search: str = "",
+        limit: int | None = None,
+        study: str = "",
+        engine: str = "",
+        site: str = "",
+        since: str = "",
+    ) -> list[RunEntry]:
         """Return the runs, newest first, whose id, study or status has `search`.
 
-        `only` may name a `study`, an `engine`, a `site` that was asked, and `since`, when they began.
+        They may be limited to those of a `study`, of an `engine`, that asked a `site`, or that began at `since` or
+        after.
         """
         query = self._runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
-        by = {"study": Series.study, "engine": Run.engine}
-        query = query.where(*(by[name] == word for name, word in only.items() if name in by and word))
-        if only.get("since"):
-            query = query.where(Run.started >= only["since"])
-        if only.get("site"):
-            query = query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == only["site"])))
+        if study:
+            query = query.where(Series.study == study)
+        if engine:
+            query = query.where(Run.engine == engine)
+        if since:
+            query = query.where(Run.started >= since)
+        if site:
+            query = query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == site)))
         if not search:
             return self._entries(query.limit(limit))
         word = search.lower()
@@ -128,9 +139,8 @@ class RunReader(OpenStore):
         """Return the sites of a run by name, refused ones too."""
         query = select(RunSite.__table__).where(RunSite.run_id == run)
         # Sorted here: databases differ in what comes first, hyphens and capitals above all.
-        found = sorted(
-            (SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)), key=lambda s: s.site
-        )
+        sites = [SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)]
+        found = sorted(sites, key=lambda entry: entry.site)
         return [replace(entry, reason=self._names.mask(run, entry.reason)) for entry in found]
 
     def looked_at(self, runs: Sequence[str]) -> int:
@@ -165,13 +175,13 @@ class RunReader(OpenStore):
         500 rounds and 100 sites has a hundred thousand figures.
         """
         # Whatever has a curve has figures near the start, the middle or the end.
-        newest = self._rows(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0]["rounds"] or 0
+        newest = self._fetch(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0].rounds or 0
         rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
         pairs: set[tuple[str, str]] = set()
-        for metric in _metric_names(self._rows, runs):
+        for metric in _metric_names(self._fetch, runs):
             here = (Metric.run_id.in_(runs), Metric.metric == metric, Metric.round.in_(rounds))
             query = select(Metric.arm).where(*here, Metric.arm.in_(CURVE_ARMS)).distinct()
-            pairs |= {(row["arm"], metric) for row in self.rows(query, site=Metric.site)}
+            pairs |= {(row.arm, metric) for row in self.fetch(query, site=Metric.site)}
         found = {arm: sorted(metric for of, metric in pairs if of == arm) for arm in CURVE_ARMS}
         return {arm: metrics for arm, metrics in found.items() if metrics}
 
@@ -188,8 +198,11 @@ class RunReader(OpenStore):
             # A reader that sees all takes the figure of all holdouts together, which has no site.
             .where(Comparison.site.is_not_distinct_from(self._only))
         )
-        rows = self.rows(query, site=Comparison.site)
-        return {row["id"]: ComparisonRow(*(row[name] for name in FIGURES)) for row in rows}
+        found = {}
+        for row in self.fetch(query, site=Comparison.site):
+            run, *figures = row
+            found[run] = ComparisonRow(*figures)
+        return found
 
     def curves(
         self,
@@ -239,7 +252,7 @@ class RunReader(OpenStore):
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
         """Return a named object of a run, or None."""
         query = select(Summary.payload).where(Summary.run_id == run, Summary.name == name)
-        payload = next((dict(row["payload"]) for row in self._rows(query)), None)
+        payload = next((dict(row.payload) for row in self._fetch(query)), None)
         if payload is None or self._only is None:
             return payload
         return of_summary(name, payload, self._only, plain=partial(self._names.mask, run))
@@ -255,19 +268,27 @@ class RunReader(OpenStore):
             .where(Sent.run_id.in_(runs))
             .group_by(Sent.direction)
         )
-        return {row["direction"]: int(row["bytes"]) for row in self.rows(query, site=Sent.site)}
+        return {row.direction: int(row.bytes) for row in self.fetch(query, site=Sent.site)}
 
     def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
         """Return the sent bytes and messages by site, direction and kind."""
         place = (Sent.site, Sent.direction, Sent.kind)
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
-        found = (CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site))
+        found = [CrossedEntry(**row) for row in self.rows(query, site=Sent.site)]
+        # A sum may come as a decimal.
+        found = [replace(entry, bytes=int(entry.bytes)) for entry in found]
         return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
 
     def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
-        """Return a query's rows, limited to the one site if any."""
-        return self._rows(query if self._only is None else query.where(site == self._only))
+        """Return a query's rows as mappings, limited to the one site if any."""
+        return [row._mapping for row in self.fetch(query, site=site)]
+
+    def fetch(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Fetched:
+        """Return a query's rows, whose columns are attributes, limited to the one site if any."""
+        if self._only is not None:
+            query = query.where(site == self._only)
+        return self._fetch(query)
 
     def _runs(self) -> Select[*tuple[Any, ...]]:
         """Return the query for the runs that this reader may see."""
@@ -277,12 +298,15 @@ class RunReader(OpenStore):
         return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
 
     def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
-        found = [_run_entry(row) for row in self._rows(query)]
+        found = [_run_entry(row) for row in self._fetch(query)]
         return found if self._only is None else [of_run(run) for run in found]
 
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
+        return [row._mapping for row in self._fetch(query)]
+
+    def _fetch(self, query: Select[*tuple[Any, ...]]) -> Fetched:
         with in_words(self._url, "read"), self._engine.connect() as connection:
-            return connection.execute(query).mappings().all()
+            return connection.execute(query).all()
 
 
 def _unknown_run(name: str, runs: list[str]) -> UsageError:
@@ -294,7 +318,7 @@ def _unknown_run(name: str, runs: list[str]) -> UsageError:
     return UsageError(f"run {name!r} is not in the store{hint}")
 
 
-def _metric_names(rows: Rows, runs: Sequence[str]) -> list[str]:
+def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
     """Return the names of all figures by round."""
     found: set[str] = set()
     for run in runs:
@@ -302,8 +326,9 @@ def _metric_names(rows: Rows, runs: Sequence[str]) -> list[str]:
         # Each query jumps to the next name in the index, instead of reading every figure.
         while last is not None:
             query = select(func.min(Metric.metric).label("name"))
-            last = rows(query.where(Metric.run_id == run, Metric.metric > last))[0]["name"]
-            found |= {last} if last else set()
+            last = fetch(query.where(Metric.run_id == run, Metric.metric > last))[0].name
+            if last:
+                found.add(last)
     return sorted(found)
 
 
@@ -346,18 +371,10 @@ def _without(row: RowMapping, *names: str) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in names}
 
 
-def _run_entry(row: RowMapping) -> RunEntry:
+def _run_entry(row: Row[*tuple[Any, ...]]) -> RunEntry:
     """Return a run, "interrupted" where its process is gone."""
-    fields = _without(row, "id", "series_id", "primary_metric", "host", "boot", "pid", "process", "status")
-    status: Status = row["status"]
-    reason = fields.pop("reason")
-    if status == "running" and is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
-        status, reason = "interrupted", reason or "the program that ran it ended without a word"
-    return RunEntry(
-        run=row["id"],
-        series=row["series_id"],
-        primary=row["primary_metric"],
-        status=status,
-        reason=reason,
-        **fields,
-    )
+    fields = _without(row._mapping, "id", "series_id", "primary_metric", "host", "boot", "pid", "process")
+    entry = RunEntry(run=row.id, series=row.series_id, primary=row.primary_metric, **fields)
+    if entry.status != "running" or not is_gone(Writer(row.host, row.boot, row.pid, row.process)):
+        return entry
+    return replace(entry, status="interrupted", reason=entry.reason or "the program that ran it ended without a word")

@@ -8,20 +8,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import tomli_w
-from sqlalchemy import RowMapping, Select, or_, select
+from sqlalchemy import Row, Select, or_, select
 
 from flfed.errors import UsageError
 from flfed.parsers import parse_toml
+from flfed.records import objects
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
-from flfed.study.statistic import ANALYSIS
+from flfed.study.kinds import ANALYSIS
 
-Rows = Callable[[Select[*tuple[Any, ...]]], Sequence[RowMapping]]
+Fetched = Sequence[Row[*tuple[Any, ...]]]
+Fetch = Callable[[Select[*tuple[Any, ...]]], Fetched]
 """Returns a query's rows."""
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
@@ -53,6 +55,15 @@ OF_SITES = (
     "trained-test-rows",
 )  # fmt: skip
 """Objects with a part for each site."""
+NOT_OVER_ALL: Mapping[str, Mapping[str, Any]] = {
+    # A histogram over all sites less the site's own is that of the others.
+    "score-histograms": {"all": None},
+    "operating-points": {"all": []},
+    "importances": {"columns": []},
+}
+"""What stands in place of figures over all sites."""
+WITHOUT_NOTE = ("codec", "secure-sums", "own-parts", "training", "looked-at")
+"""Objects with no part for each site and no note."""
 LEAST_TOGETHER = 3
 """Sites in a figure over all that the people of one see: of two, what is left without their own is the other's."""
 ANALYSED = ("counts-each", "deviation", "rows", "columns", "groups", "cross")
@@ -111,6 +122,60 @@ def without_names(names: Iterable[str]) -> Callable[[str], str]:
     return lambda text: pattern.sub(ANOTHER, text)
 
 
+@dataclass(frozen=True)
+class _Summary:
+    """What is read of a named object of a run, of whatever name."""
+
+    rows: Any = ()
+    columns: Any = ()
+    warnings: Any = ()
+    sites: Any = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Noised:
+    """Object "statistics" of a run."""
+
+    name: str = ""
+    sites: int = 0
+    by_site: Any = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Noised counts of scores that a run recorded."""
+
+    asked: int
+    reason: str
+    all: Any
+    sites: Any
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Sites that were to be asked."""
+
+    names: Any = ()
+    sites: Any = ()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column, its counts by site."""
+
+    column: str = ""
+    unit: str | None = None
+    towards: str | None = None
+    sites: Any = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _ColumnCounts:
+    rows: Any = None
+    missing: Any = None
+
+
 def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable[[str], str]) -> dict[str, Any] | None:
     """Return a summary as one site may see it.
 
@@ -130,27 +195,26 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         return _of_scores(payload, site)
     if name not in KEPT:
         return None
+    of = objects.read(_Summary, payload)
     found = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
     if name == "table-1":
-        # A line of missing values is there as soon as any site has some.
-        rows = [row for row in payload.get("rows", ()) if row.get(site, NONE_MISSING) != NONE_MISSING]
-        found |= {"rows": [{key: row[key] for key in ("Characteristic", site) if key in row} for row in rows]}
+        found["rows"] = _own_rows(of.rows, site)
     if name == "columns":
-        found |= {"columns": [_own_column(column, site) for column in payload["columns"] if site in column["sites"]]}
-    # A histogram over all sites less the site's own is that of the others.
-    if name == "score-histograms":
-        found |= {"all": None}
-    if name == "operating-points":
-        found |= {"all": []}
-    if name == "importances":
-        found |= {"columns": []}
+        found["columns"] = _own_columns(of.columns, site)
     if name == "privacy":
-        found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
+        found["warnings"] = [said for said in of.warnings if _is_own(said)]
+    found |= NOT_OVER_ALL.get(name, {})
     if name in OF_SITES:
-        found |= {"sites": _own(payload.get("sites", {}), site)}
-    elif name not in ("codec", "secure-sums", "own-parts", "training", "looked-at"):
-        found |= {"note": _own_note(payload.get("note", ""), site)}
+        found["sites"] = _own(of.sites, site)
+    elif name not in WITHOUT_NOTE:
+        found["note"] = _own_note(of.note, site)
     return found
+
+
+def _own_rows(rows: Sequence[Mapping[str, Any]], site: str) -> list[dict[str, Any]]:
+    """Return a site's column of Table 1; a line of missing values is there as soon as any site has some."""
+    own = [row for row in rows if row.get(site, NONE_MISSING) != NONE_MISSING]
+    return [{key: row[key] for key in ("Characteristic", site) if key in row} for row in own]
 
 
 def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]) -> dict[str, Any] | None:
@@ -160,25 +224,29 @@ def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]
     what is told of one site may follow from the sums of all. Nor is a figure over all that names another site, as where
     groups are places. Without figures over all the site's own stand in their place.
     """
-    if payload.get("name") != ANALYSIS:
+    of = objects.read(_Noised, payload)
+    if of.name != ANALYSIS:
         return None
-    own = payload["by-site"].get(site)
-    kept = None if own is None else _only(own, ANALYSED)
+    kept: dict[str, Any] = {}
+    if site in of.by_site:
+        kept[site] = _only(of.by_site[site], ANALYSED)
     whole = _only(payload, ANALYSED)
-    if payload["sites"] >= LEAST_TOGETHER and plain(text := json.dumps(whole, ensure_ascii=False)) == text:
-        return {"name": "analysis", "sites": payload["sites"], **whole, "by-site": {} if kept is None else {site: kept}}
-    return None if kept is None else {"name": "analysis", "sites": 1, **without_in(kept, plain), "by-site": {}}
+    text = json.dumps(whole, ensure_ascii=False)
+    if of.sites >= LEAST_TOGETHER and plain(text) == text:
+        return {"name": "analysis", "sites": of.sites, **whole, "by-site": kept}
+    if not kept:
+        return None
+    return {"name": "analysis", "sites": 1, **without_in(kept[site], plain), "by-site": {}}
 
 
 def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     """Return noised counts of scores as one site may see them: its own, and those of `LEAST_TOGETHER` sites or more."""
-    whole = payload["all"] if payload["asked"] >= LEAST_TOGETHER else None
-    return {
-        "asked": payload["asked"],
-        "reason": payload["reason"],
-        "all": None if whole is None else _only(whole, COUNTED),
-        "sites": {name: _only(own, COUNTED) for name, own in _own(payload["sites"], site).items()},
-    }
+    of = objects.read(_Scores, payload)
+    whole = None
+    if of.all is not None and of.asked >= LEAST_TOGETHER:
+        whole = _only(of.all, COUNTED)
+    own = {name: _only(found, COUNTED) for name, found in _own(of.sites, site).items()}
+    return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
 
 
 def _only(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
@@ -238,12 +306,17 @@ def _own_note(note: str, site: str) -> str:
     return f"{TRAINING_ONLY}." if begin == TRAINING_ONLY and site in names.split(", ") else ""
 
 
-def _own_column(column: dict[str, Any], site: str) -> dict[str, Any]:
-    """Return a site's own counts of one column, without differences."""
-    # A difference holds the sums of the other sites, so that none is kept.
-    own = {key: column["sites"][site][key] for key in ("rows", "missing")}
-    kept = {key: column.get(key) for key in ("column", "unit", "towards")}
-    return kept | {"sites": {site: own | {"difference": None, "chance": None, "reason": NO_OTHERS}}}
+def _own_columns(columns: Sequence[Any], site: str) -> list[dict[str, Any]]:
+    """Return a site's own counts of those columns that it has, without differences."""
+    found = []
+    for column in objects.read_all(_Column, columns):
+        if site in column.sites:
+            of = objects.read(_ColumnCounts, column.sites[site])
+            # A difference holds the sums of the other sites, so that none is kept.
+            own = {"rows": of.rows, "missing": of.missing, "difference": None, "chance": None, "reason": NO_OTHERS}
+            line = {"column": column.column, "unit": column.unit, "towards": column.towards, "sites": {site: own}}
+            found.append(line)
+    return found
 
 
 def of_study(text: str, *, plain: Callable[[str], str]) -> str:
@@ -303,8 +376,8 @@ class OtherNames:
         The one site whose people read; None for who reads everything.
     """
 
-    def __init__(self, rows: Rows, only: str | None) -> None:
-        self._rows = rows
+    def __init__(self, fetch: Fetch, only: str | None) -> None:
+        self._fetch = fetch
         self._only = only
         self._masks: dict[str, Callable[[str], str]] = {}
 
@@ -323,19 +396,22 @@ class OtherNames:
         """Return the other sites' names and titles in the whole series."""
         series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
         runs = select(Run.id).where(Run.series_id.in_(series))
-        own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
+        own = self._fetch(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
         found: set[str | None] = set()
         for query in (
             select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
             select(Event.site).where(Event.run_id.in_(runs)).distinct(),
             select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
         ):
-            found |= {called for row in self._rows(query) for called in row.values()}
+            for row in self._fetch(query):
+                found |= {*row}
         # Sites that were to be asked and never answered may stand in this object alone.
         asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
-        for row in self._rows(asked):
-            found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
+        for row in self._fetch(asked):
+            payload = objects.read(_Asked, row.payload)
+            found |= {*(payload.names or ()), *(payload.sites or ())}
         # The study's text may name sites as well.
-        for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
-            found |= sites_of_study(row["study_text"])
-        return {called for called in found if called} - {self._only, *(row["title"] for row in own)}
+        for row in self._fetch(select(Series.study_text).where(Series.id.in_(series))):
+            found |= sites_of_study(row.study_text)
+        titles = {row.title for row in own}
+        return {called for called in found if called} - {self._only} - titles

@@ -6,18 +6,16 @@ Coins put them into training, and it counts how many coins the model gives away.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 from scipy.stats import binom
 
-from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
-from flfed.rows.comparison.shadow_models import log_odds, trained
+from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds, nothing, trained
 from flfed.rows.evaluation.intervals import NAN
-from flfed.rows.features.encode import Encoded
-from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.rows.features.encode import Encoded, pooled_rows
+from flfed.rows.training.requests import Asking, ScoreRequest
 from flfed.study.settings import Settings
 
 NAME = "canaries"
@@ -71,7 +69,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
     guessed: Annotated[float, Field(gt=0, le=1)] = 0.5
     beside: Annotated[int, Field(ge=1)] = 50
 
-    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Asking[tuple[Finding, ...]]:
         """Yield requests and return the bound.
 
         The requests train beside canaries and score them.
@@ -88,7 +86,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         # As many trainings as the coins need, since canaries are at most as many as inputs.
         trainings = min(MOST_RUNS, -(-self.coins // len(canaries)))
         inside = rng.random((trainings, len(canaries))) < 0.5
-        tables = [pooled(rows, canaries.take(chosen)) for chosen in inside]
+        tables = [pooled_rows([rows, canaries.take(chosen)]) for chosen in inside]
         models = yield from trained(attacked, tables, NAME)
         outputs = yield [ScoreRequest(model=work.model, arrays=arrays, x=canaries.x) for arrays in models]
         signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])

@@ -5,9 +5,8 @@ It is the row's inputs, and the update is what a site sends after one step.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +17,7 @@ from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.requests import ComputeRequest, FitRequest
+from flfed.rows.training.requests import Asking, FitRequest
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
@@ -82,7 +81,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     records: Annotated[int, Field(ge=1)] = 50
 
-    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Asking[tuple[Finding, ...]]:
         """Yield requests and return the recovered shares.
 
         The requests are for the steps, and the findings say how many rows came back from them.
@@ -98,10 +97,8 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         targets = rng.choice(len(rows), number, replace=False)
         size = self._plan_batch(attacked, len(rows))
         batches = [np.array([target]) for target in targets]
-        # In a batch as large as the plan's, each target has other rows drawn anew beside it.
         if size > 1:
-            others = [rng.permutation(np.delete(np.arange(len(rows)), target))[: size - 1] for target in targets]
-            batches += [np.array([target, *rest]) for target, rest in zip(targets, others, strict=True)]
+            batches += self._batches(targets, len(rows), size, rng)
         fitted = yield [self._step(attacked, rows.take(batch), place) for place, batch in enumerate(batches)]
         # A site that trains a part of the model sends zeros for the rest.
         guessed = [candidates(attacked, widened(found.arrays, attacked.arrays)) for found in fitted]
@@ -117,6 +114,14 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         if work.protection is not None:
             return max(1, round(work.protection.steps.sampling * rows))
         return work.study.plan.batch_size(rows)
+
+    def _batches(self, targets: np.ndarray, rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Return a batch as large as the plan's for each target, with other rows drawn anew beside it."""
+        found = []
+        for target in targets:
+            others = rng.permutation(np.delete(np.arange(rows), target))[: size - 1]
+            found.append(np.array([target, *others]))
+        return found
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
         """Return the request for one step.
@@ -212,7 +217,7 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
         g = -np.sign(change) * EPS * length / np.maximum(plan.lr - length, plan.lr * 1e-16)
     if penalised and plan.l2:
         g = g - plan.l2 * before
-    return np.asarray(g)
+    return g
 
 
 def _cosine(row: np.ndarray, guess: np.ndarray) -> float:

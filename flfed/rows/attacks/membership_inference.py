@@ -6,22 +6,19 @@ It tells who was trained on, from how well the model fits.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 from scipy.stats import norm
 
-from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
-from flfed.rows.comparison.shadow_models import log_odds, trained
-from flfed.rows.data.holdout import HoldoutByTime
+from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds, nothing, trained
+from flfed.rows.data.holdout import HoldoutByOrder, HoldoutByTime
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil, logit_limits
-from flfed.rows.features.encode import Encoded
-from flfed.rows.holdout_by_order import HoldoutByOrder
+from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.rows.training.requests import Asking, ScoreRequest
 from flfed.study.settings import Settings
 
 NAME = "membership-inference"
@@ -83,14 +80,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     rows: Annotated[int, Field(ge=20)] = 10_000
     mode: Literal["online", "offline"] = "online"
 
-    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Asking[tuple[Finding, ...]]:
         """Yield requests and return both areas.
 
         The requests train the shadow models and score all models.
         """
         members = attacked.members()
         others = attacked.others()
-        rows = pooled(members, others)
+        rows = pooled_rows([members, others])
         work = attacked.session
         # Rows are drawn from both sides together, so that their shares stay about as they are.
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
@@ -122,7 +119,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         codes, units = units_of(len(rows), rows.group)
         # Ranks of random numbers put every unit into exactly half of the models.
         order = attacked.rng(f"{NAME}/halves").random((self.shadows, units)).argsort(axis=0).argsort(axis=0)
-        return np.asarray((order < self.shadows // 2)[:, codes])
+        return (order < self.shadows // 2)[:, codes]
 
     def _finding(
         self, attacked: Attacked, metric: str, rows: Encoded, member: np.ndarray, score: np.ndarray, how: str

@@ -5,15 +5,12 @@ It tells whose cells follow exactly from the summary that a site sends before an
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
-
 import numpy as np
 
 from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
 from flfed.rows.evaluation.intervals import NAN
-from flfed.rows.features.columns import ColumnArrays
-from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.features.encode import ColumnArrays
+from flfed.rows.training.requests import Asking
 from flfed.summaries.summary import ColumnLayout, Layout, Summary
 
 NAME = "summary-reconstruction"
@@ -51,7 +48,7 @@ class SummaryReconstruction:
 
     metrics = (METRIC,)
 
-    def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
+    def findings(self, attacked: Attacked) -> Asking[tuple[Finding, ...]]:
         """Return the share of rows, without any request."""
         work = attacked.session
         table = work.table.training

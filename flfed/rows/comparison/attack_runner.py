@@ -1,6 +1,7 @@
 """Runner of attacks at one site.
 
-They attack what a run gave away. This says what they are given, what they find, and how several are carried out.
+They attack what a run gave away. This says what they are given, what they find, and how several are carried out; and
+it trains shadow models by a study's own plan on chosen rows, and scores how well a model knows a row.
 
 An attack runs where the rows are, because it needs them to know whether it was right. What leaves the
 site is the figure and its interval.
@@ -8,18 +9,20 @@ site is the figure and its interval.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from scipy.special import logsumexp
 
 from flfed import registry
+from flfed.rows.baselines import first_arrays
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import ComputeRequest, together
+from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.settings import read_settings
 from flfed.summaries.summary import Encoder
@@ -141,7 +144,7 @@ def attack(
     seed: int = 0,
     promised: Promised | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
+) -> Asking[tuple[Finding, ...]]:
     """Yield requests and return the attacks' findings.
 
     They are what the attacks found at this site, in the order of `names`.
@@ -241,21 +244,58 @@ def share(
     )  # fmt: skip
 
 
-def pooled(first: Encoded, second: Encoded) -> Encoded:
-    """Return the rows of both parts.
+def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Asking[list[Arrays]]:
+    """Yield requests and return the shadow models.
 
-    People of the one are not those of the other.
+    They are the arrays after all rounds of the plan on each of some tables, as if there were one site.
+
+    Parameters
+    ----------
+    attacked : Attacked
+        Whose study, first arrays and protection.
+    tables : sequence of Encoded
+        One a model. They are trained side by side, so that an engine may stack them.
+    purpose : str
+        What the draws are for.
+
+    Notes
+    -----
+    Of the strategy only the average is followed: with one site that is the site's own arrays. A round
+    takes the plan's steps, under the site's protection where there is one; a plateau does not change
+    the learning rate.
     """
-    group = None
-    # Codes of the second part start behind those of the first.
-    if first.group is not None or second.group is not None:
-        codes = [_groups_of(part) for part in (first, second)]
-        group = np.concatenate([codes[0], codes[1] + (codes[0].max(initial=-1) + 1)])
-    return Encoded(
-        np.concatenate([first.x, second.x]), np.concatenate([first.y, second.y]),
-        np.concatenate([first.weight, second.weight]), group,
-    )  # fmt: skip
+    work = attacked.session
+    rounds = attacked.session.study.rounds
+    plan = work.study.plan
+    models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
+    for round in range(1, rounds + 1):
+        # Each round and model has draws of its own, as at a real site.
+        rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
+        fitted = yield [
+            replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
+            for arrays, rows, rng in zip(models, tables, rngs, strict=True)
+        ]
+        models = [found.arrays for found in fitted]
+    return models
 
 
-def _groups_of(part: Encoded) -> np.ndarray:
-    return np.arange(len(part)) if part.group is None else part.group
+def log_odds(task: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the log-odds of each row's own class.
+
+    They are [rows], fall as a row's loss rises, and are about normal over models.
+
+    Parameters
+    ----------
+    task : str
+    outputs : array [rows, outputs]
+    y : array [rows]
+    """
+    if task == "regression":
+        return np.asarray(-np.log(np.square(outputs[:, 0] - y) + 1e-12))
+    if task == "binary":
+        return np.asarray(np.where(y == 1, 1.0, -1.0) * outputs[:, 0])
+    # Of several classes the odds are those of the own one against all others together.
+    own = outputs[np.arange(len(y)), y]
+    rest = outputs.copy()
+    rest[np.arange(len(y)), y] = -np.inf
+    return np.asarray(own - logsumexp(rest, axis=1))

@@ -6,7 +6,7 @@ They are the global, the local-only and the personalised one.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -30,18 +30,16 @@ from flfed.rows.comparison.operating_points import (
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
-from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.holdout import Holdout, block_numbers
 from flfed.rows.data.site import holdout_of
 from flfed.rows.evaluation.bootstrap import Pair
-from flfed.rows.evaluation.intervals import Difference, Estimate
+from flfed.rows.evaluation.intervals import Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
-from flfed.rows.evaluation.time_blocks import row_losses, widen_differences
 from flfed.rows.features.encode import scaled_of
-from flfed.rows.holdout_by_order import block_numbers
 from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
-from flfed.rows.training.tuning.naive import column_forecasts, naive_forecasts
+from flfed.rows.training.requests import Asking, ScoreRequest, together
+from flfed.rows.training.tuning.best_model import column_forecasts, naive_forecasts
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
@@ -104,7 +102,7 @@ def arm_scores(
     *,
     same: bool = False,
     start: Arrays | None = None,
-) -> Generator[ComputeRequest, Any, dict[str, np.ndarray]]:
+) -> Asking[dict[str, np.ndarray]]:
     """Yield requests and return the arms' predictions.
 
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
@@ -156,7 +154,7 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.nda
     return {arm: session.predictions(forecast(x), encoder) for arm, forecast in forecasts.items()}
 
 
-def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
+def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:
     outputs: np.ndarray = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
     return outputs
 
@@ -168,7 +166,7 @@ def compare(
     sd: float | None = None,
     bins: ScoreBins = EVEN_ODDS,
     start: Arrays | None = None,
-) -> Generator[ComputeRequest, Any, SiteComparison]:
+) -> Asking[SiteComparison]:
     """Yield requests and return the site's comparison.
 
     It is how every arm did on this site's holdout.
@@ -240,7 +238,7 @@ def _points(
     score: np.ndarray,
     counts: Mapping[str, str],
     shared: tuple[Arrays, Encoder],
-) -> Generator[ComputeRequest, Any, list[PointCounts]]:
+) -> Asking[list[PointCounts]]:
     """Yield requests and return the exact counts at the study's points, as they may leave.
 
     `counts` are the metrics of counts of the same rows: why each stays, or "". `shared` is the model of the scores.
@@ -258,9 +256,7 @@ def _points(
     return [*suppressed, *withhold_all(rates, TRAINED)]
 
 
-def _rules(
-    session: SiteSession, points: Sequence[Point], arrays: Arrays, encoder: Encoder
-) -> Generator[ComputeRequest, Any, list[Point]]:
+def _rules(session: SiteSession, points: Sequence[Point], arrays: Arrays, encoder: Encoder) -> Asking[list[Point]]:
     """Yield requests and return the points with the thresholds that training rows set for false positive rates."""
     if all(kind != POINT_KINDS[-1] for kind, _ in points):
         return list(points)
@@ -365,7 +361,7 @@ def _drawn_together(session: SiteSession, table: pd.DataFrame, blocks: np.ndarra
     if found is None and session.schema.group:
         found = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.
-    return None if found is None or len(np.unique(found)) == len(table) else np.asarray(found)
+    return None if found is None or len(np.unique(found)) == len(table) else found
 
 
 def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:

@@ -5,20 +5,18 @@ A column's values are shuffled among the rows, and the loss of the shared model 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from flfed.rows.comparison.operating_points import HISTOGRAM, ONCE
 from flfed.rows.evaluation.scoring import three_digits, too_few
-from flfed.rows.features.columns import ColumnArrays
-from flfed.rows.features.encode import Encoded, input_slices
+from flfed.rows.features.encode import ColumnArrays, Encoded, input_slices
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.functional import loss_of_rows
-from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.rows.training.requests import Asking, ScoreRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import ColumnLayout, Encoder
 
@@ -48,7 +46,7 @@ class ColumnImportance:
 
 def importances(
     session: SiteSession, table: pd.DataFrame, person: np.ndarray, arrays: Arrays, encoder: Encoder
-) -> Generator[ComputeRequest, Any, list[ColumnImportance]]:
+) -> Asking[list[ColumnImportance]]:
     """Yield requests and return each column's importance, as it may leave.
 
     A column of the schema is permuted as a whole: all inputs that are made of it, and whether it is missing, go
@@ -93,7 +91,7 @@ def importances(
 
 def _increases(
     session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, columns: list[str]
-) -> Generator[ComputeRequest, Any, dict[str, float]]:
+) -> Asking[dict[str, float]]:
     """Yield requests and return the mean increase of the loss by column."""
     rows = session.encode(table, session.in_use(encoder))
     before = yield from _loss(session, arrays, rows, rows.x)
@@ -115,7 +113,7 @@ def _increases(
     return found
 
 
-def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Generator[ComputeRequest, Any, float]:
+def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Asking[float]:
     outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
     return loss_of_rows(session.task, outputs, rows.y)
 

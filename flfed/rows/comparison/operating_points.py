@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.features.summarise import grouped
 from flfed.study.tables import POINT_KINDS, Point, PointKind
 from flfed.summaries.summary import Layout
@@ -103,10 +103,10 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
     by, at = point
     known = np.where(np.isnan(score), -np.inf, score)
     if by == "threshold":
-        return np.asarray(known >= at)
+        return known >= at
     allowed = int(at * len(known) + 1e-9)  # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29
     # The row after the last that is allowed stays, and so do all that have its score.
-    return np.asarray(known > np.sort(known)[::-1][allowed]) if allowed < len(known) else np.ones(len(known), bool)
+    return (known > np.sort(known)[::-1][allowed]) if allowed < len(known) else np.ones(len(known), bool)
 
 
 def count_points(

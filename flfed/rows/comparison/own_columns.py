@@ -5,9 +5,8 @@ Their fit is added to the shared model's score at that site only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +18,10 @@ from flfed.rows.data.site import Site
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import layout_of
-from flfed.rows.own_intercept import INTERCEPT_SD, NO_SD, site_deviation
+from flfed.rows.own_parts import INTERCEPT_SD, NO_SD, site_deviation
 from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import ComputeRequest, ScoreRequest
-from flfed.rows.training.tuning.beside import tuned_beside
-from flfed.rows.training.tuning.linear import LinearPredictor
+from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.training.tuning.linear import LinearPredictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
@@ -35,7 +33,6 @@ LEAST_KNOWN = 0.5
 DEVIATIONS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02])
 """Prior deviations of a weight that are tried, in log-odds (or target deviations) a deviation of the input: from
 what one column hardly exceeds, to next to nothing."""
-Asking = Generator[ComputeRequest, Any, np.ndarray]
 
 
 def check_own_columns(study: Study, schema: Schema) -> None:
@@ -70,7 +67,7 @@ def used_at(session: SiteSession) -> tuple[str, ...]:
 
 def adjusted_scores(
     session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None = None
-) -> Asking:
+) -> Asking[np.ndarray]:
     """Yield requests and return the personalised arm's predictions.
 
     They are on the rows of `table`.
@@ -91,7 +88,7 @@ def adjusted_scores(
 
 def own_part(
     session: SiteSession, arrays: Arrays, encoder: Encoder, sd: float | None = None
-) -> Generator[ComputeRequest, Any, Callable[[pd.DataFrame], np.ndarray]]:
+) -> Asking[Callable[[pd.DataFrame], np.ndarray]]:
     """Yield one request and return the own columns' part of the score.
 
     It is a function of mapped rows, [rows]; only training rows are used to make it.
@@ -117,7 +114,7 @@ def own_part(
     return lambda table: fit(part.encode(table, own_encoder).x)[:, 0]
 
 
-def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
+def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking[np.ndarray]:
     """Yield requests and return predictions of the site's own model with its columns.
 
     The model is of the kind that the study compares with, of the shared columns and the own ones.

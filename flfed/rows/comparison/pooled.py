@@ -7,9 +7,8 @@ An engine that holds all tables adds them beside what the sites said; nobody els
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,10 +19,9 @@ from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.bootstrap import Metric
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
-from flfed.rows.features.columns import ColumnArrays, joined
-from flfed.rows.features.encode import Encoded, encode
+from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
 from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, Request, ScoreRequest, together
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, ScoreRequest, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
@@ -70,7 +68,7 @@ class Reference:
 
 def reference(
     sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None = None
-) -> Generator[ComputeRequest, Any, Reference]:
+) -> Asking[Reference]:
     """Yield requests and return the pooled reference.
 
     It is what all tables in one place show.
@@ -167,7 +165,7 @@ def _has_one_class(session: SiteSession) -> bool:
     return session.task != "regression" and len(np.unique(session.target(session.table.training))) < 2
 
 
-def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[ComputeRequest, Any, dict[str, LocalModel]]:
+def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str, LocalModel]]:
     """Yield requests and return the pooled models.
 
     They are trained on the training rows of all, and returned by arm.
@@ -185,9 +183,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
     return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
 
 
-def union_scores(
-    sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder
-) -> Generator[ComputeRequest, Any, np.ndarray]:
+def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
     """Yield requests and return the global model's predictions.
 
     They are on every site's holdout, in site order.
@@ -207,7 +203,7 @@ def union_scores(
 
 def personalised_scores(
     sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder, sd: float | None = None
-) -> Generator[ComputeRequest, Any, np.ndarray]:
+) -> Asking[np.ndarray]:
     """Yield requests and return personalised predictions.
 
     They are each site's own model's on its own holdout, in site order.
@@ -216,7 +212,7 @@ def personalised_scores(
     return np.concatenate((yield from together(asked)))
 
 
-def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, Predictor]:
+def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Asking[Predictor]:
     """Yield one request and return the planned model.
 
     It trains on `rows` by `plan` from the study's start. The result is its outputs' function.
@@ -234,41 +230,10 @@ def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeReq
     return network_predictor(given.model, fitted.arrays)
 
 
-def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
-    """Return the rows of all parts.
-
-    Two parts' groups are never one.
-    """
-    x = np.concatenate([part.x for part in parts])
-    y = np.concatenate([part.y for part in parts])
-    weight = np.concatenate([part.weight for part in parts])
-    elapsed = None
-    # Each site's latest rows are among the latest of all.
-    if all(part.elapsed is not None for part in parts):
-        elapsed = np.concatenate([part.elapsed for part in parts])
-    return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]), elapsed)
-
-
 def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:
     """Return group codes over all holdouts.
 
     Two sites' groups are never one.
     """
     holdouts = [w.table.holdout("compare") for w in sessions]
-    return _apart([groups_of(w, t) for w, t in zip(sessions, holdouts, strict=True)], [len(t) for t in holdouts])
-
-
-def _apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:
-    """Return the parts' codes without overlap.
-
-    No code is in two parts. None where each row of each part is its own.
-    """
-    if all(code is None for code in codes):
-        return None
-    found = []
-    start = 0
-    for code, count in zip(codes, rows, strict=True):
-        own = np.arange(count) if code is None else code
-        found.append(own + start)
-        start += int(own.max(initial=-1)) + 1
-    return np.concatenate(found)
+    return codes_apart([groups_of(w, t) for w, t in zip(sessions, holdouts, strict=True)], [len(t) for t in holdouts])

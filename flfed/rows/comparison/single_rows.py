@@ -5,15 +5,14 @@ A threshold between all people and one tells whether this one is there, and with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.rows.session import Arrays, SiteSession, first_model
-from flfed.rows.training.requests import ComputeRequest, Request, ScoreRequest
-from flfed.study.coverage import covers_model
+from flfed.rows.training.requests import Asking, Request, ScoreRequest
+from flfed.study.study import covers_model
 from flfed.summaries.summary import Encoder, arrays_sha256
 
 CLOSE = 1e-6
@@ -60,9 +59,7 @@ def holds_models(session: SiteSession) -> bool:
     return session.site.policy.disclosure != "open" and not covers_model(session.study)
 
 
-def model_refusal(
-    session: SiteSession, arrays: Arrays, encoder: Encoder, start: Start
-) -> Generator[ComputeRequest, Any, Refusal | None]:
+def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start: Start) -> Asking[Refusal | None]:
     """Yield requests and return why no figure of a model leaves, None where some may.
 
     Parameters

@@ -17,7 +17,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.intervals import Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
-from flfed.rows.features.columns import codes
+from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
 
 METRIC = "roc_auc_score"

@@ -20,9 +20,8 @@ from pydantic import model_validator
 
 from flfed import registry
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import NAME
 from flfed.packages import check_package, not_known, roots
-from flfed.paths import home
+from flfed.paths import NAME, home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.data.sources import Csv, Excel, Parquet, Selection

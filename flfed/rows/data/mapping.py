@@ -22,18 +22,21 @@ from flfed.rows.data.parsing.cells import (
     read_dates,
     read_marks,
     spoiled,
+    table_of,
+    which,
     without,
 )
-from flfed.rows.data.parsing.fields import NO_GROUP, Field, Finding
-from flfed.rows.data.parsing.headers import (
+from flfed.rows.data.parsing.fields import (
     ABSENT,
     ABSENT_RULES,
     MAY_BE_ABSENT,
+    NO_GROUP,
     NONE_FOUND,
+    Field,
+    Finding,
     did_you_mean,
     where_names_stand,
 )
-from flfed.rows.data.parsing.text_cells import table_of
 from flfed.rows.data.schema import Column, Schema
 
 if TYPE_CHECKING:
@@ -335,12 +338,11 @@ def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.nd
     if field.decimal != ".":
         texts = _each(texts, lambda text: text.replace(field.decimal, "."))
     # Of a limit a number follows; "<NA>" is a word of a program's.
-    words = [text is not None and bool(_IN_BRACKETS.fullmatch(text)) for text in texts]
-    texts = without(texts, words, NO_IDENTIFIER, broken)
+    texts = without(texts, which(texts, _IN_BRACKETS.fullmatch), NO_IDENTIFIER, broken)
     if field.censored == "limit":
         texts = _each(texts, lambda text: _CENSORED.sub("", text))
     else:
-        limits = [text is not None and text[:1] in ("<", ">") for text in texts]
+        limits = which(texts, lambda text: text[0] in "<>")
         texts = without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
     numbers = _to_numbers(texts)
     without(texts, np.isnan(numbers) & _known(texts), "is not a number", broken)

@@ -5,7 +5,7 @@ It is what of a table is the same whatever dataset it is served as.
 The same table may fill several schemas. Its people are the same people then, so that what is spent of their
 privacy, and which of them sums were over, is told by the table and not by the dataset's name. Hashes here have no
 key: they stay beside the site's frozen rows, and are keyed before a ledger has them
-(`flfed.federation.client.released.row_accounts`).
+(`flfed.federation.client.released.accounts`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.fields import own_name
 from flfed.rows.data.parsing.queries import server_of, tables_of
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Selection, Sql, find_file
-from flfed.rows.data.transactions.source import Raw, Transactions
+from flfed.rows.data.transactions import Raw, Transactions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,7 +141,7 @@ def read_once(site: Site) -> Site:
     """
     if not is_plain(site) or isinstance(site.source, (Frame, Transactions)):
         return site
-    return replace(site, source=Frame(_read(site), site.source.missing))
+    return replace(site, source=Frame(site.source_table(), site.source.missing))
 
 
 def as_rows(site: Site) -> Site:
@@ -149,7 +149,9 @@ def as_rows(site: Site) -> Site:
 
     Those that were made of transactions are there as well.
     """
-    return site if isinstance(site.source, Frame) else replace(site, source=Frame(_read(site), site.source.missing))
+    if isinstance(site.source, Frame):
+        return site
+    return replace(site, source=Frame(site.source_table(), site.source.missing))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:
@@ -171,7 +173,11 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
     raw = served.source.table
-    places = sorted({*map(_sha256, _places(site.source, _folders(site))), *_of_file(site.source, _folders(site))})
+    # Histories of others, that look back on a source's rows, are none of its places.
+    source = site.source.source if isinstance(site.source, Transactions) else site.source
+    named = _places(source, _folders(site))
+    files = _of_file(source, _folders(site))
+    places = sorted({*map(_sha256, named), *files})
     # With a group a person is the identifier, whatever else the rows say.
     if schema.group:
         digests = _digests(row_texts(table[[schema.group]]))
@@ -180,9 +186,13 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     else:
         cells, columns = _own_cells(site, raw)
         digests = _digests(row_texts(cells))
-        content = _content(site.source, _folders(site)) or _sha256(*sorted(_listed(digests)))
+        if isinstance(source, Sql):
+            content = _sha256(*named)
+        else:
+            # Which rows and columns of it are read is no part: a selection is of the same people.
+            content = "".join(files) or _sha256(*sorted(_listed(digests)))
     # Of a query without known tables nothing tells whose rows these are.
-    if not places and _is_query(site.source):
+    if not places and isinstance(source, Sql):
         content = ""
     return SourceRows(Origin(content, tuple(places), _sha256(columns), _sha256(digests.tobytes())), digests)
 
@@ -216,61 +226,27 @@ def _folders(site: Site) -> tuple[Path, ...]:
     return datasets.load(site.dataset).folders(site.folder)
 
 
-def _read(site: Site) -> pd.DataFrame:
-    source = site.source_knowing(datasets.load(site.dataset).schema)
-    folders = _folders(site)
-    return source.read(folders, site.holdout) if isinstance(source, Transactions) else source.read(folders)
-
-
 def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
     """Return the hash of a source's identifiers.
 
     They are all of its column; of transactions, those that are left.
     """
-    own = whole.mapping.get(schema.group, schema.group)
-    column = own.column if isinstance(own, Field) else own
+    column = own_name(whole.mapping.get(schema.group, schema.group))
     there = isinstance(whole.source, Frame) and column is not None and column in whole.source.table
     cells = whole.source.table[column] if there and isinstance(whole.source, Frame) else table[schema.group]
     return _sha256(*sorted(set(map(str, plain_text(cells).dropna()))))
 
 
-def _is_query(source: Raw | Transactions) -> bool:
-    if isinstance(source, Transactions):
-        source = source.source
-    return isinstance(source, Sql)
-
-
-def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
-    """Return the hash that identifies a source.
-
-    It is an empty text where only the source's rows tell.
-    """
-    if isinstance(source, Transactions):
-        return _content(source.source, folders)
-    # Which rows and columns of it are read is no part: a selection is of the same people.
-    content = "".join(_of_file(source, folders))
-    if not content and isinstance(source, Sql):
-        return _sha256(*_places(source, folders))
-    return content
-
-
-def _of_file(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
+def _of_file(source: Raw, folders: tuple[Path, ...]) -> list[str]:
     """Return the hash of a file's bytes, if the source is one."""
-    if isinstance(source, Transactions):
-        return _of_file(source.source, folders)
     if not isinstance(source, (Csv, Parquet, Excel)):
         return []
     with find_file(source.path, folders).open("rb") as stream:
         return [hashlib.file_digest(stream, "sha256").hexdigest()]
 
 
-def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
-    """List the place of each file or table.
-
-    Histories of others, that look back on a source's rows, are none of its places.
-    """
-    if isinstance(source, Transactions):
-        return _places(source.source, folders)
+def _places(source: Raw, folders: tuple[Path, ...]) -> list[str]:
+    """List the place of each file or table."""
     if isinstance(source, (Csv, Parquet, Excel)):
         return [str(find_file(source.path, folders).resolve())]
     if isinstance(source, Sql):

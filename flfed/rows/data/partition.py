@@ -12,12 +12,11 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.data.datasets import Dataset
-from flfed.rows.data.holdout import Holdout, canonical_order
+from flfed.rows.data.holdout import Holdout, HoldoutByOrder, canonical_order
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
-from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.seeds import generator
 from flfed.study.tables import Partition
 

@@ -5,7 +5,8 @@ What a site allows stands in `policy.toml` beside its `__init__.py`, and no stud
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +15,9 @@ from flfed.errors import nearest
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing, in_sums_only, strictest
+
+if TYPE_CHECKING:
+    from flfed.study.study import Study
 
 Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums"]
 RoundFigures = Literal["exact", "rounded", "none"]
@@ -162,7 +166,7 @@ class Policy(Strict):
             # Without a list of names the policy allows what flfed ships, and nothing of other packages.
             known = _shipped(kind) if allowed is None else allowed
             if asked not in known:
-                return Refusal("not-allowed", kind=word, allowed=", ".join(known) or "none at all", asked=asked)
+                return _not_allowed(word, known, asked)
         if rounds > self.rounds:
             return Refusal("too-many-rounds", most=self.rounds, rounds=rounds)
         return None
@@ -184,8 +188,7 @@ class Policy(Strict):
         'its policy allows delta up to 1e-05, the study asks for 0.001'
         """
         if self.mechanisms is not None and mechanism not in self.mechanisms:
-            allowed = ", ".join(self.mechanisms) or "none at all"
-            return Refusal("not-allowed", kind="mechanisms", allowed=allowed, asked=mechanism)
+            return _not_allowed("mechanisms", self.mechanisms, mechanism)
         if self.disclosure == "open":
             return None
         # With a budget set, a study without a guarantee would spend without bound.
@@ -251,9 +254,13 @@ class Policy(Strict):
             return "exact"
         return "rounded" if self.allows("training-figures") else "none"
 
-    def shares_in_sums_only(self, asked: Sharing) -> bool:
+    def sharing(self, study: Study) -> Sharing:
+        """Return how the site's figures are written down, by what a study asks and by this policy."""
+        return strictest(study.compare.share_metrics, self.share_metrics)
+
+    def shares_in_sums_only(self, study: Study) -> bool:
         """Tell whether the site's figures leave in sums only, by what a study asks and by this policy."""
-        return in_sums_only(strictest(asked, self.share_metrics))
+        return in_sums_only(self.sharing(study))
 
     def statistic_refusal(self, *, summed: bool) -> Refusal | None:
         """Return why a statistic's sums, which are exact, are refused; `summed` in secret they are those of all sites.
@@ -268,6 +275,10 @@ class Policy(Strict):
     def analysis_refusal(self, *, summed: bool) -> Refusal | None:
         """Return why an analysis, whose answer has noise and is the site's own unless `summed`, is refused."""
         return Refusal("analysis-own") if in_sums_only(self.share_metrics) and not summed else None
+
+
+def _not_allowed(kind: str, allowed: Sequence[str], asked: str) -> Refusal:
+    return Refusal("not-allowed", kind=kind, allowed=", ".join(allowed) or "none at all", asked=asked)
 
 
 def _check_names(policy: Policy) -> None:

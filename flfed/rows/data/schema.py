@@ -1,23 +1,29 @@
 """Schemas of the datasets.
 
-They say what columns mean, whatever an institution calls them.
+They say what columns mean, whatever an institution calls them; a site may declare columns of its own beside them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import Field as PydanticField
 
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
-from flfed.rows.data.parsing.headers import has_control
+from flfed.rows.data.parsing.fields import Field, has_control
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 Kind = Literal["number", "category", "flag", "date", "id", "target"]
 Task = Literal["binary", "multi-class", "regression"]
@@ -156,7 +162,7 @@ class Schema(Strict):
     """
 
     format: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = PydanticField(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     title: str = ""
     description: str = ""
     task: Task
@@ -311,3 +317,93 @@ def _settings(kind: type[Settings], text: str) -> Settings:
     The same text, read for each of many sites, gives the same object.
     """
     return kind.model_validate(parse_toml(text, "the file"))
+
+
+@dataclass(frozen=True)
+class OwnColumn:
+    """A column of one site, which the dataset's schema does not have.
+
+    It is read, checked and frozen with the others and stays at the site: no message has it, and neither the holdout
+    nor the keys of rows depend on it.
+
+    Parameters
+    ----------
+    column : str or Field
+        The column in the site's own table. Example: `column="TROP_T"`.
+    kind : {"number", "flag", "category"}
+        A flag is 0 or 1. Example: `kind="flag"`.
+    range : (low, high), optional
+        Of a number, in `unit`, inclusive. Example: `range=(0, 25_000)`.
+    values : tuple of str
+        Of a category, at least two. Example: `values=("none", "mild", "severe")`.
+    unit : str
+        Example: `unit="ng/L"`.
+    transform : {"none", "log1p"}
+        What is done to a skewed number before it is scaled. Example: `transform="log1p"`.
+
+    Raises
+    ------
+    UsageError
+        For a number without a range, a category without values, or a range that does not go from low to high.
+    """
+
+    column: str | Field
+    kind: Literal["number", "flag", "category"]
+    range: tuple[float, float] | None = None
+    values: tuple[str, ...] = ()
+    unit: str = ""
+    transform: Literal["none", "log1p"] = "none"
+    meaning: Column = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a declaration that says too little to read the column."""
+        if self.kind not in ("number", "flag", "category"):
+            raise UsageError(f"own column: kind={self.kind!r} must be 'number', 'flag' or 'category'")
+        if not isinstance(self.column, (str, Field)):
+            raise UsageError(f"own column: column={self.column!r} must be a column's name or a Field")
+        if self.kind != "number" and self.range is not None:
+            raise UsageError(f"own column: a {self.kind} has no range")
+        if self.kind != "category" and self.values:
+            raise UsageError(f"own column: a {self.kind} has no values")
+        given = {"kind": self.kind, "range": self.range, "values": self.values, "unit": self.unit}
+        try:
+            meaning = Column.model_validate({**given, "transform": self.transform})
+        except ValidationError as error:
+            raise UsageError(f"own column: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        object.__setattr__(self, "meaning", meaning)
+
+
+def with_own(schema: Schema, own: Mapping[str, OwnColumn], site: str) -> Schema:
+    """Return a schema that has a site's own columns after its own.
+
+    Raises
+    ------
+    UsageError
+        If one of them has the name of a column of the schema.
+    """
+    if not own:
+        return schema
+    taken = [name for name in own if name in schema.columns]
+    if taken:
+        raise UsageError(
+            f"site {site!r}: own[{taken[0]!r}] is a column of dataset {schema.name!r} already: map it in mapping, or "
+            "give it another name"
+        )
+    return schema.model_copy(update={"columns": {**schema.columns, **{name: one.meaning for name, one in own.items()}}})
+
+
+def declared(own: Mapping[str, OwnColumn]) -> dict[str, dict[str, object]]:
+    """Return what own columns mean, as plain values: what a snapshot was frozen with."""
+    return {
+        name: one.meaning.model_dump(mode="json", by_alias=True, exclude_defaults=True) for name, one in own.items()
+    }
+
+
+def own_of(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Return the site's own columns of a mapped table."""
+    return table[[name for name in table.columns if name not in schema.columns]]
+
+
+def of_schema(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Return a mapped table without the site's own columns."""
+    return table if table.shape[1] == len(schema.columns) else table[list(schema.columns)]

@@ -14,17 +14,14 @@ from flfed import registry
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
+from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.own_column import OwnColumn, with_own
-from flfed.rows.data.parsing.fields import Field, Finding, check_codes
+from flfed.rows.data.parsing.fields import Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import Schema
+from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Part, Selection, Source
-from flfed.rows.data.transactions.source import Transactions
-from flfed.rows.holdout_by_order import AnyHoldout
-from flfed.study.exchanges import refits
-from flfed.study.statistic import is_statistic
+from flfed.rows.data.transactions import Transactions
+from flfed.study.kinds import is_statistic, refits
 from flfed.study.tables import TREES
 
 if TYPE_CHECKING:
@@ -192,7 +189,8 @@ class Site:
         codes: dict[str, tuple[str | float, ...]] = {}
         for name, column in self.schema_of(schema).columns.items():
             given = self.columns.get(name, name)
-            own, more = (given.column, given.missing) if isinstance(given, Field) else (given, ())
+            more = given.missing if isinstance(given, Field) else ()
+            own = own_name(given)
             if own is not None and (column.missing or more):
                 codes[own] = (*codes.get(own, ()), *column.missing, *more)
         return self.source.knowing(codes)
@@ -214,17 +212,22 @@ class Site:
         Returns the table as the source gave it, then what `inspect` does. The mapped table has the site's own columns
         after the schema's.
         """
+        schema = datasets.load(self.dataset).schema
+        # Parts were mapped before they were cut.
+        if isinstance(self.source, Part):
+            return self.source.table, self.source.table, [], schema
+        raw = self.source_table()
+        table, findings = map_table(raw, self.schema_of(schema), self.columns, self.source.missing)
+        if not len(table):
+            findings.append(Finding(schema.target, "has no rows: the table is empty", np.arange(0)))
+        return raw, table, findings, schema
+
+    def source_table(self) -> pd.DataFrame:
+        """Read the table as its source gives it; of transactions, those that the holdout uses, with their windows."""
         dataset = datasets.load(self.dataset)
         source = self.source_knowing(dataset.schema)
-        # Parts were mapped before they were cut.
-        if isinstance(source, Part):
-            return source.table, source.table, [], dataset.schema
         folders = dataset.folders(self.folder)
-        raw = source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
-        table, findings = map_table(raw, self.schema_of(dataset.schema), self.columns, source.missing)
-        if not len(table):
-            findings.append(Finding(dataset.schema.target, "has no rows: the table is empty", np.arange(0)))
-        return raw, table, findings, dataset.schema
+        return source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
 
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
@@ -295,19 +298,26 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
 
     It is None where the policy allows them. No row is read.
     """
-    if refused := start_refusal(study):
-        return refused
-    refused = site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
-    if study.model.name == TREES:
-        least = int(study.strategy.settings.get("min-rows", 0))
-        if refits(study) and site.policy.disclosure != "open":
-            refused = refused or Refusal("refit-not-open")
-        refused = refused or site.policy.trees_refusal(summed=study.aggregation.masks_always, least=least)
+    policy = site.policy
+    summed = study.aggregation.sums_rows
+    refused = start_refusal(study)
+    refused = refused or policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
+    refused = refused or _trees_refusal(study, policy)
     if study.analysis is not None:
-        refused = refused or site.policy.analysis_refusal(summed=study.aggregation.masks_always)
+        refused = refused or policy.analysis_refusal(summed=summed)
     elif is_statistic(study):
-        refused = refused or site.policy.statistic_refusal(summed=study.aggregation.masks_always)
-    return refused or _width_refusal(study, site.policy.width)
+        refused = refused or policy.statistic_refusal(summed=summed)
+    return refused or _width_refusal(study, policy.width)
+
+
+def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
+    """Return why a policy forbids a study's trees, None where it allows them or the study grows none."""
+    if study.model.name != TREES:
+        return None
+    if refits(study) and policy.disclosure != "open":
+        return Refusal("refit-not-open")
+    least = int(study.strategy.settings.get("min-rows", 0))
+    return policy.trees_refusal(summed=study.aggregation.sums_rows, least=least)
 
 
 def start_refusal(study: Study) -> Refusal | None:

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flfed.errors import TableError, UsageError, require_extra
 from flfed.rows.data.findings.uneven_lines import lines_of, why_uneven
-from flfed.rows.data.parsing.fields import check_date_format
-from flfed.rows.data.parsing.headers import with_text_names
+from flfed.rows.data.parsing.cells import with_text_cells
+from flfed.rows.data.parsing.fields import check_date_format, with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
-from flfed.rows.data.parsing.query_rows import read_query
-from flfed.rows.data.parsing.text_cells import with_text_cells
+from flfed.rows.data.parsing.queries import read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,

@@ -15,9 +15,7 @@ import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.paths import write_private
-from flfed.rows.data.findings.foreign_rows import foreign_rows
-from flfed.rows.data.findings.oddities import EMPTY, MAP_TO_NONE, oddities
-from flfed.rows.data.findings.spelling import spelling
+from flfed.rows.data.findings.oddities import EMPTY, MAP_TO_NONE, foreign_rows, oddities, spelling
 from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, Finding
@@ -25,7 +23,7 @@ from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import CachedSite, Site, SiteTable
 from flfed.rows.data.sources import Selection
-from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.data.transactions import Transactions
 from flfed.spreadsheet import csv_text
 
 
@@ -94,25 +92,20 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
     lines = [_column_line(name, table, every, findings, site) for name in every.columns]
-    foreign = list(foreign_rows(raw))
-    extra = [f for f in findings if f.column not in every.columns]
-    lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
-    features = schema.features()
-    mapped = sum(bool(table[name].notna().any()) for name in features)
+    lines += [Line(found.column, False, _broken(found)) for found in findings if found.column not in every.columns]
+    features = len(schema.features())
+    mapped = sum(bool(table[name].notna().any()) for name in schema.features())
     # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
         # A row that is none breaks the rules of many columns: it is told first.
-        lines = [
-            *(Line("table", False, words) for words in foreign),
-            *_in_other_case(raw, every, findings, site),
-            *lines,
-        ]
-        return Checked(site.name, len(table), 0, 0, len(features), mapped, tuple(lines), tuple(findings))
-    if 2 * mapped < len(features):
-        lines.append(_few_features(mapped, len(features), partial=site.partial))
+        foreign = [Line("table", False, words) for words in foreign_rows(raw)]
+        lines = [*foreign, *_in_other_case(raw, every, findings, site), *lines]
+        return Checked(site.name, len(table), 0, 0, features, mapped, tuple(lines), tuple(findings))
+    if 2 * mapped < features:
+        lines.append(_few_features(mapped, features, partial=site.partial))
     if site.policy.width < 1:
         lines.append(_note("table", f"the site {width_in_words(site.policy.width)}"))
-    lines += [_note("table", words) for words in foreign]
+    lines += [_note("table", words) for words in foreign_rows(raw)]
     noted = oddities(raw, table, every, site.columns, today=today)
     # Of an empty column that is the line of the column itself.
     lines += [_note(n.column, n.text) for n in noted if n.text != EMPTY + MAP_TO_NONE]
@@ -122,13 +115,9 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
         once.opened[()] = SortedRows.of(table, schema)
     opened = once.read()
     lines += _table_lines(opened, schema, site)
-    if schema.unconfirmed:
-        many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"
-        lines.append(_note("table", f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}"))
-    lines += [_note(name, words) for name, words in _others(table, schema, site)]
+    lines += _declared(table, schema, site)
     training = len(opened.training)
-    holdout = opened.holdout_rows
-    return Checked(site.name, len(table), training, holdout, len(features), mapped, tuple(lines), ())
+    return Checked(site.name, len(table), training, opened.holdout_rows, features, mapped, tuple(lines), ())
 
 
 def _note(place: str, words: str) -> Line:
@@ -152,14 +141,14 @@ def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding
                 f"{count_in_words(many)} rows have one of its values in another case: write them alike, or map them by "
                 f"Field({given!r}, values={{...}})"
             )
-            yield Line(name, True, words, note=True)
+            yield _note(name, words)
 
 
 def _few_features(mapped: int, features: int, *, partial: bool) -> Line:
     """Return the line of a site that has fewer than half of the features."""
     words = f"only {features_in_words(mapped, features)}"
     if partial:
-        return Line("table", True, f"{words}, as its package says (partial=True)", note=True)
+        return _note("table", f"{words}, as its package says (partial=True)")
     return Line("table", False, f"{words}: map those that it has, or set partial=True in its package")
 
 
@@ -177,32 +166,40 @@ def features_in_words(mapped: int, features: int) -> str:
 UNCONFIRMED = "proposed from rows, and nobody has confirmed kind, range or values (unconfirmed in schema.toml)"
 
 
-def _others(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[tuple[str, str]]:
-    """Yield how many rows a column has whose value is none of the schema's."""
+def _declared(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[Line]:
+    """Yield what nobody has confirmed, and how many rows a column has whose value is none of the schema's."""
+    if schema.unconfirmed:
+        many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"
+        yield _note("table", f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}")
     for name in schema.columns:
         field = site.mapping.get(name)
         if isinstance(field, Field) and field.other is not None:
             others = int((table[name] == field.other).sum())
             if others:
-                yield name, f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
+                words = f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
+                yield _note(name, words)
 
 
 def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Line:
-    broken = [finding for finding in findings if finding.column == name]
+    broken = "; ".join(_broken(finding) for finding in findings if finding.column == name)
     if broken:
-        return Line(name, False, "; ".join(_broken(finding) for finding in broken))
+        return Line(name, False, broken)
     column = schema.columns[name]
-    unit = f", {column.unit}" if column.unit else ""
+    kind = ", ".join(filter(None, (column.kind, column.unit)))
     missing = int(table[name].isna().sum())
     # A table with a finding may be empty, and says so itself.
     if missing == len(table) and missing:
         why = "the site does not have it" if site.columns.get(name, name) is None else EMPTY + MAP_TO_NONE
-        return Line(name, True, f"{column.kind}{unit}; missing in every row: {why}", note=True)
-    left_out = "; these are left out: their outcome is not known yet" if missing and name == schema.target else ""
-    groups = f"; {groups_in_words(table[name])}" if name == schema.group else ""
-    missed = f"missing in {count_in_words(missing)} of {len(table)} rows"
-    stays = "; the site's own, which stays here" if name in site.own else ""
-    return Line(name, True, f"{column.kind}{unit}{groups}; {missed}{left_out}{stays}")
+        return _note(name, f"{kind}; missing in every row: {why}")
+    said = [kind]
+    if name == schema.group:
+        said.append(groups_in_words(table[name]))
+    said.append(f"missing in {count_in_words(missing)} of {len(table)} rows")
+    if missing and name == schema.target:
+        said.append("these are left out: their outcome is not known yet")
+    if name in site.own:
+        said.append("the site's own, which stays here")
+    return Line(name, True, "; ".join(said))
 
 
 def _broken(finding: Finding) -> str:
@@ -225,11 +222,11 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         words = "history of others comes from a feed, not from the site's own transactions"
         lines += [Line(owner, True, words) for owner in site.source.feeds]
     if isinstance(site.source, Selection) and site.source.where:
-        lines.append(Line("table", True, f"only the rows with {site.source.where} are read", note=True))
+        lines.append(_note("table", f"only the rows with {site.source.where} are read"))
     # Without a salt the hash of a row can be computed by anybody who knows the row.
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
         words = "warning: the holdout has no salt, so whoever knows a row can tell its side; set Holdout(salt=...)"
-        lines.append(Line("table", True, words, note=True))
+        lines.append(_note("table", words))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
         one = classes < 2

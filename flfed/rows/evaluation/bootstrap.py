@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
 
@@ -183,16 +183,19 @@ def replicate(
             parts[one].append(function(weights))
     found: dict[str, dict[str, Replicates]] = {name: {} for name in metrics}
     for (name, arm), chunks in parts.items():
-        metric = metrics[name]
-        both = np.concatenate(chunks)
-        value = metric.value(y, scores[arm])
-        signed = None
-        if isinstance(metric, Size):
-            whole = float(metric.signed(y, scores[arm], np.ones((1, len(y))))[0])
-            signed = Replicates(whole, both[-draws:], both[:-draws], units, abs(value))
-            both = np.abs(both)
-        found[name][arm] = Replicates(value, both[-draws:], both[:-draws], units, abs(value), signed)
+        found[name][arm] = _replicates(metrics[name], y, scores[arm], np.concatenate(chunks), draws, units)
     return found
+
+
+def _replicates(metric: Metric, y: Target, score: Score, both: Floats, draws: int, units: int) -> Replicates:
+    """Return the replicates of one figure, of its values with parts left out and then of its draws."""
+    value = metric.value(y, score)
+    signed = None
+    if isinstance(metric, Size):
+        whole = float(metric.signed(y, score, np.ones((1, len(y))))[0])
+        signed = Replicates(whole, both[-draws:], both[:-draws], units, abs(value))
+        both = np.abs(both)
+    return Replicates(value, both[-draws:], both[:-draws], units, abs(value), signed)
 
 
 class _Sums:
@@ -326,7 +329,7 @@ class Replicates:
             return least, max(abs(low), abs(high))
         bias = self._bias()
         skew = self._skew()
-        reach = self._reach(level)
+        reach = self.reach(level)
         tail = bias + np.array([-reach, reach])
         # .1: with two or three units the reach can pass the pole of the transformation
         at = ndtr(bias + tail / np.maximum(1 - skew * tail, 0.1))
@@ -341,20 +344,6 @@ class Replicates:
         high = self._ordered[np.minimum(below + 1, last)]
         return np.asarray(low + (high - low) * (at * last - below), dtype=np.float64)
 
-    def logit_limits(self, level: float) -> tuple[float, float]:
-        """Return an interval symmetric on the logit scale.
-
-        It is for a figure between 0 and 1.
-
-        For rankings: rows that are drawn twice tie with themselves, which BCa takes for a bias.
-
-        Source: Boyd, Eng and Page 2013, "Area under the precision-recall curve" (the scale).
-        """
-        slope = self.value * (1 - self.value)
-        reach = self._reach(level) * sqrt(self.variance) / slope
-        low, high = expit(logit(self.value) + np.array([-reach, reach]))
-        return float(low), float(high)
-
     def plain_limits(self, level: float) -> tuple[float, float]:
         """Return an interval symmetric about the value.
 
@@ -363,7 +352,7 @@ class Replicates:
         For differences: nearly symmetric about 0 where it matters, and BCa, which estimates a
         bias and a skewness that are not there, would call 6 to 10 % of equal models different.
         """
-        reach = self._reach(level) * sqrt(self.variance)
+        reach = self.reach(level) * sqrt(self.variance)
         return self.value - reach, self.value + reach
 
     def p_value(self) -> float:
@@ -374,7 +363,8 @@ class Replicates:
         ratio = abs(self.value) / (sqrt(self.variance) * self._widening())
         return float(2 * stdtr(self.units - 1, -ratio))
 
-    def _reach(self, level: float) -> float:
+    def reach(self, level: float) -> float:
+        """Return how many deviations a symmetric interval reaches, the widened `t` quantile."""
         return float(stdtrit(self.units - 1, (1 + level) / 2)) * self._widening()
 
     def _widening(self) -> float:

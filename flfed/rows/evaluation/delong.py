@@ -129,7 +129,7 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     n = sizes - m
     # Counts in whole numbers: exact, and the same in any order of rows.
     first, twice = _ranked(table, ones, real)
-    total = np.asarray((twice * first).sum(axis=1, dtype=np.int64))
+    total = (twice * first).sum(axis=1, dtype=np.int64)
     spreads = _spreads(twice, first, real, (total, m), (2 * m * n - total, n))
     with np.errstate(divide="ignore", invalid="ignore"):
         area = total / (2 * m * n)
@@ -181,7 +181,7 @@ def _spreads(
         apart *= real
     of_ones = apart * first
     squares = [np.einsum("ij,ij->i", part, part) for part in (of_ones, apart - of_ones)]
-    return [np.asarray(square - (s - c * k) ** 2 / k) for square, s, c, k in zip(squares, sums, centre, rows)]
+    return [(square - (s - c * k) ** 2 / k) for square, s, c, k in zip(squares, sums, centre, rows)]
 
 
 def _filled(values: NDArray[Any], real: Flags, other: float) -> NDArray[Any]:

@@ -1,17 +1,16 @@
 """Encoding of mapped rows as the model's inputs.
 
-The encoder is shared by all sites.
+Columns are read out of pandas once, as arrays, for several sums and inputs. The encoder is shared by all sites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from flfed.rows.features.columns import ColumnArrays, coded
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout
 
 # number    age      ──►  (x - center) / scale, 0 where missing  │ 1 where missing  (if any site lacks one)
@@ -23,6 +22,88 @@ from flfed.summaries.summary import ColumnLayout, Encoder, Layout
 
 LATEST = 0.25
 """Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
+
+
+def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
+    """Return the code of each row's cell.
+
+    It is the index into `layout.cells`; int [rows].
+    """
+    missing = len(layout.cells) - 1
+    if layout.kind == "number":
+        # The highest bin includes its upper edge; what lies outside of the range goes into the nearest bin.
+        values = _scaled(cells.to_numpy(dtype=float), layout)
+        found = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
+        return np.where(np.isnan(values), missing, found)
+    if layout.kind == "flag":
+        values = cells.to_numpy() if cells.dtype == float else cells.to_numpy(dtype=float, na_value=np.nan)
+        return np.where(np.isnan(values), missing, values).astype(int)
+    # A dictionary: in small tables an index of pandas costs five times as much.
+    place = {value: code for code, value in enumerate(layout.cells[:-1])}
+    return np.array([place.get(cell, missing) for cell in cells.tolist()], dtype=int)
+
+
+def _scaled(values: np.ndarray, column: ColumnLayout) -> np.ndarray:
+    return np.log1p(values) if column.transform == "log1p" else values
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnArrays:
+    """Columns of a table as arrays.
+
+    Cells are by code in a layout, numbers as they are.
+
+    Attributes
+    ----------
+    rows : int
+    codes : dict of column to uint8 or wider array [rows]
+        Index of each row's cell in the column's `cells`; the last is "missing".
+    values : dict of column to float64 array [rows]
+        Of number columns, before the transform; NaN where missing.
+    """
+
+    rows: int
+    codes: Mapping[str, np.ndarray]
+    values: Mapping[str, np.ndarray]
+
+    def take(self, rows: np.ndarray) -> ColumnArrays:
+        """Return the rows of a mask or of indices."""
+        codes = {name: of[rows] for name, of in self.codes.items()}
+        values = {name: of[rows] for name, of in self.values.items()}
+        return ColumnArrays(len(np.arange(self.rows)[rows]), codes, values)
+
+    def scaled(self, column: ColumnLayout) -> np.ndarray:
+        """Return a number column after its transform.
+
+        It is float64 [rows], NaN where missing.
+        """
+        return _scaled(self.values[column.name], column)
+
+
+def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
+    """Extract a layout's columns from a table.
+
+    `ColumnArrays` are returned as they are.
+    """
+    if isinstance(table, ColumnArrays):
+        return table
+    # pandas keeps a Series of each column that is asked for, as much memory as the rows: with a copy, it goes.
+    table = table.copy(deep=False)
+    # Small codes: they may be kept beside the table of each of many sites.
+    found = {c.name: codes(table[c.name], c).astype(np.min_scalar_type(len(c.cells))) for c in layout.columns}
+    values = {c.name: table[c.name].to_numpy(dtype=float) for c in layout.columns if c.kind == "number"}
+    return ColumnArrays(len(table), found, values)
+
+
+def joined(parts: Sequence[ColumnArrays]) -> ColumnArrays:
+    """Return the rows of all parts as one."""
+    codes = {}
+    for name in parts[0].codes:
+        codes[name] = np.concatenate([part.codes[name] for part in parts])
+    values = {}
+    for name in parts[0].values:
+        values[name] = np.concatenate([part.values[name] for part in parts])
+    return ColumnArrays(sum(part.rows for part in parts), codes, values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +148,39 @@ class Encoded:
         """
         if self.elapsed is None:
             return None
-        return np.asarray((self.elapsed > 0) & (self.elapsed >= min(1 - LATEST, float(self.elapsed.max(initial=0)))))
+        return (self.elapsed > 0) & (self.elapsed >= min(1 - LATEST, float(self.elapsed.max(initial=0))))
+
+
+def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
+    """Return the rows of all parts.
+
+    Two parts' groups are never one.
+    """
+    x = np.concatenate([part.x for part in parts])
+    y = np.concatenate([part.y for part in parts])
+    weight = np.concatenate([part.weight for part in parts])
+    group = codes_apart([part.group for part in parts], [len(part) for part in parts])
+    elapsed = None
+    # Each site's latest rows are among the latest of all.
+    if all(part.elapsed is not None for part in parts):
+        elapsed = np.concatenate([part.elapsed for part in parts])
+    return Encoded(x, y, weight, group, elapsed)
+
+
+def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarray | None:
+    """Return the parts' codes without overlap.
+
+    No code is in two parts. None where each row of each part is its own.
+    """
+    if all(code is None for code in codes):
+        return None
+    found = []
+    start = 0
+    for code, count in zip(codes, rows, strict=True):
+        own = np.arange(count) if code is None else code
+        found.append(own + start)
+        start += int(own.max(initial=-1)) + 1
+    return np.concatenate(found)
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:
@@ -149,12 +262,9 @@ def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:
 
 
 def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
-    """Return a layout's inputs, scaled: as they are, unless the layout's are plain."""
-    return scaled_inputs(x, layout, encoder) if layout.plain else x
-
-
-def scaled_inputs(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
-    """Return plain inputs as those that other models take, [rows, inputs]."""
+    """Return a layout's inputs, [rows, inputs], as models that scale take them: as they are, unless they are plain."""
+    if not layout.plain:
+        return x
     codes = {}
     values = {}
     for column, given in zip(layout.features, x.T, strict=True):

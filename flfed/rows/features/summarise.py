@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.features.columns import ColumnArrays, coded
+from flfed.rows.features.encode import ColumnArrays, coded
 from flfed.summaries.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
 
 LEAST_KNOWN = 10
@@ -104,7 +104,7 @@ def one_of_each(table: pd.DataFrame, group: str) -> np.ndarray | None:
     if len(persons) == len(table):
         return None
     order = np.random.default_rng(len(table)).permutation(len(table))
-    return np.asarray(np.sort(order[np.unique(codes[order], return_index=True)[1]]))
+    return np.sort(order[np.unique(codes[order], return_index=True)[1]])
 
 
 def leaving(
@@ -147,39 +147,40 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     to 1, and V at least its variance (`chance_at_most`).
     """
     y = outcomes(rows, layout)
-    shape = (len(layout.features), layout.outcomes)
     missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
-    u = np.zeros(shape)
-    v = np.zeros(shape)
-    centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
-    gappy = [number for number, gap in enumerate(missing) if gap.any()]
-    if gappy:  # of a column without a gap both are 0
-        # Column by column: of a product of all, the last bit of one would tell of gaps in another.
-        u[gappy] = [missing[number].astype(float) @ centred for number in gappy]
-        share = np.array([missing[number].mean() for number in gappy])[:, None]
-        spread = rows.rows * share * (1 - share)
-        v[gappy] = np.square(centred).sum(axis=0) * spread / max(rows.rows - 1, 1)
-        if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
-            v[gappy] /= np.maximum(share, 1 - share)
-    strength = np.empty(shape)
+    u, v = _missing_sums(missing, y, layout)
+    strength = np.empty(u.shape)
     for number, column in enumerate(layout.features):
-        known = ~missing[number] if number in gappy else slice(None)
-        strength[number] = _strengths(rows, column, known, y, layout.task)
+        known = ~missing[number] if missing[number].any() else slice(None)
+        strength[number] = [_strength(rows, column, known, of[known], layout.task) for of in y.T]
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
+
+
+def _missing_sums(missing: Sequence[np.ndarray], y: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return U and V of missingness, [features, outcomes]; of a column without a gap both are 0."""
+    u = np.zeros((len(missing), layout.outcomes))
+    v = np.zeros(u.shape)
+    centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
+    squares = np.square(centred).sum(axis=0)
+    for number, gap in enumerate(missing):
+        if not gap.any():
+            continue
+        # Column by column: of a product of all, the last bit of one would tell of gaps in another.
+        u[number] = gap.astype(float) @ centred
+        share = gap.mean()
+        spread = len(y) * share * (1 - share)
+        v[number] = squares * spread / max(len(y) - 1, 1)
+        if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
+            v[number] /= max(share, 1 - share)
+    return u, v
 
 
 def _ranked(y: np.ndarray) -> np.ndarray:
     """Return mid-ranks [rows, 1], even from -1 to 1."""
     _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
     ranks = np.cumsum(equal) - (equal - 1) / 2
-    return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
-
-
-def _strengths(
-    rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str
-) -> list[float]:
-    return [_strength(rows, column, known, y[known, outcome], task) for outcome in range(y.shape[1])]
+    return (2 * ranks - len(y) - 1)[place, None] / len(y)
 
 
 def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
@@ -243,27 +244,22 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
     power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
-    # All that leaves of a column follows from these groups of its cells.
-    groups = [
-        grouped(exact.cells[place], column.kind, minimum, complete=column is layout.target)
-        for column, place in zip(layout.columns, layout.slices().values(), strict=True)
-    ]
-    given = [_alone(found, len(column.cells)) for column, found in zip(layout.columns, groups, strict=True)]
-    left = exact.rows[0] - np.array(
-        [(exact.cells[p] * g).sum() for p, g in zip(layout.slices().values(), given, strict=True)]
-    )
-    moments = np.array(
-        [
-            _moments_of_groups(column, found, exact.cells[place])
-            for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True)
-        ]
-    )
-    cells_known = np.concatenate(given)
+    given = []
+    left = []
+    moments = []
     lower = []
-    for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True):
-        together = [] if column is layout.target else found
-        lower.append(_dominant(exact.cells[place], together, column, minimum))
-    moments_known = (moments[:, 0] > 0).astype(float)
+    for column, place in zip(layout.columns, layout.slices().values(), strict=True):
+        # All that leaves of a column follows from these groups of its cells.
+        cells = exact.cells[place]
+        groups = grouped(cells, column.kind, minimum, complete=column is layout.target)
+        alone = _alone(groups, len(cells))
+        given.append(alone)
+        left.append(exact.rows[0] - (cells * alone).sum())
+        moments.append(_moments_of_groups(column, groups, cells))
+        together = [] if column is layout.target else groups
+        lower.append(_dominant(cells, together, column, minimum))
+    cells_known = np.concatenate(given)
+    moments_known = (np.array(moments)[:, 0] > 0).astype(float)
     leaks_known = np.stack(
         [
             _leaks_known(people or exact, layout, column, cells_known, moments_known[-1], minimum)
@@ -273,12 +269,12 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     coarse = _coarse_leaks(exact, in_steps=layout.task == "regression" or people is not None)
     return replace(
         exact,
-        moments=moments,
+        moments=np.array(moments),
         moments_known=moments_known,
         cells=exact.cells * cells_known,
         cells_known=cells_known,
         lower=np.concatenate(lower),
-        left=left,
+        left=np.array(left),
         # Not a product: -0.0 would tell the sign of a sum that is kept back.
         leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, coarse, 0.0),
         leaks_known=leaks_known,

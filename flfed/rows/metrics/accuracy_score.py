@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -18,10 +16,10 @@ class AccuracyScore(SumMetric):
     Source: `sklearn.metrics.accuracy_score`.
     """
 
-    tasks: tuple[str, ...] = ("binary", "multi-class")
-    better: Literal["higher", "lower"] = "higher"
-    label: str = "accuracy (share of rows called right)"
-    interval: str = "wilson"
+    tasks = ("binary", "multi-class")
+    better = "higher"
+    label = "accuracy (share of rows called right)"
+    interval = "wilson"
 
     def correct(self, y: Target, score: Score) -> Floats:
         """Return 1 for a right call, else 0 [n].

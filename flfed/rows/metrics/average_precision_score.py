@@ -21,9 +21,9 @@ class AveragePrecisionScore(RankMetric):
     precision-recall curve: point estimates and confidence intervals".
     """
 
-    tasks: tuple[str, ...] = ("binary",)
-    label: str = "average precision (area under the precision-recall curve)"
-    interval: str = "logit"
+    tasks = ("binary",)
+    label = "average precision (area under the precision-recall curve)"
+    interval = "logit"
 
     def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""

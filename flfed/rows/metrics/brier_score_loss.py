@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -18,9 +16,9 @@ class BrierScoreLoss(SumMetric):
     `sklearn.metrics.brier_score_loss`.
     """
 
-    tasks: tuple[str, ...] = ("binary",)
-    better: Literal["higher", "lower"] = "lower"
-    label: str = "Brier score (squared error of the probability)"
+    tasks = ("binary",)
+    better = "lower"
+    label = "Brier score (squared error of the probability)"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return the squared error of each row [n, 1].

@@ -5,8 +5,6 @@ It is how many times too many, or too few, events a model expects.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -24,9 +22,9 @@ class CalibrationInTheLargeError(SumMetric):
     logarithm, so that less is better on either side.
     """
 
-    tasks: tuple[str, ...] = ("binary",)
-    better: Literal["higher", "lower"] = "lower"
-    label: str = "calibration in the large (size of the log of expected over observed events)"
+    tasks = ("binary",)
+    better = "lower"
+    label = "calibration in the large (size of the log of expected over observed events)"
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no ratio.

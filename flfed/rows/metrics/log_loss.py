@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -18,9 +16,9 @@ class LogLoss(SumMetric):
     Source: Good 1952, "Rational decisions"; `sklearn.metrics.log_loss`.
     """
 
-    tasks: tuple[str, ...] = ("binary", "multi-class")
-    better: Literal["higher", "lower"] = "lower"
-    label: str = "log loss (surprise at the outcome)"
+    tasks = ("binary", "multi-class")
+    better = "lower"
+    label = "log loss (surprise at the outcome)"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return the loss of each row [n, 1].
@@ -32,4 +30,4 @@ class LogLoss(SumMetric):
         columns = np.stack([1 - kept, kept], axis=1) if score.ndim == 1 else kept
         happened = columns[np.arange(len(y)), y.astype(np.intp)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(-np.log(happened.astype(np.float64)))[:, None]
+            return (-np.log(happened.astype(np.float64)))[:, None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -15,10 +13,10 @@ class MeanAbsoluteError(SumMetric):
     Source: `sklearn.metrics.mean_absolute_error`.
     """
 
-    tasks: tuple[str, ...] = ("regression",)
-    better: Literal["higher", "lower"] = "lower"
-    unit: str = "target"
-    label: str = "mean absolute error"
+    tasks = ("regression",)
+    better = "lower"
+    unit = "target"
+    label = "mean absolute error"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return the absolute error of each row [n, 1].

@@ -5,8 +5,6 @@ The variance is the target's, and the predictions explain it.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
@@ -21,9 +19,9 @@ class R2Score(SumMetric):
     here it is undefined.
     """
 
-    tasks: tuple[str, ...] = ("regression",)
-    better: Literal["higher", "lower"] = "higher"
-    label: str = "R squared (share of the variance explained)"
+    tasks = ("regression",)
+    better = "higher"
+    label = "R squared (share of the variance explained)"
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no R squared.

@@ -25,15 +25,15 @@ class RocAucScore(RankMetric):
     """
 
     tasks: tuple[str, ...] = ("binary", "multi-class")
-    label: str = "AUC (area under the ROC curve)"
-    interval: str = "delong"
+    label = "AUC (area under the ROC curve)"
+    interval = "delong"
 
     def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""
         if score.ndim == 1:
             return _one_against_rest(y == 1, score)
         each = [_one_against_rest(y == code, score[:, code]) for code in np.unique(y)]
-        return lambda weights: np.asarray(np.mean([drawn(weights) for drawn in each], axis=0), dtype=np.float64)
+        return lambda weights: np.mean([drawn(weights) for drawn in each], axis=0)
 
 
 def _one_against_rest(positive: NDArray[np.bool_], score: Score) -> Drawn:

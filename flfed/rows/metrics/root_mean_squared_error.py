@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target, mean
@@ -17,10 +15,10 @@ class RootMeanSquaredError(SumMetric):
     Source: `sklearn.metrics.root_mean_squared_error`.
     """
 
-    tasks: tuple[str, ...] = ("regression",)
-    better: Literal["higher", "lower"] = "lower"
-    unit: str = "target"
-    label: str = "root mean squared error (large errors weigh more)"
+    tasks = ("regression",)
+    better = "lower"
+    unit = "target"
+    label = "root mean squared error (large errors weigh more)"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return the squared error of each row [n, 1].

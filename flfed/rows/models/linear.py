@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flfed.rows.training.functional import layered_outputs
+from flfed.rows.training.functional import Arrays, layered_outputs
 from flfed.seeds import seed_of
 
 
@@ -42,7 +42,7 @@ class Linear:
         """Return the shape of each array: `weight` (inputs, outputs) and `bias` (outputs)."""
         return {"weight": (inputs, outputs), "bias": (outputs,)}
 
-    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> Arrays:
         """Return the arrays that the run starts from.
 
         They are float64, of the shapes that `shapes` says.
@@ -56,7 +56,7 @@ class Linear:
         return {name: rng.uniform(-bound, bound, shape) for name, shape in shapes.items()}
 
 
-def _as_torch_starts(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarray]:
+def _as_torch_starts(inputs: int, outputs: int, seed: int) -> Arrays:
     """Return the first arrays of a fresh `torch.nn.Linear`.
 
     They are those after `torch.manual_seed(seed)`; torch's own state is left alone.

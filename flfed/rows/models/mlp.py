@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import layered_outputs
+from flfed.rows.training.functional import Arrays, layered_outputs
 
 
 class Mlp:
@@ -41,7 +41,7 @@ class Mlp:
             found[bias] = (after,)
         return found
 
-    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> Arrays:
         """Return the first arrays of each layer, float64, of the shapes that `shapes` says."""
         shapes = self.shapes(inputs, outputs)
         arrays = {}

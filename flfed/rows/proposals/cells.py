@@ -13,10 +13,20 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
+from flfed.rows.data.findings.codes import FAR, LEAST, MOST, SHARE, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
 
+MOST_CODES = 3
+"""A column has at most so many."""
+NEIGHBOURS = 5
+HEAPED = 5
+"""An end of nines is a heap where it has so many times the rows of each of so many values next to it."""
+FAR_CODE = "far from all others"
+BELOW_CODE = "the only value below 0"
+HEAP_CODE = "at the end, and of many more rows than its neighbours"
+FAR_VALUE = "one value is far from all others: is it a code for 'not known'?"
 LEAST_ROWS = 10
 """Of a value of fewer rows nothing is written down."""
 FEW_VALUES = 12
@@ -30,7 +40,6 @@ MOST_TRIED = 50
 STRAYS = "some cells are words that fewer than ten rows have: site check counts them"
 MOST_NUMBERS = 0.9
 """Of the rows: so many numbers make a column of numbers, whatever its other cells are."""
-
 MISSING = {"na", "n/a", "n.a.", "nan", "null", "nil", "<na>", "#n/a", "?", "(null)", "nat"}
 """Words for "not known" in any column, in lower case."""
 ERRORS = {"#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
@@ -44,9 +53,7 @@ READINGS = (
     *(Field("", decimal=decimal, thousands=thousands, censored="limit") for decimal, thousands in MARKS),
 )
 """Ways to read numbers, the plain one first."""
-
 TAKEN = "{} ({} rows), {}, is taken for 'not known'"
-
 DIGITS = re.compile(r"\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 ZEROS_FIRST = re.compile(r"0\d+")
@@ -236,7 +243,7 @@ def _without_words(found: Cells) -> Cells | None:
     few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
     if not few and not all(word.casefold() in NO_NUMBER for word in words):
         return None
-    rest = found.without(words) if words else found
+    rest = found.without(words)
     # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
     if not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
         return None
@@ -336,3 +343,107 @@ def _likely_mark(texts: Sequence[str], mark: str) -> str:
     """Return whether a mark stands for thousands, as where smaller amounts have none, or for decimals."""
     unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
     return "thousands" if mark == "," or (unmarked and max(unmarked) <= 3) else "decimals"
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """Numbers of a column that stand for "not known".
+
+    Attributes
+    ----------
+    codes : tuple of float
+    known : bool array [values]
+        Which values are none of them.
+    doubts : tuple of str
+        Why a person should look.
+    """
+
+    codes: tuple[float, ...]
+    known: np.ndarray
+    doubts: tuple[str, ...]
+
+
+def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
+    """Return which numbers stand for "not known".
+
+    Only a value of ten rows or more is written down as a code.
+
+    Parameters
+    ----------
+    values, counts : array [values]
+        Distinct numbers, and how many rows have each.
+
+    Examples
+    --------
+    >>> find_unknowns(np.array([*range(20, 90), -1]), np.array([9] * 70 + [30])).codes
+    (-1.0,)
+    """
+    # The same number may be written in several ways: -200 and -200,0.
+    amounts, place_of = np.unique(values, return_inverse=True)
+    rows = np.bincount(place_of, counts).astype(int)
+    known = np.ones(len(amounts), dtype=bool)
+    codes = list[float]()
+    doubts = list[str]()
+    for _ in range(MOST_CODES):
+        place, doubt = _suspect(amounts, rows, known)
+        if place is None:
+            break
+        if doubt == FAR_VALUE:
+            doubts.append(doubt)
+            break
+        doubts.append(TAKEN.format(f"{amounts[place]:.15g}", rows[place], doubt))
+        codes.append(float(amounts[place]))
+        known[place] = False
+    return Unknowns(tuple(codes), known[place_of], tuple(doubts))
+
+
+def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple[int | None, str]:
+    """Return the place of a value that is probably no amount, None where there is none; and why."""
+    order = np.flatnonzero(known)[np.argsort(values[known])]
+    rows = int(counts[known].sum())
+    if len(order) < 4 or rows < 2 * LEAST_ROWS:
+        return None, ""
+    last = (order[-1], order[:-1], order[:-1][-NEIGHBOURS:])
+    first = (order[0], order[1:], order[1:][:NEIGHBOURS])
+    for place, others, near in (last, first):
+        value = float(values[place])
+        count = int(counts[place])
+        if value == 0 and MOST * count > rows:
+            continue
+        why = _why_unknown(value, count, values[others], counts[near], rows)
+        if why:
+            return int(place), why
+    return None, ""
+
+
+def _why_unknown(value: float, count: int, others: np.ndarray, near: np.ndarray, rows: int) -> str:
+    """Return why a value at the end of the others is probably no amount; `near` are the counts of its neighbours."""
+    below = _is_below(value, others)
+    far = below or _is_far(value, others)
+    enough = count >= LEAST_ROWS
+    if far and enough and _could_be_code(value):
+        return BELOW_CODE if below else FAR_CODE
+    if far and count >= max(LEAST, SHARE * rows):
+        return FAR_VALUE
+    heaped = len(others) >= FEW_VALUES and count > HEAPED * np.median(near)
+    if enough and heaped and value and is_code(value):
+        return HEAP_CODE
+    return ""
+
+
+def _could_be_code(value: float) -> bool:
+    return is_code(value) or (value < 0 and value.is_integer())
+
+
+def _is_below(value: float, others: np.ndarray) -> bool:
+    """Tell whether a value is the only one below 0, and a whole number."""
+    return value < 0 <= float(others.min()) and value.is_integer()
+
+
+def _is_far(value: float, others: np.ndarray) -> bool:
+    """Tell whether a value is further from the others than they are from each other."""
+    ordered = np.sort(others)
+    span = float(ordered[-1] - ordered[0])
+    step = float(np.median(np.diff(ordered)))
+    gap = float(np.abs(ordered - value).min())
+    return gap > span or (is_code(value) and gap > max(FAR * step, WIDE * span))

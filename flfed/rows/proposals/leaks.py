@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,28 +66,45 @@ def find_leaks(
     """
     outcome = read_column(columns[name], name, target.column, target.field or Field(name))[0]
     judged = _judged(outcome, target)
-    cells = {
-        feature: read_column(columns[feature], feature, proposal.column, proposal.field or Field(feature))[0][judged]
-        for feature, proposal in kept.items()
-        if proposal.column is not None and proposal.kind in FEATURES
-    }
     outcome = outcome[judged]
+    cells = {feature: values[judged] for feature, values in _read_features(columns, kept)}
     alone = {feature: _strength(values, outcome, target.task) for feature, values in cells.items()}
     leaks = {feature: leak for feature, leak in alone.items() if leak is not None}
-    found = {feature: leak.why for feature, leak in leaks.items()}
+    rest = {feature: values for feature, values in cells.items() if feature not in leaks}
     sources = {feature: cells[feature] for feature in leaks}
     by_gaps = {feature for feature, leak in leaks.items() if leak.by_gaps}
     if target.task == "regression":
         sources[name] = outcome
     else:
         # A date or an identifier that few rows have is no feature, but a feature may say which rows have it.
-        others = {one: plain_text(columns[one])[judged].to_numpy() for one in columns if one not in {*cells, name}}
-        told = {one: values for one, values in others.items() if _tells(pd.isna(values), outcome, LEAK_GAPS)}
+        told = _telling_by_gaps(columns, {*cells, name}, judged, outcome)
         sources |= told
         by_gaps |= set(told)
-    rest = {feature: values for feature, values in cells.items() if feature not in leaks}
-    found |= find_derived(rest, sources, by_gaps)
+    found = {feature: leak.why for feature, leak in leaks.items()} | find_derived(rest, sources, by_gaps)
     return {feature: found[feature] for feature in cells if feature in found}
+
+
+def _read_features(
+    columns: Mapping[str, pd.Series], kept: Mapping[str, ColumnProposal]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the columns that a model could learn from, as they are read [rows]."""
+    for name, proposal in kept.items():
+        if proposal.column is not None and proposal.kind in FEATURES:
+            field = proposal.field or Field(name)
+            yield name, read_column(columns[name], name, proposal.column, field)[0]
+
+
+def _telling_by_gaps(
+    columns: Mapping[str, pd.Series], but: Collection[str], judged: np.ndarray, outcome: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the columns, but some, that tell the outcome by where they have a value, of the rows that are judged."""
+    found = {}
+    for name, column in columns.items():
+        if name not in but:
+            values = plain_text(column)[judged].to_numpy()
+            if _tells(pd.isna(values), outcome, LEAK_GAPS):
+                found[name] = values
+    return found
 
 
 def _judged(outcome: np.ndarray, target: TargetProposal) -> np.ndarray:

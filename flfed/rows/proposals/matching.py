@@ -12,12 +12,10 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.data.mapping import read_column
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import plain_name
+from flfed.rows.data.parsing.fields import Field, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
-from flfed.rows.proposals.columns import FLAGS, TRUE, propose_column, unit_of
-from flfed.rows.proposals.identifiers import name_words
+from flfed.rows.proposals.columns import FLAGS, TRUE, name_words, propose_column, unit_of
 
 NAME_WEIGHT = 0.7
 """Of a name's likeness in a match; the rest is how well the values fit."""
@@ -107,27 +105,28 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
     from scipy.optimize import linear_sum_assignment
 
     own = [str(name) for name in table.columns]
-    names = list(schema.columns)
     alike, score, fits = _scores(table, schema)
     rows, columns = linear_sum_assignment(-score)
     pairs: dict[int, int] = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     found = []
-    for i, name in enumerate(names):
+    for i, name in enumerate(schema.columns):
         j = pairs.get(i, -1)
         if j < 0 or score[i, j] < LEAST_MATCH:
             found.append(Match(name, None, None, "no column of the table fits", sure=False))
-            continue
-        fit = fits[i, j]
-        same = alike[i, j] == 1
-        agree = "the names agree" if same else "the names are alike"
-        why = f"{agree}; {fit.why}"
-        found.append(Match(name, own[j], fit.field, why, bool(same and fit.sure and fit.share >= FITTING)))
+        else:
+            found.append(_match(name, own[j], fits[i, j], same=bool(alike[i, j] == 1)))
     read = {match.own for match in found}
     left = {name: table.iloc[:, place] for place, name in enumerate(own) if name not in read}
     for place, match in enumerate(found):
         if match.column == schema.target and match.own is None:
             found[place] = _target(left, schema)
     return found
+
+
+def _match(name: str, own: str, fit: _Fit, *, same: bool) -> Match:
+    """Return that a schema's column is read from an own one, whose name is the `same` or alike."""
+    agree = "the names agree" if same else "the names are alike"
+    return Match(name, own, fit.field, f"{agree}; {fit.why}", same and fit.sure and fit.share >= FITTING)
 
 
 def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray, dict[tuple[int, int], _Fit]]:
@@ -151,22 +150,29 @@ def _target(left: Mapping[str, pd.Series], schema: Schema) -> Match:
     those with an outcome's name.
     """
     target = schema.target
-    column = schema.columns[schema.target]
+    column = schema.columns[target]
+    named = [own for own in left if _is_outcome_name(own, target)]
     fits = {own: _fit(cells, own, target, column) for own, cells in left.items()}
-    named = {
-        own for own in left if OUTCOME_NAMES & set(_words(own).split()) or name_likeness(target, own) >= LEAST_MATCH
-    }
     could = [own for own, fit in fits.items() if _could_be(left[own], column, fit)]
     # Codes that say nothing by themselves need a name that does, and at least one for each class.
-    coded = [own for own in named if len(column.values) <= left[own].nunique() <= FEW_VALUES and column.values]
+    coded = [own for own in named if column.values and len(column.values) <= left[own].nunique() <= FEW_VALUES]
     likely = [own for own in could if own in named] or could or coded
     if len(likely) == 1:
         own = likely[0]
         why = "its name may be that of the outcome" if own in named else "no other column left could be the outcome"
         return Match(target, own, fits[own].field, f"{why}; {fits[own].why}", sure=False)
+    return Match(target, None, None, f"no column of the table fits{_several(likely)}", sure=False)
+
+
+def _is_outcome_name(own: str, target: str) -> bool:
+    """Tell whether a name is one of outcomes, or like the target's."""
+    return bool(OUTCOME_NAMES & set(_words(own).split())) or name_likeness(target, own) >= LEAST_MATCH
+
+
+def _several(likely: list[str]) -> str:
+    """Return which columns may be the target, "" where none may."""
     more = ", …" if len(likely) > FEW_NAMES else ""
-    several = f": it may be one of {', '.join(likely[:FEW_NAMES])}{more}" if likely else ""
-    return Match(target, None, None, f"no column of the table fits{several}", sure=False)
+    return f": it may be one of {', '.join(likely[:FEW_NAMES])}{more}" if likely else ""
 
 
 def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:

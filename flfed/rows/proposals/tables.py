@@ -1,26 +1,50 @@
-"""Proposed schemas of tables, with target, groups and columns that may leak."""
+"""Proposed schemas of tables, with target, groups and columns that may leak.
+
+What a person says of columns stands here too, and which options are offered to them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, nearest
 from flfed.rows.data.mapping import plain_text, read_column
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import has_control, plain_name
+from flfed.rows.data.parsing.fields import Field, has_control, plain_name
 from flfed.rows.data.schema import CONTROL, Column, Schema, Task
-from flfed.rows.proposals.cells import Cells, read_numbers
-from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, ColumnProposal, propose_column
-from flfed.rows.proposals.identifiers import LEAST_COUNTED, count_rows
+from flfed.rows.proposals.cells import LEAST_ROWS, Cells, is_number_text, is_one_of, read_numbers
+from flfed.rows.proposals.columns import (
+    FEATURES,
+    LEAST_COUNTED,
+    MOST_VALUES,
+    ColumnProposal,
+    count_rows,
+    holds_whole_names,
+    is_identifier_name,
+    is_person_word,
+    name_words,
+    names_owner,
+    propose_column,
+)
 from flfed.rows.proposals.leaks import find_leaks
-from flfed.rows.proposals.offers import Offer, offers_of
 from flfed.rows.proposals.targets import FEW_CLASSES, TargetProposal, propose_target
-from flfed.rows.proposals.wishes import Wishes, column_named
+
+RESTARTS = "it counts the rows of each file or site, from the first one on"
+FEWEST_VALUES = 20
+MOST_ROWS_EACH = 20
+"""Values of a column of people at least, and rows of one on average at most: more are of places."""
+REPEATED = 0.05
+"""Of the rows: so many repeat an identifier at least."""
+ORDERED = 0.95
+"""Of the rows: so many are no earlier than the one before (or no later)."""
+FEWEST_DAYS = 10
+GROUPED = "where rows of one are of one person or customer, keep them on one side of the holdout"
+MOST_OFFERED = 3
 
 
 @dataclass(frozen=True)
@@ -81,12 +105,12 @@ def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object])
     own = {plain_name(name): str(name) for name in reversed(list(names))}
     own |= {plain_name(name): str(name) for name in names if str(name) in fields}
     found: dict[str, str | Field | None] = {}
-    for name, field in fields.items():
+    for name, how in fields.items():
         there = own.get(plain_name(name))
         if there is None:
             found[name] = None
-        elif field is not None:
-            found[name] = replace(field, column=there)
+        elif how is not None:
+            found[name] = replace(how, column=there)
         elif there != name:
             found[name] = there
     return found
@@ -131,28 +155,29 @@ def propose_schema(
     columns = together(tables)
     target, group, time = (column_named(word, option, columns) for word, option in _options(target, group, time))
     unread = {column_named(word, "leave_out", columns) for word in leave_out}
-    _refuse_twice([name for name in (target, group, time, *unread) if name])
+    _refuse_twice(list(filter(None, (target, group, time, *unread))))
     wishes = wishes or Wishes()
     _refuse_wishes(wishes, {target, group, time} | unread)
     codes = wishes.codes_by_column
     predicted = propose_target(target, columns[target], task, codes=codes.get(target, ()))
     parts = _parts(tables, [columns[name] for name in sorted(unread)])
     large = _large_parts(parts)
-    proposals = {
-        name: _forced(_proposed(name, cells, wishes, large), name, group, time)
-        for name, cells in columns.items()
-        if name != target and name not in unread
-    }
+    looked_at = [name for name in columns if name not in unread | {target}]
+    proposals = {one: _forced(_proposed(one, columns[one], wishes, large), one, group, time) for one in looked_at}
     kept = _kept(proposals, group)
     leaks = _take_leaks(columns, proposals, kept, predicted, target, wishes)
-    if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
-        raise UsageError(
-            "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
-        )
+    _refuse_unlearnable(kept, leaks)
     schema = _schema(name, target, group, columns, kept, predicted, leaks)
     free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
     offers = offers_of(columns, free, parts, group, time)
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
+
+
+def _refuse_unlearnable(kept: Mapping[str, ColumnProposal], leaks: Mapping[str, str]) -> None:
+    if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
+        raise UsageError(
+            "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
+        )
 
 
 def _refuse_twice(named: Sequence[str]) -> None:
@@ -258,9 +283,6 @@ def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.nd
     return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=found)
 
 
-RESTARTS = "it counts the rows of each file or site, from the first one on"
-
-
 def _options(target: str, group: str, time: str) -> list[tuple[str, str]]:
     return [(target, "target"), (group, "group"), (time, "time")]
 
@@ -352,3 +374,213 @@ def _is_written_otherwise(cells: Cells, others: set[str]) -> bool:
     few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
     coded = few or len(set(cells.texts) | others) <= FEW_CLASSES
     return bool(coded and cells.texts and others and not others & set(cells.texts))
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person says of columns.
+
+    Attributes
+    ----------
+    keep : collection of str
+        Columns that are features whatever they look like.
+    drop : collection of str
+        Columns that are in no schema.
+    codes : tuple of str
+        What stands for "not known" in every column.
+    codes_by_column : dict of column to tuple of str
+    """
+
+    keep: Collection[str] = ()
+    drop: Collection[str] = ()
+    codes: tuple[str, ...] = ()
+    codes_by_column: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, columns: Iterable[str], keep: Sequence[str] = (), drop: Sequence[str] = (), missing: Sequence[str] = ()
+    ) -> Wishes:
+        """Return wishes for columns that are there.
+
+        Parameters
+        ----------
+        columns : iterable of str
+        keep, drop : sequence of str
+            Names of columns, in other case or with other signs too.
+        missing : sequence of str
+            Each a value, or `COLUMN=VALUE` of one column.
+
+        Raises
+        ------
+        UsageError
+            If a column is not there, or is to be kept and to be dropped.
+        """
+        names = list(columns)
+        _check_texts("keep", keep, "COLUMN")
+        _check_texts("drop", drop, "COLUMN")
+        _check_texts("missing", missing, "VALUE")
+        kept = [column_named(word, "keep", names) for word in keep]
+        dropped = [column_named(word, "drop", names) for word in drop]
+        if both := set(kept) & set(dropped):
+            raise UsageError(f"column {min(both)!r} is to be kept and to be dropped: say one of them")
+        codes = list[str]()
+        by_column = dict[str, tuple[str, ...]]()
+        for word in missing:
+            column, value = _column_and_value(word, names)
+            if column:
+                by_column[column] = (*by_column.get(column, ()), value)
+            else:
+                codes.append(value)
+        return cls(tuple(kept), tuple(dropped), tuple(codes), by_column)
+
+    def refuse_absent_codes(self, tables: Sequence[pd.DataFrame]) -> None:
+        """Refuse a code for "not known" that no cell has: it is mistyped, or of another column."""
+        wanted = [("", code) for code in self.codes]
+        for column, codes in self.codes_by_column.items():
+            wanted += [(column, code) for code in codes]
+        for column, code in wanted:
+            if not any(_has_code(table, column, code) for table in tables):
+                where = f" of column {column!r}" if column else ""
+                raise UsageError(f"missing: no cell{where} has {code!r}")
+
+    def without_codes(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return a table in which the codes of every column are missing."""
+        if not self.codes:
+            return table
+        changed = {}
+        for name in table.columns:
+            hidden = plain_text(table[name]).map(lambda cell: cell is not None and is_one_of(cell, self.codes))
+            if hidden.any():
+                cells = table[name] if table[name].dtype.kind in "fM" else table[name].astype(object)
+                changed[name] = cells.where(~hidden)
+        return table.assign(**changed) if changed else table
+
+
+def _check_texts(option: str, words: Sequence[str], example: str) -> None:
+    if isinstance(words, str) or not all(isinstance(one, str) and one.strip() for one in words):
+        raise UsageError(f"{option}: give texts, such as [{example!r}]")
+
+
+def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
+    """Tell whether a column, or any where none is named, has a cell with a code."""
+    for name in table.columns:
+        texts = plain_text(table[name].dropna()).dropna() if _is_asked(name, column) else ()
+        if any(is_one_of(text, (code,)) for text in texts):
+            return True
+    return False
+
+
+def _is_asked(name: str, column: str) -> bool:
+    """Tell whether a code is meant for a column; one without a column is meant for all."""
+    return not column or plain_name(name) == plain_name(column)
+
+
+def _column_and_value(word: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return column and value of `COLUMN=VALUE`; the column is empty where a value is meant for all."""
+    if "=" not in word:
+        return "", word.strip()
+    places = [place for place, sign in enumerate(word) if sign == "="]
+    plain = {plain_name(name) for name in names}
+    # A heading may have the sign itself.
+    place = next((one for one in reversed(places) if plain_name(word[:one]) in plain), places[0])
+    return column_named(word[:place].strip(), "missing", names), word[place + 1 :].strip()
+
+
+def column_named(word: str, option: str, columns: Iterable[str], table: str = "the table") -> str:
+    """Return the column that a word names, in other case or with other signs too.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    names = list(columns)
+    plain = {plain_name(name): name for name in names}
+    if not word or word in names:
+        return word
+    if plain_name(word) in plain:
+        return plain[plain_name(word)]
+    # A row that was taken for names has numbers among them.
+    nameless = any(is_number_text(name) for name in names)
+    hint = nearest(word, names)
+    if nameless:
+        hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
+    raise UsageError(f"{option}: {table} has no column {word!r}{hint}")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An option that may fit, which nobody applies but a person.
+
+    Attributes
+    ----------
+    option : {"group", "time"}
+    column : str
+    why : str
+        Holds no cell.
+    """
+
+    option: str
+    column: str
+    why: str
+
+    def __str__(self) -> str:
+        """Return it in one sentence, with the option as it is written."""
+        return f"{self.why}: --{self.option} {shlex.quote(self.column)}"
+
+
+def offers_of(
+    columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProposal], parts: np.ndarray, group: str, time: str
+) -> tuple[Offer, ...]:
+    """Return the options that may fit a table.
+
+    Parameters
+    ----------
+    columns : mapping of name to Series
+    proposals : mapping of name to ColumnProposal
+        Those that may be offered.
+    parts : array [rows]
+        Which file and site each row is of.
+    group, time : str
+        As a person named them; for one that is named none is offered.
+    """
+    found = list[Offer]()
+    if not group:
+        found += list(_groups(columns, proposals))[:MOST_OFFERED]
+    if not time:
+        found += list(_times(columns, proposals, parts))[:MOST_OFFERED]
+    return tuple(found)
+
+
+def _groups(columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProposal]) -> Iterator[Offer]:
+    for name, proposal in proposals.items():
+        if proposal.kind != "id":
+            continue
+        cells = Cells.of(name, columns[name])
+        words = name_words(name)
+        named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
+        known = cells.known
+        distinct = len(cells.texts)
+        repeats = known - distinct >= max(LEAST_ROWS, REPEATED * known)
+        # A heading of people tells them from places, however many rows one has.
+        few_each = known <= MOST_ROWS_EACH * distinct or is_person_word(words)
+        if named and repeats and distinct >= FEWEST_VALUES and few_each:
+            yield Offer("group", name, f"{known} rows have {distinct} values of {name!r}; {GROUPED}")
+
+
+def _times(
+    columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProposal], parts: np.ndarray
+) -> Iterator[Offer]:
+    for name, proposal in proposals.items():
+        if proposal.kind != "date":
+            continue
+        dates = read_column(columns[name], name, Column(kind="date"), proposal.field or Field(name))[0]
+        moments = pd.to_datetime(pd.Series(dates))
+        known = moments.notna().to_numpy()
+        at = moments[known].to_numpy().astype("int64")
+        of = parts[known]
+        steps = np.diff(at)[of[1:] == of[:-1]]
+        if len(steps) < 2 * LEAST_ROWS or moments.dt.normalize().nunique() < FEWEST_DAYS:
+            continue
+        if max((steps >= 0).mean(), (steps <= 0).mean()) >= ORDERED:
+            yield Offer("time", name, f"Rows stand in the order of {name!r}; to predict later rows from earlier ones")

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
 from flfed.rows.data.findings.codes import is_code
-from flfed.rows.data.findings.spelling import rows_in_other_case
+from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import has_control
+from flfed.rows.data.parsing.fields import Field, has_control
 from flfed.rows.data.schema import CONTROL, Column, Task
 from flfed.rows.proposals.cells import (
     FEW_VALUES,
@@ -23,11 +22,11 @@ from flfed.rows.proposals.cells import (
     Cells,
     Numbers,
     field_of,
+    find_unknowns,
     is_number_text,
     read_numbers,
 )
 from flfed.rows.proposals.columns import CASE, FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
-from flfed.rows.proposals.unknowns import find_unknowns
 
 FEW_CLASSES = 5
 """Whole numbers of at most so many values are classes; more are a number to predict."""
@@ -160,35 +159,37 @@ def _outside(found: Cells, numbers: Mapping[str, float]) -> list[str]:
 def _classes(found: Cells, task: Task | None) -> TargetProposal:
     """Return classes for a target, the one that a study is after last."""
     codes = unknown_classes(found) if task is None else []
-    rows_of = dict(zip(found.texts, found.counts.tolist(), strict=True))
-    found = found.with_missing(codes)
     counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
+    found = found.with_missing(codes)
     common = _common_texts(found, counts)
-    rare = len(found.texts) - len(common)
-    field = field_of(found)
-    if rare:
-        field = replace(field or Field(found.name), other=UNLISTED)
-    unlabelled = found.rows - found.known
     order, sure = _ordered(sorted(common, key=by_number), counts)
-    values = (*order, UNLISTED) if rare and UNLISTED not in order else tuple(order)
-    chosen: Task = "binary" if len(values) == 2 else "multi-class"
+    field = field_of(found)
+    if len(common) < len(found.texts):
+        field = Field(found.name, missing=found.missing, other=UNLISTED)
+        if UNLISTED not in order:
+            order = [*order, UNLISTED]
+    chosen: Task = "binary" if len(order) == 2 else "multi-class"
     if task is not None and task != chosen:
-        raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
-    why = [f"{len(values)} classes"]
+        raise UsageError(f"target: column {found.name!r} has {len(order)} classes, which is {chosen}, not {task}")
+    why = [f"{len(order)} classes"]
     if chosen == "binary":
-        why.append(f"{values[-1]!r} is the one that is predicted")
-    doubts = []
+        why.append(f"{order[-1]!r} is the one that is predicted")
+    doubts = list(_doubts(found, counts, common, codes))
+    column = Column(kind="target", values=tuple(order))
+    unlabelled = found.rows - found.known
+    return TargetProposal(chosen, column, field, "; ".join([*why, *doubts]), sure and not doubts, unlabelled)
+
+
+def _doubts(found: Cells, counts: Mapping[str, int], common: list[str], codes: list[str]) -> Iterator[str]:
+    """Yield why a person should look at the classes."""
     if codes:
-        named = ", ".join(f"{code!r} ({count_in_words(rows_of[code])} rows)" for code in codes)
-        doubts.append(f"{named} is taken for 'not known'")
+        named = ", ".join(f"{code!r} ({count_in_words(counts[code])} rows)" for code in codes)
+        yield f"{named} is taken for 'not known'"
     if many := rows_in_other_case(found.texts, found.counts):
-        doubts.append(CASE.format(many))
-    if rare:
+        yield CASE.format(many)
+    if len(common) < len(found.texts):
         few = count_in_words(found.known - sum(counts[text] for text in common))
-        doubts.append(f"{UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each")
-    words = "; ".join([*why, *doubts])
-    column = Column(kind="target", values=values)
-    return TargetProposal(chosen, column, field, words, sure and not doubts, unlabelled)
+        yield f"{UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
 
 
 def _common_texts(found: Cells, counts: Mapping[str, int]) -> list[str]:

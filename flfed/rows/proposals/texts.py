@@ -16,13 +16,12 @@ import tomli_w
 
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import one_line
+from flfed.rows.data.holdout import AnyHoldout
+from flfed.rows.data.parsing.fields import Field, one_line
 from flfed.rows.data.schema import Column
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
-from flfed.rows.data.transactions.source import Transactions
-from flfed.rows.holdout_by_order import AnyHoldout
+from flfed.rows.data.transactions import Transactions
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.targets import TargetProposal

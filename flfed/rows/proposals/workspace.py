@@ -1,4 +1,8 @@
-"""A dataset of one's own: its schema, its sites and their files."""
+"""A dataset of one's own: its schema, its sites and their files.
+
+Packages that it is written over keep what decides their holdouts, so that no row changes sides: where another salt
+makes test rows of those that a site trained on, its two sets may differ by few people, and it refuses.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +13,42 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, count_in_words
-from flfed.rows.data import datasets
-from flfed.rows.data.findings.foreign_rows import foreign_rows
-from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.errors import FlfedError, UsageError, count_in_words
+from flfed.rows.data import datasets, site_discovery
+from flfed.rows.data.findings.oddities import foreign_rows
+from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import plain_name, with_text_names
+from flfed.rows.data.parsing.fields import Field, plain_name, with_text_names
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import Column, Task
+from flfed.rows.data.schema import Column, Schema, Task, read_schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet, Source
-from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import READINGS
-from flfed.rows.proposals.cutting import OwnTable, cut_by, refuse_one_site, with_classes
-from flfed.rows.proposals.files import read_named, refuse_lines_above
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
-from flfed.rows.proposals.site_names import names_of_sites, slug
-from flfed.rows.proposals.tables import TableProposal, check_alike, propose_schema, refuse_names, together
+from flfed.rows.proposals.own_tables import (
+    OwnTable,
+    cut_by,
+    names_of_sites,
+    read_named,
+    refuse_lines_above,
+    refuse_one_site,
+    slug,
+    with_classes,
+)
+from flfed.rows.proposals.tables import (
+    TableProposal,
+    Wishes,
+    check_alike,
+    column_named,
+    propose_schema,
+    refuse_names,
+    together,
+)
 from flfed.rows.proposals.targets import RareClasses, find_rare_classes
-from flfed.rows.proposals.wishes import Wishes, column_named
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
@@ -198,16 +215,13 @@ def new_workspace(
     UsageError
         If a column is not there, or no site has enough rows.
     """
-    for own in tables:
-        refuse_lines_above(own.table, own.source, own.title, [word for word in (target, by, group, time) if word])
-    notes = _notes(tables)
+    notes = _notes(tables, list(filter(None, (target, by, group, time))))
     tables = [_with_plain_names(own) for own in tables]
-    columns = together({str(place): own.table for place, own in enumerate(tables)})
-    wishes = Wishes.of(columns, keep, drop, missing)
-    wishes.refuse_absent_codes([own.table for own in tables])
-    tables = [_with_codes(own, wishes) for own in tables]
-    for word, option in ((target, "target"), (group, "group"), (time, "time")):
-        _refuse_lacking(tables, word, option)
+    wishes = Wishes.of(_columns(tables), keep, drop, missing)
+    tables = _with_codes(tables, wishes)
+    _refuse_lacking(tables, target, "target")
+    _refuse_lacking(tables, group, "group")
+    _refuse_lacking(tables, time, "time")
     tables, rare = _without_rare_classes(tables, target, task, wishes)
     parts, left_out = _parts(tables, by, target, rare)
     name = slug(name)
@@ -223,7 +237,7 @@ def new_workspace(
     names = names_of_sites(parts)
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
-    cut_at = _cut_date(parts, proposal, time, holdout) if holdout else None
+    cut_at = _cut_date(parts, proposal, time, holdout)
     policy = _policy(open_data=open_data, resplit=open_data and not time)
     sites = _sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted)
     rare_rows = int(rare.rows.sum()) if rare else 0
@@ -260,10 +274,16 @@ def _sites(
         )
 
 
-def _notes(tables: Sequence[OwnTable]) -> list[str]:
-    """Return which rows of the tables belong to none."""
+def _columns(tables: Sequence[OwnTable]) -> dict[str, pd.Series]:
+    """Return the columns of all tables together."""
+    return together({str(place): own.table for place, own in enumerate(tables)})
+
+
+def _notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
+    """Return which rows of the tables belong to none; refuses one whose first line has none of some names."""
     notes: list[str] = []
     for own in tables:
+        refuse_lines_above(own.table, own.source, own.title, words)
         notes += [f"{own.title}: {words}" for words in foreign_rows(own.table)]
     return notes
 
@@ -283,20 +303,24 @@ def _policy(*, open_data: bool, resplit: bool) -> Policy:
     return Policy(disclosure=disclosure, resplit=resplit)
 
 
-def _with_codes(own: OwnTable, wishes: Wishes) -> OwnTable:
-    """Return a table whose source knows a person's codes for "not known"."""
+def _with_codes(tables: Sequence[OwnTable], wishes: Wishes) -> list[OwnTable]:
+    """Return tables whose sources know a person's codes for "not known"."""
+    wishes.refuse_absent_codes([own.table for own in tables])
     if not wishes.codes:
-        return own
-    table = wishes.without_codes(own.table)
-    known = Frame(table) if isinstance(own.source, Frame) else replace(own.source, missing=wishes.codes)
-    return replace(own, table=table, source=known)
+        return list(tables)
+    found = []
+    for own in tables:
+        table = wishes.without_codes(own.table)
+        known = Frame(table) if isinstance(own.source, Frame) else replace(own.source, missing=wishes.codes)
+        found.append(replace(own, table=table, source=known))
+    return found
 
 
 def _without_rare_classes(
     tables: Sequence[OwnTable], target: str, task: Task | None, wishes: Wishes
 ) -> tuple[list[OwnTable], RareClasses | None]:
     """Return tables without the few rows that have none of the target's classes, and what these are."""
-    columns = together({str(place): own.table for place, own in enumerate(tables)})
+    columns = _columns(tables)
     named = column_named(target, "target", columns)
     found = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
     if found is None:
@@ -382,7 +406,7 @@ def _unread(cells: pd.Series, name: str, column: Column, field: Field) -> int:
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
     """Return the holdout by time, at the date that leaves a share of the rows, the last ones, for it."""
-    if not time:
+    if not time or not share:
         return None
     schema = proposal.schema
     name = column_named(time, "time", schema.columns)
@@ -483,3 +507,126 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str = "", op
     mapping = mapping_of(matches)
     site = Site(name=name, title=title, dataset=dataset, source=source, mapping=mapping, holdout=holdout, policy=policy)
     return SiteProposal(site, matches, unread)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Sites whose holdout is that of a package of before.
+
+    Attributes
+    ----------
+    sites : tuple of str
+    moved : tuple of str
+        Those of them in which rows change sides all the same, for other columns are read.
+    """
+
+    sites: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is said of them."""
+        if self.sites:
+            stays = "" if self.moved else ", so that no row that was trained on is a test row now"
+            yield f"At {_many(len(self.sites))} the salt, or the date, of the holdout stays as before{stays}."
+        if self.moved:
+            yield (
+                f"In {_many(len(self.moved))} rows change sides all the same, for these follow from the group, or else "
+                "from the columns that are read: a small site that took part in a run may refuse the next one."
+            )
+
+
+def _many(sites: int) -> str:
+    return "1 site" if sites == 1 else f"{sites} sites"
+
+
+def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) -> tuple[Workspace, Kept]:
+    """Return a dataset whose sites keep the holdouts of packages that are there.
+
+    They do where the rule of the split is the same.
+
+    Parameters
+    ----------
+    made : Workspace
+    to : Path
+        Where it is to be written.
+    folders : sequence of Path
+        Others whose packages count where they read the same file.
+    """
+    sites = list[Site]()
+    kept = list[str]()
+    moved = list[str]()
+    for site in made.sites:
+        before = _earlier(site, to, folders)
+        if before is None or not _is_same_rule(site.holdout, before.holdout):
+            sites.append(site)
+            continue
+        sites.append(replace(site, holdout=before.holdout))
+        kept.append(site.name)
+        if not _same_sides(sites[-1], made.proposal.schema, before):
+            moved.append(site.name)
+    return replace(made, sites=tuple(sites)), Kept(tuple(kept), tuple(moved))
+
+
+def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
+    """Return the site whose package is there under a site's name, None where there is none."""
+    for folder in (to, *folders):
+        package = folder / "sites" / site.name.replace("-", "_")
+        if not (package / "__init__.py").is_file():
+            continue
+        try:
+            found = site_discovery.of_folder(package)
+        except FlfedError:
+            continue  # nor is it of use to any run
+        if folder == to or _path_of(found) == _path_of(site):
+            return found
+    return None
+
+
+def _path_of(site: Site) -> str:
+    return str(getattr(site.source, "path", ""))
+
+
+def left_behind(made: Workspace, to: Path) -> list[str]:
+    """Return the sites of the same dataset in a folder that are none of those that are made."""
+    names = {site.name for site in made.sites}
+    found = []
+    for path in sorted(to.glob("sites/*/__init__.py")):
+        try:
+            site = site_discovery.of_folder(path.parent)
+        except FlfedError:
+            continue
+        if site.name not in names and made.name in site.datasets:
+            found.append(site.name)
+    return found
+
+
+def _is_same_rule(new: AnyHoldout, old: AnyHoldout) -> bool:
+    """Tell whether two holdouts differ in their salt, or in the date of the cut, alone."""
+    if isinstance(new, Holdout) and isinstance(old, Holdout):
+        return new.share == old.share and bool(old.salt)
+    if isinstance(new, HoldoutByTime) and isinstance(old, HoldoutByTime):
+        return new.column == old.column
+    return False
+
+
+def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
+    """Tell whether every row is on the side on which it was; where its rows are others nobody can tell."""
+    folder = before.folder
+    if folder is None:
+        return True
+    try:
+        old = read_schema(folder.parents[1] / "datasets" / before.dataset / "schema.toml")
+        was_held = _held(before, old)
+    except FlfedError:
+        return True
+    held = _held(site, schema)
+    return len(held) != len(was_held) or bool((held == was_held).all())
+
+
+def _held(site: Site, schema: Schema) -> np.ndarray:
+    """Return which rows of a site are held out, in the order of the source."""
+    source = site.source_knowing(schema)
+    folders = (site.folder,) if site.folder else ()
+    raw = source.read(folders)
+    table = map_table(raw, schema, site.mapping, source.missing)[0]
+    return site.holdout.split(table, schema)[1]

@@ -21,6 +21,11 @@ What it does not cover: five and more sets put together; rows that drift in a ta
 that are made anew; sets under another dataset's schema, or, without a group, under a schema, unit or mapping
 that was changed in between, which makes every row another one; what somebody knows already of the k
 persons in a difference; what is not a sum (a trained model remembers rows: that is what differential privacy is for).
+
+Beside a set of rows (`RowSet`), by what the mapped rows say under one dataset's schema, stands a second set of
+the same persons (`SourceSet`): of the source's whole row, or of the identifier where the schema names a group,
+by hashes that are keyed without the dataset's name. So sets that were released under two names of one table can
+be held against each other.
 """
 
 from __future__ import annotations
@@ -29,22 +34,26 @@ import hmac
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from flfed.errors import UsageError
 from flfed.rows.data.holdout import row_texts
-from flfed.rows.data.origin import BYTES
+from flfed.rows.data.origin import BYTES, SourceRows
 from flfed.rows.data.schema import Schema
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
 DIGEST = np.dtype(f"S{BYTES}")
 NOBODY = np.empty(0, DIGEST)
 WITH_PEOPLE = b"people\x00\x01"
 """Begins the file of a set that has its people's identifiers, too; then how many persons, eight bytes."""
+OF_ROWS = "rows of"
+OF_PEOPLE = "people of"
+"""What a keyed hash of a dataset is for: what rows say, and identifiers."""
 PROBES = 12
 """Random signs that a combination of sets is looked at with before it is counted out."""
 CELLS = 2**22
@@ -165,7 +174,7 @@ class RowSet:
         """
         persons = Persons.of(value_texts(table, schema), whose_rows(table, schema), np.arange(len(table)))
         names = group_texts(table, schema)
-        people = [] if names is None else [digest_of_group(key, schema.name, names[rows[0]]) for rows in persons.rows]
+        people = [] if names is None else [digest(key, schema.name, names[rows[0]], OF_PEOPLE) for rows in persons.rows]
         return cls.made(schema.name, [digest(key, schema.name, text) for text in persons.texts], key, people=people)
 
     @classmethod
@@ -227,20 +236,9 @@ class RowSet:
         return bool(self.common(other) or len(np.intersect1d(self.people, other.people)))
 
 
-def digest(key: bytes, dataset: str, text: str) -> bytes:
-    """Return the keyed hash of one person's text.
-
-    The text is as `Persons.texts` has it; 16 bytes.
-    """
-    return keyed(key, f"rows of {dataset}", text)[:BYTES]
-
-
-def digest_of_group(key: bytes, dataset: str, text: str) -> bytes:
-    """Return the keyed hash of a group's identifier.
-
-    The identifier is as `group_texts` has it; 16 bytes.
-    """
-    return keyed(key, f"people of {dataset}", text)[:BYTES]
+def digest(key: bytes, dataset: str, text: str, of: str = OF_ROWS) -> bytes:
+    """Return the keyed hash of one person's text, as `Persons.texts` has it, or of a group's identifier; 16 bytes."""
+    return keyed(key, f"{of} {dataset}", text)[:BYTES]
 
 
 def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
@@ -262,15 +260,6 @@ def _one_by_one(digests: np.ndarray) -> set[bytes]:
 
 def _set_id(key: bytes, dataset: str, together: bytes) -> str:
     return keyed(key, f"set of {dataset}", together).hex()
-
-
-def difference(a: RowSet, b: RowSet) -> tuple[int, int]:
-    """Count the persons in only one of two sets.
-
-    Returns how many are in `a` only, then how many in `b` only, by what their rows say.
-    """
-    both = a.common(b)
-    return len(a) - both, len(b) - both
 
 
 def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
@@ -371,3 +360,80 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
                 if ((persons > 0) & (persons < minimum)).any():
                     return True
     return False
+
+
+HEAD = 32
+"""Bytes before the persons' hashes: of what tells one from another."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSet:
+    """A set of persons by keyed hashes.
+
+    It is the same whatever the dataset. It tells a set's size, and of nobody without the key.
+
+    Attributes
+    ----------
+    columns : bytes
+        Keyed hash of what tells a person: sets are compared where it is the same.
+    digests : array of 16 bytes each, sorted [persons]
+    id : str
+        Keyed hash of both, as hex.
+    """
+
+    columns: bytes
+    digests: np.ndarray
+    id: str
+
+    @classmethod
+    def of(cls, rows: SourceRows, chosen: Sequence[int], key: bytes, *, grouped: bool) -> Self:
+        """Return the set of the persons of some rows.
+
+        Parameters
+        ----------
+        rows : SourceRows
+        chosen : sequence of int
+            Positions of the rows.
+        key : bytes
+        grouped : bool
+            Whether rows of one hash are one person's; else each row is a person.
+        """
+        every = rows.one_by_one()
+        seen = defaultdict[bytes, int](int)
+        texts = set()
+        # Equal rows of different people are numbered, so that each stays a person of its own.
+        for at in chosen:
+            number = 0 if grouped else seen[every[at]]
+            texts.add(number.to_bytes(8) + every[at])
+            seen[every[at]] += 1
+        found = sorted(keyed(key, "person of a source", text)[:BYTES] for text in texts)
+        return cls._made(keyed(key, "columns of a source", rows.origin.columns), b"".join(found), key)
+
+    @classmethod
+    def _made(cls, columns: bytes, digests: bytes, key: bytes) -> Self:
+        return cls(columns, np.frombuffer(digests, DIGEST), keyed(key, "set of a source", columns + digests).hex())
+
+    @classmethod
+    def from_bytes(cls, content: bytes, key: bytes, *, id: str) -> Self:
+        """Return the set that was stored under an id.
+
+        Raises
+        ------
+        UsageError
+            If it is not the one that was written, or of another key.
+        """
+        # A length that does not fit is checked as empty content, so that damage never parses.
+        whole = len(content) >= HEAD and (len(content) - HEAD) % BYTES == 0
+        rest = content[HEAD:] if whole else b""
+        found = cls._made(content[:HEAD], rest, key)
+        if not whole or not hmac.compare_digest(found.id, id):
+            raise UsageError(f"the set of released persons {id[:12]} is damaged, or of another key")
+        return found
+
+    def to_bytes(self) -> bytes:
+        """Return what is written down of it."""
+        return self.columns + self.digests.tobytes()
+
+    def meets(self, other: SourceSet) -> bool:
+        """Tell whether somebody is in both."""
+        return len(np.intersect1d(self.digests, other.digests, assume_unique=True)) > 0

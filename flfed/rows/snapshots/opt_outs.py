@@ -21,7 +21,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Part
-from flfed.rows.data.transactions.source import Raw, Transactions
+from flfed.rows.data.transactions import Raw, Transactions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,12 +132,12 @@ class Excluded:
         folders = datasets.load(site.dataset).folders(site.folder)
         source = site.source
         if not isinstance(source, Transactions):
-            table, out = self._found(source.read(folders), self.column, site)
+            table, out = self._found(source.read(folders), site)
             kind = Part if isinstance(source, Part) else Frame
             left: Frame | Transactions = kind(_without(table, out), source.missing)
         else:
             # The histories that windows look back on lose these people as well.
-            table, out = self._found(source.source.read(folders), self.column, site)
+            table, out = self._found(source.source.read(folders), site)
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
             left = replace(source, source=Frame(_without(table, out), source.missing), feeds=feeds)
         found = plain_text(table[self.column][out]).nunique()
@@ -160,23 +160,26 @@ class Excluded:
             )
         folders = datasets.load(site.dataset).folders(site.folder)
         source = site.source
-        table, chosen = self._found(source.read(folders), self.column, site)
+        table, chosen = self._found(source.read(folders), site)
         kind = Part if isinstance(source, Part) else Frame
         return replace(site, source=kind(table[chosen].reset_index(drop=True), source.missing))
 
-    def _found(self, table: pd.DataFrame, column: str, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
+    def _found(self, table: pd.DataFrame, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
         """Find the rows of these people in a table.
 
         Returns the table and a mask of its rows; [rows].
         """
-        if (table.columns == column).sum() != 1:
+        if (table.columns == self.column).sum() != 1:
             # It is not quoted: where the name is forgotten, it is a person's identifier.
             raise UsageError(
                 f"site {site.name!r}: the first line of the list of people who opted out is not the name of one column "
                 f"of its own table of dataset {site.dataset!r}, so their rows cannot be found; correct the line, or "
                 "have the source give that column too"
             )
-        return table, plain_text(table[column]).isin(self.identifiers).to_numpy(dtype=bool)
+        return table, self._theirs(table[self.column])
+
+    def _theirs(self, cells: pd.Series) -> np.ndarray:
+        return plain_text(cells).isin(self.identifiers).to_numpy(dtype=bool)
 
     def _feed(self, feed: Raw, source: Transactions, folders: tuple[Path, ...]) -> Raw:
         """Return an owner's history without these people.
@@ -188,7 +191,7 @@ class Excluded:
         table = feed.read(folders)
         if column not in table.columns:
             return feed
-        return Frame(_without(table, plain_text(table[column]).isin(self.identifiers).to_numpy(bool)), feed.missing)
+        return Frame(_without(table, self._theirs(table[column])), feed.missing)
 
 
 def _without(table: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:

@@ -22,13 +22,12 @@ from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import PublishedSplit, row_texts
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
-from flfed.rows.data.own_column import declared
+from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
-from flfed.rows.data.parsing.text_cells import table_of
-from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.schema import Column, Schema, declared
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.data.sources import Part
-from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
 
 if TYPE_CHECKING:
@@ -157,14 +156,14 @@ class Prepared:
         return cls(site, table, schema, counted, source=source_rows(site, whole, served, table, schema))
 
     def without(self, rest: np.ndarray) -> Prepared:
-        """Return the rows outside `rest`, a mask [rows] of whole persons."""
+        """Return the rows outside `rest`, a bool array [rows] of whole persons."""
         if not rest.any():
             return self
         group = self.schema.group
         rows = int(rest.sum())
         persons = int(self.table[group][rest].nunique()) if group else rows
         source = None if self.source is None else self.source.take(~rest)
-        kept, withheld = (self.table[mask].reset_index(drop=True) for mask in (~rest, rest))
+        kept, withheld = (self.table[rows].reset_index(drop=True) for rows in (~rest, rest))
         return replace(self, table=kept, resting=Resting(persons, rows), source=source, withheld=withheld)
 
     def sha256(self) -> str:
@@ -176,31 +175,29 @@ class Prepared:
         whole = _as_parquet(self.table)
         withheld = b"" if self.withheld is None else _as_parquet(self.withheld)
         moment = at or now_utc()
-        file_sha256 = hashlib.sha256(whole).hexdigest()
-        withheld_sha256 = hashlib.sha256(withheld).hexdigest() if withheld else ""
+        file_sha256 = _sha256(whole)
         origin = None if self.source is None else self.source.origin
         frozen = Frozen(
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
             schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
             excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
             file=_file_name(file_sha256), file_sha256=file_sha256, own=declared(self.site.own),
-            origin=origin, withheld_sha256=withheld_sha256,
+            origin=origin, withheld_sha256=_sha256(withheld),
         )  # fmt: skip
         # Read back before anything is replaced: no cell may change on its way through Parquet.
         if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
             raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
         own = folder / self.site.dataset
+        files = {frozen.file: whole}
+        if withheld:
+            files[_withheld_file(frozen)] = withheld
+        if self.source is not None:
+            files[self.source.origin.file] = self.source.of_bytes()
+        # The facts go last: until then the snapshot before is the one that is served.
+        files[FACTS] = json.dumps(frozen.as_json(), indent=2).encode()
         with folder_locked(own, writing=True):
-            write_whole(own / frozen.file, whole)
-            files = {frozen.file, FACTS}
-            if withheld:
-                write_whole(own / _withheld_file(frozen), withheld)
-                files.add(_withheld_file(frozen))
-            if self.source is not None:
-                write_whole(own / self.source.origin.file, self.source.of_bytes())
-                files.add(self.source.origin.file)
-            # The facts go last: until then the snapshot before is the one that is served.
-            write_whole(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
+            for name, content in files.items():
+                write_whole(own / name, content)
             for path in own.iterdir():
                 if path.name not in files and not path.is_dir():
                     path.unlink()  # the snapshot before, or what a crash left of one
@@ -356,8 +353,7 @@ def _tables(
     """Return the rows that are served and those that are withheld, of files that are the ones that were written."""
     import pyarrow as pa
 
-    resting_unfit = bool(kept) and hashlib.sha256(kept).hexdigest() != frozen.withheld_sha256
-    if hashlib.sha256(whole).hexdigest() != frozen.file_sha256 or resting_unfit:
+    if (_sha256(whole), _sha256(kept)) != (frozen.file_sha256, frozen.withheld_sha256):
         raise _refused(site, "are damaged: the file is not the one that was written")
     try:
         table = _from_parquet(whole, site.schema_of(schema))
@@ -402,6 +398,11 @@ def _periods(site: Site) -> str:
     if isinstance(site, FrozenSite):
         return site.snapshot.periods
     return hashlib.sha256(repr(site.holdout).encode()).hexdigest() if isinstance(site.source, Transactions) else ""
+
+
+def _sha256(content: bytes) -> str:
+    """Return the hash of a file, empty for none."""
+    return hashlib.sha256(content).hexdigest() if content else ""
 
 
 def _file_name(file_sha256: str) -> str:

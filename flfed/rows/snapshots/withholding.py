@@ -24,12 +24,13 @@ import numpy as np
 
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import SortedRows, for_validation, row_keys
+from flfed.rows.data.origin import BYTES
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import (
+    OF_PEOPLE,
+    OF_ROWS,
     Persons,
     RowSet,
-    digest,
-    digest_of_group,
     group_texts,
     keyed,
     value_texts,
@@ -131,9 +132,7 @@ class _Table:
     awake: np.ndarray
 
     def __post_init__(self) -> None:
-        self._digests: dict[str, bytes] = {}
-        self._people: dict[str, bytes] = {}
-        self._order: dict[str, bytes] = {}
+        self._known: dict[tuple[str, str], bytes] = {}
 
     def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
         """Return a part's persons that do not rest.
@@ -141,9 +140,12 @@ class _Table:
         Returns the text and the rows of each, by digests of either kind.
         """
         found = Persons.of(self.texts, self.person, part[self.awake[part]])
-        persons = list(zip(found.texts, found.rows, strict=True))
-        by_rows: _Members = {self._digest(text): (text, rows) for text, rows in persons}
-        by_name: _Members = {self._of_name(rows[0]): (text, rows) for text, rows in persons if self.names is not None}
+        by_rows: _Members = {}
+        by_name: _Members = {}
+        for text, rows in zip(found.texts, found.rows, strict=True):
+            by_rows[self._keyed(OF_ROWS, text)[:BYTES]] = (text, rows)
+            if self.names is not None:
+                by_name[self._keyed(OF_PEOPLE, self.names[rows[0]])[:BYTES]] = (text, rows)
         return {(chosen, BY_ROWS): by_rows, (chosen, BY_NAME): by_name}
 
     def rest(self, rows: Sequence[int]) -> None:
@@ -153,16 +155,11 @@ class _Table:
             gone = {self.person[row] for row in rows}
             self.awake &= np.array([one not in gone for one in self.person], dtype=bool)
 
-    def _digest(self, text: str) -> bytes:
-        if text not in self._digests:
-            self._digests[text] = digest(self.key, self.dataset, text)
-        return self._digests[text]
-
-    def _of_name(self, row: int) -> bytes:
-        name = (self.names or self.texts)[row]
-        if name not in self._people:
-            self._people[name] = digest_of_group(self.key, self.dataset, name)
-        return self._people[name]
+    def _keyed(self, purpose: str, text: str) -> bytes:
+        """Return the keyed hash of a text of this dataset, made once."""
+        if (purpose, text) not in self._known:
+            self._known[purpose, text] = keyed(self.key, f"{purpose} {self.dataset}", text)
+        return self._known[purpose, text]
 
     def order(self, text: str, row: int) -> tuple[bytes, int]:
         """Return the key that orders people for resting.
@@ -174,9 +171,7 @@ class _Table:
         # The running number before a text is split off, so that equal texts are ordered by it alone.
         numbered = text if self.names is None else f"0\x1e{self.names[row]}"
         seen, _, said = numbered.partition("\x1e")
-        if said not in self._order:
-            self._order[said] = keyed(self.key, f"rest of {self.dataset}", said)
-        return self._order[said], -int(seen)
+        return self._keyed("rest of", said), -int(seen)
 
 
 def resting(

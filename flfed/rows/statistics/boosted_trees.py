@@ -1,6 +1,6 @@
 """Boosted trees, the half at a site: rows become sums of gradients.
 
-The other half, which makes sums into splits, is `flfed/trees/growth.py`.
+The other half, which makes sums into splits, is `flfed/trees/forest.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import expit
 
-from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.features.encode import ColumnArrays
 from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
 from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, cuts_sha256, edges_of, widths_of
 from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
@@ -157,6 +157,8 @@ class SiteTrees:
     Attributes
     ----------
     y : array [rows]
+    arrays : dict of name to array
+        Of the forest that is here.
     sha256 : str
         Of the arrays that the scores are of; "" before there are some.
     scores : dict of part to float64 array [rows, outputs]
@@ -168,7 +170,7 @@ class SiteTrees:
         self._parts = parts
         self.y = y
         self._task = task
-        self._arrays: dict[str, np.ndarray] = {}
+        self.arrays: dict[str, np.ndarray] = {}
         self._codes: dict[str, np.ndarray] = {}
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
         self.sha256 = ""
@@ -176,19 +178,14 @@ class SiteTrees:
         self.anew: SiteTrees | None = None
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Arrays of the forest that is here."""
-        return self._arrays
-
-    @property
     def cuts_sha256(self) -> str:
         """Hash of the cut points of the forest that is here."""
-        return cuts_sha256(self._arrays)
+        return cuts_sha256(self.arrays)
 
     @property
     def grown(self) -> bool:
         """Whether a leaf has another value than 0."""
-        return bool(self._arrays["value"].any())
+        return bool(self.arrays["value"].any())
 
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take a whole forest, and score all rows by it."""
@@ -201,7 +198,7 @@ class SiteTrees:
             for part, codes in self._codes.items()
         }
         # The hash comes last: what broke off before it is not the forest that it names.
-        self._arrays = dict(arrays)
+        self.arrays = dict(arrays)
         self._sums = None
         self.sha256 = arrays_sha256(dict(arrays))
 
@@ -219,15 +216,15 @@ class SiteTrees:
         """
         if self.sha256 == sha256:
             return True
-        if not self._arrays or not 2 <= round <= len(self._arrays["value"]) + 1:
+        if not self.arrays or not 2 <= round <= len(self.arrays["value"]) + 1:
             return False
-        arrays = with_round(self._arrays, round - 2, last)
-        missing = widths_of(self._arrays) - 1
+        arrays = with_round(self.arrays, round - 2, last)
+        missing = widths_of(self.arrays) - 1
         if arrays_sha256(arrays) != sha256:
             return False
         added = [trees_of(last, len(arrays["cuts"]))]
         self.scores = {part: self.scores[part] + margins(added, codes, missing) for part, codes in self._codes.items()}
-        self._arrays = arrays
+        self.arrays = arrays
         self._sums = None
         self.sha256 = sha256
         return True
@@ -248,7 +245,7 @@ class SiteTrees:
             self._sums = gradients(self.scores["fitted"], self.y, self._task)
         slope, curvature = self._sums
         codes = self._codes["fitted"]
-        widths = widths_of(self._arrays)
+        widths = widths_of(self.arrays)
         found = []
         for output, (tree, nodes) in enumerate(zip(trees, asked, strict=True)):
             at = tree.leaves(codes, widths - 1)

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
+Arrays = dict[str, np.ndarray]
+"""A model's arrays by name."""
+
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return `x @ weight + bias`, [..., rows, outputs].
@@ -147,5 +150,5 @@ def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
         return outputs[..., 0]
     logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float64))
     if task == "binary":
-        return np.asarray(torch.sigmoid(logits[..., 0]).numpy())
-    return np.asarray(torch.softmax(logits, -1).numpy())
+        return torch.sigmoid(logits[..., 0]).numpy()
+    return torch.softmax(logits, -1).numpy()

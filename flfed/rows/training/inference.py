@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from flfed.rows.evaluation.delong import alike, areas
 from flfed.rows.evaluation.scoring import Measured, histograms_of_odds
-from flfed.rows.training.functional import layers_of, row_losses
+from flfed.rows.training.functional import Arrays, layers_of, row_losses
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 from flfed.summaries.score_bins import BINS
 
@@ -35,6 +35,9 @@ place), and then two equal rows of a table would not tie, and which of them wins
 the rows beside them.
 """
 
+_Asked = tuple[Any, Arrays, np.ndarray, str]
+"""Model, arrays, inputs and precision of outputs that are asked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Unit:
@@ -44,7 +47,7 @@ class _Unit:
     """
 
     model: Any
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     precision: str
     places: list[int]
     xs: list[np.ndarray]
@@ -134,7 +137,7 @@ def _figures(asked: Sequence[MeasureRequest], outputs: np.ndarray) -> tuple[np.n
     return found, [own if request.histogram else None for request, own in zip(asked, counts, strict=True)]
 
 
-def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[np.ndarray]:
+def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
     """Compute the outputs of many models, in order.
 
     Each one is asked for as (model, arrays, x, precision).
@@ -155,7 +158,7 @@ def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]
     return found
 
 
-def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) -> list[_Unit]:
+def _units(asked: Sequence[_Asked]) -> list[_Unit]:
     """Group requests by model and arrays.
 
     Arrays are compared by identity, which costs no look at the numbers.

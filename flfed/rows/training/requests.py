@@ -13,14 +13,15 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
+from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.functional import layers_of
-from flfed.rows.training.private.noise import KnownUnits, NoiseSource
+from flfed.rows.training.functional import Arrays, layers_of
+from flfed.rows.training.private_noise import KnownUnits, NoiseSource
 from flfed.study.plan import Plan, PrivateSteps
 
 Term = Callable[[Tensor, Tensor], Tensor]
@@ -62,13 +63,13 @@ class FitRequest:
 
     model: Any
     task: str
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     rows: Encoded
     plan: Plan
     lr: float
     rng: np.random.Generator
     terms: tuple[Term, ...] = ()
-    correction: dict[str, np.ndarray] = field(default_factory=dict)
+    correction: Arrays = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     delta: bool = False
     private: PrivateSteps | None = None
@@ -84,6 +85,12 @@ class FitRequest:
         drawn = self.rng if self.chance is None else getattr(self.chance, "rng", None)
         return None if drawn is None else drawn.bit_generator
 
+    def protected(self) -> tuple[PrivateSteps, NoiseSource]:
+        """Return the protection of the steps, and where its draws come from; raises UsageError where they lack."""
+        if self.private is None or self.chance is None or not self.plan.steps:
+            raise UsageError("protected training needs plan.steps, and where its draws come from")
+        return self.private, self.chance
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
@@ -98,7 +105,7 @@ class Fitted:
         Mean training loss over the steps, without penalties.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     steps: int
     loss: float
 
@@ -111,7 +118,7 @@ class ScoreRequest:
     """
 
     model: Any
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     x: np.ndarray = field(repr=False)
 
 
@@ -137,7 +144,7 @@ class MeasureRequest:
 
     model: Any
     task: str
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
     rows: Encoded
     precision: str
     area: bool
@@ -247,8 +254,11 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
 
 Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | TreesRequest | PackRequest
 ComputeRequest = Request | list[Request]
-ClientGenerator = Generator[ComputeRequest, Any, Any]
-"""A client handler: yields requests, is sent their results, returns a reply."""
+Result = TypeVar("Result")
+Asking = Generator[ComputeRequest, Any, Result]
+"""A handler: yields requests, is sent their results, returns a result."""
+ClientGenerator = Asking[Any]
+"""A client handler, which returns a reply."""
 Compute = Callable[[Sequence[Request]], Sequence[Any]]
 """Answers requests, in order; `Failed` in place of a result that could not be had."""
 
@@ -346,11 +356,8 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
     key = (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
         known[key] = _shared(request)
-    return None if known[key] is None else (own, known[key], request.delta, request.private, *_kept(request))
-
-
-def _kept(request: FitRequest) -> tuple[bool, tuple[str, ...]]:
-    return bool(request.correction), request.frozen
+    kept = (request.delta, request.private, bool(request.correction), request.frozen)
+    return None if known[key] is None else (own, known[key], kept)
 
 
 def _shared(request: FitRequest) -> Hashable | None:

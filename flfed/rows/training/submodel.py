@@ -14,10 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import layers_of
+from flfed.rows.training.functional import Arrays, layers_of
 from flfed.rows.training.requests import FitRequest
-
-Arrays = dict[str, np.ndarray]
 
 
 #   weight-0 [inputs, 16]   bias-0 [16]   weight-1 [16, 1]   bias-1 [1]

@@ -14,9 +14,8 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
-from flfed.updates.codec import Shapes, arrays_defect, shapes_of
+from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
 from flfed.updates.messages.compare import CompareReply, GroupFigure
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
 
 BLOCK = 64
@@ -79,25 +78,29 @@ def guard(
     refused: dict[str, Refusal] = {}
     # Each update is judged by itself first, and by its norm only among those that are good.
     for site in sorted(replies):
-        reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
-        reason = reason or _steps_defect(replies[site], steps)
-        if not reason and (why := _extra_defect(replies[site].extra, extra or {})):
-            reason = Refusal("extra-unfit", why=why)
+        reply = replies[site]
+        reason = _defect(reply, incoming, rows_high[site], measured.get(site, math.nan))
+        reason = reason or _steps_defect(reply, steps) or _extra_defect(reply.extra, extra or {})
         if reason:
             refused[site] = reason
         else:
-            good[site] = replies[site]
+            good[site] = reply
     large, flagged = _by_norm({site: measured[site] for site in good}, flag, refuse)
     if extra:
         norms = dict(zip(good, joint_norms([reply.extra for reply in good.values()]).tolist(), strict=True))
         beyond, noted = _by_norm(norms, flag, refuse)
-        large = {site: Refusal("extra-unfit", why=why) for site, why in beyond.items()} | large
-        flagged = {site: Refusal("extra-unfit", why=why) for site, why in noted.items()} | flagged
+        large = _of_extra(beyond) | large
+        flagged = _of_extra(noted) | flagged
     return GuardResult(
         accepted={site: reply for site, reply in good.items() if site not in large},
         refused=dict(sorted({**refused, **large}.items())),
         flagged={site: why for site, why in sorted(flagged.items()) if site not in large},
     )
+
+
+def _of_extra(reasons: Mapping[str, Refusal]) -> dict[str, Refusal]:
+    """Return reasons as those of what came beside updates."""
+    return {site: Refusal("extra-unfit", why=why) for site, why in reasons.items()}
 
 
 def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[dict[str, Refusal], dict[str, Refusal]]:
@@ -128,9 +131,10 @@ def _extra_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
     """Return why what came beside an update cannot be used, None where it can."""
     if not (arrays or expected):
         return None
-    if defect := arrays_defect(arrays, expected):
-        return defect
-    return None if math.isfinite(joint_norms([arrays])[0]) else Refusal("norm-infinite")
+    defect = arrays_defect(arrays, expected)
+    if defect is None and not math.isfinite(joint_norms([arrays])[0]):
+        defect = Refusal("norm-infinite")
+    return None if defect is None else Refusal("extra-unfit", why=defect)
 
 
 def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> GuardResult:
@@ -312,20 +316,23 @@ def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = m
         return Refusal("sums-negative")
     if rows > rows_high:
         return Refusal("sums-above-band", most=f"{rows_high:g}")
-    return _disagreement(summary, layout)
+    # A hair is rounding.
+    hair = 1e-9 * (1 + rows)
+    return _moments_defect(summary, hair) or _counts_defect(summary, layout, hair) or _leaks_defect(summary, hair)
 
 
-def _disagreement(summary: Summary, layout: Layout) -> Refusal | None:
-    """Return which of a site's sums do not go together, else None."""
+def _moments_defect(summary: Summary, hair: float) -> Refusal | None:
+    """Return that sums of z and z² do not lie within the count, for |z| is at most 1; else None."""
     rows = summary.rows[0]
     (count, total, squares) = summary.moments.T
-    # Sums of z and z² lie within the count, for |z| is at most 1; a hair is rounding.
-    hair = 1e-9 * (1 + rows)
-    if (
-        max(count.max(), np.abs(total).max(), squares.max()) > rows + hair
-        or (total**2 > count * squares + hair * rows).any()
-    ):
+    if max(count.max(), np.abs(total).max(), squares.max()) > rows + hair:
         return Refusal("sums-disagree")
+    return Refusal("sums-disagree") if (total**2 > count * squares + hair * rows).any() else None
+
+
+def _counts_defect(summary: Summary, layout: Layout, hair: float) -> Refusal | None:
+    """Return why a site's counts by cell do not go together, else None."""
+    rows = summary.rows[0]
     # Each row is in one cell of each column, or in a cell that was not given.
     places = layout.slices().values()
     cells = np.array([summary.cells[place].sum() for place in places])
@@ -336,11 +343,15 @@ def _disagreement(summary: Summary, layout: Layout) -> Refusal | None:
     known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
     if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
         return Refusal("sums-of-several")
+    return None
+
+
+def _leaks_defect(summary: Summary, hair: float) -> Refusal | None:
+    """Return that the sums by which leaks are found do not go together, else None."""
     strength = summary.leaks[..., 2]
     weight = summary.leaks[..., 3]
-    if (summary.leaks[..., 1:] < 0).any() or (strength > weight + hair).any() or (weight > rows + hair).any():
-        return Refusal("leak-sums-disagree")
-    return None
+    wrong = (strength > weight + hair) | (weight > summary.rows[0] + hair)
+    return Refusal("leak-sums-disagree") if wrong.any() or (summary.leaks[..., 1:] < 0).any() else None
 
 
 def comparison_defect(reply: CompareReply) -> Refusal | None:

@@ -1,9 +1,14 @@
-"""A run as strategies see it, one round's state, and its record."""
+"""A run as strategies see it, its sites and who of them has the encoder, one round's state, and its record.
+
+Python's garbage collector runs seldom while the messages of a run are alive.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -14,16 +19,17 @@ from flfed.refusals import BUDGET, Refusal
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
-from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions
-from flfed.updates.codec import Codec, Shapes, entries_of, shapes_of
-from flfed.updates.masking.site_noise import Normals
+from flfed.updates.aggregation.secure_sum import SecureSums, Send, SumQuestions
+from flfed.updates.arrays import Arrays, Shapes, entries_of, shapes_of
+from flfed.updates.checkpoints.sum_file import read_cohort, write_cohort
+from flfed.updates.codec import Codec
+from flfed.updates.masking.ring import Normals
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.messages.enrol import EnrolReply
-from flfed.updates.messages.fields import Arrays, receive
+from flfed.updates.messages.fields import reason_of, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
-from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.messages.train import LOST, TRAIN, Scores, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,22 @@ class Participant:
             statement=reply.statement,
             width=reply.width,
         )
+
+
+def keep_cohort(run: str, participants: Mapping[str, Participant]) -> None:
+    """Write down who enrolled at a run's start; raises FlfedError where it cannot be written."""
+    sites: dict[str, dict[str, object]] = {}
+    for site, one in participants.items():
+        signed = one.statement.hex()
+        sites[site] = {"node": one.node_id, "rows-high": one.rows_high, "version": one.version, "statement": signed}
+        if one.width != 1:
+            sites[site]["width"] = one.width
+    write_cohort(run, sites)
+
+
+def kept_cohort(run: str) -> dict[str, Participant]:
+    """Return who enrolled at a run's start; empty where the run has no keys yet. Raises as `read_cohort` does."""
+    return {site: Participant(**facts) for site, facts in read_cohort(run).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +132,6 @@ class RoundRecord:
 
 
 Observer = Callable[[RoundRecord], object]
-Send = Callable[..., Iterable[Message]]
-"""A grid's `send_and_receive`, or its kin."""
 
 
 def ignore(record: RoundRecord) -> None:
@@ -503,3 +523,64 @@ def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
     if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
         return list(sites)
     return [site for site in sites if site not in in_sums_only]
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderDelivery:
+    """Which sites have the encoder of a run since they enrolled.
+
+    Attributes
+    ----------
+    encoder : Encoder
+    holders : set of str
+        Sites that answered a request which brought the encoder.
+    """
+
+    encoder: Encoder
+    holders: set[str] = field(default_factory=set)
+
+    def answered(self, site: str, reply: Message) -> bool:
+        """Take note of a site's reply; returns whether the site lacks the encoder.
+
+        Such a site is asked again, and gets it whole.
+        """
+        if reply.has_error():
+            return self.lost(site, reason_of(reply, site))
+        self.holders.add(site)
+        return False
+
+    def lost(self, site: str, reason: Refusal) -> bool:
+        """Take note of a site's error; returns whether it says that it lacks the encoder, or trees."""
+        if site not in self.holders or reason.cause not in LOST:
+            return False
+        self.holders.discard(site)
+        return True
+
+
+RARELY = (500_000, 50, 1000)
+"""New objects between two searches, and between those that look at older objects too; Python's own are 700 and 10."""
+
+
+@contextmanager
+def rarely_collected() -> Iterator[None]:
+    """Run Python's cycle collector seldom.
+
+    It does not search among the objects that are in memory now.
+
+    A message is some seventy objects without a cycle, which go when nobody refers to them. While
+    those of a cohort are alive, Python's search goes through all of them again and again, half as
+    long as everything else that is done with a message; and one search through all imported
+    modules takes a fifth of a second (measured).
+    """
+    before = gc.get_threshold()
+    if before == RARELY:  # another run beside or around this one asked for it, and will end it
+        yield
+        return
+    # What is imported by now lives until the end, so no search need visit it.
+    gc.freeze()
+    gc.set_threshold(*RARELY)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

@@ -1,4 +1,7 @@
-"""Secure sums at the server: which list is summed, what is asked for it, and what is made of the sum."""
+"""Secure sums at the server: which list is summed, what is asked for it, and what is made of the sum.
+
+Sites whose shares are none for others are left out of a list. A sum of ciphertexts has a server without key or model.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,17 @@ from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
-from flfed.study.exchanges import exchange_number
+from flfed.study.kinds import exchange_number
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
-from flfed.updates.aggregation.loss_check import LossCheck
-from flfed.updates.aggregation.loss_sums import ENTRIES, MeanLosses, decode_losses
-from flfed.updates.aggregation.spoilt_shares import left_out_faults, named_sites, smaller_list
-from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
-from flfed.updates.codec import Shapes, shapes_of, unflattened
-from flfed.updates.masking import protocol
-from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
+from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, decode_losses
+from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, shapes_of, unflattened
+from flfed.updates.checkpoints.sum_file import ListedVectors, SumStore
+from flfed.updates.masking import ckks, protocol
+from flfed.updates.masking.ckks import PublicContext, vector_entries
+from flfed.updates.masking.protocol import NAMED, MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import Sites, choose_list
-from flfed.updates.messages.fields import Arrays, receive
+from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
 from flfed.updates.messages.secure_sum import (
     LIST,
@@ -436,3 +438,149 @@ def _opening(reply: UnmaskReply, order: Sequence[str], missing: Sequence[str]) -
     shares = {owner: share.tobytes() for owner, share in zip(order, reply.shares, strict=False)}
     seeds = {peer: seed.tobytes() for peer, seed in zip(missing, reply.seeds, strict=False)}
     return Opening(shares, seeds)
+
+
+@dataclass(kw_only=True, eq=False)
+class CipherSums(SecureSums):
+    """The server's half of the sums of one run under homomorphic encryption.
+
+    There are neither lists nor masks. The sites open the sum of one part of each of them, and no other.
+
+    Attributes
+    ----------
+    entries : int
+        Of the model.
+    context : PublicContext
+        Which adds, and opens nothing.
+    """
+
+    entries: int
+    context: PublicContext
+
+    def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
+        if reply.encrypted is None:
+            return Refusal("ciphertext-unfit")
+        entries = vector_entries(self.entries)
+        chunks = ckks.unpacked(reply.encrypted, entries)
+        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
+
+    @property
+    def loss_entries(self) -> int:
+        """None: what is not encrypted is not added up."""
+        return 0
+
+    def mean(
+        self,
+        asked: SumQuestions,
+        good: Mapping[str, TrainReply],
+        refused: Mapping[str, Refusal],
+        incoming: Arrays,
+        needed: int,
+    ) -> Arrays:
+        """Return the next model, as the ciphertexts of a sum that the sites can open.
+
+        Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
+        """
+        self.check_loss(asked, good, refused, incoming)
+        if missing := sorted(set(self.cohort) - good.keys()):
+            raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
+        entries = vector_entries(self.entries)
+        sent = [good[site].encrypted for site in sorted(good)]
+        parts = [ckks.unpacked(one, entries) for one in sent if one is not None]
+        total = self.context.add([part for part in parts if not isinstance(part, Refusal)], entries)
+        if isinstance(total, Refusal):
+            raise Unsummed(total)
+        return {CIPHERTEXT: ckks.packed(total)}
+
+
+CODES = frozenset({"share-unreadable", "shares-unreadable"})
+"""Codes of sites that opened nothing, since shares were none for them."""
+Named = Mapping[str, Sites]
+"""By site that opened nothing, the sites that it named."""
+
+
+def named_sites(listed: Sites, faults: Mapping[str, Refusal]) -> Named:
+    """Return whose shares were none, by the site that says so.
+
+    Parameters
+    ----------
+    listed : frozenset of str
+        Only its sites are looked at: a site may name whom it likes.
+    faults : mapping of site to Refusal
+    """
+    found: dict[str, Sites] = {}
+    for site in sorted(listed & faults.keys()):
+        cause = faults[site].cause
+        if cause.code in CODES:
+            text = cause.facts.get("site") or cause.facts["sites"]
+            found[site] = listed.intersection(text.split(", "))
+    return found
+
+
+def list_without(listed: Sites, named: Named) -> Sites:
+    """Return the sites of a list of which none names another, most of those of the list.
+
+    A site whose keys are wrong names all others, and they name it: it goes, and they stay. So who has to do with most
+    pairs goes first; of two, who is named more often.
+
+    Parameters
+    ----------
+    listed : frozenset of str
+    named : mapping of site to frozenset of str
+
+    Examples
+    --------
+    >>> others = frozenset("abc")
+    >>> sorted(list_without(frozenset("abcd"), {"a": frozenset("d"), "b": frozenset("d"), "d": others}))
+    ['a', 'b', 'c']
+    """
+    left = set(listed)
+    while pairs := _pairs(left, named):
+        left.remove(max(sorted(left), key=lambda site: _weight(site, pairs)))
+    return frozenset(left)
+
+
+def _pairs(left: set[str], named: Named) -> list[tuple[str, str]]:
+    """Return the pairs of sites of which the first names the other."""
+    pairs: list[tuple[str, str]] = []
+    for site in left & named.keys():
+        pairs += [(site, other) for other in named[site] & left]
+    return pairs
+
+
+def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:
+    """Return the list that is asked for in place of one that was not opened, None where none may be.
+
+    A site that opened the larger list refuses a smaller one, and those that did not would be bound to it: so each of
+    the others must have said that it opened nothing. Who did not answer may have.
+
+    Parameters
+    ----------
+    kept : ListedVectors
+    named : mapping of site to frozenset of str
+    cohort : collection of str
+        Of less than the cohort the others have confirmed the list already.
+    least : int
+    """
+    rest = list_without(kept.listed, named)
+    if kept.listed != set(cohort) or rest == kept.listed or len(rest) < least:
+        return None
+    opened_none = all(site in named and not kept.vectors[site].opened for site in rest)
+    return rest if opened_none else None
+
+
+def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:
+    """Return what is recorded of sites that are left out: who named them, and whether further sums are without them."""
+    found = {}
+    for site in sorted(sites):
+        at = ", ".join([other for other in sorted(named) if site in named[other]][:NAMED])
+        if site in excluded:
+            found[site] = Refusal("shares-spoilt-again", sites=at)
+        else:
+            found[site] = Refusal("shares-spoilt", sites=at)
+    return found
+
+
+def _weight(site: str, pairs: Collection[tuple[str, str]]) -> tuple[int, int]:
+    """Return in how many pairs a site is, and in how many it is named."""
+    return sum(site in pair for pair in pairs), sum(site == other for _, other in pairs)

@@ -8,7 +8,6 @@ hash of it. The final model is one file that needs no other.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,22 +23,21 @@ from safetensors import SafetensorError, safe_open
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home, private_folder
 from flfed.study.tables import Sharing
-from flfed.summaries.summary import Encoder, Stacked, Summary, arrays_sha256
-from flfed.updates.checkpoints.tensor_file import file_content
-
-if TYPE_CHECKING:
-    from flfed.updates.messages.fields import Arrays
+from flfed.summaries.summary import Encoder, Stacked, Summary
+from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
 
 KEPT = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
 FINAL = "final"
 START = "start"
 ASKED = "asked.json"
-"""What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_record`."""
+"""What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_recorder`."""
 SUFFIX = ".safetensors"
-SUM, COHORT = f"sum{SUFFIX}", "cohort.json"
+SUM = f"sum{SUFFIX}"
+COHORT = "cohort.json"
 """Of secure sums: the list that is summed, with its vectors, and the sites that enrolled at the start."""
-WHOLE, OF_A_ROUND = "1", "2"
+WHOLE = "1"
+OF_A_ROUND = "2"
 """Formats of a file that stands alone, and of one that needs its start file."""
 
 
@@ -85,7 +83,10 @@ class Checkpoint:
         parts |= {f"state/{name}": arrays for name, arrays in self.state.items()}
         if not self.start:
             parts["encoder"] = self.encoder.arrays()
-        return {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+        found: Arrays = {}
+        for part, arrays in parts.items():
+            found |= with_prefix(f"{part}/", arrays)
+        return found
 
 
 def seconds_apart() -> float:
@@ -140,11 +141,12 @@ def begin(
     FlfedError
         As for `write`.
     """
-    tensors: dict[str, Stacked] = {f"encoder/{name}": value for name, value in encoder.arrays().items()}
+    tensors: dict[str, Stacked] = {**with_prefix("encoder/", encoder.arrays())}
     # Sites in rows of one array take less room and time than a tensor for each site.
     if summaries:
         said = [summary.arrays() for summary in summaries.values()]
-        tensors |= {f"summaries/{name}": [arrays[name] for arrays in said] for name in said[0]}
+        for name in said[0]:
+            tensors[f"summaries/{name}"] = [arrays[name] for arrays in said]
     facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(participants), "sharing": dict(sharing or {})}
     start = _write(folder_of(run), START, tensors, facts)
     return Checkpoint(
@@ -169,8 +171,11 @@ def summaries_of(run: str, start: str) -> dict[str, Summary]:
         If the file is missing, damaged or another one.
     """
     tensors, facts, _ = _opened(folder_of(run) / f"{START}{SUFFIX}", sha256=start)
-    stacked, sites = _part(tensors, "summaries"), enumerate(facts["sites"])
-    return {site: Summary(**{name: values[place] for name, values in stacked.items()}) for place, site in sites}
+    stacked = without_prefix("summaries/", tensors)
+    found = {}
+    for place, site in enumerate(facts["sites"]):
+        found[site] = Summary(**{name: values[place] for name, values in stacked.items()})
+    return found
 
 
 def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = FINAL) -> Path:
@@ -193,7 +198,9 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = 
     FlfedError
         If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
     """
-    name, folder = name if final else _name(checkpoint.round), folder_of(run)
+    folder = folder_of(run)
+    if not final:
+        name = _name(checkpoint.round)
     # The result stands alone: it has the encoder in its own file.
     kept = replace(checkpoint, start="") if final else checkpoint
     facts = {"round": kept.round, "left": kept.left, **kept.facts}
@@ -206,11 +213,13 @@ def _write(
     folder: Path, name: str, tensors: Mapping[str, Stacked], facts: Mapping[str, Any], *, start: str = ""
 ) -> str:
     """Write one file atomically and return its hash."""
-    path, part = folder / f"{name}{SUFFIX}", folder / f"{name}.part"
+    path = folder / f"{name}{SUFFIX}"
+    part = folder / f"{name}.part"
     text = json.dumps(facts)
     sha256 = _sha256(tensors, text, start)
-    metadata = {"format": OF_A_ROUND if start else WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
-    metadata |= {"start": start} if start else {}
+    metadata = {"format": WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
+    if start:
+        metadata |= {"format": OF_A_ROUND, "start": start}
     try:
         # For its owner alone: the sites' sums are in it.
         private_folder(folder.parent)
@@ -328,13 +337,16 @@ def read(path: Path) -> Checkpoint:
 def _with_start(path: Path, tensors: Arrays, facts: dict[str, Any], start: str) -> Checkpoint:
     """Return a checkpoint from its file and start file."""
     # A file without a start file stands alone, and has its own encoder.
-    first, begun = (tensors, dict[str, Any]()) if not start else _started(path, start)
+    first = tensors
+    begun: dict[str, Any] = {}
+    if start:
+        first, begun = _started(path, start)
     return Checkpoint(
         round=facts.pop("round"),
         left=tuple(facts.pop("left", ())),
-        arrays=_part(tensors, "arrays"),
-        encoder=Encoder(**_part(first, "encoder")),
-        state={name: _part(tensors, f"state/{name}") for name in _states(tensors)},
+        arrays=without_prefix("arrays/", tensors),
+        encoder=Encoder(**without_prefix("encoder/", first)),
+        state={name: without_prefix(f"state/{name}/", tensors) for name in _states(tensors)},
         facts=facts,
         participants=begun.get("roster", {}),
         sharing=begun.get("sharing", {}),
@@ -366,27 +378,22 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - a handle, no dict
     except (SafetensorError, OSError):
-        raise FlfedError(f"{path}: {'cannot be read' if path.exists() else 'is missing'}") from None
-    text, start = metadata.get("facts", ""), metadata.get("start", "")
+        what = "cannot be read" if path.exists() else "is missing"
+        raise FlfedError(f"{path}: {what}") from None
+    text = metadata.get("facts", "")
+    start = metadata.get("start", "")
     found = metadata.get("sha256")
+    kind = OF_A_ROUND if start else WHOLE
     # The hash covers all parts, so that a file is neither damaged nor put together from two.
-    if (
-        metadata.get("format") != (OF_A_ROUND if start else WHOLE)
-        or found != _sha256(tensors, text, start)
-        or sha256 not in ("", found)
-    ):
+    if metadata.get("format") != kind or found != _sha256(tensors, text, start) or sha256 not in ("", found):
         raise FlfedError(f"{path}: is damaged, or of another version of flfed")
     return tensors, json.loads(text), start
 
 
 def _sha256(tensors: Mapping[str, Stacked], facts: str, start: str) -> str:
     """Return the hash of a file: arrays, facts, start file."""
-    parts = (arrays_sha256(tensors), *([start] if start else []), facts)
-    return hashlib.sha256("/".join(parts).encode()).hexdigest()
-
-
-def _part(tensors: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(f"{prefix}/"): value for name, value in tensors.items() if name.startswith(f"{prefix}/")}
+    beside = f"{start}/{facts}" if start else facts
+    return facts_sha256(tensors, beside)
 
 
 def _states(tensors: Arrays) -> list[str]:

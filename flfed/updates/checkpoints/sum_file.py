@@ -1,15 +1,15 @@
 """What the coordinator has of secure sums on its disk: a run's sites, and the list that is summed with its vectors.
 
-The sites are written down before they have each other's keys, and the list before anybody hears of it: a coordinator
-that was killed goes on with the same sites, asks for the same list again, and needs none of its vectors anew.
+The list is kept until the sum is had, in memory or on disk. It is written down before anybody hears of it: a
+coordinator that was killed asks for the same list again, and needs none of its vectors anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,70 @@ from safetensors import SafetensorError
 
 from flfed.errors import FlfedError
 from flfed.paths import private_folder, replace_whole
-from flfed.summaries.summary import arrays_sha256
-from flfed.updates.aggregation.rounds import Participant
-from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
+from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix
 from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of
-from flfed.updates.checkpoints.tensor_file import file_content, read_file
-from flfed.updates.messages.secure_sum import Masked, joined, parted
+from flfed.updates.messages.secure_sum import Masked, Sites, joined, parted
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ListedVectors:
+    """The list of a sum, and the masked vectors of its sites.
+
+    Attributes
+    ----------
+    kind : str
+    round : int
+    listed : frozenset of str
+    vectors : dict of site to Masked
+    """
+
+    kind: str
+    round: int
+    listed: Sites
+    vectors: Mapping[str, Masked]
+
+
+PARTS = ("vector", "sums", "shares")
+"""Arrays of a site's masked vectors."""
+TIMES = 2
+"""Sums without a site after which a run has no further sum with it."""
+
+
+class SumStore:
+    """Where a list and its vectors are kept until their sum is had; this one keeps them in memory.
+
+    Attributes
+    ----------
+    left_out : dict of site to int
+        Sums of the run that were made without a site since its shares were none.
+    """
+
+    def __init__(self) -> None:
+        self._kept: ListedVectors | None = None
+        self.left_out: dict[str, int] = {}
+
+    @property
+    def excluded(self) -> Sites:
+        """The sites that the run's further sums are made without."""
+        return frozenset(site for site, times in self.left_out.items() if times >= TIMES)
+
+    def leave_out(self, kept: ListedVectors, sites: Sites) -> ListedVectors:
+        """Keep a list without some of its sites in its place, count that they were left out, and return it."""
+        for site in sorted(sites):
+            self.left_out[site] = self.left_out.get(site, 0) + 1
+        rest = kept.listed - sites
+        smaller = replace(kept, listed=rest, vectors={site: kept.vectors[site] for site in sorted(rest)})
+        self.keep(smaller)
+        return smaller
+
+    def keep(self, found: ListedVectors) -> None:
+        """Keep a list with its vectors, in place of the one before."""
+        self._kept = found
+
+    def of(self, kind: str, round: int) -> ListedVectors | None:
+        """Return what was kept of a question, None where nothing was."""
+        kept = self._kept
+        return kept if kept is not None and (kept.kind, kept.round) == (kind, round) else None
 
 
 class SumFile(SumStore):
@@ -43,18 +101,17 @@ class SumFile(SumStore):
 
     def keep(self, found: ListedVectors) -> None:
         """Write a list with its vectors, whole or not at all; raises FlfedError where it cannot be written."""
-        parts = {
-            f"{site}/{name}": getattr(masked, name)
-            for site, masked in found.vectors.items()
-            for name in ("vector", "sums", "shares")
-        }
-        opened = {site: [joined(one) for one in masked.opened] for site, masked in found.vectors.items()}
+        parts: dict[str, np.ndarray] = {}
+        opened = {}
+        for site, masked in found.vectors.items():
+            parts |= with_prefix(f"{site}/", {name: getattr(masked, name) for name in PARTS})
+            opened[site] = [joined(one) for one in masked.opened]
         facts = json.dumps({
             "kind": found.kind, "round": found.round, "listed": sorted(found.listed),
             "opened": opened, "left-out": self.left_out,
         })  # fmt: skip
-        metadata = {"facts": facts, "sha256": _sha256(parts, facts)}
-        _write(self._path, b"".join(file_content(parts, metadata)), "the list of a sum")
+        metadata = {"facts": facts, "sha256": facts_sha256(parts, facts)}
+        _write_whole(self._path, b"".join(file_content(parts, metadata)), "the list of a sum")
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was or it cannot be read."""
@@ -72,30 +129,23 @@ class SumFile(SumStore):
         with suppress(OSError, SafetensorError, ValueError, KeyError):
             arrays, metadata = read_file(self._path)
             # Vectors that are not the sites' any more would give a sum whose count may still be right.
-            if metadata["sha256"] == _sha256(arrays, metadata["facts"]):
+            if metadata["sha256"] == facts_sha256(arrays, metadata["facts"]):
                 return arrays, json.loads(metadata["facts"])
         return None
 
 
 def _masked(site: str, arrays: Mapping[str, np.ndarray], opened: Sequence[str]) -> Masked:
-    parts = {name: arrays[f"{site}/{name}"] for name in ("vector", "sums", "shares")}
+    parts = {name: arrays[f"{site}/{name}"] for name in PARTS}
     return Masked(**parts, opened=tuple(parted(text) for text in opened))
 
 
-def keep_cohort(run: str, participants: Mapping[str, Participant]) -> None:
-    """Write down who enrolled at a run's start; raises FlfedError where it cannot be written."""
-    sites = {
-        site: {
-            "node": one.node_id, "rows-high": one.rows_high, "version": one.version, "statement": one.statement.hex(),
-            **({} if one.width == 1 else {"width": one.width}),
-        }
-        for site, one in participants.items()
-    }  # fmt: skip
-    _write(folder_of(run) / COHORT, json.dumps(sites).encode(), "the sites of a run with secure sums")
+def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
+    """Write down who enrolled at a run's start, before they have keys; raises FlfedError where it cannot be written."""
+    _write_whole(folder_of(run) / COHORT, json.dumps(sites).encode(), "the sites of a run with secure sums")
 
 
-def kept_cohort(run: str) -> dict[str, Participant]:
-    """Return who enrolled at a run's start; empty where the run has no keys yet.
+def read_cohort(run: str) -> dict[str, dict[str, Any]]:
+    """Return the facts of who enrolled at a run's start, by site; none where the run has no keys yet.
 
     Raises
     ------
@@ -103,25 +153,24 @@ def kept_cohort(run: str) -> dict[str, Participant]:
         If the file is damaged: another cohort would have other masks.
     """
     path = folder_of(run) / COHORT
+    found = {}
     try:
-        sites = json.loads(path.read_bytes())
-        return {
-            site: Participant(
-                node_id=int(one["node"]),
-                rows_high=int(one["rows-high"]),
-                version=str(one["version"]),
-                statement=bytes.fromhex(one["statement"]),
-                width=float(one.get("width", 1.0)),
-            )
-            for site, one in sorted(sites.items())
-        }
+        for site, one in sorted(json.loads(path.read_bytes()).items()):
+            found[site] = {
+                "node_id": int(one["node"]),
+                "rows_high": int(one["rows-high"]),
+                "version": str(one["version"]),
+                "statement": bytes.fromhex(one["statement"]),
+                "width": float(one.get("width", 1.0)),
+            }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise FlfedError(f"{path} is damaged: the sites of the run cannot be summed without it; begin anew") from None
+    return found
 
 
-def _write(path: Path, content: bytes, what: str) -> None:
+def _write_whole(path: Path, content: bytes, what: str) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     try:
         private_folder(path.parent.parent)
@@ -132,7 +181,3 @@ def _write(path: Path, content: bytes, what: str) -> None:
             f"{what} cannot be written to {path} ({error.strerror}): free some disk space; then: "
             f"flfed study resume {path.parent.name}"
         ) from None
-
-
-def _sha256(arrays: Mapping[str, np.ndarray], facts: str) -> str:
-    return hashlib.sha256(f"{arrays_sha256(arrays)}/{facts}".encode()).hexdigest()

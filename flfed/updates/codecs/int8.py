@@ -11,10 +11,11 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.codec import Codec, Shapes, entries_of, flattened_all, unflattened
+from flfed.updates.arrays import Shapes, entries_of, flattened_all, unflattened
+from flfed.updates.codec import Codec
 
 if TYPE_CHECKING:
-    from flfed.updates.messages.fields import Arrays
+    from flfed.updates.arrays import Arrays
 
 LARGEST = float(np.finfo(np.float32).max)
 LEVELS = 127

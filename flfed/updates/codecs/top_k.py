@@ -10,10 +10,11 @@ from pydantic import Field
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.codec import Codec, Shapes, entries_of, flattened, unflattened
+from flfed.updates.arrays import Shapes, entries_of, flattened, unflattened
+from flfed.updates.codec import Codec
 
 if TYPE_CHECKING:
-    from flfed.updates.messages.fields import Arrays
+    from flfed.updates.arrays import Arrays
 
 RELATIVE = 2.0**-24
 ABSOLUTE = 2.0**-150

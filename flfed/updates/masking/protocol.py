@@ -6,6 +6,11 @@ of them, shares of the self-mask, and for each site of the cohort that is missin
 both of one site.
 
 Source: Bonawitz et al. 2017, "Practical secure aggregation for privacy-preserving machine learning", figure 4.
+
+The seed's shares are Shamir's: any `threshold` of them give it, fewer tell nothing. The seed is the value at 0 of a
+random polynomial modulo a prime, and a share its value at 1, 2, ….
+
+Source: Shamir 1979, "How to share a secret", Communications of the ACM 22 (11).
 """
 
 from __future__ import annotations
@@ -13,16 +18,137 @@ from __future__ import annotations
 import hmac
 import math
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.updates.masking import keys, shares
+from flfed.updates.masking import keys
 from flfed.updates.masking.rules import Sites, opening_refusal
 
-SEALED = shares.BYTES + keys.TAG
+PRIME = 2**256 - 189
+"""The largest prime below 2^256."""
+SHARE_BYTES = 32
+"""Of a secret, and of a share: a whole number below `PRIME`, the highest byte first."""
+
+Draw = Callable[[int], int]
+"""A source of randomness: of `n`, a whole number that is uniform in 0 … n - 1."""
+
+
+def draw_secret(draw: Draw = secrets.randbelow) -> bytes:
+    """Return a new secret of 32 bytes, uniform below the prime.
+
+    Parameters
+    ----------
+    draw : callable int → int
+        The operating system's randomness; tests pass another.
+    """
+    return draw(PRIME).to_bytes(SHARE_BYTES, "big")
+
+
+def split_secret(secret: bytes, threshold: int, count: int, draw: Draw = secrets.randbelow) -> list[bytes]:
+    """Return the shares of a secret at x = 1 … `count`, 32 bytes each.
+
+    Parameters
+    ----------
+    secret : bytes, 32
+        Below the prime, as `draw_secret` returns it.
+    threshold : int, 1 … `count`
+        Shares that give the secret.
+    count : int
+    draw : callable int → int
+        As in `draw_secret`; `threshold - 1` coefficients are drawn.
+
+    Raises
+    ------
+    ValueError
+        If the secret or the threshold is none.
+    """
+    if not 1 <= threshold <= count < PRIME:
+        raise ValueError(f"threshold={threshold} must be 1 to count={count}")
+    highest_first = [draw(PRIME) for _ in range(threshold - 1)] + [share_number(secret)]
+    return [_value(highest_first, x).to_bytes(SHARE_BYTES, "big") for x in range(1, count + 1)]
+
+
+def recover_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
+    """Return the secret of 32 bytes.
+
+    Parameters
+    ----------
+    shares : mapping of x to bytes, 32
+        At least `threshold`, of which those at the lowest x are used.
+    threshold : int
+        As it was split with. Shares of a larger threshold give a number that has nothing to do with the secret.
+
+    Raises
+    ------
+    ValueError
+        If there are too few shares, or one is none.
+    """
+    if len(shares) < threshold:
+        raise ValueError(f"{len(shares)} shares are fewer than threshold={threshold}")
+    places = tuple(sorted(shares)[:threshold])
+    terms = (factor * share_number(shares[x]) for x, factor in zip(places, lagrange(places), strict=True))
+    return (sum(terms) % PRIME).to_bytes(SHARE_BYTES, "big")
+
+
+def is_share(part: bytes) -> bool:
+    """Tell whether bytes are a share: a whole number below the prime, of 32 bytes."""
+    return len(part) == SHARE_BYTES and int.from_bytes(part, "big") < PRIME
+
+
+def share_number(share: bytes) -> int:
+    """Return the whole number that a secret or a share is; raises ValueError where it is none."""
+    if not is_share(share):
+        raise ValueError("a secret or a share is a number below the prime, of 32 bytes")
+    return int.from_bytes(share, "big")
+
+
+# Secrets of a round are recovered from shares of the same sites: their factors are computed once.
+@lru_cache(maxsize=4)
+def lagrange(places: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the factors by which values at some places give the value at 0, modulo the prime.
+
+    It is the product of `m / (m - x)` over the other places `m`, for each place `x`.
+
+    Parameters
+    ----------
+    places : tuple of int
+        All different and above 0; raises ValueError otherwise.
+
+    Examples
+    --------
+    >>> [factor - PRIME if factor > PRIME // 2 else factor for factor in lagrange((1, 2, 3))]
+    [3, -3, 1]
+    """
+    if len(set(places)) < len(places) or min(places) < 1:
+        raise ValueError(f"places {places} of shares must differ and be above 0")
+    found = []
+    for x in places:
+        others = [m for m in places if m != x]
+        found.append(_product(others) * pow(_product(m - x for m in others), -1, PRIME) % PRIME)
+    return tuple(found)
+
+
+def _product(numbers: Iterable[int]) -> int:
+    found = 1
+    for factor in numbers:
+        found = found * factor % PRIME
+    return found
+
+
+def _value(highest_first: list[int], x: int) -> int:
+    """Return a polynomial's value by Horner's rule, modulo the prime."""
+    found = 0
+    # x is small: the number grows by a few bits a step, and one division at the end is cheaper than one a step.
+    for coefficient in highest_first:
+        found = found * x + coefficient
+    return found % PRIME
+
+
+SEALED = SHARE_BYTES + keys.TAG
 """Bytes of a sealed share."""
 GROWTH = 10.0
 """Times the last sum's norm that a sum may have, and the part of the largest possible that the first may have."""
@@ -99,7 +225,7 @@ def mask_vector(
     links: Links,
     binding: bytes,
     least: int,
-    draw: shares.Draw = secrets.randbelow,
+    draw: Draw = secrets.randbelow,
 ) -> MaskedVector:
     """Return a site's vector under a new self-mask and its pair masks.
 
@@ -130,11 +256,11 @@ def mask_vector(
     if not updates.size and not sums.size:
         raise ValueError("a vector without numbers counts nobody")
     total = Totals(counted(updates), counted(sums))
-    own = shares.draw_secret(draw)
+    own = draw_secret(draw)
     _add(total, own, 1)
     for peer in sorted(set(links) - {site}):
         _add(total, keys.mask_seed(links[peer], binding), _sign(site, peer))
-    parts = shares.split(own, least, len(links), draw)
+    parts = split_secret(own, least, len(links), draw)
     sealed = {
         peer: keys.seal(links[peer], binding, part, sender=site, receiver=peer)
         for peer, part in zip(sorted(links), parts, strict=True)
@@ -218,7 +344,7 @@ def open_list(
     for sender in sorted(listed):
         part = keys.unseal(links[sender], binding, sealed.get(sender, b""), sender=sender, receiver=site)
         # What else a sender sealed would leave with this site's opening.
-        if isinstance(part, Refusal) or not shares.is_share(part):
+        if isinstance(part, Refusal) or not is_share(part):
             unreadable.append(sender)
         else:
             parts[sender] = part
@@ -256,8 +382,8 @@ def vector_defect(vector: MaskedVector, *, updates: int, sums: int, cohort: Coll
 
 def opening_defect(opening: Opening, *, cohort: Collection[str], listed: Sites) -> Refusal | None:
     """Return why an opening is not one for a list, None where it is."""
-    below = all(shares.is_share(share) for share in opening.shares.values())
-    fits = _has(opening.shares, listed, shares.BYTES) and _has(opening.seeds, set(cohort) - listed, keys.BYTES)
+    below = all(is_share(share) for share in opening.shares.values())
+    fits = _has(opening.shares, listed, SHARE_BYTES) and _has(opening.seeds, set(cohort) - listed, keys.BYTES)
     return None if below and fits else Refusal("opening-unfit")
 
 
@@ -336,7 +462,7 @@ def _self_masks(openings: Mapping[str, Opening], cohort: Collection[str], listed
     """Yield the seed of the self-mask of each of the list's sites, from the shares at the same places."""
     places = {site: x for x, site in enumerate(sorted(cohort), start=1)}
     for owner in sorted(listed):
-        yield shares.recover({places[site]: opening.shares[owner] for site, opening in openings.items()}, least)
+        yield recover_secret({places[site]: opening.shares[owner] for site, opening in openings.items()}, least)
 
 
 def _sign(site: str, peer: str) -> int:

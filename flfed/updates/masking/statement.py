@@ -15,13 +15,13 @@ from typing import Any, get_args
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.errors import UsageError
-from flfed.folders import NAME
 from flfed.parsers import parse_json
+from flfed.paths import NAME
 from flfed.refusals import Refusal
 from flfed.registry import kebab_keys
 from flfed.signatures import HASH, canonical, gate_fingerprint, is_signed
 from flfed.signatures import sign as sign_facts
-from flfed.study.tables import Sharing
+from flfed.study.tables import Sharing, in_sums_only
 
 WHAT = "run key"
 """Keeps a statement's signature apart from whatever else a gate's key signs."""
@@ -69,6 +69,11 @@ class Statement:
     keeps_rounds: bool = False
     lifted: tuple[str, ...] = ()
     flfed: str
+
+    @property
+    def is_in_sums_only(self) -> bool:
+        """Whether the site shares figures in sums only."""
+        return in_sums_only(self.share_metrics)
 
     def facts(self) -> dict[str, Any]:
         """Return what the signature covers."""

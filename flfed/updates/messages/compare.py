@@ -1,10 +1,10 @@
-"""Messages by which the final model is compared on the sites' holdouts."""
+"""Messages by which the final model is compared on the sites' holdouts, and attacked there."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from flwr.app import RecordDict
@@ -13,12 +13,19 @@ from flfed.refusals import Refusal
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, Arrays, MetricName
+from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, MetricName, recorded_note
 from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
 from flfed.updates.messages.secure_sum import Masked
-from flfed.updates.messages.sentences import recorded_note
-from flfed.updates.messages.train import hashed_sections, read_hashed, small
+from flfed.updates.messages.train import (
+    hashed_sections,
+    read_hashed,
+    read_request,
+    read_summary,
+    request_sections,
+    small,
+)
 
 COMPARE = kinds.COMPARE
 IMPORTANCE = "importance"
@@ -258,6 +265,12 @@ class CompareRequest:
         return EVEN_ODDS if math.isnan(self.odds_centre) else ScoreBins(self.odds_centre, self.odds_spread)
 
 
+ROWS_IN_CLEAR = {"num_examples": 1, "holdout_rows": 0}
+"""What a site that shares figures in sums only says beside its masks, each with its least value.
+
+All else is 0 or empty; site and gate both go by it."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompareReply:
     """Comparison of all arms at a site, with holdout sums.
@@ -322,6 +335,18 @@ class CompareReply:
     withheld: tuple[WithheldColumn, ...] = ()
     masked: Masked | None = None
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the figures stand in the reply, and not in a sum that is opened later."""
+        return self.masked is None
+
+    def in_sums_only(self) -> CompareReply:
+        """Return the reply as it leaves a site that shares figures in sums only."""
+        rows: dict[str, Any] = {"num_examples": 0, "holdout_rows": 0}
+        for name in ROWS_IN_CLEAR:
+            rows[name] = getattr(self, name)
+        return CompareReply(**rows, arms=(), differences=(), masked=self.masked)
+
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
@@ -351,7 +376,7 @@ class CompareReply:
             holdout_rows=fields.whole(config, "holdout-rows"),
             arms=fields.read_figures(record, "arms", Figure, kind_of="metric"),
             differences=fields.read_figures(record, "differences", Figure, kind_of="metric"),
-            summary=fields.made(Summary, fields.ndarrays(record, "summary")) if "summary" in record else None,
+            summary=read_summary(record),
             histogram=fields.read_histogram(record, "histogram"),
             note=recorded_note(fields.text(config, "note")),
             own_family=_family(record),
@@ -372,3 +397,119 @@ def _family(record: RecordDict) -> OwnFamily | None:
     if found not in OWN_FAMILIES:
         raise fields.MalformedMessage(Refusal("family-unknown"))
     return found
+
+
+AUDIT = kinds.AUDIT
+Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
+AttackName = Annotated[str, r"[a-z0-9]+(-[a-z0-9]+)*"]
+MOST_FIGURES = 16
+"""Figures of one attack at one site."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AuditRequest:
+    """Request to attack the final model at a site.
+
+    The site's own rows are used.
+
+    Attributes
+    ----------
+    arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
+    encoder : Encoder
+    attack : str
+        Its name. What the run promises is not sent: it follows from the study, which the site has.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    arrays: Arrays
+    encoder: Encoder
+    attack: AttackName
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return record_of(request_sections(self.arrays, self.encoder, attack=self.attack))
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> AuditRequest:
+        """Read the message's content."""
+        return cast(AuditRequest, fields.made(cls, read_request(record)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditFigure:
+    """One figure of an attack, against what was promised.
+
+    Attributes
+    ----------
+    metric : str
+        Its name.
+    value, low, high : float
+        The figure and its interval; NaN where it could not be had.
+    promise : float
+        The most that the promise lets `value` be; NaN where nothing is promised.
+    verdict : {"within the promise", "beyond the promise", "not known", "no promise"}
+        Not known: nothing is, of how low the figure may be.
+    rows : int
+        Rows that the figure is over; 0 where it is over none.
+    method, says : str
+        How it was had, and what it means, in fixed words and these numbers.
+    """
+
+    metric: MetricName
+    value: float
+    low: float
+    high: float
+    promise: float
+    verdict: Verdict
+    rows: int
+    method: str
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReply:
+    """Result of one attack at one site.
+
+    Attributes
+    ----------
+    num_examples, holdout_rows : int
+        Training rows and holdout rows, so that it is seen whether they are as many as in the run.
+    figures : tuple of AuditFigure
+
+    Reveals: the exact numbers of training and holdout rows; how well an attacker who has the model
+    tells the site's rows from others, or how many of some it rebuilds: figures over at least the
+    cell minimum of rows under disclosure "institution", with intervals. No row, and no word on which
+    rows an attack was right about. The figures follow from rows without noise: no promise of
+    differential privacy covers them. The model attacked is one that the site judged in the run's
+    comparison (behind a gate, another one is refused), and the same attack gives the same figures
+    again, so that asking more often tells no more.
+    """
+
+    num_examples: int
+    holdout_rows: int
+    figures: tuple[AuditFigure, ...]
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
+        # A record of columns needs at least one row, so that no figures are no section.
+        if self.figures:
+            records["figures"] = fields.rows_record(self.figures)
+        return record_of(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> AuditReply:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        found = cls(
+            num_examples=fields.whole(config, "num-examples"),
+            holdout_rows=fields.whole(config, "holdout-rows"),
+            figures=fields.read_figures(record, "figures", AuditFigure, kind_of="attack"),
+        )
+        # The message came from outside, so that what no site can have is refused.
+        if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
+            raise MalformedMessage(Refusal("counts-impossible", message="AuditReply"))
+        return found

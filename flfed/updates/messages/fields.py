@@ -1,6 +1,8 @@
 """Fields of messages, read with checks.
 
-A message's content is named records, which are written in one way.
+A message's content is named records, which are written in one way. A site tells in words how a figure was made, why
+there is none, and what was left out. Who holds a site's key may send any text instead: what is none of our sentences is
+counted, and not written down. A new sentence is a new line here.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from typing import (
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from flfed import registry
 from flfed.errors import FlfedError
-from flfed.refusals import CONTROL, LONGEST, Refusal, recorded, refusal_of
+from flfed.refusals import CONTROL, LONGEST, OF_SITES, SLOTS, Refusal, any_of, plain, recorded, refusal_of
 from flfed.summaries.score_bins import BINS
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.in_memory import STYPE, InMemoryArray, Sizes, kebab_record, record_of
-from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1
 COUNTS = tuple(map(np.dtype, (np.uint16, np.uint32)))
@@ -46,8 +49,6 @@ METRIC = r"[A-Za-z0-9_ -]{1,80}"
 """Pattern of a metric's or an arm's name, or of two."""
 MetricName = Annotated[str, METRIC]
 
-Arrays = dict[str, np.ndarray]
-"""Arrays of a model, or of an update, by name."""
 Check = Callable[[Any], bool]
 Reply = TypeVar("Reply")
 
@@ -82,6 +83,11 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
     return arrays_of(found, name)
 
 
+def arrays_if_there(record: RecordDict, name: str) -> Arrays:
+    """Return one section's arrays as `ndarrays` does, none where it is absent."""
+    return ndarrays(record, name) if name in record else {}
+
+
 def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:
     """Return a record's read-only arrays; its name is for an error."""
     return {key: _ndarray(array, name) for key, array in record.items()}
@@ -111,7 +117,8 @@ def _ndarray(array: Array, name: str) -> np.ndarray:
         # A header may claim any size: only the bytes that are there are read.
         if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
             raise MalformedMessage(Refusal("arrays-cut", section=name))
-        values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
+        order: Literal["F", "C"] = "F" if start[2] == b"True" else "C"
+        values = np.ndarray(shape, dtype, array.data, start.end(), order=order)
     except (TypeError, ValueError):
         raise MalformedMessage(Refusal("arrays-unreadable", section=name)) from None
     # The copy lets the message's bytes go, and others may share it because nobody can write.
@@ -277,7 +284,8 @@ def receive(
     named : bool
         Whether the sites' names are known, and not the nodes' numbers.
     """
-    found, left = Received[Reply](), dict(sites)
+    found = Received[Reply]()
+    left = dict(sites)
     sizes = Sizes()
     for message in messages:
         # The first reply of a site counts: a second one must not replace it.
@@ -285,7 +293,8 @@ def receive(
         if site is None:
             continue
         if message.has_error():
-            found.faults[site] = reason_of(message, site if named else "")
+            known = site if named else ""
+            found.faults[site] = reason_of(message, known)
             continue
         found.bytes[site] = sizes.of(message.content)
         # A reply that breaks its format costs this site its turn, and not the run.
@@ -350,7 +359,10 @@ def whole(config: ConfigRecord, key: str) -> int:
 
 def rows_record(items: Sequence[Any]) -> ConfigRecord:
     """Return one or more equal dataclasses as columns."""
-    return kebab_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
+    columns = {}
+    for name in fields_of(items[0]):
+        columns[name] = [getattr(item, name) for item in items]
+    return kebab_record(**columns)
 
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
@@ -371,7 +383,117 @@ def read_figures(record: RecordDict, name: str, kind: type[Any], *, kind_of: str
 
     They are read as `read_rows` does. A text that is not one of ours is counted.
     """
-    figures = read_rows(record, name, kind)
     said = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
-    words = [{field: recorded_words(getattr(figure, field), kind_of) for field in said} for figure in figures]
-    return tuple(dataclasses.replace(figure, **told) for figure, told in zip(figures, words, strict=True))
+    found = []
+    for figure in read_rows(record, name, kind):
+        words = {field: recorded_words(getattr(figure, field), kind_of) for field in said}
+        found.append(dataclasses.replace(figure, **words))
+    return tuple(found)
+
+
+SLOTS_HERE = SLOTS | {
+    "rows": r"(?:a single row|[0-9]+ rows, as in the plan)",
+    "noise": r"(?:with the site's clipping and noise|without protection)",
+    "how": r"(?:by its loss|by LiRA with [0-9]+ shadow models)",
+}
+TITLE = 100
+"""Characters of a site's title."""
+WITHHELD = (
+    "fewer than {n} rows", "fewer than {n} rows of a class", "fewer than {n} rows behind it",
+    "its steps may have few rows",
+    "it would say how many rows two models call differently",
+    "a count of fewer than {n} rows would follow", "the histogram of predictions leaves",
+    "another count of these rows leaves",
+    "enough counts of these rows leave", "what is left has fewer than {n} rows of a class",
+    "exact counts, importances or figures by group of these rows left in another run",
+    "fewer than {n} rows with one of its values",
+    "fewer than {n} rows with other values than the commonest", OF_SITES["too-many-compared"],
+)  # fmt: skip
+METHODS = (
+    "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",
+    "bootstrap over groups", "noised score counts", "identical scores", "order statistics",
+    "Steinke, Nasr and Jagielski 2023",
+    "the scores are not finite", "undefined in most draws of rows", "every draw of rows gives the same value",
+    "too few independent blocks of time", "{n} independent blocks of time",
+    "no rows", "fewer than two rows", "only one class in the holdout", "no positive in the holdout",
+    "the target is the same in every row", "a small count, withheld", *(f"withheld: {why}" for why in WITHHELD),
+)  # fmt: skip
+"""How a figure was made, or why there is none."""
+NOTES = (
+    "rows left out because a feature is missing: {n}",
+    "rows left out because a feature is missing: fewer than {n}",
+    str(Refusal("model-single-rows")),
+)
+"""What was left out of a comparison; why figures stay is said behind it."""
+_STEP = (
+    "From the update of one step on {rows} from the global model, {noise}, an attacker guesses the inputs of a row. "
+)
+_BLIND = "A blind guess has cosines of about {n} either way."
+_MEMBER = (
+    "A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
+    "probability; .5 is chance."
+)
+SAYS = (
+    "No figure: fewer than {n} {parts} rows.", "No figure: the model has no inputs.",
+    "No figure: the outputs of a model are not finite.",
+    "No figure: the model's first layer is not known to be x @ weight + bias.",
+    "No figure: trees grow from the sums of all sites, so that none can be trained beside them on other rows.",
+    "{n} of {n} guesses were right, of {n} coins: with 95 % confidence an implementation with a smaller ε than {n} is "
+    "not what was trained here. This is a loose detector of bugs, and not the ε of the run.",
+    f"{_STEP}This share it has exactly.",
+    f"{_STEP}For this share the guess has a cosine over {{n}} with the row. {_BLIND}",
+    f"{_STEP}The median cosine of guess and row; 1 is the row's own direction. {_BLIND}",
+    _MEMBER,
+    f"{_MEMBER} The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
+    "promise bounds it.",
+    f"{_MEMBER} The promise is made to each row alone, and people enter training with all of their several rows: no "
+    "promise bounds this figure. A promise to each person would.",
+    "Of this share of the site's training rows the sums that it sends before training give a cell away exactly. "
+    "The site's policy promises that there is none.",
+    "Of this share of the site's training rows the sums that it sends before training give a cell away exactly. "
+    "The site's policy is 'open'.",
+)  # fmt: skip
+"""What an attack's figure means."""
+OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
+"""What an attack or a metric of another package may say, which is not known here: no address fits in."""
+
+
+def recorded_note(said: str) -> str:
+    """Return what is recorded of a comparison's note."""
+    text = plain(said[:LONGEST])
+    return text if not text or _notes().fullmatch(text) else _else(said)
+
+
+def recorded_words(said: str, kind: str) -> str:
+    """Return what is recorded of a figure's words.
+
+    They say how it was made, or what it means.
+
+    Parameters
+    ----------
+    said : str
+    kind : {"attack", "metric"}
+        What makes such figures. Where another package brings some here, words of its own are taken, too.
+    """
+    text = plain(said[:LONGEST])
+    # Words of another package cannot be known here: only their characters are checked.
+    if _words().fullmatch(text) or (registry.others(kind) and OF_ANOTHER_PACKAGE.fullmatch(text)):
+        return text
+    return _else(said)
+
+
+def _else(said: str) -> str:
+    return f"said something else ({len(said)} characters)"
+
+
+@cache
+def _notes() -> re.Pattern[str]:
+    why = rf"(?:{any_of(WITHHELD, SLOTS)})"
+    # A note has what was left out, why figures stay, or both.
+    withheld = rf"withheld by the site's policy: {why}(?:; {why})*"
+    return re.compile(rf"(?:{any_of(NOTES, SLOTS)})(?:; {withheld})?|{withheld}")
+
+
+@cache
+def _words() -> re.Pattern[str]:
+    return re.compile(any_of((*METHODS, *SAYS), SLOTS_HERE))

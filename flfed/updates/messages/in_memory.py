@@ -54,7 +54,8 @@ class InMemoryArray(Array):
     """
 
     def __init__(self, values: np.ndarray) -> None:
-        flags, dtype = values.flags, values.dtype
+        flags = values.flags
+        dtype = values.dtype
         if type(values) is not np.ndarray or dtype.kind not in KINDS or not flags.c_contiguous:
             raise TypeError("only a plain array of numbers in C order can be held")
         # A view is made read-only, so that the caller's own array stays as it is.
@@ -138,11 +139,12 @@ def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Nobody can make them writable again: many sites share them.
     """
-    return {
-        # Bytes never change: what is made of them already stays as it is.
-        name: value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
-        for name, value in arrays.items()
-    }
+    return {name: _of_bytes(value) for name, value in arrays.items()}
+
+
+def _of_bytes(value: np.ndarray) -> np.ndarray:
+    """Return an array of bytes, which never change: what is made of them already stays as it is."""
+    return value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
 
 
 def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
@@ -150,12 +152,12 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
     Each is held as it is, or copied where it is not in C order.
     """
-    # An array of another kind is left to Flower to judge.
-    in_order = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    return _holding(
-        _ARRAYS,
-        {name: InMemoryArray(value) if value.dtype.kind in KINDS else Array(value) for name, value in in_order.items()},
-    )
+    return _holding(_ARRAYS, {name: _held(np.ascontiguousarray(value)) for name, value in arrays.items()})
+
+
+def _held(value: np.ndarray) -> Array:
+    """Return an array for a message; one of another kind is left to Flower to judge."""
+    return InMemoryArray(value) if value.dtype.kind in KINDS else Array(value)
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:
@@ -399,7 +401,8 @@ def addressed(like: Message, node: int, content: RecordDict) -> Message:
 def replying(content: RecordDict, to: Message) -> Message:
     """Return `Message(content, reply_to=to)`."""
     # The reply goes back the way that the message came, and within what is left of its time.
-    asked, now = vars(to.metadata), time.time()
+    asked = vars(to.metadata)
+    now = time.time()
     answers = {
         "_message_id": "",
         "_src_node_id": asked["_dst_node_id"],
@@ -422,7 +425,8 @@ def _made(content: RecordDict, metadata: Mapping[str, Any]) -> Message:
     The one place that knows how Flower's messages keep their values: to have Flower look at each
     argument takes ten times as long.
     """
-    own, found = object.__new__(Metadata), object.__new__(Message)
+    own = object.__new__(Metadata)
+    found = object.__new__(Message)
     vars(own).update(metadata)
     vars(found).update(_metadata=own, _content=content, _error=None)
     return found

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flfed.study.coverage import covers_model
-from flfed.study.statistic import is_statistic
+from flfed.study.kinds import is_statistic
+from flfed.study.study import covers_model
 
 if TYPE_CHECKING:
     from flfed.study.study import Study

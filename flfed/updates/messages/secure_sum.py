@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
-from flfed.updates.codec import CIPHERTEXT
+from flfed.updates.arrays import CIPHERTEXT
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, PlainMessage
 from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of

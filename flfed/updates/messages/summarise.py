@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from flwr.app import RecordDict
 
 from flfed.summaries.summary import Encoder, Summary
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, Arrays, PlainMessage
+from flfed.updates.messages.fields import PROTOCOL
 from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import read_request, request_sections, small
@@ -21,18 +22,43 @@ STATISTIC = kinds.STATISTIC
 SCORES = kinds.SCORES
 
 
+class _Empty:
+    """Request that says nothing: the study has all."""
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return record_of({"config": kebab_record(protocol=PROTOCOL)})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content, of which only the protocol counts."""
+        fields.config_of(record)
+        return cls()
+
+
+def _sums_record(name: str, arrays: Arrays, masked: Masked | None) -> RecordDict:
+    """Return the content of a reply with a section of sums, or with what stands masked in its place."""
+    records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
+    if masked is None:
+        records[name] = array_record(arrays)
+    else:
+        masked.into(records)
+    return record_of(records)
+
+
+def _read_sums(record: RecordDict, name: str) -> dict[str, Any]:
+    """Return the arrays of `_sums_record` by the section's name, or what stands masked in their place."""
+    fields.config_of(record)
+    masked = Masked.out_of(record)
+    return {name: fields.ndarrays(record, name)} if masked is None else {"masked": masked}
+
+
 @dataclass(frozen=True, kw_only=True)
-class SummariseRequest(PlainMessage):
+class SummariseRequest(_Empty):
     """Request for the sums over a site's training rows.
 
     Reveals: nothing about rows; it goes to the site.
     """
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> SummariseRequest:
-        """Read the message's content, of which only the protocol counts."""
-        fields.config_of(record)
-        return cls()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,17 +103,11 @@ class SummariseReply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BinsRequest(PlainMessage):
+class BinsRequest(_Empty):
     """Request for the rows that a site trains on, by cell of a column, from which trees' cut points are chosen.
 
     Reveals: nothing about rows; it goes to the site.
     """
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> BinsRequest:
-        """Read the message's content, of which only the protocol counts."""
-        fields.config_of(record)
-        return cls()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,33 +133,20 @@ class BinsReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         counts = {name: small(values) for name, values in self.counts.items()}
-        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
-        if self.masked is None:
-            records["counts"] = array_record(counts)
-        else:
-            self.masked.into(records)
-        return record_of(records)
+        return _sums_record("counts", counts, self.masked)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> BinsReply:
         """Read the message's content."""
-        fields.config_of(record)
-        masked = Masked.out_of(record)
-        return cls(counts={} if masked is not None else fields.ndarrays(record, "counts"), masked=masked)
+        return cls(**_read_sums(record, "counts"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatisticRequest(PlainMessage):
+class StatisticRequest(_Empty):
     """Request for the sums of the study's statistic, or for the noised counts that its encoder is made of.
 
     Reveals: nothing about rows; it goes to the site.
     """
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> StatisticRequest:
-        """Read the message's content, of which only the protocol counts."""
-        fields.config_of(record)
-        return cls()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -164,19 +171,12 @@ class StatisticReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
-        if self.masked is None:
-            records["sums"] = array_record(self.sums)
-        else:
-            self.masked.into(records)
-        return record_of(records)
+        return _sums_record("sums", self.sums, self.masked)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> StatisticReply:
         """Read the message's content."""
-        fields.config_of(record)
-        masked = Masked.out_of(record)
-        return cls(sums={} if masked is not None else fields.ndarrays(record, "sums"), masked=masked)
+        return cls(**_read_sums(record, "sums"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -189,7 +189,7 @@ class ScoresRequest:
         The model's.
     encoder : Encoder
     edges : int array [bins + 1] or None
-        Between which cells bins lie, of `noised_calibration.GRID`; None asks for rows by cell, without their class.
+        Between which cells bins lie, of `noised_scores.GRID`; None asks for rows by cell, without their class.
     pairs : bool
         Whether pairs are asked for that the model orders better than the site's own; crosses only where they are.
 
@@ -205,12 +205,14 @@ class ScoresRequest:
         """Return the message's content."""
         asked: dict[str, Any] = {"pairs": True} if self.pairs else {}
         sections = request_sections(self.arrays, self.encoder, **asked)
-        return record_of(sections | ({} if self.edges is None else {"edges": array_record({"edges": self.edges})}))
+        if self.edges is not None:
+            sections["edges"] = array_record({"edges": self.edges})
+        return record_of(sections)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> ScoresRequest:
         """Read the message's content."""
-        edges = fields.ndarrays(record, "edges") if "edges" in record else {}
+        edges = fields.arrays_if_there(record, "edges")
         return cast(ScoresRequest, fields.made(cls, {**read_request(record), **edges}))
 
 

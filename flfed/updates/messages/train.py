@@ -17,10 +17,10 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder
-from flfed.updates.codec import CIPHERTEXT
+from flfed.summaries.summary import Encoder, Summary
+from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, Arrays
+from flfed.updates.messages.fields import PROTOCOL
 from flfed.updates.messages.in_memory import (
     InMemoryRecord,
     array_record,
@@ -30,7 +30,6 @@ from flfed.updates.messages.in_memory import (
     metric_record,
     record_of,
 )
-from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import ENCRYPTED, Masked, read_encrypted
 
 TRAIN = kinds.TRAIN
@@ -125,7 +124,7 @@ class TrainRequest:
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
         given = {**read_hashed(cls, record), "settings": fields.read_settings(record, "settings")}
-        return cast(TrainRequest, fields.made(cls, {**given, "extra": _read_extra(record)}))
+        return cast(TrainRequest, fields.made(cls, {**given, "extra": fields.arrays_if_there(record, EXTRA)}))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -235,14 +234,12 @@ class TrainReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
+        metrics = {"num-examples": self.num_examples, "steps": self.steps}
         # A loss that stays at the site is left out.
-        records: dict[str, Any] = {
-            "metrics": metric_record(
-                {"num-examples": self.num_examples, "steps": self.steps}
-                | ({} if self.loss is None else {"loss": float(self.loss)})
-            ),
-            "config": config_record({"protocol": PROTOCOL, "kind": self.kind}),
-        }
+        if self.loss is not None:
+            metrics["loss"] = float(self.loss)
+        config = config_record({"protocol": PROTOCOL, "kind": self.kind})
+        records: dict[str, Any] = {"metrics": metric_record(metrics), "config": config}
         if self.delta:
             records["arrays"] = array_record(self.delta)
         if self.scores is not None:
@@ -267,22 +264,27 @@ class TrainReply:
         missing = {"num-examples", "steps", *record.get("metrics", ())} - values.keys()
         if missing:
             raise fields.MalformedMessage(Refusal("reply-incomplete", fields=", ".join(sorted(missing))))
+        steps = int(values["steps"]) if math.isfinite(values["steps"]) else 0
         return cls(
-            delta=fields.ndarrays(record, "arrays") if "arrays" in record else {},
+            delta=fields.arrays_if_there(record, "arrays"),
             kind=fields.text(config, "kind"),
             num_examples=values["num-examples"],
             loss=values.get("loss"),
-            steps=int(values["steps"]) if math.isfinite(values["steps"]) else 0,
+            steps=steps,
             scores=Scores.out_of(record, "scores"),
             offset=Offset.out_of(record),
             masked=Masked.out_of(record),
             encrypted=read_encrypted(record),
-            extra=_read_extra(record),
+            extra=fields.arrays_if_there(record, EXTRA),
         )
 
 
-def _read_extra(record: RecordDict) -> Arrays:
-    return fields.ndarrays(record, EXTRA) if EXTRA in record else {}
+def read_summary(record: RecordDict) -> Summary | None:
+    """Read a message's sums over rows, None where it has none."""
+    found: Summary | None = None
+    if "summary" in record:
+        found = fields.made(Summary, fields.ndarrays(record, "summary"))
+    return found
 
 
 def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str, Any]:
@@ -381,7 +383,9 @@ def small(counts: np.ndarray) -> np.ndarray:
     >>> small(np.array([40.0, 59.0])).dtype, small(np.array([0.0, 70_000.0])).dtype
     (dtype('uint16'), dtype('uint32'))
     """
-    return counts.astype(np.uint32 if counts.sum() > np.iinfo(np.uint16).max else np.uint16)
+    many = counts.sum() > np.iinfo(np.uint16).max
+    kind = np.uint32 if many else np.uint16
+    return counts.astype(kind)
 
 
 class Same:
@@ -407,3 +411,61 @@ class Same:
 def _encoder_of(same: Same) -> Encoder:
     """Return the encoder, one for all sites that hold the very same arrays."""
     return cast(Encoder, fields.made(Encoder, same.arrays))
+
+
+OFFSET = "offset"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Offset:
+    """Offset of a site's intercept from the shared model's.
+
+    It follows from the site's training rows.
+
+    Attributes
+    ----------
+    value : float64 array [outputs]
+        What, added to the outputs of the last round's model, fits these rows best.
+    error : float64 array [outputs], > 0
+        Its standard error.
+
+    Reveals: two numbers for each output of the model, each over all training rows: how far the site's own
+    intercept lies from the shared model's, and the standard error of that. With the model and the number of rows of
+    each class, either is one equation about the site's rows. Under disclosure "institution" only where each class has
+    at least the cell minimum of training rows; never where a study protects rows or sites by a mechanism, and not of
+    a model that is not linear. The coordinator makes one number of all sites' offsets, how far sites differ, and
+    sends it to the sites: of three or more sites, of which all but one together could compute the last one's.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+
+    def into(self, records: dict[str, Any]) -> None:
+        """Add these numbers to the records of a message."""
+        records[OFFSET] = array_record({"value": self.value, "error": self.error})
+
+    @classmethod
+    def out_of(cls, record: RecordDict) -> Offset | None:
+        """Read the offset of a message, or None.
+
+        The guard judges it.
+        """
+        if OFFSET not in record:
+            return None
+        found: Offset = fields.made(cls, fields.ndarrays(record, OFFSET))
+        return found
+
+    def defect(self, outputs: int) -> Refusal | None:
+        """Return why an offset cannot be used, else None.
+
+        Parameters
+        ----------
+        outputs : int
+            Of the model.
+        """
+        if self.value.shape != (outputs,) or self.error.shape != (outputs,):
+            return Refusal("offset-outputs", outputs=outputs)
+        # One bad offset would spoil what is estimated over all sites.
+        if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
+            return Refusal("offset-infinite")
+        return None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.kinds import TRAIN
-from flfed.updates.parts.border import Border, Foreign, Place, Release, Releases, Text, Wanted
-from flfed.updates.parts.part import Part, StudyFacts
+from flfed.updates.parts.part import Border, Foreign, Part, Place, Release, Releases, StudyFacts, Text, Wanted
 from flfed.updates.sections import Sections, packed_arrays
 
 

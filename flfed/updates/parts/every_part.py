@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from flfed.updates.parts.audit import Audit
 from flfed.updates.parts.codec import PackedArrays
-from flfed.updates.parts.covering_noise import CoveringNoise
-from flfed.updates.parts.frozen_layers import FrozenLayers
-from flfed.updates.parts.mechanism import NoiseOnRows, PrivacyMechanism
+from flfed.updates.parts.mechanism import CoveringNoise, NoiseOnRows, PrivacyMechanism
 from flfed.updates.parts.part import Part
-from flfed.updates.parts.part_of_units import PartOfUnits
+from flfed.updates.parts.run_kinds import Audit, FrozenLayers, PartOfUnits, Statistic, Training
 from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
-from flfed.updates.parts.statistic import Statistic
 from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
-from flfed.updates.parts.training import Training
 from flfed.updates.parts.trees import Trees
 
 PARTS: tuple[Part, ...] = (

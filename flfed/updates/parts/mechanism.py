@@ -1,8 +1,28 @@
-"""The privacy mechanism of a study."""
+"""The privacy mechanism of a study, and noise that covers all that leaves a site."""
 
 from __future__ import annotations
 
-from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from dataclasses import replace
+
+import numpy as np
+
+from flfed.study.study import compares_privately, covers_model
+from flfed.summaries.noised_scores import GRID, MORE_BINS
+from flfed.updates.messages.kinds import COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.train import OFFSET
+from flfed.updates.parts.part import (
+    Border,
+    Exchanges,
+    Exclusion,
+    Part,
+    Place,
+    Release,
+    Releases,
+    StudyFacts,
+    Text,
+    Wanted,
+)
+from flfed.updates.sections import ArrayField, ArraySection, Plain, Sections, arrays, config, equal
 
 
 class PrivacyMechanism(Part):
@@ -37,3 +57,88 @@ class NoiseOnRows(Part):
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether the mechanism protects rows."""
         return facts.protects_rows
+
+
+_SMALLEST = (1,)
+
+
+class CoveringNoise(Part):
+    """A privacy budget to which every release is charged."""
+
+    title = "[privacy] covers = 'study'"
+    exclusions = (
+        Exclusion(
+            other="an outcome that is not yes or no",
+            applies=lambda facts: facts.task != "binary",
+            sentence="[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
+            "task of the dataset is {task}",
+        ),
+        Exclusion(
+            other="a strategy with a part of the model at each site",
+            applies=lambda facts: bool(facts.extra.own_part),
+            sentence="[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
+            "scores the shared one: leave one of them out",
+        ),
+    )
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell whether a study is covered."""
+        return covers_model(facts.study)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return a request for noised scores: of a model, in bins that an earlier answer gave."""
+        if kind != SCORES:
+            return sections
+        pairs = {"pairs": equal(True)} if compares_privately(border.study) else {}
+        longest = (MORE_BINS + 1,)
+        edges = ArrayField(shape=longest, dtype=np.dtype(np.int64), others=((_SMALLEST, longest),), edges_to=GRID.bins)
+        # The first request has no bins yet.
+        more = {"edges": ArraySection(arrays={"edges": edges}, needed=False)}
+        return {**sections, "config": config(pairs, optional=pairs), **more}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return noised counts alone: no loss, no score and no intercept of a round leaves."""
+        if wanted.kind == SCORES:
+            # By cell, by class and bin, or two numbers about pairs.
+            others = (((2,), (2,)), ((2, 1), (2, MORE_BINS)))
+            counts = ArrayField(shape=(GRID.bins,), others=others)
+            return {"config": config({}), "scores": ArraySection(arrays={"counts": counts})}
+        if not covers_model(border.study):
+            return sections
+        if wanted.kind == STATISTIC:
+            return {"config": config({}), "sums": arrays(border.noised_cells)}
+        return _without_figures(sections) if wanted.kind in (TRAIN, EVALUATE) else sections
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Replace sums over rows and the comparison by noised counts."""
+        if not covers_model(border.study):
+            return without
+        times = 3 if compares_privately(border.study) else 2
+        scores = (SCORES,) * times
+        others = [kind for kind in without.once if kind not in (SUMMARISE, EVALUATE, COMPARE)]
+        return replace(without, once=(*others, STATISTIC, *scores))
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Replace all that leaves by what has noise."""
+        study = border.study
+        if not covers_model(study):
+            return without
+        rounds = Text("rounds", {"rounds": study.rounds})
+        found = [
+            Release(place=Place.ENROLMENT, text=Text("covered-enrolment"), kind=ENROL),
+            Release(place=Place.BEFORE_ROUNDS, text=Text("covered-counts"), kind=STATISTIC),
+            Release(place=Place.ROUND, text=Text("covered-update", {"rounds": rounds}), kind=TRAIN),
+            Release(place=Place.END, text=Text("covered-scores"), kind=SCORES),
+        ]
+        if compares_privately(study):
+            found.append(Release(place=Place.END, text=Text("covered-pairs"), kind=SCORES))
+        return (*found, *(release for release in without if release.place == Place.SEAL))
+
+
+def _without_figures(sections: Sections) -> Sections:
+    """Return the sections of an update alone."""
+    left = {name: section for name, section in sections.items() if name != OFFSET and not name.startswith("scores")}
+    metrics = left["metrics"]
+    if isinstance(metrics, Plain):
+        left["metrics"] = replace(metrics, fields={name: of for name, of in metrics.fields.items() if name != "loss"})
+    return left

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError, require_extra
-from flfed.study.statistic import is_statistic
+from flfed.study.kinds import is_statistic
 from flfed.study.tables import TREES, in_sums_only
-from flfed.updates.aggregation.loss_sums import ENTRIES as LOSSES
-from flfed.updates.codec import download_of, entries_of
-from flfed.updates.masking import keys, shares
-from flfed.updates.masking.ckks import CONTEXT_BYTES, MOST_ENTRIES, range_refusal
-from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.aggregation.losses import ENTRIES as LOSSES
+from flfed.updates.arrays import entries_of
+from flfed.updates.codec import download_of
+from flfed.updates.masking import keys
+from flfed.updates.masking.ckks import CONTEXT_BYTES, MOST_ENTRIES, range_refusal, vector_entries
 from flfed.updates.masking.figure_sums import FigureLayout
-from flfed.updates.masking.order import order_of
-from flfed.updates.masking.protocol import SEALED
+from flfed.updates.masking.protocol import SEALED, SHARE_BYTES
+from flfed.updates.masking.question import order_of
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
 from flfed.updates.mechanism import Mechanism
@@ -39,8 +39,18 @@ from flfed.updates.messages.secure_sum import (
     UnmaskReply,
 )
 from flfed.updates.messages.train import EXTRA
-from flfed.updates.parts.border import Border, Exchanges, Place, Release, Releases, Text, Wanted
-from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.parts.part import (
+    Border,
+    Exchanges,
+    Exclusion,
+    Part,
+    Place,
+    Release,
+    Releases,
+    StudyFacts,
+    Text,
+    Wanted,
+)
 from flfed.updates.sections import (
     HASH,
     ArrayField,
@@ -155,10 +165,8 @@ class SecureAggregation(Part):
             codes = {"codes": rows_of_bytes(LEAST, pinned, keys.BYTES)}
             return {"config": config({}), "confirmed": ArraySection(arrays=codes)}
         if kind == UNMASK:
-            opened = {
-                "shares": rows_of_bytes(LEAST, pinned, shares.BYTES),
-                "seeds": rows_of_bytes(0, pinned, keys.BYTES),
-            }
+            shares = rows_of_bytes(LEAST, pinned, SHARE_BYTES)
+            opened = {"shares": shares, "seeds": rows_of_bytes(0, pinned, keys.BYTES)}
             return {"config": config({}), "unmasked": ArraySection(arrays=opened)}
         return _with_masks(border, wanted, sections) if pinned else sections
 
@@ -222,8 +230,8 @@ def _kept_figures(border: Border, figures: Release) -> list[Release]:
     """Return what stands in the place of a round's figures, once."""
     if figures.text.key != "round-figures":
         return []
-    instead = Text("losses-in-sum" if _masks_updates(border) else "losses-stay")
-    stay = Text("rounds-stay", {"instead": instead})
+    key = "losses-in-sum" if _masks_updates(border) else "losses-stay"
+    stay = Text("rounds-stay", {"instead": Text(key)})
     return [Release(place=Place.FIGURES, text=stay, kind=figures.kind)]
 
 
@@ -239,25 +247,23 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
         # The site's signed key, which it has once it has one.
         signed = with_fields(sections["config"], {"statement": _STATEMENT}, optional=("statement",))
         return {**sections, "config": signed}
-    if kind in _SUMMED and (kind != SUMMARISE or wanted.masked_sums):
+    if kind in _SUMMED and (kind != SUMMARISE or wanted.summed_rows):
         name = _SUMMED[kind]
         left = {other: section for other, section in sections.items() if other != name}
         return {**left, **_masked(pinned, sums=1 + _entries(sections[name]))}
     if kind == COMPARE and not wanted.score:
         entries = FigureLayout(border.task, border.study.compare.points).entries
         return {**sections, **_masked(pinned, sums=1 + entries, needed=False)}
-    if not _masks_updates(border):
-        return sections
+    return _with_masked_update(border, kind, sections) if _masks_updates(border) else sections
+
+
+def _with_masked_update(border: Border, kind: str, sections: Sections) -> Sections:
+    """Return an update's sections with masks, with the site's weight and losses; of trees the sums of one level."""
     # A model that is only scored has losses alone; a site whose run is over sends none.
     if kind == EVALUATE:
-        return {**sections, **_masked(pinned, sums=1 + LOSSES, needed=False)}
-    if kind == TRAIN:
-        return _with_masked_update(border, sections)
-    return sections
-
-
-def _with_masked_update(border: Border, sections: Sections) -> Sections:
-    """Return an update's sections with masks, with the site's weight and losses; of trees the sums of one level."""
+        return {**sections, **_masked(border.pinned, sums=1 + LOSSES, needed=False)}
+    if kind != TRAIN:
+        return sections
     left = {name: section for name, section in sections.items() if name not in ("arrays", EXTRA)}
     if "arrays" in sections:
         return {**left, **_masked(border.pinned, vector=1 + entries_of(border.model), sums=2 + LOSSES)}

@@ -7,8 +7,18 @@ import inspect
 from flfed import registry
 from flfed.updates.extra import extra_shapes
 from flfed.updates.messages.train import EVALUATE, EXTRA, TRAIN
-from flfed.updates.parts.border import Border, Foreign, Place, Release, Releases, Text, Wanted
-from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.parts.part import (
+    Border,
+    Exclusion,
+    Foreign,
+    Part,
+    Place,
+    Release,
+    Releases,
+    StudyFacts,
+    Text,
+    Wanted,
+)
 from flfed.updates.sections import Field, Plain, Sections, arrays, equal, number
 
 _BESIDE = "[strategy] {strategy}: arrays beside the update cross as they are"

@@ -7,15 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from flfed.study.exchanges import exchanges_of, grows, most_rounds, refits
+from flfed.study.kinds import exchanges_of, grows, most_rounds, refits
 from flfed.study.tables import TREES
 from flfed.trees.cut_points import cells_of, counted_columns
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.messages.kinds import BINS, EVALUATE, TRAIN
 from flfed.updates.messages.summarise import BinsReply
 from flfed.updates.messages.train import ASKED, CUTS_SHA256, EXTRA, LAST, MOST_ATTEMPTS, REFIT, SUMS, TREE, TREES_SHA256
-from flfed.updates.parts.border import Border, Exchanges, Place, Release, Releases, Text, Wanted
-from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.parts.part import (
+    Border,
+    Exchanges,
+    Exclusion,
+    Part,
+    Place,
+    Release,
+    Releases,
+    StudyFacts,
+    Text,
+    Wanted,
+)
 from flfed.updates.sections import (
     HASH,
     ArrayField,
@@ -160,14 +170,9 @@ class Trees(Part):
         if not grows(study):
             return without
         found = [release for release in without if release.text.key != "update"]
-        rounds = Text(
-            "rounds-of-trees",
-            {
-                "rounds": study.rounds,
-                "exchanges": exchanges_of(study),
-                "again": Text("again") if refits(study) else "",
-            },
-        )
+        again = Text("again") if refits(study) else ""
+        grown = {"rounds": study.rounds, "exchanges": exchanges_of(study), "again": again}
+        rounds = Text("rounds-of-trees", grown)
         facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
         found.append(Release(place=Place.BEFORE_ROUNDS, text=Text("cut-points", {"reveals": BinsReply}), kind=BINS))
         found.append(Release(place=Place.ROUND, text=Text("trees", facts), kind=TRAIN))
@@ -248,7 +253,8 @@ def _node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
     of_number = _codes(border) + 1
     cells = 0
     for column in border.layout.features:
-        cells += of_number if column.kind == "number" else len(column.cells)
+        codes = of_number if column.kind == "number" else len(column.cells)
+        cells += codes
     kinds = 3 if _least(border) else 2
     most = (outputs * asked, cells, kinds)
     sums = ArrayField(shape=most, dtype=np.dtype(np.int64), others=(((0, 0, kinds), most),))

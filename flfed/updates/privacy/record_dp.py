@@ -9,19 +9,24 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from flfed.errors import UsageError
-from flfed.study.coverage import is_covered
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
-from flfed.study.study import Study
-from flfed.summaries.noised_pairs import OWN, PAIRS
-from flfed.summaries.noised_scores import FIRST, SCORES
+from flfed.study.study import Study, is_covered
+from flfed.summaries.noised_scores import FIRST, OWN, PAIRS, SCORES
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
-from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, quick_epsilon
-from flfed.updates.budget_shares import (
+from flfed.updates.accounting import (
     HOLDOUT_SHARES,
+    Clip,
+    Delta,
+    Epsilon,
+    Release,
+    Sampling,
     TrainingReleases,
     TrainingShares,
+    epsilon,
     holdout_releases,
+    noise_for,
+    quick_epsilon,
     training_releases,
 )
 from flfed.updates.mechanism import (

@@ -18,15 +18,15 @@ from flfed.study.settings import Settings
 from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, gaussian_epsilon, least_noise
 from flfed.updates.aggregation.guard import joint_norms, weighted_mean
+from flfed.updates.arrays import Arrays
+from flfed.updates.masking.ring import Normals, SiteNoise
 from flfed.updates.masking.rules import threshold
-from flfed.updates.masking.site_noise import Normals, SiteNoise, summed
 from flfed.updates.mechanism import (
     WEAK_EPSILON,
     Mechanism,
     Promise,
     uncharged_outputs,
 )
-from flfed.updates.messages.fields import Arrays
 
 FEW_SITES = 10
 
@@ -176,7 +176,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         It is worth less with few sites.
         """
-        if summed(study):
+        if study.aggregation.masks_always:
             found = [self._collusion(study.rounds, sites)]
         else:
             found = [
@@ -199,7 +199,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         The mean alone has noise.
         """
         seen: tuple[str, ...]
-        if summed(study):
+        if study.aggregation.masks_always:
             seen = ("Which sites take part, which answered in a round, and which are in the list of its sum.",)
         else:
             seen = (

@@ -20,17 +20,14 @@ from flfed.errors import UsageError
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
-from flfed.updates.aggregation.early_stopping import Selection, check_selection
-from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
-from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped, why_unsummed
+from flfed.updates.aggregation.rounds import Round, RunContext, rarely_collected, why_stopped, why_unsummed
 from flfed.updates.aggregation.secure_sum import SumQuestions, Unsummed
-from flfed.updates.codec import Shapes, is_encrypted, shapes_of
+from flfed.updates.aggregation.selection import Selection, check_selection
+from flfed.updates.arrays import Arrays, Shapes, is_encrypted, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
-from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, TrainReply, TrainRequest
 
 MOMENT = "moment-"
 """Begins the names of a strategy's moments in a checkpoint."""
@@ -162,18 +159,7 @@ class FedAvg(FlowerFedAvg):
             self.rounds_done = self.best_round = number
         if not self.run.scored:
             return result
-        # No round has scored the last model yet.
-        last = self.rounds_done + 1
-        self.round = Round(began=self.clock(), further=SumQuestions.over(grid))
-        messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
-        self.aggregate_evaluate(last, self.round.exchange(grid.send_and_receive, messages, self.deadline, self.clock))
-        self._observe(last, arrays)
-        if self.stopped:
-            return _taken_back(self, result)
-        if self.select == "best" and self.selection.best_arrays is not None:
-            self.best_round = self.selection.best_round
-            result.arrays = to_record(self.selection.best_arrays)
-        return result
+        return _selected(self, result, ConfigRecord(dict(evaluate_config or {})), grid)
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Return what later rounds need besides the model: arrays by name, and plain facts.
@@ -343,6 +329,22 @@ def _trained(
     asked = len(now.asked)
     strategy.stopped = why_stopped(number, good, asked, needed, now.result.refused, now.unsummed)
     return None
+
+
+def _selected(strategy: FedAvg, result: Result, config: ConfigRecord, grid: Grid) -> Result:
+    """Return the result of a run with the selected model, once the last one is scored, which no round has done yet."""
+    last = strategy.rounds_done + 1
+    now = strategy.round = Round(began=strategy.clock(), further=SumQuestions.over(grid))
+    messages = list(strategy.configure_evaluate(last, result.arrays, config, grid))
+    replies = now.exchange(grid.send_and_receive, messages, strategy.deadline, strategy.clock)
+    strategy.aggregate_evaluate(last, replies)
+    strategy._observe(last, result.arrays)
+    if strategy.stopped:
+        return _taken_back(strategy, result)
+    if strategy.select == "best" and strategy.selection.best_arrays is not None:
+        strategy.best_round = strategy.selection.best_round
+        result.arrays = to_record(strategy.selection.best_arrays)
+    return result
 
 
 def _taken_back(strategy: FedAvg, result: Result) -> Result:

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.proto.node_pb2 import Node
 
-from flfed.deployment.coordinator.request_bodies import PushedObjects
+from flfed.deployment.coordinator.superlink import PushedObjects
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text
 
 RUN, OBJECT = 2**63 + 5, "5e" * 32

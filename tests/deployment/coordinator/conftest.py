@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.coordinator.certificates import signing_key, write_signing_key
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import signing_public
 
 SITES = ("cleveland", "hungarian", "switzerland")

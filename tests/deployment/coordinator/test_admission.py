@@ -30,7 +30,7 @@ from flfed.deployment.coordinator.admission import (
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import canonical, new_node_key, node_public_key, public_text, sign_as_node
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -285,7 +285,7 @@ def test_processes_that_write_at_once_lose_nothing(folder):
     # Four processes invite eight sites each and note what is there: every file is whole at any time.
     program = (
         "import sys; from pathlib import Path; from flfed.deployment.coordinator.admission import *;"
-        "from flfed.folders import CoordinatorFolder as F; f = F(Path(sys.argv[1]));"
+        "from flfed.paths import CoordinatorFolder as F; f = F(Path(sys.argv[1]));"
         "[(new_invitation(f, f's{i}', days=1), members(f)) for i in range(8)]"
     )
     running = [subprocess.Popen([sys.executable, "-c", program, str(folder.root)]) for _ in range(4)]

@@ -16,7 +16,7 @@ from cryptography import x509
 from flfed.deployment.coordinator import certificates
 from flfed.deployment.coordinator.certificates import Settings, host_and_port, initialise
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import signing_public
 
 

@@ -21,7 +21,7 @@ from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link, pem_of
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text
 
 TABLES = """

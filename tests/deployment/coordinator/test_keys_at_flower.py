@@ -17,7 +17,7 @@ from flfed.deployment.coordinator import certificates, kits
 from flfed.deployment.coordinator.admission import admit, admitted
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.operator.join import join, renew
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 
 BIN = Path(sys.executable).parent
 Start = Callable[..., subprocess.Popen[bytes]]

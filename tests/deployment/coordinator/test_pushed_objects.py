@@ -24,10 +24,17 @@ from hypothesis import strategies as st
 from flfed.deployment.coordinator import superlink
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.node_auth import NodeKeys
-from flfed.deployment.coordinator.request_bodies import HEAD_BYTES, HeadError, ObjectHead, PushedObjects
-from flfed.deployment.coordinator.superlink import OBJECTS_AT_A_TIME, PUSH_OBJECT, Lock
+from flfed.deployment.coordinator.superlink import (
+    HEAD_BYTES,
+    OBJECTS_AT_A_TIME,
+    PUSH_OBJECT,
+    HeadError,
+    Lock,
+    ObjectHead,
+    PushedObjects,
+)
 from flfed.deployment.flower.link import pem_of
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import public_text
 from tests.consortium.strangers import headers
 from tests.deployment.coordinator.asgi import OBJECT, Sender, admit, scope

@@ -25,12 +25,11 @@ from flfed.deployment.site_state.ledger_loss import read_receipts, restart
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import redact
 from flfed.federation.engines.inprocess import InProcessGrid
-from flfed.folders import CoordinatorFolder, SiteFolder
-from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
-from flfed.records.ledger.line import START, new_line
-from flfed.rows.training.one_by_one import run_client
+from flfed.paths import CoordinatorFolder, SiteFolder
+from flfed.records.ledger import Ledger, LedgerError, ledger_of
+from flfed.records.ledger_line import START, new_line
 from flfed.signatures import coordinator_signed, signing_public
-from flfed.updates.messages.countersign import SEAL, SEALED, SealReply
+from flfed.updates.messages.enrol import SEAL, SEALED, SealReply
 from flfed.updates.messages.in_memory import count_bytes
 
 SITES = ("cleveland", "hungarian", "switzerland")
@@ -53,7 +52,7 @@ class Nodes(InProcessGrid):
     def stacked_compute(handler):
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
-            return Message(run_client(handler(message, None, site)).to_record(), reply_to=message)
+            return Message(handler(message, site).to_record(), reply_to=message)
 
         return answer
 
@@ -330,7 +329,7 @@ def test_over_receipts_that_were_changed_nothing_is_signed(coordinator):
 SIGN = """
 import sys
 from pathlib import Path
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.deployment.coordinator.countersign import UnfollowedHead, sign_head
 print("ready", flush=True)
 sys.stdin.readline()

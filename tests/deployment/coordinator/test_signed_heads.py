@@ -7,7 +7,7 @@ import pytest
 from flfed.deployment.coordinator.countersign import note_restart, unfollowed
 from flfed.deployment.site_state.ledger_loss import read_receipts, restart
 from flfed.errors import UsageError
-from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger import ledger_of
 from tests.deployment.coordinator.test_sealing import SITES, Nodes, answered, sealed
 
 

@@ -20,18 +20,19 @@ from flfed.deployment.coordinator.admission import revoke
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
-from flfed.deployment.coordinator.request_bodies import BodyReader, BodyRefused
 from flfed.deployment.coordinator.superlink import (
     AT_A_TIME,
     LIMITS,
     ROUTES_OF,
+    BodyReader,
+    BodyRefused,
     Lock,
     OwnRoutes,
     on_own_routes,
 )
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key
 from tests.consortium.strangers import headers
 from tests.deployment.coordinator.asgi import Sender, admit, pushed, scope, waiting

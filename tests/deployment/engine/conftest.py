@@ -20,14 +20,14 @@ from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link
 from flfed.errors import FlfedError
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.signatures import new_node_key, private_text, public_text
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVE = """
 import sys
 from pathlib import Path
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 from flfed.deployment.coordinator.serve import serve
 from flfed.deployment.processes.supervisor import told_to_stop
 with told_to_stop() as stop:

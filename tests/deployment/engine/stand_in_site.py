@@ -23,7 +23,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 import flfed
-from flfed.deployment.flower.packing import apart, joined
+from flfed.deployment.flower.message_parts import apart, joined
 from flfed.updates.messages.enrol import EnrolReply
 
 GONE = (ObjectPullError, ObjectUnavailableError, ObjectPushError)

@@ -8,8 +8,7 @@ import httpx
 import pytest
 from flwr.supercore.retry import make_simple_http_retry_invoker
 
-from flfed.deployment.flower.grid import make_patient
-from flfed.deployment.flower.questions import RESTART_SECONDS, Presence, Told
+from flfed.deployment.flower.grid import RESTART_SECONDS, Presence, Told, make_patient
 from flfed.errors import FlfedError
 
 

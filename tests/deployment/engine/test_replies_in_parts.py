@@ -15,9 +15,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.deployment.flower import grid as deployed_grid
-from flfed.deployment.flower import questions
 from flfed.deployment.flower.grid import DeployedGrid
-from flfed.deployment.flower.packing import joined
+from flfed.deployment.flower.message_parts import joined
 
 GOOD, EVIL, RUN = 5, 6, 7
 Parts = tuple[dict[str, bytes], str]
@@ -123,8 +122,7 @@ def test_a_reply_that_is_none_is_a_fault_of_its_node_and_the_others_count(said, 
 
 
 def test_a_reply_that_would_fill_the_memory_is_not_kept(said, monkeypatch: pytest.MonkeyPatch):
-    for module in (deployed_grid, questions):
-        monkeypatch.setattr(module, "MOST_BYTES", 2000)
+    monkeypatch.setattr(deployed_grid, "MOST_BYTES", 2000)
     found = said(lambda asked: parts(reply_to(asked, "x" * 3000)))
     assert (found[GOOD], found[EVIL]) == ("hello", "evil: its reply is larger than 2000 bytes, which are read")
 

@@ -28,7 +28,7 @@ from flfed.deployment.flower.control import Control, NotLocked
 from flfed.deployment.flower.link import HEADER, Link, word_of
 from flfed.deployment.processes.supervisor import Supervisor
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 
 RUNTIME = (
     "acquire-task",
@@ -194,7 +194,7 @@ def test_the_status_says_who_is_online_since_when(world: Any):
 @pytest.mark.servers
 def test_the_status_of_a_running_server_loads_no_flower(world: Any):
     code = (
-        "import json, sys; from pathlib import Path; from flfed.folders import CoordinatorFolder; "
+        "import json, sys; from pathlib import Path; from flfed.paths import CoordinatorFolder; "
         "from flfed.deployment.coordinator.status import status; found = status(CoordinatorFolder(Path(sys.argv[1]))); "
         "print(json.dumps([[site.node for site in found.sites], [m for m in ('flwr', 'torch') if m in sys.modules]]))"
     )

@@ -14,7 +14,7 @@ from flfed.deployment.coordinator.serve import DAY_SECONDS, RENEWED, Certificate
 from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link, Node, pem_of
 from flfed.errors import UsageError
-from flfed.folders import CoordinatorFolder
+from flfed.paths import CoordinatorFolder
 
 
 def aged(folder: CoordinatorFolder, days: int) -> None:

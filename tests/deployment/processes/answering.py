@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flfed.deployment.processes.executor import work
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message

@@ -43,7 +43,7 @@ from flfed.deployment.processes.connector import RelayClient
 from flfed.deployment.processes.node import free_port
 from flfed.deployment.processes.relay import relaying
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import new_node_key, private_text, public_text
 
 RUN, NODE = 77, 4711

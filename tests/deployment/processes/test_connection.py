@@ -16,8 +16,7 @@ from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 
 from flfed.deployment.processes.child_processes import Pulse
-from flfed.deployment.processes.connection import Connection
-from flfed.deployment.processes.node import stay_with_the_host
+from flfed.deployment.processes.node import Connection, stay_with_the_host
 
 NODE = 7
 ANSWERS = {

@@ -31,7 +31,7 @@ from flfed.deployment.processes.connector import RelayClient
 from flfed.deployment.processes.executor import ENDED, Executor, wait_for_secret
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.refusals import TEMPLATES, Refusal
 
 SAYS = r'Refusal\("([a-z-]+)"'

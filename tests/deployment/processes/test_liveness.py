@@ -19,7 +19,7 @@ import pytest
 from flfed.deployment.processes.child_processes import BUSY, Pulse
 from flfed.deployment.processes.serve import GATE_SILENCE, NODE_SILENCE, children
 from flfed.deployment.processes.supervisor import Supervisor
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 

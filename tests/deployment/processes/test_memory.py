@@ -17,7 +17,7 @@ from flfed.deployment.processes.serve import serve
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import _no_memory
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
 from flfed.rows.data import site_discovery as sites
 

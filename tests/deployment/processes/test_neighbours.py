@@ -18,7 +18,7 @@ import pytest
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.processes.child_processes import PASSED_ON, PREFIXES
 from flfed.files import write_whole
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import new_node_key, private_text
 from tests.another_account import NOBODY, account
 from tests.browser import free_port

@@ -31,7 +31,7 @@ from flfed.deployment.processes.node import (
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole
 from flfed.flower_names import replace_name
-from flfed.folders import CoordinatorFolder, SiteFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.signatures import new_node_key, private_text
 
 

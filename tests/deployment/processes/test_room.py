@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.processes import units
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 HERE = Path(__file__).parent
 FLFED = [sys.executable, str(HERE / "command.py")]

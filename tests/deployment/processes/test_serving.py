@@ -16,7 +16,7 @@ import pytest
 
 from flfed.deployment.processes.serve import _said, children, serve
 from flfed.errors import UsageError
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 FLFED = [sys.executable, str(Path(__file__).with_name("command.py"))]
 

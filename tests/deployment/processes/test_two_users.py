@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flfed.deployment.processes import units
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 from tests.another_account import account
 from tests.deployment.processes.conftest import Consortium, fresh_consortium
 

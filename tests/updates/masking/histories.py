@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any
 
-from flfed.updates.aggregation.spoilt_shares import list_without
+from flfed.updates.aggregation.secure_sum import list_without
 from flfed.updates.masking import rules as written
 from tests.updates.masking.play import (
     Answer,

@@ -14,10 +14,9 @@ import pytest
 from flfed.refusals import Refusal
 from flfed.seeds import generator
 from flfed.updates.masking.keys import mask_seed, stream
-from flfed.updates.masking.protocol import MaskedVector, Opening, norm_refusal, open_list
+from flfed.updates.masking.protocol import MaskedVector, Opening, draw_secret, norm_refusal, open_list, recover_secret
 from flfed.updates.masking.ring import Ring
 from flfed.updates.masking.rules import list_refusal
-from flfed.updates.masking.shares import draw_secret, recover
 from tests.updates.masking.one_sum import BINDING, Cohort, binding, cohort_of
 
 SITES, ENTRIES, LARGEST = 5, 2000, 8.0
@@ -45,7 +44,7 @@ def self_mask(cohort: Cohort, openings: Mapping[str, Opening], owner: str) -> np
     """Return the self-mask that openings of a list with its owner give to the server."""
     places = {site: x for x, site in enumerate(cohort.sites, start=1)}
     parts = {places[site]: opening.shares[owner] for site, opening in openings.items()}
-    return stream(recover(parts, cohort.least), ENTRIES + 1)[0]
+    return stream(recover_secret(parts, cohort.least), ENTRIES + 1)[0]
 
 
 def without_pair_masks(vector: MaskedVector, openings: Mapping[str, Opening], owner: str) -> np.ndarray:
@@ -247,7 +246,7 @@ def test_fewer_shares_than_the_threshold_tell_nothing_of_a_self_mask():
     openings = cohort.opened(vectors, frozenset(cohort.sites))
     places = {site: x for x, site in enumerate(cohort.sites, start=1)}
     three = {places[site]: openings[site].shares[VICTIM] for site in colluders}
-    guessed = stream(recover(three, 3), ENTRIES + 1)[0]
+    guessed = stream(recover_secret(three, 3), ENTRIES + 1)[0]
     assert abs(cosine((bare - guessed)[1:], values[VICTIM])) < NOTHING
     # With the threshold's shares and the last seed it is bare: what the rules of lists keep from a server.
     mask = stream(mask_seed(cohort.links(VICTIM)["site-003"], BINDING), ENTRIES + 1)[0]

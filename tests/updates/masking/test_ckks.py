@@ -12,8 +12,16 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from flfed.refusals import Refusal
 from flfed.updates.masking import ckks, keys
-from flfed.updates.masking.ckks import PublicContext, SecretContext, open_context, range_refusal, seal_context
-from flfed.updates.masking.encrypted_model import RoundTags, encrypt_model, vector_entries
+from flfed.updates.masking.ckks import (
+    PublicContext,
+    RoundTags,
+    SecretContext,
+    encrypt_model,
+    open_context,
+    range_refusal,
+    seal_context,
+    vector_entries,
+)
 
 BINDING, OTHER = b"b" * 32, b"c" * 32
 SITES = 20

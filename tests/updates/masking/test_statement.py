@@ -23,14 +23,7 @@ from flfed.signatures import (
     signing_public,
 )
 from flfed.updates.masking.rules import threshold
-from flfed.updates.masking.statement import (
-    Statement,
-    pack,
-    pins_hash,
-    read,
-    sign,
-    statement_refusal,
-)
+from flfed.updates.masking.statement import Statement, pack, pins_hash, read, sign, statement_refusal
 
 GATES = {site: Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n, site in enumerate("abcd")}
 PINNED = {site: gate_fingerprint(signing_public(key)) for site, key in GATES.items()}

@@ -12,11 +12,11 @@ from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.study.study import Study
 from flfed.testing.strategies import check_strategy
-from flfed.updates.codec import shapes_of
+from flfed.updates.arrays import shapes_of
 from flfed.updates.extra import own_terms
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.strategies.personal.ditto import Ditto
-from flfed.updates.strategies.personal.fedper import FedPer
+from flfed.updates.strategies.ditto import Ditto
+from flfed.updates.strategies.fedper import FedPer
 
 
 def test_dittos_gradient_is_lam_times_the_distance_from_the_shared_model_at_every_step():

@@ -11,8 +11,8 @@ from flfed.federation.server.preflight import check
 from flfed.study.study import Study
 from flfed.updates.privacy.site_dp import SiteDp
 from flfed.updates.strategies.fedavg import FedAvg
-from flfed.updates.strategies.robust.median import Median
-from flfed.updates.strategies.robust.trimmed_mean import TrimmedMean
+from flfed.updates.strategies.median import Median
+from flfed.updates.strategies.trimmed_mean import TrimmedMean
 
 
 def updates(sites: int) -> dict[str, dict[str, np.ndarray]]:

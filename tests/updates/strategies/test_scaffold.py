@@ -14,7 +14,7 @@ from flfed.updates.aggregation.guard import GuardResult
 from flfed.updates.aggregation.rounds import Participant, Round, RunContext
 from flfed.updates.extra import LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.train import TrainReply
-from flfed.updates.strategies.drift.scaffold import Scaffold
+from flfed.updates.strategies.scaffold import Scaffold
 
 ROWS = {"a": 10.0, "b": 30.0, "c": 60.0}
 CURVES = {"a": np.array([1.0, 0.2]), "b": np.array([0.3, 2.0]), "c": np.array([0.7, 0.9])}

@@ -11,12 +11,12 @@ from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.guard import GuardResult
 from flfed.updates.aggregation.rounds import Round, RunContext
 from flfed.updates.messages.train import TrainReply
+from flfed.updates.strategies.fedadagrad import FedAdagrad
+from flfed.updates.strategies.fedadam import FedAdam
 from flfed.updates.strategies.fedavg import FedAvg
-from flfed.updates.strategies.server.fedadagrad import FedAdagrad
-from flfed.updates.strategies.server.fedadam import FedAdam
-from flfed.updates.strategies.server.fedavgm import FedAvgM
-from flfed.updates.strategies.server.fednova import FedNova
-from flfed.updates.strategies.server.fedyogi import FedYogi
+from flfed.updates.strategies.fedavgm import FedAvgM
+from flfed.updates.strategies.fednova import FedNova
+from flfed.updates.strategies.fedyogi import FedYogi
 
 START = {"weight": np.array([[1.0], [-2.0]]), "bias": np.array([0.5])}
 WEIGHTS = {"a": 1.0, "b": 3.0}

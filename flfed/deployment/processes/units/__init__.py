@@ -11,7 +11,7 @@ from pathlib import Path
 
 import flfed
 from flfed.errors import FlfedError, UsageError
-from flfed.folders import SiteFolder
+from flfed.paths import SiteFolder
 
 BASE = Path("/var/lib/flfed")
 PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
@@ -51,13 +51,14 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         if not PLAIN.fullmatch(str(path)):
             raise UsageError(f"{path}: must be an absolute path of letters, digits, '.', '_', '+' and '-'")
     host = _host(address)
+    # A program in somebody's home could not be started otherwise.
+    protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
     values = {
         "SITE": site,
         "VERSION": flfed.__version__,
         "COMMAND": str(command),
         "BASE": str(base),
-        # A program in somebody's home could not be started otherwise.
-        "PROTECT_HOME": "read-only" if command.parts[1] in ("home", "root") else "yes",
+        "PROTECT_HOME": protect_home,
         "HOST": host or "any",
         "EGRESS": _egress(host),
     }

@@ -9,7 +9,7 @@ import streamlit as st
 from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
-from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard.sections import table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape, moment
 
@@ -63,10 +63,10 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
     # A decision without a reason against it is one that would be answered now.
     held = [one for one in found["studies"] if not one["reason"]]
     names = ", ".join(one["study"] for one in held)
-    lines.append(
-        f"It would answer {len(held)} of {len(found['studies'])} studies decided about" + f": {names}." * bool(held)
-    )
-    lines[-1] = lines[-1].rstrip(".") + "."
+    answered = f"It would answer {len(held)} of {len(found['studies'])} studies decided about"
+    if held:
+        answered += f": {names}".rstrip(".")
+    lines.append(f"{answered}.")
     lines += [
         f"Figures over its test rows of {one['dataset']} may leave for {one['left']} more models, of {one['most']}."
         for one in found["comparisons"]
@@ -83,15 +83,16 @@ def studies(name: str, found: dict[str, Any]) -> None:
             f"Nothing is decided yet. To read what a study asks, and decide: `flfed site approve STUDY --site {name}`"
         )
         return
-    table([
-        {
+    lines = []
+    for one in found["studies"]:
+        now = f"no: {one['reason']}" if one["reason"] else "yes"
+        lines.append({
             "Study": one["study"],
             "Decision": f"{one['decision']} by {one['by']}",
             "When (UTC)": moment(one["at"]),
-            "Would be answered now": "yes" if not one["reason"] else f"no: {one['reason']}",
-        }
-        for one in found["studies"]
-    ])  # fmt: skip
+            "Would be answered now": now,
+        })  # fmt: skip
+    table(lines)
     st.page_link(page_files()["approvals"], label="What each one allows", icon=":material/arrow_forward:")
 
 
@@ -156,27 +157,42 @@ def policy_in_words(said: dict[str, Any]) -> list[str]:
     said : dict
         As `flfed site status --json` has it.
     """
-    exact = "open: figures are exact, however few rows are behind them"
-    kept = f"institution: no count of fewer than {said['cell-minimum']} rows leaves"
+    is_open = said["disclosure"] == "open"
+    disclosure = f"institution: no count of fewer than {said['cell-minimum']} rows leaves"
+    figures = "none"
+    if said["later-figures"] == "noised":
+        figures = "figures with noise, charged to the budget"
+    compared = (
+        f"Figures over test rows leave for {said['compared-runs']} models of a dataset, all studies together; "
+        f"then {figures}."
+    )
+    if is_open:
+        disclosure = "open: figures are exact, however few rows are behind them"
+        compared = "Figures over test rows leave for any number of models."
+    approval = "A person must approve each study."
+    if said["approval"] == "none":
+        approval = "A study needs no approval by a person."
     shares = {
         "named": "with its name beside them",
         "pseudonym": "under a pseudonym",
         "aggregate-only": "in sums over several sites only",
     }
-    budget = said["epsilon"]
+    budget = "There is no budget of differential privacy."
+    if said["epsilon"] is not None:
+        budget = (
+            f"All studies together may spend epsilon {said['epsilon']:g} of each dataset, at delta {said['delta']:g}."
+        )
+    audits = "" if said["audits"] else "not "
     return [
-        f"Disclosure is {exact if said['disclosure'] == 'open' else kept}.",
+        f"Disclosure is {disclosure}.",
         f"A run has at least {said['least-cohort']} sites.",
         f"The site's own figures are written down {shares[said['share-metrics']]}.",
-        "A person must approve each study." if said["approval"] != "none" else "A study needs no approval by a person.",
-        f"Figures over test rows leave for {said['compared-runs']} models of a dataset, all studies together; "
-        f"then {'figures with noise, charged to the budget' if said['later-figures'] == 'noised' else 'none'}."
-        if said["disclosure"] != "open" else "Figures over test rows leave for any number of models.",
+        approval,
+        compared,
         f"A study is run at most {said['runs']} times; at most {size_in_words(said['daily-bytes'])} leave in a day.",
-        "There is no budget of differential privacy." if budget is None else
-        f"All studies together may spend epsilon {budget:g} of each dataset, at delta {said['delta']:g}.",
-        f"Attacks on a model may {'' if said['audits'] else 'not '}be tried here; only their figures leave.",
-    ]  # fmt: skip
+        budget,
+        f"Attacks on a model may {audits}be tried here; only their figures leave.",
+    ]
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ from typing import Any
 import streamlit as st
 
 from flfed.deployment.site_app import page_frame, reads
-from flfed.deployment.site_app.ledger_view import KEPT_LINES, Left
-from flfed.deployment.site_app.page_frame import Opened, by_day, kind_of_line
+from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_of_line
+from flfed.deployment.site_app.reads import KEPT_LINES, Left
 from flfed.errors import counted
 from flfed.records.charts.chart import Line
-from flfed.records.dashboard.components.figure import download, figure
-from flfed.records.dashboard.components.tables import scrolled, table
-from flfed.records.ledger.line import Total
+from flfed.records.dashboard.sections import download, figure, scrolled, table
+from flfed.records.ledger_line import Total
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape
 
@@ -53,24 +52,7 @@ def chain(name: str, found: Left) -> None:
 
     Where it is not, the page says what to do.
     """
-    if found.lost:
-        st.error(
-            escape(f"The ledger is lost or was cut: {found.lost}. Nothing leaves this site until it is put back from "
-                   "a backup, or begun anew with the reason on record: ")
-            + f"`flfed site ledger {name} --restart WHY`"
-        )  # fmt: skip
-    if found.ahead:
-        st.error(escape(f"Nothing leaves this site: {found.ahead}"))
-    if found.problems:
-        said = "\n".join(f"- {escape(problem)}." for problem in found.problems[:PROBLEMS])
-        more = len(found.problems) - PROBLEMS
-        said += f"\n- and {more} more." if more > 0 else ""
-        st.error(
-            f"**The ledger is not as it was written.** Nothing is added up below, for a sum over a part would "
-            f"mislead.\n{said}\n\nTo see all of it: `flfed site ledger {name} --verify`"
-        )
-    if found.torn:
-        st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
+    broken(name, found)
     # Nothing more can be said of a ledger that is changed or empty.
     if found.problems or not found.lines:
         return
@@ -98,6 +80,29 @@ def chain(name: str, found: Left) -> None:
         st.warning(escape(f"The ledger began anew {found.restarted}. What is left of the one before it is set aside."))
 
 
+def broken(name: str, found: Left) -> None:
+    """Show why nothing leaves, or what of the ledger is not as it was written."""
+    if found.lost:
+        st.error(
+            escape(f"The ledger is lost or was cut: {found.lost}. Nothing leaves this site until it is put back from "
+                   "a backup, or begun anew with the reason on record: ")
+            + f"`flfed site ledger {name} --restart WHY`"
+        )  # fmt: skip
+    if found.ahead:
+        st.error(escape(f"Nothing leaves this site: {found.ahead}"))
+    if found.problems:
+        said = "\n".join(f"- {escape(problem)}." for problem in found.problems[:PROBLEMS])
+        more = len(found.problems) - PROBLEMS
+        if more > 0:
+            said += f"\n- and {more} more."
+        st.error(
+            f"**The ledger is not as it was written.** Nothing is added up below, for a sum over a part would "
+            f"mislead.\n{said}\n\nTo see all of it: `flfed site ledger {name} --verify`"
+        )
+    if found.torn:
+        st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
+
+
 def chosen(found: Left) -> tuple[str, str]:
     """Return the study and the day picked.
 
@@ -108,7 +113,8 @@ def chosen(found: Left) -> tuple[str, str]:
     with st.container(horizontal=True):
         study = st.selectbox("Study", [ALL, *studies], key="ledger-study", width=320)
         day = st.selectbox("Day (UTC)", [ALL, *days], key="ledger-day", width=200)
-    return "" if study == ALL else str(study), "" if day == ALL else str(day)
+    any_of = {ALL: ""}
+    return any_of.get(study, study), any_of.get(day, day)
 
 
 def sums(found: Left, study: str, day: str) -> None:
@@ -133,13 +139,10 @@ def sums(found: Left, study: str, day: str) -> None:
 
 
 def _by_study(kept: dict[tuple[str, str, str], Total]) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str], Total] = {}
-    for (_, study, kind), total in kept.items():
-        into = found.setdefault((study, kind), Total())
-        into.lines, into.bytes = into.lines + total.lines, into.bytes + total.bytes
+    found = added_up(((study, kind), total) for (_, study, kind), total in kept.items())
     return [
         {"Study": study or "none", "What": kind_of_line(kind), "Lines": total.lines, "Bytes": f"{total.bytes:,}"}
-        for (study, kind), total in sorted(found.items())
+        for (study, kind), total in found
     ]
 
 
@@ -162,7 +165,8 @@ def lines(found: Left, study: str, day: str) -> None:
         }
         for line in there
     ]
-    st.markdown(f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line")
+    title = f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line"
+    st.markdown(title)
     scrolled(told, key="ledger-lines", height=min(36 * (len(told) + 1), 400))
     download(told, key="ledger-lines-file")
     # Older lines are in the file alone.

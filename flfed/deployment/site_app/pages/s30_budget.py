@@ -12,11 +12,9 @@ import streamlit as st
 from flfed.deployment.operator.budget import COMPOSED, PEOPLE, in_words, shown_or, times_in_words
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
-from flfed.federation.client.privacy_budget import shown
 from flfed.records.charts.chart import Line
-from flfed.records.dashboard.components.figure import download
-from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.panels.overview import card
+from flfed.records.dashboard.sections import download, table
 from flfed.records.reports.privacy import given_the_encoder
 from flfed.records.text import escape
 
@@ -83,10 +81,11 @@ def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
 
 def cards(one: dict[str, Any], delta: float) -> None:
     """Show the spent budget as figures and a bar."""
-    spent, whole = one["spent"], one["budget"]
+    spent = one["spent"]
+    whole = one["budget"]
     rounds = one["rounds-left"]
     with st.container(horizontal=True):
-        card("ε spent", "no bound" if spent is None else shown(spent), f"at δ {delta:g}")
+        card("ε spent", shown_or("no bound", spent), f"at δ {delta:g}")
         card("Budget", f"{whole:g}", "all studies together")
         card("ε left", f"{int(one['left'] * 1000) / 1000:g}", "rounded down")
         if rounds is not None:
@@ -104,19 +103,23 @@ def runs(one: dict[str, Any]) -> None:
         return
     st.markdown(f"**{COMPOSED}**")
     # The columns are of use only where datasets share one account, or a run was charged to one side alone.
-    several, apart = len(one["account"]) > 1, any("side" in run for run in one["runs"])
-    lines: list[Line] = [
-        {
-            "Study": run["study"], "Run": run["run"], **({"Dataset": run["dataset"]} if several else {}),
-            **({"People": PEOPLE[run.get("side", "both")]} if apart else {}),
+    several = len(one["account"]) > 1
+    apart = any("side" in run for run in one["runs"])
+    lines: list[Line] = []
+    for run in one["runs"]:
+        line: dict[str, Any] = {"Study": run["study"], "Run": run["run"]}
+        if several:
+            line["Dataset"] = run["dataset"]
+        if apart:
+            line["People"] = PEOPLE[run.get("side", "both")]
+        line |= {
             "Protects": f"each {run['unit']}", "Since": run["first"][:10],
             "Asked for": times_in_words(run), "Steps": run["steps"], "Noise": f"{run['noise']:g}",
             "Sampling": f"{run['sampling']:g}",
             "ε": shown_or("beyond any number", run["epsilon"]),
             "ε of its run": shown_or("beyond any number", run["run-epsilon"]),
-        }
-        for run in one["runs"]
-    ]  # fmt: skip
+        }  # fmt: skip
+        lines.append(line)
     table(lines)
     download(lines, key=f"spent-{one['dataset'] or 'unnamed'}")
 

@@ -89,11 +89,12 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     Who may take part goes with them, as Markdown.
     """
+    updates = "added up in secret, for sums only" if facts["sums"] else ""
     words = {
         "Dataset": facts["dataset"],
         "Other sites that may take part": ", ".join(facts["co-sites"]),
         "Coordinator": facts["coordinator"],
-        "Updates": "added up in secret, for sums only" if facts["sums"] else "",
+        "Updates": updates,
         "Fingerprints of the gates": ", ".join(f"{site} {said}" for site, said in facts["pins"].items()),
         "Lists of sums may differ by": ", ".join(facts["lifted"]),
     }

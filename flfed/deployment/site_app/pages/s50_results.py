@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 import streamlit as st
@@ -9,11 +10,10 @@ import streamlit as st
 from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
+from flfed.records.charts.by_site import interval_chart
 from flfed.records.charts.chart import Line
-from flfed.records.charts.intervals import interval_chart
-from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.panels.overview import card
+from flfed.records.dashboard.sections import figure, table
 from flfed.records.reports.site_verdict import (
     DIFFERENCES,
     SITE_ARMS,
@@ -62,7 +62,9 @@ def site_entry(result: Result, metric: str) -> Report:
     """Return a kept result as the entry of a site in a report, of one metric."""
     rule = _rule(result, metric)
     figures = {one.arm: _entry(one) for one in result.arms if one.metric == metric}
-    entry: Report = {arm: {metric: figures[arm]} if arm in figures else {} for arm in SITE_ARMS}
+    entry: Report = {}
+    for arm in SITE_ARMS:
+        entry[arm] = {metric: figures[arm]} if arm in figures else {}
     differences = {one.arm: _entry(one) for one in result.differences if one.metric == metric}
     for key in DIFFERENCES:
         pair = differences.get(PAIRS[key])
@@ -128,7 +130,8 @@ def parts(opened: Opened) -> None:
         metrics = metrics_of(result)
         # A policy may have let no figure leave, which is no error.
         if not metrics:
-            st.info("No figure left this site in this run" + (f": {escape(result.note)}" if result.note else "."))
+            why = f": {escape(result.note)}" if result.note else "."
+            st.info(f"No figure left this site in this run{why}")
             return
         metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
     with st.container():
@@ -158,6 +161,7 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
     They have intervals, and the page says what they rest on. The record has no verdict where they were `kept_here`.
     """
     code, sentence = judged(result, metric)
+    there = of_metric(result, metric)
     with st.container(border=True):
         st.markdown("### The shared model against our own")
         if result.trained == "not-enough":
@@ -166,42 +170,52 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
             st.caption("Whether the shared model was trained enough is not known here.")
         st.markdown(f"**{escape(code.capitalize())}.** {escape(sentence)}")
         with st.container(horizontal=True):
-            for line in of_metric(result, metric):
+            for line in there:
                 card(
                     SHORT.get(line["arm"], line["name"]),
                     number(line["value"]),
                     f"95 % CI {interval(line['low'], line['high'])}",
                 )
-        beside = ALONE if result.sites is None and not kept_here else ""
-        st.caption(
-            f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
-            f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
-            f"{beside}"
-        )
-        # A figure that is not shown must not look forgotten.
-        if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:
-            st.caption(
-                f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: "
-                "it is not shown apart."
-            )
-        if result.note:
-            st.caption(escape(f"Of some figures nothing is here: {result.note}."))
+        rests_on(result, metric, {line["arm"] for line in there}, kept_here=kept_here)
     # The table has the numbers that the chart shows, for who cannot see it.
     lines: list[Line] = [
         {"Model": line["name"], metric_name(metric): line["value"], "95 % low": line["low"], "95 % high": line["high"],
          "Method": line["method"]}
-        for line in of_metric(result, metric)
+        for line in there
     ]  # fmt: skip
-    drawn = interval_chart(of_metric(result, metric), metric)
+    drawn = interval_chart(there, metric)
     says = f"{sentence} " + "; ".join(f"{line['Model']} {number(line[metric_name(metric)])}" for line in lines)
     figure(st, f"{metric_name(metric)} on our test rows, with 95 % CI", drawn, lines, key="own-result", says=says)
-    table([
-        {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
-         f"{metric_name(metric)} ({name_interval(result.sites or 1)})":
-         gain_in_brackets(difference_of(result, one))}
-        for one in result.differences if one.metric == metric
-        for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}
-    ])  # fmt: skip
+    table(differences_of(result, metric, {line["arm"] for line in there}))
+
+
+def rests_on(result: Result, metric: str, arms: Set[str], *, kept_here: bool) -> None:
+    """Show what the figures of these models rest on, and why some are not there."""
+    beside = ALONE if result.sites is None and not kept_here else ""
+    st.caption(
+        f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
+        f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
+        f"{beside}"
+    )
+    # A figure that is not shown must not look forgotten.
+    if "personalised" not in arms:
+        st.caption(
+            f"{SHORT['personalised']}, the shared model has the same {metric_name(metric)} here: it is not shown apart."
+        )
+    if result.note:
+        st.caption(escape(f"Of some figures nothing is here: {result.note}."))
+
+
+def differences_of(result: Result, metric: str, arms: Set[str]) -> list[dict[str, Any]]:
+    """Return the differences between these models, a line of a table each."""
+    column = f"{metric_name(metric)} ({name_interval(result.sites or 1)})"
+    found = []
+    for one in result.differences:
+        a, _, b = one.arm.partition(" - ")
+        if one.metric == metric and {a, b} <= arms:
+            name = one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}")
+            found.append({"Difference": name, column: gain_in_brackets(difference_of(result, one))})
+    return found
 
 
 def metrics_of(result: Result) -> list[str]:
@@ -220,18 +234,17 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
 
     Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
     """
-    shared, adjusted = (
-        [finite(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
-        for arm in ("global", "personalised")
-    )
+    found: dict[str, dict[str, Any]] = {}
+    for one in result.arms:
+        if one.metric == metric:
+            name = ARM_NAMES.get(one.arm, one.arm)
+            figures = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
+            found[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **figures}
+    values = [found[arm]["value"] for arm in ("global", "personalised") if arm in found]
     # An own intercept ranks no row before another, so that some figures are equal.
-    left_out = ("personalised",) if adjusted == shared != [None] else ()
-    return [
-        {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
-        | {key: finite(getattr(one, key)) for key in ("value", "low", "high")}
-        for one in result.arms
-        if one.metric == metric and one.arm not in left_out
-    ]
+    if len(values) == 2 and values[0] == values[1] is not None:
+        del found["personalised"]
+    return list(found.values())
 
 
 def judged(result: Result, metric: str) -> tuple[str, str]:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
+from typing import Any, Self
 
-from flfed.federation.client.packing import Packing, packed_update, packing_of
+import numpy as np
+
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
+from flfed.federation.client.site_run import model_shapes_of
+from flfed.rows.training.requests import PackRequest
 from flfed.study.study import Study
+from flfed.updates.arrays import Arrays, Shapes
+from flfed.updates.codec import Codec as ArrayCodec
+from flfed.updates.codec import codec_of, download_of
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.in_memory import immutable
+from flfed.updates.messages.train import Same
+
+FAR = 1 << 96
+"""Draws between a fit's and those by which its update is rounded: no fit takes so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,27 +29,61 @@ class Codec(SitePart):
 
     Attributes
     ----------
-    packing : Packing
+    upload, download : Codec or None
+        What packs the update that leaves, and the model that comes.
+    shapes : mapping of name to (shape, dtype)
+        The model's.
     """
 
-    packing: Packing
+    upload: ArrayCodec | None
+    download: ArrayCodec | None
+    shapes: Shapes
 
     @classmethod
     def of_study(cls, study: Study) -> Self | None:
         """Return the part, None where arrays cross as they are."""
-        packing = packing_of(study.text)
-        return None if packing is None else cls(packing)
+        upload = codec_of(study)
+        download = download_of(study)
+        if upload is None and download is None:
+            return None
+        return cls(upload, download, model_shapes_of(study.text))
 
     def before(self, step: TrainingStep) -> None:
-        """Unpack the model; one that is only scored comes as it is."""
-        if step.request.fit:
-            step.model = self.packing.model(step.model)
+        """Unpack the model; one that is only scored comes as it is.
+
+        Raises
+        ------
+        MalformedMessage
+            If its arrays are not packed as the study's codec packs.
+        """
+        if step.request.fit and self.download is not None:
+            step.model = _unpacked(self, Same(step.model))
 
     def after(self, step: TrainingStep) -> Work:
         """Pack the update; what was left out of the one before is added, and what is left out now is kept."""
-        if not step.request.fit:
+        codec = self.upload
+        if not step.request.fit or codec is None:
             return
-        kept = step.kept if self.packing.feedback else {}
-        delta, left = yield from packed_update(self.packing, step.delta, step.session, step.request.round, kept)
-        step.delta = delta
-        step.state |= left
+        whole = step.delta
+        # What is rounded at random follows from seed, site and round, so that every engine rounds the same.
+        session = step.session
+        stream: Any = session.draws.of(session.site.name, step.request.round).bit_generator
+        rng = np.random.Generator(stream.advance(FAR))  # NumPy's types know of no `advance`
+        if codec.feedback and step.kept.keys() >= whole.keys():
+            whole = {name: value + step.kept[name] for name, value in whole.items()}
+        step.delta = yield PackRequest(codec.encode_all, whole, rng)
+        # An update that cannot be read is refused on its way, and leaves nothing to be added to the next.
+        if codec.feedback and codec.defect(step.delta, self.shapes) is None:
+            sent = codec.decode(step.delta, self.shapes)
+            step.state |= {name: value - sent[name] for name, value in whole.items()}
+
+
+@lru_cache(maxsize=8)
+def _unpacked(part: Codec, packed: Same) -> Arrays:
+    """Return a model's arrays, one for all sites of a process that were sent the very same."""
+    codec = part.download
+    if codec is None:
+        return packed.arrays
+    if defect := codec.defect(packed.arrays, part.shapes):
+        raise MalformedMessage(defect)
+    return immutable(codec.decode(packed.arrays, part.shapes))

@@ -7,8 +7,7 @@ from typing import Self
 
 from flfed.federation.client.parts.step import SitePart, TrainingStep
 from flfed.federation.client.released.model_answers import trained_units
-from flfed.study.coverage import covers_model
-from flfed.study.study import Study
+from flfed.study.study import Study, covers_model
 
 
 @dataclass(frozen=True)

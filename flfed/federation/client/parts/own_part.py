@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from flfed.federation.client.packing import extra_shapes_of, strategy_class
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
-from flfed.federation.client.site_run import own_part_of
+from flfed.federation.client.site_run import extra_shapes_of, own_part_of, strategy_class
 from flfed.rows.own_parts import AddedGradients
 from flfed.study.study import Study
 from flfed.updates.extra import ExtraShapes, own_arrays, own_state, own_terms

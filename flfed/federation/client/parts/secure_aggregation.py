@@ -12,7 +12,7 @@ from flfed.federation.client.redaction import NotTakingPart, losses_of
 from flfed.federation.client.secure_sums import SiteSums, masked_losses
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
-from flfed.updates.codec import flattened
+from flfed.updates.arrays import flattened
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.compare import CompareReply, CompareRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply

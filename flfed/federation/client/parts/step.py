@@ -14,8 +14,8 @@ from flfed.rows.session import SiteSession, Trained
 from flfed.rows.site_trees import Grown
 from flfed.rows.training.requests import ComputeRequest, Term
 from flfed.study.study import Study
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.compare import CompareReply, CompareRequest
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
 from flfed.updates.messages.train import TrainReply, TrainRequest
 

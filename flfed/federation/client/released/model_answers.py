@@ -1,4 +1,7 @@
-"""A site's noised answers about a model of which all that leaves is charged: counts for encoder and scores."""
+"""A site's noised answers about a model: counts for encoder and scores where all that leaves is charged.
+
+At other sites, figures of a model that is one too many: with noise, charged to the account of the test rows.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,58 @@ from flfed.federation.client.released.noised_answer import (
     kept_path,
     noised_holdout_counts,
 )
-from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.site_run import SiteRun, compared_model
 from flfed.files import locked
 from flfed.paths import private_folder
 from flfed.refusals import Refusal
-from flfed.rows.comparison.private_pairs import pair_numbers, pair_query
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.private.model_counts import cell_queries, persons_of, training_cells, weights_of
+from flfed.rows.statistics.noised_counts import (
+    cell_queries,
+    pair_numbers,
+    pair_query,
+    persons_of,
+    training_cells,
+    weights_of,
+)
 from flfed.rows.study_model import first_model
-from flfed.rows.training.private.noise import KnownUnits
+from flfed.rows.training.private_noise import KnownUnits
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.seeds import generator
-from flfed.study.coverage import by_person, compares_privately, covers_model
-from flfed.study.study import Study
-from flfed.summaries.noised_pairs import OWN, PAIRS
-from flfed.summaries.noised_scores import FIRST, SCORES, first_counts, score_counts
+from flfed.study.study import Study, by_person, compares_privately, covers_model
+from flfed.summaries.noised_scores import (
+    FIRST,
+    FIRST_SHARE,
+    METHOD,
+    METRICS,
+    OWN,
+    PAIRS,
+    SCORES,
+    ScoreCounts,
+    choose_edges,
+    first_counts,
+    number_of_bins,
+    score_counts,
+)
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
-from flfed.updates.accounting import Release
-from flfed.updates.checkpoints.run_state import SiteModel
-from flfed.updates.codec import shapes_of
+from flfed.updates.accounting import Release, gaussian_releases
+from flfed.updates.arrays import Arrays, shapes_of
+from flfed.updates.checkpoints.site_state import SiteModel
 from flfed.updates.mechanism import AnswerRelease, mechanism_of
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.compare import CompareRequest, Figure
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
 CELLS = "cells"
 """What is asked for the encoder, in a file's name."""
 FAR = 10.0
 """Deviations of the noise within which a noised number of rows is: beyond is one in 10^23."""
+
+
+LATER_EPSILON = 1.0
+"""ε that the figures of one such model cost, at the delta of the site's policy."""
+LATER_FIRST = "later-first"
+LATER_SCORES = "later-scores"
+"""Names of both answers on the ledger: counts by predicted probability, and by class and bin of these."""
 
 
 def releases_of(study: Study) -> dict[str, AnswerRelease]:
@@ -73,7 +100,8 @@ def cells_kept(session: SiteSession) -> tuple[str, ...]:
 
 def _cells_answer(session: SiteSession) -> NoisedAnswer:
     releases = releases_of(session.study)
-    first, second = releases[HISTOGRAMS].release, releases[VALUES].release
+    first = releases[HISTOGRAMS].release
+    second = releases[VALUES].release
     numbers, values = training_cells(session, by_person=by_person(session.study))
     of_numbers, of_values = cell_queries(session.layout, (first.noise, second.noise))
     parts = {
@@ -114,7 +142,8 @@ def count_scores(
     message: Message, open_session: Callable[[], SiteSession], own: SiteRun
 ) -> Generator[ComputeRequest, Any, ScoresReply]:
     """Return noised counts of holdout rows by score, or by class and score; raises NotSpent where not allowed."""
-    request, session = ScoresRequest.from_record(message.content), open_session()
+    request = ScoresRequest.from_record(message.content)
+    session = open_session()
     if request.pairs:
         if not compares_privately(session.study):
             raise NotTakingPart(Refusal("kind-of-another-study"))
@@ -124,11 +153,14 @@ def count_scores(
     rows = session.encode(holdout, encoder)
     outputs = yield ScoreRequest(model=session.model, arrays=request.arrays, x=rows.x)
     weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
-    odds, of_model = np.ravel(outputs).astype(np.float64), arrays_sha256({**request.arrays, **encoder.arrays()})
+    odds = np.ravel(outputs).astype(np.float64)
+    of_model = arrays_sha256({**request.arrays, **encoder.arrays()})
     if request.edges is None:
-        name, exact = FIRST, first_counts(odds, weights)
+        name = FIRST
+        exact = first_counts(odds, weights)
     else:
-        name, exact = SCORES, score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
+        name = SCORES
+        exact = score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
         of_model = arrays_sha256({"edges": request.edges, "of": np.frombuffer(bytes.fromhex(of_model), np.uint8)})
     release = releases_of(session.study)[name].release
     # Of another model they are other counts, which are charged and drawn anew.
@@ -142,7 +174,8 @@ def count_scores(
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
     """Return noised pairs of holdout rows that the model orders better than the site's own, trained under noise."""
-    encoder, releases = session.in_use(request.encoder), releases_of(session.study)
+    encoder = session.in_use(request.encoder)
+    releases = releases_of(session.study)
     own = yield from _own_model(session, encoder, releases[OWN].release)
     holdout = session.table.holdout("scores")
     rows = session.encode(holdout, encoder)
@@ -197,8 +230,10 @@ def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> 
     if protection is None:
         raise ValueError(f"study {session.study.name!r} protects nothing")
     arrays = _first_own(session)
-    steps, units = replace(protection.steps, noise=release.noise), trained_units(session)
-    rows, rounds = session.training(encoder), session.study.rounds
+    steps = replace(protection.steps, noise=release.noise)
+    units = trained_units(session)
+    rows = session.training(encoder)
+    rounds = session.study.rounds
     for round in range(1, rounds + 1):
         rng = generator(session.seed, site=session.site.name, purpose=OWN, number=round)
         lr = session.study.plan.lr * session.study.plan.factor(round, rounds)
@@ -206,3 +241,72 @@ def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> 
         fitted = yield replace(fit, private=steps, chance=protection.chance(rng), units=units)
         arrays = {name: value + fitted.arrays[name] for name, value in arrays.items()}
     return arrays
+
+
+def later_releases(delta: float) -> tuple[Release, Release]:
+    """Return what both answers cost: together `LATER_EPSILON` at a delta.
+
+    Examples
+    --------
+    >>> [release.noise for release in later_releases(1e-5)]
+    [8.343, 4.172]
+    """
+    first, second = gaussian_releases((FIRST_SHARE, 1 - FIRST_SHARE), LATER_EPSILON, delta)
+    return first, second
+
+
+def later_figures(
+    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+) -> Generator[ComputeRequest, Any, tuple[Figure, ...]]:
+    """Yield requests and return the noised figures of the model that a comparison asks for.
+
+    None where the outcome is not binary, the rows are lost in the noise, or the site has no budget for them.
+
+    Parameters
+    ----------
+    message : Message
+        Of a comparison that the site has answered before, to its own people.
+    open_session : callable
+    own : SiteRun
+
+    Raises
+    ------
+    NotSpent
+        If the budget does not allow them, or the ledger cannot be written.
+    """
+    request = CompareRequest.from_record(message.content)
+    session = open_session()
+    charge = round_charge(session.protection)
+    policy = session.site.policy
+    if charge is None or policy.epsilon is None or session.task != "binary":
+        return ()
+    arrays = compared_model(request, session, own)
+    encoder = session.in_use(request.encoder)
+    holdout = session.table.holdout("later-figures")
+    rows = session.encode(holdout, encoder)
+    outputs = yield ScoreRequest(model=session.model, arrays=session.own_arrays.at_site(arrays), x=rows.x)
+    odds = np.ravel(outputs).astype(np.float64)
+    classes = rows.y.astype(np.int64)
+    weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
+    releases = later_releases(policy.delta)
+    of_model = arrays_sha256({**arrays, **encoder.arrays()})
+    first = noised_holdout_counts(session, LATER_FIRST, of_model, first_counts(odds, weights), releases[0])
+    edges = choose_edges(first, releases[0].noise, number_of_bins(float(first.sum()), releases[1].noise))
+    if edges is None:
+        return ()
+    exact = score_counts(odds, classes, weights, edges)
+    counts = ScoreCounts(
+        counts=noised_holdout_counts(session, LATER_SCORES, of_model, exact, releases[1]),
+        deviation=releases[1].noise,
+        edges=edges,
+        first=first,
+        first_deviation=releases[0].noise,
+    )
+    found = ((name, figure(counts)) for name, figure in METRICS.items() if name in session.metrics)
+    return tuple(
+        Figure(
+            metric=name, arm="global", value=one.value, low=one.low, high=one.high, extra=one.variance, method=METHOD
+        )
+        for name, one in found
+        if one is not None
+    )

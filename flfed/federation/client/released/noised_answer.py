@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 
 from flfed.federation.client.protection import RoundCharge, round_charge
-from flfed.federation.client.released.spent_lines import Side
+from flfed.federation.client.released.accounts import Side
 from flfed.files import locked, read_private, write_whole
 from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.snapshot import FrozenSite
-from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery
-from flfed.rows.training.private.noise import NoiseSource, SystemNoise
+from flfed.rows.statistics.noised_counts import STEP, GaussianQuery
+from flfed.rows.training.private_noise import NoiseSource, SystemNoise
 from flfed.seeds import generator
 from flfed.updates.accounting import Release
-from flfed.updates.codec import Shapes, flattened, unflattened
-from flfed.updates.messages.fields import Arrays
+from flfed.updates.arrays import Arrays, Shapes, flattened, unflattened
 
 FOLDER = "answers"
-SALT, HASH = 16, 32
+SALT = 16
+HASH = 32
 """Bytes before an answer in its file: a salt, and with it the hash of the exact numbers."""
 
 
@@ -85,7 +85,8 @@ class NoisedAnswer:
 
     def drawn(self) -> dict[str, np.ndarray]:
         """Return the noised numbers; raises NotSpent where the site's account does not allow it."""
-        charge, session = self.charge, self.session
+        charge = self.charge
+        session = self.session
         # Of a cut of one table the noise follows from the seed, as do its sites; else it is the system's.
         rng = generator(session.seed, site=session.site.name, purpose=self.purpose)
         chance = SystemNoise() if session.protection is None else session.protection.chance(rng)
@@ -109,7 +110,8 @@ class NoisedAnswer:
 
         Of other rows, or damaged, it is drawn, and charged, anew.
         """
-        answer, sizes = self._file(path).read(), [part.exact.size for part in self.parts.values()]
+        answer = self._file(path).read()
+        sizes = [part.exact.size for part in self.parts.values()]
         if answer is None or len(answer) != 8 * sum(sizes):
             return None
         numbers = np.split(np.frombuffer(answer, dtype="<f8").astype(np.float64), np.cumsum(sizes)[:-1])
@@ -153,7 +155,8 @@ class KeptFile:
             content = read_private(self.path, rows=True)
         except FileNotFoundError:
             return None
-        salt, of_basis = content[:SALT], content[SALT : SALT + HASH]
+        salt = content[:SALT]
+        of_basis = content[SALT : SALT + HASH]
         return content[SALT + HASH :] if hmac.compare_digest(of_basis, self._hash(salt)) else None
 
     def write(self, content: bytes) -> None:

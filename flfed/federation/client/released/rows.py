@@ -15,25 +15,25 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released.row_accounts import RowAccounts, known_origin, named, names_in
+from flfed.federation.client.released.accounts import RowAccounts, known_origin, named, names_in
 from flfed.federation.client.released.sets import RELEASED, RowSets
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import ASKS, Line, Run, run_of
+from flfed.paths import SiteFolder
+from flfed.records.ledger import HeldLedger, Ledger
+from flfed.records.ledger_line import ASKS, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
-from flfed.rows.snapshots.differencing import RowSet, apart_by_few, too_close
-from flfed.rows.snapshots.persons import SourceSet
+from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, too_close
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.snapshots.withholding import Chosen
 from flfed.study.request_hash import asks_sha256
@@ -80,14 +80,17 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
     complete: tuple[str, ...] = ()
     if study.encode.rows == "complete":
         complete = tuple(schema.features(study.dataset.features))
-    found, (whole, source) = [], _rows_of(site)
+    found = []
+    whole, source = _rows_of(site)
     places = defaultdict[str, list[int]](list)
     # Alike rows stand under one text, and are handed out one after the other.
-    for at, text in enumerate(row_texts(whole) if source is not None else ()):
-        places[text].append(at)
+    if source is not None:
+        for at, text in enumerate(row_texts(whole)):
+            places[text].append(at)
     for part, table in session.parts().items():
         apart = part in ("fitted", "validation")
-        share, seed = (study.plan.validation, session.seed) if apart else (0.0, 0)
+        share = study.plan.validation if apart else 0.0
+        seed = session.seed if apart else 0
         persons = None
         if source is not None and (chosen := _places_of(table, places)) is not None:
             persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
@@ -114,7 +117,8 @@ def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int
 
     Rows that are alike in all columns are on the same side of every split that an institution allows.
     """
-    seen, found = defaultdict[str, int](int), list[int]()
+    seen = defaultdict[str, int](int)
+    found = list[int]()
     for text in row_texts(table):
         if seen[text] >= len(places.get(text, ())):
             return None
@@ -180,10 +184,12 @@ class Releases:
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """
-        folder, dataset = SiteFolder(session.site.name), session.study.dataset.name
+        folder = SiteFolder(session.site.name)
+        dataset = session.study.dataset.name
         kept = RowSets(folder, dataset, self._ledger_of(session.site))
         try:
-            key, parts = kept.key(), self._parts[session]
+            key = kept.key()
+            parts = self._parts[session]
             with kept.ledger.held() as held:
                 facts = _facts(session, run or self._here, parts, key)
                 return _claim_counts(kept, held, parts, facts, key, claim=claim)
@@ -197,15 +203,14 @@ class Releases:
         kept = RowSets(folder, session.study.dataset.name, self._ledger_of(session.site))
         # The key is made only where no line and no set can be of another one.
         with kept.ledger.held() as held:
-            key = kept.key(make=not any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards()))
+            named_before = any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards())
+            key = kept.key(make=not named_before)
         if session not in self._parts:
             self._parts[session] = parts_of(session, key)  # takes a while, so nobody waits for the ledger
-        parts, policy = self._parts[session], session.site.policy
+        parts = self._parts[session]
+        policy = session.site.policy
         with kept.ledger.held() as held:
-            accounts, released = RowAccounts(), []
-            for line in held.backwards():
-                accounts.add(line)
-                released += [line] if line.kind == RELEASED else []
+            accounts, released = _released(held)
             lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
             facts = _facts(session, run, parts, key)
             before = kept.all(lines, key)
@@ -226,7 +231,20 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
     study = session.study
     facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
     facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.seed - study.seed}
-    return facts | ({} if parts.origin is None else named(parts.origin, key))
+    if parts.origin is not None:
+        facts |= named(parts.origin, key)
+    return facts
+
+
+def _released(held: HeldLedger) -> tuple[RowAccounts, list[Line]]:
+    """Return the accounts by a ledger's lines, and those of its lines that are on released sets, the newest first."""
+    accounts = RowAccounts()
+    released = []
+    for line in held.backwards():
+        accounts.add(line)
+        if line.kind == RELEASED:
+            released.append(line)
+    return accounts, released
 
 
 def _claim_counts(
@@ -236,11 +254,9 @@ def _claim_counts(
 
     The ledger is held meanwhile, so that no other run claims the same rows.
     """
-    accounts, counted = RowAccounts(), []
-    for line in held.backwards():
-        accounts.add(line)
-        counted += [line] if line.kind == RELEASED and line.facts.get(COUNTED) else []
-    if run_of(facts) in map(run_of, (line.facts for line in counted)):
+    accounts, released = _released(held)
+    counted = [line for line in released if line.facts.get(COUNTED)]
+    if any(run_of(line.facts) == run_of(facts) for line in counted):
         return True  # asked again: the same counts
     same = accounts.datasets(kept.dataset, names_in(facts))
     counted = [line for line in counted if line.facts.get("dataset") in {*same, kept.dataset}]
@@ -268,15 +284,26 @@ def _refusal(
     released = dict(before)
     for part in parts:
         # By study and repeat too: one name for all of them would be one release for ever.
-        runs = {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id} - {run_of(facts)}
-        if len(runs) >= policy.queries:
-            return Refusal("too-many-queries", most=policy.queries, had=len(runs))
+        refused = _too_many(_runs_over(part, lines), facts, policy)
+        if refused is not None:
+            return refused
         if len(part.rows) < policy.cell_minimum:
             return Refusal("too-few-people", least=policy.cell_minimum, parts=part.chosen.part)
         if too_close(part.rows, list(released.values()), policy.cell_minimum):
             return Refusal("too-close", least=policy.cell_minimum)
         released[part.rows.id] = part.rows
     return None
+
+
+def _runs_over(part: Part, lines: Sequence[Line]) -> set[Run]:
+    """Return the runs in which a part's rows were released."""
+    return {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id}
+
+
+def _too_many(runs: set[Run], facts: Mapping[str, Any], policy: Policy) -> Refusal | None:
+    """Return the refusal of one run more over rows that were in these runs, or None."""
+    had = len(runs - {run_of(facts)})
+    return Refusal("too-many-queries", most=policy.queries, had=had) if had >= policy.queries else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,8 +350,8 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], poli
     others: list[SourceSet] = []
     runs = defaultdict[str, set[Run]](set)
     for name, lines, sets in names.others():
-        found = [one for persons in sets.values() for one in persons]
-        alike = [one for one in found if sources and one.columns == sources[0].columns]
+        found = [*chain.from_iterable(sets.values())]
+        alike = _of_same_columns(found, sources)
         # Sets that an earlier version wrote, and those of the same rows that are told by something else.
         untold = not all(sets.values()) or (name in names.same and len(alike) < len(found))
         if sets and (untold or len(sources) < len(parts.all)):
@@ -334,14 +361,19 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], poli
         for line in lines:
             for one in sets.get(str(line.facts.get("rows-sha256")), ()):
                 runs[one.id].add(run_of(line.facts))
-    for part in parts.all if others else ():
-        own = {run_of(line.facts) for line in names.lines if line.facts.get("rows-sha256") == part.rows.id}
-        had = len((runs[part.source.id if part.source else ""] | own) - {run_of(facts)})
-        if had >= policy.queries:
-            return Refusal("too-many-queries", most=policy.queries, had=had)
-    if others and _closes_in(sources, others, names, policy):
-        return Refusal("too-close", least=policy.cell_minimum)
-    return None
+    if not others:
+        return None
+    for part in parts.all:
+        elsewhere = set[Run]() if part.source is None else runs[part.source.id]
+        refused = _too_many(elsewhere | _runs_over(part, names.lines), facts, policy)
+        if refused is not None:
+            return refused
+    return Refusal("too-close", least=policy.cell_minimum) if _closes_in(sources, others, names, policy) else None
+
+
+def _of_same_columns(found: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
+    """Return the sets that can be compared person by person with those of a study: of the same columns."""
+    return [one for one in found if sources and one.columns == sources[0].columns]
 
 
 def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, policy: Policy) -> bool:
@@ -349,9 +381,8 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 
     Those released under this name and under others count together.
     """
-    # Sets that are described by other columns cannot be compared person by person.
-    own = [one for several in names.own().values() for one in several if one.columns == sources[0].columns]
-    if not any(one.meets(other) for other in others for one in (*own, *sources)):
+    own = _of_same_columns(chain.from_iterable(names.own().values()), sources)
+    if not any(one.meets(other) for one, other in product((*own, *sources), others)):
         return False
     for one in sources:
         if one.id not in {before.id for before in own}:

@@ -16,16 +16,14 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.federation.client.released.row_accounts import KEY, rows_key
-from flfed.federation.client.released.spent_lines import SPENT
+from flfed.federation.client.released.accounts import KEY, SPENT, rows_key
 from flfed.files import folder_locked, read_private, write_whole
-from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import HeldLedger, Ledger, ledger_of
-from flfed.records.ledger.line import Line
+from flfed.paths import SiteFolder
+from flfed.records.ledger import HeldLedger, Ledger, ledger_of
+from flfed.records.ledger_line import Line
 from flfed.rows.data.site import Site
-from flfed.rows.snapshots.differencing import RowSet
+from flfed.rows.snapshots.differencing import RowSet, SourceSet
 from flfed.rows.snapshots.opt_outs import Excluded
-from flfed.rows.snapshots.persons import SourceSet
 from flfed.rows.snapshots.withholding import Chosen
 
 RELEASED = "released"
@@ -51,7 +49,8 @@ class RowSets:
     """
 
     def __init__(self, folder: SiteFolder, dataset: str, ledger: Ledger | None = None) -> None:
-        self._site, self.dataset = folder, dataset
+        self._site = folder
+        self.dataset = dataset
         self.ledger = ledger or ledger_of(folder)
         self.folder: Path = folder.gate / "released" / dataset
         self.key_file: Path = folder.gate / KEY
@@ -182,7 +181,8 @@ def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple
 
 Digests = Mapping[bytes, np.ndarray]
 """Hashes of people, by what they are of: their rows, their identifiers, and what their source says of them."""
-_ROWS, _IDENTIFIERS = b"rows", b"identifiers"
+_ROWS = b"rows"
+_IDENTIFIERS = b"identifiers"
 
 
 class NewPeople:
@@ -207,7 +207,8 @@ class NewPeople:
 
     def __init__(self, kept: RowSets, asked: str) -> None:
         key = kept.key()
-        sets, sources = kept.all((), key), kept.sources(key)
+        sets = kept.all((), key)
+        sources = kept.sources(key)
         self._sets = {id: _digests(rows, sources.get(id, ())) for id, rows in sets.items()}
         if asked not in self._sets:
             raise UsageError(f"the set of released rows {asked[:12]} is not there")

@@ -8,9 +8,9 @@ from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.run_setting import RunSetting
 from flfed.seeds import generator
 from flfed.updates.aggregation.rounds import RunContext
+from flfed.updates.arrays import Arrays
 from flfed.updates.codec import Codec as ArrayCodec
 from flfed.updates.codec import codec_of, download_of
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import count_array_bytes
 
 FORGOTTEN = (

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from flfed.federation.client.released.model_answers import cells_of, releases_of
+from flfed.federation.recording.pseudonyms import WITHHELD
+from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.parts.server_part import Beginning, FinalModel, ServerPart
-from flfed.federation.server.run_setting import RunSetting
-from flfed.federation.server.sums.noised_counts import noised_encoder, scored_under_noise
-from flfed.study.coverage import covers_model
+from flfed.federation.server.row_sums import are_sums
+from flfed.federation.server.run_setting import RunSetting, check_enough
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
+from flfed.refusals import Refusal
+from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
+from flfed.study.study import compares_privately, covers_model
+from flfed.summaries.noised_scores import (
+    AUC,
+    CANNOT_BE_TOLD,
+    FIRST,
+    GRID,
+    METHOD,
+    METRICS,
+    PAIRS,
+    SCORES,
+    NoisedPairs,
+    ScoreCounts,
+    choose_edges,
+    number_of_bins,
+)
+from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
+from flfed.summaries.summary import Encoder, schema_encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.arrays import Arrays
+from flfed.updates.messages import kinds
+from flfed.updates.messages.summarise import (
+    STATISTIC,
+    ScoresReply,
+    ScoresRequest,
+    StatisticReply,
+    StatisticRequest,
+)
+
+PAIRED = "noised pairs, own model under the same ε"
+LOST = "the test rows are lost in the noise"
+UNTOLD = "under this budget not even a difference of .1 would be seen"
+AUC_ALONE = "under noise models are compared by their AUC alone"
+SUMMARY = "noised-scores"
 
 
 class CoveringNoise(ServerPart):
@@ -33,3 +74,164 @@ class CoveringNoise(ServerPart):
         """Score the model by noised counts, in place of a comparison."""
         scored_under_noise(self.run, model.participants, model.outcome)
         return True
+
+
+def noised_encoder(run: RunSetting, participants: Mapping[str, Participant]) -> tuple[dict[str, Participant], Encoder]:
+    """Return the sites that told noised counts of their training rows, and the encoder that these give.
+
+    Raises
+    ------
+    FlfedError
+        If too few sites did.
+    """
+    shapes = shapes_of_cells(run.layout)
+    answers = run.ask(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record)
+    good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
+    faults = {**answers.faults, **{site: Refusal("statistic-unfit") for site in answers.replies if site not in good}}
+    run.recorder.events("fault", faults)
+    check_enough(good, [f"{site}: {why}" for site, why in faults.items()], run.recorder.shared_as)
+    cells = {site: cells_of(run.study, run.layout, sums) for site, sums in good.items()}
+    rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
+    run.privacy.counted(rows)
+    own = run.recorder.shared_as.own(rows)
+    run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in own.items())
+    merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
+    whole = private_encoder(run.layout, merged) if run.study.encode.scaler == "private" else schema_encoder(run.layout)
+    return {site: participants[site] for site in good}, whole
+
+
+def scored_under_noise(run: RunSetting, participants: Mapping[str, Participant], outcome: Outcome) -> None:
+    """Record the figures of the final model, by noised counts of holdout rows by class and score.
+
+    First by cell without classes, by which the bins are chosen, then by class and bin.
+    """
+    releases = releases_of(run.study)
+    arrays = outcome.arrays
+    first_noise = releases[FIRST].release.noise
+    noise = releases[SCORES].release.noise
+    first = _asked(run, participants, ScoresRequest(arrays=arrays, encoder=outcome.encoder), (GRID.bins,))
+    if not first:
+        return _record(run, {}, None, "no site told counts of its scores")
+    of_all = np.sum(list(first.values()), axis=0)
+    root = math.sqrt(len(first))
+    edges = choose_edges(of_all, first_noise * root, number_of_bins(float(of_all.sum()), noise * root))
+    if edges is None:
+        return _record(run, {}, None, LOST)
+    asked = ScoresRequest(arrays=arrays, encoder=outcome.encoder, edges=edges)
+    counted = _asked(run, {site: participants[site] for site in first}, asked, (2, len(edges) - 1))
+
+    def counts(sites: list[str]) -> ScoreCounts:
+        scale = math.sqrt(len(sites))
+        return ScoreCounts(
+            counts=np.sum([counted[site] for site in sites], axis=0),
+            deviation=noise * scale,
+            edges=edges,
+            first=np.sum([first[site] for site in sites], axis=0),
+            first_deviation=first_noise * scale,
+        )
+
+    by_site = {site: counts([site]) for site in sorted(counted)}
+    pairs = _pairs(run, {site: participants[site] for site in counted}, replace(asked, edges=None, pairs=True), by_site)
+    # Of all but one its counts would follow, though they have noise: it shares none.
+    if not run.recorder.shared_as.are_whole(by_site):
+        return _record(run, by_site, None, WITHHELD, pairs)
+    return _record(run, by_site, counts(sorted(counted)) if counted else None, "", pairs)
+
+
+def _pairs(
+    run: RunSetting,
+    participants: Mapping[str, Participant],
+    request: ScoresRequest,
+    by_site: Mapping[str, ScoreCounts],
+) -> dict[str, NoisedPairs]:
+    """Return by how many pairs the model is better than each site's own, where the study compares the two."""
+    if not compares_privately(run.study):
+        return {}
+    deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
+    found = _asked(run, participants, request, (2,))
+    return {
+        site: NoisedPairs(
+            pairs=float(numbers[0]),
+            squares=float(numbers[1]),
+            deviation=deviation,
+            others=float(by_site[site].counts[0].sum()),
+            events=float(by_site[site].counts[1].sum()),
+            count_deviation=by_site[site].deviation * math.sqrt(by_site[site].counts.shape[1]),
+        )
+        for site, numbers in found.items()
+    }
+
+
+def _asked(
+    run: RunSetting, participants: Mapping[str, Participant], request: ScoresRequest, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Return the noised counts of the sites that sent some of this shape, in name order."""
+    answers = run.ask(kinds.SCORES, request, participants, ScoresReply.from_record)
+    wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": (shape, np.dtype(np.float64))}
+    good = {
+        site: reply.counts
+        for site, reply in sorted(answers.replies.items())
+        if are_sums({"counts": reply.counts}, wanted)
+    }
+    unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
+    run.recorder.events("fault", {**answers.faults, **unfit})
+    return good
+
+
+def _record(
+    run: RunSetting,
+    by_site: Mapping[str, ScoreCounts],
+    whole: ScoreCounts | None,
+    reason: str,
+    pairs: Mapping[str, NoisedPairs] | None = None,
+) -> None:
+    """Record figures of each site that shares its own, and of all sites together."""
+    shared = run.recorder.shared_as
+    rows: list[ComparisonRow] = []
+    for site, own in shared.own(by_site).items():
+        rows += _rows(site, own, "")
+    rows += _rows(None, whole, reason)
+    differences: list[DifferenceRow] = []
+    for site, found in shared.own(pairs or {}).items():
+        differences += _differences(site, found)
+    run.recorder.writer.comparison(rows, differences)
+    of_all = None if whole is None else _told(whole)
+    told: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": of_all}
+    sites = {site: _told(own) for site, own in shared.own(by_site).items()}
+    run.recorder.writer.summary(SUMMARY, told | {"sites": sites}, durable=False)
+
+
+def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[ComparisonRow]:
+    why = reason or LOST
+    if counts is not None:
+        why = reason or counts.reason or LOST
+    rows = []
+    for name, figure in METRICS.items():
+        one = None if counts is None else figure(counts)
+        if one is None:
+            rows.append(ComparisonRow(site, "global", name, None, method=why))
+        else:
+            rows.append(ComparisonRow(site, "global", name, one.value, one.low, one.high, method=METHOD))
+    return rows
+
+
+def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
+    """Return the shared model's figures minus those of the site's own, both under the study's ε: of AUCs alone."""
+    gain = pairs.difference()
+    against = ("global", "local-only")
+    found = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
+    if gain is None or pairs.verdict() == CANNOT_BE_TOLD:
+        return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *found]
+    p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
+    return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *found]
+
+
+def _told(counts: ScoreCounts) -> Arrays | dict[str, Any]:
+    """Return what is recorded of noised counts, for the page of curves, with the slope of calibration."""
+    slope = counts.calibration_slope()
+    return {
+        "counts": counts.counts.tolist(),
+        "edges": counts.edges.tolist(),
+        "deviation": counts.deviation,
+        "slope": None if slope is None else {"value": slope.value, "low": slope.low, "high": slope.high},
+    }

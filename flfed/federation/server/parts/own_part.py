@@ -1,11 +1,25 @@
-"""Arrays that stay at the sites: a site's own part of the model, its own model, or what a strategy keeps there."""
+"""Arrays that stay at the sites: a site's own part of the model, its own model, or what a strategy keeps there.
+
+How far the sites' own intercepts differ is estimated over the sites, and each adjusts its own by it.
+"""
 
 from __future__ import annotations
 
-from flfed.federation.client.packing import extra_shapes_of
-from flfed.federation.server.parts.server_part import ServerPart
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from typing import Any
+
+from flfed.federation.client.site_run import extra_shapes_of
+from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import RunSetting
+from flfed.records.statistics.intervals import variance_between
+from flfed.rows.training.functional import outputs_of
+from flfed.updates.aggregation.rounds import RunContext
 from flfed.updates.extra import own_facts
+from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.train import Offset
 
 UNKEPT = (
     "the run was resumed on an engine that keeps no site's own arrays: what the strategy had kept at sites until then "
@@ -34,3 +48,96 @@ class OwnPart(ServerPart):
     def has_whole_model(self) -> bool:
         """Tell whether each site predicts with the arrays at the server, and with none of its own."""
         return not extra_shapes_of(self.run.study.text).own_part
+
+
+LEAST_OFFSETS = 3
+"""Of fewer sites nothing is estimated: it would be known too badly, and of two each could compute the other's."""
+SITE_OFFSETS = "site-offsets"
+"""Of the summary in the run store, and of what a checkpoint says."""
+
+
+@dataclass(frozen=True)
+class SiteOffsets:
+    """Estimate over the sites' own intercepts.
+
+    Attributes
+    ----------
+    sites : int
+        How many told theirs.
+    deviation : float or None
+        How far they differ; None where it is not known, and each site adjusts as it did before it was asked.
+    """
+
+    sites: int = 0
+    deviation: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields as they are recorded."""
+        return asdict(self)
+
+    def sent(self) -> float:
+        """Return the deviation for a message.
+
+        NaN stands for an unknown one.
+        """
+        return math.nan if self.deviation is None else self.deviation
+
+
+class OwnIntercepts(ServerPart):
+    """Intercepts by which sites adjust the shared model."""
+
+    @classmethod
+    def is_asked(cls, run: RunSetting) -> bool:
+        """Tell whether sites adjust the model."""
+        return run.study.adjusts_intercept()
+
+    def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
+        """Have sites asked for their own after the last round."""
+        return replace(context, outputs=outputs_of(self.run.schema.task, len(self.run.schema.classes)))
+
+    def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
+        """Send the sites how far their intercepts differ, and record it."""
+        estimate = site_offsets(model.strategy.offsets)
+        found = SiteOffsets(**model.once(SITE_OFFSETS, estimate.facts()))
+        self.run.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
+        return replace(request, offset_deviation=found.sent())
+
+
+def site_offsets(offsets: Mapping[str, Offset]) -> SiteOffsets:
+    """Return the estimate from the sites' offsets."""
+    return SiteOffsets(len(offsets), offset_deviation(offsets))
+
+
+def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
+    """Return the deviation of the sites' offsets.
+
+    It is taken about the shared model's intercept, and None where the offsets are of too few sites.
+
+    Parameters
+    ----------
+    offsets : mapping of site to Offset
+        All of one number of outputs.
+
+    Notes
+    -----
+    Random effects about a mean that is known to be 0, which is the prior's: an offset that all sites have in
+    common, as of a model that is not trained to its end, counts as well. Of several outputs, told apart by
+    their differences only, each has a share of (outputs - 1) / outputs of the variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> said = {site: Offset(value=np.array([v]), error=np.array([0.3])) for site, v in zip("abc", (-1.5, 0.0, 1.5))}
+    >>> round(offset_deviation(said), 3), offset_deviation({"a": said["a"]})
+    (1.187, None)
+    """
+    if len(offsets) < LEAST_OFFSETS:
+        return None
+    # In name order, so that the sum rounds alike whoever answered first.
+    of_sites = [offsets[site] for site in sorted(offsets)]
+    outputs = len(of_sites[0].value)
+    # Outputs that are told apart by differences only share the variance.
+    share = (outputs - 1) / outputs if outputs > 1 else 1.0
+    values = [*map(float, chain.from_iterable(offset.value for offset in of_sites))]
+    errors = [*map(float, chain.from_iterable(offset.error for offset in of_sites))]
+    return math.sqrt(variance_between(values, errors, mean=0.0) / share)

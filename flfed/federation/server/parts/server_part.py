@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
-from flfed.federation.server.sums.row_sums import SiteSums
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.compare import CompareReply, CompareRequest
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.pooled_reference import (
+    from flfed.federation.engines.engine import (
         PooledReference,  # a site's half, which a coordinator does without
     )
 

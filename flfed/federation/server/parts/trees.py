@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
+from flfed.federation.server.row_sums import SiteSums, begun_forest
 from flfed.federation.server.run_setting import RunSetting
-from flfed.federation.server.sums.row_sums import SiteSums, begun_forest
 from flfed.trees.forest import forest_of, gains_by_column
 from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.arrays import Arrays
 from flfed.updates.messages.compare import CompareReply
-from flfed.updates.messages.fields import Arrays
 
 
 class Trees(ServerPart):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
 
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import access, refresh, run_page
-from flfed.records.dashboard.components import page_style
+from flfed.records.dashboard import access, page_style, refresh, run_page
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on, link, no_runs
-from flfed.records.reports.events import STATUS_WORDS
-from flfed.records.reports.faults import absence_in_words, missing_of
+from flfed.records.reports.faults import STATUS_WORDS, Asked, absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import RunEntry
@@ -43,34 +41,56 @@ def show() -> None:
     if only:
         st.caption(escape(run_page.OWN.format(site=only)))
     try:
-        with RunReader.open(only=only) as reader:
-            # The search is of all that the store has, not of the lines that are shown.
-            search = st.text_input("Search", placeholder="study, run or status", key="search")
-            runs = reader.runs(search=search, limit=2000)
-            figures = reader.headlines([run.run for run in runs])
-            absent = missing_of(reader, [run.run for run in runs][:MISSING_SOUGHT])
-            course = refresh.course_of_list(reader)
+        found = _read(only)
     except FlfedError as error:
         st.error(with_code(str(error)))
         return
-    listed: dict[str, list[RunEntry]] = {}
-    for run in runs:
-        listed.setdefault(run.series, []).append(run)
+    _list(found, only)
+    _compare(found.listed, only)
+    if found.search and not found.listed:
+        st.info(escape(f"No run matches {found.search!r}."))
+    elif not found.listed:
+        no_runs()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Runs of a search by series, the newest first, with the figure of each run and who took no part in it."""
+
+    search: str
+    listed: dict[str, list[RunEntry]]
+    figures: dict[str, float | None]
+    absent: dict[str, Asked]
+    course: refresh.BatchPlan
+
+
+def _read(only: str | None) -> _Found:
+    """Let the reader search, and return the runs that match, from one look at the store."""
+    with RunReader.open(only=only) as reader:
+        # The search is of all that the store has, not of the lines that are shown.
+        search = st.text_input("Search", placeholder="study, run or status", key="search")
+        runs = reader.runs(search=search, limit=2000)
+        names = [run.run for run in runs]
+        listed: dict[str, list[RunEntry]] = {}
+        for run in runs:
+            listed.setdefault(run.series, []).append(run)
+        absent = missing_of(reader, names[:MISSING_SOUGHT])
+        return _Found(search, listed, reader.headlines(names), absent, refresh.course_of_list(reader))
+
+
+def _list(found: _Found, only: str | None) -> None:
+    """Show a line for each series, those that run first."""
+    if found.listed:
+        figure = "Shared model" if only is None else f"Shared model at {only}"
+        _header(figure)
     # Series that run are shown in a fragment, so that the others are not read again.
-    going = [series for series, of in listed.items() if any(run.status == "running" for run in of)]
-    if listed:
-        _header("Shared model" if only is None else f"Shared model at {only}")
-    st.fragment(_going, run_every=course[0])(going, course)
-    others = [series for series in listed if series not in going]
+    going = [series for series, runs in found.listed.items() if any(run.status == "running" for run in runs)]
+    st.fragment(_going, run_every=found.course[0])(going, found.course)
+    others = [series for series in found.listed if series not in going]
     for series in others[:SHOWN]:
-        _line(listed[series], figures, absent)
+        _line(found.listed[series], found.figures, found.absent)
     if len(others) > SHOWN:
         st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
-    _compare(listed, only)
-    if search and not listed:
-        st.info(escape(f"No run matches {search!r}."))
-    elif not listed:
-        no_runs()
 
 
 def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
@@ -129,7 +149,7 @@ def _header(figure: str) -> None:
             column.markdown(f"**{escape(title)}**")
 
 
-def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, dict[str, Any]]) -> None:
+def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, Asked]) -> None:
     """Show one series in the list.
 
     The line has a link to its page, how it stands, who took no part, and what it reached.
@@ -144,8 +164,10 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
     told = [absent[run.run] for run in runs if run.run in absent]
     # How often a site was missing is counted over the repeats.
-    gone = Counter(site for of_run in told for site in of_run["missing"])
-    asked = max((of_run["sites"] for of_run in told), default=0)
+    gone: Counter[str] = Counter()
+    for of_run in told:
+        gone.update(of_run.missing)
+    asked = max((len(of_run.sites) for of_run in told), default=0)
     for said in absence_in_words(asked, dict(sorted(gone.items())), len(told)):
         columns[2].caption(escape(said))
     died = [run for run in runs if run.status == "interrupted"]
@@ -153,11 +175,19 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     if died and access.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
     columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
-    columns[4].text(f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1")
+    repeats = f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1"
+    columns[4].text(repeats)
+    columns[5].text(_figure_in_words(runs, figures))
+
+
+def _figure_in_words(runs: list[RunEntry], figures: dict[str, float | None]) -> str:
+    """Return the mean of a series' primary metric, or why there is none."""
     figure = mean_of([figures.get(run.run) for run in runs])
-    none = "not compared yet" if any(run.status == "running" for run in runs) else "not compared"
-    none = "withheld, or not defined" if figures.keys() & {run.run for run in runs} else none
-    columns[5].text(none if figure is None else f"{metric_name(first.primary)} {number(figure)}")
+    if figure is not None:
+        return f"{metric_name(runs[-1].primary)} {number(figure)}"
+    if figures.keys() & {run.run for run in runs}:
+        return "withheld, or not defined"
+    return "not compared yet" if any(run.status == "running" for run in runs) else "not compared"
 
 
 if __name__ == "__main__":

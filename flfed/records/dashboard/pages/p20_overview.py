@@ -14,7 +14,7 @@ from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.report import purpose_of
-from flfed.records.statistics.listed.noised_scores import is_covered, is_uncompared
+from flfed.records.statistics.noised_scores import is_covered, is_uncompared
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
 
@@ -44,8 +44,9 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other into a new element.
     """
-    runs, shown = opened.runs, opened.shown()
-    found, planned = shown.found, runs[0].rounds_planned
+    runs = opened.runs
+    shown = opened.shown()
+    found = shown.found
     with st.container():
         purpose = purpose_of(shown.study_text)
         if purpose:
@@ -54,12 +55,14 @@ def parts(opened: Opened) -> None:
     if opened.only:
         _own(shown, opened.only, trains=opened.trains)
     else:
-        _all_sites(opened, shown, planned)
+        _all_sites(opened, shown, runs[0].rounds_planned)
     with st.container():
         overview.set_aside(found, shown.events, only=opened.only, trains=opened.trains)
     with st.container():
-        pages = SCORED_ALONE if is_uncompared(found) else FURTHER
-        _further(opened.name, pages if opened.trains else WITHOUT_MODEL)
+        pages = WITHOUT_MODEL
+        if opened.trains:
+            pages = SCORED_ALONE if is_uncompared(found) else FURTHER
+        _further(opened.name, pages)
     with st.container():
         overview.report_file(opened.name, opened.mark, opened.viewer)
     overview.words(found, trains=opened.trains)

@@ -12,7 +12,7 @@ from flfed.records.dashboard.panels import overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
 from flfed.records.reports.site_answer import own_figures, together
-from flfed.records.statistics.listed.noised_scores import is_uncompared
+from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
 
 
@@ -56,8 +56,9 @@ def parts(opened: Opened) -> None:
             sites.everywhere(found, metric, shown.sites, opened.only)
             sites.how_to_read(found, metric)
         else:
-            for line in [] if opened.only else together(found, ""):
-                st.info(escape(line))
+            if not opened.only:
+                for line in together(found, ""):
+                    st.info(escape(line))
             overview.who_takes_part(found, shown.sites)
 
 

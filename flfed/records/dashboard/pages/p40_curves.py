@@ -10,16 +10,14 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.charts.colours import site_looks
-from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components import sections
+from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.panels import curves, overview
-from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.sections.scores import within_groups
 from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
-from flfed.records.statistics.listed.noised_scores import SCORES, is_covered
-from flfed.records.statistics.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
+from flfed.records.statistics.noised_scores import SCORES, is_covered
+from flfed.records.statistics.score_curves import found_in, no_curves_in_words, says_which_repeat, says_whose
 from flfed.records.text import escape
 
 
@@ -70,7 +68,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         curves.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
-        operating_points(found, chosen, repeat)
+        curves.operating_points(found, chosen, repeat)
     _more(opened)
     with st.container():
         curves.how_to_read()
@@ -110,7 +108,7 @@ def _more(opened: Opened) -> None:
     place, payload = _first_with(opened, "operating-points")
     if payload is not None:
         with st.container():
-            exact_counts(payload, _repeat_of(opened, place))
+            curves.exact_counts(payload, _repeat_of(opened, place))
     place, payload = _first_with(opened, "subgroups")
     groups = within_groups(payload, only=opened.only)
     if groups is not None:

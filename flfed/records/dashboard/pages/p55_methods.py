@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.panels import methods, overview
+from flfed.records.dashboard.panels import compare, overview
 from flfed.records.dashboard.refresh import read_methods, where
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.recorded_run import LOSS
@@ -28,7 +28,7 @@ def parts(opened: Opened) -> None:
     if opened.only:
         st.info(OF_ALL)
         return
-    methods.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary, LOSS)
+    compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary, LOSS)
 
 
 if __name__ == "__main__":

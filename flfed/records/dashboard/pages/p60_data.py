@@ -5,15 +5,21 @@ It shows who is in the data, what is missing where, how far sites lie apart, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
-from flfed.records.dashboard import run_page
-from flfed.records.dashboard.panels import data, overview
+from flfed.records.dashboard import run_page, sections
+from flfed.records.dashboard.panels import overview
 from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports.events import SUMS_ONLY, no_sums_in_words
-from flfed.records.statistics.listed.noised_scores import is_covered
+from flfed.records.reports.faults import SUMS_ONLY, no_sums_in_words
+from flfed.records.sections import data
+from flfed.records.statistics.noised_scores import is_covered
 from flfed.records.text import escape
+
+SITES_DRAWN = 12
+"""Sites shown unless the reader picks others."""
 
 
 def show() -> None:
@@ -33,15 +39,14 @@ def parts(opened: Opened) -> None:
     if overview.trains_nothing(opened.trains):
         overview.who_takes_part(shown.found, shown.sites)
         return
-    table_1, columns = (
-        next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
-    )
-    why = escape(no_sums_in_words(shown.found, shown.events))
+    table_1 = read_summaries(where(), opened.mark[:1], "table-1", opened.only)[0]
+    columns = read_summaries(where(), opened.mark[:1], "columns", opened.only)[0]
+    why = no_sums_in_words(shown.found, shown.events)
     if opened.only and table_1 and not table_1["rows"]:
         why = SUMS_ONLY
-    of = data.sites_of(table_1, columns)
+    every = data.sites_of(table_1, columns)
     # A site in sums only is in neither table, but it took part all the same.
-    taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
+    of = max(len(every), sum(site.status != "refused" for site in shown.sites))
     if is_covered(shown.found):
         # One reason for all of it: three headings without a table would say it three times.
         with st.container():
@@ -51,16 +56,25 @@ def parts(opened: Opened) -> None:
     with st.container():
         if len(opened.runs) > 1:
             st.caption("Of the first repeat; the rows are the same in each.")
-        sites = data.choose_sites(of)
+        sites = choose_sites(every)
     # Charts first: a table of all columns would hide them.
-    with st.container():
-        data.missing(columns, sites, of=taking_part, why_none=why)
-    with st.container():
-        data.drift(columns, sites, of=taking_part, why_none=why)
-    with st.container():
-        data.table_1(table_1, sites, of, why_none=why)
+    for section in (
+        data.missing(columns, sites, of=of, why_none=why),
+        data.drift(columns, sites, of=of, why_none=why),
+        data.table_1(table_1, set(every) - set(sites), why_none=why),
+    ):
+        with st.container():
+            sections.show(section)
     with st.container():
         overview.leaks(shown.events, shown.leaks, only=opened.only)
+
+
+def choose_sites(sites: Sequence[str]) -> list[str]:
+    """Return all sites, or the reader's pick of many."""
+    if len(sites) <= SITES_DRAWN:
+        return list(sites)
+    chosen = st.multiselect("Sites shown", sites, default=sites[:SITES_DRAWN], max_selections=40, key="data-sites")
+    return list(chosen)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,30 @@
-"""Panels of runs side by side.
+"""Panels of runs, and of methods, side by side.
 
-They show what each run reached over all sites and at each, and in what their studies differ.
+They show what each run reached over all sites and at each, in what their studies differ, and what each method gained on
+plain averaging.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import streamlit as st
 
-from flfed.records.charts.intervals import interval_chart
+from flfed.records.charts.by_site import interval_chart
 from flfed.records.dashboard import refresh
-from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.tables import table
-from flfed.records.reports.events import STATUS_WORDS
-from flfed.records.reports.recorded_run import leaves
+from flfed.records.dashboard.sections import figure, table
+from flfed.records.objects import figure_of, read_all, run_of, site_of
+from flfed.records.reports.faults import STATUS_WORDS
+from flfed.records.reports.privacy import private_of
+from flfed.records.reports.recorded_run import TELLING, leaves, shows, with_interval
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import NOT_COMPARED
-from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
+from flfed.records.statistics.noised_scores import NOT_COMPARED
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, sentence_case
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
@@ -33,6 +36,8 @@ OVERLAP = (
     "Intervals that overlap do not mean that two runs are alike. On the same test rows both go up and down "
     "together, so that a difference between them is known better than either figure; it is not measured here."
 )
+DATASET = "dataset.name"
+"""Key of a study, with its table."""
 Compared = list[tuple[str, refresh.Shown]]
 
 
@@ -84,28 +89,39 @@ def warnings(
     redrawn : mapping of name to sites
         Those that draw another holdout in each repeat.
     """
-    datasets = {name: str(_keys(text).get("dataset.name", "")) for name, _, text in found}
+    datasets = {name: str(_keys(text).get(DATASET, "")) for name, _, text in found}
     lines = []
-    if len(by_dataset := _groups(datasets)) > 1:
-        told = "; ".join(f"{dataset or 'not known'}: {_and(names)}" for dataset, names in by_dataset.items())
+    by_dataset = _groups(datasets)
+    if len(by_dataset) > 1:
+        told = _of_groups({dataset or "not known": names for dataset, names in by_dataset.items()})
         lines.append(f"Figures of runs on different datasets say nothing of each other ({told}).")
-    metrics = {name: primary_of(report) for name, report, _ in found}
-    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
+    reports = {name: report for name, report, _ in found}
+    judged = {name: _judged(report, redrawn.get(name, ())) for name, report in reports.items()}
     # Only runs on one dataset can be compared at all, so that the rest is checked within it.
     for dataset, names in by_dataset.items():
         where = f"Of the runs on {dataset}, " if len(by_dataset) > 1 else ""
-        by_metric = _groups({name: metrics[name] for name in names if metrics[name]})
-        if len(by_metric) > 1:
-            told = "; ".join(f"{metric_name(str(metric))}: {_and(of)}" for metric, of in by_metric.items())
-            lines.append(
-                _sentence(f"{where}not all were chosen by the same figure: compare one that all have ({told}).")
-            )
-        by_rows = _groups({name: judged[name] for name in names if judged[name]})
-        if len(by_rows) > 1:
-            told = "; ".join(_and(of) for of in by_rows.values())
-            said = f"not all were judged on the same sites and test rows ({told}): part of a difference is chance."
-            lines.append(_sentence(where + said))
+        said = [_unlike_figures({name: primary_of(reports[name]) for name in names})]
+        said.append(_unlike_rows({name: judged[name] for name in names}))
+        lines += [sentence_case(where + line) for line in said if line]
     return lines
+
+
+def _unlike_figures(metrics: Mapping[str, str | None]) -> str:
+    """Return that runs were not chosen by the same figure, "" where they were."""
+    by_metric = _groups({name: metric for name, metric in metrics.items() if metric})
+    if len(by_metric) < 2:
+        return ""
+    told = _of_groups({metric_name(str(metric)): of for metric, of in by_metric.items()})
+    return f"not all were chosen by the same figure: compare one that all have ({told})."
+
+
+def _unlike_rows(judged: Mapping[str, tuple[tuple[str, int, int], ...]]) -> str:
+    """Return that runs were not judged on the same rows, "" where they were."""
+    by_rows = _groups({name: rows for name, rows in judged.items() if rows})
+    if len(by_rows) < 2:
+        return ""
+    told = "; ".join(_and(of) for of in by_rows.values())
+    return f"not all were judged on the same sites and test rows ({told}): part of a difference is chance."
 
 
 def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
@@ -116,11 +132,13 @@ def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, i
     A site's holdout is the same in all runs, but for one that draws another in each repeat: the mean is
     then over as many of them as there are repeats.
     """
-    rows = {name: site["holdout-rows"] for name, site in report["sites"].items()}
+    run = run_of(report)
+    rows = {name: site_of(site).holdout_rows or 0 for name, site in run.sites.items()}
     if not any(rows.values()) or primary_of(report) is None:
         return ()
     # A fixed holdout is the same in each repeat, so that repeats do not count there.
-    return tuple((name, rows[name] or 0, report["repeats"] if name in redrawn else 1) for name in sorted(rows))
+    repeats = dict.fromkeys(rows, 1) | dict.fromkeys(redrawn, run.repeats)
+    return tuple((name, rows[name], repeats[name]) for name in sorted(rows))
 
 
 def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
@@ -131,30 +149,32 @@ def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
     return groups
 
 
+def _of_groups(groups: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{what}: {_and(names)}" for what, names in groups.items())
+
+
 def _and(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _facts(found: Compared) -> list[dict[str, str]]:
     """Return one line a fact, one column a run."""
     lines: dict[str, dict[str, str]] = {}
     for name, shown in found:
-        report, privacy = shown.found, shown.found["privacy"]
-        epsilon = "" if privacy["epsilon"] is None else f", ε {number(privacy['epsilon'])}"
-        seconds = ABSENT if report["seconds"] is None else f"{report['seconds']:.1f}"
+        run = run_of(shown.found)
+        privacy = private_of(run.privacy)
+        epsilon = "" if privacy.epsilon is None else f", ε {number(privacy.epsilon)}"
+        seconds = ABSENT if run.seconds is None else f"{run.seconds:.1f}"
         facts = {
-            "Run": report["run"],
-            "Status": STATUS_WORDS[report["status"]],
-            "Engine": report["engine"],
-            "Rounds": f"{report['rounds']}",
-            "Repeats": f"{report['repeats']}",
+            "Run": run.run,
+            "Status": STATUS_WORDS[run.status],
+            "Engine": run.engine,
+            "Rounds": f"{run.rounds}",
+            "Repeats": f"{run.repeats}",
             "Seconds": seconds,
-            "Sites": f"{len(report['sites'])}",
-            "Privacy mechanism": f"{privacy['mechanism'] or 'not recorded'}{epsilon}",
+            "Sites": f"{len(run.sites)}",
+            "Privacy mechanism": f"{privacy.mechanism or 'not recorded'}{epsilon}",
         }
         # The table is turned: facts are its lines and runs its columns.
         for fact, value in facts.items():
@@ -170,30 +190,31 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
     lines: list[Report] = []
     drawn: list[Report] = []
     for name, shown in found:
-        of = shown.found if only is None else shown.found["sites"].get(only, {"global": {}})
-        value, low, high = map(of["global"].get(metric, {}).get, ("value", "low", "high"))
-        lines.append({"Run": name, metric_name(metric): value, "95 % low": low, "95 % high": high})
-        drawn.append({"name": name, "arm": "global", "value": value, "low": low, "high": high})
+        run = run_of(shown.found)
+        of = figure_of(run.global_ if only is None else site_of(run.sites.get(only, {})).global_, metric)
+        lines.append({"Run": name, metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
+        drawn.append({"name": name, "arm": "global", "value": of.value, "low": of.low, "high": of.high})
     # For one site's people the figure of their own site stands in for that of all.
     where = "over all sites" if only is None else f"at {escape(only)}"
     title = f"{metric_name(metric)} of the shared model {where}, with 95 % CI"
-    says = "; ".join(f"{line['Run']}: {number(line[metric_name(metric)])}" for line in lines)
+    says = "; ".join(f"{line['name']}: {number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(OVERLAP)
-    sites = sorted({site for _, shown in found for site in shown.found["sites"]})
-    if sites:
+    cells: dict[str, dict[str, str]] = {}
+    for name, shown in found:
+        for site, of_site in run_of(shown.found).sites.items():
+            cells.setdefault(site, {})[name] = _at(of_site, metric)
+    if cells:
         st.markdown(f"**{metric_name(metric)} of the shared model at each site, and whether joining pays**")
-        table([{"Site": site} | {name: _at(shown.found, site, metric) for name, shown in found} for site in sites])
+        none = {name: "took no part" for name, _ in found}
+        table([{"Site": site} | none | cells[site] for site in sorted(cells)])
 
 
-def _at(report: Report, site: str, metric: str) -> str:
-    of_site = report["sites"].get(site)
-    if of_site is None:
-        return "took no part"
-    entry = of_site["global"].get(metric, {})
-    span = f" ({interval(entry['low'], entry['high'])})" if entry.get("low") is not None else ""
+def _at(of_site: Report, metric: str) -> str:
+    figure = figure_of(site_of(of_site).global_, metric)
+    span = f" ({interval(figure.low, figure.high)})" if figure.low is not None else ""
     said = "not compared with its own" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
-    return f"{number(entry.get('value'))}{span}: {said}"
+    return f"{number(figure.value)}{span}: {said}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -224,3 +245,76 @@ def _keys(text: str) -> dict[str, Any]:
     """
     flat = leaves(parsed_study(text))
     return {key: value for key, value in flat.items() if not key.startswith("expected.")}
+
+
+ALONE = (
+    "No other method was run on the same random splits as this run; it takes two splits or more to tell methods apart. "
+    "Run the study on several splits, `flfed study run STUDY --repeats 10`, and again with the same seed and another "
+    "method: `flfed study run STUDY --repeats 10 --set strategy.name=fedadam`."
+)
+READ = (
+    "Each difference is the mean over the same random splits of the same rows, method minus the one of the first line, "
+    "with a 95 % confidence interval that counts how many rows the splits share (Nadeau and Bengio 2003). Where it "
+    "holds 0, no difference is shown: that is not the same as none. Of twenty such intervals one excludes 0 by chance."
+)
+UNLIKE_PLAIN = (
+    "No run of plain averaging (`fedavg`) is on the same random splits: the other methods are held against {method}. "
+    "What a method gains on plain averaging cannot be told of these."
+)
+
+
+def methods(found: Sequence[Report], metric: str, loss: str) -> None:
+    """Show each method beside plain averaging, or beside the first where that was not run."""
+    if not found:
+        st.info(ALONE)
+        return
+    told = read_all(Method, found)
+    first = told[0]
+    if not first.plain:
+        st.info(UNLIKE_PLAIN.format(method=first.method))
+    # An outcome that is a number has no log loss.
+    figures = [of for of in dict.fromkeys((metric, loss)) if of == metric or first.value[of] is not None]
+    lines = []
+    for method in told:
+        line = {"Method": method.method, "Rounds": str(method.rounds)}
+        for of in figures:
+            line[metric_name(of)] = number(method.value[of])
+            line[f"Difference in {metric_name(of)} (95 % CI)"] = difference(method.gain, of)
+        lines.append(line | {"What it shows": _verdict(method, figures)})
+    table(lines)
+    st.caption(READ)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method beside others, as `recorded_run.methods_of` gives it."""
+
+    series: str
+    method: str
+    plain: bool
+    rounds: int
+    value: Any
+    gain: Any
+
+
+def _verdict(method: Method, figures: Sequence[str]) -> str:
+    if method.gain is None:
+        return "plain averaging" if method.plain else "the others are held against it"
+    first, *others = figures
+    said = [shows(method.gain, first)]
+    # The loss may tell what the ranks of rows do not: how far probabilities are off.
+    for of in others:
+        shown = shows(method.gain, of)
+        if shown in TELLING:
+            said.append(f"{metric_name(of)} {shown}")
+    return "; ".join(said)
+
+
+def difference(gain: Report | None, metric: str) -> str:
+    """Return a difference with its interval, or why there is none."""
+    if gain is None:
+        return ""
+    found = figure_of(gain, metric)
+    if found.value is None:
+        return f"{ABSENT}: {found.reason}"
+    return with_interval(gain[metric])

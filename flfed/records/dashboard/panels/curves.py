@@ -1,53 +1,37 @@
-"""Panels of the page Curves.
+"""Panels of the page Curves: what a reader picks of the sections on scores.
 
-They show how well the shared model ranks, and whether its probabilities hold.
+They show how well the shared model ranks, whether its probabilities hold, and who would be flagged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import streamlit as st
 
-from flfed.records.charts.axes import is_stretched
 from flfed.records.charts.colours import MOST_COLOURED, Looks, one_in_colour
-from flfed.records.charts.curves import calibration_chart
-from flfed.records.charts.histograms import scores_chart
-from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components import sections
-from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.tables import table
+from flfed.records.dashboard import run_page, sections
 from flfed.records.sections import scores
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import (
-    NO_CURVES,
-    NOISE,
-    SCORES,
-    count_lines,
-    figure_lines,
-    lost_in_words,
-    scores_in_words,
-    whose_scores,
+from flfed.records.statistics.noised_scores import noised_scores
+from flfed.records.statistics.operating_points import (
+    NET_BENEFIT_READ,
+    RARE,
+    asked_points,
+    edges,
+    first_budget,
+    first_threshold,
+    point_in_words,
+    probability,
+    share_with_outcome,
 )
-from flfed.records.statistics.score_curves import (
-    LEAST_ROWS,
-    calibration,
-)
-from flfed.records.statistics.score_tables import (
-    CALIBRATION_READ,
-    NOT_SHOWN,
-    SITES_DRAWN,
-    STRETCHED,
-    Found,
-    calibration_line,
-    drawn_first,
-    group_lines,
-    held_in_words,
-    is_together,
-)
-from flfed.records.statistics.verdict import number
-from flfed.records.text import escape, heading
+from flfed.records.statistics.score_curves import LEAST_ROWS, NOT_SHOWN, SITES_DRAWN, Found, drawn_first, is_together
+from flfed.records.text import heading
 
 MOST_DRAWN = 12
 """Sites that a reader can pick: more colours and dashes are not told apart."""
+THRESHOLD, BUDGET = "a threshold", "an alert budget"
 HOW_TO_READ = f"""
 **ROC and AUC.** Take one row with the outcome and one without. AUC is how often the model gives the one with the
 outcome the higher probability: .5 is the toss of a coin (the dashed line), 1 is always. Each point of the curve is one
@@ -75,37 +59,31 @@ from these same counts where the sites are apart.
 """
 
 
-AS_THEY_CAME = (
-    "Each line is how far the noise on its bar may reach, 95 % of the time; where it comes down to 0 there may be "
-    "nobody at all. In the table the counts are as they came, which may be below 0, and so they go into the figures."
-)
+HOW_FLAGGED_READ = """
+**Threshold.** Every row with a predicted probability of at least so much is flagged. A choice for the same patients or
+customers everywhere: sites then have different shares of alerts.
+
+**Alert budget.** As many rows are flagged as people can look at, those of the highest predictions first. Each line has
+a threshold of its own; all sites together are one list with one threshold.
+
+**Sensitivity** is the share of those with the outcome that are flagged, **specificity** the share of those without it
+that are not. **PPV** is the share of the flagged that have the outcome, **NPV** the share of the others that do not.
+
+**Net benefit.** """
 
 
 def noised(report: Report, repeat: int | None = None) -> None:
-    """Show noised counts by score with the figures that follow from them, in place of curves.
+    """Show noised counts by score, of those whose rows the reader picks.
 
     `report` is of one repeat; `repeat` is its number where there are several.
     """
-    st.markdown(heading("How the scores lie", repeat))
-    st.caption(NO_CURVES)
-    payload = report.get(SCORES)
-    counts = {} if payload is None else whose_scores(payload)
-    if payload is None or not counts:
-        why = (payload or {}).get("reason", "") or "none came"
-        st.info(escape(f"There are no counts by score to show: {why}."))
-        return
-    table(figure_lines(report))
-    for line in lost_in_words(report, "roc_auc_score"):
-        st.caption(escape(line))
-    names = list(counts)
-    whose = str(st.selectbox("Rows of", names, key="noised-of", width=320)) if len(names) > 1 else names[0]
-    lines, unit = count_lines(counts[whose]), f"{report['privacy']['unit']}s"
-    title = f"Test rows by class and predicted probability ({whose})"
-    says = "; ".join(scores_in_words(report, whose if whose in payload["sites"] else ""))
-    figure(st, escape(title), scores_chart(lines, unit), lines, key="noised-counts", says=f"{title}. {says}")
-    st.caption(escape(f"{AS_THEY_CAME} {NOISE}: {number(lines[0][NOISE], 1)}."))
-    for line in scores_in_words(report, whose if whose in payload["sites"] else ""):
-        st.markdown(f"- {escape(line)}")
+    recorded = noised_scores(report)
+    names = [] if recorded is None else list(recorded.whose)
+    whose = ""
+    st.markdown(heading(scores.SCORED, repeat))
+    if len(names) > 1:
+        whose = str(st.selectbox("Rows of", names, key="noised-of", width=320))
+    sections.show(scores.noised(report, whose), titled=False)
 
 
 def choose(found: Found) -> Found:
@@ -155,21 +133,82 @@ def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat
 
     The chosen ones are told in words, and one site is drawn with intervals.
     """
-    st.markdown(heading("Whether its probabilities hold", repeat))
-    table([calibration_line(name, counts, report) for name, counts in chosen.items()])
+    st.markdown(heading(scores.CALIBRATED, repeat))
     sites = [name for name, counts in found.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
-    together = [name for name in found if is_together(name)]
-    label = f"Draw {together[0]}, and this site" if together else "Draw this site"
-    picked = [run_page.choose_site(sites, label=label)] if sites else []
-    groups = {name: of for name in [*together, *picked] if (of := calibration(found[name]))}
-    lines = group_lines(groups)
-    title, said = (
-        "Observed share against predicted probability, with 95 % CI",
-        "; ".join(f"{name}: predictions hold in {held_in_words(of)}" for name, of in groups.items()),
+    drawn = [name for name in found if is_together(name)]
+    label = f"Draw {drawn[0]}, and this site" if drawn else "Draw this site"
+    if sites:
+        drawn.append(run_page.choose_site(sites, label=label))
+    beside = chosen | {name: found[name] for name in drawn}
+    sections.show(scores.calibrated(beside, report, looks, [drawn]), titled=False)
+
+
+def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> None:
+    """Show the confusion tables at one threshold or alert budget.
+
+    Thresholds on offer are the edges of the bins in which `found` counts rows: between two of them nobody knows more.
+
+    Parameters
+    ----------
+    found, chosen : dict of name to ScoreCounts
+        Those of the page, and those that the reader picked of them.
+    repeat : int, optional
+        The one of several that is shown.
+    """
+    st.markdown(heading("Who would be flagged", repeat))
+    share = share_with_outcome(found)
+    # Where the outcome is rare, hardly any probability is near a half.
+    ways = [BUDGET, THRESHOLD] if share < RARE else [THRESHOLD, BUDGET]
+    way = st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}")
+    if way == BUDGET:
+        point = ("alert-budget", _budget(share))
+    else:
+        point = ("threshold", _threshold(edges(found.values()), share))
+    sections.show(scores.flagged(chosen, [point]), titled=False)
+    with st.expander("How to read these tables"):
+        st.markdown(HOW_FLAGGED_READ + NET_BENEFIT_READ)
+
+
+def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
+    """Show the counts at one of the thresholds and alert budgets that the study names.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "operating-points" of a run.
+    repeat : int, optional
+        The one of several that is shown.
+    """
+    st.markdown(heading(scores.EXACTLY_FLAGGED, repeat))
+    labels = {point: point_in_words(*point) for point in asked_points(payload)}
+    picked = st.selectbox("Counted by the sites", labels, format_func=labels.__getitem__, key="points-exact", width=320)
+    of = scores.exactly_flagged(payload, [picked])
+    if of is not None:
+        sections.show(of, titled=False)
+
+
+def _budget(share: float) -> float:
+    """Return the share of rows to flag that the reader typed."""
+    first = 100 * first_budget(share)
+    typed = st.number_input(
+        "Alert budget: rows to flag, in %", 0.01, 99.0, first, 0.5, format="%g", key=f"points-budget-{first}", width=320
     )
-    drawn = calibration_chart(lines, list(groups), looks)
-    figure(st, title, drawn, lines, key="calibration", says=f"Calibration. {said}")
-    st.caption(CALIBRATION_READ + (STRETCHED if lines and is_stretched(lines) else ""))
+    return float(typed) / 100
+
+
+def _threshold(offered: Sequence[float], share: float) -> float:
+    """Return the edge that the reader picked, at first one near the share with the outcome."""
+    first = first_threshold(offered, share)
+    return float(
+        st.selectbox(
+            "Flag a predicted probability of at least",
+            offered,
+            offered.index(first),
+            format_func=probability,
+            key=f"points-threshold-{len(offered)}-{offered[0]:.6g}",
+            width=320,
+        )
+    )
 
 
 def how_to_read() -> None:

@@ -13,28 +13,32 @@ import streamlit as st
 from flfed.errors import counted
 from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where
+from flfed.records.dashboard.sections import figure, table
 from flfed.records.document.document import document
+from flfed.records.objects import figure_of, read, run_of
 from flfed.records.reports import report
-from flfed.records.reports.events import (
+from flfed.records.reports.faults import (
     STATUS_WORDS,
     holdout_in_words,
     leak_lines,
     leaks_in_words,
+    missing_in_words,
+    refused_sites,
     set_aside_lines,
     site_facts,
+    updates_set_aside,
 )
-from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
-from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scores
 from flfed.records.reports.narrative import (
+    GLOSSARY,
     apart,
     doubts,
     interval_name,
     is_measured,
     joining_in_words,
     least_gain,
+    of_no_model,
+    of_noised_scores,
     stands_out,
     story,
     tally,
@@ -43,14 +47,12 @@ from flfed.records.reports.narrative import (
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.section import Table
 from flfed.records.statistics import Report
+from flfed.records.statistics.analysis import ALL, Analysis, column_label, tables_of
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.listed.analysis import ALL, column_label, parts_of, tables_of
-from flfed.records.statistics.listed.in_words import ANALYSIS, statistic_in_words, statistic_tables
-from flfed.records.statistics.listed.noised_scores import (
+from flfed.records.statistics.noised_scores import (
     METRICS,
     NOT_TOLD,
     OWN_UNDER_NOISE,
-    SCORES,
     SLOPE,
     is_covered,
     is_uncompared,
@@ -58,6 +60,7 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import pooled_in_words
+from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -101,25 +104,31 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
 
     How to go on with it is not told to `only`, one site's people, who cannot. `after` is what follows the last round.
     """
-    found = report.head(runs, name)
-    status = found["status"]
+    run = run_of(report.head(runs, name))
+    status = run.status
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.title(escape(f"{title}: {found['study']}" if title else found["study"]), width="content", anchor=False)
+        st.title(escape(": ".join(filter(None, (title, run.study)))), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     repeats = f", {len(runs)} repeats" if len(runs) > 1 else ""
-    # Where no time is recorded none is shown, and a very short one is not given in figures.
-    seconds = found["seconds"]
-    took = "" if seconds is None else ", under a second"
-    if seconds is not None and seconds >= 1:
-        took = f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
-    st.caption(f"Run {found['run']}, {moment(runs[0].started)} UTC{took}{repeats}")
-    if found["reason"]:
+    st.caption(f"Run {run.run}, {moment(runs[0].started)} UTC{_took(run.seconds)}{repeats}")
+    if run.reason:
         go_on = "" if only else how_to_go_on(runs)
-        said = f"Why it is {status}: {found['reason'].rstrip('.')}. "
         # The reason may tell how to go on by itself.
-        st.warning(with_code(said) + (go_on if go_on.rpartition(": ")[2].strip("`") not in found["reason"] else ""))
+        if go_on.rpartition(": ")[2].strip("`") in run.reason:
+            go_on = ""
+        said = f"Why it is {status}: {run.reason.rstrip('.')}. "
+        st.warning(with_code(said) + go_on)
     elif status == "running":
         progress(runs, after)
+
+
+def _took(seconds: float | None) -> str:
+    """Return a run's time in words; where none is recorded none is shown, and a very short one not in figures."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return ", under a second"
+    return f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
 
 
 def progress(runs: Sequence[RunEntry], after: str = COMPARED) -> None:
@@ -161,6 +170,7 @@ def not_compared(found: Report, *, trains: bool) -> None:
 
     It also says who took no part in it. `trains` tells whether its study has a model.
     """
+    run = run_of(found)
     for line in missing_in_words(found):
         st.warning(escape(line))
     why = {
@@ -174,12 +184,11 @@ def not_compared(found: Report, *, trains: bool) -> None:
         why["interrupted"] = "Nothing is known of the model yet: it is scored after the last round."
     if not trains:
         why = dict.fromkeys(("running", "interrupted"), "The figures follow once the sites have answered.")
-        why["completed"], nothing = (
-            "The study trains no model: it counts rows, and nothing is compared.",
-            "Nothing is known",
-        )
-    ended = f"{nothing}: the run {'stopped' if found['status'] == 'stopped' else 'failed'} before that."
-    st.info(why.get(found["status"], ended))
+        why["completed"] = "The study trains no model: it counts rows, and nothing is compared."
+        nothing = "Nothing is known"
+    how = "stopped" if run.status == "stopped" else "failed"
+    ended = f"{nothing}: the run {how} before that."
+    st.info(why.get(run.status, ended))
 
 
 def statistic(report: Report) -> None:
@@ -188,7 +197,7 @@ def statistic(report: Report) -> None:
     first, *others = statistic_in_words(found, report["repeats"])
     st.markdown(f"**{escape(first)}**")
     warn(missing_in_words(report))
-    tables = _of_chosen_rows(found) if found["name"] == ANALYSIS else statistic_tables(found)
+    tables = _of_chosen_rows(read(Analysis, found)) if found["name"] == ANALYSIS else statistic_tables(found)
     for one in tables:
         if one.title:
             st.markdown(f"### {escape(one.title)}")
@@ -196,20 +205,22 @@ def statistic(report: Report) -> None:
     st.markdown("\n".join(f"- {escape(line)}" for line in others))
 
 
-def _of_chosen_rows(found: Report) -> list[Table]:
+def _of_chosen_rows(found: Analysis) -> list[Table]:
     """Show the histogram of an analysis, and return its tables, over all sites or at the one that is chosen."""
-    every, sites = f"all {found['sites']} sites", found["by-site"]
+    every = f"all {found.sites} sites"
+    sites = found.by_site
     with st.container(horizontal=True):
         whose = st.selectbox("Rows of", [every, *sites], key="analysis-rows", width=220) if sites else every
         of = sites.get(whose, found)
-        numbers = [name for name, column in of["columns"].items() if "within" in column]
+        numbers = list(of.numbers)
         if not numbers:
             return tables_of(of)
         name = str(st.selectbox("Number", numbers, key="analysis-number", width=220))
-        parts = parts_of(of)
+        parts = of.parts
         group = str(st.selectbox("Group", list(parts), key="analysis-group", width=220)) if len(parts) > 1 else ""
     part, deviation = parts[group or next(iter(parts))]
-    column, unit = part["columns"][name], f"{found['counts-each']}s"
+    column = part.numbers[name]
+    unit = f"{found.counts_each}s"
     lines = histogram_lines(column, deviation)
     drawn = histogram_chart(lines, column_label(name, column), unit)
     which = ", ".join(said for said in (str(whose) if sites else "", group) if said not in ("", ALL))
@@ -221,32 +232,33 @@ def _of_chosen_rows(found: Report) -> list[Table]:
 
 def cards(found: Report, metric: str, planned: int) -> None:
     """Show the five answers people look for first."""
-    name, shared = metric_name(metric), found["global"][metric]
-    pooled = (found["pooled"] or {}).get(metric, {}).get("value")
-    what = shared.get("reason", ", ".join([name, *under(shared, found["repeats"])]))
+    run = run_of(found)
+    shared = figure_of(run.global_, metric)
+    pooled = figure_of(run.pooled, metric).value
+    what = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
     away = "not measured in this run"
     # The distance to pooled is measured only where both were compared.
-    if pooled is not None and shared["value"] is not None:
-        away = apart(pooled, shared["value"], metric)
-    short = "all that were planned" if found["rounds"] >= planned else "fewer than planned"
-    if found["status"] == "running":
+    if pooled is not None and shared.value is not None:
+        away = apart(pooled, shared.value, metric)
+    short = "all that were planned" if run.rounds >= planned else "fewer than planned"
+    if run.status == "running":
         short = "still running"
     refused = len(refused_sites(found))
-    below = f"and {refused} site{'' if refused == 1 else 's'} refused"
+    below = "and 1 site refused" if refused == 1 else f"and {refused} sites refused"
     with st.container(horizontal=True, gap="xsmall"):
         if is_covered(found):
             compared = not is_uncompared(found)
-            figures = {name: of for name, of in found["global"].items() if not compared or name in NOISED_CARDS}
-            noised_cards(figures, (found.get(SCORES) or {}).get("all"), found["repeats"])
+            figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
+            noised_cards(figures, (run.noised_scores or {}).get("all"), run.repeats)
             if compared:
                 card("Largest clear gain", *_most(found, metric))
-            card("Rounds run", f"{found['rounds']} of {planned}", short)
+            card("Rounds run", f"{run.rounds} of {planned}", short)
             return
-        card("Shared model", number(shared["value"]), what)
-        family = f"{words}; " if (words := pooled_in_words(found)) else ""
-        card("All rows in one place", number(pooled), f"pooled, for reference; {family}{away}")
+        card("Shared model", number(shared.value), what)
+        said = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
+        card("All rows in one place", number(pooled), said)
         card("Largest clear gain", *_most(found, metric))
-        card("Rounds run", f"{found['rounds']} of {planned}", short)
+        card("Rounds run", f"{run.rounds} of {planned}", short)
         card("Rejected updates", str(updates_set_aside(found)), below)
 
 
@@ -262,12 +274,14 @@ def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
     repeats : int
     """
     for metric in METRICS:
-        if (one := figures.get(metric)) is not None:
-            below = one.get("reason", ", ".join(under(one, repeats)))
-            card(sentence_case(metric_name(metric)), number(one["value"]), below)
+        if metric in figures:
+            one = figure_of(figures, metric)
+            below = one.reason or ", ".join(under(one, repeats))
+            card(sentence_case(metric_name(metric)), number(one.value), below)
     if counts is not None and counts["slope"] is not None:
+        slope = figure_of(counts, "slope")
         first = ", of the first repeat" if repeats > 1 else ""
-        card(SLOPE, number(counts["slope"]["value"]), f"{', '.join(under(counts['slope'], 1))}{first}; 1 is calibrated")
+        card(SLOPE, number(slope.value), f"{', '.join(under(slope, 1))}{first}; 1 is calibrated")
 
 
 def card(label: str, value: str, below: str) -> None:
@@ -285,11 +299,12 @@ def _most(found: Report, metric: str) -> tuple[str, str]:
 
     It is that of the sites at which joining pays. The text says so where it is clear at none.
     """
+    run = run_of(found)
     best = stands_out(found, metric)
     if best is None:
         none = f"no interval ({interval_name(found)}) lies above {least_gain(found, metric)}"
         return "none", none if is_measured(found, metric) else "no gain was measured"
-    least = found["verdict-rule"]["worthwhile"][metric]
+    least = run.rule.worthwhile[metric]
     size, _ = size_and_span(best[1], least)
     return size, f"at {best[0]} ({describe_interval(best[1], least)})"
 
@@ -312,9 +327,10 @@ def answer(found: Report, metric: str, warnings: int) -> None:
 
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
+    run = run_of(found)
     if is_uncompared(found):
-        one = found["global"][metric]
-        told = f"{number(one['value'])} over all sites" if one["value"] is not None else f"not known: {one['reason']}"
+        one = figure_of(run.global_, metric)
+        told = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(told)}")
         st.markdown(escape(NOT_TOLD))
     else:
@@ -361,10 +377,13 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
 
     It is of one site or of all. Where there was nothing, that is said. `trains` tells whether the study has a model.
     """
+    run = run_of(found)
     st.markdown("## Rejected, refused, odd")
-    if not found["faults"]:
+    if not run.faults:
         none = "No update was rejected and no site was refused." if trains else "No site was refused."
-        st.markdown(none if only is None else f"Nothing of {escape(only)} was rejected or refused.")
+        if only is not None:
+            none = f"Nothing of {escape(only)} was rejected or refused."
+        st.markdown(none)
     if lines := set_aside_lines(found, events):
         table(lines)
     if said := holdout_in_words(events):

@@ -8,20 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from flfed.records.charts import by_round, participation
-from flfed.records.charts.axes import axis_title, legend_of
-from flfed.records.charts.chart import Chart, Line, Spec
+from flfed.records.charts import by_round
+from flfed.records.charts.chart import Chart, Line, Spec, axis_title, legend_of
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
-from flfed.records.dashboard.components.figure import behind, figure
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.run_page import Opened, of_address
+from flfed.records.dashboard.sections import behind, figure
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.round_totals import ON_ROWS, Block, Cost
-from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered
+from flfed.records.statistics.noised_scores import NO_ROUNDS, is_covered
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
@@ -35,7 +35,7 @@ CURVE_BLOCKS = 50
 """Points of a curve that are read together."""
 POINTS = 200
 """Most points of a curve; more cannot be told apart on a screen."""
-WAYS = {"to_site": ("to the sites", BLUE), "to_server": ("from the sites", ORANGE)}
+WAYS = ("to the sites", "from the sites")
 NONE_SENT = (
     "No site sent a figure of its own in a round: under secure aggregation an institution keeps them, unless its "
     "policy names training-figures."
@@ -49,7 +49,8 @@ def last_round(runs: Sequence[RunEntry]) -> int:
 
     A round that stopped the run is not committed, but has something to show.
     """
-    return max(run.rounds if run.status in ("completed", "running") else run.rounds + 1 for run in runs)
+    stopped = [run.rounds + 1 for run in runs if run.status not in ("completed", "running")]
+    return max(*stopped, *(run.rounds for run in runs), 0)
 
 
 def curves(opened: Opened, shown: Shown) -> None:
@@ -127,7 +128,7 @@ def _no_curve(opened: Opened) -> str:
     if "running" in states:
         return "No round has a figure yet: the first comes with the second round."
     if states == {"completed"}:
-        return f"No figure by round was kept{f' of {opened.only}' if opened.only else ''}."
+        return f"No figure by round was kept of {opened.only}." if opened.only else "No figure by round was kept."
     return "The run ended before a round had a figure."
 
 
@@ -149,7 +150,8 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
 
     It comes with its band or why it has none. Where there is no curve, that is explained.
     """
-    title, mine = "All sites together", [p for p in points if p.site is None and p.value is not None]
+    title = "All sites together"
+    mine = [p for p in points if p.site is None and p.value is not None]
     if not mine:
         if not opened.only:  # the head of the page says why one site's people see its own figures only
             st.markdown(f"**{title}**")
@@ -178,10 +180,12 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     if not reaches:
         return ""
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
-    wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
+    wide = ""
+    if max(reaches) > by_round.DRAWN_FROM:
+        wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
     return (
         f"Worked out from counts in 256 bins: the {metric_name(metric)} of the rows lies within {most} of "
-        f"this one at each point drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
+        f"this one at each point drawn.{wide}"
     )
 
 
@@ -209,15 +213,8 @@ def _of_each_site(
         return
     there = sorted(_banded([point for point in points if point.site in sites], metric))
     many = len(sites) > MOST_COLOURED
-    picks = list(sites) if many else there
-    banded = picks[0] if picks else None
-    if len(picks) > 1:
-        # The site of the address is shown first, as on the other pages.
-        asked = of_address("site")
-        first = picks.index(asked) if asked in picks else 0
-        label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
-        label = label if many else "Draw the 95 % CI of"
-        banded = st.selectbox(label, picks, index=first, key=f"curve-band-{picks[first]}", width=320)
+    others = f"Show in colour, with the other {len(sites) - 1} sites in grey"
+    banded = _choose_site(sites, others) if many else _choose_site(there, "Draw the 95 % CI of")
     looks = site_looks(site.site for site in shown.sites)
     if many and banded is not None:
         looks |= one_in_colour(sites, banded)
@@ -230,6 +227,15 @@ def _of_each_site(
         st.caption(f"Without bands: the spread of this figure is not known.{means}")
     else:
         st.caption(escape(f"The band is the 95 % CI of each figure of {banded}.{_over_repeats(opened)}"))
+
+
+def _choose_site(sites: Sequence[str], label: str) -> str | None:
+    """Return the site that the reader picks, at first that of the address, as on the other pages."""
+    if len(sites) < 2:
+        return next(iter(sites), None)
+    asked = of_address("site")
+    first = sites.index(asked) if asked in sites else 0
+    return str(st.selectbox(label, list(sites), index=first, key=f"curve-band-{sites[first]}", width=320))
 
 
 def _banded(points: Sequence[CurvePoint], metric: str) -> set[str]:
@@ -273,10 +279,13 @@ def together(opened: Opened, shown: Shown) -> None:
         st.caption(escape(said))
         return
     told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
-    st.caption(f"{told} The page Rounds has {'your' if opened.only else 'each'} site.")
+    which = "your" if opened.only else "each"
+    st.caption(f"{told} The page Rounds has {which} site.")
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
-    drawn, title = by_round.of_all_sites(points, metric), f"{metric_name(metric)} by round"
-    figure(st, title, drawn, _lines(points, metric, None), key="rounds-together", says=says)
+    title = f"{metric_name(metric)} by round"
+    figure(
+        st, title, by_round.of_all_sites(points, metric), _lines(points, metric, None), key="rounds-together", says=says
+    )
     if said := _counted_in_bins([point for point in points if point.site is None], metric):
         st.caption(said)
 
@@ -320,17 +329,22 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
 
     It is of all sites together where `sites` is None, else of these.
     """
+    wanted = [None] if sites is None else sites
+    # Of all sites together the bounds are of the counting, not a 95 % CI.
+    bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
     found: list[Line] = []
     for point in points:
-        if (point.site is None) if sites is None else (point.site in sites):
-            low, high = by_database.band_of(point, metric)
-            who = {} if sites is None else {"Site": point.site}
-            # Of all sites together the bounds are of the counting, not a 95 % CI.
-            bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
-            figures = {metric_name(metric): point.value} | dict(zip(bounds, (low, high), strict=True))
-            ends = {} if point.first is None else {"Least": point.least, "Largest": point.most}
-            after = point.round if point.first in (None, point.round) else f"{point.first} to {point.round}"
-            found.append({"After round": after, **who, **figures, **ends})
+        if point.site not in wanted:
+            continue
+        after = point.round if point.first in (None, point.round) else f"{point.first} to {point.round}"
+        line: dict[str, Any] = {"After round": after}
+        if sites is not None:
+            line |= {"Site": point.site}
+        line |= {metric_name(metric): point.value}
+        line |= dict(zip(bounds, by_database.band_of(point, metric), strict=True))
+        if point.first is not None:
+            line |= {"Least": point.least, "Largest": point.most}
+        found.append(line)
     return found
 
 
@@ -371,18 +385,18 @@ def took_part(opened: Opened) -> None:
     st.markdown("## Who took part")
     last = last_round(opened.runs)
     # Planned rounds set the width, so that cells stay where they are while the run goes on.
-    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), participation.COLUMNS_DRAWN)
+    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), by_round.COLUMNS_DRAWN)
     going = any(run.status == "running" for run in opened.runs)
     # A block that is not complete would be read anew at each look.
     drawn = last // width * width if going else last
     names = [run.run for run in opened.runs]
     found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
     blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
-    said = participation.in_words(blocks)
+    said = by_round.in_words(blocks)
     st.markdown(escape(said))
-    if participation.is_plain(blocks):  # a map would be one block of one colour
+    if by_round.is_plain(blocks):  # a map would be one block of one colour
         if blocks:
-            behind(participation.lines(blocks), key="participation")
+            behind(by_round.lines(blocks), key="participation")
         return
     if width > 1:
         newest = " The newest cell comes once its rounds are complete." if going else ""
@@ -390,14 +404,14 @@ def took_part(opened: Opened) -> None:
     figure(
         st,
         "Each site by round",
-        participation.chart(blocks),
-        participation.lines(blocks),
+        by_round.chart(blocks),
+        by_round.lines(blocks),
         key="participation",
         says=_said(opened, said),
     )
-    if len({block.site for block in blocks}) > participation.SITES_DRAWN:
-        st.caption(f"{participation.whose(blocks)} are drawn; the table has all.")
-    if participation.left_out(blocks):
+    if len({block.site for block in blocks}) > by_round.SITES_DRAWN:
+        st.caption(f"{by_round.whose(blocks)} are drawn; the table has all.")
+    if by_round.left_out(blocks):
         st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
 
 
@@ -410,15 +424,7 @@ def cost(opened: Opened) -> None:
     found = (_costs(where(), names, *part, width, opened.only) for part in parts_of(last, width))
     costs = list(chain.from_iterable(found))
     # Blocks of rounds have means, so that their rows compare with those of single rounds.
-    lines = [
-        {
-            "Rounds": str(one.first) if one.first == one.last else f"{one.first} to {one.last}",
-            "Seconds a round": one.seconds,
-            "kB to the sites a round": one.to_site / 1000,
-            "kB from the sites a round": one.to_server / 1000,
-        }
-        for one in costs
-    ]
+    lines = [_cost_line(one) for one in costs]
     st.caption(_cost_in_words(costs, opened))
     going = any(run.status == "running" for run in opened.runs)
     if not costs and not going:
@@ -435,27 +441,43 @@ def cost(opened: Opened) -> None:
     figure(right, f"Kilobytes a round, {whose}", _bytes(costs), lines, key="round-bytes", says=says)
 
 
+def _cost_line(one: Cost) -> Line:
+    rounds = str(one.first) if one.first == one.last else f"{one.first} to {one.last}"
+    return {
+        "Rounds": rounds,
+        "Seconds a round": one.seconds,
+        "kB to the sites a round": one.to_site / 1000,
+        "kB from the sites a round": one.to_server / 1000,
+    }
+
+
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     """Return what the rounds took in all."""
     if not costs:
         going = any(run.status == "running" for run in opened.runs)
         return "No round is over yet." if going else "No message of training crossed."
-    rounds = sum(one.last - one.first + 1 for one in costs)
     # A block has means by round, which are turned into sums again.
-    seconds = [(one.last - one.first + 1) * one.seconds for one in costs if one.seconds is not None]
-    out = sum((one.last - one.first + 1) * one.to_server for one in costs) / 1e6
-    back = sum((one.last - one.first + 1) * one.to_site for one in costs) / 1e6
+    seconds = [_length(one) * one.seconds for one in costs if one.seconds is not None]
+    out = sum(_length(one) * one.to_server for one in costs) / 1e6
+    back = sum(_length(one) * one.to_site for one in costs) / 1e6
     each = ", on average over the repeats" if len(opened.runs) > 1 else ""
     took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
-    counted = f"{rounds} round{'' if rounds == 1 else 's'}{each}"
-    whose = ("your site", "it") if opened.only else ("the sites", "them")
+    count = sum(_length(one) for one in costs)
+    rounds = "1 round" if count == 1 else f"{count} rounds"
+    left = "your site" if opened.only else "the sites"
+    to = "it" if opened.only else "them"
     with RunReader.open(only=opened.only) as reader:
         said = by_database.bytes_in_words(by_database.round_bytes(reader, [run.run for run in opened.runs]))
     each_round = f"{said} " if said else ""
     return (
-        f"{counted}:{took} {out:.2f} MB left {whose[0]} and {back:.2f} MB came to {whose[1]} for training. "
+        f"{rounds}{each}:{took} {out:.2f} MB left {left} and {back:.2f} MB came to {to} for training. "
         f"{each_round}What crossed before and after the rounds is on the page Privacy."
     )
+
+
+def _length(block: Cost) -> int:
+    """Return how many rounds a block has."""
+    return block.last - block.first + 1
 
 
 def _seconds(costs: Sequence[Cost]) -> Chart | None:
@@ -464,36 +486,44 @@ def _seconds(costs: Sequence[Cost]) -> Chart | None:
         return None
     rows = pd.DataFrame({"round": [one.last for one in known], "value": [one.seconds for one in known]})
     y = by_round.y_axis("seconds (lower is better)", zero=True)
-    return Chart(rows, _spec(y, BLUE, points=len(known) < by_round.FEW_ROUNDS))
+    return Chart(rows, _spec(y, BLUE, len(known) < by_round.FEW_ROUNDS, {}))
 
 
 def _bytes(costs: Sequence[Cost]) -> Chart | None:
     if not costs:
         return None
-    rows = pd.DataFrame(
-        [
-            {"round": one.last, "value": getattr(one, way) / 1000, "way": name}
-            for one in costs
-            for way, (name, _) in WAYS.items()
-        ]
-    )
-    names, colours = zip(*WAYS.values(), strict=True)
-    legend = legend_of(names, **by_round.STROKES)
+    rows = []
+    for one in costs:
+        rows.append({"round": one.last, "value": one.to_site / 1000, "way": WAYS[0]})
+        rows.append({"round": one.last, "value": one.to_server / 1000, "way": WAYS[1]})
     y = by_round.y_axis("kB a round", zero=True)
-    scale = {"domain": list(names), "range": list(colours)}
-    spec = _spec(y, None, points=len(costs) < by_round.FEW_ROUNDS)
-    spec["encoding"]["color"] = {"field": "way", "type": "nominal", "scale": scale, "legend": legend}
-    spec["encoding"]["strokeDash"] = {
-        "field": "way",
-        "type": "nominal",
-        "scale": {"domain": list(names)},
-        "legend": legend,
+    legend = legend_of(WAYS, **by_round.STROKES)
+    colours = {"domain": list(WAYS), "range": [BLUE, ORANGE]}
+    by_way: Spec = {
+        "color": {"field": "way", "type": "nominal", "scale": colours, "legend": legend},
+        "strokeDash": {"field": "way", "type": "nominal", "scale": {"domain": list(WAYS)}, "legend": legend},
     }
-    return Chart(rows, spec)
+    points = len(costs) < by_round.FEW_ROUNDS
+    return Chart(pd.DataFrame(rows), _spec(y, None, points, by_way))
 
 
-def _spec(y: Spec, colour: str | None, *, points: bool) -> Spec:
-    mark = {"type": "line", "strokeWidth": 2, "point": points} | ({"color": colour} if colour else {})
+def _spec(y: Spec, colour: str | None, points: bool, by_way: Spec) -> Spec:
+    """Return the picture of a cost by round.
+
+    Parameters
+    ----------
+    y : dict
+        Its axis.
+    colour : str or None
+        Of its line, None where `by_way` has one for each.
+    points : bool
+        Whether each round is marked.
+    by_way : dict
+        Encodings of more than one line.
+    """
+    mark: Spec = {"type": "line", "strokeWidth": 2, "point": points}
+    if colour:
+        mark |= {"color": colour}
     tooltip = [{"field": "round", "type": "quantitative"}, {"field": "value", "type": "quantitative"}]
-    encoding = {"x": by_round.X, "y": y, "tooltip": tooltip}
+    encoding = {"x": by_round.X, "y": y, "tooltip": tooltip} | by_way
     return {"height": HEIGHT, "mark": mark, "encoding": encoding}

@@ -10,22 +10,20 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.records.charts.by_site import forest_plot, sites_by_arm
+from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
 from flfed.records.charts.chart import Line
-from flfed.records.charts.intervals import ENDS, interval_chart
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.sections import show
-from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
+from flfed.records.dashboard.sections import SITES_SHOWN, figure, show, table
+from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
 from flfed.records.reports import site_answer
-from flfed.records.reports.glossary import of_noised_scores
 from flfed.records.reports.narrative import (
     doubts,
     ends_of,
     gain_in_words,
     interval_name,
     least_gain,
+    of_noised_scores,
     tally,
     unadjusted_in_words,
     untold_in_words,
@@ -47,8 +45,7 @@ from flfed.records.sections.gains import at_the_ends
 from flfed.records.sections.gains import gains as section_of_gains
 from flfed.records.sections.gains import references as section_of_references
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import (
-    SCORES,
+from flfed.records.statistics.noised_scores import (
     TRAINED_ON,
     figure_lines,
     is_covered,
@@ -57,11 +54,12 @@ from flfed.records.statistics.listed.noised_scores import (
     own_under_noise,
     with_verdict,
 )
-from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
-from flfed.records.statistics.own_models import own_parts_in_words, pooled_in_words
+from flfed.records.statistics.own_models import OwnParts, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
+    ASSUMES,
+    COVERAGE,
     DO_NOT_USE,
     MINUS,
     NO_CLEAR_GAIN,
@@ -88,10 +86,11 @@ def answer(found: Report, site: str, metric: str) -> None:
 
     It shows the answer, its figures, and what they rest on.
     """
-    of_site = found["sites"][site]
-    said, sentence = should_it_join(found, site, metric), site_verdict(of_site, metric)[1]
+    run = run_of(found)
+    of_site = run.sites[site]
+    sentence = site_verdict(of_site, metric)[1]
     with st.container(border=True):
-        st.markdown(f"### {escape(said)}")
+        st.markdown(f"### {escape(should_it_join(found, site, metric))}")
         for line in doubts(found, metric):
             st.markdown(f"**{escape(line)}**")
         _models(found, site, metric)
@@ -100,26 +99,28 @@ def answer(found: Report, site: str, metric: str) -> None:
             st.markdown(escape(line))
         with st.container(horizontal=True, gap="xsmall"):
             if is_covered(found):
-                noised_cards(of_site["global"], _counts_of(found, site), found["repeats"])
+                counts = (run.noised_scores or {}).get("sites", {})
+                noised_cards(site_of(of_site).global_, counts.get(site), run.repeats)
             if not is_uncompared(found):
                 card("Gain by joining", *_gain(of_site, metric))
-            for arm in () if is_covered(found) else arms_shown(found, metric):
-                value, below = _figure(of_site[arm].get(metric, {}), metric, found["repeats"])
-                family = own_in_words(of_site) if arm == "local-only" else ""
-                card(CARDS[arm], value, f"{family}; {below}" if family else below)
+            if not is_covered(found):
+                _model_cards(found, of_site, metric)
             # The pooled model is measured on all sites, so that its card stands last.
-            if found["pooled"]:
-                value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
-                family = f"{words}; " if (words := pooled_in_words(found)) else ""
-                card("All rows in one place", value, f"{family}{below}; at all sites together, for reference")
+            if run.pooled:
+                value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
+                said = "; ".join(filter(None, (pooled_in_words(found), below, "at all sites together, for reference")))
+                card("All rows in one place", value, said)
         with st.expander("What these figures rest on, and what they do not show"):
             st.markdown("\n".join(f"- {escape(line)}" for line in rests_on(found, site, metric)))
 
 
-def _counts_of(found: Report, site: str) -> Report | None:
-    """Return a site's noised counts of scores, None where there are none."""
-    counts: dict[str, Report] = (found.get(SCORES) or {}).get("sites", {})
-    return counts.get(site)
+def _model_cards(found: Report, of_site: Report, metric: str) -> None:
+    """Show each model's figure at one site as a card."""
+    repeats = run_of(found).repeats
+    for arm in arms_shown(found, metric):
+        value, below = _figure(figure_of(of_site[arm], metric), metric, repeats)
+        family = own_in_words(of_site) if arm == "local-only" else ""
+        card(CARDS[arm], value, "; ".join(filter(None, (family, below))))
 
 
 def noised_figures(found: Report, metric: str) -> None:
@@ -133,16 +134,21 @@ def noised_figures(found: Report, metric: str) -> None:
 
 def _models(found: Report, site: str, metric: str) -> None:
     """Show each model at one site as a chart."""
-    lines = [
-        {"name": CARDS[arm], "arm": arm, **entry}
-        for arm in arms_shown(found, metric)
-        if (entry := found["sites"][site][arm].get(metric))
-    ]
+    run = run_of(found)
+    lines = []
+    cells = []
+    words = []
+    for arm in arms_shown(found, metric):
+        entry = run.sites[site][arm].get(metric)
+        if entry:
+            of_arm = read_figure(entry)
+            lines.append({"name": CARDS[arm], "arm": arm, **entry})
+            cells.append({"Model": CARDS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
+            words.append(f"{CARDS[arm]} {number(of_arm.value)}")
     drawn = interval_chart(lines, metric)
-    table = [{"Model": line["name"], **{end: line[end] for end in ENDS}} for line in lines]
-    says = "; ".join(f"{line['name']} {number(line['value'])}" for line in lines)
     which = "the shared model" if is_covered(found) else "each model"
-    figure(st, f"{metric_name(metric)} of {which}, 95 % CI", drawn, table, key="site-own-models", says=says)
+    title = f"{metric_name(metric)} of {which}, 95 % CI"
+    figure(st, title, drawn, cells, key="site-own-models", says="; ".join(words))
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
@@ -158,16 +164,17 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     return size, f"by the {ARM_NAMES[best[0]]}, {describe_interval(best[1], least)}; + is better"
 
 
-def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
+def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     """Return one figure and its meaning.
 
     The meaning is its metric and interval, or why there is none.
     """
-    if entry.get("value") is None:
-        return ABSENT, str(entry.get("reason", "not measured"))
-    span = interval(entry["low"], entry["high"])
+    if figure.value is None:
+        return ABSENT, figure.reason or "not measured"
+    span = interval(figure.low, figure.high)
     of = "of one repeat 95 %" if repeats > 1 else "95 %"
-    return number(entry["value"]), f"{metric_name(metric)}, " + ("no interval" if span == ABSENT else f"{of} {span}")
+    said = "no interval" if span == ABSENT else f"{of} {span}"
+    return number(figure.value), f"{metric_name(metric)}, {said}"
 
 
 def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str, *, trains: bool) -> None:
@@ -190,12 +197,14 @@ def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str
         whose = "All sites" if only is None else escape(only)
         st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
         _beside(found, metric, order)
-    for line in left_out(sites) if only else [*together(found, metric), *left_out(sites)]:
+    together_ = [] if only else together(found, metric)
+    for line in [*together_, *left_out(sites)]:
         st.caption(escape(line))
 
 
 def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     """Show gain and models of some sites."""
+    run = run_of(found)
     # Of many sites the ends of the order are drawn, and the table has all.
     shown = ends_of(order, SITES_SHOWN)
     if len(shown) < len(order):
@@ -210,32 +219,40 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
             st.caption(escape(line))
         return
     left, right = st.columns(2)
-    gains, models = forest_plot(found, metric, shown), sites_by_arm(found, metric, shown)
-    says = "; ".join(
-        f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
-    )
+    says = []
+    for name in order:
+        site = run.sites[name]
+        says.append(f"{name}: {site_verdict(site, metric)[0]}, {gain_in_words(site, metric)}")
     title = f"Gain of each site, {interval_name(found)}"
-    figure(left, title, gains, lines, key="site-gains", says=f"Gain by joining. {says}")
+    said = f"Gain by joining. {'; '.join(says)}"
+    figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=said)
     words = [site_line(found, name, metric, arms) for name in order]
-    names = [MODELS[arm] for arm in arms]
-    by_site = (
-        f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
-    )
     title = "Each model at each site, with 95 % CI"
     if arms == ["global"]:
         title = f"{metric_name(metric)} of the shared model, with 95 % CI"
+    models = sites_by_arm(found, metric, shown)
+    by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
     figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
     table(words)
-    if why := _untold(found, metric, order):
-        st.caption(why)
+    # Below the table: in it a sentence would make rows high on a narrow screen.
+    why = untold_at(found, metric, order)
+    if why:
+        st.caption("\n".join(f"- {escape(line)}" for line in why))
     for line in unadjusted_in_words(found, metric):
         st.caption(escape(line))
 
 
+def _figures_in_words(name: str, cells: Line, arms: Sequence[str]) -> str:
+    """Return a site's models with their figures."""
+    each = ", ".join(f"{MODELS[arm]} {cells[MODELS[arm]]}" for arm in arms)
+    return f"{name}: {each}"
+
+
 def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Sequence[Line]) -> None:
     """Show the shared model's figure at some sites, the only one that leaves them."""
+    run = run_of(found)
     title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
-    says = "; ".join(f"{site} {number(found['sites'][site]['global'].get(metric, {}).get('value'))}" for site in sites)
+    says = "; ".join(f"{site} {number(figure_of(site_of(run.sites[site]).global_, metric).value)}" for site in sites)
     if (drawn := sites_by_arm(found, metric, sites)) is not None:
         figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
@@ -245,27 +262,20 @@ def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Line:
 
     Every figure and its interval stand in a cell of its own.
     """
-    site = found["sites"][name]
-    cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Test rows": site["holdout-rows"]}
+    site = run_of(found).sites[name]
+    here = site_of(site)
+    cells: dict[str, Any] = {"Site": name, "Rows": here.rows, "Test rows": here.holdout_rows}
     if is_covered(found):
-        cells = {"Site": name, TRAINED_ON.capitalize(): site["rows"]}
+        cells = {"Site": name, TRAINED_ON.capitalize(): here.rows}
     for arm in arms:
-        entry = site[arm].get(metric, {})
+        entry = figure_of(site[arm], metric)
         title = ARM_NAMES[arm].capitalize()
-        cells |= {title: entry.get("value"), f"{title}, low": entry.get("low"), f"{title}, high": entry.get("high")}
+        cells |= {title: entry.value, f"{title}, low": entry.low, f"{title}, high": entry.high}
     gain = best_gain(site, metric)
     if gain is not None:
-        ends = {"Gain, low": gain.deciding.low, "Gain, high": gain.deciding.high}
-        cells |= {"Gain (+ is better)": gain.value, **ends}
+        deciding = gain.deciding
+        cells |= {"Gain (+ is better)": gain.value, "Gain, low": deciding.low, "Gain, high": deciding.high}
     return cells if is_uncompared(found) else cells | {"Verdict": site_verdict(site, metric)[0]}
-
-
-def _untold(found: Report, metric: str, sites: Sequence[str]) -> str:
-    """Return a list of why it cannot be told at sites.
-
-    It stands below the table: in it a sentence would make rows high on a narrow screen.
-    """
-    return "\n".join(f"- {escape(line)}" for line in untold_at(found, metric, sites))
 
 
 def references(found: Report, metric: str) -> None:
@@ -275,7 +285,8 @@ def references(found: Report, metric: str) -> None:
 
 def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
-    order, shown = order_of_sites(found, metric), at_the_ends(found, metric, FEW_SITES)
+    order = order_of_sites(found, metric)
+    shown = at_the_ends(found, metric, FEW_SITES)
     lines = [_line(found, site, metric, arms_shown(found, metric)) for site in order]
     if is_uncompared(found):
         _shared_model(found, metric, shown, lines)
@@ -294,16 +305,18 @@ def links(found: Report, metric: str, name: str) -> None:
 
 def how_to_read(found: Report, metric: str) -> None:
     """Explain the words of the charts, folded away."""
+    run = run_of(found)
     if is_uncompared(found):
         return
-    least = found["verdict-rule"]["worthwhile"][metric]
+    least = run.rule.worthwhile[metric]
     small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
     models = _models_under_noise() if is_covered(found) else _models_in_words(found)
+    minus = MINUS if least else ""
     with st.expander("How to read this"):
         st.markdown(
             f"{models}"
             f"- **{PAYS}**: the gain's interval ({interval_name(found)}) lies above {least_gain(found, metric)}. "
-            f"**{DO_NOT_USE}**: it lies below {MINUS if least else ''}{least_gain(found, metric)}. "
+            f"**{DO_NOT_USE}**: it lies below {minus}{least_gain(found, metric)}. "
             f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
             "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
             "So the intervals of gains hold at all sites together (Bonferroni).\n"
@@ -315,8 +328,9 @@ def how_to_read(found: Report, metric: str) -> None:
 def _models_in_words(found: Report) -> str:
     """Return what the models are of which the charts tell, as lines of Markdown."""
     # Where sites keep a part of the model, or a model, the names below stand for others.
-    own = f"- {said}\n" if (said := own_parts_in_words(found)) else ""
-    beside = (found.get("own-parts") or {}).get("beside", False)
+    said = own_parts_in_words(found)
+    own = f"- {said}\n" if said else ""
+    beside = read(OwnParts, run_of(found).own_parts or {}).beside
     adjusted = "a model that the site trained" if beside else "the shared model, corrected"
     return (
         f"{own}"

@@ -1,7 +1,13 @@
-"""What people should look at in a table where its mapping reported nothing."""
+"""What people should look at in a table where its mapping reported nothing.
+
+Identifiers and values of a category that are written in two ways, so that they count as two; rows that repeat others;
+and rows that are none: comments, the names of the columns once more, and sums at the end.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,13 +18,9 @@ import pandas as pd
 from flfed.errors import count_in_words
 from flfed.rows.data.findings.codes import FEWEST, far_from_all, repeated_codes
 from flfed.rows.data.findings.dates import odd_dates
-from flfed.rows.data.findings.identifiers import odd_identifiers
 from flfed.rows.data.findings.order import first_of_each, half_a_unit, once_a_block, row_of_means, unit_change
-from flfed.rows.data.findings.repeats import contradictions, copies
-from flfed.rows.data.findings.spelling import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import alike
+from flfed.rows.data.parsing.fields import Field, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
 
@@ -63,7 +65,7 @@ def oddities(
     texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
     notes = _notes("table", _of_the_whole(raw, texts))
     fields = {name: mapping.get(name, name) for name in schema.columns}
-    owns = {name: _own_name(field) for name, field in fields.items()}
+    owns = {name: own_name(field) for name, field in fields.items()}
     read = set(owns.values()) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
     for name, column in schema.columns.items():
@@ -80,11 +82,6 @@ def oddities(
 
 def _notes(place: str, texts: Iterable[str]) -> list[Note]:
     return [Note(place, text) for text in texts]
-
-
-def _own_name(field: str | Field | None) -> str | None:
-    """Return the name of a column in the source, None where it has none."""
-    return field.column if isinstance(field, Field) else field
 
 
 def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
@@ -117,6 +114,12 @@ def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, to
     if column.kind == "target" and not column.is_number():
         return
     yield from _of_spread(known, len(cells), rare=column.kind in ("flag", "category"))
+    yield from _of_values(cells, column, today, people)
+
+
+def _of_values(cells: pd.Series, column: Column, today: date, people: pd.Series | None) -> Iterator[str]:
+    """Yield what is odd in a column of dates or numbers."""
+    known = cells.dropna()
     if column.kind == "date":
         yield from odd_dates(known, today, people)
     if column.is_number():
@@ -191,9 +194,239 @@ def _numbers(
     found = []
     for name, column in schema.columns.items():
         field = fields[name]
-        own = field.column if isinstance(field, Field) else field
+        own = own_name(field)
         if column.is_number() and own is not None and own in raw.columns and len(texts):
             last = texts.iat[len(texts) - 1, list(raw.columns).index(own)]
             scale = field.multiply if isinstance(field, Field) else 1.0
             found.append((table[name], half_a_unit(str(last), scale=scale)))
     return found
+
+
+LEAST = 5
+"""Shorter identifiers at least, where none of them stands with its zeros too."""
+
+
+def odd_identifiers(known: pd.Series) -> Iterator[str]:
+    """Yield what is odd in how identifiers are written.
+
+    They lost leading zeros in a part of the rows, or stand in upper and lower case. None of them is changed.
+
+    Parameters
+    ----------
+    known : Series of str, without gaps
+
+    Examples
+    --------
+    >>> list(odd_identifiers(pd.Series(["0071", "0342", "71", "342"] * 5)))[0].partition(" (")[0]
+    '10 rows have identifiers without the leading zeros that others have'
+    """
+    if len(known) < FEWEST:
+        return
+    sizes = known.value_counts()
+    if rows := _without_zeros(sizes):
+        many = count_in_words(rows)
+        yield (
+            f"{many} rows have identifiers without the leading zeros that others have (export them as text): "
+            "one person may count as two"
+        )
+    if people := _in_two_cases(sizes):
+        yield (
+            f"{count_in_words(people)} identifiers stand in upper and in lower case, and count as two each: "
+            "write them in one way"
+        )
+
+
+def _without_zeros(sizes: pd.Series) -> int:
+    """Count the rows whose identifiers lost their leading zeros; 0 where nothing tells so."""
+    digits = sizes[[isinstance(text, str) and text.isdecimal() for text in sizes.index]]
+    with_zeros = {text for text in digits.index if text.startswith("0") and text.strip("0")}
+    if not with_zeros:
+        return 0
+    bare = {text.lstrip("0") for text in with_zeros}
+    lost = bare.intersection(digits.index)
+    # Of one length, all that have zeros; a shorter one without them lost its own.
+    longest = max(map(len, with_zeros))
+    if longest == min(map(len, with_zeros)):
+        shorter = [text for text in digits.index if len(text) < longest]
+        if len(shorter) >= LEAST:
+            lost.update(shorter)
+    return int(digits[list(lost)].sum())
+
+
+def _in_two_cases(sizes: pd.Series) -> int:
+    """Count the identifiers of which another one differs in upper and lower case only."""
+    folded = pd.Series([str(text).casefold() for text in sizes.index]).value_counts()
+    return int((folded > 1).sum())
+
+
+TIMES = 3
+"""Copies are told where they are so many times the pairs of rows that are alike by chance."""
+
+
+def copies(texts: pd.DataFrame) -> Iterator[str]:
+    """Yield how many rows are copies of another one in every column."""
+    # Few columns give equal rows by chance, which are no copies.
+    many = int(texts.dropna(how="all").duplicated().sum())
+    if many > TIMES * pairs_by_chance(texts):
+        yield f"{count_in_words(many)} rows are copies of another row in every column: was something exported twice?"
+
+
+def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
+    """Yield how many rows are like another one in all but their class.
+
+    Parameters
+    ----------
+    table : DataFrame
+        In the schema's columns.
+    schema : Schema
+        Of a regression nothing is told: what is measured twice differs.
+    """
+    others = _compared_columns(schema)
+    named = [name for name in others if schema.columns[name].kind == "id" and table[name].notna().any()]
+    # Without identifiers two people may well be alike in all that a table has.
+    if schema.task == "regression" or not named:
+        return
+    known = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
+    alike = known[known.duplicated(others, keep=False)]
+    if alike.empty:
+        return
+    classes = alike.groupby(others, dropna=False, observed=True)[schema.target].transform("nunique")
+    many = int((classes > 1).sum())
+    if many > 2 * TIMES * pairs_by_chance(known[others]):
+        yield (
+            f"{count_in_words(many)} rows are like another row in everything but {schema.target!r}: "
+            "which of them holds?"
+        )
+
+
+def pairs_by_chance(cells: pd.DataFrame) -> float:
+    """Return the expected number of equal pairs of rows.
+
+    It is that of columns that have nothing to do with each other.
+    """
+    alike_in_each = [
+        float(np.square(column.value_counts(normalize=True, dropna=False)).sum()) for _, column in cells.items()
+    ]
+    return len(cells) * (len(cells) - 1) / 2 * math.prod(alike_in_each)
+
+
+def _compared_columns(schema: Schema) -> list[str]:
+    others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
+    if schema.group:  # other identifiers may number the rows
+        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
+    return others
+
+
+def spelling(text: str) -> str:
+    """Return a text without case and blanks.
+
+    Examples
+    --------
+    >>> spelling(" Not  known "), spelling("MALE")
+    ('not known', 'male')
+    """
+    return " ".join(text.split()).casefold()
+
+
+def rows_in_other_case(texts: Sequence[str], counts: np.ndarray) -> str:
+    """Count the rows whose value differs from a more frequent one in case or blanks alone; "" where none does.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Distinct values.
+    counts : int array [texts]
+
+    Examples
+    --------
+    >>> rows_in_other_case(["Male", "male", "MALE", "female"], np.array([200, 30, 8, 250]))
+    '38'
+    >>> rows_in_other_case(["male", "female"], np.array([200, 250]))
+    ''
+    """
+    most: dict[str, int] = {}
+    rows = 0
+    for text, count in zip(texts, counts.tolist(), strict=True):
+        plain = spelling(text)
+        if plain in most:
+            rows += min(count, most[plain])
+        most[plain] = max(count, most.get(plain, 0))
+    return count_in_words(rows) if rows else ""
+
+
+MOST = 5
+SHARE = 0.01
+"""Rows of one kind at most, or this share of all: of more they are values."""
+LAST = 3
+"""Rows at the end that may hold sums."""
+HEADER = 0.5
+"""Of a row's cells: so many are the names of their columns."""
+_COMMENT = re.compile(r"\s*(#|//|%)+\s*[^\W\d_].*", re.DOTALL)
+_SUM = re.compile(
+    r"(grand |sub)?totals?|sums?|averages?|means?|medians?|count|summe|gesamt|insgesamt|mittelwert|durchschnitt|anzahl"
+    r"|totaal|gemiddelde|somme|moyenne|ensemble|totalt|i alt|gjennomsnitt|summa|medel|yhteensä|keskiarvo|totale",
+    re.IGNORECASE,
+)
+
+
+def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
+    """Yield which rows belong to no table, by their number from 1.
+
+    None of their cells is quoted.
+
+    Parameters
+    ----------
+    raw : DataFrame
+        As the source gave it.
+
+    Examples
+    --------
+    >>> ages = [str(age) for age in range(20, 60)]
+    >>> table = pd.DataFrame({"name": [*"ab" * 20, "Total"], "age": [*ages, "1580"]})
+    >>> list(foreign_rows(table))
+    ['row 41, at the end, is one of sums or counts: remove it']
+    """
+    words = [place for place in range(raw.shape[1]) if raw.iloc[:, place].dtype.kind not in "fiubM"]
+    if not words or not len(raw):
+        return
+    texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in words})
+    comments = texts[words[0]].map(_is_comment).to_numpy(dtype=bool)
+    matches = _named_cells(raw, texts, words)
+    headers = (matches >= 2) & (matches >= HEADER * raw.shape[1])
+    most = max(MOST, SHARE * len(raw))
+    for rows, what in ((comments, "a comment"), (headers & ~comments, "the names of the columns once more")):
+        if 0 < rows.sum() <= most:
+            yield _named(np.flatnonzero(rows), what)
+    yield from _sums(texts, len(raw))
+
+
+def _named_cells(raw: pd.DataFrame, texts: pd.DataFrame, words: Sequence[int]) -> np.ndarray:
+    """Count the cells of each row that hold the name of their column [rows]."""
+    matches = np.zeros(len(raw), dtype=int)
+    for place in words:
+        name = plain_name(raw.columns[place])
+        if name:
+            same = [text for text in texts[place].dropna().unique() if plain_name(text) == name]
+            matches += texts[place].isin(same).to_numpy()
+    return matches
+
+
+def _is_comment(text: str | None) -> bool:
+    return text is not None and bool(_COMMENT.fullmatch(text))
+
+
+def _named(rows: np.ndarray, what: str) -> str:
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    return f"row {rows[0] + 1}{more} is {what}: remove it"
+
+
+def _sums(texts: pd.DataFrame, rows: int) -> Iterator[str]:
+    """Yield which of the last rows is one of sums, by a word that stands nowhere above."""
+    for place in range(max(0, rows - LAST), rows):
+        for column in texts:
+            text = texts[column].iat[place]
+            if text is None or not isinstance(text, str) or not _SUM.fullmatch(text.strip(" :.=")):
+                continue
+            if int((texts[column] == text).sum()) <= LAST:
+                yield f"row {place + 1}, at the end, is one of sums or counts: remove it"
+                return

@@ -54,12 +54,12 @@ class Uneven:
     other: str
 
 
-@dataclass(frozen=True)
 class Lines:
-    """What was counted of the lines of a file.
+    """What is counted of the lines of a file.
 
     Attributes
     ----------
+    separator : str
     width : int
         Cells of the first line, or of the names that are given; 0 where there is no line.
     shorter, longer : int
@@ -72,26 +72,48 @@ class Lines:
         Whether the last line has an end.
     named : bool
         Whether the first line holds just the names that are given.
-    uneven : tuple of Uneven
+    uneven : list of Uneven
         The first of the lines that are shorter or longer.
     trailing : int
         Shorter lines at the end, behind the last line that is even.
     """
 
-    width: int
-    shorter: int
-    longer: int
-    swallowed: int
-    last_short: bool
-    ended: bool
-    named: bool
-    uneven: tuple[Uneven, ...] = ()
-    trailing: int = 0
+    def __init__(self, separator: str, width: int) -> None:
+        self.separator = separator
+        self.width = width
+        self.shorter = 0
+        self.longer = 0
+        self.swallowed = 0
+        self.trailing = 0
+        self.last_short = False
+        self.ended = False
+        self.named = False
+        self.uneven: list[Uneven] = []
 
     @property
     def cut(self) -> bool:
         """Tell whether the file ends within a line."""
         return self.last_short and not self.ended
+
+    def begin(self, record: Record, columns: Sequence[str] | None) -> None:
+        """Look at the first line, which has the width or the names that were given already."""
+        if columns:
+            self.named = list(map(str.strip, record)) == list(columns)
+        else:
+            self.width = len(record)
+
+    def add(self, number: int, record: Record) -> None:
+        """Count a line."""
+        self.last_short = len(record) < self.width
+        self.trailing = self.trailing + 1 if self.last_short else 0
+        if len(record) == self.width:
+            return
+        # Longer lines count only where what is over is not empty, as spreadsheets append commas.
+        over = any(cell.strip() for cell in record[self.width :])
+        self.shorter += self.last_short
+        self.longer += over
+        if len(self.uneven) < UNEVEN and (over or self.last_short):
+            self.uneven.append(_uneven(number, record, self.width, self.separator))
 
 
 def lines_of(
@@ -110,68 +132,31 @@ def lines_of(
     UnicodeError
         If the bytes are not of that encoding.
     """
-    counter = _LineCounter(separator, len(columns or ()))
+    lines = Lines(separator, len(columns or ()))
     quotes = _Quotes(separator, there=b'"' in content)
-    named = False
     first = True
     following = 1
     count = 0
-    start = 1 if columns else 0
-    for count, record in enumerate(records_of(content, encoding, separator), start=start):
-        if count % CHECKED == 0 or len(record) > counter.width:
+    for count, record in enumerate(records_of(content, encoding, separator), start=int(bool(columns))):
+        if count % CHECKED == 0 or len(record) > lines.width:
             reading.check("columns", len(record))
-            reading.check_shape(count, counter.width)
+            reading.check_shape(count, lines.width)
             reading.check_time()
         number = following
         following += quotes.lines(record)
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
-        if first and columns:
-            named = list(map(str.strip, record)) == list(columns)
-        elif first:
-            counter.width = len(record)
-        counter.add(number, record)
-        quotes.add(record, counter.width, first=first)
+        if first:
+            lines.begin(record, columns)
+        lines.add(number, record)
+        quotes.add(record, lines.width, first=first)
         first = False
-    reading.check_shape(count, counter.width)
-    width = 0 if first else counter.width
-    return Lines(
-        width,
-        counter.shorter,
-        counter.longer,
-        quotes.swallowed(),
-        counter.last_short,
-        ends(content, encoding),
-        named,
-        tuple(counter.uneven),
-        counter.trailing,
-    )
-
-
-class _LineCounter:
-    """Counts lines that have more or fewer cells than the first."""
-
-    def __init__(self, separator: str, width: int) -> None:
-        self.separator = separator
-        self.width = width
-        self.shorter = 0
-        self.longer = 0
-        self.trailing = 0
-        self.last_short = False
-        self.uneven: list[Uneven] = []
-
-    def add(self, number: int, record: Record) -> None:
-        """Count a line."""
-        self.last_short = len(record) < self.width
-        self.trailing = self.trailing + 1 if self.last_short else 0
-        if len(record) == self.width:
-            return
-        # Longer lines count only where what is over is not empty, as spreadsheets append commas.
-        over = any(cell.strip() for cell in record[self.width :])
-        self.shorter += self.last_short
-        self.longer += over
-        if len(self.uneven) < UNEVEN and (over or self.last_short):
-            self.uneven.append(_uneven(number, record, self.width, self.separator))
+    reading.check_shape(count, lines.width)
+    if first:
+        lines.width = 0
+    lines.swallowed = quotes.swallowed()
+    lines.ended = ends(content, encoding)
+    return lines
 
 
 class _Quotes:

@@ -2,12 +2,14 @@
 
 Dates and moments are those that the wall clock of the place shows, in whatever way they are written. Marks stand
 before decimals, or between thousands. Identifiers are spoiled where one stands for several people.
+
+Columns of text are of dtype object under pandas 2 and 3 alike, and a missing text is None or NaN as it came.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from flfed.rows.data.schema import Column
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 NO_DATE = "is not a date such as 2026-01-31"
 OTHER_FORMAT = "is not a date as its mapping says"
@@ -160,7 +163,8 @@ def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field
         Added to.
     """
     written = [
-        value.strip() if isinstance(value, str) and text is not None else "" for value, text in _both(values, texts)
+        value.strip() if isinstance(value, str) and text is not None else ""
+        for value, text in zip(values, texts, strict=True)
     ]
     if field.thousands:
         return _without_thousands(written, texts, field, broken)
@@ -171,10 +175,6 @@ def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field
     if field.thousands is None:
         texts = without(texts, _ambiguous(written, column, field), AMBIGUOUS, broken)
     return texts
-
-
-def _both(values: Sequence[Any], texts: Texts) -> zip[tuple[Any, str | None]]:
-    return zip(values, texts, strict=True)
 
 
 def without(texts: Texts, bad: Sequence[bool] | np.ndarray, rule: str, broken: Broken) -> Texts:
@@ -265,18 +265,51 @@ def spoiled(texts: Sequence[str | None]) -> Rules:
     >>> [rule[:26] for rule, _ in spoiled(["1.0E+09", "P1"])], spoiled(["MAR-01", "MAR-02"])
     (['has identifiers that a spr'], [])
     """
-    dates = _where(texts, _DATE.fullmatch)
+    dates = which(texts, _DATE.fullmatch)
     if 2 * sum(dates) > sum(text is not None for text in texts):
         dates = [False] * len(texts)  # a way of numbering, such as MAR-01: a spreadsheet makes dates of some only
-    rounded = _where(texts, lambda text: _ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))
+    rounded = which(texts, lambda text: _ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))
     rules = (
         (MANGLED, [one or other for one, other in zip(rounded, dates, strict=True)]),
-        (LOST_SIGNS, _where(texts, lambda text: "\ufffd" in text)),
-        (NO_IDENTIFIER, _where(texts, lambda text: text.casefold() in _NOT_KNOWN)),
+        (LOST_SIGNS, which(texts, lambda text: "\ufffd" in text)),
+        (NO_IDENTIFIER, which(texts, lambda text: text.casefold() in _NOT_KNOWN)),
     )
     return [(rule, bad) for rule, bad in rules if any(bad)]
 
 
-def _where(texts: Sequence[str | None], test: Callable[[str], object]) -> list[bool]:
+def which(texts: Sequence[str | None], test: Callable[[str], object]) -> list[bool]:
     """Return which texts pass a test; one that is missing does not."""
     return [bool(text and test(text)) for text in texts]
+
+
+def with_text_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns of text are of dtype object.
+
+    Columns of a type that a user chose, as `string[pyarrow]`, stay as they are.
+    """
+    import pandas as pd
+
+    texts = [at for at, dtype in enumerate(table.dtypes) if dtype == "str" and isinstance(dtype, pd.StringDtype)]
+    if not texts:
+        return table
+    found = table.copy(deep=False)
+    # By place, since a name may stand in the table more than once.
+    for at in texts:
+        cells: Any = table.iloc[:, at].astype(object)  # its types know of no Series here
+        found.isetitem(at, cells)
+    found.attrs = table.attrs
+    return found
+
+
+def table_of(columns: Mapping[Any, Any], index: Any = None) -> pd.DataFrame:
+    """Return a table of columns, each in its own type: texts stay objects."""
+    import pandas as pd
+
+    return pd.DataFrame({name: _as_it_is(cells, index) for name, cells in columns.items()}, index=index)
+
+
+def _as_it_is(cells: Any, index: Any) -> Any:
+    import pandas as pd
+
+    is_text = isinstance(cells, list) or (isinstance(cells, np.ndarray) and cells.dtype == object)
+    return pd.Series(cells, index=index, dtype=object) if is_text else cells

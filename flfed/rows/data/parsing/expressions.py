@@ -19,6 +19,7 @@ import pandas as pd
 
 from flfed.errors import UsageError, count_in_words, nearest
 from flfed.parsers import foreign_parser
+from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import wall_clock
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -58,7 +59,7 @@ class SourceColumn:
     @cached_property
     def texts(self) -> pd.Series:
         """The cells as the texts that a mapping compares, None where missing."""
-        return _texts(self.cells)
+        return plain_text(self.cells)
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -98,12 +99,12 @@ class Scope:
         cells = self.table[name]
         known = [*self.missing, *self.codes.get(name, ())]
         if known and name not in self.computed:
-            codes = _texts(pd.Series(known, dtype=object)).dropna()
-            hidden = _texts(cells).isin(codes)
+            codes = plain_text(pd.Series(known, dtype=object)).dropna()
+            hidden = plain_text(cells).isin(codes)
             if hidden.any():
                 # As objects, so that whole numbers beside a missing cell do not become floats.
                 whole = cells if cells.dtype.kind == "M" else cells.astype(object)
-                cells = whole.mask(hidden)
+                cells = whole.where(~hidden)
         return SourceColumn(name, cells)
 
 
@@ -326,13 +327,6 @@ def _finite(value: Any) -> Any:
     return np.where(np.isfinite(value), value, np.nan)
 
 
-def _texts(cells: pd.Series) -> pd.Series:
-    """Return cells as the texts that a mapping compares."""
-    from flfed.rows.data.mapping import plain_text
-
-    return plain_text(cells)
-
-
 def _numbers(value: Any, where: str) -> Any:
     """Return cells as numbers [rows], NaN where missing; a number as it is."""
     if isinstance(value, SourceColumn):
@@ -418,13 +412,13 @@ def _equal(left: Any, right: Any, where: str) -> np.ndarray:
         if isinstance(right, str) and left.cells.dtype.kind == "M":
             return (_dates(left, where) == _moment(right, where)).to_numpy(dtype=bool)
         # A constant as a cell of that text would be, so that "1.0" finds it.
-        other = right.texts if isinstance(right, SourceColumn) else _texts(pd.Series([right], dtype=object)).iloc[0]
+        other = right.texts if isinstance(right, SourceColumn) else plain_text(pd.Series([right], dtype=object)).iloc[0]
         return (left.texts == other).to_numpy(dtype=bool) & left.texts.notna().to_numpy()
     return np.asarray(_numbers(left, where) == _numbers(right, where))
 
 
 def _called(node: ast.Call, scope: Scope) -> Any:
-    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    name = ast.unparse(node.func)
     where = scope.where
     values = [_value(part, scope) for part in node.args]
     if name == "column":

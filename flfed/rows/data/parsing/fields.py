@@ -1,20 +1,26 @@
-"""Settings of one column, and findings in it.
+"""Settings of one column, findings in it, and names of columns.
 
-A site's mapping gives the settings, and its check the findings.
+A site's mapping gives the settings, and its check the findings. Names in a table's first line tell which of its columns
+may be meant, and whether that line holds names at all.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from flfed.errors import TableError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 NO_GROUP = "has no value, but rows are grouped by it"
 
@@ -85,6 +91,11 @@ class Field:
             check_date_format(where, self.date)
 
 
+def own_name(given: str | Field | None) -> str | None:
+    """Return the name of a column in the source, by a mapping's entry; None where the source has none."""
+    return given.column if isinstance(given, Field) else given
+
+
 def check_date_format(where: str, form: str, *, century: int = 0) -> None:
     """Refuse a date format that loses the day.
 
@@ -146,3 +157,95 @@ class Finding:
 def _check_number(where: str, key: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise UsageError(f"{where}: {key}={value!r} must be a finite number")
+
+
+ABSENT = "is not in the table"
+MAP_IT = " (map it to None if the site does not have it)"
+MAY_BE_ABSENT = ABSENT + MAP_IT
+ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
+NONE_FOUND = "is not in the table, and neither is any other column of the schema"
+SHEETS = "sheets"
+"""In a table's `attrs`: the names of a workbook's sheets, where it has several and the first one was read unnamed."""
+ROWS_LOOKED_AT = 20
+_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, halves of characters, and ends of lines."""
+
+
+def plain_name(name: object) -> str:
+    """Return the letters and digits of a name.
+
+    Case, blanks, marks of a file's beginning and all other signs are left out.
+
+    Examples
+    --------
+    >>> plain_name(" Age_Years "), plain_name("age years")
+    ('ageyears', 'ageyears')
+    """
+    text = unicodedata.normalize("NFKC", str(name)).removeprefix("ï»¿")
+    return "".join(sign for sign in text.casefold() if sign.isalnum())
+
+
+def has_control(text: str) -> bool:
+    r"""Tell whether a text has a line break or another control character.
+
+    Examples
+    --------
+    >>> has_control("two\nlines"), has_control("München (ca. 5 %)")
+    (True, False)
+    """
+    return any(unicodedata.category(sign) in _UNSHOWN for sign in text)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text on one line, with single blanks and no control character.
+
+    Examples
+    --------
+    >>> one_line("two\n  lines\x07")
+    'two lines'
+    """
+    return " ".join("".join(" " if has_control(sign) else sign for sign in text).split())
+
+
+def with_text_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns have texts for names: 0 is "0"."""
+    if all(isinstance(name, str) for name in table.columns):
+        return table
+    return table.set_axis([str(name) for name in table.columns], axis=1)
+
+
+def alike(wanted: str, names: Iterable[object]) -> list[str]:
+    """Return names that differ in spelling only.
+
+    They differ from `wanted` in case, blanks or signs: so they tell nothing that it does not.
+    """
+    plain = plain_name(wanted)
+    return [str(name) for name in names if name != wanted and plain and plain_name(name) == plain]
+
+
+def did_you_mean(wanted: str, names: Iterable[object]) -> str:
+    """Return a question after a misspelt name.
+
+    It is asked where one of `names` differs from `wanted` in case, blanks or signs only; else it is "".
+
+    Examples
+    --------
+    >>> did_you_mean("age", ["Age ", "sex"])
+    "did you mean 'Age '?"
+    """
+    found = alike(wanted, names)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
+    """Return where the names of columns stand.
+
+    It is asked of a table without any of them in its first line.
+    """
+    plain = {plain_name(name) for name in wanted}
+    for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
+        if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
+            return f"the names stand {number} lines further down: remove what is above them"
+    if sheets := raw.attrs.get(SHEETS):
+        return f"the first sheet was read, of {', '.join(map(repr, sheets))}: name the one that is meant with sheet="
+    return "is it another file, or one without a line of names?"

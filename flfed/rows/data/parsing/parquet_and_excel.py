@@ -1,18 +1,25 @@
-"""Parquet files and workbooks, read within limits."""
+"""Parquet files and workbooks, read within limits.
+
+Cells of a workbook that are merged, or hold a formula that nothing computed, read as empty, so that a table would lose
+them without a word. They are marked, and the mapping refuses the marks.
+"""
 
 from __future__ import annotations
 
 import io
 import re
+import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
-from flfed.rows.data.parsing.headers import SHEETS
+from flfed.rows.data.parsing.cells import MERGED_CELL, UNSTORED_CELL
+from flfed.rows.data.parsing.fields import SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
 
@@ -76,12 +83,7 @@ def _read_batches(path: Path, reading: Reading) -> pd.DataFrame:
     parts = []
     size = 0
     with pq.ParquetFile(path) as file:
-        batches = file.iter_batches(BATCH)
-        while True:
-            with _parquet_parser(path):
-                batch = next(batches, None)
-            if batch is None:
-                break
+        for batch in _batches(path, file.iter_batches(BATCH)):
             parts.append(batch)
             size += batch.nbytes
             reading.check("bytes", size)
@@ -89,6 +91,16 @@ def _read_batches(path: Path, reading: Reading) -> pd.DataFrame:
         with _parquet_parser(path):
             table: pd.DataFrame = pa.Table.from_batches(parts, schema=file.schema_arrow).to_pandas()
     return table
+
+
+def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the rows of a file part by part."""
+    while True:
+        with _parquet_parser(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 @contextmanager
@@ -116,12 +128,7 @@ def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
 
     size = 0
     with pq.ParquetFile(path, read_dictionary=names) as file:
-        batches = file.iter_batches(TEXTS_BATCH, columns=names)
-        while True:
-            with _parquet_parser(path):
-                batch = next(batches, None)
-            if batch is None:
-                break
+        for batch in _batches(path, file.iter_batches(TEXTS_BATCH, columns=names)):
             for column in batch.columns:
                 if pa.types.is_dictionary(column.type):
                     lengths = pc.binary_length(column.dictionary)
@@ -161,9 +168,6 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     found = [member for member in members if member.filename == part]
     if not found:
         return table
-    # It needs pandas, which is loaded with the first table.
-    from flfed.rows.data.parsing.workbook_cells import mark_valueless
-
     return mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
 
 
@@ -277,3 +281,120 @@ def _used(row: Sequence[Any]) -> int:
         if row[place - 1].value not in (None, ""):
             return place
     return 0
+
+
+_WANTED = (b"mergeCell", b"<f", b":f>", b":f ")
+"""What a sheet has that has such cells; a namespace may stand before."""
+_CELL = re.compile(r"([A-Z]{1,3})([1-9][0-9]{0,6})")
+Range = tuple[int, int, int, int]
+"""First column and row, last column and row, from 1."""
+
+
+@dataclass
+class ValuelessCells:
+    """Cells without a value of their own.
+
+    Attributes
+    ----------
+    formulas : list of (column, row)
+        From 1.
+    merged : list of Range
+        Each with the one cell that has the value, at its beginning.
+    """
+
+    formulas: list[tuple[int, int]] = field(default_factory=list)
+    merged: list[Range] = field(default_factory=list)
+
+
+def mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], refusal: str) -> pd.DataFrame:
+    """Return a sheet's table with marks in its empty cells that are merged, or hold a formula without a value.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As read, its names in the sheet's first row.
+    parts : callable
+        Gives the sheet's XML, part by part.
+    refusal : str
+        Said of a damaged file.
+    """
+    import pandas as pd
+
+    if not _holds_any(parts()):
+        return table
+    found = _valueless(parts(), refusal)
+    empty = table.isna().to_numpy()
+    cells = table.to_numpy(dtype=object, copy=True)
+    rows, columns = cells.shape
+    # The names stand in row 1, so that the first row of cells is row 2.
+    for column, row in found.formulas:
+        if 2 <= row <= rows + 1 and column <= columns and empty[row - 2, column - 1]:
+            cells[row - 2, column - 1] = UNSTORED_CELL
+    for first_column, first_row, last_column, last_row in found.merged:
+        block = (slice(max(first_row - 2, 0), max(last_row - 1, 0)), slice(first_column - 1, last_column))
+        cells[block] = pd.DataFrame(cells[block]).where(~empty[block], MERGED_CELL).to_numpy()
+    marked = pd.DataFrame(cells, columns=table.columns, index=table.index)
+    marked.attrs = table.attrs
+    return marked
+
+
+def _holds_any(parts: Iterable[bytes]) -> bool:
+    end = b""
+    for part in parts:
+        if any(wanted in end + part for wanted in _WANTED):
+            return True
+        end = part[-16:]
+    return False
+
+
+def _valueless(parts: Iterable[bytes], refusal: str) -> ValuelessCells:
+    found = ValuelessCells()
+    parser: ElementTree.XMLPullParser[ElementTree.Element] = ElementTree.XMLPullParser()
+    for part in parts:
+        with foreign_parser(refusal, *DAMAGED):
+            parser.feed(part)
+            events: Iterator[Any] = parser.read_events()
+            elements = [element for _, element in events]
+        for element in elements:
+            _add(element, found)
+    return found
+
+
+def _add(element: ElementTree.Element, found: ValuelessCells) -> None:
+    """Add a cell or range of a sheet's XML where it has no value."""
+    kind = _kind(element)
+    if kind == "row":
+        element.clear()
+    elif kind == "mergeCell":
+        first, _, last = element.get("ref", "").partition(":")
+        begin = _place(first)
+        end = _place(last or first)
+        if begin and end:
+            found.merged.append((*begin, *end))
+    elif kind == "c":
+        inner = {_kind(part): part.text for part in element}
+        # A formula that gave an empty text has a value: an empty one, and is of that type.
+        place = _place(element.get("r", ""))
+        if place and "f" in inner and not inner.get("v") and element.get("t") != "str":
+            found.formulas.append(place)
+
+
+def _place(name: str) -> tuple[int, int] | None:
+    """Return the column and the row of a cell's name, from 1; None of a damaged name.
+
+    Examples
+    --------
+    >>> _place("AB12"), _place("12")
+    ((28, 12), None)
+    """
+    found = _CELL.fullmatch(name)
+    if found is None:
+        return None
+    column = 0
+    for letter in found[1]:
+        column = 26 * column + ord(letter) - ord("A") + 1
+    return column, int(found[2])
+
+
+def _kind(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]

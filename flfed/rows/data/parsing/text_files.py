@@ -1,7 +1,7 @@
 """Checks of a file before it is read as a text table.
 
 What is no text table is known by its first bytes, and words say what to do with it. Lines are whole, and as long as
-the first.
+the first. A CSV file of public data that stands in a zip file or wheel is read here, too.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from flfed.errors import TableError, UsageError
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 TEXT = ""
 SAVE_AS = "save it as CSV in UTF-8"
-_MAGIC: tuple[tuple[bytes, str], ...] = (
+_MAGIC: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", f"it is a workbook of an older Excel: {SAVE_AS}"),
     (b"\x00" * 12 + b"\xc2\xea\x81\x60\xb3\x14\x11\xcf", "it is a table of SAS: export it as CSV in UTF-8"),
     (b"HEADER RECORD*******", "it is a transport file of SAS: export it as CSV in UTF-8"),
-    (b"$FL2", "it is a table of SPSS: export it as CSV in UTF-8"),
-    (b"$FL3", "it is a table of SPSS: export it as CSV in UTF-8"),
+    ((b"$FL2", b"$FL3"), "it is a table of SPSS: export it as CSV in UTF-8"),
     (b"<stata_dta>", "it is a table of Stata: export it as CSV in UTF-8"),
-    (b"RDX2\n", "it is a file of R: write it with write.csv"),
-    (b"RDX3\n", "it is a file of R: write it with write.csv"),
+    ((b"RDX2\n", b"RDX3\n"), "it is a file of R: write it with write.csv"),
     (b"PAR1\x15", "it is Parquet: read it with Parquet(...), and call it .parquet"),
     (b"ARROW1\x00", "it is an Arrow file: save it as Parquet or CSV"),
     (b"FEA1\x00", "it is a Feather file: save it as Parquet or CSV"),
@@ -40,12 +43,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x01\x00\x00Standard ", "it is an Access database: export the table as CSV in UTF-8"),
     (b"%PDF", "it is a PDF: ask for the table itself"),
     (b"{\\rtf", f"it is a text document: {SAVE_AS}"),
-    (b"-----BEGIN PGP", "it is encrypted: decrypt it first"),
-    (b"\x85\x01", "it is encrypted: decrypt it first"),
-    (b"\x80\x04\x95", "it is a pickle, which can run code when it is opened, so none is read; save it as Parquet"),
-    (b"\x80\x05\x95", "it is a pickle, which can run code when it is opened, so none is read; save it as Parquet"),
-    (b"\x89PNG", "it is a picture: ask for the table itself"),
-    (b"\xff\xd8\xff", "it is a picture: ask for the table itself"),
+    ((b"-----BEGIN PGP", b"\x85\x01"), "it is encrypted: decrypt it first"),
+    (
+        (b"\x80\x04\x95", b"\x80\x05\x95"),
+        "it is a pickle, which can run code when it is opened, so none is read; save it as Parquet",
+    ),
+    ((b"\x89PNG", b"\xff\xd8\xff"), "it is a picture: ask for the table itself"),
     (b"\x1f\x8b", "it is compressed by gzip under another name: unpack it, or let its name end with .gz"),
     (b"BZh9", "it is compressed by bzip2 under another name: unpack it, or let its name end with .bz2"),
     (b"\xfd7zXZ\x00", "it is compressed by xz under another name: unpack it, or let its name end with .xz"),
@@ -338,4 +341,45 @@ def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[
         widths = {len(record) for record in first_records(content, encoding, separator)}
         if len(widths) == 1 and widths != {1}:
             found[separator] = widths.pop()
+    return found
+
+
+def cells_of(path: Path, member: str = "") -> pd.DataFrame:
+    """Return the cells of a CSV file as texts.
+
+    Parameters
+    ----------
+    path : Path
+    member : str
+        Where `path` is a zip file or a wheel: the file in it, which may be compressed by gzip (`.gz`).
+
+    Raises
+    ------
+    UsageError
+        If `path` is no such file.
+    """
+    import pandas as pd
+
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+    found: pd.DataFrame
+    if not member:
+        found = pd.read_csv(path, encoding="utf-8-sig", **options)
+        return found
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(member)
+    except (zipfile.BadZipFile, KeyError):
+        raise UsageError(f"{path}: is no zip file with {member}") from None
+    options["compression"] = "gzip" if member.endswith(".gz") else None
+    found = pd.read_csv(io.BytesIO(content), **options)
+    return found
+
+
+def numbers_of(cells: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column as numbers; an empty cell is missing, any other that is no number raises TableError."""
+    import pandas as pd
+
+    found = pd.to_numeric(cells[name], errors="coerce")
+    if bad := int((found.isna() & (cells[name].str.strip() != "")).sum()):
+        raise TableError(name, "is not a number", bad)
     return found

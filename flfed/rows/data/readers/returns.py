@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flfed.errors import TableError, UsageError
-from flfed.rows.data.parsing.archived import cells_of, numbers_of
+from flfed.rows.data.parsing.text_files import cells_of, numbers_of
 from flfed.rows.data.sources import find_file
 
 if TYPE_CHECKING:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from flfed.errors import TableError, UsageError
-from flfed.rows.data.parsing.archived import cells_of, numbers_of
-from flfed.rows.data.parsing.step_windows import window_of
+from flfed.rows.data.parsing.text_files import cells_of, numbers_of
 from flfed.rows.data.sources import find_file
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 STEPS = {"hour": "h", "day": "D", "week": "W-SAT", "month": "M"}
 """Lengths of a step, as pandas names its periods; a week ends on a Saturday, as the CDC counts them."""
@@ -54,7 +57,7 @@ class Series:
         Those of them of which the logarithm of the value and one is taken, before windows are.
     calendar : sequence of {"hour", "weekday", "month", "year_sine", "year_cosine"}
         Columns of the step's time.
-    windows : mapping of a name to a `Window`
+    windows : mapping of a name to a `_Window`
     member : str
         Where `file` is a zip or a wheel: the file in it, which may be compressed by gzip (`.gz`).
 
@@ -102,7 +105,7 @@ class Series:
         self.zero = tuple(zero)
         self.logarithm = tuple(logarithm)
         self.calendar = tuple(calendar)
-        self.windows = {name: window_of(name, given, self.how) for name, given in (windows or {}).items()}
+        self.windows = {name: _window_of(name, given, self.how) for name, given in (windows or {}).items()}
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the table, sorted by series and time.
@@ -184,3 +187,84 @@ _PARTS = {"weekday": "day_of_week"}
 def _added(cells: pd.Series) -> float:
     """Return the sum of a step's values; of none it is no number, so that the step has no row."""
     return float(cells.sum(min_count=1))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """One line of `windows`: what is known of the series at a row's step, besides the row.
+
+    Attributes
+    ----------
+    what : {"lag", "mean", "sum", "lead", "quantile"}
+        The value `steps` ago; mean or sum of the last `steps`, the row's own included; the value `steps` ahead, which
+        an outcome may be and no input; or the quantile `q` of the series' values up to `until`.
+    of : str
+        A value's column.
+    steps : tuple of int, >= 1
+        One column for each, in whose name `{steps}` stands for it.
+    q : float in (0, 1)
+    until : str
+        Last day that a quantile counts, such as 2024-08-31.
+    """
+
+    what: Literal["lag", "mean", "sum", "lead", "quantile"]
+    of: str
+    steps: tuple[int, ...] = (1,)
+    q: float = 0.5
+    until: str = ""
+
+    def values(self, count: int, values: pd.Series) -> pd.Series | float:
+        """Return the column for `count` steps; `values` has every step, in order, a missing one as NaN."""
+        found: pd.Series | float = _WHAT[self.what](self, count, values)
+        return found
+
+
+def _window_of(name: str, given: Mapping[str, Any], values: Collection[str]) -> _Window:
+    """Return a line of `windows`; raises UsageError where it is none. `values` names the columns that have values."""
+    steps = given.get("steps", 1)
+    several = tuple(steps) if isinstance(steps, list) else (steps,)
+    try:
+        window = _Window(**{**given, "steps": several})
+    except TypeError:
+        raise UsageError(f"windows: {name!r} takes what, of, steps, q and until, and needs what and of") from None
+    if window.what not in _WHAT or window.of not in values:
+        raise UsageError(
+            f"windows: {name!r}: what must be one of {', '.join(_WHAT)}, and of a column of mean, sum or last "
+            f"({', '.join(values)})"
+        )
+    if not all(isinstance(count, int) and count >= 1 for count in window.steps):
+        raise UsageError(f"windows: {name!r}: steps must be whole numbers, at least 1")
+    if len(window.steps) > 1 and "{steps}" not in name:
+        raise UsageError(f"windows: {name!r} needs {{steps}} in its name, for it has several")
+    return window
+
+
+def _lag(window: _Window, count: int, values: pd.Series) -> pd.Series:
+    return values.shift(count)
+
+
+def _lead(window: _Window, count: int, values: pd.Series) -> pd.Series:
+    return values.shift(-count)
+
+
+def _mean(window: _Window, count: int, values: pd.Series) -> pd.Series:
+    return _sum(window, count, values) / count
+
+
+def _sum(window: _Window, count: int, values: pd.Series) -> pd.Series:
+    # Added anew for each row: a running sum would carry its rounding from row to row.
+    return functools.reduce(operator.add, [values.shift(ago) for ago in range(count)])
+
+
+def _quantile(window: _Window, count: int, values: pd.Series) -> float:
+    known = values.loc[: window.until] if window.until else values
+    return float(known.quantile(window.q))
+
+
+_WHAT: dict[str, Callable[[_Window, int, Any], Any]] = {
+    "lag": _lag,
+    "mean": _mean,
+    "sum": _sum,
+    "lead": _lead,
+    "quantile": _quantile,
+}

@@ -1,24 +1,26 @@
-"""Tuned linear models of some rows alone.
+"""Tuned linear models of some rows alone, or beside scores that rows have already.
 
-They are scikit-learn's fits, cross-validated.
+They are scikit-learn's fits, cross-validated. What is to be fitted (`search_of`: classes, folds) is told from fitting
+it (`search_alone`).
 
-What is to be fitted (`search_of`: classes, folds) is told from fitting it (`search_alone`).
+Beside a score (`fit_beside`) its coefficient stays 1; what is added to it is drawn to nothing by normal priors.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp, softmax
 
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import Encoded
+from flfed.rows.training.functional import loss_of_rows
 
 PENALTIES = np.logspace(-4, 1, 11)
 """Ridge penalties tried, in units of `plan.l2`: of a loss that is a mean over rows."""
@@ -27,6 +29,9 @@ LEAST = 1e-12
 """Smallest likelihood that a held-out row is given, so that one row cannot decide a penalty alone."""
 MANY = 500
 """Unknowns above which Newton's method costs too much."""
+STEPS = 100
+NEAR = 1e-7
+"""Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
 
 class Predictor(Protocol):
@@ -46,6 +51,11 @@ class LinearPredictor:
 
     weight: np.ndarray
     bias: np.ndarray
+
+    @classmethod
+    def constant(cls, bias: np.ndarray, inputs: int) -> LinearPredictor:
+        """Return the predictor of the same outputs, `bias` [outputs], for all rows."""
+        return cls(np.zeros((inputs, len(bias))), bias)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return outputs [rows, outputs]."""
@@ -108,15 +118,6 @@ class Search:
         absent = np.setdiff1d(np.arange(self.outputs), self.present)
         bias[absent] = float(logsumexp(likely, axis=1).mean()) + np.log(0.5 / len(self.rows))
         return LinearPredictor(weight, bias)
-
-
-def tuned_linear(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> LinearPredictor:
-    """Fit a linear model at its best ridge penalty.
-
-    It is scikit-learn's fit, the penalty chosen by cross-validated loss; see `search_of`.
-    """
-    asked = search_of(rows, task, classes, rng)
-    return asked.finished(search_alone(asked)) if isinstance(asked, Search) else asked
 
 
 def search_of(
@@ -195,7 +196,13 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
     single = np.flatnonzero(~free)
     others = np.flatnonzero(free)
     group = None if rows.group is None else rows.group[others]
-    drawn = _stratified(rows.y[others], group, count, seed)
+    if group is None:
+        drawn = stratified_folds(rows.y[others], count, seed)
+    else:
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        drawn = list(parts.split(others, rows.y[others], group))
     return _testable(rows, [Fold(np.concatenate([others[a], single]), others[b]) for a, b in drawn])
 
 
@@ -213,24 +220,12 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
     return found
 
 
-def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return scikit-learn's stratified folds.
-
-    Shares of every class are equal. Where rows have groups the folds are of groups.
-    """
-    if group is None:
-        return stratified_folds(y, count, seed)
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    return list(StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(y, y, group))
-
-
 def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
     _, units = units_of(len(rows), rows.group)
     latest = rows.latest()
     if len(rows) < 2 * FOLDS or (latest is None and units < 2):
         mean = rows.y.mean() if len(rows) else 0.0
-        return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
+        return LinearPredictor.constant(np.array([mean]), rows.x.shape[1])
     # Drawn whatever it is for: what is drawn after it must not depend on the kind of folds.
     seed = int(rng.integers(2**31))
     if latest is not None:
@@ -295,6 +290,18 @@ def fit_at(asked: Search, l2: float) -> LinearPredictor:
     return LinearPredictor(best.coef_.T, best.intercept_)
 
 
+def log_losses(outputs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return each row's log loss [..., rows], of log-odds or logits [..., rows, outputs].
+
+    No row costs more than the least likelihood allows, or one alone would decide.
+    """
+    if outputs.shape[-1] == 1:
+        losses = np.logaddexp(0, np.where(y == 1, -1, 1) * outputs[..., 0])
+    else:
+        losses = logsumexp(outputs, axis=-1) - outputs[..., np.arange(len(y)), y]
+    return np.asarray(np.minimum(losses, -np.log(LEAST)))
+
+
 @contextmanager
 def _quiet_newton() -> Iterator[None]:
     """Silence scikit-learn's warning about Newton's method.
@@ -355,14 +362,16 @@ def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:
     # Half a row is added to each class, so that no share is 0.
     shares = np.log((counts + 0.5) / (counts + 0.5).sum())
     bias = np.array([shares[1] - shares[0]]) if task == "binary" else shares
-    return LinearPredictor(np.zeros((inputs, len(bias))), bias)
+    return LinearPredictor.constant(bias, inputs)
 
 
 # Folds as scikit-learn draws them: its import, a third of a short run's seconds, is not needed.
 Places = NDArray[np.intp]
+Parts = list[tuple[Places, Places]]
+"""Training and test rows of each fold."""
 
 
-def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> list[tuple[Places, Places]]:
+def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> Parts:
     """Return folds with equal shares of every class.
 
     Each is (training, test) rows; shares are equal as far as that goes, in `count` folds.
@@ -391,7 +400,7 @@ def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> list[tupl
     return _by_fold(fold_of, count)
 
 
-def plain_folds(rows: int, count: int, seed: int) -> list[tuple[Places, Places]]:
+def plain_folds(rows: int, count: int, seed: int) -> Parts:
     """Return folds of nearly equal size.
 
     They are (training, test) rows of `count` folds.
@@ -405,5 +414,105 @@ def plain_folds(rows: int, count: int, seed: int) -> list[tuple[Places, Places]]
     return _by_fold(fold_of, count)
 
 
-def _by_fold(fold_of: Places, count: int) -> list[tuple[Places, Places]]:
+def _by_fold(fold_of: Places, count: int) -> Parts:
     return [(np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)) for fold in range(count)]
+
+
+def fit_beside(
+    rows: Encoded,
+    offset: np.ndarray,
+    task: str,
+    precision: float,
+    intercept: float,
+    start: LinearPredictor | None = None,
+) -> LinearPredictor:
+    """Fit weights and intercepts beside a score, under normal priors.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Their class weights are not looked at.
+    offset : array [rows, outputs]
+    task : {"binary", "multi-class", "regression"}
+    precision, intercept : float, > 0
+        Inverse variances of the priors of a weight, and of an intercept.
+    start : LinearPredictor, optional
+        Where to begin; else at nothing.
+
+    Notes
+    -----
+    The minimum of `sum loss(offset + x @ w + b) + precision / 2 |w|² + intercept / 2 |b|²`, by Newton's method, of
+    which a regression takes one step. In others a step that changes some row's outputs by r is cut to `log(1 + r) / r`
+    of it, so that it cannot end higher than it began (`_length` in `stacked` has the source).
+    """
+    x = np.column_stack([rows.x, np.ones(len(rows))])
+    outputs = offset.shape[1]
+    wanted = np.eye(outputs)[rows.y] if task == "multi-class" else rows.y[:, None]
+    prior = np.append(np.full(rows.x.shape[1], precision), intercept)
+    found = np.zeros((len(prior), outputs)) if start is None else np.vstack([start.weight, start.bias])
+    for _ in range(STEPS):
+        score, hessian = curvature(x, offset + x @ found, task)
+        slope = x.T @ (score - wanted) + prior[:, None] * found
+        step = np.linalg.solve(hessian + np.diag(np.repeat(prior, outputs)), slope.ravel()).reshape(found.shape)
+        way = 0.0 if task == "regression" else float(np.abs(x @ step).max(initial=0.0)) * min(2, outputs)
+        shortened = np.log1p(way) / way if way else 1.0
+        found = found - step * shortened
+        if np.abs(step).max() < NEAR:
+            break
+    return LinearPredictor(found[:-1], found[-1])
+
+
+def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what outputs expect of the target, and the Hessian of the summed loss.
+
+    They are [rows, outputs] and [inputs * outputs, inputs * outputs], by coefficients [inputs, outputs] in order.
+    """
+    if task == "regression":
+        return outputs, x.T @ x
+    if task == "binary":
+        p = expit(outputs)
+        return p, (x * (p * (1 - p))).T @ x
+    p = softmax(outputs, axis=1)
+    (inputs, count) = (x.shape[1], outputs.shape[1])
+    hessian = np.empty((inputs, count, inputs, count))
+    # Between two outputs the curvature of a softmax is p_i (1 if i = j, else 0) - p_i p_j.
+    for i in range(count):
+        for j in range(i + 1):
+            hessian[:, i, :, j] = hessian[:, j, :, i] = (x * (p[:, i] * ((i == j) - p[:, j]))[:, None]).T @ x
+    return p, hessian.reshape(inputs * count, -1)
+
+
+def tuned_beside(
+    rows: Encoded, offset: np.ndarray, task: str, classes: int, rng: np.random.Generator,
+    precisions: Callable[[int], np.ndarray], intercept: float,
+) -> tuple[LinearPredictor, bool]:  # fmt: skip
+    """Fit beside a score, with the weights' prior of least loss over folds.
+
+    Returns the fit, and whether a fold could be tested; where none could, the narrowest prior is taken.
+
+    Parameters
+    ----------
+    rows, offset, task, intercept
+        As in `fit_beside`.
+    classes : int
+        Of the schema.
+    rng : Generator
+        Draws the folds, which are those of `search_of`: stratified, and no group on both sides.
+    precisions : function of a number of rows
+        Candidates, [candidates], from wide priors to narrow.
+    """
+    search = search_of(rows, task, classes, rng)
+    folds = search.folds if isinstance(search, Search) else ()
+    candidates = precisions(len(rows))
+    losses = np.zeros(len(candidates))
+    for fold in folds:
+        train = rows.take(fold.train)
+        test = rows.take(fold.test)
+        fit = None
+        # From narrow to wide, each fit beginning at the last.
+        for place, precision in reversed(list(enumerate(precisions(len(train))))):
+            fit = fit_beside(train, offset[fold.train], task, float(precision), intercept, fit)
+            losses[place] += len(test) * loss_of_rows(task, offset[fold.test] + fit(test.x), test.y)
+    # Of priors that are as good the narrowest: nearer to the score itself.
+    best = len(losses) - 1 - int(np.argmin(losses[::-1]))
+    return fit_beside(rows, offset, task, float(candidates[best]), intercept), bool(len(folds))

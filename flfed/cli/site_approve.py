@@ -1,0 +1,418 @@
+"""`flfed site approve`, `withdraw`, `pause` and `status`: what a person decides at a site, and what came of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flfed.cli import completion, output
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    from flfed.deployment.operator.secure_sums import Agreement
+    from flfed.deployment.site_state.approval import Approval
+    from flfed.paths import SiteFolder
+    from flfed.rows.data.site import Site
+    from flfed.study.study import Study
+
+
+BY = typer.Option("", "--by", help="Who decides, as it is written down.", show_default="the user of this machine")
+SITE = typer.Option("", "--site", help="The site's name.", show_default="the one that has joined here")
+LONGEST_NAME = 100
+MOST_ADDED = 1000
+"""Models that one approval adds to those that may be compared."""
+
+
+def approve_study(
+    study: str = typer.Argument(..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file."),
+    site: str = SITE,
+    co_sites: str = typer.Option(
+        "",
+        "--with",
+        metavar="A,B,C",
+        help="The other sites that may take part; those that the study names otherwise. A=FINGERPRINT,… pins them.",
+    ),
+    without: str = typer.Option(
+        "", "--without", metavar="NAME,…", help="The coordinator may get sums with and without NAME, so NAME's update."
+    ),
+    start: Path | None = typer.Option(
+        None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
+    ),
+    compared: int = typer.Option(
+        0,
+        "--compared",
+        metavar="N",
+        min=0,
+        max=MOST_ADDED,
+        help="Let figures over test rows of the dataset leave for N more models.",
+    ),
+    by: str = BY,
+    yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
+    refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Show in plain words what a study does with this site's rows, and write down what a person decides.
+
+    Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
+    text of the study and these sites, until it is withdrawn or the study ends.
+
+    A study whose updates are added up in secret (its key secure-aggregation) needs the fingerprint of each other
+    site's gate, as its people read it out: --with A=FINGERPRINT,B=FINGERPRINT (flfed site key). Each approval decides
+    that the updates of this site leave for sums only. --without NAME writes down that the lists of sites of such sums
+    may differ by NAME: the coordinator can then compute NAME's update. With this site's own name it is its consent.
+
+    A study that begins from an earlier model (its key warm-start) needs a copy of it here: --start FOLDER, as flfed run
+    export wrote it. The model must be the one that start-sha256 names, and is kept: it is given once.
+
+    An institution gives figures over the test rows of a dataset for a number of models (compared-runs of its policy),
+    all coordinators, studies and runs together. --compared N adds N, and the site's ledger says who added them.
+    """
+    from flfed.deployment.site_state.approval import refuse as write_refusal
+    from flfed.study.study import Study
+
+    given = [option for option, is_given in (("--yes", yes), ("--compared", compared)) if is_given]
+    if refuse and given:
+        raise UsageError(f"{given[0]} and --refuse exclude each other")
+    folder, own = _opened(site)
+    found = Study.load(study)
+    # A refusal needs no check: it holds whatever the study asks.
+    if refuse:
+        _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
+        return
+    _check_answering(folder)
+    sites = _sites(co_sites, found)
+    others = _others(sites, own)
+    from flfed.deployment.operator.run_budget import check_counted
+    from flfed.deployment.operator.secure_sums import agreed
+    from flfed.deployment.site_state.approval import given_start, keep_start
+    from flfed.deployment.site_state.comparisons import add_comparisons
+
+    # Nobody should approve what the gate would refuse anyway.
+    _check(found, own, others)
+    if compared:
+        check_counted(own, found)
+    source = given_start(folder, found, start)
+    agreement = agreed(folder, found, sites, _named(without))
+    words = _words(folder, own, found, others, agreement, compared)
+    decision = _decision(words, yes, as_json)
+    if decision == "approve":
+        if source is not None:
+            keep_start(folder, found, source)
+        if compared:
+            add_comparisons(folder, found, compared, by=_who(by))
+        _say_decided(folder, _approved(folder, own, found, others, agreement, _who(by)), as_json)
+    elif decision == "refuse":
+        _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
+    else:
+        typer.echo(f"{found.name}: nothing is decided, so {own.name} does not answer it.")
+
+
+def _words(
+    folder: SiteFolder, own: Site, study: Study, others: tuple[str, ...], agreement: Agreement, compared: int
+) -> list[str]:
+    """Return the text that a person reads before deciding, a paragraph each."""
+    from flfed.deployment.operator.run_budget import comparisons_in_words, runs_in_words, study_in_words
+    from flfed.deployment.operator.secure_sums import other_studies, words_of_others
+    from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
+    from flfed.deployment.site_state.trusted_files import coordinator_of
+
+    words = plain_words(study, own, others, coordinator_of(folder), agreement=agreement)
+    words += words_of_others(study.dataset.name, other_studies(folder, study, others, agreement))
+    words += _rows(folder, own, study) + _told(folder, own, study) + study_in_words(folder, own, study)
+    return words + runs_in_words(folder, own, study) + comparisons_in_words(folder, own, study, compared)
+
+
+def withdraw_study(
+    study: str = typer.Argument(..., help="The study's name, or the first characters of its SHA-256."),
+    site: str = SITE,
+    by: str = BY,
+    as_json: bool = output.JSON,
+) -> None:
+    """Withdraw the approval of a study: from the next message on the site does not answer it."""
+    from flfed.deployment.site_state.approval import withdraw
+
+    folder, _ = _opened(site)
+    withdrawn = withdraw(folder, study, by=_who(by))
+    if as_json:
+        output.as_json({"site": folder.site, "withdrawn": [_facts(one) for one in withdrawn]})
+        return
+    for one in withdrawn:
+        typer.echo(f"{folder.site}: the approval of {one.study} ({one.study_sha256[:12]}) is withdrawn.")
+    typer.echo("What has left cannot be called back: the coordinator has the updates and sums of earlier rounds.")
+
+
+def pause_site(
+    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
+    end: bool = typer.Option(False, "--resume", help="Answer again."),
+    by: str = BY,
+    as_json: bool = output.JSON,
+) -> None:
+    """Stop answering messages of every study, from the next message on; approvals stay as they are."""
+    from flfed.deployment.site_state import approval
+
+    folder, _ = _opened(name)
+    before = approval.is_paused(folder)
+    if end:
+        approval.resume(folder)
+    else:
+        approval.pause(folder, by=_who(by))
+    if as_json:
+        output.as_json({"site": folder.site, "paused": not end, "changed": before == end})
+        return
+    said = "answers again" if end else f"is paused; to answer again: flfed site pause {folder.site} --resume"
+    same = "" if before == end else " (as before)"
+    typer.echo(f"{folder.site} {said}{same}.")
+
+
+@output.tables
+def site_status(
+    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
+    as_json: bool = output.JSON,
+) -> None:
+    """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
+    from flfed.deployment.operator.status import status_of
+
+    folder, own = _opened(name)
+    found = status_of(folder, own)
+    if as_json:
+        output.as_json(found)
+        return
+    paused = "yes, nothing is answered" if found["paused"] else "no"
+    key = found["gate-key"] or f"none yet: flfed site key {own.name}"
+    typer.echo(f"{own.name}: {found['joined'] or 'has not joined yet'}")
+    typer.echo(f"Paused: {paused}")
+    typer.echo(f"Fingerprint of its gate: {key}")
+    _print_frozen(found)
+    rows = [
+        [a["study"], a["study-sha256"][:12], f"{a['decision']} by {a['by']}", a["at"], _with(a), _holds(a)]
+        for a in found["studies"]
+    ]
+    _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
+    rows = [
+        [str(line["n"]), line["at"], line["kind"], line["reason"] or line["study"], line["run"], str(line["bytes"])]
+        for line in found["last"]
+    ]
+    _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
+    for problem in found["problems"]:
+        typer.echo(f"Look at this: {problem}", err=True)
+
+
+def _print_frozen(found: dict[str, Any]) -> None:
+    """Print which rows are frozen, for how many models they may be compared, and whose rest."""
+    from flfed.deployment.site_state.comparisons import TELLS
+
+    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
+    _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    for one in found["comparisons"]:
+        said = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
+        typer.echo(f"Comparisons of {one['dataset']!r}: {said}. {TELLS}")
+    for one in found["frozen"]:
+        # The number is text, since a small one is withheld.
+        if one["resting"] != "0":
+            why = "so that nobody can tell who opted out, or who came"
+            typer.echo(f"Of {one['dataset']!r} the rows of {one['resting']} other people rest, {why}.")
+
+
+def _opened(name: str) -> tuple[SiteFolder, Site]:
+    """Return the folder and the package of a site: the one named, or the only one that has joined here."""
+    from flfed.paths import SiteFolder, home
+    from flfed.rows.data import site_discovery as sites
+
+    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    # With one site joined its name need not be typed.
+    if not name and len(joined) != 1:
+        many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
+        raise UsageError(f"{many}: say which one with --site NAME")
+    site = sites.load(name or joined[0])
+    output.passed_over(site.name)
+    return SiteFolder(site.name), site
+
+
+def _check_answering(folder: SiteFolder) -> None:
+    """Raise where the site answers nothing: others may write in its folder, or its ledger is lost."""
+    from flfed.deployment.site_state.ledger_loss import Continuity
+    from flfed.deployment.site_state.trusted_files import open_folder
+    from flfed.records.ledger import ledger_of
+
+    why = open_folder(folder) or Continuity(folder, ledger_of(folder)).refusal()
+    if why:
+        raise UsageError(f"nothing is approved: {why}")
+
+
+def _sites(given: str, study: Study) -> dict[str, str]:
+    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
+    from flfed.deployment.operator.secure_sums import read_sites
+
+    return read_sites(given) if given else dict.fromkeys(study.dataset.sites or (), "")
+
+
+def _named(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",")] if given else []
+
+
+def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
+    """Return the other sites that are named."""
+    # The site itself takes part in any case, and is none of the others.
+    others = tuple(sorted(sites.keys() - {site.name}))
+    if not others:
+        raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
+    return others
+
+
+def _check(study: Study, site: Site, others: tuple[str, ...]) -> None:
+    """Refuse to approve what the gate would then refuse."""
+    from flfed.deployment.gate.study_policy import cohort_refusal, study_policy_refusal
+    from flfed.federation.recording.source_model import required_hash
+    from flfed.federation.server.preflight import check
+
+    check(study)
+    required_hash(study)
+    refused = study_policy_refusal(study, site) or cohort_refusal([site.name, *others], site, others)
+    if refused:
+        raise UsageError(f"site {site.name!r} would not answer this study: {refused}")
+
+
+def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return what is to be said of the rows; for the site's own eyes, so the count is exact."""
+    from flfed.rows.snapshots import snapshot
+
+    facts = snapshot.known(site.serving(study.dataset.name), folder.frozen)
+    if facts is None:
+        return ["Rows: none are frozen yet; approving freezes those of now, without people who opted out."]
+    return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
+
+
+def _told(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return how many outcomes of frozen rows the first sums of trees tell; it is said here and nowhere else."""
+    from flfed.rows.snapshots import snapshot
+    from flfed.study.kinds import grows
+
+    serving = site.serving(study.dataset.name)
+    if not grows(study) or snapshot.known(serving, folder.frozen) is None:
+        return []
+    from flfed.rows.session import SiteSession
+    from flfed.rows.site_trees import told_at_first
+
+    least = int(study.strategy.settings.get("min-rows", 0))
+    told, rows = told_at_first(SiteSession(snapshot.load(serving, folder.frozen), study), least)
+    return [
+        f"Single outcomes: in this site's first sums {told:,} of its {rows:,} training rows are alone, or among rows "
+        "of one outcome, in a cell of some column. Unless the sums are added up in secret, they tell these outcomes. "
+        "Counted in the frozen rows, for this site's eyes."
+    ]
+
+
+def _approved(
+    folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], agreement: Agreement, by: str
+) -> Approval:
+    from flfed.deployment.bundle import bundle_sha256
+    from flfed.deployment.site_state.approval import approve
+    from flfed.deployment.site_state.freeze import freeze_first, list_changed
+    from flfed.deployment.site_state.trusted_files import coordinator_of
+    from flfed.rows.data import datasets
+    from flfed.rows.snapshots import snapshot
+
+    serving = site.serving(study.dataset.name)
+    # The approval names the rows by hash, so that they must be frozen by now.
+    known = snapshot.known(serving, folder.frozen)
+    facts = known or freeze_first(folder, serving)
+    if known is None and facts.excluded is not None:
+        gone = facts.excluded
+        typer.echo(
+            f"{gone.found} of {gone.listed} identifiers of people who opted out were found, and left out.", err=True
+        )
+    # A person who opted out meanwhile must not be in rows that are approved.
+    if list_changed(folder, facts):
+        why = f"the list of people who opted out changed after the rows of {study.dataset.name!r} were frozen"
+        raise UsageError(f"{why}: flfed site refresh {site.name}")
+    schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
+    if facts.schema_sha256 != schema_sha256:
+        raise UsageError(
+            f"the rows of {study.dataset.name!r} were frozen under another schema: flfed site refresh {site.name}"
+        )
+    return approve(
+        folder,
+        study,
+        by=by,
+        co_sites=others,
+        rows_sha256=facts.sha256,
+        schema_sha256=schema_sha256,
+        bundle_sha256=bundle_sha256(),
+        coordinator=coordinator_of(folder),
+        sums=agreement.sums,
+        pins=agreement.pins,
+        lifted=agreement.lifted,
+    )
+
+
+def _decision(words: list[str], yes: bool, as_json: bool) -> str:
+    """Ask the person at the terminal, who has read the words; where there is none, nobody decides."""
+    if not as_json:
+        typer.echo("\n\n".join(words))
+    if yes:
+        return "approve"
+    if as_json or not sys.stdin.isatty():
+        raise UsageError("nobody is here to ask: decide with --yes or --refuse")
+    said = typer.prompt("\nType approve, refuse or later", default="later").strip().lower()
+    return str(said)
+
+
+def _who(given: str) -> str:
+    """Return who decides, as one line."""
+    # A line break in a name would forge another line of the log.
+    if given.strip():
+        return "".join(map(_printable, given)).strip()[:LONGEST_NAME]
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"user {os.getuid()}"
+    # Under sudo both accounts are told: who typed, and who ran it.
+    other = os.environ.get("SUDO_USER", "")
+    return f"{other} (as {user})"[:LONGEST_NAME] if other.isprintable() and other else user
+
+
+def _printable(letter: str) -> str:
+    return letter if letter.isprintable() else " "
+
+
+def _say_decided(folder: SiteFolder, approval: Approval, as_json: bool) -> None:
+    if as_json:
+        output.as_json({"site": folder.site, **_facts(approval)})
+        return
+    typer.echo(f"{folder.site}: study {approval.study} ({approval.study_sha256[:12]}) is {approval.decision}.")
+    if approval.decision == "approved":
+        typer.echo(
+            f"It is answered while this runs: flfed site serve {folder.site}. "
+            f"To end it: flfed site withdraw {approval.study}"
+        )
+
+
+def _facts(approval: Approval) -> dict[str, Any]:
+    from flfed.deployment.operator.status import facts_of
+
+    return facts_of(approval)
+
+
+def _with(found: dict[str, Any]) -> str:
+    names = ", ".join(found["co-sites"]) or "nobody"
+    return f"{names} (sums only)" if found["sums"] else names
+
+
+def _holds(found: dict[str, Any]) -> str:
+    return f"no: {found['reason']}" if found["reason"] else "yes"
+
+
+SPARE = ("SHA-256", "at", "line", "with", "run")
+"""Columns that go first where a terminal is narrow."""
+
+
+def _table(headers: list[str], rows: list[list[str]], title: str, nothing: str) -> None:
+    if rows:
+        output.as_table(headers, rows, title=title, spare=SPARE)
+    else:
+        typer.echo(f"{title}: {nothing}")

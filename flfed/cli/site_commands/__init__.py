@@ -1,1 +1,0 @@
-"""The commands `flfed site ...` of an institution."""

@@ -1,0 +1,516 @@
+"""`flfed site ledger`, `budget`, `model`, `models` and `compare`: what left a site, and what it has of models."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flfed.cli import completion, output
+from flfed.errors import FlfedError, UsageError, counted, people_in_words
+
+if TYPE_CHECKING:
+    from flfed.deployment.site_state.ledger_loss import Receipts
+    from flfed.paths import SiteFolder
+    from flfed.records.ledger import Inspection, Ledger
+    from flfed.records.ledger_line import Line, Total, Totals
+
+
+SHOWN = 40
+"""Lines of a table: the last ones."""
+PROBLEMS = 20
+"""Sentences on a page; the object of --json has them all."""
+NONE = "–"
+SITE = typer.Argument(..., help="A site's name.", autocompletion=completion.sites)
+RUN = typer.Argument(..., help="A run that the site took part in.")
+REPEAT = typer.Option(0, min=0, help="Of a series of repeats, which.")
+
+
+@output.tables
+def show_ledger(
+    name: str = SITE,
+    verify: bool = typer.Option(False, "--verify", help="Check every line and the coordinator's receipts."),
+    export: str = typer.Option("", "--export", metavar="FILE|-", help="Write the lines as they are: JSON lines."),
+    since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date, or time, on."),
+    run: str = typer.Option("", "--run", metavar="RUN", help="Only lines of this run, with bytes by round and kind."),
+    repair: str | None = typer.Option(
+        None, "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY goes on record."
+    ),
+    restart: str | None = typer.Option(
+        None,
+        "--restart",
+        metavar="WHY",
+        help="Begin anew where the ledger was lost, or its last line is later than the clock; WHY goes on record.",
+    ),
+    as_json: bool = output.JSON,
+) -> None:
+    """Show what left a site, by line, study and day.
+
+    Exit codes: 0 all is well, 1 the ledger is not as it was written, 2 wrong use.
+    """
+    from flfed.records.ledger import ledger_of
+
+    _check_reason("--repair", repair)
+    _check_reason("--restart", restart)
+    # Each of these ends the command in its own way.
+    if sum(map(bool, (verify, export, repair, restart))) > 1:
+        raise UsageError("--verify, --export, --repair and --restart are asked one at a time")
+    if any((verify, repair, restart)) and any((since, run)):
+        raise UsageError("--since and --run choose lines to show or to export; all lines are verified")
+    if export and as_json:
+        raise UsageError("--export writes JSON lines already; leave --json out")
+    folder = _joined(name)
+    ledger = ledger_of(folder)
+    if repair:
+        _repair(ledger, name, repair, as_json=as_json)
+    elif restart:
+        _restart(folder, restart, as_json=as_json)
+    elif verify:
+        _verify(folder, ledger, as_json=as_json)
+    elif export:
+        _export(_chosen(ledger, since, run), export)
+    else:
+        _show(name, _chosen(ledger, since, run), run, as_json=as_json)
+
+
+def _joined(name: str) -> SiteFolder:
+    """Return a site's folder; without one it has no ledger, and an empty one would look as if nothing had left."""
+    from flfed.paths import SiteFolder
+
+    folder = SiteFolder(name)
+    if not folder.root.is_dir():
+        raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
+    return folder
+
+
+def _check_reason(option: str, why: str | None) -> None:
+    if why is not None and not why.strip():
+        raise UsageError(f"{option} needs a reason, which goes on record: {option} 'the disk was lost'")
+
+
+def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
+    """Return the lines from a time on, and of a run."""
+    from flfed.records.ledger_line import moment_of
+
+    start = moment_of(since) if since else ""
+    return (line for line in ledger.lines() if line.at >= start and (not run or line.facts.get("run") == run))
+
+
+def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
+    from flfed.records.ledger_line import Totals
+
+    # A ledger may be long: it is added up line by line, and for people the last ones are kept.
+    kept = None if as_json else SHOWN
+    last = deque[Any](maxlen=kept)
+    found = Totals()
+    for line in lines:
+        found.add(line)
+        last.append(line)
+    if as_json:
+        output.as_json(_as_object(name, run, found, last))
+    elif last:
+        _print_lines(name, run, found, last)
+    else:
+        what = "nothing of this left" if run else "nothing left"
+        typer.echo(f"{name}: {what} so far.")
+
+
+def _as_object(name: str, run: str, found: Totals, last: deque[Line]) -> dict[str, Any]:
+    """Return the lines, as they stand in the ledger and as --export gives them, with their sums."""
+    shown: dict[str, Any] = {"site": name, "run": run or None, "lines": found.all.lines, "bytes": found.all.bytes}
+    shown |= {"studies": _listed(found.studies, "study"), "days": _listed(found.days, "day")}
+    if run:
+        rounds = sorted(found.rounds.items())
+        shown["rounds"] = [
+            {"round": number, "kind": kind, "lines": total.lines, "bytes": total.bytes}
+            for (number, kind), total in rounds
+        ]
+    return shown | {"entries": [json.loads(line.raw) for line in last]}
+
+
+def _print_lines(name: str, run: str, found: Totals, last: deque[Line]) -> None:
+    title = f"{name}: what left"
+    # The table tells that it has a part only.
+    if found.all.lines > len(last):
+        title = f"{name}: the last {len(last)} of {found.all.lines:,} lines"
+    columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
+    output.as_table(columns, [_row(line) for line in last], title=title, spare=("study", "line", "round"))
+    if run:
+        rounds = sorted(found.rounds.items())
+        cells = [[str(number or NONE), kind, f"{total.bytes:,}"] for (number, kind), total in rounds]
+        output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
+    _sums("study", found.studies)
+    _sums("day", found.days)
+    typer.echo(f"In all {found.all.bytes:,} bytes in {counted(found.all.lines, 'line')}.")
+
+
+def _row(line: Line) -> list[str]:
+    from flfed.records.ledger_line import bytes_of, round_of, study_of
+
+    when = line.at[:19].replace("T", " ")
+    run = str(line.facts.get("run") or NONE)
+    number = str(round_of(line) or NONE)
+    return [str(line.n), when, line.kind, study_of(line) or NONE, run, number, f"{bytes_of(line):,}"]
+
+
+def _sums(word: str, found: Mapping[str, Total]) -> None:
+    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(found.items())]
+    output.as_table([word, "lines", "bytes"], rows, title=f"By {word}")
+
+
+def _listed(found: Mapping[str, Total], word: str) -> list[dict[str, Any]]:
+    return [{word: key, "lines": total.lines, "bytes": total.bytes} for key, total in sorted(found.items())]
+
+
+def _export(lines: Iterator[Line], target: str) -> None:
+    """Write lines, each as it stands in the ledger, to standard output or into a new private file."""
+    from flfed.paths import write_private
+
+    if target == "-":
+        sys.stdout.writelines(line.raw.decode("ascii") + "\n" for line in lines)
+        return
+    texts = [line.raw.decode("ascii") + "\n" for line in lines]
+    write_private(Path(target), "".join(texts), advice="name a file in a folder that is there")
+    typer.echo(f"{len(texts):,} lines written to {target}.", err=True)
+
+
+def _repair(ledger: Ledger, name: str, why: str, *, as_json: bool) -> None:
+    line = ledger.repair(by=who(), why=why)
+    if as_json:
+        number = None if line is None else line.n
+        output.as_json({"site": name, "repaired": number})
+    elif line is None:
+        typer.echo(f"{name}: its last line is whole; there is nothing to repair.")
+    else:
+        left = line.facts["torn-bytes"]
+        typer.echo(f"{name}: {left} bytes of a torn line are set aside; line {line.n} says so, by whom, and why.")
+
+
+def _restart(folder: SiteFolder, why: str, *, as_json: bool) -> None:
+    from flfed.deployment.site_state.ledger_loss import restart
+
+    found = restart(folder, by=who(), why=why)
+    if as_json:
+        facts = {"restarted": found.line.at, "carried": found.carried, "aside": [str(path) for path in found.aside]}
+        output.as_json({"site": folder.site, **facts})
+        return
+    typer.echo(f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why.")
+    typer.echo(f"{counted(found.carried, 'line')} of runs and of spent privacy could be read and came over.")
+    if found.line.follows_loss:
+        typer.echo("Studies that were approved before need a new approval; until then nothing of them is answered.")
+        typer.echo("All models that might be compared count as used: flfed site approve STUDY --compared N adds some.")
+        typer.echo("Masked sums have all sites that an approval pins, or a list that came over.")
+    for path in found.aside:
+        typer.echo(f"Set aside, to be kept: {path}")
+    typer.echo(f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY")
+
+
+def who() -> str:
+    """Return the user that runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has a number only
+        return f"user {os.getuid()}"
+
+
+def _verify(folder: SiteFolder, ledger: Ledger, *, as_json: bool) -> None:
+    from flfed.deployment.site_state.ledger_loss import read_receipts
+    from flfed.records.ledger import Inspection
+
+    receipts = read_receipts(folder)
+    inspection = Inspection(tuple(receipts.all()))
+    lines = inspection.look(ledger.raws())
+    first = next(lines, None)
+    # All lines must be read before the problems are known.
+    count = (first is not None) + sum(1 for _ in lines)
+    problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
+    # Traces of a loss are looked for beside a ledger whose lines and receipts agree.
+    changed = problems or _lost(folder, ledger)
+    # A clock that runs behind is no damage, and has a sentence of its own.
+    ahead = _ahead(folder.site, ledger, inspection.last)
+    problems = [*changed, *ahead]
+    if as_json:
+        _verified_as_json(folder.site, count, inspection, receipts, problems)
+    else:
+        _print_verified(folder.site, count, first, inspection, receipts)
+        _print_problems(problems, inspection.notes)
+        if ledger.is_torn():
+            typer.echo(f"If a crash cut the last line off: flfed site ledger {folder.site} --repair WHY")
+        if not changed:
+            typer.echo("Every line is as it was written.")
+    if ahead and not changed:
+        raise FlfedError(f"the ledger of {ahead[0]}")
+    if problems:
+        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+        raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
+
+
+def _print_problems(problems: Sequence[str], notes: Sequence[str]) -> None:
+    """Print the first problems and notes, and how many more there are."""
+    for problem in problems[:PROBLEMS]:
+        typer.echo(f"- {problem}.")
+    if len(problems) > PROBLEMS:
+        typer.echo(f"- and {len(problems) - PROBLEMS:,} more; --json has them all.")
+    for note in notes[:PROBLEMS]:
+        typer.echo(f"Note: {note}; an earlier version wrote it, by a clock that was set back.")
+    if len(notes) > PROBLEMS:
+        typer.echo(f"And {len(notes) - PROBLEMS:,} such lines more; --json has them all.")
+
+
+def _lost(folder: SiteFolder, ledger: Ledger) -> list[str]:
+    """Return by what the ledger is known to be lost or cut."""
+    from flfed.deployment.site_state.ledger_loss import loss
+
+    lost = loss(folder, ledger)
+    todo = f"put it back, or: flfed site ledger {folder.site} --restart WHY"
+    return [f"it is lost or was cut, for {lost}; {todo}"] if lost else []
+
+
+def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:
+    """Return what to do where no line can follow the last one, for it is later than the clock."""
+    from flfed.records.ledger import ahead_in_words
+
+    if last is None or not ledger.is_ahead(last):
+        return []
+    todo = f"set the clock right, or: flfed site ledger {site} --restart WHY"
+    return [f"{site} cannot go on: {ahead_in_words(last)}; {todo}"]
+
+
+def _verified_as_json(site: str, count: int, inspection: Inspection, receipts: Receipts, problems: list[str]) -> None:
+    last = inspection.last
+    head = None if last is None else last.hash
+    output.as_json({
+        "site": site,
+        "lines": count,
+        "head": head,
+        "receipts": len(receipts.signed),
+        "receipts-of-other-keys": len(receipts.earlier),
+        "signed-lines": max((receipt.n for receipt in receipts.signed), default=0),
+        "repaired": inspection.repairs,
+        "problems": problems,
+        "notes": inspection.notes,
+    })  # fmt: skip
+
+
+def _print_verified(site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts) -> None:
+    last = inspection.last
+    lines = 0
+    if first is None or last is None:
+        typer.echo(f"{site}: no lines.")
+    else:
+        lines = last.n
+        dates = f"from {first.at[:10]} to {last.at[:10]}"
+        typer.echo(f"{site}: {counted(count, 'line')}, {dates}; the head is {last.hash}.")
+    if first is not None:
+        _print_restart(first)
+    # The newest receipt says up to which line the ledger cannot have been cut.
+    newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
+    if newest is None:
+        typer.echo("The coordinator signed none of them: that the last ones were cut off would not show.")
+    else:
+        after = max(lines - newest.n, 0)
+        open_ones = f"; {counted(after, 'later line')} would not show as cut off" if after else ""
+        many = counted(len(receipts.signed), "receipt")
+        typer.echo(f"{many} of the coordinator, the last of line {newest.n:,} (run {newest.run}){open_ones}.")
+    if receipts.earlier:
+        many = counted(len(receipts.earlier), "receipt")
+        typer.echo(f"{many} signed with a key that the coordinator never had, as far as its renewals say.")
+    if inspection.repairs:
+        typer.echo(f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair.")
+
+
+def _print_restart(first: Line) -> None:
+    """Print who began the ledger anew, and why, where its first line says so."""
+    from flfed.records.ledger_line import RESTARTED
+
+    if first.kind == RESTARTED:
+        by = first.facts.get("by")
+        why = first.facts.get("why")
+        before = "had a line that was later than the clock" if "ahead-line" in first.facts else "was lost"
+        typer.echo(f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it {before}.")
+
+
+@output.tables
+def show_budget(
+    name: str = SITE,
+    dataset: str = typer.Option("", "--dataset", help="One of the site's datasets; all unless given."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Show what was spent of the budget of differential privacy, by dataset, study and run, and what left uncharged.
+
+    By the site's ledger, over all studies and years. What is spent was written down before it was used,
+    so that a crash may have spent what nobody got.
+    """
+    from flfed.deployment.operator.budget import budget_as_json
+    from flfed.paths import SiteFolder
+    from flfed.records.ledger import ledger_of
+    from flfed.rows.data import site_discovery as sites
+
+    site = sites.load(name)
+    if dataset and dataset not in site.datasets:
+        raise UsageError(f"site {name!r} does not serve dataset {dataset!r}; it serves: {', '.join(site.datasets)}")
+    found = budget_as_json(site, ledger_of(SiteFolder(site.name)), dataset)
+    if as_json:
+        output.as_json(found)
+        return
+    for one in found["datasets"]:
+        _print(one, found)
+    if found["restarted"]:
+        typer.echo(f"The ledger began anew on {found['restarted'][:10]}: what the one before lost is not counted here.")
+
+
+def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
+    """Print the account of one dataset."""
+    from flfed.deployment.operator.budget import COMPOSED, in_words
+
+    if one["dataset"]:
+        typer.echo(in_words(one, found["delta"], enforced=found["enforced"]))
+    else:
+        typer.echo("Of studies whose dataset the ledger does not name:")
+    rows = [_charged(run) for run in one["runs"]]
+    if rows:
+        # The columns are of use only where datasets share one account, or a run was charged to one side alone.
+        left_out = set[str]()
+        if len(one["account"]) <= 1:
+            left_out.add("dataset")
+        if not any("side" in run for run in one["runs"]):
+            left_out.add("people")
+        columns = [name for name in rows[0] if name not in left_out]
+        spare = ("unit", "sampling", "steps", "since", "noise")
+        output.as_table(columns, list(map(itemgetter(*columns), rows)), title=COMPOSED, spare=spare)
+    lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
+    if lines:
+        output.as_table(["what", "lines", "bytes"], lines, title="Left without noise: no budget counts it")
+
+
+def _charged(run: dict[str, Any]) -> dict[str, str]:
+    """Return what one run was charged, by the headers of its cells."""
+    from flfed.deployment.operator.budget import PEOPLE, shown_or, times_in_words
+
+    return {
+        "study": run["study"],
+        "run": run["run"],
+        "dataset": run["dataset"],
+        "people": PEOPLE[run.get("side", "both")],
+        "unit": run["unit"],
+        "since": run["first"][:10],
+        "asked for": times_in_words(run),
+        "steps": str(run["steps"]),
+        "noise": f"{run['noise']:g}",
+        "sampling": f"{run['sampling']:g}",
+        "epsilon": shown_or("beyond", run["epsilon"]),
+        "of its run": shown_or("beyond", run["run-epsilon"]),
+    }
+
+
+def take_model(
+    name: str = SITE,
+    run: str = RUN,
+    to: Path = typer.Option(..., help="A new or empty folder."),
+    repeat: int = REPEAT,
+    as_json: bool = output.JSON,
+) -> None:
+    """Write the model of a run that the coordinator lacks, or lacks a part of, into a folder, for `flfed predict`."""
+    from flfed.export.run_folder import export_at_site
+    from flfed.paths import SiteFolder
+
+    done = export_at_site(SiteFolder(name).site, run, repeat, to)
+    if as_json:
+        output.as_json(done.as_object())
+        return
+    typer.echo(f"{done.folder}: {', '.join(done.files)}")
+    typer.echo(f"Use it: flfed predict {done.folder} TABLE")
+
+
+@output.tables
+def list_models(
+    name: str = SITE,
+    people: Path = typer.Option(
+        ..., "--people", metavar="FILE", help="A private file as excluded.csv: a column's name, an identifier a line."
+    ),
+    as_json: bool = output.JSON,
+) -> None:
+    """List the runs that had these people's rows in them, by the keyed hashes that the site keeps.
+
+    Nothing of it leaves the site, and no identifier is written down.
+    """
+    from flfed.federation.client.released.sets import lineage, unlisted
+    from flfed.rows.data import site_discovery as sites
+    from flfed.rows.snapshots.opt_outs import Excluded
+
+    wanted = Excluded.read(people)
+    site = sites.load(name)
+    found = lineage(site, wanted)
+    others = unlisted(site)
+    if as_json:
+        head = {"site": name, "people": len(wanted.identifiers), "runs": [one.as_object() for one in found]}
+        output.as_json(head | {"unlisted": [{"run": run, "study": study} for run, study in others.items()]})
+        return
+    lines = []
+    for one in found:
+        parts = ", ".join(f"{part}: {count}" for part, count in one.parts.items())
+        lines.append([one.run, str(one.repeat), one.study, parts])
+    output.as_table(["run", "repeat", "study", "people in its rows"], lines, f"{name}: runs with these people's rows")
+    typer.echo(
+        f"{counted(len({one.run for one in found}), 'run')} had rows of {people_in_words(len(wanted.identifiers))} "
+        "on the list. To leave people out from now on: excluded.csv, flfed site refresh, and a new approval."
+    )
+    if others:
+        named = ", ".join(f"{run} ({study})" for run, study in others.items())
+        typer.echo(
+            f"No list of people is kept of {counted(len(others), 'run')} of which all that left was charged to an "
+            f"epsilon, as whoever was in the table then took part: {named}."
+        )
+
+
+@output.tables
+def compare_model(
+    name: str = SITE,
+    run: str = RUN,
+    repeat: int = REPEAT,
+    as_json: bool = output.JSON,
+) -> None:
+    """Hold a run's last model against the site's own model, without noise, on the site's test rows.
+
+    It is for runs of which no exact figure leaves. Nothing of it leaves either, and nothing is charged.
+    """
+    from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
+    from flfed.paths import SiteFolder
+    from flfed.records.statistics.own_models import family_in_words
+    from flfed.records.statistics.verdict import ARM_NAMES, interval, metric_name, number, sentence_case
+    from flfed.rows.data import site_discovery as sites
+
+    done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
+    if as_json:
+        output.as_json(done.as_json())
+        return
+    found = done.found
+    lines = []
+    for metric, of in found.arms.items():
+        figures = [of[arm] for arm in ARMS]
+        cells = [f"{number(figure.value)} ({interval(figure.low, figure.high)})" for figure in figures]
+        lines.append([metric_name(metric), *cells])
+    headers = ["with 95 % CI", *(ARM_NAMES[arm] for arm in ARMS)]
+    output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {found.holdout_rows} test rows")
+    first = next(iter(found.arms))
+    code, sentence = done.verdict(first)
+    typer.echo(f"{sentence_case(code)}. {sentence}")
+    family = family_in_words({found.own_family or "same": 1}, 1)
+    own = f" ({family})" if family else ""
+    typer.echo(
+        f"The site's own model{own} was trained here on {found.training_rows} rows "
+        "without noise, and so is the adjusted one. These figures are exact: who is told them learns of single rows "
+        "what no epsilon bounds."
+    )
+    typer.echo(
+        f"The rows are those frozen at {done.frozen}. If that was after the run, rows may have changed sides since, "
+        "and the run's model may have been trained on some of these test rows: its figures are too good then."
+    )

@@ -1,0 +1,445 @@
+"""Privacy accounts of datasets of the same rows: what a ledger's lines add up to, and what noise was drawn.
+
+A ledger's lines of kinds `spent` and `released` name, beside the dataset, the rows: `rows` is the keyed hash of what
+the table is, `sources` are those of where it stands. Datasets that have one of these in common, now or ever, are on
+one account, whatever they are called; so are those that share it with a third.
+
+An account adds up by side of the holdout. A run draws its noise once: that of a round once, and that of an answer for
+one request.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from flfed.errors import FlfedError, UsageError
+from flfed.files import read_private, write_whole
+from flfed.paths import SiteFolder
+from flfed.records.ledger import Ledger, LedgerError
+from flfed.records.ledger_line import CARRIED, Line, Run, run_of
+from flfed.refusals import Refusal
+from flfed.rows.data import datasets
+from flfed.rows.data.origin import Origin, is_plain, rows_here
+from flfed.rows.data.site import Site
+from flfed.rows.snapshots.differencing import keyed
+from flfed.rows.snapshots.snapshot import FrozenSite, known
+from flfed.summaries.noised_scores import SCORES
+from flfed.updates.accounting import Release, composed, epsilon
+
+KEY_BYTES = 32
+KEY = "rows.key"
+RELEASED_FOLDER = "released"
+
+
+SPENT = "spent"
+"""The kind of a ledger's line for what a round, or an answer, spends."""
+UPDATE = "train"
+COMPARISON = "compare"
+COUNTS = "scores"
+"""The kinds of lines for an update, a comparison, and noised counts that left."""
+EDGES = "edges-sha256"
+"""Key of a line for counts by class: the hash of their bins."""
+ANSWER = "answer"
+REQUEST = "request-sha256"
+"""Keys of a spent line: the name of a noised answer, and the hash of what the coordinator chose for it."""
+
+
+Side = Literal["training", "holdout", "both"]
+"""Whose privacy a release spends: of people trained on, of people held out, or of all."""
+Asked = Sequence[tuple[Side, Release]]
+"""What is asked for, each of whose privacy."""
+SIDES: tuple[Side, ...] = ("training", "holdout")
+"""The sides of a holdout, each with an account of its own."""
+BOTH: Side = "both"
+Kinds = Counter[tuple[Side, float, float]]
+"""Steps by (side, noise multiplier, sampling): all that an accountant needs of a history."""
+
+
+def rows_key(gate: Path, *, make: bool = False) -> bytes:
+    """Return a site's key of row hashes.
+
+    It never leaves the site and is made once.
+
+    Parameters
+    ----------
+    gate : Path
+        The folder of the site's ledger.
+    make : bool
+        Whether it may be made: only while no line and no file was written with one.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, others may read it, or it is gone while there are sets.
+    """
+    path = gate / KEY
+    try:
+        found = read_private(path, rows=True)
+    except FileNotFoundError:
+        # A new key would not match the old hashes, so that all would seem unreleased.
+        if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
+            raise UsageError(f"{path}: is gone, and with it what was released cannot be told") from None
+        write_whole(path, secrets.token_bytes(KEY_BYTES))
+        return read_private(path, rows=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(found) != KEY_BYTES:
+        raise UsageError(f"{path}: is damaged")
+    return found
+
+
+def origin_of(site: Site) -> Origin | None:
+    """Return the origin of a site's rows.
+
+    It is None where nothing tells.
+    """
+    if isinstance(site, FrozenSite):
+        return known_origin(site.snapshot.origin)
+    rows = rows_here(site)[1] if is_plain(site) else None
+    return None if rows is None else known_origin(rows.origin)
+
+
+def known_origin(origin: Origin | None) -> Origin | None:
+    """Return an origin that identifies its rows.
+
+    It is None where the origin is of a query whose tables nothing tells.
+    """
+    return origin if origin is not None and origin.content else None
+
+
+def named(origin: Origin, key: bytes) -> dict[str, Any]:
+    """Return the row names for a ledger's line."""
+    # The places are sorted, so that equal rows give equal lines.
+    sources = sorted(keyed(key, "source", place).hex() for place in origin.places)
+    return {"rows": keyed(key, "rows", origin.content).hex(), "sources": sources}
+
+
+def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
+    """Return the row names of a ledger's line.
+
+    There are none where an earlier version wrote it.
+    """
+    # A line of an earlier version names no rows.
+    rows = facts.get("rows")
+    sources = facts.get("sources")
+    if not isinstance(rows, str) or not rows:
+        return frozenset()
+    return frozenset({rows, *(map(str, sources) if isinstance(sources, list) else ())})
+
+
+def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
+    """Return the names of a dataset's present rows.
+
+    Lines of the ledger name the rows that they are of. None where nobody knows the names of the present rows.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    dataset : str
+    look : bool
+        Whether the table is read where it is not frozen yet; else the ledger alone tells.
+    """
+    gate = ledger.path.parent
+    # Without a key no line has a name yet, so there is nothing to compare.
+    if dataset not in site.datasets or not (gate / KEY).exists():
+        return frozenset()
+    served = site.serving(dataset)
+    found = known(served, SiteFolder(site.name).frozen)
+    if found is None and not look:
+        return frozenset()
+    origin = origin_of(served) if found is None else known_origin(found.origin)
+    return None if origin is None else names_in(named(origin, rows_key(gate)))
+
+
+@dataclass
+class RowAccounts:
+    """Groups of datasets of the same rows.
+
+    They follow from the lines of a ledger.
+
+    Attributes
+    ----------
+    groups : list of (datasets, names of rows)
+        No two of them have anything in common.
+    """
+
+    groups: list[tuple[set[str], set[str]]] = field(default_factory=list)
+
+    def add(self, line: Line) -> None:
+        """Add one line of any kind."""
+        names = names_in(line.facts)
+        if names:
+            self.join(str(line.facts.get("dataset", "")), names)
+
+    def join(self, dataset: str, names: Iterable[str]) -> None:
+        """Link a dataset to the names of its rows."""
+        datasets = {dataset}
+        rows = set(names)
+        # One common dataset or row name joins groups, and third ones with them.
+        met = [group for group in self.groups if dataset in group[0] or not rows.isdisjoint(group[1])]
+        self.groups = [group for group in self.groups if group not in met]
+        self.groups.append((datasets.union(*(group[0] for group in met)), rows.union(*(group[1] for group in met))))
+
+    def datasets(self, dataset: str, names: Iterable[str] = ()) -> frozenset[str]:
+        """Return the datasets on one account.
+
+        `dataset` is among them, and its rows have these names now.
+        """
+        rows = set(names)
+        found = {dataset}
+        for group in self.groups:
+            if dataset in group[0] or not rows.isdisjoint(group[1]):
+                found |= group[0]
+        return frozenset(found)
+
+
+@dataclass
+class RunDraws:
+    """Noise that one repeat of a run has drawn at a site.
+
+    Attributes
+    ----------
+    charged : Counter of int
+        How often each round was charged, by its number from 1.
+    sent : set of int
+        Rounds whose update left.
+    ended : bool
+        Whether the comparison, or the last noised scores, left or were charged.
+    requests : dict of str to str
+        Hash of the request that each noised answer was charged for, by the answer's name.
+    """
+
+    charged: Counter[int] = field(default_factory=Counter)
+    sent: set[int] = field(default_factory=set)
+    ended: bool = False
+    requests: dict[str, str] = field(default_factory=dict)
+
+    def add(self, line: Line) -> None:
+        """Count one line more of this run."""
+        facts = line.facts
+        # Counts by class may have been charged in another run of the same text, and sent again in this one.
+        scored = line.kind == COUNTS and EDGES in facts
+        charged_scores = line.kind == SPENT and facts.get(ANSWER) == SCORES
+        if line.kind == COMPARISON or scored or charged_scores:
+            self.ended = True
+        round = facts.get("round")
+        # An answer is no round: its lines have the number 0.
+        if type(round) is int and round > 0:
+            if line.kind == SPENT:
+                self.charged[round] += 1
+            # Of a ledger that was lost a charge may have come over alone: its update may have left.
+            if line.kind == UPDATE or CARRIED in facts:
+                self.sent.add(round)
+        if line.kind == SPENT and ANSWER in facts:
+            self.requests.setdefault(str(facts[ANSWER]), str(facts.get(REQUEST, "")))
+
+    def round_refusal(self, round: int) -> Refusal | None:
+        """Return why a round may not be drawn, None where it may.
+
+        Once more is allowed after a crash between a round's charge and its reply: its one charge is the newest of the
+        run, and no update of it left.
+        """
+        if self.ended:
+            return Refusal("training-ended")
+        if not self.charged[round]:
+            return None
+        newest = round == max(self.charged)
+        crashed = self.charged[round] == 1 and newest and round not in self.sent
+        return None if crashed else Refusal("round-drawn", round=round)
+
+    def answer_refusal(self, answer: str, request: str) -> Refusal | None:
+        """Return why an answer may not be drawn for a request, None where it may."""
+        drawn_for = self.requests.get(answer, request)
+        return None if drawn_for == request else Refusal("answer-drawn")
+
+
+class LedgerDraws:
+    """Noise that all runs of a ledger have drawn, by its lines."""
+
+    def __init__(self) -> None:
+        self._runs: dict[Run, RunDraws] = defaultdict(RunDraws)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        if line.kind in (SPENT, UPDATE, COMPARISON, COUNTS):
+            self._runs[run_of(line.facts)].add(line)
+
+    def of(self, run: Run) -> RunDraws:
+        """Return what one repeat of a run has drawn."""
+        return self._runs[run]
+
+
+@dataclass
+class Tally:
+    """Privacy consumed by some lines of a ledger.
+
+    Attributes
+    ----------
+    kinds : Counter
+    runs : set of str
+    rows : bool
+        Whether some of it was counted by rows, and not by persons.
+    rules : set of str
+        Hashes of the holdouts by which people were on a side; of more than one nobody is known to have stayed on his.
+    """
+
+    kinds: Kinds = field(default_factory=Kinds)
+    runs: set[str] = field(default_factory=set)
+    rows: bool = False
+    rules: set[str] = field(default_factory=set)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        release = release_of(line)
+        self.kinds[side_of(line), release.noise, release.sampling] += release.steps
+        self.runs.add(str(line.facts.get("run", "")))
+        self.rows |= line.facts.get("unit") == "row"
+        if side_of(line) in SIDES:
+            self.rules.add(rule_of(line))
+
+    @property
+    def moved(self) -> bool:
+        """Whether people may have changed sides."""
+        return len(self.rules) > 1
+
+    def releases(self, side: Side) -> tuple[Release, ...]:
+        """Return the consumed privacy of one side, by kind.
+
+        What spent of both is of each, and so is all where people may have changed sides.
+        """
+        sides = (*SIDES, BOTH) if self.moved else (side, BOTH)
+        return composed(
+            Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in sides
+        )
+
+    def epsilon(self, delta: float) -> float:
+        """Return the ε of the side that lost more."""
+        return max(epsilon(self.releases(side), delta) for side in SIDES)
+
+    def on_both(self) -> Tally:
+        """Return the tally with both sides charged for all."""
+        kinds = Kinds()
+        for (_, noise, sampling), steps in self.kinds.items():
+            kinds[BOTH, noise, sampling] += steps
+        return replace(self, kinds=kinds, rules=set())
+
+    @classmethod
+    def of(cls, several: Iterable[Tally]) -> Tally:
+        """Return the sum of several tallies."""
+        found = cls()
+        for one in several:
+            found.kinds.update(one.kinds)
+            found.runs |= one.runs
+            found.rows |= one.rows
+            found.rules |= one.rules
+        return found
+
+
+@dataclass
+class Seen:
+    """Privacy consumed up to a line.
+
+    The line is known by its number and its hash.
+
+    Attributes
+    ----------
+    n, hash
+        Of the line.
+    datasets : dict of name to Tally
+        By lines that name their rows.
+    unnamed : dict of name to Tally
+        By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
+    accounts : RowAccounts
+    draws : LedgerDraws
+        What noise each run has drawn.
+    """
+
+    n: int = 0
+    hash: str = ""
+    datasets: dict[str, Tally] = field(default_factory=dict)
+    unnamed: dict[str, Tally] = field(default_factory=dict)
+    accounts: RowAccounts = field(default_factory=RowAccounts)
+    draws: LedgerDraws = field(default_factory=LedgerDraws)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        self.accounts.add(line)
+        self.draws.add(line)
+        if line.kind == SPENT:
+            of = self.datasets if names_in(line.facts) else self.unnamed
+            of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
+
+    def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
+        """Return what counts for a dataset.
+
+        Its rows have these names. With None nobody knows them, so that everything counts.
+        """
+        on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
+        on_it &= set(self.datasets)
+        counted = [*self.unnamed.items(), *((name, self.datasets[name]) for name in sorted(on_it))]
+        # Under another name the same rows have other columns, by whose hash or date they may be on the other side.
+        found = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
+        found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
+        return found
+
+
+def side_of(line: Line) -> Side:
+    """Return whose privacy a line spent.
+
+    That of both sides where it does not say, as lines of earlier versions, or says what this version does not know.
+    """
+    return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
+
+
+def rule_of(line: Line) -> str:
+    """Return the hash of the holdout by which people were on the side that a line names."""
+    return str(line.facts.get("holdout-sha256", ""))
+
+
+def charged_sides(side: Side) -> tuple[Side, ...]:
+    """Return the sides on whose accounts a release counts.
+
+    Examples
+    --------
+    >>> charged_sides("holdout"), charged_sides("both")
+    (('holdout',), ('training', 'holdout'))
+    """
+    return (side,) if side in SIDES else SIDES
+
+
+def release_of(line: Line) -> Release:
+    """Return the release that a line records.
+
+    Raises
+    ------
+    LedgerError
+        If it does not say so in numbers: a sum without it would be too low.
+    """
+    noise, sampling, steps = (line.facts.get(key) for key in ("noise", "sampling", "steps"))
+    if not (isinstance(noise, (int, float)) and isinstance(sampling, (int, float)) and isinstance(steps, int)):
+        raise LedgerError(f"line {line.n} says that privacy was spent, and not how much: another version wrote it")
+    if not (noise >= 0 and 0 < sampling <= 1 and steps > 0):
+        raise LedgerError(f"line {line.n} says that privacy was spent in numbers that cannot be")
+    return Release(float(noise), float(sampling), steps)
+
+
+def may_have_several_rows(dataset: str) -> bool:
+    """Tell whether a person may have several rows.
+
+    An unknown dataset counts as such.
+    """
+    try:
+        return bool(datasets.load(dataset).schema.group)
+    except FlfedError:
+        return True
+
+
+def counts_rows_of(dataset: str, other: str) -> bool:
+    """Tell whether another name counted rows, not persons."""
+    return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)

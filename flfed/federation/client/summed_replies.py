@@ -1,0 +1,204 @@
+"""What a site says of its run's secure sums: its answers about keys and lists, and what leaves beside a sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flwr.app import Message
+
+from flfed.federation.client.redaction import NotTakingPart, redact_round
+from flfed.federation.client.run_keys import Known
+from flfed.federation.client.secure_sums import SiteSums
+from flfed.federation.client.site_run import SiteRun
+from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy, RoundFigures
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import ComputeRequest
+from flfed.study.study import Study
+from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
+from flfed.updates.masking.question import question_sha256, rows_question, sum_name
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.in_memory import read
+from flfed.updates.messages.secure_sum import (
+    KEYS,
+    LIST,
+    UNMASK,
+    KeysReply,
+    KeysRequest,
+    ListReply,
+    ListRequest,
+    UnmaskReply,
+    UnmaskRequest,
+    joined,
+    parted,
+)
+from flfed.updates.messages.secure_sum import SECTION as MASKED
+from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+
+SumReply = KeysReply | ListReply | UnmaskReply
+SUM_ANSWERS: dict[str, tuple[type[Any], Callable[[SiteSums, Any], SumReply]]] = {
+    KEYS: (KeysRequest, lambda sums, request: sums.keys.take(request)),
+    LIST: (ListRequest, lambda sums, request: sums.confirm(request)),
+    UNMASK: (UnmaskRequest, lambda sums, request: sums.open(request)),
+}
+"""What a site is asked about its secure sums, and what it answers."""
+
+
+def answer_sums(
+    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+) -> Generator[ComputeRequest, Any, SumReply]:
+    """Take the keys of the run's cohort, confirm a list to its sites, or open a sum."""
+    kind, answered = SUM_ANSWERS[message.metadata.message_type]
+    request = read(kind, message.content)
+    return answered(_half(own, open_session().study, request), request)
+    yield
+
+
+def _half(own: SiteRun, study: Study, request: KeysRequest | ListRequest | UnmaskRequest) -> SiteSums:
+    """Return the site's half of the sums that a request is about; raises NotTakingPart where there is none."""
+    of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
+    found = own.figures(study) if of_figures else own.sums(study)
+    if found is None:
+        raise NotTakingPart(Refusal("sums-unknown"))
+    return found
+
+
+def forget_compared(site: str, run: str) -> None:
+    """Forget a site's state of a run that is over, where it was kept to open a sum of figures or of a statistic."""
+    kept = kept_replies(site, run)
+    if kept is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(kept).names()}:
+        kept.forget()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InSum:
+    """What a message is of its run's secure sums.
+
+    Attributes
+    ----------
+    reserved : tuple of str
+        Sites of the run that share figures in sums only.
+    facts : mapping
+        What a ledger's line says of the reply: question, pinned sites, and the list that it is for.
+    question : str
+        Hash of the question of sums that it is about; empty where there is none.
+    known : Known
+        What the ledger knew of the question when the message came.
+    """
+
+    reserved: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    question: str = ""
+    known: Known = field(default_factory=Known)
+
+    def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
+        """Return what the ledger's line of a reply says: nothing where no figures leave in a sum."""
+        stays = message.metadata.message_type in (COMPARE, EVALUATE) and MASKED not in reply.content
+        return {} if stays else self.facts
+
+    def is_known_as(self, now: Known) -> bool:
+        """Tell whether a ledger knows no more by now than this answer, as another process of the site gave it."""
+        facts = self.facts
+        before = self.known
+        own_list = {parted(facts["listed"])} if "listed" in facts else set()
+        own_pins = {parted(facts["pinned"])} if "pinned" in facts else set()
+        own_beside = parted(facts["sums_only"]) if "sums_only" in facts else frozenset()
+        new_lists = set(now.lists) ^ set(before.lists)
+        new_pins = set(now.asked_with) ^ set(before.asked_with)
+        new_beside = set(now.beside) ^ set(before.beside)
+        if not (new_lists <= own_list and new_pins <= own_pins and new_beside <= own_beside):
+            return False
+        # Sums that leave by themselves were not alone before: that is this answer, too.
+        alone = now.alone == before.alone or not facts
+        return alone and now.after_loss == before.after_loss
+
+
+NO_SUM = InSum()
+"""Of a study whose updates cross as they are."""
+
+
+def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> InSum:
+    """Return what a message is of its run's secure sums; raises NotTakingPart for a sum that is not known here.
+
+    Parameters
+    ----------
+    message : Message
+    own : SiteRun
+    study : Study
+    policy : Policy
+        Of the site. Before the keys are told and after the comparison no cohort
+        is known here, and a site that shares figures in sums only shares none even then.
+    """
+    kind = message.metadata.message_type
+    sums = own.sums(study)
+    if sums is None or sums.keys.approval is None:
+        return NO_SUM
+    reserved = sums.in_sums_only
+    if policy.shares_in_sums_only(study):
+        reserved = tuple(sorted({*reserved, own.site}))
+    if study.aggregation.is_encrypted:
+        return InSum(reserved=reserved) if own.site in reserved else NO_SUM
+    facts: dict[str, Any] = {}
+    if kind in (LIST, UNMASK):
+        facts = _facts_of_list(message, own, study)
+    elif _leaves_in_sum(kind, own, study, reserved):
+        asked = read(TrainRequest, message.content) if kind in (TRAIN, EVALUATE) else None
+        pinned = joined(frozenset(sums.keys.approval.pinned))
+        facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
+        if reserved:
+            facts["sums_only"] = joined(frozenset(reserved))
+    # What leaves of Table 1 by itself depends on the sums that it was in before.
+    question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
+    known = sums.keys.approval.book.known(question, study.dataset.name)
+    return InSum(reserved=reserved, facts=facts, question=question, known=known)
+
+
+def _leaves_in_sum(kind: str, own: SiteRun, study: Study, reserved: tuple[str, ...]) -> bool:
+    """Tell whether a message of a kind asks for a part of a sum, where these sites share figures in sums only."""
+    if kind == COMPARE:
+        return own.figures(study) is not None
+    return kind in (TRAIN, EVALUATE, BINS, STATISTIC) or (kind == SUMMARISE and bool(reserved))
+
+
+def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:
+    """Return what a ledger's line says of a list that is confirmed or opened; raises NotTakingPart."""
+    of: ListRequest | UnmaskRequest
+    if message.metadata.message_type == LIST:
+        of = read(ListRequest, message.content)
+    else:
+        of = read(UnmaskRequest, message.content)
+    half = _half(own, study, of)
+    facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
+    return facts | half.place_of(of.round) if of.kind == TRAIN else facts
+
+
+def without_figures(message: Message, reply: Message, *, reserved: bool, own: bool, rounds: RoundFigures) -> Message:
+    """Return a reply without what may not leave under secure sums.
+
+    Parameters
+    ----------
+    message, reply : Message
+        What was asked, and what the site answers.
+    reserved : bool
+        Whether a site of the run shares figures in sums only.
+    own : bool
+        Whether this one is such a site, so that none of its figures leaves but under masks; of the others the sums
+        over holdout rows stay, from which its own would follow by subtraction.
+    rounds : {"exact", "rounded", "none"}
+        How figures of rounds leave.
+    """
+    kind = message.metadata.message_type
+    record = reply.content
+    rounds = "none" if own else rounds
+    if kind in (TRAIN, EVALUATE) and rounds != "exact":
+        record = redact_round(TrainReply.from_record(record), rounds).to_record()
+    elif kind == COMPARE and reserved:
+        compared = CompareReply.from_record(record)
+        left = compared.in_sums_only() if own else replace(compared, summary=None)
+        record = left.to_record()
+    else:
+        return reply
+    return Message(record, reply_to=message)

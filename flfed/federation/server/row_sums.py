@@ -1,0 +1,149 @@
+"""Sums over rows of which each site's own cross: counts by cell for the cut points of trees, and a statistic's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from flfed.errors import FlfedError
+from flfed.federation.server.run_setting import RunSetting, check_enough
+from flfed.refusals import Refusal
+from flfed.rows.statistics.statistic import Shapes, Statistic
+from flfed.summaries.summary import Layout, Summary
+from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
+from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.arrays import Arrays
+from flfed.updates.messages.summarise import (
+    BINS,
+    STATISTIC,
+    BinsReply,
+    BinsRequest,
+    StatisticReply,
+    StatisticRequest,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StatisticSums:
+    """Sums of a study's statistic over the rows of all sites.
+
+    Attributes
+    ----------
+    parts : list of dict of name to array
+        What adds up to the sums: each site's own, or one that stands for all of them.
+    sites : tuple of str
+        Whose rows are in them.
+    by_site : mapping of site to dict of name to array
+        Each site's own, where the server sees them.
+    least : int
+        The fewest sites in a sum, where the server sees the sum only; else 0.
+    """
+
+    parts: list[Arrays]
+    sites: tuple[str, ...]
+    by_site: Mapping[str, Arrays] = field(default_factory=dict)
+    least: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class SiteSums:
+    """Sums over rows that each site sends by itself, and the server adds.
+
+    Attributes
+    ----------
+    run : RunSetting
+    """
+
+    run: RunSetting
+
+    def summary(self, participants: Mapping[str, Participant]) -> Summary | None:
+        """Return the sums over all training rows, None where each site's own cross.
+
+        Raises
+        ------
+        FlfedError
+            If there is no such sum.
+        """
+        return None
+
+    def cells(self, participants: Mapping[str, Participant], least: int) -> Arrays:
+        """Return the rows by cell and outcome of all sites.
+
+        Parameters
+        ----------
+        participants : mapping of site to Participant
+        least : int
+            Fewest rows of a code and of a leaf.
+
+        Raises
+        ------
+        FlfedError
+            If no site counted its rows.
+        """
+        run = self.run
+        answers = run.ask(BINS, BinsRequest(), participants, BinsReply.from_record)
+        defect = partial(cells_defect, layout=run.layout, least=least)
+        defects = {site: defect(reply, participants[site].rows_high) for site, reply in answers.replies.items()}
+        run.recorder.events("fault", {**answers.faults, **{site: why for site, why in defects.items() if why}})
+        good = [reply.counts for site, reply in answers.replies.items() if not defects[site]]
+        if not good:
+            raise FlfedError("no site counted its rows by cell, so that trees have no cut points")
+        # In the order of the sites' names, though whole numbers add up to the same in any.
+        found = {}
+        for name in cell_shapes(run.layout, least):
+            found[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
+        return found
+
+    def statistic(self, participants: Mapping[str, Participant], statistic: Statistic) -> StatisticSums:
+        """Return the sums of a statistic, in the order of names, so that the same sites give the same bits.
+
+        Raises
+        ------
+        FlfedError
+            If too few sites sent any.
+        """
+        run = self.run
+        answers = run.ask(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record)
+        shapes = statistic.shapes(run.schema)
+        good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
+        unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
+        faults = {**answers.faults, **unfit}
+        run.recorder.events("fault", faults)
+        check_enough(good, [f"{site}: {why}" for site, why in faults.items()], run.recorder.shared_as)
+        return StatisticSums(parts=list(good.values()), sites=tuple(good), by_site=good)
+
+
+def begun_forest(run: RunSetting, participants: Mapping[str, Participant], sums: SiteSums) -> Arrays:
+    """Return the arrays that trees begin with: no tree, and the cut points of the counts over all sites.
+
+    What a site did not count has no part in the cut points; its rows are trained on all the same.
+    """
+    model = run.study.model.build("model")
+    least = int(run.study.strategy.settings.get("min-rows", 0))
+    counts = sums.cells(participants, least)
+    return {**run.first_arrays(), **chosen_cuts(run.layout, counts, model.codes, least)}
+
+
+def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
+    """Return the shape of each column's counts."""
+    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
+    return {column.name: (cells_of(column), classes) for column in counted_columns(layout, least)}
+
+
+def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int) -> Refusal | None:
+    """Return why a site's counts by cell cannot be those of its rows, None where they can."""
+    if {name: counts.shape for name, counts in reply.counts.items()} != cell_shapes(layout, least):
+        return Refusal("cells-unfit")
+    if any(counts.dtype.kind != "u" for counts in reply.counts.values()):
+        return Refusal("cells-unfit")
+    totals = {int(counts.sum()) for counts in reply.counts.values()}
+    return Refusal("cells-unfit") if len(totals) > 1 or max(totals, default=0) > rows_high else None
+
+
+def are_sums(sums: Arrays, shapes: Shapes) -> bool:
+    """Tell whether a site's sums have a statistic's names, shapes and types, and are finite."""
+    found = {name: (values.shape, values.dtype) for name, values in sums.items()}
+    return found == shapes and all(np.isfinite(values).all() for values in sums.values())

@@ -1,0 +1,274 @@
+"""Secure sums at the server: whether a run has them, its cohort, and the keys of its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
+from flfed.refusals import Refusal
+from flfed.rows.data import datasets
+from flfed.rows.study_model import model_shapes
+from flfed.study.kinds import exchanges_of, grows
+from flfed.study.study import Study
+from flfed.updates.aggregation.losses import LossCheck
+from flfed.updates.aggregation.rounds import Participant, keep_cohort
+from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
+from flfed.updates.arrays import entries_of
+from flfed.updates.checkpoints.sum_file import SumFile
+from flfed.updates.masking.ckks import PublicContext, range_refusal
+from flfed.updates.masking.rules import LEAST, lifted_sites
+from flfed.updates.masking.statement import Statement, read
+from flfed.updates.mechanism import largest_entry, noise_of_site
+from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+
+KINDS = {
+    (False, False): "rehearsed",
+    (False, True): "masked",
+    (True, False): "rehearsed-encrypted",
+    (True, True): "encrypted",
+}
+"""What a run records of its sums, by whether they are of ciphertexts and its sites institutions."""
+NOISED = (
+    "in each round every site clips its update to a norm of {clip:g} and adds noise of deviation {deviation:.4g} to "
+    "each number itself: that of {least} sites, the fewest in a sum, is the noise that the promise counts"
+)
+"""What is added by whom where sites add noise before a sum; the part for rounding is left out."""
+
+
+def exchange_keys(run: RunSetting, participants: Mapping[str, Participant], back: Collection[str]) -> SecureSums | None:
+    """Give a run's sites each other's keys, and return its secure sums, None where it has none.
+
+    Parameters
+    ----------
+    run : RunSetting
+        Where every round is a checkpoint, sites are institutions, of which each decided by its approval.
+    participants : mapping of site to Participant
+        Who enrolled at the start.
+    back : collection of str
+        Sites that enrolled now: they are given the keys, once more where the run goes on.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If there are too few sites for sums, some approved plain updates, or a site does not take the keys at the start
+        of the run; one that does not when it goes on is missing.
+    """
+    study = run.study
+    deployed = run.each_round
+    signed = {site: one.statement for site, one in participants.items() if one.statement}
+    if not _adds_up(study, signed, deployed=deployed):
+        return None
+    _check_cohort(run, participants, signed)
+    statements = {}
+    if deployed:
+        statements = _read_statements(run, signed)
+    if study.aggregation.is_encrypted:
+        _check_losses(study, [site for site, one in statements.items() if one.keeps_rounds])
+    # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
+    if deployed:
+        keep_cohort(run.name, participants)
+    least = _give_keys(run, _keys_request(participants), {s: one for s, one in participants.items() if s in back})
+    noise = noise_of_site(study, least)
+    if noise:
+        run.recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
+    kind = KINDS[study.aggregation.is_encrypted, deployed]
+    run.recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
+    if deployed:
+        return _masked_sums(run, participants, least, statements)
+    return _sums(study, participants, least)
+
+
+def _masked_sums(
+    run: RunSetting, participants: Mapping[str, Participant], least: int, statements: Mapping[str, Statement]
+) -> SecureSums:
+    """Return the sums of institutions, which state by which sites lists may differ, and who shares sums only."""
+    lifted = lifted_sites({site: one.lifted for site, one in statements.items()})
+    return _sums(
+        run.study,
+        participants,
+        least,
+        masked=True,
+        store=SumFile(run.name),
+        lifted=dict.fromkeys(sorted(participants), lifted),
+        in_sums_only=frozenset(site for site, one in statements.items() if one.is_in_sums_only),
+    )
+
+
+def check_enrolled(study: Study, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
+    """Refuse a run with sums that too few sites take part in.
+
+    Parameters
+    ----------
+    study : Study
+    sites : collection of str
+        That enrolled.
+    refused : mapping of site to Refusal
+        By whose gate.
+
+    Raises
+    ------
+    UsageError
+        Which names the sites and says what to do.
+    """
+    if not study.aggregation.is_required or not refused or len(sites) >= LEAST:
+        return
+    reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
+    raise UsageError(
+        f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part ({reasons}): let the site "
+        "approve the study, or begin the run without it (--site)"
+    )
+
+
+def _check_cohort(run: RunSetting, participants: Mapping[str, Participant], signed: Collection[str]) -> None:
+    """Refuse sites of which some approved no sums, or which are too few or too many; raises UsageError."""
+    plain = sorted(set(participants) - set(signed))
+    if run.each_round and plain:
+        raise UsageError(
+            f"{', '.join(plain)} did not approve sums under keys for this study, the other sites did: its updates may "
+            "not cross beside sums; let the site approve again with the keys of the others (flfed site approve --with)"
+        )
+    if len(participants) < LEAST:
+        raise UsageError(f"[privacy]: secure aggregation needs {LEAST} sites, and {len(participants)} take part")
+    if run.study.aggregation.is_encrypted:
+        refused = range_refusal(len(participants), run.study.largest_entry)
+        if refused:
+            raise UsageError(f"[privacy]: largest-entry: {refused}")
+
+
+def _check_losses(study: Study, keeping: Collection[str]) -> None:
+    """Refuse a choice by losses that sites keep, and that no sum tells the server; raises UsageError."""
+    if not keeping:
+        return
+    settings = study.strategy.settings
+    if settings.get("select") == "best":
+        chosen = "select = 'best'"
+    elif settings.get("patience"):
+        chosen = "patience"
+    elif study.plan.schedule == "plateau":
+        chosen = "schedule = 'plateau'"
+    else:
+        return
+    raise UsageError(
+        f"{chosen} goes by losses, which {', '.join(keeping)} keep in each round, and under [privacy] "
+        "secure-aggregation='ckks' no sum of them is opened: leave it out, or set secure-aggregation='on'"
+    )
+
+
+def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:
+    """Return what sites state of their keys, of those that can be read."""
+    study_sha256 = run.study.sha256()
+    found = {}
+    for site, packed in signed.items():
+        statement = read(packed, study_sha256=study_sha256, run=run.name, repeat=run.repeat)
+        if not isinstance(statement, Refusal):
+            found[site] = statement[0]
+    return found
+
+
+def rehearse_keys(run: RunSetting, participants: Mapping[str, Participant]) -> SecureSums | None:
+    """Return the secure sums of a federation in one process of which nothing is recorded; None without them.
+
+    Raises
+    ------
+    FlfedError
+        If a site does not take part in them.
+    """
+    if not _adds_up(run.study, {}, deployed=False):
+        return None
+    request = _keys_request(participants)
+    nodes = nodes_of(participants)
+    answers = ask(run.grid, KEYS, request, nodes, KeysReply.from_record, timeout=run.deadline)
+    if answers.faults:
+        raise FlfedError("; ".join(f"{site}: {why}" for site, why in answers.faults.items()))
+    return _sums(run.study, participants, max(reply.least for reply in answers.replies.values()))
+
+
+def _adds_up(study: Study, signed: Collection[str], *, deployed: bool) -> bool:
+    """Tell whether a run has sums; "auto" leaves it to the approvals of institutions, which are `signed`."""
+    if study.aggregation.is_optional:
+        return deployed and bool(signed)
+    return study.aggregation.is_required
+
+
+def _keys_request(participants: Mapping[str, Participant]) -> KeysRequest:
+    sites = sorted(participants)
+    statements = tuple(participants[site].statement for site in sites if participants[site].statement)
+    most_rows = max(one.rows_high for one in participants.values())
+    return KeysRequest(cohort=",".join(sites), most_rows=most_rows, statements=statements)
+
+
+def _sums(
+    study: Study, participants: Mapping[str, Participant], least: int, *, masked: bool = False, **given: Any
+) -> SecureSums:
+    """Return the server's half for a cohort with a threshold."""
+    sites = tuple(sorted(participants))
+    if study.aggregation.is_encrypted:
+        return _cipher_sums(study, cohort=sites, least=least, masked=masked)
+    most_rows = max(one.rows_high for one in participants.values())
+    largest = largest_entry(study, least)
+    return SecureSums(
+        cohort=sites,
+        least=least,
+        largest_entry=largest,
+        most_rows=most_rows,
+        masked=masked,
+        exchanges=exchanges_of(study) if grows(study) else 1,
+        check=LossCheck(scored="validation" if study.plan.validation else "training"),
+        **given,
+    )
+
+
+def _cipher_sums(study: Study, **given: Any) -> CipherSums:
+    """Return what adds up ciphertexts of a study's model."""
+    entries = entries_of(model_shapes(study, datasets.load(study.dataset.name).schema))
+    return CipherSums(largest_entry=study.largest_entry, entries=entries, context=PublicContext.new(), **given)
+
+
+def _give_keys(run: RunSetting, request: KeysRequest, back: Mapping[str, Participant]) -> int:
+    """Give sites the keys of the cohort, and return the threshold of those that they pin.
+
+    The checkpoint of a run that goes on has it too: after the comparison no site has keys any more.
+    """
+    requests = dict.fromkeys(back, request)
+    replies = dict[str, KeysReply]()
+    # The first site makes the key of homomorphic encryption, which the others are sent sealed; later they have it.
+    if run.study.aggregation.is_encrypted and not run.resumed:
+        first = request.cohort.split(",")[0]
+        replies = _told_keys(run, {first: request}, back)
+        requests = _with_key(request, replies[first])
+    replies |= _told_keys(run, requests, back)
+    told = {(reply.sha256, reply.least) for reply in replies.values()}
+    if len(told) > 1:
+        raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
+    return max((least for _, least in told), default=LEAST)
+
+
+def _told_keys(
+    run: RunSetting, requests: Mapping[str, KeysRequest], back: Mapping[str, Participant]
+) -> dict[str, KeysReply]:
+    """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
+    if away := sorted(requests.keys() - back.keys()):
+        raise FlfedError(
+            run.recorder.shared_as.text(f"{', '.join(away)} did not enrol, and the run needs all its sites")
+        )
+    asked = {site: one for site, one in back.items() if site in requests}
+    answers = run.ask(KEYS, requests, asked, KeysReply.from_record)
+    run.recorder.events("fault", answers.faults)
+    if answers.faults and not run.resumed:
+        whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
+        said = f"the sites of the run do not all have each other's keys ({whys})"
+        raise FlfedError(run.recorder.shared_as.text(said))
+    return dict(answers.replies)
+
+
+def _with_key(request: KeysRequest, reply: KeysReply) -> dict[str, KeysRequest]:
+    """Return what the other sites are sent, with the key of homomorphic encryption that the first one sealed."""
+    others = request.cohort.split(",")[1:]
+    shared = reply.shared
+    if shared is None or len(shared.keys) != len(others):
+        raise FlfedError("the site that makes the key of homomorphic encryption sent none; begin the run anew")
+    one_key = {site: replace(shared, keys=(key,)) for site, key in zip(others, shared.keys, strict=True)}
+    return {site: replace(request, shared=one) for site, one in one_key.items()}

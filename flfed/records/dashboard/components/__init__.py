@@ -1,1 +1,0 @@
-"""Charts, tables and styles that the panels share."""

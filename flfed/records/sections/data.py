@@ -1,0 +1,506 @@
+"""Sections on the data of a run.
+
+They show who is in the data, what is missing, and how far sites lie apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from flfed.records.charts.chart import NARROW_PIXELS, PLOT_HEIGHT, Chart, Line, names_axis
+from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
+from flfed.records.objects import read
+from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.statistics.odd_sites import Column, Columns, Held
+from flfed.records.statistics.verdict import number
+from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
+from flfed.summaries.table_one import explained, percent
+
+Payload = Mapping[str, Any]
+LEAST_GAP = 5.0
+"""Percentage points by which a site's share of missing rows has to be above that of the others to be named."""
+NAMED = 3
+"""Sentences at most."""
+
+
+def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
+    """Return where most is missing beside other sites.
+
+    It is a sentence for a column, the largest gap first, three at most.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "columns" of a run.
+    sites : int
+        How many sites the run has, those too that are not in `payload`.
+
+    Returns
+    -------
+    list of str
+        One sentence where no gap is large; none where no site can be set beside another.
+    """
+    known = []
+    for column in read(Columns, payload).columns:
+        gap = widest_gap(column)
+        if gap is not None:
+            known.append((gap, column))
+    large = sorted((one for one in known if one[0][0] >= LEAST_GAP), key=lambda one: -one[0][0])
+    if known and not large:
+        return [
+            "No site stands out: in no column is the share of missing rows "
+            f"{LEAST_GAP:.0f} percentage points or more above that of the other sites that tell."
+        ]
+    return [_gap_in_words(column, site, others, sites) for (_, site, others), column in large[:NAMED]]
+
+
+def _gap_in_words(column: Column, site: str, others: Sequence[str], sites: int) -> str:
+    """Return how much more of a column is missing at one site than at those others that tell."""
+    own = column.sites[site]
+    rest = [column.sites[other] for other in others]
+    share = _share_in_words(own.gaps, own.rows)
+    elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
+    where = _the_others(len(others), sites)
+    return f"{column.column} is missing at {share} of {site}'s rows and at {elsewhere} of the rows at {where}."
+
+
+def _the_others(others: int, sites: int) -> str:
+    """Return what other sites are called; "the other sites" would be wrong where some of them do not tell."""
+    if others >= sites - 1:
+        return "the other site" if sites == 2 else "the other sites"
+    return "the one other site that tells" if others == 1 else f"the {others} other sites that tell"
+
+
+def widest_gap(column: Column) -> tuple[float, str, list[str]] | None:
+    """Return the widest gap of missing rows.
+
+    It is how far a site's share is above that of the others that tell, most of all sites.
+
+    Returns
+    -------
+    tuple or None
+        Percentage points, the site, and the others; None where fewer than two sites tell.
+    """
+    told = {site: entry for site, entry in column.sites.items() if entry.missing is not None and entry.rows}
+    if len(told) < 2:
+        return None
+    missing = sum(entry.gaps for entry in told.values())
+    rows = sum(entry.rows for entry in told.values())
+    # The others' share is of their rows together, without the site's own.
+    gaps = {
+        site: 100 * (entry.gaps / entry.rows - (missing - entry.gaps) / (rows - entry.rows))
+        for site, entry in told.items()
+    }
+    site = max(gaps, key=lambda name: gaps[name])
+    return gaps[site], site, [name for name in told if name != site]
+
+
+def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
+    """Return which sites differ most, and in what.
+
+    The largest difference comes first, three at most.
+
+    What is told beside all the others goes before what only some of them tell.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "columns" of a run.
+    sites : int
+        How many sites the run has, those too that are not in `payload`.
+    """
+    entries = []
+    for column in read(Columns, payload).columns:
+        entries += [(column, site, entry) for site, entry in column.sites.items()]
+    # What is told beside fewer sites comes after what is told beside all.
+    entries.sort(key=lambda one: (_told_by(one[2], sites) < sites - 1, -one[2].size))
+    # Each site is named once, with the column in which it differs most.
+    worst: dict[str, tuple[Column, Held]] = {}
+    for column, site, entry in entries:
+        if stands_out(entry):
+            worst.setdefault(site, (column, entry))
+    if worst:
+        return [_difference_in_words(*worst[site], site, sites) for site in list(worst)[:NAMED]]
+    about = any(entry.about for _, _, entry in entries)
+    also = f" (of figures from groups of bins: {number(LARGE + BINNING, 2)})" if about else ""
+    return [
+        f"No site stands out: none differs from the others by more than {number(LARGE, 2)} standard "
+        f"deviations{also} and by more than chance would."
+    ]
+
+
+def _difference_in_words(column: Column, entry: Held, site: str, sites: int) -> str:
+    """Return in which column a site differs most, and how far."""
+    where = "from"
+    if column.towards is not None:
+        where = "above" if (entry.difference or 0) > 0 else "below"
+    whom = _the_others(_told_by(entry, sites), sites)
+    far = number(entry.size, 2)
+    rough = ""
+    if entry.about:
+        far = f"about {number(entry.size, 1)}"
+        rough = " (from groups of bins)"
+    return f"{site} differs most in {named(column)}: {far} standard deviations {where} {whom}{rough}."
+
+
+def stands_out(entry: Held) -> bool:
+    """Tell whether a difference is large and clear.
+
+    It is more than chance, or than what groups of bins may add to it.
+    """
+    if entry.about:
+        return entry.size > LARGE + BINNING
+    return entry.size > LARGE and not entry.is_by_chance
+
+
+def named(column: Column) -> str:
+    """Return a column's name with its compared value."""
+    return f"{column.column} (share of {column.towards})" if column.towards else str(column.column)
+
+
+def reasons_of(columns: Sequence[Column]) -> list[str]:
+    """Return why sites have no difference, each reason once."""
+    return sorted({str(entry.reason) for column in columns for entry in column.sites.values() if entry.reason})
+
+
+def _told_by(entry: Held, sites: int) -> int:
+    """Return how many other sites one is compared with.
+
+    Earlier versions of flfed did not keep it.
+    """
+    return int(entry.compared_with or sites - 1)
+
+
+def _share_in_words(count: float, rows: float) -> str:
+    """Return a share in whole percent in words.
+
+    Examples
+    --------
+    >>> _share_in_words(190, 294), _share_in_words(2, 30000)
+    ('65 %', 'less than 1 %')
+    """
+    return f"{percent(count, rows)} %".replace("<", "less than ").replace(">", "more than ")
+
+
+COLUMNS_DRAWN = 25
+"""Columns drawn in a map, those with the largest gaps or differences."""
+FIRST_COLUMNS = ("Characteristic", "All sites")
+TABLE_1 = "Who is in the data (Table 1)"
+MISSING = "What is missing where"
+APART = "How far the sites lie apart"
+NO_GAPS = "Every column has a value in every row, at every site that tells."
+A_DASH = (
+    "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, is small. It "
+    "does not stand for 0."
+)
+KEPT_BACK = "kept back"
+ROW_PIXELS, NAME_SHARE = 40, 0.45
+"""Height of a column in a map, and which share of it is for its name."""
+CELL_PIXELS = 38
+"""Narrower cells have no figure written in them."""
+LETTER_PIXELS = 7
+"""Of a site's name above a map."""
+
+
+def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
+    """Return the sites that either table tells of."""
+    found = set(table_1_sites(table_1))
+    for column in read(Columns, columns or {}).columns:
+        found |= set(column.sites)
+    return sorted(found - {"column", "statistic", "all sites"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOne:
+    """The object "table-1" of a run: rows of heading to cell, and what is to be known of them."""
+
+    rows: Any = ()
+    note: str | None = ""
+
+
+def table_1_sites(payload: Payload | None) -> list[str]:
+    """Return the sites that have a column in a Table 1."""
+    return [name for name in names_of(read(TableOne, payload or {}).rows) if name not in FIRST_COLUMNS]
+
+
+def _cells(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
+    """Return the cells of a row as text, "" where there is none."""
+    cells = {}
+    for name in names:
+        cell = row.get(name)
+        cells[name] = "" if cell is None else str(cell)
+    return cells
+
+
+def table_1(
+    payload: Payload | None, hidden: Collection[str] = (), *, why_none: str, note: Sequence[str] = ()
+) -> Section:
+    """Return the federated Table 1, which is merged from sums of the sites.
+
+    Parameters
+    ----------
+    payload : dict or None
+        The object "table-1" of a run.
+    hidden : collection of str
+        Sites without a column of their own here.
+    why_none : str
+        Why there is none.
+    note : sequence of str
+        What is said below it beside its own notes.
+    """
+    of = read(TableOne, payload or {})
+    if not of.rows:
+        return Section(title=TABLE_1, lead=(why_none,))
+    names = [name for name in names_of(of.rows) if name not in hidden]
+    lines = [_cells(row, names) for row in of.rows]
+    said = explained(cell for line in lines for cell in line.values())
+    notes = [" ".join(said), str(of.note or ""), *note]
+    firsts = [name for name in names if name in FIRST_COLUMNS]
+    # All of its lines: who reads a Table 1 compares those that a scroll bar would keep apart.
+    table = Table(lines=lines, rows=of.rows, stays=len(firsts), is_whole=True, key="table-1")
+    return Section(title=TABLE_1, tables=(table,), note=tuple(filter(None, notes)))
+
+
+def _has_gaps(column: Column) -> bool:
+    """Tell whether a column may lack values at a site."""
+    return any(entry.missing != 0 for entry in column.sites.values())
+
+
+def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
+    """Return each site's share of missing values.
+
+    The run has `of` sites. Only columns in which any is missing are shown.
+    """
+    told = read(Columns, payload or {})
+    if not told.columns:
+        return Section(title=MISSING, lead=(why_none,))
+    gappy = [column for column in told.columns if _has_gaps(column)]
+    if not gappy:
+        return Section(title=MISSING, lead=(NO_GAPS,))
+    # Columns that only one site tells of come last.
+    gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
+    sentences = gaps_in_words(told, sites=of)
+    cells = []
+    for column in gappy[:COLUMNS_DRAWN]:
+        cells += [_missing_cell(column, site) for site in sites]
+    drawing = Drawing(
+        title="Rows without a value, % of each site's rows",
+        draw=lambda: _map(cells, most=100),
+        key="missing",
+        says=" ".join(sentences),
+        lines=[_missing_line(column, sites) for column in gappy],
+    )
+    is_kept_back = any(cell["value"] is None for cell in cells)
+    return Section(
+        title=MISSING,
+        lead=_drawn_of(gappy, "with the largest gaps between sites"),
+        charts=(drawing,),
+        says=tuple(sentences),
+        note=(A_DASH,) if is_kept_back else (),
+    )
+
+
+def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
+    """Return how far the sites lie apart, by column, each site against the other ones; the run has `of` sites."""
+    told = read(Columns, payload or {})
+    if not told.columns:
+        return Section(title=APART, lead=(why_none,))
+    columns = sorted(told.columns, key=_furthest)
+    # A map without any difference would be grey all over.
+    if not any(entry.size for column in columns for entry in column.sites.values()):
+        reasons = "; ".join(reasons_of(columns)) or "there is none"
+        return Section(title=APART, lead=(f"No difference can be given: {reasons}.",))
+    sentences = drift_in_words(told, sites=of)
+    cells = []
+    for column in columns[:COLUMNS_DRAWN]:
+        cells += [_drift_cell(column, site, column.sites[site]) for site in sites if site in column.sites]
+    drawing = Drawing(
+        title="Difference from the other sites, in standard deviations",
+        draw=lambda: _map(cells, most=1),
+        key="drift",
+        says=" ".join(sentences),
+        lines=_drift_lines(columns, sites),
+    )
+    return Section(
+        title=APART,
+        lead=_drawn_of(columns, "that differ most"),
+        charts=(drawing,),
+        says=tuple(sentences),
+        note=_how_to_read("".join(cell["text"] for cell in cells)),
+    )
+
+
+def _how_to_read(text: str) -> tuple[str, ...]:
+    """Return the key to the map's signs in `text`."""
+    signs = {
+        "±": "±: a category of three or more values, whose difference has no direction.",
+        "(": "In brackets, without a colour: no larger than what chance alone brings about in some 95 of 100 "
+        "comparisons of so many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more "
+        "where rows depend on each other, as several visits of one patient do.",
+        "≈": "≈: about, to one decimal. A mean in it comes from groups of bins, which stand in for values that a "
+        "site's policy keeps; how much of it is chance cannot be told.",
+        "–": f"A dash: no figure, such as for want of {FEW_ROWS} rows with a value; the table says why.",
+    }
+    return (
+        "Standardised difference: the site's mean (or share) less that of the other sites that give theirs, in "
+        f"standard deviations of one row. Up to {number(SMALL, 1)} is usually called small, from {number(LARGE, 2)} "
+        "on it is worth a look: a rule of thumb.",
+        *(meaning for sign, meaning in signs.items() if sign in text),
+        "It compares one column at a time: sites may still differ in how columns go together, or in how they measure.",
+    )
+
+
+def _drawn_of(columns: Sequence[Column], which: str) -> tuple[str, ...]:
+    if len(columns) <= COLUMNS_DRAWN:
+        return ()
+    return (f"The {COLUMNS_DRAWN} columns {which} are drawn; the table has all {len(columns)}.",)
+
+
+def _furthest(column: Column) -> tuple[float, float]:
+    """Return the sort key of columns by difference.
+
+    It is the largest difference that is more than chance, then the largest of all.
+    """
+    entries = list(column.sites.values())
+    beyond = [entry.size for entry in entries if not entry.is_by_chance]
+    return -max(beyond, default=0.0), -max((entry.size for entry in entries), default=0.0)
+
+
+def _most_missing(column: Column) -> float:
+    return max((entry.share_missing or 0.0 for entry in column.sites.values()), default=0.0)
+
+
+def _missing_line(column: Column, sites: Sequence[str]) -> Line:
+    """Return a column's line in the table of missing rows."""
+    cells: dict[str, Any] = {"Column": column.column}
+    for site in sites:
+        entry = column.sites.get(site)
+        cells[site] = None if entry is None else entry.share_missing
+    return cells
+
+
+def _missing_cell(column: Column, site: str) -> Payload:
+    entry = column.sites.get(site)
+    share = None if entry is None else entry.share_missing
+    text, says = "–", KEPT_BACK
+    if entry is not None and share is not None:
+        text = percent(entry.gaps, entry.rows)
+        says = f"{entry.missing} of {entry.rows} rows ({text} %)"
+    return {"column": column.column, "site": site, "value": share, "text": text, "says": says}
+
+
+def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
+    """Return a cell of the map of differences.
+
+    It has no colour for what may be chance, and is grey where there is no figure.
+    """
+    # A colour would make a difference by chance look like one.
+    value = 0.0 if entry.is_by_chance else entry.difference
+    text, rows = _signed(column, entry), _with_value(entry)
+    says = f"no figure: {entry.reason}" if entry.difference is None else text
+    says += f"; {entry.rows} rows, of which {KEPT_BACK if rows is None else rows} have a value"
+    return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
+
+
+def _with_value(entry: Held) -> int | None:
+    return None if entry.missing is None else entry.rows - entry.missing
+
+
+def _signed(column: Column, entry: Held) -> str:
+    """Return a difference as its cell shows it.
+
+    It has its sign, and stands in brackets where it may be chance.
+    """
+    if entry.difference is None:
+        return "–"
+    decimals = 1 if entry.about else 2
+    said = number(entry.difference, decimals, signed=True)
+    if column.towards is None:
+        said = f"±{number(entry.size, decimals)}"
+    if entry.about:
+        return f"≈{said}"
+    return f"({said})" if entry.is_by_chance else said
+
+
+def _drift_lines(columns: Sequence[Column], sites: Sequence[str]) -> list[Line]:
+    lines: list[Line] = []
+    for column in columns:
+        for site in sites:
+            if site in column.sites:
+                lines.append(_drift_line(column, site, column.sites[site]))
+    return lines
+
+
+def _drift_line(column: Column, site: str, entry: Held) -> Line:
+    rows = _with_value(entry)
+    return {
+        "Column": named(column),
+        "Site": site,
+        "Rows": entry.rows,
+        "Rows with a value": KEPT_BACK if rows is None else rows,
+        "Difference (standard deviations)": _signed(column, entry) if entry.about else entry.difference,
+        "By chance up to": entry.chance,
+        "Other sites compared with": entry.compared_with or None,
+        "Why none": entry.reason,
+    }
+
+
+def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
+    """Return a map of columns and sites.
+
+    A figure is written in each cell, which is grey where there is none. A cell's colour is full where its figure
+    is `most` or more, or as far below 0.
+    """
+    if not cells:
+        return None
+    rows = pd.DataFrame(cells).astype({"value": "float64"})
+    columns = list(dict.fromkeys(rows["column"]))
+    # Each label is there and at its column's middle, however many there are.
+    sites = {"title": None, "orient": "top", "labelOverlap": False, "labelFlush": False, "labelLimit": 2000}
+    longest = max(len(cell["site"]) for cell in cells)
+    if LETTER_PIXELS * longest * rows["site"].nunique() > NARROW_PIXELS:  # side by side they do not fit a phone
+        sites |= {"labelAngle": -90, "labelAlign": "left", "labelBaseline": "middle"}
+    else:
+        sites |= {"labelAngle": 0}
+    sites |= {"labelPadding": 22, "ticks": False}
+    band = {"paddingInner": NAME_SHARE, "paddingOuter": 0}
+    names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
+    base = {
+        "x": {"field": "site", "type": "nominal", "axis": sites},
+        "y": {"field": "column", "type": "nominal", "sort": columns, "axis": names, "scale": band},
+        "tooltip": [{"field": field, "type": "nominal"} for field in ("site", "column", "says")],
+    }
+    fill = {
+        "color": {
+            "condition": [
+                {"test": "!isValid(datum.value)", "value": NO_FIGURE},
+                {"test": "datum.value < 0", "value": FALLING},
+            ],
+            "value": RISING,
+        },
+        "fillOpacity": {
+            "condition": {"test": "!isValid(datum.value)", "value": 1},
+            "field": "size",
+            "type": "quantitative",
+            "scale": {"domain": [0, most], "range": [0, 1], "clamp": True},
+            "legend": None,
+        },
+    }
+    text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": INK}}
+    # A figure that is wider than its cell would run into the next one.
+    wide = {"condition": {"test": f"bandwidth('x') < {CELL_PIXELS}", "value": 0}, "value": 1}
+    rows["size"] = rows["value"].abs()
+    spec = {
+        "height": ROW_PIXELS * len(columns),
+        "autosize": PLOT_HEIGHT,
+        "encoding": base,
+        "layer": [
+            {"mark": {"type": "rect", "stroke": NEUTRAL, "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
+            {"mark": {"type": "text", "fontSize": 11}, "encoding": text | {"opacity": wide}},
+        ],
+    }
+    return Chart(rows, spec)

@@ -1,1 +1,0 @@
-"""Statistics of studies without a model, as they stand in a record, in tables and sentences."""

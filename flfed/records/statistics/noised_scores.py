@@ -1,0 +1,374 @@
+"""Noised score counts of a run in tables and sentences, and what stays at the sites where all that leaves is charged.
+
+Every figure is of the record, rounded; none is computed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
+from flfed.records.section import Lines
+from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number
+
+Found = Mapping[str, Any]
+COVERS = "covers"
+"""Key of an object `privacy`: "study" where all that leaves a site is charged to one ε."""
+COMPARISON = "comparison"
+"""Key of an object `privacy`: what leaves of a comparison with the sites' own models, where any does."""
+SCORES = "noised-scores"
+"""Name of what is recorded, and of the key in a report."""
+NOT_COMPARED = "not-compared"
+"""Key of a site in a report: why it is not held against the site's own model."""
+WHY_NOT_COMPARED = (
+    "no comparison with the sites' own models leaves a site in this study, as all that leaves is charged to one ε and "
+    "it asks for none ([privacy] comparison)"
+)
+NO_PAIRS = "no counts of pairs came from this site, by which the models are compared"
+OWN_UNDER_NOISE = (
+    "Each site's own model was trained under the same ε, with noise: without noise a site may do better alone, which "
+    "only its own people can measure (flfed site compare)."
+)
+NOT_TOLD = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
+NO_ROUNDS = (
+    "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
+    "leaves that is not charged to one ε."
+)
+NO_CURVES = (
+    "No curve is drawn: exact counts of predictions do not leave a site in this study, as all that leaves is charged "
+    "to one ε. What stands here is made of counts with noise, in a few bins of about equally many rows."
+)
+NO_SUMS = (
+    "There is no Table 1, nothing of what is missing or how far sites lie apart, and no search for columns that give "
+    "the answer away: all these take exact sums over rows, and in this study nothing leaves a site that is not charged "
+    "to one ε."
+)
+NOT_HERE = "see the study's report"
+"""Of a figure that another reader is shown."""
+SLOPE = "Calibration slope"
+SLOPE_READ = (
+    "A slope of 1 is calibrated; below 1 predictions are too extreme, above 1 too near to the mean, and at 0 they tell "
+    "nothing of the outcome."
+)
+METRICS = ("roc_auc_score", "brier_score_loss", "log_loss")
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
+NAMED = 6
+"""Sites without a figure that are named; more are counted."""
+TRAINED_ON = "trained on, about"
+"""Heading of the noised number of persons, or of rows, that a site trains on."""
+FROM, TO = "Predicted, from", "Predicted, to"
+WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on a count, 95 % (±)"
+"""Headings of counts by score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedCounts:
+    """Counts of test rows by class and by bin of the score, with noise.
+
+    Attributes
+    ----------
+    counts : list of list of float [2][bins]
+        Rows without the outcome, and with it; they may be below 0.
+    edges : list of int [bins + 1]
+        Places of the bins' ends on the public grid of scores.
+    deviation : float
+        Of the noise on each count, in rows.
+    slope : FigureReport or None
+        Slope of calibration; None where it is lost in the noise.
+    """
+
+    counts: list[list[float]] = field(default_factory=list)
+    edges: list[int] = field(default_factory=list)
+    deviation: float = 0.0
+    slope: FigureReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedScores:
+    """The object "noised-scores" of a run.
+
+    Attributes
+    ----------
+    asked : int
+        Sites that were asked.
+    reason : str
+        Why there are no counts; "" where there are some.
+    all_ : NoisedCounts or None
+        Over all sites together.
+    sites : dict of name to NoisedCounts
+    """
+
+    asked: int = 0
+    reason: str | None = ""
+    all_: NoisedCounts | None = None
+    sites: dict[str, NoisedCounts] = field(default_factory=dict)
+
+    @property
+    def whose(self) -> dict[str, NoisedCounts]:
+        """The counts by whose rows they are of, all sites together first."""
+        found = {} if self.all_ is None else {f"all {self.asked} sites": self.all_}
+        for site in sorted(self.sites):
+            found[site] = self.sites[site]
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Covered:
+    """What a report's object "privacy" says is charged.
+
+    Attributes
+    ----------
+    covers : str or None
+        "study" where all that leaves a site is charged to one ε.
+    comparison : str or None
+        What leaves of a comparison with the sites' own models, where any does.
+    """
+
+    covers: str | None = None
+    comparison: str | None = None
+
+
+def is_covered(found: Found) -> bool:
+    """Tell whether all that leaves a site is charged to one ε, in a run with a model; `found` is its report."""
+    return read(Covered, run_of(found).privacy or {}).covers == "study"
+
+
+def noised_scores(found: Found) -> NoisedScores | None:
+    """Return the noised counts of a report, None where it has none."""
+    recorded = run_of(found).noised_scores
+    return None if recorded is None else read(NoisedScores, recorded)
+
+
+def is_uncompared(found: Found) -> bool:
+    """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
+    return is_covered(found) and read(Covered, run_of(found).privacy).comparison is None
+
+
+def own_under_noise(found: Found) -> list[str]:
+    """Return what the sites' own models are, where they are compared under the study's ε."""
+    return [OWN_UNDER_NOISE] if is_covered(found) and not is_uncompared(found) else []
+
+
+def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
+    """Return the metrics of which joining is judged: under noise those whose gain left a site, else all.
+
+    Where no gain left any site it is the first, of which it is then said that it cannot be told.
+
+    Examples
+    --------
+    >>> entry = {"difference": {"roc_auc_score": {"value": 0.02}, "log_loss": {"value": None}}}
+    >>> compared = {"privacy": {"covers": "study", "comparison": "own-model"}, "sites": {"bern": entry}}
+    >>> with_verdict(compared, ["roc_auc_score", "log_loss"])
+    ['roc_auc_score']
+    """
+    if not own_under_noise(found):
+        return [*metrics]
+    gains = [site_of(site).difference for site in run_of(found).sites.values()]
+    told = []
+    for metric in metrics:
+        if any(figure_of(gain, metric).value is not None for gain in gains):
+            told.append(metric)
+    return told or [*metrics[:1]]
+
+
+def figure_lines(found: Found) -> Lines:
+    """Return the figures of the shared model, a line for all sites and one for each site; `found` is a report."""
+    recorded = noised_scores(found)
+    if recorded is None:
+        return []
+    run = run_of(found)
+    lines = Lines()
+    slope = f"{SLOPE}, first repeat" if run.repeats > 1 else SLOPE
+    for name, one in recorded.whose.items():
+        of = site_of(run.sites[name]).global_ if name in run.sites else run.global_
+        line = {"Rows of": name}
+        for metric in METRICS:
+            # One site's people see the counts of all sites together, and no other figure of theirs.
+            line[metric_name(metric)] = with_interval(figure_of(of, metric)) if of else NOT_HERE
+        lines.append(line | {slope: with_interval(one.slope), NOISE: _reach(one)})
+    return lines
+
+
+def with_interval(one: FigureReport | None) -> str:
+    """Return a figure with its interval, which no line of a table breaks.
+
+    Examples
+    --------
+    >>> told = with_interval(FigureReport(value=0.7602, low=0.7457, high=0.7748))
+    >>> told.replace(UNBROKEN, " "), with_interval(None)
+    ('.760 (.746 to .775)', 'n/a')
+    """
+    if one is None or one.value is None:
+        return ABSENT
+    return f"{number(one.value)} ({interval(one.low, one.high).replace(' ', UNBROKEN)})"
+
+
+def lost_in_words(found: Found, metric: str) -> list[str]:
+    """Return why sites of a report have no figure of a metric, a sentence for each reason."""
+    run = run_of(found)
+    whole = (run.global_ or {}).get(metric)
+    figure = read_figure(whole)
+    if whole is not None and figure.value is None:
+        return [f"No figure of any site: {figure.reason}."]
+    by_reason: dict[str, list[str]] = {}
+    for name, site in run.sites.items():
+        recorded = (site_of(site).global_ or {}).get(metric)
+        if recorded is None:
+            continue
+        one = read_figure(recorded)
+        if one.value is None:
+            by_reason.setdefault(one.reason, []).append(name)
+    lines = []
+    for reason, names in by_reason.items():
+        whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} sites"
+        lines.append(f"No figure of {whose}: {reason}.")
+    return lines
+
+
+def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the sites as headers and rows, the line over all sites last."""
+    run = run_of(found)
+    name = metric_name(metric)
+    headers = ["site", TRAINED_ON, f"{name} of the shared model", "95 % CI"]
+    whole = figure_of(run.global_, metric)
+    # Where the rows of all sites are lost in the noise, those of each are: no site has a figure then.
+    none = whole if whole.value is None else FigureReport(reason="no figure of its own")
+    rows = []
+    for site, of in run.sites.items():
+        recorded = (site_of(of).global_ or {}).get(metric, none)
+        rows.append([site, trained_on(of), *_cells(read_figure(recorded))])
+    return headers, [*rows, ["all test rows", "", *_cells(whole)]]
+
+
+def trained_on(site: Found) -> str:
+    """Return about how many a site of a report trains on."""
+    rows = site_of(site).rows
+    return ABSENT if rows is None else str(rows)
+
+
+def _cells(one: FigureReport) -> list[str]:
+    """Return a figure and its interval, or why there is none."""
+    if one.value is None:
+        return [ABSENT, one.reason]
+    return [number(one.value), interval(one.low, one.high)]
+
+
+def over_all_rows(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Return the figures over all sites, a line a metric, as headers and rows."""
+    run = run_of(found)
+    rows = []
+    for metric, one in run.global_.items():
+        rows.append([metric_name(metric), *_cells(read_figure(one))])
+    recorded = noised_scores(found)
+    if recorded is not None and recorded.all_ is not None and recorded.all_.slope is not None:
+        first = ", first repeat" if run.repeats > 1 else ""
+        rows.append([f"{SLOPE.lower()}{first}", *_cells(recorded.all_.slope)])
+    return ["over all sites", "shared model", "95 % CI"], rows
+
+
+def slope_in_words(slope: FigureReport | None) -> str:
+    """Return what the slope of calibration says; "" where it is not told.
+
+    Examples
+    --------
+    >>> slope_in_words(FigureReport(value=0.811, low=0.702, high=0.919))[:78]
+    'Calibration slope .811 (95 % CI .702 to .919): predictions are too extreme. A '
+    """
+    if slope is None or slope.low is None or slope.high is None:
+        return ""
+    says = "no fault is shown"
+    if slope.high < 1:
+        says = "predictions are too extreme" if slope.low > 0 else "it may be that predictions tell nothing"
+    elif slope.low > 1:
+        says = "predictions are too near to the mean"
+    ends = interval(slope.low, slope.high)
+    return f"{SLOPE} {number(slope.value)} (95 % CI {ends}): {says}. {SLOPE_READ}"
+
+
+def scores_in_words(found: Found, site: str = "") -> list[str]:
+    """Return what is to be known of figures from noised counts, a sentence each; none without such counts.
+
+    Parameters
+    ----------
+    found : mapping
+        A report. Of repeats its counts are the first one's.
+    site : str
+        Whose counts; "" for those of all sites together.
+    """
+    recorded = noised_scores(found)
+    if recorded is None:
+        return []
+    one = recorded.sites.get(site) if site else recorded.all_
+    if one is None:
+        return []
+    repeats = run_of(found).repeats
+    where = "" if site else f"over {recorded.asked} sites "
+    whose = "the" if site else "each"
+    noise = (
+        f"Figures are made of counts of test rows by class and {len(one.counts[0])} bins of scores, which left "
+        f"{whose} site with noise: {where}a count is within {_reach(one)} of the exact one 95 % of "
+        "the time. A 95 % CI holds this noise and chance, what other people of the same kind would have given."
+    )
+    slope = slope_in_words(one.slope)
+    if not slope:
+        return [noise]
+    if repeats > 1:
+        slope = f"In the first of {repeats} repeats: {slope[0].lower()}{slope[1:]}"
+    return [slope, noise]
+
+
+def _reach(one: NoisedCounts) -> str:
+    return number(NORMAL_95 * one.deviation, 1)
+
+
+def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
+    """Return the counts of a record by bin of the predicted probability, as they came: they may be below 0.
+
+    Examples
+    --------
+    >>> one = NoisedCounts(counts=[[40.2, 9.0], [3.0, -1.4]], edges=[0, 64, 128], deviation=1.0)
+    >>> lines = count_lines(one)
+    >>> [line["Predicted, to"] for line in lines], lines[1]["With the outcome"]
+    ([0.5, 1.0], -1.4)
+    """
+    import numpy as np  # which few commands need
+
+    from flfed.summaries.noised_scores import GRID
+
+    with np.errstate(over="ignore"):  # at the ends: a probability of 0
+        ends = [float(1 / (1 + np.exp(-odds))) for odds in GRID.points()[::2][one.edges]]
+    reach = round(NORMAL_95 * one.deviation, 1)
+    lines = []
+    for low, high, without, with_ in zip(ends, ends[1:], *one.counts, strict=False):
+        line = {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}
+        lines.append(line)
+    return lines
+
+
+def _digits(probability: float) -> float:
+    """Return a probability with three significant digits, of its distance from 0 or 1."""
+    near = min(probability, 1 - probability)
+    digits = 3 if near <= 0 else max(3, 2 - math.floor(math.log10(near)))
+    return round(probability, digits)
+
+
+def shown_counts(one: NoisedCounts) -> Lines:
+    """Return the same as text, for a printed table."""
+    return [
+        {
+            "Predicted probability": f"{as_given(line[FROM])} to {as_given(line[TO])}",
+            WITHOUT: _count(line[WITHOUT]),
+            WITH: _count(line[WITH]),
+        }
+        for line in count_lines(one)
+    ]
+
+
+def _count(value: float) -> str:
+    sign = MINUS if round(value) < 0 else ""
+    return f"{sign}{abs(value):,.0f}"

@@ -1,0 +1,185 @@
+"""Simulated card transactions.
+
+They never happened: five banks' customers, shared terminals, three kinds of fraud.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+FIRST_DAY = "2026-03-01"
+DAYS = 65
+TERMINALS = 400
+NEARBY = 12
+"""Terminals that a customer goes to, the nearest ones most often."""
+
+TERMINAL_DAYS = 28
+CUSTOMER_DAYS = 14
+"""How long a terminal, or a customer's card, stays in a thief's hands."""
+TERMINALS_A_DAY = 0.14
+"""New compromised terminals a day, in expectation; an established one stays at 1 % of all."""
+TERMINAL_SHARE = 0.6
+"""Share of payments that are fraud at a compromised terminal."""
+CUSTOMER_CHANCE = 0.0009
+"""Chance a day that a customer's card data are stolen."""
+CUSTOMER_SHARE = 1 / 3
+CUSTOMER_FACTOR = 4.0
+"""Share of such a customer's payments that are the thief's, and how much larger they are."""
+LARGE_CHANCE = 0.0015
+LARGE = (250.0, 900.0)
+"""Chance of a single large fraud, and its amount."""
+
+
+@dataclass(frozen=True)
+class SimulatedTransactions:
+    """Transactions of one invented issuing bank.
+
+    Each has customer, terminal, time, amount and fraud.
+
+    Parameters
+    ----------
+    issuer : int, >= 1
+        Which bank. Banks of one seed share the terminals, and which of these are compromised when. Example: `issuer=2`.
+    customers : int, >= 1
+        Its customers; each pays 1.8 times a day in expectation. Example: `customers=500`.
+    spending : float, > 0
+        Typical amount of its customers' payments. Example: `spending=60.0`.
+    seed : int, >= 0
+        Of the whole world: terminals and all banks. Example: `seed=1`.
+    missing : tuple of str
+        As for `Csv`. Example: `missing=("unknown",)`.
+
+    Notes
+    -----
+    Synthetic, made to try methods on, and no evidence about real fraud. Three patterns, none seen
+    in a payment alone but the first: single large amounts; terminals that are compromised for 28
+    days, where most payments are fraud, whatever their amount; customers whose card is stolen for 14
+    days, where a third of the payments is several times as large as usual. The same arguments give
+    the same table (with the same version of numpy).
+    """
+
+    issuer: int
+    customers: int = 300
+    spending: float = 45.0
+    seed: int = 2026
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a bank that cannot be made."""
+        if self.issuer < 1 or self.customers < 1 or self.seed < 0 or not self.spending > 0:
+            raise UsageError(
+                f"SimulatedTransactions: issuer={self.issuer} and customers={self.customers} must be at least 1, "
+                f"seed={self.seed} at least 0 and spending={self.spending} above 0"
+            )
+
+    def read(self, folders: tuple[Path, ...] = ()) -> pd.DataFrame:
+        """Return the table, sorted by time.
+
+        `folders` are not looked at.
+
+        It is the caller's own: of what was made, a copy is kept for the next reading.
+        """
+        return _made(replace(self, missing=())).copy()
+
+    def _make(self) -> pd.DataFrame:
+        """Return the table, made anew."""
+        import pandas as pd
+
+        # Terminals are drawn from the seed alone, so that all banks share them.
+        place, stolen_at = _terminals(np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0,))))
+        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, self.issuer)))
+        customer, day = self._visits(rng)
+        # The square prefers the nearest terminals.
+        terminal = self._nearby(rng, place)[customer, (NEARBY * rng.random(len(customer)) ** 2).astype(np.int64)]
+        usual = self.spending * np.exp(rng.normal(0.0, 0.5, self.customers))
+        amount = usual[customer] * rng.gamma(2.0, 0.5, len(customer))
+        amount, fraud = self._frauds(rng, customer, day, amount, _within(day, stolen_at[terminal], TERMINAL_DAYS))
+        hour = np.clip(rng.normal(14.0, 4.5, len(customer)), 0.0, 23.999)
+        seconds = day * 86_400 + np.floor(hour * 3_600).astype(np.int64)
+        table = pd.DataFrame(
+            {
+                "customer": [f"B{self.issuer}-{number:05d}" for number in customer],
+                "terminal": [f"T{number:04d}" for number in terminal],
+                "time": pd.Timestamp(FIRST_DAY) + pd.to_timedelta(seconds, unit="s"),
+                "amount": np.maximum(np.round(amount, 2), 0.5),
+                "fraud": fraud.astype(np.int64),
+            }
+        )
+        return table.iloc[np.argsort(seconds, kind="stable")].reset_index(drop=True)
+
+    def _visits(self, rng: np.random.Generator) -> tuple[Integers, Integers]:
+        """Return customer and day of every payment; [rows] each."""
+        often = rng.gamma(3.0, 0.6, self.customers)
+        counts = rng.poisson(often[:, None], (self.customers, DAYS))
+        customer, day = np.divmod(np.repeat(np.arange(counts.size), counts.ravel()), DAYS)
+        return customer.astype(np.int64), day.astype(np.int64)
+
+    def _nearby(self, rng: np.random.Generator, place: Floats) -> Integers:
+        """Return the nearest terminals of each customer.
+
+        Customers live about their bank; [customers, NEARBY].
+        """
+        home = rng.uniform(0.2, 0.8, 2) + rng.normal(0.0, 0.25, (self.customers, 2))
+        far = ((home[:, None, :] - place[None, :, :]) ** 2).sum(axis=2)
+        return np.argsort(far, axis=1, kind="stable")[:, :NEARBY]
+
+    def _frauds(
+        self, rng: np.random.Generator, customer: Integers, day: Integers, amount: Floats, at_stolen: NDArray[np.bool_]
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Add the three patterns of fraud.
+
+        Returns amounts and labels; [rows] each.
+        """
+        rows = len(customer)
+        large = rng.random(rows) < LARGE_CHANCE
+        theirs = _within(day, _first_day(rng, self.customers, CUSTOMER_CHANCE)[customer], CUSTOMER_DAYS)
+        thief = theirs & (rng.random(rows) < CUSTOMER_SHARE)
+        skimmed = at_stolen & (rng.random(rows) < TERMINAL_SHARE)
+        amount = np.where(thief, CUSTOMER_FACTOR * amount, amount)
+        amount = np.where(large, rng.uniform(*LARGE, rows), amount)
+        return amount, large | thief | skimmed
+
+
+@lru_cache(maxsize=5)
+def _made(bank: SimulatedTransactions) -> pd.DataFrame:
+    """Return a bank's payments, made once.
+
+    Those of the last five banks are kept, a few megabytes each.
+    """
+    return bank._make()
+
+
+def _terminals(rng: np.random.Generator) -> tuple[Floats, Integers]:
+    """Draw the places and compromise days of terminals.
+
+    Returns where each terminal stands [terminals, 2], and on which day it is compromised [terminals].
+    """
+    place = rng.uniform(0.0, 1.0, (TERMINALS, 2))
+    return place, _first_day(rng, TERMINALS, TERMINALS_A_DAY / TERMINALS)
+
+
+def _first_day(rng: np.random.Generator, count: int, chance: float) -> Integers:
+    """Draw the first day of each compromise.
+
+    [count]; it may be up to four weeks before the first day.
+    """
+    return rng.geometric(chance, count).astype(np.int64) - TERMINAL_DAYS
+
+
+def _within(day: Integers, start: Integers, days: int) -> NDArray[np.bool_]:
+    return np.asarray((day >= start) & (day < start + days))

@@ -1,0 +1,539 @@
+"""A site's transactions, and windows over their past.
+
+They are read, checked, and turned into rows by the windows that a dataset declares: counts, sums and risk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from flfed.errors import TableError, UsageError
+from flfed.rows.data.holdout import HoldoutByTime
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.parsing.cells import wall_clock
+from flfed.rows.data.schema import Strict, parse_settings
+from flfed.rows.data.simulated_transactions import SimulatedTransactions
+from flfed.rows.data.sources import Source, find_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Integers = NDArray[np.int64]
+
+NANOSECONDS_A_DAY = 86_400 * 10**9
+PARTS = 10_000
+"""Sums of money are taken in whole ten-thousandths: exact, whatever the order of the rows."""
+
+
+class Window(Strict):
+    """Columns that look back over transactions.
+
+    They are those of one owner; there is one column for each length.
+
+    Attributes
+    ----------
+    by : str
+        Column of the owner, such as the customer: only rows with the same cell are looked at.
+        Example: `by = "customer"`.
+    what : {"count", "sum", "mean", "risk"}
+        `count`, `sum` and `mean` take in the transaction itself and others of the same moment.
+        `risk` is the share of known labels that are positive, 0 where none is known.
+    of : str
+        Column that `sum` and `mean` are of, rounded to ten-thousandths. Example: `of = "amount"`.
+    days : tuple of int, each >= 1
+        Lengths; a window of `d` days that ends at `e` holds the moments in `(e - d days, e]`.
+        Example: `days = [1, 7, 30]`.
+    delayed : bool
+        Whether the window ends `label-delay-days` before the transaction. A `risk` always does.
+    """
+
+    by: str
+    what: Literal["count", "sum", "mean", "risk"]
+    of: str = ""
+    days: tuple[int, ...] = Field(min_length=1)
+    delayed: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if any(days < 1 for days in self.days):
+            raise ValueError("days must be whole numbers of at least 1")
+        if (self.what in ("sum", "mean")) != bool(self.of):
+            wrong = "takes no column" if self.of else "needs a column: of"
+            raise ValueError(f"what = {self.what!r} {wrong}")
+        return self
+
+    def ends_early(self) -> bool:
+        """Tell whether the window ends early.
+
+        It then ends as long before the transaction as a label takes to be known.
+        """
+        return self.delayed or self.what == "risk"
+
+
+class Calendar(Strict):
+    """A flag that follows from the moment alone.
+
+    Attributes
+    ----------
+    weekdays : tuple of int, 0 (Monday) to 6
+        1 on these days. Example: `weekdays = [5, 6]`.
+    hours : (first, last) or None
+        1 from the hour `first` until before `last`. Example: `hours = [0, 7]`.
+    """
+
+    weekdays: tuple[int, ...] = ()
+    hours: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if bool(self.weekdays) == (self.hours is not None):
+            raise ValueError("needs weekdays or hours, and not both")
+        if any(not 0 <= day <= 6 for day in self.weekdays):
+            raise ValueError("weekdays must be from 0 (Monday) to 6")
+        if self.hours is not None and not 0 <= self.hours[0] < self.hours[1] <= 24:
+            raise ValueError("hours must go from low to high within 0 to 24")
+        return self
+
+
+class Windows(Strict):
+    """The declaration in `transactions.toml`.
+
+    It says which columns a transaction gets from its own past.
+
+    Attributes
+    ----------
+    format : {1}
+        Version of the file's format.
+    time, amount, label : str
+        Columns of the moment, of the money and of the label.
+        Examples: `time = "time"`, `amount = "amount"`, `label = "fraud"`.
+    positive, negative : str
+        Cells of the label that mean fraud and no fraud; an empty cell is a label not known yet.
+        Examples: `positive = "yes"`, `negative = "no"`.
+    label_delay_days : int, >= 0
+        Days until a transaction's label is known; at least 1 where a window is a risk, which would
+        else count the label of the transaction itself. Example: `label-delay-days = 7`.
+    calendar : dict of column to Calendar
+        Flags that follow from the moment alone. Example: `calendar.weekend = { weekdays = [5, 6] }`.
+    windows : dict of column to Window
+        `{days}` in a name stands for the length.
+        Example: `windows."count_{days}d" = { by = "customer", what = "count", days = [1, 7] }`.
+    """
+
+    format: Literal[1] = 1
+    time: str
+    amount: str
+    label: str
+    positive: str = "1"
+    negative: str = "0"
+    label_delay_days: int = Field(ge=0)
+    calendar: dict[str, Calendar] = {}
+    windows: dict[str, Window]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        made = self.made()
+        if len(set(made)) < len(made) or set(made) & set(self.taken()):
+            raise ValueError("a column stands twice; {days} in a name stands for the length of its window")
+        if self.positive == self.negative:
+            raise ValueError(f"positive and negative are both {self.positive!r}")
+        if not self.label_delay_days and any(window.what == "risk" for window in self.windows.values()):
+            raise ValueError("label-delay-days must be at least 1 for a risk, which else counts a row's own label")
+        return self
+
+    def owners(self) -> tuple[str, ...]:
+        """Return the columns of owners, each once.
+
+        Windows look back by them.
+        """
+        return tuple(dict.fromkeys(window.by for window in self.windows.values()))
+
+    def summed(self) -> tuple[str, ...]:
+        """Return the columns of numbers.
+
+        They are the amount, and whatever a window sums.
+        """
+        return tuple(dict.fromkeys([self.amount, *(window.of for window in self.windows.values() if window.of)]))
+
+    def taken(self) -> tuple[str, ...]:
+        """Return the columns that transactions must have."""
+        return tuple(dict.fromkeys([*self.owners(), self.time, *self.summed(), self.label]))
+
+    def needed(self, by: str) -> tuple[str, ...]:
+        """Return the columns that one owner's windows read."""
+        own = [window for window in self.windows.values() if window.by == by]
+        labels = [self.label] if any(window.what == "risk" for window in own) else []
+        return tuple(dict.fromkeys([by, self.time, *(window.of for window in own if window.of), *labels]))
+
+    def made(self) -> tuple[str, ...]:
+        """Return the columns that are made, in order."""
+        windows: list[str] = []
+        for name, window in self.windows.items():
+            windows += [name.replace("{days}", str(days)) for days in window.days]
+        return (*self.calendar, *windows)
+
+
+class _History:
+    """Transactions sorted by owner and moment.
+
+    Every window is then a slice of them.
+
+    Parameters
+    ----------
+    owner, moment : int [rows]
+        Of all transactions; a code from 0 on, and nanoseconds.
+    asked_owner, asked_moment : int [asked]
+        Of those whose past is wanted.
+    """
+
+    def __init__(self, owner: Integers, moment: Integers, asked_owner: Integers, asked_moment: Integers) -> None:
+        self.moments, rank = np.unique(moment, return_inverse=True)
+        # Ranks instead of moments: an owner's code and a moment fit one integer, however long the time.
+        self.width = len(self.moments) + 1
+        key = owner * self.width + rank
+        self.order = np.argsort(key, kind="stable")
+        self.key = key[self.order]
+        # Neighbours in the search are neighbours in memory: ten times as fast as in the table's order.
+        self.asked = np.lexsort((asked_moment, asked_owner))
+        self.asked_owner = asked_owner[self.asked]
+        self.asked_moment = asked_moment[self.asked]
+        self._known: dict[int, Integers] = {}
+
+    def until(self, days: int) -> Integers:
+        """Count the rows up to a moment before each.
+
+        For each one asked, so many sorted rows precede its owner's first after `days` before it; [asked].
+        """
+        if days not in self._known:
+            rank = np.searchsorted(self.moments, self.asked_moment - days * NANOSECONDS_A_DAY, side="right")
+            self._known[days] = np.searchsorted(self.key, self.asked_owner * self.width + rank, side="left")
+        return self._known[days]
+
+    def within(self, values: Integers, longest: int, shortest: int) -> Integers:
+        """Sum values over a window before each.
+
+        For each one asked, it is the sum of `values` [rows] from `longest` to `shortest` days before it; [asked].
+        """
+        # Sums over slices are differences of one running sum, which is exact in integers.
+        running = np.concatenate([[0], np.cumsum(values[self.order])])
+        found = np.empty(len(self.asked), dtype=np.int64)
+        found[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
+        return found
+
+
+def look_back(
+    table: pd.DataFrame,
+    declared: Windows,
+    wanted: NDArray[np.bool_],
+    histories: Mapping[str, pd.DataFrame] | None = None,
+) -> pd.DataFrame:
+    """Compute the declared columns of wanted transactions.
+
+    They are in the table's order.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Every transaction known, in any order: `declared.taken()` with moments as datetime64,
+        amounts as float64, and labels as float64 0, 1 or NaN where not known.
+    declared : Windows
+    wanted : bool [rows]
+        Transactions that become rows; all others are history.
+    histories : mapping of owner column to DataFrame, optional
+        Where the transactions of these owners stand, in place of `table`.
+
+    Returns
+    -------
+    columns : DataFrame [wanted rows, declared.made()], index as in `table`
+        Counts and flags int64; sums, means and risk float64.
+
+    Notes
+    -----
+    Sorting and binary search, so the time grows as rows times their logarithm, whatever the
+    lengths of the windows.
+
+    Guarantee: no column of a transaction at `t` depends on a transaction after `t`, nor on the
+    label of one after `t` minus the delay.
+    Source: the counts, means and risk of Le Borgne, Siblini, Lebichot and Bontempi 2022,
+    "Reproducible machine learning for credit card fraud detection: practical handbook", chapter 3.
+    """
+    import pandas as pd
+
+    columns: dict[str, NDArray[np.number]] = {
+        name: _flag(table.loc[wanted, declared.time], rule) for name, rule in declared.calendar.items()
+    }
+    asked = _nanoseconds(table[wanted], declared)
+    for by in declared.owners():
+        # An owner with a feed looks back over the feed, and not over the site's own transactions.
+        past = (histories or {}).get(by, table)
+        # Codes are made over both tables at once, so that one owner has one code in both.
+        owner = pd.factorize(pd.concat([past[by], table.loc[wanted, by]], ignore_index=True))[0].astype(np.int64)
+        history = _History(owner[: len(past)], _nanoseconds(past, declared), owner[len(past) :], asked)
+        for name, window in declared.windows.items():
+            if window.by == by:
+                columns |= _lengths(name, window, history, past, declared)
+    return pd.DataFrame({name: columns[name] for name in declared.made()}, index=table.index[wanted])
+
+
+def _nanoseconds(table: pd.DataFrame, declared: Windows) -> Integers:
+    return table[declared.time].to_numpy("datetime64[ns]").astype(np.int64)
+
+
+def _lengths(
+    name: str, window: Window, history: _History, past: pd.DataFrame, declared: Windows
+) -> dict[str, NDArray[np.number]]:
+    """Return the column of each length of one window."""
+    over, under = _counted(window, past, declared)
+    end = declared.label_delay_days if window.ends_early() else 0
+    found: dict[str, NDArray[np.number]] = {}
+    for days in window.days:
+        value: NDArray[np.number] = history.within(over, end + days, end)
+        if window.of:
+            value = value / PARTS
+        if window.what in ("mean", "risk"):
+            # Without a known label, or any transaction, the share is 0 and not 0 / 0.
+            value = value / np.maximum(history.within(under, end + days, end), 1)
+        found[name.replace("{days}", str(days))] = value
+    return found
+
+
+def _counted(window: Window, past: pd.DataFrame, declared: Windows) -> tuple[Integers, Integers]:
+    """Return each transaction's part in a window.
+
+    It is what it adds to the window's sum, and to what a mean or a share divides by; [rows].
+    """
+    every = np.ones(len(past), dtype=np.int64)
+    if window.what == "risk":
+        label = past[declared.label].to_numpy(float)
+        return (label == 1).astype(np.int64), (~np.isnan(label)).astype(np.int64)
+    if not window.of:
+        return every, every
+    return np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64), every
+
+
+def _flag(moments: pd.Series, rule: Calendar) -> Integers:
+    if rule.hours is not None:
+        return np.asarray(moments.dt.hour.between(rule.hours[0], rule.hours[1] - 1), dtype=np.int64)
+    return np.asarray(moments.dt.day_of_week.isin(rule.weekdays), dtype=np.int64)
+
+
+Raw = Source | SimulatedTransactions
+
+
+@dataclass(frozen=True)
+class Transactions:
+    """Transactions of one institution.
+
+    Each comes with what was known of the past at its moment.
+
+    Parameters
+    ----------
+    source : Csv, Parquet, Sql, Frame or SimulatedTransactions
+        One line a transaction. Everything in it is history; the holdout says which become rows.
+        Example: `source=Parquet("payments.parquet")`.
+    columns : mapping of the declaration's column to own column, optional
+        Columns that are not keys are read under their own name. Example: `columns={"customer": "CUST_ID"}`.
+    keep : str or callable (DataFrame) → bool Series, optional
+        Which transactions are this institution's, where the source holds others too, under the
+        declaration's names: `"customer // 1000 == 2"`, as `DataFrame.eval` reads it. A function
+        of a site's own folder does the same, but engine "ray" cannot send it to its processes.
+        Example: `keep="customer // 1000 == 2"`.
+    feeds : mapping of owner column to source, optional
+        Where the history of these owners stands instead, under the declaration's names: such as
+        `{"terminal": Parquet(...)}`, what a card scheme tells its members of every terminal.
+        Without it a terminal's risk counts this institution's own transactions only. The
+        institution alone decides on it, here: no study and no server can set it, and
+        `flfed site check` names it. Example: `feeds={"terminal": Parquet("terminals.parquet")}`.
+    windows : str
+        The declaration, a file in the site's or the dataset's folder. Example: `windows="windows-2026.toml"`.
+
+    Notes
+    -----
+    All of this happens at the site. Nothing of it crosses: what a terminal did at other
+    institutions is known here only if a feed outside of flfed brings it. Moments that name a time
+    zone are taken in UTC, all others as they are written, in the table and in its feeds.
+    """
+
+    source: Raw
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep: str | Callable[[pd.DataFrame], pd.Series] | None = None
+    feeds: Mapping[str, Raw] = field(default_factory=dict)
+    windows: str = "transactions.toml"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no source."""
+        for source in (self.source, *self.feeds.values()):
+            if not isinstance(source, Raw):
+                raise UsageError(
+                    f"Transactions: source={source!r} must be a Csv, Parquet, Sql, Frame or SimulatedTransactions"
+                )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Cells that mean "not known", as the source says."""
+        return self.source.missing
+
+    def read(self, folders: tuple[Path, ...], holdout: object = None) -> pd.DataFrame:
+        """Return the transactions that the holdout uses.
+
+        They have the declared columns too.
+
+        Parameters
+        ----------
+        folders : tuple of Path
+            Where relative paths are looked for.
+        holdout : HoldoutByTime or None
+            Transactions outside of its two periods are history only; None returns every one.
+
+        Raises
+        ------
+        UsageError
+            If training labels would be used before they were known, or files cannot be read.
+        TableError
+            If a transaction has no moment, amount or owner.
+        """
+        import pandas as pd
+
+        declared = parse_settings(Windows, find_file(self.windows, folders))
+        unknown = [name for name in self.feeds if name not in declared.owners()]
+        if unknown:
+            raise UsageError(f"Transactions: feeds[{unknown[0]!r}] must be one of {', '.join(declared.owners())}")
+        # Labels that were not known in time would make the model look better than it can be.
+        if isinstance(holdout, HoldoutByTime):
+            refuse_unknown_labels(holdout, declared)
+        table = self._own(self._read(self.source, self.columns, declared, folders))
+        known = checked(table, declared, declared.taken())
+        # Every transaction is history, but only those of the two periods become rows.
+        wanted = np.ones(len(table), dtype=bool)
+        if isinstance(holdout, HoldoutByTime):
+            wanted = np.logical_or(*holdout.periods(known[declared.time]))
+        made = look_back(known, declared, wanted, {by: self._feed(by, declared, folders) for by in self.feeds})
+        return pd.concat([table[wanted], made], axis=1).reset_index(drop=True)
+
+    def _own(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the transactions that `keep` leaves."""
+        if self.keep is None:
+            return table
+        try:
+            chosen = table.eval(self.keep) if isinstance(self.keep, str) else self.keep(table)
+            kept = np.asarray(chosen)
+        except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
+            # Its text is left out: pandas quotes cells.
+            raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
+        if kept.dtype != np.bool_ or kept.shape != (len(table),):
+            raise UsageError("Transactions: keep must give True or False for each row of the table")
+        return table[kept].reset_index(drop=True)
+
+    def _feed(self, by: str, declared: Windows, folders: tuple[Path, ...]) -> pd.DataFrame:
+        needed = declared.needed(by)
+        return checked(self._read(self.feeds[by], {}, declared, folders), declared, needed)
+
+    def _read(
+        self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: tuple[Path, ...]
+    ) -> pd.DataFrame:
+        """Return a source's table under the declaration's names."""
+        wrong = [name for name in columns if name not in declared.taken()]
+        if wrong:
+            raise UsageError(f"Transactions: columns[{wrong[0]!r}] must be one of {', '.join(declared.taken())}")
+        table = source.read(folders).reset_index(drop=True)
+        table = table.rename(columns={own: name for name, own in columns.items()})
+        if isinstance(source, Source) and source.missing:
+            table = table.where(~table.isin(source.missing))
+        return table
+
+
+def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> pd.DataFrame:
+    """Check and convert the columns of transactions.
+
+    Returns moments, numbers, labels and owners as `look_back` takes them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Cells of any kind: text from CSV, dates and numbers from Parquet or a database.
+    declared : Windows
+    needed : tuple of str
+        Which of the declaration's columns.
+
+    Raises
+    ------
+    TableError
+        For a column that is absent or stands twice, and for cells that cannot be used; with a
+        count, never a cell.
+
+    Notes
+    -----
+    Owners become text, so that terminal 7 of a database is terminal "7" of a feed in CSV.
+    """
+    import pandas as pd
+
+    found = {}
+    for name in needed:
+        if (table.columns == name).sum() != 1:
+            wrong = "stands in the table more than once" if name in table else "is not in the table"
+            raise TableError(name, wrong)
+        cells = table[name].reset_index(drop=True)
+        # Each column is read by its part in the declaration, whatever its type in the source.
+        if name == declared.time:
+            found[name] = wall_clock(cells)
+            rule = "is not a date such as 2026-01-31 14:05:00"
+        elif name == declared.label:
+            found[name] = _labels(cells, name, declared)
+            rule = ""
+        elif name in declared.summed():
+            found[name] = pd.to_numeric(cells, errors="coerce").astype(float)
+            rule = "is not a number"
+        else:
+            found[name] = plain_text(cells)
+            rule = "has no value"
+        bad = found[name].isna()
+        if found[name].dtype.kind == "f":
+            bad = bad | np.isinf(found[name])
+        if rule and bad.any():
+            raise TableError(name, rule, int(bad.sum()))
+    return pd.DataFrame(found)
+
+
+def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
+    """Convert labels to numbers.
+
+    1 for the positive cell, 0 for the negative one, NaN where the label is not known yet.
+    """
+    text = plain_text(cells)
+    # Any other code, taken for no fraud, would make a risk of 0 everywhere without a word.
+    other = text.notna() & ~text.isin([declared.positive, declared.negative])
+    if other.any():
+        rule = f"is neither {declared.positive!r} nor {declared.negative!r} as the windows' file declares it"
+        raise TableError(name, rule, int(other.sum()))
+    return (text == declared.positive).astype(float).where(text.notna())
+
+
+def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
+    """Refuse training on labels not known in time.
+
+    They must be known when the holdout's test period begins.
+
+    Raises
+    ------
+    UsageError
+        Says which gap is needed, or that the holdout looks at another column than the windows.
+    """
+    import pandas as pd
+
+    if holdout.column != declared.time:
+        raise UsageError(f"holdout: column={holdout.column!r} must be {declared.time!r}, as the windows' file declares")
+    first = pd.Timestamp(holdout.test_from) - pd.Timedelta(days=declared.label_delay_days)
+    if holdout.last_training() > first:
+        raise UsageError(
+            f"holdout: labels are known {declared.label_delay_days} days late, so training rows must end at "
+            f"{first:%Y-%m-%d}, not {holdout.last_training():%Y-%m-%d}; set "
+            f"HoldoutByTime(train_until={holdout.test_from!r}, gap_days={declared.label_delay_days})"
+        )

@@ -1,0 +1,299 @@
+"""Tables that a person names: how they are opened, cut into sites, and what these are called."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from keyword import iskeyword
+from pathlib import Path
+
+import pandas as pd
+
+from flfed.errors import UsageError, count_in_words
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.parsing.cells import valueless_cells
+from flfed.rows.data.parsing.expressions import LONGEST
+from flfed.rows.data.parsing.fields import SHEETS, plain_name, where_names_stand
+from flfed.rows.data.parsing.limits import Limits, Reading
+from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
+from flfed.rows.data.partition import site_name
+from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
+from flfed.rows.proposals.cells import MISSING, is_number_text
+from flfed.rows.proposals.columns import UNLISTED
+from flfed.rows.proposals.tables import column_named
+
+PARQUET = (".parquet", ".pq")
+EXCEL = (".xlsx", ".xlsm")
+UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
+"""Letters that are no a-z with a mark, or that a name writes as two."""
+LONGEST_NAME = 60
+"""Signs of a site's name: what stands in messages, folders and records has no more."""
+LEAST_OF_SITE = 50
+"""Rows of a site that is cut from a table; those of smaller ones are one site together."""
+MOST_SITES = 200
+OF_CLASS = "of_a_class"
+"""Derived column for the rows of some classes, where one expression would be too long."""
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """One table of one's own, and how it is read.
+
+    Attributes
+    ----------
+    title : str
+        What people call its site.
+    source : Csv, Parquet, Excel, Sql or Frame
+    table : DataFrame
+        What the source gives.
+    """
+
+    title: str
+    source: Source
+    table: pd.DataFrame
+
+
+def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
+    """Return a table for each value of a column, and the rows that are in none."""
+    parts = []
+    left_out = 0
+    for own in tables:
+        named = column_named(by, "by", map(str, own.table.columns), f"table {own.title!r}")
+        cells = plain_text(own.table[named])
+        absent = [str(text) for text in cells.dropna().unique() if str(text).casefold() in MISSING]
+        cells = cells.where(~cells.isin(absent), None)
+        counts = cells.value_counts()
+        large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
+        if len(large) > MOST_SITES:
+            raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
+        column = as_written(named)
+        parts += [_part(own, value, f"{column} == {value!r}", {}, cells == value) for value in large]
+        rest = int(cells.notna().sum() - counts[large].sum())
+        # Rare names are not written down: the others are those that are none of the large ones.
+        if rest >= LEAST_OF_SITE and large:
+            others = cells.notna() & ~cells.isin(large)
+            parts.append(_part(own, UNLISTED, *_none_of(column, [*large, *absent], own.table.columns), others))
+        else:
+            left_out += rest
+        left_out += int(cells.isna().sum())
+    return parts, left_out
+
+
+def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTable]) -> None:
+    """Refuse a column of sites that gives fewer than two.
+
+    Raises
+    ------
+    UsageError
+        With how many values it has, and of how many rows each.
+    """
+    if len(parts) > 1:
+        return
+    cells = [plain_text(own.table[column_named(by, "by", map(str, own.table.columns))]) for own in tables]
+    counts = pd.concat(cells).value_counts()
+    help_ = "name a column with one value for each institution, or give a file for each"
+    if len(counts) < 2:
+        many = "no value" if counts.empty else "one value only"
+        raise UsageError(f"by: column {by!r} has {many}, and a study needs two sites: {help_}")
+    most = int(counts.iloc[0])
+    rows = "one row each" if most == 1 else f"{count_in_words(most)} rows at most"
+    if most < LEAST_OF_SITE:
+        raise UsageError(
+            f"by: column {by!r} has {len(counts)} values of {rows}, and a site needs {LEAST_OF_SITE}: {help_}"
+        )
+    raise UsageError(
+        f"by: of the {len(counts)} values of column {by!r} one alone has the {LEAST_OF_SITE} rows that a site needs, "
+        f"and a study needs two sites: {help_}"
+    )
+
+
+def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
+    """Return an expression for the rows that have none of some values, with columns that it needs.
+
+    More values than one expression may have are told apart by derived columns.
+    """
+    parts: list[list[str]] = [[]]
+    for value in values:
+        if parts[-1] and sum(len(repr(one)) + 2 for one in (column, *parts[-1], value)) > LONGEST - len(" not in ()"):
+            parts.append([])
+        parts[-1].append(value)
+    none = [f"{column} not in {tuple(part)!r}" for part in parts]
+    if len(none) == 1:
+        return none[0], {}
+    free = (name for number in count(1) if (name := f"elsewhere_{number}") not in set(taken))
+    derive = dict(zip(free, none, strict=False))
+    return " and ".join(f"{name} == 1" for name in derive), derive
+
+
+def _part(own: OwnTable, value: str, where: str, derive: Mapping[str, str], rows: pd.Series) -> OwnTable:
+    """Return the rows for which `where` holds, as a table of their own."""
+    table = own.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
+    source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where, derive=derive)
+    return OwnTable(value, source, table)
+
+
+def as_written(name: str) -> str:
+    """Return how an expression names a column.
+
+    Examples
+    --------
+    >>> as_written("age"), as_written("blood pressure")
+    ('age', "column('blood pressure')")
+    """
+    # Python takes "ﬁrm" for "firm", and no keyword for a name.
+    plain = name.isascii() and name.isidentifier() and not iskeyword(name)
+    return name if plain else f"column({name!r})"
+
+
+def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable:
+    """Return a table whose source reads only rows of some classes, or without an outcome.
+
+    Its own rows are those already.
+    """
+    if isinstance(own.source, Frame):
+        return own
+    column = as_written(column_named(target, "target", map(str, own.table.columns), f"table {own.title!r}"))
+    wanted = f"{column} in {tuple(classes)!r} or missing({column})"
+    where = f"{own.source.where} and ({wanted})" if own.source.where else wanted
+    if len(where) <= LONGEST:
+        return replace(own, source=replace(own.source, where=where))
+    derive = {**own.source.derive, OF_CLASS: f"{column} in {tuple(classes)!r}"}
+    where = f"{own.source.where} and {OF_CLASS} == 1"
+    return replace(own, source=replace(own.source, where=where, derive=derive))
+
+
+def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
+    """Return how a file is read, by its ending and its first lines.
+
+    Parameters
+    ----------
+    path : Path
+        CSV (also .tsv, .txt, and packed as .gz or .zip), Parquet or Excel.
+    names : str
+        Of the columns, with commas between, where the file has no line of names.
+    sheet : str
+        Of a workbook; "" for its first one.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or it holds no table.
+    """
+    if not path.is_file():
+        wrong = "it is a folder" if path.is_dir() else "there is no such file"
+        raise UsageError(f"{path}: {wrong}")
+    whole = str(path.resolve())
+    if path.suffix.lower() in PARQUET:
+        return Parquet(whole)
+    if path.suffix.lower() in EXCEL:
+        return Excel(whole, sheet=sheet)
+    columns = tuple(name.strip() for name in names.split(",")) if names else None
+    try:
+        separator, encoding = table_format(content_of(path, Reading(path, Limits())), len(columns or ()))
+    except NoTable as why:
+        raise UsageError(f"{path}: {why}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+    return Csv(whole, columns=columns, separator=separator, encoding=encoding)
+
+
+def read_named(source: Source) -> pd.DataFrame:
+    """Return a table whose first line holds names.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or its first line holds numbers.
+    TableError
+        If cells of a workbook are merged, or hold formulas without a value.
+    """
+    table = source.read(())
+    path = getattr(source, "path", "the query")
+    numbers = [is_number_text(name) for name in table.columns]
+    if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
+        raise UsageError(
+            f"{path}: its first line holds numbers, no names: name its {len(numbers)} columns with --names"
+        )
+    if not len(table):
+        raise UsageError(f"{path}: it has no rows")
+    if error := valueless_cells(table):
+        raise error
+    return table
+
+
+def refuse_lines_above(
+    table: pd.DataFrame, source: Source, title: str, words: Sequence[str], *, named: bool = True
+) -> None:
+    """Refuse a table whose first line holds no names, with where these are.
+
+    A title, or a sheet that is none of rows, stands in their place.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As the source gave it.
+    source : Csv, Parquet, Excel, Sql or Frame
+    title : str
+        Of the table, for people.
+    words : sequence of str
+        Columns that are looked for.
+    named : bool
+        Whether a person named them: else the table may well have others.
+
+    Raises
+    ------
+    UsageError
+        If none of them is there, and it can be told why.
+    """
+    own = {plain_name(name) for name in table.columns}
+    if any(plain_name(word) in own for word in words):
+        return
+    why = where_names_stand(table, words)
+    above = "further down" in why
+    other = named and isinstance(source, Excel) and SHEETS in table.attrs
+    if above or other:
+        raise UsageError(f"table {title!r} has no column {words[0]!r}: {why.replace('sheet=', '--sheet')}")
+
+
+def slug(text: str) -> str:
+    """Return a text as a name of a-z, 0-9 and single hyphens.
+
+    Examples
+    --------
+    >>> slug("St. Mary's (2024)"), slug("Klinik Köln")
+    ('st-mary-s-2024', 'klinik-koeln')
+    """
+    made = _signs(text)
+    if not made:
+        raise UsageError(f"{text!r} gives no name of a-z and 0-9: give another one with --name")
+    return made
+
+
+def _signs(text: str) -> str:
+    """Return what of a text a name can have, maybe nothing."""
+    plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
+    return site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
+
+
+def names_of_sites(parts: Sequence[OwnTable]) -> list[str]:
+    """Return a name for the site of each table.
+
+    Raises
+    ------
+    UsageError
+        If one has no letters, or two would be alike.
+    """
+    for part in parts:
+        if not 0 < len(_signs(part.title)) <= LONGEST_NAME:
+            many = f"1 to {LONGEST_NAME} letters a-z and digits"
+            raise UsageError(f"site {part.title[:40]!r}: its name must have {many}: rename it")
+    names = [slug(part.title) for part in parts]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        titles = " and ".join(repr(part.title) for part, name in zip(parts, names, strict=True) if name == twice)
+        raise UsageError(
+            f"two sites would be called {twice!r} ({titles}): rename one (a file, or a value of the column of sites)"
+        )
+    return names

@@ -1,0 +1,302 @@
+"""Numbers of a site's rows that may leave with normal noise; a person moves none by more than is charged.
+
+They are exact counts behind a model's encoder, and pairs won by the shared model minus a site's own.
+
+Pairs protect persons of the holdout, and them alone. A site's own model moves with each of its training rows: one
+moves the scores of many holdout rows at once, and nothing bounds by how much. So the numbers may leave only of an own
+model that was trained privately, whose training is charged to the persons of the training rows; of an ordinary one
+exact figures stay at the site and are shown there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flfed.rows.encoded_table import EncodedTable
+from flfed.rows.statistics.statistic import Shapes
+from flfed.rows.training.private_noise import NoiseSource
+from flfed.rows.training.private_steps import PublicGrid
+from flfed.summaries.noised_scores import MOST_DIFFERENCE, SQUARES_WEIGHT, pair_scale
+from flfed.summaries.private_scaling import CELLS, HISTOGRAMS, VALUES, counted_columns, number_cells, sensitivities
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flfed.rows.data.schema import Schema
+    from flfed.summaries.summary import Layout
+
+
+STEP = 2.0**-20
+"""Between two numbers of a weighted count or a sum, of which one row adds at most 1: sums of 2^32 rows are exact."""
+SENSITIVITIES = (1 + STEP, SQUARES_WEIGHT + STEP)
+"""Most that one holdout person moves either number of `pair_numbers`."""
+SENSITIVITY = math.hypot(*SENSITIVITIES)
+"""Most that one holdout person moves both together, in L2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianQuery:
+    """Query whose answer has normal noise.
+
+    Attributes
+    ----------
+    sensitivity : float, > 0
+        Most that one person moves all numbers of the answer together, in L2: of k histograms, in each of which a
+        person's rows weigh at most one together, it is the root of k.
+    noise : float, > 0
+        Noise multiplier: deviation of the noise in sensitivities.
+    step : float, a power of two
+        Between two numbers of an answer: 1 of counts, `STEP` of weighted counts and sums.
+
+    Guarantee: an answer is `S + round(z)`, S the exact numbers and z normal noise of deviation `noise · sensitivity`,
+    rounded to the step. S lies on multiples of the step, so that this is `round(S + z)`, which is post-processing of
+    the Gaussian mechanism on S: no last bit tells S. Tables with and without one person differ in S by at most
+    `sensitivity`; of tables in which a person is another one it would be twice that, or √2 times in histograms.
+    It costs one step of this noise over all rows, however many sums the answer has. Draws must be such as nobody can
+    repeat (`SystemNoise`).
+
+    Source: Dwork and Roth 2014, "The algorithmic foundations of differential privacy", appendix A; of the rounding,
+    Mironov 2012, "On significance of the least significant bits for differential privacy".
+
+    Examples
+    --------
+    >>> query = GaussianQuery(sensitivity=24**0.5, noise=3.766)
+    >>> round(query.deviation, 2)
+    18.45
+    """
+
+    sensitivity: float
+    noise: float
+    step: float = 1.0
+
+    @property
+    def deviation(self) -> float:
+        """Deviation of the noise on each number."""
+        return self.noise * self.sensitivity
+
+    def answer(self, exact: np.ndarray, chance: NoiseSource) -> np.ndarray:
+        """Return the noised numbers, float64 of the same shape, multiples of the step.
+
+        Parameters
+        ----------
+        exact : array of counts or sums
+            Multiples of the step.
+        chance : NoiseSource
+
+        Raises
+        ------
+        ValueError
+            If a number is no multiple of the step: then its last bits would show through the noise.
+        """
+        values = np.asarray(exact, dtype=np.float64)
+        if not (np.floor(values / self.step) * self.step == values).all():
+            raise ValueError(f"an answer must have multiples of {self.step:g}")
+        grid = PublicGrid(self.step, self.sensitivity)
+        return np.asarray(values + grid.noise(chance.normal(values.size), self.deviation).reshape(values.shape))
+
+
+def person_weights(persons: np.ndarray | None, rows: int) -> np.ndarray:
+    """Return the weight of each row, float64 [rows]: those of one person weigh at most 1 together.
+
+    Parameters
+    ----------
+    persons : int array [rows] or None
+        Code of each row's person; None where each row is another one's.
+    rows : int
+
+    Examples
+    --------
+    >>> weights = person_weights(np.array([0, 1, 0, 0]), 4)
+    >>> float(weights[1]), float(weights[[0, 2, 3]].sum()) <= 1
+    (1.0, True)
+    """
+    if persons is None:
+        return np.ones(rows)
+    return np.asarray(np.floor(1 / (np.bincount(persons)[persons] * STEP)) * STEP, dtype=np.float64)
+
+
+def clipped(values: np.ndarray, low: float, high: float, weights: np.ndarray) -> np.ndarray:
+    """Return what each row adds to a sum of clipped values: from -1 at `low` to 1 at `high`, times its weight.
+
+    It is rounded towards 0 to a multiple of `STEP`, so that sums of rows are exact in any order and a person adds at
+    most 1. A value that is not known adds 0.
+
+    Parameters
+    ----------
+    values, weights : float64 array [rows]
+    low, high : float
+        Of the schema or the study, and never of the rows.
+
+    Examples
+    --------
+    >>> clipped(np.array([20.0, 95.0, 300.0, np.nan]), 40.0, 150.0, np.ones(4)).tolist()
+    [-1.0, 0.0, 1.0, 0.0]
+    """
+    middle = (low + high) / 2
+    half = (high - low) / 2
+    scaled = np.clip((np.nan_to_num(values, nan=middle) - middle) / half, -1.0, 1.0) * weights
+    return np.asarray(np.trunc(scaled / STEP) * STEP, dtype=np.float64)
+
+
+def weights_of(table: pd.DataFrame, schema: Schema, *, by_person: bool) -> np.ndarray:
+    """Return the weight of each row, float64 [rows]: those of one person weigh one together, or each row one."""
+    persons = persons_of(table, schema) if by_person else None
+    return person_weights(persons, len(table))
+
+
+def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
+    """Return the code of each row's person, int64 [rows]; None where the schema names no group."""
+    import pandas as pd
+
+    # Rows whose person is not known may all be one's.
+    return pd.factorize(table[schema.group], use_na_sentinel=False)[0] if schema.group else None
+
+
+def shapes_of_cells(layout: Layout) -> Shapes:
+    """Return names, shapes and types of the counts of numbers by cell, and of all other columns by value."""
+    numbers, others = counted_columns(layout)
+    real = np.dtype(np.float64)
+    return {
+        HISTOGRAMS: ((len(numbers), CELLS + 1), real),
+        VALUES: ((sum(len(column.cells) for column in others),), real),
+    }
+
+
+def training_cells(table: EncodedTable, *, by_person: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return a site's training rows by cell of each number, and by value of each other column.
+
+    Returns
+    -------
+    numbers : float64 array [number columns, CELLS + 1]
+    values : float64 array [cells of all other columns]
+    """
+    numbers, others = counted_columns(table.layout)
+    rows = table.coded(table.table.training)
+    training = table.table.training
+    weights = weights_of(training, table.schema, by_person=by_person)
+    by_cell = [number_cells(column, rows.scaled(column), weights) for column in numbers]
+    by_value = [np.bincount(rows.codes[c.name], weights, minlength=len(c.cells)) for c in others]
+    found = np.stack(by_cell) if by_cell else np.zeros((0, CELLS + 1))
+    values = np.concatenate(by_value) if by_value else np.zeros(0)
+    return found, values
+
+
+def cell_queries(layout: Layout, noises: tuple[float, float]) -> tuple[GaussianQuery, GaussianQuery]:
+    """Return the mechanisms of both counts, by their noise multipliers."""
+    first, second = (
+        GaussianQuery(sensitivity=max(sensitivity, 1.0), noise=noise, step=STEP)
+        for sensitivity, noise in zip(sensitivities(layout), noises, strict=True)
+    )
+    return first, second
+
+
+def pair_query(noise: float) -> GaussianQuery:
+    """Return the query whose answer is `pair_numbers` with normal noise.
+
+    Parameters
+    ----------
+    noise : float, > 0
+        Noise multiplier: deviation of the noise in sensitivities.
+
+    Examples
+    --------
+    >>> round(pair_query(2.0).deviation, 2)
+    2.24
+    """
+    return GaussianQuery(sensitivity=SENSITIVITY, noise=noise, step=STEP)
+
+
+def pair_numbers(
+    outcomes: np.ndarray, shared: np.ndarray, own: np.ndarray, *, persons: np.ndarray | None = None
+) -> np.ndarray:
+    """Return two exact numbers, float64 [2]: scaled pairs won, and squares for their variance.
+
+    A pair is an event and a row without it; a model wins it by the higher score for the event, and half of it by equal
+    ones. With weights w of rows, n1 and n0 their sums by class and n = n1 + n0, L and S the larger and smaller of n1
+    and n0: a row's part g is the weight of the other class that it is paired with and won by the shared model, minus
+    that by the own one. Then
+
+    - `pairs = D (1/L - S^2 / (5 L^3))`, D the sum of w g over events, cut to ± n1 n0 / 2 (`MOST_DIFFERENCE`): D / (n1
+      n0) is the AUC of the shared model minus the own model's;
+    - `squares = SQUARES_WEIGHT · N / n^2`, N the sum of w g^2 over all rows: N - D^2 (1/n1 + 1/n0) is DeLong's
+      variance of D.
+
+    Both are rounded down to multiples of `STEP`.
+
+    Parameters
+    ----------
+    outcomes : array [rows] of 0 or 1
+        Of the holdout.
+    shared, own : float array [rows]
+        Scores of either model, larger for 1; one that is not a number is lower than all that are.
+    persons : int array [rows], optional
+        Code of each row's person; without it each row is another one's. A person's rows weigh at most 1 together, each
+        the same (`person_weights`). N is then at least what it would be with each person's parts added up before they
+        are squared, so that the variance is not too small where a person's rows are alike.
+
+    Notes
+    -----
+    Guarantee: with and without one person of the holdout, given both models, `pairs` moves by at most 1 and `squares`
+    by `SQUARES_WEIGHT`, each by `STEP` more for rounding (of up to 10^8 rows); both together by at most `SENSITIVITY`
+    in L2. No class size is told or capped for it, and nothing is taken out of δ. It is assumed that a row's scores do
+    not depend, in their last bits, on the rows beside it.
+
+    Proof: a person comes in as weight that grows from 0, one row after the other, to at most 1 together, and no number
+    moves faster than that weight at any place of the way. Let the weight of a row of one class grow by dt.
+
+    - D moves by its part g, at most by the size of the other class, and the cut moves by half of that. The scale is
+      f = 1/L - S^2 / (5 L^3), and |D| is at most L S / 2. With r = S/L in [0, 1]: where S grows, `pairs` moves by at
+      most `L f + (L S / 2) |df/dS| = 1 - r^2/5 + r^2/5 = 1`; where L grows, by at most
+      `S f + (L S / 2) |df/dL| = r - r^3/5 + r/2 - 3 r^3/10 = (3 r - r^3) / 2 <= 1`.
+    - N moves by g^2 of the row itself, at most n0^2 if it is an event, and by 2 g times at most 1 of each row of the
+      other class, in all by at most 2 n1 n0; N is at most n1 n0 n. With x = n0 / n: `N / n^2` rises by at most
+      `x^2 + 2 x (1 - x) = 1 - (1 - x)^2 <= 1`, and falls by at most `2 x (1 - x) + 2 N / n^3 = 4 x (1 - x) <= 1`. Of a
+      row without the event x is n1 / n.
+
+    Raises
+    ------
+    ValueError
+        If the arrays have different numbers of rows.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves", for the variance.
+
+    Examples
+    --------
+    >>> outcomes = np.array([1, 0, 0, 0, 0])
+    >>> shared, own = np.array([0.9, 0.1, 0.2, 0.3, 0.4]), np.array([0.3, 0.1, 0.2, 0.3, 0.4])
+    >>> pair_numbers(outcomes, shared, own).round(4).tolist()  # 1.5 of 4 pairs: 1.5 (1/4 - 1/320), (2.25 + 1.25) / 50
+    [0.3703, 0.07]
+    """
+    if not len(outcomes) == len(shared) == len(own):
+        raise ValueError("outcomes and scores must have as many rows")
+    events = np.asarray(outcomes) == 1
+    weights = person_weights(persons, len(outcomes))
+    first = float(weights[events].sum())
+    second = float(weights[~events].sum())
+    if not first + second:
+        return np.zeros(2)
+    parts = _pairs_won(shared, events, weights) - _pairs_won(own, events, weights)
+    most = MOST_DIFFERENCE * first * second
+    pairs = np.clip((weights * parts)[events].sum(), -most, most) * pair_scale(first, second)
+    squares = SQUARES_WEIGHT * (weights * parts**2).sum() / (first + second) ** 2
+    return np.floor(np.array([pairs, squares]) / STEP) * STEP
+
+
+def _pairs_won(scores: np.ndarray, events: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the weight of the other class with which each row is ordered rightly.
+
+    It is float64 [rows]; a row of an equal score counts half. Sums of weights are exact, in any order.
+    """
+    ranked = np.where(np.isnan(scores), -np.inf, scores)
+    below = np.empty(len(scores))
+    for rows, others in ((events, ~events), (~events, events)):
+        order = np.argsort(ranked[others])
+        sums = np.concatenate([[0.0], np.cumsum(weights[others][order])])
+        ends = [np.searchsorted(ranked[others][order], ranked[rows], side) for side in ("left", "right")]
+        below[rows] = (sums[ends[0]] + sums[ends[1]]) / 2
+    return np.where(events, below, weights[events].sum() - below)

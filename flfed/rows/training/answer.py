@@ -1,0 +1,250 @@
+"""Engines that answer requests: one by one, or those of many sites at once.
+
+Stacked, what is alike is computed together, and the rest one by one. Parameters of a stack are [sites, ...], products
+are batched, and masks stand for missing rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
+from flfed.rows.training.fit import fit
+from flfed.rows.training.inference import measure_stacked, score_stacked
+from flfed.rows.training.private_fit import fit_private_stack, private_fit
+from flfed.rows.training.requests import (
+    ClientGenerator,
+    Compute,
+    Failed,
+    FitRequest,
+    Fitted,
+    MeasureRequest,
+    PackRequest,
+    Request,
+    RivalRequest,
+    ScoreRequest,
+    TreesRequest,
+    TuneRequest,
+    packed,
+    program_of,
+    run_client_by,
+)
+from flfed.rows.training.stack import Stack
+from flfed.rows.training.tuning.best_model import best_alone, trees_alone
+from flfed.rows.training.tuning.stacked import tune_together
+
+TOGETHER: dict[type, Callable[[Any], Sequence[Any]]] = {
+    ScoreRequest: score_stacked,
+    MeasureRequest: measure_stacked,
+    TuneRequest: tune_together,
+    PackRequest: packed,
+}
+"""What is computed together, one request or many: searches of scikit-learn's fits, one after another, would take twenty
+times as long as one stack."""
+
+
+def compute_one_by_one(requests: Sequence[Request]) -> list[Any]:
+    """Compute the result of each request.
+
+    An error in one of them ends all.
+    """
+    return [_answer_one(request) for request in requests]
+
+
+def _answer_one(request: Request) -> Any:
+    if isinstance(request, FitRequest):
+        return fit_one(request)
+    if isinstance(request, TreesRequest):
+        return trees_alone(request.rows, request.task, request.classes, request.rng)
+    if isinstance(request, RivalRequest):
+        return best_alone(request.rows, request.task, request.classes, request.rng, request.columns, request.least)
+    return TOGETHER[type(request)]([request])[0]
+
+
+def fit_one(request: FitRequest) -> Fitted:
+    """Train as one request asks, protected or not."""
+    return fit(request) if request.private is None else private_fit(request)
+
+
+def run_client(handler: ClientGenerator) -> Any:
+    """Run a handler, answering its requests one by one.
+
+    Returns what the handler returns.
+    """
+    return run_client_by(handler, compute_one_by_one)
+
+
+def stacked_compute() -> Compute:
+    """Return `compute_stacked` with a cache of its own.
+
+    A site's rows are then packed once, and not in every round.
+    """
+    return partial(compute_stacked, kept=Kept())
+
+
+def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
+    """Compute the result of each request.
+
+    One site's failure is its own: it is `Failed` in place of that result.
+    """
+    kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
+        FitRequest: partial(fit_stacked, kept=kept, alone=_alone),
+        RivalRequest: compute_one_by_one,
+        TreesRequest: compute_one_by_one,
+        **TOGETHER,
+    }
+    results: list[Any] = [None] * len(requests)
+    for kind, answer in kinds.items():
+        places = [place for place, request in enumerate(requests) if type(request) is kind]
+        for place, result in zip(places, _answer_kind(answer, [requests[place] for place in places]), strict=True):
+            results[place] = result
+    return results
+
+
+def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Request]) -> Sequence[Any]:
+    """Answer requests of one kind together.
+
+    Where that fails each is answered alone, to find whose failure it is.
+    """
+    # The state of every generator is noted first, for a failure may come after some draws.
+    drawing = [request for request in requests if not isinstance(request, (ScoreRequest, MeasureRequest))]
+    sources = [request.source for request in drawing if request.source is not None]
+    states = [source.state for source in sources]
+    try:
+        return answer(requests) if requests else []
+    except Exception:  # noqa: BLE001 - done again below, where each request has its own error
+        for source, state in zip(sources, states, strict=True):
+            source.state = state  # the same draws as if it had been done alone at once
+        return [_alone(request) for request in requests]
+
+
+def _alone(request: Request) -> Any:
+    try:
+        return compute_one_by_one([request])[0]
+    except Exception as error:  # noqa: BLE001 - raised again in the handler that asked
+        return Failed(error)
+
+
+CHUNK = 64
+"""Most sites of a stack: beyond it a step's calls are a small part of its time."""
+CHUNK_BYTES = 64 * 2**20
+"""Most memory of a stack's rows, and of its activations."""
+
+
+def fit_stacked(
+    requests: Sequence[FitRequest], kept: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
+) -> list[Any]:
+    """Compute the result of each fit, in order.
+
+    Requests of one program train as one stack.
+
+    Parameters
+    ----------
+    requests : sequence of FitRequest
+        They may differ in arrays, rows, learning rate, size of `l2` and random numbers; protected
+        ones train together where `private` is equal. One whose model names no `layers`, or that
+        does not fit to them, is done by itself.
+    kept : Kept, optional
+        Where packed rows stay from round to round.
+    alone : callable
+        Does one request by itself.
+
+    Returns
+    -------
+    list of Fitted, or of what `alone` returns
+        Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
+        writes to any more.
+    """
+    kept = Kept(0) if kept is None else kept
+    results = list[Any]([None] * len(requests))
+    room = BufferPool()
+    programs = _programs(requests)
+    # All programs are trained with gradients written out, so that torch need not record anything.
+    with torch.inference_mode():
+        for program, places in programs.items():
+            if program is None:
+                continue
+            for chunk in _chunks(requests, places):
+                for place, fitted in zip(chunk, _fit_stack([requests[p] for p in chunk], kept, room), strict=True):
+                    results[place] = fitted
+    for place in programs.get(None, ()):
+        results[place] = alone(requests[place])
+    return results
+
+
+def _programs(requests: Sequence[FitRequest]) -> dict[Hashable, list[int]]:
+    """Return the places of the requests of each program, those to be computed one by one under None."""
+    sources = [request.source for request in requests]
+    drawing = Counter(id(source) for source in sources if source is not None)
+    programs: dict[Hashable, list[int]] = {}
+    known: dict[Hashable, Hashable] = {}
+    for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
+        # Requests that draw from one generator draw in their order.
+        single = source is not None and drawing[id(source)] > 1
+        program = None if single else program_of(request, known)
+        programs.setdefault(program, []).append(place)
+    return programs
+
+
+def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[int]]:
+    """Yield the places of sites that train together.
+
+    Those with most steps come first, with batches of similar size.
+
+    A stack ends where its memory would be too much, or where most of a batch would be no rows.
+    """
+    first = requests[places[0]]
+    widths = [first.rows.x.shape[1] + 1, *(2 * first.arrays[bias].shape[0] + 1 for _, bias in first.model.layers)]
+    most = CHUNK_BYTES // np.dtype(first.plan.precision).itemsize
+    chunk: list[int] = []
+    total = 0
+    widest = 0
+    for _, rows, size, place in _by_steps(requests, places):
+        total = total + rows
+        widest = max(widest, size)
+        # Memory is that of the packed rows, or that of all activations where these are more.
+        cells = max(total * widths[0], (len(chunk) + 1) * widest * sum(widths))
+        if chunk and (len(chunk) == CHUNK or cells > most or 2 * size < widest):
+            yield chunk
+            chunk = []
+            total = rows
+            widest = size
+        chunk.append(place)
+    yield chunk
+
+
+def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[int, int, int, int]]:
+    """Sort sites by steps, then by rows.
+
+    Returns steps, rows, rows of a batch and place of each, the most first.
+    """
+    (plan, private), found = (requests[places[0]].plan, requests[places[0]].private), []
+    for place in places:
+        rows = len(requests[place].rows.y)
+        # A protected batch is of random size: its expectation is what sites are compared by.
+        size = plan.batch_size(rows) if private is None else math.ceil(private.sampling * rows)
+        found.append((plan.steps_a_round(rows), rows, size, place))
+    return sorted(found, key=lambda site: (-site[0], -site[1]))
+
+
+def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:
+    """Return the result of each fit of one stack."""
+    plan = requests[0].plan
+    task = requests[0].task
+    rows = [request.rows for request in requests]
+    sizes = [len(site.y) for site in rows]
+    packed = kept.packed(rows, task, getattr(torch, plan.precision))
+    if requests[0].private is not None:
+        return fit_private_stack(requests, packed, room)
+    course = BatchPlan(sizes, plan, [request.rng for request in requests])
+    stack = Stack(requests, packed.x.dtype, room)
+    for block in course.blocks(BLOCK_BYTES // (packed.x.shape[1] * packed.x.element_size())):
+        stack.train(gathered(packed, block, room))
+    return stack.results([plan.steps_a_round(n) for n in sizes])

@@ -1,0 +1,116 @@
+"""Table `[analysis]` of a study: counts, means and cross-tables under one privacy guarantee, in place of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from flfed.errors import UsageError, nearest
+from flfed.study.settings import Settings, are_shares, read_settings
+
+LEAST_BINS = 4
+
+
+MOST_BINS = 256
+
+
+_WITHIN = "[analysis] within"
+
+
+class Analysis(Settings, where="[analysis]", frozen=True):
+    """Columns of which noised counts and sums are asked, over all rows of the sites.
+
+    Attributes
+    ----------
+    columns : tuple of str or None
+        Numbers, flags, categories or the target; None means all of the dataset. The noise on each number grows with
+        the root of how many there are. Example: `columns = ["age", "chol", "disease"]`.
+    groups : str
+        A flag, category or target with few values: every column is told for each of them, too, and compared.
+        Example: `groups = "sex"`.
+    quantiles : tuple of float in (0, 1)
+        Of each number, by its histogram: the 95 % interval has whole bins, all that noise and chance leave possible.
+        None: `[]`. Example: `quantiles = [0.05, 0.5, 0.95]`.
+    cross : tuple of pairs of str
+        Pairs of flags, categories or the target, each counted together and tested for independence.
+        Example: `cross = [["sex", "disease"]]`.
+    bins : int, 4 to 256
+        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`); those of a
+        column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
+        Values outside count in the outermost. More bins tell quantiles of many rows closer, and lose those of few.
+        Example: `bins = 32`.
+    within : mapping of column to (low, high)
+        Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
+        rows. Default: the schema's `typical`, else its `range`. It is for columns that are asked for.
+        Example: `within = { chol = [100, 400] }`.
+    """
+
+    columns: tuple[str, ...] | None = None
+    groups: str = ""
+    quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
+    cross: tuple[tuple[str, ...], ...] = ()
+    bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
+    within: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that say nothing, or something twice."""
+        super().__post_init__()
+        self._check_columns()
+        self._check_pairs()
+        for name, ends in self.within.items():
+            self._check_range(name, ends)
+
+    def _check_columns(self) -> None:
+        if self.columns is not None and not self.columns:
+            raise UsageError("[analysis]: columns must name at least one column; leave it out for all")
+        if len(set(self.columns or ())) < len(self.columns or ()):
+            raise UsageError("[analysis]: columns names a column twice")
+        if not are_shares(self.quantiles):
+            raise UsageError(f"[analysis]: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
+        if self.groups and self.groups in (self.columns or ()):
+            raise UsageError(
+                f"[analysis]: groups={self.groups!r} is also in columns; leave it out there: how many have each of its "
+                "values is told anyway"
+            )
+
+    def _check_pairs(self) -> None:
+        pairs = [frozenset(pair) for pair in self.cross]
+        if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
+            raise UsageError("[analysis]: cross must be different pairs of two columns, such as [['sex', 'disease']]")
+
+    def _check_range(self, name: str, ends: tuple[float, ...]) -> None:
+        if len(ends) != 2 or not ends[0] < ends[1]:
+            raise UsageError(f"{_WITHIN}: {name}={list(ends)} must be two numbers, low and high")
+        if name == self.groups or self.columns is not None and name not in self.columns:
+            known = [column for column in self.columns or () if column != self.groups]
+            raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, known)}")
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
+        made = dict(given)
+        if "cross" in made:
+            made["cross"] = _tuples("[analysis]: cross", made["cross"])
+        if "within" in made:
+            ranges = made["within"]
+            if not isinstance(ranges, dict):
+                raise UsageError(f"[analysis]: within={ranges!r} must be a table, such as {{ age = [20, 90] }}")
+            made["within"] = {name: _ends(name, ends) for name, ends in ranges.items()}
+        return cls(**read_settings(cls, made, "[analysis]"))
+
+
+def _tuples(where: str, given: object) -> tuple[tuple[Any, ...], ...]:
+    """Return a list of lists as tuples."""
+    if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
+        raise UsageError(f"{where} must have lists of two, such as [['sex', 'disease']]")
+    return tuple(tuple(one) for one in given)
+
+
+def _ends(name: str, given: object) -> tuple[float, ...]:
+    """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
+    if not isinstance(given, list) or not all(type(end) in (int, float) for end in given):
+        raise UsageError(f"{_WITHIN}: {name}={given!r} must be two numbers, low and high")
+    return tuple(float(end) for end in given)

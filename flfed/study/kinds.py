@@ -1,0 +1,76 @@
+"""What kind of study one is: whether it has a statistic in place of a model, its rounds, and those of trees.
+
+Where rounds grow trees, each has one exchange a level.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flfed.study.tables import TREES
+
+if TYPE_CHECKING:
+    from flfed.study.study import Study
+
+
+ANALYSIS = "analysis"
+"""Name of an analysis among recorded statistics."""
+
+
+def is_statistic(study: Study) -> bool:
+    """Tell whether a study asks for a statistic, or an analysis, in place of a model."""
+    return study.statistic.name != "none" or study.analysis is not None
+
+
+def grows(study: Study) -> bool:
+    """Tell whether a study's rounds grow trees."""
+    return study.model.name == TREES
+
+
+def refits(study: Study) -> bool:
+    """Tell whether the trees that validation rows chose are grown anew on all training rows."""
+    return grows(study) and bool(study.strategy.settings.get("refit", False))
+
+
+def most_rounds(study: Study) -> int:
+    """Return the most rounds of a run: where trees are grown anew, as many again."""
+    return study.rounds * (1 + refits(study))
+
+
+def exchanges_of(study: Study) -> int:
+    """Return in how many exchanges a round's trees grow, at most: one a level."""
+    return int(study.model.build("model").depth)
+
+
+def exchanges_of_run(study: Study) -> int:
+    """Return in how many exchanges all trees grow, at most; 0 where none do.
+
+    Under secure sums another one opens each sum.
+    """
+    if not grows(study):
+        return 0
+    opened = study.aggregation.sums_updates
+    return most_rounds(study) * exchanges_of(study) * (1 + opened)
+
+
+def exchange_number(round: int, level: int, exchanges: int) -> int:
+    """Return an exchange's number in its run, from 1.
+
+    Examples
+    --------
+    >>> exchange_number(1, 0, 4), exchange_number(2, 1, 4)
+    (1, 6)
+    """
+    return (round - 1) * exchanges + level + 1
+
+
+def round_and_level(number: int, exchanges: int) -> tuple[int, int]:
+    """Return the round and the level of an exchange.
+
+    Examples
+    --------
+    >>> round_and_level(1, 4), round_and_level(6, 4)
+    ((1, 0), (2, 1))
+    """
+    before, level = divmod(number - 1, exchanges)
+    return before + 1, level

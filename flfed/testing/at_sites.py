@@ -1,0 +1,384 @@
+"""What every site, every metric and every attack keeps: what is read and computed where the rows are."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from flfed.rows.comparison.attack_runner import Attacked, Finding
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.session import SiteSession
+from flfed.rows.training.answer import run_client
+from flfed.testing.rules import LISTED, Rule, Subject, check, hold
+
+TASKS = ("binary", "multi-class", "regression")
+CLOSE = 1e-12
+Rows = NDArray[Any]
+MANY = 10**6
+"""A cell minimum that no test table has."""
+
+
+def check_site(site: Site) -> None:
+    """Check a site against its contract; it reads the table.
+
+    Parameters
+    ----------
+    site : Site
+        As `flfed.rows.data.site_discovery.load(name)` gives it, or made in Python. Each dataset that it serves is
+        checked.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold; columns, rules and counts, never a cell.
+
+    Examples
+    --------
+    >>> from flfed.rows.data import site_discovery
+    >>> check_site(site_discovery.load("kentucky-clinic"))
+    """
+    for dataset in site.datasets:
+        check(SITE_RULES, site.serving(dataset))
+
+
+def its_table_fits_its_schema(site: Site) -> None:
+    """Kinds, units, ranges and categories are the dataset's; `flfed site check` says more."""
+    _, findings, _ = site.inspect()
+    hold(not findings, "; ".join(str(finding.error()) for finding in findings[:3]))
+
+
+def every_row_is_on_one_side(site: Site) -> None:
+    """A row is trained on or held out; a person has one side only, unless a holdout by time says otherwise."""
+    table = site.inspect()[0]
+    found = site.read()
+    held = found.holdout("check")
+    schema = found.schema
+    hold(len(found.training), "it has no training rows")
+    hold(len(held), "it has no holdout rows")
+    if isinstance(site.holdout, HoldoutByTime):
+        column = site.holdout.column
+        gap = pd.Timedelta(days=site.holdout.gap_days)
+        early = int((held[column] < found.training[column].max() + gap).sum())
+        hold(not early, f"holdout rows earlier than the last training row and the gap of {gap.days} days: {early}")
+    both = set(found.training[schema.group]) & set(held[schema.group]) if schema.group else set()
+    hold(not both or getattr(site.holdout, "same_groups", False), f"groups stand on both sides: {len(both)}")
+    if isinstance(site.holdout, Holdout):
+        with_target = int(table[schema.target].notna().sum())
+        hold(len(found.training) + len(held) == with_target, "a row is on no side, or on both")
+
+
+def two_readings_are_the_same_rows(site: Site) -> None:
+    """Batches, holdout and hashes follow from the table alone."""
+    one = site.read()
+    two = site.read()
+    hold(_same(one, two), "the table came in another order or with other cells")
+
+
+def its_target_has_two_classes_on_both_sides(site: Site) -> None:
+    """Where all outcomes are alike nothing can be learned, or nothing judged."""
+    found = site.read()
+    if found.schema.task == "regression":
+        return
+    for side, rows in (("training", found.training), ("holdout", found.holdout("check"))):
+        hold(rows[found.schema.target].nunique() >= 2, f"its {side} rows all have one class")
+
+
+def its_holdout_has_a_salt(site: Site) -> None:
+    """Without one anybody who knows a row can tell which side it is on."""
+    hold(not isinstance(site.holdout, Holdout) or site.holdout.salt, "give it one: holdout=Holdout(salt='...')")
+
+
+def it_can_be_sent_to_another_process(site: Site) -> None:
+    """The engine 'ray' answers for a site in another process."""
+    try:
+        again = pickle.loads(pickle.dumps(site))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        words = "a function in it must stand in an installed package, a file in it must not be open"
+        hold(False, f"it cannot be pickled ({type(error).__name__}): {words}")
+    else:
+        hold(_same(again.read(), site.read()), "after the way there and back it reads other rows")
+
+
+SITE_RULES: tuple[Rule, ...] = (
+    its_table_fits_its_schema,
+    every_row_is_on_one_side,
+    two_readings_are_the_same_rows,
+    its_target_has_two_classes_on_both_sides,
+    its_holdout_has_a_salt,
+    it_can_be_sent_to_another_process,
+)
+
+
+def _same(one: SiteTable, two: SiteTable) -> bool:
+    pairs: list[tuple[pd.DataFrame, pd.DataFrame]] = [
+        (one.training, two.training),
+        (one.holdout("check"), two.holdout("check")),
+    ]
+    return all(a.equals(b) for a, b in pairs)
+
+
+def check_metric(metric: type[Any], settings: Mapping[str, Any] | None = None) -> None:
+    """Check a metric against its contract.
+
+    Parameters
+    ----------
+    metric : class
+        With `tasks`, `better`, `unit`, `label`, `defined`, `value` and `weighted`, as
+        `flfed.rows.metrics.brier_score_loss.BrierScoreLoss` has.
+    settings : mapping of parameter to value, optional
+        For its constructor.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold.
+
+    Examples
+    --------
+    >>> from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
+    >>> check_metric(BrierScoreLoss)
+    """
+    check(METRIC_RULES, Subject(metric, settings or {}))
+
+
+def it_says_what_it_is(subject: Subject) -> None:
+    """Reports and verdicts read for which tasks it is, which side is better, in which unit, and its words."""
+    kind = subject.kind
+    hold(kind.tasks and set(kind.tasks) <= set(TASKS), f"tasks={kind.tasks!r} must be some of {', '.join(TASKS)}")
+    hold(kind.better in ("higher", "lower"), f"better={kind.better!r} must be 'higher' or 'lower'")
+    hold(kind.unit in ("", "target"), f"unit={kind.unit!r} must be '' or 'target', the target's own")
+    hold(kind.label and "_" not in kind.label, f"label={kind.label!r} must be words for people")
+
+
+def a_weight_of_two_is_a_row_given_twice(subject: Subject) -> None:
+    """Bootstrap draws are weights: 0, 1 and 2 leave a row out, take it once, take it twice."""
+    for y, score in _examples(subject):
+        times = np.arange(len(y)) % 3
+        repeated = subject.make().value(np.repeat(y, times), np.repeat(score, times, axis=0))
+        _equal(subject.make().weighted(y, score, times[None].astype(float)), [repeated], "it differs by {:g}")
+
+
+def only_the_ratio_of_weights_counts(subject: Subject) -> None:
+    """Seven times the weights say nothing new."""
+    for y, score in _examples(subject):
+        weights = np.random.default_rng(8).uniform(0.1, 1, (3, len(y)))
+        expected = subject.make().weighted(y, score, weights)
+        _equal(subject.make().weighted(y, score, 7 * weights), expected, "with 7 times the weights it differs by {:g}")
+
+
+def the_order_of_rows_does_not_count(subject: Subject) -> None:
+    """A table has no order."""
+    for y, score in _examples(subject):
+        rng = np.random.default_rng(8)
+        weights = rng.uniform(0.1, 1, (3, len(y)))
+        order = rng.permutation(len(y))
+        expected = subject.make().weighted(y, score, weights)
+        _equal(
+            subject.make().weighted(y[order], score[order], weights[:, order]), expected, "shuffled it is off by {:g}"
+        )
+
+
+def its_arguments_are_left_as_they_were(subject: Subject) -> None:
+    """Targets and scores are the caller's."""
+    for y, score in _examples(subject):
+        weights = np.ones((2, len(y)))
+        before = y.copy(), score.copy(), weights.copy()
+        subject.make().weighted(y, score, weights)
+        same = all(np.array_equal(now, then) for now, then in zip((y, score, weights), before, strict=True))
+        hold(same, "it wrote into y, score or weights")
+
+
+def without_rows_it_is_nan_with_a_reason(subject: Subject) -> None:
+    """A figure that is undefined is no 0 and no error."""
+    for y, score in _examples(subject):
+        metric = subject.make()
+        hold(metric.defined(y) == "", f"on 60 ordinary rows it says {metric.defined(y)!r}")
+        hold(metric.defined(y[:0]) == "no rows", f"without rows it says {metric.defined(y[:0])!r}, not 'no rows'")
+        hold(np.isnan(metric.value(y[:0], score[:0])), "its value without rows is not NaN")
+        drawn = metric.weighted(y, score, np.stack([np.zeros(len(y)), np.ones(len(y))]))
+        hold(list(np.isnan(drawn)) == [True, False], "a draw without weight must be NaN, and only that one")
+
+
+def a_score_that_is_nan_gives_nan(subject: Subject) -> None:
+    """A broken model must not look good."""
+    for y, score in _examples(subject):
+        score[4] = np.nan
+        value = subject.make().value(y, score)
+        hold(np.isnan(value), f"one score of NaN gives {value:g}")
+
+
+def a_better_score_moves_it_to_its_better_side(subject: Subject) -> None:
+    """`better` says which side that is."""
+    for y, score in _examples(subject):
+        best = np.eye(3)[y] if score.ndim == 2 else y.astype(float)
+        gain = subject.make().value(y, (score + best) / 2) - subject.make().value(y, score)
+        right = gain > 0 if subject.kind.better == "higher" else gain < 0
+        hold(right, f"half way to the truth it moved by {gain:g}, though {subject.kind.better} is better")
+
+
+METRIC_RULES: tuple[Rule, ...] = (
+    *LISTED,
+    it_says_what_it_is,
+    a_weight_of_two_is_a_row_given_twice,
+    only_the_ratio_of_weights_counts,
+    the_order_of_rows_does_not_count,
+    its_arguments_are_left_as_they_were,
+    without_rows_it_is_nan_with_a_reason,
+    a_score_that_is_nan_gives_nan,
+    a_better_score_moves_it_to_its_better_side,
+)
+
+
+def example(task: str, n: int = 60, seed: int = 3) -> tuple[Rows, Rows]:
+    """Return targets [n] and scores ([n], or [n, 3]) of a task, with equal scores among them.
+
+    Parameters
+    ----------
+    task : {"binary", "multi-class", "regression"}
+    n : int
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    if task == "regression":
+        y = rng.normal(50, 10, n)
+        return y, np.round(y + rng.normal(0, 5, n))
+    if task == "binary":
+        codes = rng.permutation(np.arange(n) % 2)
+        return codes, np.round(np.clip(0.3 * codes + rng.uniform(0, 0.7, n), 0.01, 0.99), 1)
+    codes = rng.permutation(np.arange(n) % 3)
+    odds = rng.integers(1, 5, (n, 3))
+    return codes, odds / odds.sum(axis=1, keepdims=True)
+
+
+def _examples(subject: Subject) -> Iterator[tuple[Rows, Rows]]:
+    yield from (example(task) for task in subject.kind.tasks)
+
+
+def _equal(found: Rows, expected: Any, said: str) -> None:
+    gap = np.abs(np.asarray(found) - np.asarray(expected))
+    scale = max(1.0, float(np.abs(expected).max()))
+    hold((gap <= CLOSE * scale).all(), said.format(float(gap.max())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSubject(Subject):
+    """An attack to check, with a site and a model for it.
+
+    Attributes
+    ----------
+    attacked : Attacked
+        A site that is "open", with at least twenty training and twenty holdout rows.
+    """
+
+    attacked: Attacked
+
+    def findings(self, attacked: Attacked | None = None) -> tuple[Finding, ...]:
+        """Return what a new one finds."""
+        found: tuple[Finding, ...] = run_client(self.make().findings(attacked or self.attacked))
+        return found
+
+
+def check_attack(attack: type[Any], attacked: Attacked, settings: Mapping[str, Any] | None = None) -> None:
+    """Check an attack against its contract.
+
+    Parameters
+    ----------
+    attack : class
+        With `metrics` and a generator `findings(attacked)`, as `flfed.rows.attacks.canaries.Canaries` has.
+    attacked : Attacked
+        What it is tried on; see `AttackSubject`.
+    settings : mapping of parameter to value, optional
+        For its constructor: few records or models, so that it is quick.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold.
+    """
+    check(ATTACK_RULES, AttackSubject(kind=attack, settings=settings or {}, attacked=attacked))
+
+
+def the_docstring_says_what_leaves(subject: Subject) -> None:
+    """An attack's figures leave the site: whoever allows it reads what they reveal."""
+    hold("Reveals:" in (inspect.getdoc(subject.kind) or ""), "its docstring has no line 'Reveals: ...'")
+
+
+def it_finds_what_it_names(subject: AttackSubject) -> None:
+    """A reader looks a figure up by the attack's name and its metrics."""
+    name = re.sub(r"(?<!^)(?=[A-Z])", "-", subject.kind.__name__).lower()
+    found = subject.findings()
+    hold(found, "it found nothing, not even why")
+    for finding in found:
+        hold(finding.attack == name, f"a finding of {finding.attack!r} instead of {name!r}")
+        hold(finding.metric in subject.kind.metrics, f"a finding of {finding.metric!r}, which `metrics` does not name")
+    hold(len({finding.metric for finding in found}) == len(found), "two findings of one metric")
+
+
+def a_value_lies_in_its_interval(subject: AttackSubject) -> None:
+    """A figure without an interval says more than is known; that of a bound ends where the bound is."""
+    for finding in subject.findings():
+        value = finding.value
+        low = finding.low
+        high = finding.high
+        right = low <= value and (math.isnan(high) or value <= high)
+        hold(right, f"{finding.metric}: {value:g} is not in {low:g} to {high:g}")
+        hold(finding.method and finding.rows > 0, f"{finding.metric}: it has no method, or is of no row")
+        hold(finding.says.endswith("."), f"{finding.metric}: it does not say in a sentence what it is")
+
+
+def it_is_beyond_a_promise_where_its_interval_is(subject: AttackSubject) -> None:
+    """The verdict is the lower limit against the promise, and without a promise there is none."""
+    for promised in (None, (1e-6, 0.0), (50.0, 0.0)):
+        for finding in subject.findings(replace(subject.attacked, promised=promised)):
+            hold(finding.beyond == (finding.low > finding.promise), f"{finding.metric}: beyond={finding.beyond}")
+            silent = promised is not None or math.isnan(finding.promise)
+            hold(silent, f"{finding.metric}: a promise of {finding.promise:g}, where none was made")
+
+
+def the_same_seed_gives_the_same_figures(subject: AttackSubject) -> None:
+    """An audit can be repeated, and to ask again tells no more."""
+    one = subject.findings()
+    other = subject.findings()
+    hold(repr(one) == repr(other), f"{one} and then {other}")
+
+
+def the_model_is_left_as_it_was(subject: AttackSubject) -> None:
+    """The arrays are the caller's, who attacks them again or sends them on."""
+    before = {name: value.copy() for name, value in subject.attacked.arrays.items()}
+    subject.findings()
+    same = all((value == before[name]).all() for name, value in subject.attacked.arrays.items())
+    hold(same and list(before) == list(subject.attacked.arrays), "it wrote into the arrays")
+
+
+def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
+    """A figure of fewer rows than the cell minimum tells of people; that there is none is told, and why."""
+    work = subject.attacked.session
+    site = replace(work.site, policy=Policy(disclosure="institution", cell_minimum=MANY))
+    strict = SiteSession(site, work.study, table=work.table, protection=work.protection)
+    for finding in subject.findings(replace(subject.attacked, session=strict)):
+        figures = finding.value, finding.low, finding.high
+        hold(all(map(math.isnan, figures)) and not finding.rows, f"{finding.metric}: {figures} of {finding.rows} rows")
+        hold(finding.says.startswith("No figure: "), f"{finding.metric}: it says {finding.says!r}")
+
+
+ATTACK_RULES: tuple[Rule, ...] = (
+    *LISTED,
+    the_docstring_says_what_leaves,
+    it_finds_what_it_names,
+    a_value_lies_in_its_interval,
+    it_is_beyond_a_promise_where_its_interval_is,
+    the_same_seed_gives_the_same_figures,
+    the_model_is_left_as_it_was,
+    of_few_rows_no_figure_leaves_an_institution,
+)

@@ -1,0 +1,498 @@
+"""What every codec and every privacy mechanism keeps: what they do to updates, without a row.
+
+A codec reads back what it packed, within the error that it states, and nothing else. A mechanism promises no more than
+its noise gives, on tables that differ by one row.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from flfed.rows.features.encode import Encoded
+from flfed.rows.models.logistic import Logistic
+from flfed.rows.training.private_fit import private_fit
+from flfed.rows.training.private_noise import SeededNoise
+from flfed.rows.training.requests import FitRequest
+from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.study import Study
+from flfed.study.tables import Named
+from flfed.testing.rules import LISTED, Rule, Subject, check, hold
+from flfed.testing.strategies import importing_it_brings_no_tables
+from flfed.updates.accounting import Release, epsilon
+from flfed.updates.arrays import Arrays, Shapes, shapes_of
+from flfed.updates.codec import Codec
+from flfed.updates.mechanism import BUDGETS, Mechanism, uncharged_outputs
+
+DRAWS = 4000
+OFF = 6.0
+"""Standard errors that a mean of draws may be off; of a hundred means, none is by chance."""
+DTYPES = ("float64", "float32")
+ROUNDS = 3
+STEPS = 4
+SITES = 12
+ROWS = 20
+CLOSE = 1e-9
+STUDY = f"""
+format = 1
+name = "checked"
+purpose = "check a mechanism"
+legal-basis = "no data"
+[dataset]
+name = "none"
+[model]
+name = "logistic"
+[plan]
+steps = {STEPS}
+[strategy]
+name = "fedavg"
+rounds = {ROUNDS}
+"""
+
+
+def check_codec(codec: type[Any], settings: Mapping[str, Any] | None = None) -> None:
+    """Check a codec against its contract.
+
+    Parameters
+    ----------
+    codec : class
+        A subclass of `flfed.updates.codec.Codec`.
+    settings : mapping of parameter to value, optional
+        For its constructor.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold.
+
+    Examples
+    --------
+    >>> from flfed.updates.codecs.int8 import Int8
+    >>> check_codec(Int8)
+    """
+    check(CODEC_RULES, Subject(codec, settings or {}))
+
+
+def it_builds_on_codec(subject: Subject) -> None:
+    """Sites and server ask it what `Codec` answers; what it does not change has the answer there."""
+    hold(issubclass(subject.kind, Codec), "it is no subclass of flfed.updates.codec.Codec")
+
+
+def the_docstring_says_what_it_reveals(subject: Subject) -> None:
+    """Whoever approves a study reads what of an update can still be seen: fewer bytes are no protection."""
+    hold("Reveals:" in (inspect.getdoc(subject.kind) or ""), "its docstring has no paragraph 'Reveals: ...'")
+
+
+def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
+    """A gate knows what a message must look like before it comes: no value of the arrays has a say in it."""
+    for dtype in DTYPES:
+        for arrays in (_arrays(dtype), _zeros(dtype), _tiny(dtype)):
+            made = subject.make()
+            rng = np.random.default_rng(1)
+            expected = made.shapes(shapes_of(arrays))
+            found = shapes_of(made.encode(arrays, rng))
+            hold(found == dict(expected), f"it packs {found} instead of {dict(expected)}")
+
+
+def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
+    """Of a model of some hundred parameters in single precision; else nothing is gained by it."""
+    model = shapes_of(_arrays("float32"))
+    packed = _bytes(subject.make().shapes(model))
+    plain = _bytes(model)
+    hold(packed < plain, f"it takes {packed} bytes, the model itself {plain}")
+
+
+def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
+    """What is unpacked takes the place of the arrays in everything that follows."""
+    for dtype in DTYPES:
+        arrays = _arrays(dtype)
+        found = shapes_of(_back(subject, arrays))
+        expected = shapes_of(arrays)
+        hold(found == expected and list(found) == list(expected), f"it reads {found} instead of {expected}")
+
+
+def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
+    """Every entry that is read back lies within `largest_error` of what it was."""
+    for dtype in DTYPES:
+        for arrays in (_arrays(dtype), _tiny(dtype), _uneven(dtype)):
+            stated = subject.make().largest_error(arrays)
+            found = _back(subject, arrays)
+            for name, value in arrays.items():
+                gap = float(np.abs(found[name].astype(np.float64) - value).max())
+                hold(gap <= stated[name], f"an entry of {name!r} is {gap:g} off, {stated[name]:g} is stated")
+
+
+def zeros_come_back_as_zeros(subject: Subject) -> None:
+    """A site that learned nothing must not move the model."""
+    found = _back(subject, _zeros("float64"))
+    hold(all(not value.any() for value in found.values()), "an update of zeros comes back as another one")
+
+
+def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
+    """Over sites and rounds what was rounded away comes back, or a small update would never count."""
+    made = subject.make()
+    rng = np.random.default_rng(2)
+    arrays = _uneven("float64")
+    if not made.unbiased:
+        return
+    model = shapes_of(arrays)
+    error = made.largest_error(arrays)
+    drawn = [made.decode(made.encode(arrays, rng), model) for _ in range(DRAWS)]
+    for name, value in arrays.items():
+        mean = np.mean([one[name] for one in drawn], axis=0)
+        # No draw is further off than that, so that their deviation is no larger.
+        deviation = error[name] / math.sqrt(DRAWS)
+        off = float(np.abs(mean - value).max())
+        hold(off <= OFF * deviation, f"the mean of {DRAWS} draws of {name!r} is {off:g} off")
+
+
+def the_same_state_gives_the_same_bytes(subject: Subject) -> None:
+    """A round that is done again after a failure sends what it sent before."""
+    first, second = (subject.make().encode(_arrays("float64"), np.random.default_rng(3)) for _ in range(2))
+    same = {name: value.tobytes() for name, value in first.items()} == {
+        name: value.tobytes() for name, value in second.items()
+    }
+    hold(same, "two generators of the same state gave different bytes")
+
+
+def the_given_arrays_are_unchanged(subject: Subject) -> None:
+    """They are the caller's: the model itself, or what error feedback is reckoned from."""
+    made = subject.make()
+    arrays = _arrays("float64")
+    packed = _packed(subject)
+    before = [(name, value.copy()) for name, value in chain(arrays.items(), packed.items())]
+    made.encode(arrays, np.random.default_rng(4))
+    made.decode(packed, shapes_of(arrays))
+    after = list(chain(arrays.items(), packed.items()))
+    same = len(before) == len(after) and all(
+        one == other and np.array_equal(was, now) for (one, was), (other, now) in zip(before, after, strict=True)
+    )
+    hold(same, "what it was given became something else")
+
+
+def it_finds_no_defect_in_what_it_packed(subject: Subject) -> None:
+    """An honest site is never set aside."""
+    for dtype in DTYPES:
+        for arrays in (_arrays(dtype), _zeros(dtype), _tiny(dtype), _uneven(dtype)):
+            made = subject.make()
+            found = made.defect(made.encode(arrays, np.random.default_rng(5)), shapes_of(arrays))
+            hold(found is None, f"it finds in what it packed itself: {found}")
+
+
+def it_refuses_arrays_of_another_form(subject: Subject) -> None:
+    """Names, lengths and types are looked at before anything is read by them."""
+    made = subject.make()
+    model = shapes_of(_arrays("float64"))
+    for name, value in _packed(subject).items():
+        rest = {key: other for key, other in _packed(subject).items() if key != name}
+        wrong = {
+            f"without {name!r}": rest,
+            f"with {name!r} of another length": rest | {name: value[:-1]},
+            f"with {name!r} of more dimensions": rest | {name: value[None]},
+            f"with {name!r} of another type": rest | {name: value.astype(np.complex128)},
+            "with one more array": rest | {name: value, "more": value},
+        }
+        for what, packed in wrong.items():
+            hold(made.defect(packed, model) is not None, f"packed arrays {what} have no defect")
+
+
+def it_refuses_what_is_not_finite(subject: Subject) -> None:
+    """One site must not make everybody's model NaN, whether by its update or by what it says of it."""
+    made = subject.make()
+    model = shapes_of(_arrays("float64"))
+    for bad in (math.nan, math.inf, -math.inf):
+        for name in model:
+            arrays = _arrays("float64")
+            arrays[name].flat[0] = bad
+            packed = made.encode(arrays, np.random.default_rng(6))
+            hold(made.defect(packed, model) is not None, f"an update with {bad} in {name!r} has no defect")
+        for name, packed in _spoilt(subject, bad):
+            hold(made.defect(packed, model) is not None, f"packed arrays with {bad} in {name!r} have no defect")
+    model = shapes_of(_arrays("float32"))
+    # What is finite as it crosses must be so as it is read.
+    for name, packed in _spoilt(subject, 3e38):
+        refused = made.defect(packed, model) is not None
+        found = {} if refused else made.decode(packed, model)
+        hold(
+            all(np.isfinite(value).all() for value in found.values()), f"with 3e38 in {name!r} it reads infinite values"
+        )
+
+
+CODEC_RULES: tuple[Rule, ...] = (
+    it_builds_on_codec,
+    *LISTED,
+    the_docstring_says_what_it_reveals,
+    importing_it_brings_no_tables,
+    the_packed_shapes_follow_from_the_model,
+    it_takes_fewer_bytes_than_the_model,
+    it_reads_back_names_shapes_and_types,
+    it_errs_by_no_more_than_it_says,
+    zeros_come_back_as_zeros,
+    it_is_unbiased_where_it_says_so,
+    the_same_state_gives_the_same_bytes,
+    the_given_arrays_are_unchanged,
+    it_finds_no_defect_in_what_it_packed,
+    it_refuses_arrays_of_another_form,
+    it_refuses_what_is_not_finite,
+)
+
+
+def _arrays(dtype: str) -> Arrays:
+    """Return an update whose names are in no order, with an odd number of entries and one array in Fortran's order."""
+    rng = np.random.default_rng(7)
+    shapes = {"weight-1": (8, 1), "bias-0": (8,), "weight-0": (30, 8), "bias-1": (1,)}
+    made = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
+    return made | {"weight-0": np.asfortranarray(made["weight-0"])}
+
+
+def _zeros(dtype: str) -> Arrays:
+    return {name: np.zeros_like(value) for name, value in _arrays(dtype).items()}
+
+
+def _tiny(dtype: str) -> Arrays:
+    """Return an update of one entry, the fewest that there are."""
+    return {"mean": np.array([0.3], dtype)}
+
+
+def _uneven(dtype: str) -> Arrays:
+    """Return an update whose entries differ by five powers of ten, some of them zeros, in arrays of unlike sizes."""
+    scales = np.array([1.0, 1e-5, 0.0, -1e-3, 1e-2, 1e-5, -1e-4, 1e-5])
+    arrays = {"b": np.outer(scales, [3.0, 0.7, -0.2]), "a": 1e-3 * scales, "c": 1e-4 * scales[::-1]}
+    return {name: value.astype(dtype) for name, value in arrays.items()}
+
+
+def _packed(subject: Subject) -> Arrays:
+    packed: Arrays = subject.make().encode(_arrays("float64"), np.random.default_rng(8))
+    return {name: value.copy() for name, value in packed.items()}
+
+
+def _spoilt(subject: Subject, value: float) -> Iterator[tuple[str, Arrays]]:
+    """Yield packed arrays with a value at the end of one of them, for each that has numbers."""
+    for name, array in _packed(subject).items():
+        if array.dtype.kind == "f":
+            array.flat[-1] = min(value, float(np.finfo(array.dtype).max)) if math.isfinite(value) else value
+            yield name, _packed(subject) | {name: array}
+
+
+def _back(subject: Subject, arrays: Arrays) -> Arrays:
+    """Return arrays as a reader has them who knows only the model's shapes."""
+    packed = subject.make().encode(arrays, np.random.default_rng(9))
+    found: Arrays = subject.make().decode(packed, shapes_of(arrays))
+    return found
+
+
+def _bytes(shapes: Shapes) -> int:
+    return sum(math.prod(shape) * dtype.itemsize for shape, dtype in shapes.values())
+
+
+def check_mechanism(mechanism: type[Any], settings: Mapping[str, Any] | None = None) -> None:
+    """Check a mechanism against its contract.
+
+    Parameters
+    ----------
+    mechanism : class
+        A subclass of `flfed.updates.mechanism.Mechanism`.
+    settings : mapping of parameter to value, optional
+        For its constructor.
+
+    Raises
+    ------
+    RuleBroken
+        For the first rule that does not hold.
+
+    Examples
+    --------
+    >>> from flfed.updates.privacy.site_dp import SiteDp
+    >>> check_mechanism(SiteDp)
+    """
+    check(MECHANISM_RULES, Subject(mechanism, settings or {}))
+
+
+def it_builds_on_mechanism(subject: Subject) -> None:
+    """A run asks it what `Mechanism` answers; what it does not change has the answer there."""
+    hold(issubclass(subject.kind, Mechanism), "it is no subclass of flfed.updates.mechanism.Mechanism")
+
+
+def the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None:
+    """A promise says against whom it holds and which two tables cannot be told apart; none is said too."""
+    text = inspect.getdoc(subject.kind) or ""
+    hold("Guarantee:" in text, "its docstring has no paragraph 'Guarantee: ...'")
+    hold("neighbours" in text.partition("Guarantee:")[2].lower(), "its Guarantee does not name the neighbours")
+
+
+def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
+    """What all rounds release, by the accountant, is what is promised: never less is spent than is said."""
+    made = subject.make()
+    plan = _study().plan
+    promise = made.promise(plan, ROUNDS)
+    release = made.round_release(plan, ROUNDS)
+    steps = made.private_steps(plan, ROUNDS)
+    if promise is None:
+        hold(release is None, "it promises nothing, and has sites write down that they spent something")
+        hold(made.spent(plan, ROUNDS, 1) is None, "it promises nothing, and says what a round spends")
+        return
+    hold(0 < promise.delta < 1 and 0 < promise.epsilon < math.inf, f"it promises {promise.epsilon}, {promise.delta}")
+    if release is not None:
+        every = epsilon([release] * ROUNDS, promise.delta)
+        hold(every <= promise.epsilon + CLOSE, f"its rounds spend {every:g}, it promises {promise.epsilon:g}")
+    if steps is not None:
+        taken = Release(steps.noise, steps.sampling, plan.steps)
+        hold(release is not None, "sites take protected steps, and no ledger would count them")
+        hold(release == taken, f"a round takes {taken}, and {release} is counted")
+        found = (promise.noise, promise.sampling, promise.unit, promise.steps)
+        really = (steps.noise, steps.sampling, steps.unit, plan.steps * ROUNDS)
+        hold(found == really, f"it promises steps of {found}, sites take {really}")
+
+
+def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
+    """A run that ends early has spent no more than was promised, and no round is free."""
+    made = subject.make()
+    plan = _study().plan
+    promise = made.promise(plan, ROUNDS)
+    if promise is None:
+        return
+    spent = [made.spent(plan, ROUNDS, asked) for asked in range(ROUNDS + 1)]
+    hold(spent[0] == 0, f"before the first round {spent[0]} is spent")
+    grows = all(a < b for a, b in zip(spent, spent[1:], strict=False))
+    hold(grows, f"round by round {spent} is spent, which does not grow")
+    hold(abs(spent[-1] - promise.epsilon) <= CLOSE, f"all rounds spend {spent[-1]:g} of {promise.epsilon:g}")
+    quick = [made.spent(plan, ROUNDS, asked, quick=True) for asked in range(ROUNDS + 1)]
+    low = [asked for asked in range(ROUNDS + 1) if quick[asked] < spent[asked] - CLOSE]
+    hold(not low, f"the quick figure of {low} rounds is below what is spent")
+
+
+def a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
+    """With and without any one row, the summed gradients of a step are within the clip that is promised."""
+    made = subject.make()
+    plan = _study().plan
+    steps = made.private_steps(plan, ROUNDS)
+    promise = made.promise(plan, ROUNDS)
+    if steps is None:
+        return
+    clip = steps.clip if promise is None else promise.clip
+    whole = _summed(steps, np.arange(ROWS))
+    apart = [_apart(whole, _summed(steps, np.delete(np.arange(ROWS), row))) for row in range(ROWS)]
+    hold(max(apart) <= clip * (1 + CLOSE), f"a row moves the sum by {max(apart):g}, the clip is {clip:g}")
+
+
+def a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
+    """With and without any one site's update, means over the sites asked are within `clip / asked`."""
+    made = subject.make()
+    deltas = _deltas()
+    whole = _merged(made, deltas, 0.0)
+    promise = made.promise(_study().plan, ROUNDS)
+    if whole is None or promise is None:
+        return
+    gaps = []
+    for site in deltas:
+        without = {other: delta for other, delta in deltas.items() if other != site}
+        gaps.append(_apart(whole, _merged(made, without, 0.0) or {}))
+    most = max(gaps)
+    bound = promise.clip / SITES
+    hold(most <= bound * (1 + CLOSE), f"a site moves the mean by {most:g}, the clip allows {bound:g}")
+    hold(list(whole) == list(_like()), f"its arrays are {list(whole)} instead of {list(_like())}")
+
+
+def the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
+    """Draws of one are what a deviation of `noise * clip / asked` makes of them, in every coordinate."""
+    made = subject.make()
+    still, noisy = (_merged(made, _deltas(), draw) for draw in (0.0, 1.0))
+    promise = made.promise(_study().plan, ROUNDS)
+    if still is None or noisy is None or promise is None:
+        return
+    expected = promise.noise * promise.clip / SITES
+    gap = max(float(np.abs(noisy[name] - still[name] - expected).max()) for name in still)
+    hold(gap <= CLOSE * expected, f"its noise is not of {promise.noise:g} times the clip over the sites: {gap:g} off")
+
+
+def one_site_is_not_judged_by_the_others(subject: Subject) -> None:
+    """Where a site is hidden, an update set aside for the others' norms would tell of it, by more than its clip."""
+    made = subject.make()
+    promise = made.promise(_study().plan, ROUNDS)
+    if promise is not None and promise.unit == "site":
+        hold(made.refuses_by_norm is False, "the guard sets updates aside by the others' norms: refuses_by_norm")
+
+
+def it_says_what_is_not_in_its_promise(subject: Subject) -> None:
+    """Whoever believes the promise reads beside it all that leaves a site without noise."""
+    study = _study()
+    made = subject.make()
+    found = made.uncharged(study)
+    told = (BUDGETS,) if made.round_release(study.plan, study.rounds) is not None else ()
+    lacking = [sentence for sentence in (*uncharged_outputs(study), *told) if sentence not in found]
+    hold(not lacking, f"it leaves out: {lacking[:1]}")
+    said = [*found, *subject.make().warnings(study, SITES)]
+    hold(all(isinstance(text, str) and text.strip().endswith(".") for text in said), "not all of it are sentences")
+
+
+MECHANISM_RULES: tuple[Rule, ...] = (
+    it_builds_on_mechanism,
+    *LISTED,
+    the_docstring_names_a_guarantee_and_its_neighbours,
+    importing_it_brings_no_tables,
+    its_promise_is_what_its_rounds_spend,
+    spending_grows_from_nothing_to_the_promise,
+    a_row_moves_a_step_by_its_clip_at_most,
+    a_site_moves_the_mean_by_its_clip_at_most,
+    the_mean_has_the_noise_of_the_promise,
+    one_site_is_not_judged_by_the_others,
+    it_says_what_is_not_in_its_promise,
+)
+
+
+def _study() -> Study:
+    """Return a study that every mechanism should take; it names none, as another package's may not be installed."""
+    return replace(Study.parse(STUDY), privacy=Named(name="checked"))
+
+
+def _rows(kept: np.ndarray) -> Encoded:
+    """Return rows of a real task, some of them far out, without those that are left out."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(ROWS, 4)) * rng.choice([0.1, 1.0, 50.0], size=(ROWS, 1))
+    y = rng.integers(0, 2, ROWS)
+    return Encoded(x=x[kept], y=y[kept].astype(float), weight=np.ones(len(kept)))
+
+
+def _summed(steps: PrivateSteps, kept: np.ndarray) -> Arrays:
+    """Return the summed gradient of one step over all of some rows, without its noise."""
+    bare = replace(steps, noise=0.0, sampling=1.0)
+    plan = Plan(steps=1, lr=1.0)
+    rng = np.random.default_rng(9)
+    arrays = {"weight": rng.normal(size=(4, 1)), "bias": rng.normal(size=1)}
+    request = FitRequest(
+        model=Logistic(), task="binary", arrays=arrays, rows=_rows(kept), plan=plan, lr=1.0,
+        rng=rng, private=bare, chance=SeededNoise(rng), delta=True,
+    )  # fmt: skip
+    return {name: -len(kept) * value for name, value in private_fit(request).arrays.items()}
+
+
+def _like() -> Arrays:
+    return {"weight": np.zeros((4, 2)), "bias": np.zeros(2)}
+
+
+def _deltas() -> dict[str, Arrays]:
+    """Return updates of which some are far longer than any bound, and one is nothing."""
+    rng = np.random.default_rng(10)
+    scales = [0.0, 1e-3, *rng.lognormal(0, 3, SITES - 2)]
+    deltas = {}
+    for n, scale in enumerate(scales):
+        deltas[f"site-{n:02d}"] = {name: scale * rng.normal(size=value.shape) for name, value in _like().items()}
+    return deltas
+
+
+def _merged(made: Any, deltas: Mapping[str, Arrays], draw: float) -> Arrays | None:
+    found: Arrays | None = made.merged(
+        deltas, plan=_study().plan, rounds=ROUNDS, asked=SITES, normals=lambda count: np.full(count, draw)
+    )
+    return found
+
+
+def _apart(a: Arrays, b: Arrays) -> float:
+    """Return the L2 norm of the difference over all arrays together."""
+    return math.sqrt(sum(float(np.square(a[name] - b[name]).sum()) for name in a))

@@ -1,0 +1,204 @@
+"""Losses of a round: a site adds them to the sum of its updates, and the server has their means over sites alone.
+
+By these means it checks a run's models, where nobody sees whose update made one worse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.updates.arrays import Arrays
+from flfed.updates.masking.ring import Ring
+from flfed.updates.masking.rules import Sites
+from flfed.updates.messages.train import TrainReply
+
+LARGEST = 1e4
+"""Largest loss that a site adds: one beyond it, or one that is no number, counts as this much."""
+PARTS = ("fit", "scores")
+"""Losses over the steps of training, and of the model that came, on validation rows (without any, on training rows)."""
+ENTRIES = 2 * len(PARTS)
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """A mean loss, and over how many rows it is."""
+
+    rows: float
+    loss: float
+
+
+Losses = Mapping[str, RowLoss]
+"""A site's losses by part; a part that it lacks, or that stays, weighs nothing in the sum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanLosses:
+    """Mean losses of a list of sites, weighted by their rows.
+
+    Attributes
+    ----------
+    listed : frozenset of str
+    means : mapping of str to float
+        Over the steps of training ("fit"), and of the model that came, by the rows that it was scored on. What no site
+        has is left out.
+    """
+
+    listed: Sites
+    means: Mapping[str, float] = field(default_factory=dict)
+
+
+def loss_ring(sites: int) -> Ring:
+    """Return the ring of 64 bits of losses, each weighted by a share of the most rows that a site may have."""
+    return Ring.of_sums(sites, LARGEST)
+
+
+def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.random.Generator) -> np.ndarray | Refusal:
+    """Return a site's weights and weighted losses as numbers of the ring.
+
+    Parameters
+    ----------
+    losses : mapping of part to RowLoss
+        Rounded already: the sum tells no more digits of them.
+    sites : int
+        Of the sum, at most.
+    most_rows : float
+        That weigh 1.
+    rng : Generator
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> numbers = encode_losses({"fit": RowLoss(50, 0.693)}, sites=3, most_rows=100, rng=rng)
+    >>> loss_ring(3).decode(numbers).round(6).tolist()
+    [0.5, 0.3465, 0.0, 0.0]
+    """
+    values = np.zeros(ENTRIES)
+    for place, part in enumerate(PARTS):
+        if part in losses:
+            weight = losses[part].rows / most_rows
+            values[2 * place] = weight
+            values[2 * place + 1] = weight * _clipped(losses[part].loss)
+    return loss_ring(sites).encode(values, rng)
+
+
+def _clipped(loss: float) -> float:
+    """Return a loss within the bound; what is no number is what a spoilt model has."""
+    return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
+
+
+def decode_losses(total: np.ndarray, listed: Sites, *, sites: int, scored: str) -> MeanLosses | None:
+    """Return the mean losses of a sum of `sites` at most, which were `scored` on such rows; None of a sum of none."""
+    if not total.size:
+        return None
+    values = loss_ring(sites).decode(total)
+    means = {}
+    for place, part in enumerate(("fit", scored)):
+        weight, weighted = values[2 * place : 2 * place + 2]
+        # What no site has weighs nothing, but for the rounding of the ring.
+        if weight > 1e-9:
+            means[part] = float(weighted / weight)
+    return MeanLosses(listed=listed, means=means)
+
+
+GROWTH = 10.0
+"""Times the last mean loss that the next may be: under masks nobody sees whose update made the model worse."""
+INFINITE = frozenset({"loss-infinite", "scores-infinite"})
+"""Codes of replies with a loss that is not finite."""
+
+
+@dataclass(kw_only=True, eq=False)
+class LossCheck:
+    """What a run knows of the losses of its models.
+
+    Attributes
+    ----------
+    scored : {"training", "validation"}
+        Rows that the model of a round is scored on.
+    loss : float
+        Mean loss of the last model that was scored; NaN where there was none.
+    before : dict of name to array
+        The last model whose loss was right, empty at first.
+    spoilt : bool
+        Whether the loss of the model after it was not.
+    evaluated : (int, MeanLosses) or None
+        Mean losses of the model that was scored without training, and the number of that question.
+    """
+
+    scored: str = "training"
+    loss: float = math.nan
+    before: Arrays = field(default_factory=dict)
+    spoilt: bool = False
+    evaluated: tuple[int, MeanLosses] | None = None
+
+    def refusal(
+        self,
+        means: Mapping[str, float],
+        replies: Mapping[str, TrainReply],
+        refused: Mapping[str, Refusal],
+        incoming: Arrays,
+    ) -> Refusal | None:
+        """Return why the model that was scored is not used, None where it is.
+
+        Its mean loss is not finite, or many times that of the one before; `before` is the last good model then.
+
+        Parameters
+        ----------
+        means : mapping of str to float
+            Mean losses of a sum, where sites keep their own.
+        replies : mapping of site to TrainReply
+            Good ones.
+        refused : mapping of site to Refusal
+            Others; a loss that is not finite is a reason.
+        incoming : dict of name to array
+            The model.
+        """
+        self.note_infinite(refused)
+        if self.spoilt:
+            return Refusal("loss-grown", times=f"{GROWTH:g}")
+        loss = means.get(self.scored)
+        loss = _mean_loss(replies) if loss is None else loss
+        if loss is None:
+            return None
+        limit = GROWTH * self.loss if self.loss > 0 else math.inf
+        self.spoilt = bool(self.before) and not (math.isfinite(loss) and loss <= limit)
+        if self.spoilt:
+            return Refusal("loss-grown", times=f"{GROWTH:g}")
+        self.loss = loss
+        self.before = dict(incoming)
+        return None
+
+    def note_infinite(self, refused: Mapping[str, Refusal]) -> None:
+        """Note that the model is spoilt where a site's loss is not finite."""
+        self.spoilt = bool(self.before) and any(why.code in INFINITE for why in refused.values())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides `before`."""
+        loss = None if math.isnan(self.loss) else self.loss
+        found: dict[str, Any] = {"loss": loss}
+        if self.evaluated is not None:
+            number, losses = self.evaluated
+            found["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
+        return found
+
+    def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
+        """Go on from a checkpoint."""
+        self.before = dict(before)
+        self.loss = math.nan if facts["loss"] is None else float(facts["loss"])
+        last = facts.get("evaluated")
+        if last is not None:
+            losses = MeanLosses(listed=frozenset(last["listed"]), means=last["means"])
+            self.evaluated = (int(last["number"]), losses)
+
+
+def _mean_loss(replies: Mapping[str, TrainReply]) -> float | None:
+    """Return the mean loss of the model over the sites that sent theirs, None where none did."""
+    scored = [reply.scores for reply in replies.values() if reply.scores is not None]
+    known = [(one.num_examples, one.metrics["loss"]) for one in scored if "loss" in one.metrics]
+    rows = sum(count for count, _ in known)
+    return math.fsum(count * value for count, value in known) / rows if rows else None

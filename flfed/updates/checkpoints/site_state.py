@@ -1,0 +1,478 @@
+"""A site's state of a run: its last replies, the encoder in force, and arrays of its own from round to round.
+
+With its replies on its disk an institution answers a round once, and sends that reply again. The rest is in no message:
+it stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
+another process, and in the checkpoints of a run in one process.
+
+The last model of a run of which the coordinator lacks all or a part is kept at a site: where the coordinator has
+ciphertexts only, and where a part of the model is the site's own. A site writes it down when it compares the run's
+models, and forgets the key and its state of the run then: from there on nobody opens what the coordinator has, and a
+comparison that is asked again is answered from here.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from safetensors import SafetensorError
+from safetensors.numpy import save
+
+from flfed.errors import FlfedError
+from flfed.files import locked
+from flfed.paths import RUN, home, private_folder, replace_whole
+from flfed.refusals import Refusal
+from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.updates.arrays import Arrays, facts_sha256, file_content, read_file, with_prefix, without_prefix
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.in_memory import array_record
+from flfed.updates.messages.kinds import COMPARE, EVALUATE, TRAIN
+from flfed.updates.messages.train import TrainRequest, lacks_encoder, named_encoder, with_encoder
+
+KEPT_REPLIES = 2
+"""Rounds whose replies stay."""
+RUNS = 32
+"""Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
+_KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
+
+
+class NotKept(FlfedError):
+    """Error for a reply that the site cannot keep.
+
+    Its text is a fixed sentence of ours, so that it may cross.
+    """
+
+
+@dataclass(frozen=True)
+class KeptReplies:
+    """Replies of one site in one run.
+
+    They are of the last two rounds, as files that only the site can read.
+
+    Parameters
+    ----------
+    site, run : str
+        Names; the run's as the server gave it, so it is taken only if it is a plain word.
+    """
+
+    site: str
+    run: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the replies."""
+        return home() / "sites" / self.site / "runs" / self.run
+
+    def reply_to(self, request: TrainRequest, *, under: str) -> RecordDict | None:
+        """Return the earlier reply to this very request.
+
+        It is None where there is none; a damaged file counts as none.
+
+        Parameters
+        ----------
+        request : TrainRequest
+        under : str
+            What else a reply depends on: the study, the repeat and the site's policy, as one text. A
+            reply under a wider policy, or of another study that a server gives the same run, is not sent.
+        """
+        try:
+            arrays, metadata = read_file(self.folder / _reply_name(request.round))
+        except (OSError, SafetensorError, ValueError):
+            return None
+        # Another request for the same round, or one under another policy, is answered anew.
+        if metadata.get("request") != digest_of(request, under=under):
+            return None
+        if metadata.get("sha256") != facts_sha256(arrays, metadata.get("plain", "")):
+            return None
+        return _record(arrays, json.loads(metadata["plain"]))
+
+    def has_reply(self, round: int) -> bool:
+        """Tell whether there is a reply to any request of a round."""
+        return (self.folder / _reply_name(round)).exists()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Lock the replies while one is looked up or computed: of two requests at once the second one waits.
+
+        Raises
+        ------
+        NotKept
+            If the folder cannot be made.
+        """
+        try:
+            self.make_folder()
+        except OSError as error:
+            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
+        with locked(self.folder):
+            yield
+
+    def keep(self, request: TrainRequest, reply: RecordDict, *, under: str) -> None:
+        """Keep the reply to a request, whole or not at all.
+
+        Replies before the last two rounds are removed.
+
+        Raises
+        ------
+        NotKept
+            If it cannot be written, such as on a full disk.
+        """
+        arrays: Arrays = {}
+        for section in reply.array_records:
+            arrays |= with_prefix(f"{section}/", ndarrays(reply, section))
+        config = {name: dict(part) for name, part in reply.config_records.items()}
+        metrics = {name: dict(part) for name, part in reply.metric_records.items()}
+        plain = json.dumps({"config": config, "metrics": metrics})
+        metadata = {"request": digest_of(request, under=under), "plain": plain, "sha256": facts_sha256(arrays, plain)}
+        folder = self.folder
+        try:
+            self.make_folder()
+            part = folder / "reply.part"
+            with open(part, "wb", opener=_private) as stream:
+                stream.write(save(arrays, metadata=metadata))
+            part.replace(folder / _reply_name(request.round))
+            # By distance: a server may name any round, and each must not leave a file for ever.
+            rounds = sorted(_rounds_kept(folder), key=lambda round: abs(round - request.round))
+            for round in rounds[KEPT_REPLIES:]:
+                (folder / _reply_name(round)).unlink(missing_ok=True)
+        except OSError as error:
+            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
+
+    def make_folder(self) -> None:
+        """Make the run's folder, and remove those of the earliest runs; raises OSError."""
+        folder = self.folder
+        if folder.is_dir():
+            return
+        private_folder(folder.parent)
+        private_folder(folder)
+        # A run that never compares would keep its replies for ever, so the oldest runs go.
+        others = _last_written(path for path in folder.parent.iterdir() if path != folder)
+        for other in others[RUNS - 1 :]:
+            shutil.rmtree(other, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Remove the replies of a finished run, and its state."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _last_written(folders: Iterable[Path]) -> list[Path]:
+    """Return folders, the last written first."""
+    times = {}
+    for folder in folders:
+        with suppress(OSError):  # another process of this site may have removed it
+            times[folder] = folder.stat().st_mtime_ns
+    return sorted(times, key=lambda folder: times[folder], reverse=True)
+
+
+def kept_replies(site: str, run: object) -> KeptReplies | None:
+    """Return a site's reply cache for a run.
+
+    It is None where the run has no name fit for a folder.
+    """
+    plain = isinstance(run, str) and RUN.fullmatch(run)
+    return KeptReplies(site, str(run)) if plain else None
+
+
+def _reply_name(round: int) -> str:
+    return f"round-{round:06d}.safetensors"
+
+
+def _rounds_kept(folder: Path) -> list[int]:
+    return [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors")]
+
+
+def digest_of(request: TrainRequest, *, under: str) -> str:
+    """Return the hash of what a reply depends on.
+
+    The site's own rows are not in it.
+    """
+    plain = (
+        hashlib.sha256(under.encode()).hexdigest(),
+        request.round,
+        request.rounds,
+        request.lr_scale,
+        request.fit,
+        request.score,
+        sorted(request.settings.items()),
+    )
+    encoder = with_prefix("encoder/", request.encoder.arrays())
+    arrays = arrays_sha256({**request.arrays, **encoder, **with_prefix("extra/", request.extra)})
+    return f"{arrays}/{json.dumps(plain)}"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
+    """Return a message's content as it was."""
+    # Arrays are kept under "section/name", and sorted back into sections.
+    sections: dict[str, Arrays] = {}
+    for key, value in arrays.items():
+        section, _, name = key.partition("/")
+        sections.setdefault(section, {})[name] = np.array(value)
+    records: dict[str, Any] = {section: array_record(found) for section, found in sections.items()}
+    for kind, parts in plain.items():
+        records |= {name: _KINDS[kind](part) for name, part in parts.items()}
+    return RecordDict(records)
+
+
+LOG = logging.getLogger("flfed.site")
+KEPT_ROUNDS = 2
+"""Rounds whose state stays: a round that is asked again starts from the state before it."""
+BRINGING = (TRAIN, EVALUATE, COMPARE)
+"""Kinds of requests that bring a model and its encoder, or name the encoder by its hash."""
+ENCODER = "encoder"
+PREFIX = "state-"
+OF_RUN = "sums-"
+"""Before the names of what the site has for the run itself, whatever its rows are: keys of secure sums."""
+
+
+class RunState(ABC):
+    """State of one site in one run, by name.
+
+    Attributes
+    ----------
+    under : str
+        What the site's own arrays depend on besides the run: seed, rows, policy and study. Those of others count as not
+        there, so that nothing of rows that were taken out since goes into a later update.
+    """
+
+    under = ""
+
+    @abstractmethod
+    def read(self, name: str) -> Arrays | None:
+        """Return the arrays of this name, None where there are none."""
+
+    @abstractmethod
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays under a name, whole or not at all; raises NotKept."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove what has this name."""
+
+    @abstractmethod
+    def names(self) -> Iterable[str]:
+        """Return the names of what is there."""
+
+    def encoder(self, sha256: str) -> Arrays | None:
+        """Return the encoder of a hash, None where another one or none is here."""
+        found = self.read(ENCODER)
+        return found if found is not None and arrays_sha256(found) == sha256 else None
+
+    def before(self, round: int) -> Arrays:
+        """Return the arrays that the site had after its last round before this one; none at first."""
+        earlier = [number for number in self.rounds() if number < round]
+        return (self.read(_state_name(max(earlier))) or {}) if earlier else {}
+
+    def last(self) -> Arrays:
+        """Return the arrays that the site had after its last round of all; none before the first."""
+        rounds = self.rounds()
+        return (self.read(_state_name(rounds[-1])) or {}) if rounds else {}
+
+    def keep(self, round: int, arrays: Arrays) -> None:
+        """Keep the arrays that the site has after a round, and those of the round before.
+
+        Raises
+        ------
+        NotKept
+            If they cannot be written, such as on a full disk.
+        """
+        self.write(_state_name(round), arrays)
+        # A round below was asked anew, so what came after it counts no more.
+        rounds = self.rounds()
+        for number in (
+            *[one for one in rounds if one > round],
+            *[one for one in rounds if one <= round][:-KEPT_ROUNDS],
+        ):
+            self.remove(_state_name(number))
+
+    def rounds(self) -> list[int]:
+        """Return the rounds with arrays, in order."""
+        return sorted(int(name.removeprefix(PREFIX)) for name in self.names() if name.startswith(PREFIX))
+
+
+class StateFiles(RunState):
+    """State in files beside an institution's replies, which go with them after the comparison.
+
+    Parameters
+    ----------
+    kept : KeptReplies
+    """
+
+    def __init__(self, kept: KeptReplies) -> None:
+        self._kept = kept
+
+    def read(self, name: str) -> Arrays | None:
+        """Return a file's arrays; a damaged file counts as none."""
+        path = self._kept.folder / f"{name}.safetensors"
+        if not path.is_file():
+            return None
+        with suppress(OSError, SafetensorError, ValueError):
+            arrays, metadata = read_file(path)
+            if metadata.get("sha256") == self._sha256(name, arrays):
+                return arrays
+        LOG.warning("%s is damaged, or of other rows or another policy, and counts as not there", path.name)
+        return None
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Write a file that only its owner may read."""
+        content = b"".join(file_content(arrays, {"sha256": self._sha256(name, arrays)}))
+        try:
+            self._kept.make_folder()
+            replace_whole(self._kept.folder / f"{name}.safetensors", content)
+        except OSError as error:
+            raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
+
+    def _sha256(self, name: str, arrays: Arrays) -> str:
+        """Return a file's hash; encoder and keys are the run's, whatever the site's rows are."""
+        if name == ENCODER or name.startswith(OF_RUN):
+            return arrays_sha256(arrays)
+        return facts_sha256(arrays, self.under)
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self._kept.folder / f"{name}.safetensors").unlink(missing_ok=True)
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the files."""
+        return [path.stem for path in self._kept.folder.glob("*.safetensors")]
+
+
+class NodeState(RunState):
+    """State in a node's `Context.state`.
+
+    Parameters
+    ----------
+    record : RecordDict
+        Flower keeps it from message to message.
+    """
+
+    def __init__(self, record: RecordDict) -> None:
+        self._record = record
+
+    def read(self, name: str) -> Arrays | None:
+        """Return one section's arrays."""
+        return ndarrays(self._record, name) if name in self._record else None
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays as a section."""
+        self._record[name] = array_record(arrays)
+
+    def remove(self, name: str) -> None:
+        """Remove a section."""
+        del self._record[name]
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the sections."""
+        return list(self._record)
+
+
+def run_state(site: str, context: Context) -> RunState:
+    """Return a site's state of the run that a message belongs to."""
+    kept = kept_replies(site, context.run_config.get("run"))
+    return NodeState(context.state) if kept is None else StateFiles(kept)
+
+
+def whole_message(message: Message, state: RunState) -> Message:
+    """Return a message as if its encoder had crossed whole.
+
+    It stays as it is where it names no encoder by its hash alone, or where that is not here.
+    """
+    if not message.has_content() or message.metadata.message_type not in BRINGING:
+        return message
+    named = lacks_encoder(message.content)
+    encoder = state.encoder(named) if named else None
+    if encoder is None:
+        return message
+    found = copy.copy(message)
+    found.content = with_encoder(message.content, encoder)
+    return found
+
+
+def keep_encoder(message: Message, state: RunState) -> None:
+    """Keep the encoder that came with a request; raises NotKept."""
+    named, encoder = named_encoder(message.content)
+    if named and state.encoder(named) is None:
+        state.write(ENCODER, encoder)
+
+
+def _state_name(round: int) -> str:
+    return f"{PREFIX}{round:06d}"
+
+
+FACTS = ("study", "of", "sha256")
+"""What a file says besides its arrays: the study's text, the hash of what was opened, and that of the arrays."""
+_MODEL = "model/"
+_ENCODER = "encoder/"
+_OWN = "own/"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SiteModel:
+    """The last model of a run at a site.
+
+    Attributes
+    ----------
+    study : str
+        The study's text.
+    of : str
+        Hash of what came: of the ciphertexts that it was opened from, where it was encrypted.
+    arrays : dict of name to array
+        Of the shared model.
+    encoder : Encoder
+    own : dict of name to array
+        What is the site's own of the model, or its own model beside the shared one.
+    """
+
+    study: str
+    of: str
+    arrays: Arrays
+    encoder: Encoder
+    own: Arrays = field(default_factory=dict)
+
+    def write(self, site: str, run: str, repeat: int) -> None:
+        """Write it whole or not at all, for its owner alone; raises NotKept."""
+        parts = with_prefix(_MODEL, self.arrays) | with_prefix(_ENCODER, self.encoder.arrays())
+        parts |= with_prefix(_OWN, self.own)
+        facts = {"study": self.study, "of": self.of, "sha256": arrays_sha256(parts)}
+        path = path_of(site, run, repeat)
+        try:
+            private_folder(path.parent)
+            replace_whole(path, b"".join(file_content(parts, facts)))
+        except OSError as error:
+            raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
+
+
+def path_of(site: str, run: str, repeat: int) -> Path:
+    """Return the file of a run's last model; raises ValueError for a run without a plain name."""
+    if not RUN.fullmatch(run):
+        raise ValueError("a run's name is a plain word")
+    return home() / "sites" / site / "models" / f"{run}-{repeat}.safetensors"
+
+
+def site_model(site: str, run: str, repeat: int) -> SiteModel | None:
+    """Return the last model of a run at a site, None where it is not here or damaged."""
+    with suppress(OSError, SafetensorError, ValueError):
+        arrays, facts = read_file(path_of(site, run, repeat))
+        if set(facts) == set(FACTS) and facts["sha256"] == arrays_sha256(arrays):
+            return SiteModel(
+                study=facts["study"],
+                of=facts["of"],
+                arrays=without_prefix(_MODEL, arrays),
+                encoder=Encoder(**without_prefix(_ENCODER, arrays)),
+                own=without_prefix(_OWN, arrays),
+            )
+    return None

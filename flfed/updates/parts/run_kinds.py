@@ -1,0 +1,352 @@
+"""Kinds of run: a model trained in rounds, and a statistic, or an analysis, in its place; and attacks afterwards.
+
+Of a model some layers may stay as they came, and sites may train a part of a model's hidden units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+from flfed import registry
+from flfed.study.kinds import is_statistic, most_rounds
+from flfed.updates.messages.compare import (
+    AUDIT,
+    MOST_FIGURES,
+    AuditReply,
+    ColumnImportance,
+    CompareReply,
+    GroupFigure,
+    PointCounts,
+    Verdict,
+)
+from flfed.updates.messages.enrol import SEAL, SEALED, EnrolReply, SealReply
+from flfed.updates.messages.fields import METRIC
+from flfed.updates.messages.kinds import COMPARE, ENROL, STATISTIC, SUMMARISE
+from flfed.updates.messages.summarise import StatisticReply, SummariseReply
+from flfed.updates.messages.train import EVALUATE, OFFSET, TRAIN, Offset, Scores, TrainReply
+from flfed.updates.parts.part import (
+    Border,
+    Exchanges,
+    Exclusion,
+    Foreign,
+    Part,
+    Place,
+    Release,
+    Releases,
+    StudyFacts,
+    Text,
+    Wanted,
+    histogram_section,
+)
+from flfed.updates.sections import (
+    SENTENCE,
+    WORDS,
+    ArrayField,
+    ArraySection,
+    Columns,
+    Field,
+    Plain,
+    Section,
+    Sections,
+    arrays,
+    config,
+    equal,
+    flag,
+    number,
+    numbers,
+    one_of,
+    text,
+    whole,
+    with_fields,
+)
+
+
+class Training(Part):
+    """Rounds in which sites score and train one model."""
+
+    title = "training"
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell whether a study trains a model."""
+        return not is_statistic(facts.study)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return a request to train or to score, which names its round."""
+        if kind not in (TRAIN, EVALUATE):
+            return sections
+        fields = _round_fields(border, kind)
+        optional: dict[str, Field] = {}
+        if kind == EVALUATE and border.study.adjusts_intercept():
+            optional["offset"] = equal(True)
+        return {**sections, "config": with_fields(sections["config"], fields | optional, optional=optional)}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return an update, with losses and scores where these leave."""
+        if wanted.kind not in (TRAIN, EVALUATE):
+            return sections
+        update = {"num-examples": number(1), "steps": whole()}
+        if border.round_figures != "none":
+            update["loss"] = number()
+        # A loss that the site keeps is not in it, so that none of these is needed.
+        more: dict[str, Section] = {"config": config({"kind": equal("delta")}), "metrics": numbers(update)}
+        if wanted.kind == TRAIN:
+            more["arrays"] = arrays(border.model)
+        if border.round_figures != "none":
+            more |= _scores(border, wanted)
+        return {**sections, **more}
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Return what leaves in rounds, and in the comparison at the end."""
+        if is_statistic(border.study):
+            return without
+        rounds = Text("rounds", {"rounds": border.study.rounds})
+        update = Text("update", {"rounds": rounds, "step": "round", "reveals": TrainReply})
+        return (
+            Release(place=Place.ENROLMENT, text=Text("enrolment", {"reveals": EnrolReply}), kind=ENROL),
+            Release(place=Place.BEFORE_ROUNDS, text=Text("sums", {"reveals": SummariseReply}), kind=SUMMARISE),
+            Release(place=Place.ROUND, text=update, kind=TRAIN),
+            *_round_releases(border),
+            *_comparison_releases(border),
+            Release(place=Place.SEAL, text=Text("seal", {"reveals": SealReply}), kind=SEAL),
+        )
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return that the coordinator's memory has the site's own updates."""
+        return without if is_statistic(border.study) else "alone"
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Return the kinds of messages of a run with a comparison at its end."""
+        if is_statistic(border.study):
+            return without
+        return Exchanges(
+            once=(ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED), each_round=(TRAIN,), sums_a_round=1
+        )
+
+
+def _round_fields(border: Border, kind: str) -> dict[str, Field]:
+    """Return the fields that say which round it is; the evaluation after the last round trains nothing."""
+    study = border.study
+    first = 1
+    last = most_rounds(study)
+    if kind == EVALUATE:  # of the final model: before the last round only where a run may end early
+        first = 2 if study.strategy.settings.get("patience") else last + 1
+        last += 1
+    # Only a plateau schedule follows what it sees: there alone the coordinator may choose the scale.
+    scale = number(0, 1) if study.plan.schedule == "plateau" else equal(1.0)
+    return {
+        "round": whole(first, last),
+        "rounds": equal(study.rounds),
+        "lr-scale": scale,
+        "fit": equal(kind == TRAIN),
+        "score": flag(),
+    }
+
+
+def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
+    """Return the sections of a round's scores, and of the site's own intercept with the last ones."""
+    found: dict[str, Section] = {}
+    if wanted.kind == EVALUATE and wanted.offset and border.study.adjusts_intercept():
+        value = ArrayField(shape=(border.outputs,))
+        error = ArrayField(shape=(border.outputs,), positive=True)
+        found[OFFSET] = ArraySection(arrays={"value": value, "error": error}, needed=False)
+    if not wanted.score:
+        return found
+    rows = "validation" if border.study.plan.validation else "training"
+    found["scores"] = Plain(fields={"rows": one_of((rows,)), "num-examples": whole()})
+    # Beside the loss only the primary metric leaves in a round: the others wait for the comparison.
+    found["scores-metrics"] = numbers({"loss": number(), border.primary: number()}, needed=False)
+    found["scores-variances"] = numbers({border.primary: number(nan=True)}, needed=False)
+    return found | histogram_section(border, "scores-histogram")
+
+
+def _round_releases(border: Border) -> Iterator[Release]:
+    """Yield what leaves of losses and metrics in each round."""
+    digits = Text("three-digits") if border.round_figures == "rounded" else ""
+    scores = Text("round-figures", {"reveals": Scores, "digits": digits})
+    yield Release(place=Place.FIGURES, text=scores, kind=EVALUATE)
+    if border.study.adjusts_intercept():
+        yield Release(place=Place.FIGURES, text=Text("intercept", {"reveals": Offset, "digits": digits}))
+
+
+def _comparison_releases(border: Border) -> Iterator[Release]:
+    """Yield what leaves of the comparison, and what a study asks for with it."""
+    compare = border.study.compare
+    own = Text(f"own-{compare.own}")
+    compared = Text("comparison", {"reveals": CompareReply, "own": own})
+    yield Release(place=Place.END, text=compared, kind=COMPARE)
+    beside = []
+    if compare.points:
+        beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
+    if compare.by:
+        beside.append(Text("groups", {"columns": Foreign(tuple(compare.by)), "reveals": GroupFigure}))
+    if compare.importance:
+        beside.append(Text("importance", {"permutations": compare.importance, "reveals": ColumnImportance}))
+    for one in beside:
+        yield Release(place=Place.END, text=one)
+
+
+def _points(border: Border) -> tuple[Text, ...]:
+    """Return the thresholds and alert budgets at which a study has rows counted."""
+    compare = border.study.compare
+    asked = {
+        "by-threshold": compare.thresholds,
+        "by-alert-budget": compare.alert_budgets,
+        "by-false-positive-rate": compare.false_positive_rates,
+    }
+    found = []
+    for key, values in asked.items():
+        if values:
+            found.append(Text(key, {"values": ", ".join(f"{at:g}" for at in values)}))
+    return tuple(found)
+
+
+class FrozenLayers(Part):
+    """The first layers of a model, which stay as they came."""
+
+    title = "frozen layers"
+    exclusions = (
+        Exclusion(
+            other="a model without further layers",
+            applies=lambda facts: facts.study.frozen >= facts.layers,
+            sentence="[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
+        ),
+        Exclusion(
+            other="[privacy]: record-dp",
+            applies=lambda facts: facts.study.privacy.name == "record-dp",
+            sentence="[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
+        ),
+    )
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell whether a study freezes any."""
+        return facts.study.frozen > 0
+
+
+_SOME = "[dataset] partition: widths={widths} lets sites train a part of the hidden units, and "
+_LEAVE = ": leave one of them out"
+
+
+def _takes_whole_models(facts: StudyFacts) -> bool:
+    strategy = registry.load("strategy", facts.study.strategy.name)
+    return not getattr(strategy, "parts", True)
+
+
+class PartOfUnits(Part):
+    """Widths of a partition."""
+
+    title = "a part of the hidden units"
+    exclusions = (
+        Exclusion(
+            other="[model]: warm-start",
+            applies=lambda facts: bool(facts.study.warm_start),
+            sentence=f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
+        ),
+        Exclusion(
+            other="a model that names no layers",
+            applies=lambda facts: not facts.layers,
+            sentence=f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
+        ),
+        Exclusion(
+            other="a strategy that needs whole models",
+            applies=_takes_whole_models,
+            sentence=f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
+        ),
+    )
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell whether a site of the partition trains less than all of a network."""
+        partition = facts.study.dataset.partition
+        if partition is None or facts.model.linear:
+            return False
+        return any(width != 1 for width in partition.widths)
+
+
+class Statistic(Part):
+    """Sums over the rows of all sites."""
+
+    title = "[statistic]"
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell whether a study asks for one."""
+        return is_statistic(facts.study)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return a request that says nothing: the study has all."""
+        return {"config": config({})} if kind == STATISTIC else sections
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return the statistic's sums."""
+        if wanted.kind != STATISTIC or not is_statistic(border.study):
+            return sections
+        return {"config": config({}), "sums": arrays(border.statistic)}
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Return the one exchange, and what opens its sum."""
+        if not is_statistic(border.study):
+            return without
+        return Exchanges(once=(ENROL, SEAL, STATISTIC, SEAL, SEALED), sums=1)
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Return the one answer, and what opens its sum."""
+        if not is_statistic(border.study):
+            return without
+        name = border.study.statistic.name
+        statistic = border.statistic_type
+        if border.study.analysis is not None:
+            enrolment = Text("analysis-enrolment")
+            answer = Text("analysis", {"reveals": statistic})
+        else:
+            enrolment = Text("statistic-enrolment", {"reveals": EnrolReply})
+            label = registry.load("statistic", name).label
+            facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
+            answer = Text("statistic", facts)
+        return (
+            Release(place=Place.ENROLMENT, text=enrolment),
+            Release(place=Place.ROUND, text=answer, kind=STATISTIC),
+        )
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return that the coordinator's memory has the site's own sums."""
+        return "statistic" if is_statistic(border.study) else without
+
+
+LONGEST = 1000
+"""Characters of a sentence about an attack."""
+
+
+class Audit(Part):
+    """Attacks after a run, one a request."""
+
+    title = "audits"
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell that every study may be audited; a site's policy decides."""
+        return True
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Add the attack: one that flfed brings; another package's is not run when asked."""
+        if kind != AUDIT:
+            return sections
+        others = registry.others("attack")
+        attacks = [name for name in registry.names("attack") if name not in others]
+        return {**sections, "config": with_fields(sections["config"], {"attack": one_of(attacks)})}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return one attack's figures: numbers, and sentences of flfed with nothing but numbers in them."""
+        if wanted.kind != AUDIT:
+            return sections
+        plain = {name: number(nan=True) for name in ("value", "low", "high", "promise")}
+        # These sentences may also have an ε, which no other text of ours has.
+        says = text(f"[ε{WORDS[1:]}", LONGEST)
+        words = {"metric": text(METRIC, 80), "method": text(WORDS, SENTENCE), "says": says}
+        fields = {**words, **plain, "verdict": one_of(get_args(Verdict)), "rows": whole()}
+        figures = Columns(fields=fields, longest=MOST_FIGURES)
+        return {"config": config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": figures}
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Add the figures of attacks, where the site's policy lets a run be audited."""
+        if not border.may_audit or is_statistic(border.study):
+            return without
+        figures = Text("audit", {"reveals": AuditReply})
+        return (*without, Release(place=Place.AUDIT, text=figures, kind=AUDIT))

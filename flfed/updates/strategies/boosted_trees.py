@@ -1,0 +1,324 @@
+"""Boosted trees, grown from the sites' sums of gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Annotated, ClassVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from pydantic import Field
+
+from flfed.errors import UsageError
+from flfed.refusals import Refusal
+from flfed.study.kinds import exchange_number
+from flfed.study.plan import Plan
+from flfed.summaries.summary import arrays_sha256
+from flfed.trees.cut_points import cuts_sha256, widths_of
+from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays
+from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.rounds import RunContext, why_unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
+from flfed.updates.aggregation.selection import TreeSelection, check_refit
+from flfed.updates.messages.in_memory import immutable
+from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TrainReply, TrainRequest
+from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
+
+USED = ("validation", "precision")
+"""Keys of a plan that trees use; the others are of gradient descent."""
+
+
+# roots ──► best splits ──► the smaller child of each ──► best splits ──► ... ──► a round's trees are whole
+#   │                          │ of the same sites
+#   │                          └─ one is lost: again from the roots, without it
+#   └─ with the scores of the trees before
+@dataclass(kw_only=True, eq=False, repr=False)
+class BoostedTrees(FedAvg):
+    """Boosted trees of the sites' summed gradients, the same as of one table of all rows.
+
+    A round is a tree (of several classes a tree each), and an exchange one level of it.
+
+    Parameters
+    ----------
+    learning_rate : float in (0, 1]
+        What the value of a leaf is multiplied by. Example: `learning-rate = 0.05`.
+    l2 : float, >= 0
+        Ridge penalty of a leaf's value. Example: `l2 = 2.0`.
+    least_hessian : float, >= 0
+        Least sum of Hessians in a child. Example: `least-hessian = 5.0`.
+    min_rows : int, >= 0
+        Fewest rows of each code of a column and of each leaf; each code has two outcomes then. Sites send counts of
+        rows besides. 0 asks for none. Example: `min-rows = 10`.
+    refit : bool
+        Whether as many trees as validation rows chose are grown anew on all training rows, in further rounds. It needs
+        `select = "best"`. Example: `refit = true`.
+    fraction, quorum, deadline, select, patience : as in FedAvg
+        The other parameters as for `FedAvg`; rows count as they are, so that there are no weights.
+
+    Notes
+    -----
+    Gradients are rounded to whole units before they are added up, so that the order of sites changes no bit. A site
+    that is lost within a tree would leave its rows in the sibling of a node: the tree is grown again from its root
+    without it. Under secure sums it is waited for instead, since the difference of two sums of one node would be its
+    own; if it does not come back, the run stops with the last whole tree.
+
+    With `refit` the cut points are those of all training rows from the beginning on, so that the trees grown anew are
+    those of a run without validation rows. The first of its rounds brings the loss of the last tree before, too.
+
+    Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows by
+    node of a tree, column and code, exact, in each exchange; and how many rows these are. In the first tree a row's
+    gradient is its outcome: a row that is alone in a code of a column, or among rows that all have one outcome, has its
+    outcome told. `min_rows` prevents that at the root of a tree, over all sites together, and not below it, nor in the
+    sums of one site. Who chooses the splits freely, instead of by the sums, makes nodes of ever fewer rows, and reads
+    the outcome of each of them, and its columns' codes. Under secure sums all these are of a list of sites
+    together, and do not tell whose row it is. With `refit` the first trees grow twice, without the validation rows and
+    with them: the difference of the sums of the two roots is of the validation rows alone. So it is for open data.
+
+    Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
+    "XGBoost: a scalable tree boosting system".
+    """
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    l2: Annotated[float, Field(ge=0)] = 1.0
+    least_hessian: Annotated[float, Field(ge=0)] = 1.0
+    min_rows: Annotated[int, Field(ge=0)] = 0
+    refit: bool = False
+    sums: ClassVar[bool] = False  # of updates; its own sums are another vector
+    parts: ClassVar[bool] = False
+    growing: GrowingRound = field(init=False)
+    attempt: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range, and weights."""
+        super().__post_init__()
+        if (self.weights, self.server_lr) != ("rows", 1.0):
+            raise UsageError("[strategy] boosted-trees: weights and server-lr are of averages; rows count as they are")
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a plan of gradient descent."""
+        super().check(plan)
+        given = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
+        if unused := [name.replace("_", "-") for name in given if name not in USED]:
+            raise UsageError(
+                f"[plan]: {', '.join(unused)}: trees are grown, not trained by gradient descent: leave it out; "
+                "learning-rate and l2 of trees stand under [strategy]"
+            )
+        if plan.precision != "float64":
+            raise UsageError(f"[plan]: precision={plan.precision!r}: trees are of float64")
+        check_refit(refit=self.refit, select=self.select)
+
+    def assign(self, run: RunContext) -> None:
+        """Bind the strategy to a run."""
+        super().assign(run)
+        self.selection: TreeSelection = TreeSelection(run.plan, refit=self.refit, rounds=run.rounds)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return a message for each cohort site, which asks for the sums of the roots."""
+        now = self.round
+        now.incoming = to_arrays(arrays)
+        # A tree that is grown again is another question than the one before; a secure sum has only one.
+        self.attempt = max(1, self.attempt) if now.earlier and self.run.sums is None else 0
+        self.growing = self._begun()
+        return self._messages(server_round, self.cohort(server_round), score=True)
+
+    def _begun(self) -> GrowingRound:
+        """Return the trees of a round before their first split."""
+        incoming = self.round.incoming
+        settings = TreeSettings(
+            depth=depth_of(incoming["value"].shape[2]),
+            learning_rate=self.learning_rate,
+            l2=self.l2,
+            least_hessian=self.least_hessian,
+            least_rows=self.min_rows,
+        )
+        return GrowingRound(widths_of(incoming), settings, incoming["value"].shape[1])
+
+    def _messages(
+        self, server_round: int, sites: Iterable[str], *, level: int = 0, score: bool = False
+    ) -> list[Message]:
+        """Return a message to each of some sites, which asks for the sums of the next level."""
+        run = self.run
+        now = self.round
+        now.asked = {site: run.participants[site].node_id for site in sites}
+        nodes = now.incoming["value"].shape[2]
+        asked = np.zeros((len(self.growing.asked), nodes))
+        for own, wanted in zip(asked, self.growing.asked, strict=True):
+            own[wanted] = 1.0
+        tree = tree_arrays(self.growing.trees, nodes)
+        masked = run.sums is not None and run.sums.masked
+        place = self.selection.sent_place(server_round)
+        last = round_of(now.incoming, place - 2) if place > 1 else np.zeros_like(tree)
+        cuts = cuts_sha256(now.incoming) if masked else ""
+        request = TrainRequest(
+            arrays=immutable(now.incoming),
+            encoder=run.encoder,
+            round=server_round,
+            rounds=run.rounds,
+            score=score,
+            settings={"level": float(level), "attempt": float(self.attempt), **self.selection.settings()},
+            extra=immutable({LAST: last, TREE: tree, ASKED: asked}),
+            trees_sha256=arrays_sha256(now.incoming),
+            cuts_sha256=cuts,
+        )
+        return now.messages(request, run)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the arrays with the round's trees, None without enough good sums.
+
+        Given the replies of the roots, it asks for all other levels.
+        """
+        now = self.round
+        asked = dict(now.asked)
+        roots = now.receive(replies, partial(self._judge, level=0))
+        if self.run.sums is None:
+            trees, faults = self._grown_again(server_round, roots)
+        else:
+            trees, faults = self._grown_of_sums(server_round, roots, self.run.sums)
+        now.asked = asked
+        good = {site: reply for site, reply in roots.items() if site not in faults}
+        now.result = GuardResult(accepted=good, refused=dict(sorted({**now.further.faults, **faults}.items())))
+        if trees is None:
+            return None, None
+        self._select(server_round, good)
+        stacked = tree_arrays(trees, now.incoming["value"].shape[2])
+        whole = self.selection.with_trees(server_round, now.incoming, stacked)
+        return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
+
+    def _grown_again(
+        self, server_round: int, roots: Mapping[str, TrainReply]
+    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+        """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
+        trees = None
+        faults = dict(self.round.result.refused)
+        sites = sorted(roots)
+        least = self.needed(len(self.round.asked))
+        while trees is None and len(sites) >= least:
+            trees, lost = self._grown(server_round, {site: roots[site] for site in sites})
+            faults |= lost
+            sites = [site for site in sites if site not in lost]
+            self.attempt += 1
+        return trees, faults
+
+    def _grown_of_sums(
+        self, server_round: int, roots: Mapping[str, TrainReply], sums: SecureSums
+    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+        """Return the round's trees where the server sees only sums, and the sites' faults.
+
+        A lost site is waited for in the round's second attempt: a tree without it would tell its sums.
+        """
+        now = self.round
+        trees = None
+        faults = dict(now.result.refused)
+        try:
+            trees, lost = self._grown(server_round, roots)
+            if trees is None:
+                raise Unsummed(Refusal("tree-site-lost", sites=", ".join(lost)))
+        except Unsummed as error:
+            lost = {**now.result.refused, **now.further.faults}
+            now.unsummed = error.why
+            self.stopped = why_unsummed(server_round, error.why, lost) if error.final else ""
+        return trees, faults | lost
+
+    def _grown(
+        self, server_round: int, roots: Mapping[str, TrainReply]
+    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+        """Return the round's trees of some sites, or None and whom of them was lost."""
+        now = self.round
+        self.growing = self._begun()
+        send = now.further.wait if now.earlier else now.further.send
+        replies = dict(roots)
+        level = 0
+        sites = sorted(roots)
+        while True:
+            sums, listed = self._summed(server_round, level, replies)
+            # Of another list a node less one of its children would not be the other child.
+            if level and listed != sites:
+                raise Unsummed(Refusal("list-differs"), final=True)
+            self.growing.grow(sums)
+            if not any(map(len, self.growing.asked)):
+                return self.growing.trees, {}
+            level = level + 1
+            sites = listed
+            messages = self._messages(server_round, sites, level=level)
+            replies = now.receive(
+                now.exchange(send, messages, self.deadline, self.clock), partial(self._judge, level=level)
+            )
+            if len(replies) < len(sites):
+                return None, dict(now.result.refused)
+
+    def _summed(self, server_round: int, level: int, replies: Mapping[str, TrainReply]) -> tuple[np.ndarray, list[str]]:
+        """Return the sums of one level, and of which sites; raises Unsummed."""
+        if self.run.sums is None:
+            return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
+        now = self.round
+        shape = self._shape()
+        asked = now.questions(exchange_number(server_round, level, self.run.sums.exchanges))
+        masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
+        # All levels of a tree have the list of its root.
+        needed = len(now.asked) if level else self.needed(len(now.asked))
+        totals, listed = self.run.sums.summed(asked, masked, needed)
+        numbers, beside = np.split(totals.sums, [math.prod(shape)])
+        if not level:
+            self.run.sums.take_losses(asked, beside, listed)
+            self.run.sums.check_loss(asked, replies, now.result.refused, now.incoming)
+        sums = numbers.view(np.int64).reshape(shape)
+        # A list that was kept may have a site that did not answer again.
+        rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}
+        rows = sum(rows_of[site] for site in listed)
+        if defect := total_defect(sums, rows, self._starts()):
+            raise Unsummed(defect, final=True)
+        return sums, sorted(listed)
+
+    def _shape(self) -> tuple[int, int, int]:
+        cells = int(widths_of(self.round.incoming).sum())
+        sums = 3 if self.min_rows else 2
+        return sum(map(len, self.growing.asked)), cells, sums
+
+    def _starts(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])
+
+    def _judge(self, replies: Mapping[str, TrainReply], level: int) -> GuardResult:
+        """Sort replies into those whose sums can be, and the others."""
+        rows = self.run.rows_high()
+        shape = self._shape()
+        if self.run.sums is not None:
+            # Beside the sums of the roots stand losses.
+            beside = 0 if level else self.run.sums.loss_entries
+            return self.run.sums.guard(replies, rows, updates=0, sums=math.prod(shape) + beside)
+        defect = partial(sums_defect, shape=shape, starts=self._starts())
+        return judged(replies, {site: reply_defect(one, rows[site]) or defect(one) for site, one in replies.items()})
+
+
+def sums_defect(reply: TrainReply, *, shape: tuple[int, int, int], starts: np.ndarray) -> Refusal | None:
+    """Return why a site's sums cannot be those of its rows, None where they can.
+
+    Parameters
+    ----------
+    reply : TrainReply
+    shape : (nodes, cells, 2 or 3)
+        Of the sums that were asked for.
+    starts : int array [columns]
+        Where the cells of each column begin.
+    """
+    sums = reply.extra.get(SUMS)
+    if reply.delta or len(reply.extra) != 1 or sums is None or sums.dtype != np.int64 or sums.shape != shape:
+        return Refusal("trees-shape")
+    return total_defect(sums, reply.num_examples, starts)
+
+
+def total_defect(sums: np.ndarray, rows: float, starts: np.ndarray) -> Refusal | None:
+    """Return why sums cannot be those of so many rows, None where they can; parameters are those of `sums_defect`."""
+    most = rows * np.array([1 / UNIT, 1 / UNIT, 1.0][: sums.shape[2]])
+    if ((sums > most) | (sums < -most)).any() or (sums[..., 1:] < 0).any():
+        return Refusal("trees-sums")
+    # Each row of a node is in one cell of each column.
+    totals = np.add.reduceat(sums, starts, axis=1)
+    return Refusal("trees-totals") if (totals != totals[:, :1]).any() else None

@@ -1,1 +1,0 @@
-"""Strategies against client drift: sites of other rows that move apart in a round."""

@@ -1,0 +1,78 @@
+"""FedAdagrad: Adagrad at the server, with the mean update in place of a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from flfed.updates.arrays import Arrays
+from flfed.updates.strategies.fedavg import FedAvg, mean_update, moved_by
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FedAdagrad(FedAvg):
+    """Adagrad at the server, with the mean update in place of a gradient.
+
+    With the mean update d of a round: `m = beta1 m + (1 - beta1) d`, `v = v + d^2`, and the model moves by
+    `server_lr * m / (sqrt(v) + tau)`. Steps become smaller from round to round.
+
+    Parameters
+    ----------
+    server_lr : float, > 0
+        About how far an entry of the model moves in a round, at most; where updates stay the same, a fifth of it.
+        Example: `server-lr = 0.01`.
+    beta1 : float in [0, 1)
+        What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
+    tau : float, > 0
+        Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
+    fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+        The other parameters as for `FedAvg`.
+
+    Notes
+    -----
+    As in the source the first moment is not corrected for beginning at 0. The second one begins at 0 too, as in Flower;
+    the source begins it at `tau^2` or above.
+
+    Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdagrad).
+    """
+
+    server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.9
+    tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
+
+    def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
+        """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes."""
+        return adaptive(self, incoming, mean_update(deltas, weights), np.add)
+
+
+class _Adaptive(Protocol):
+    """A strategy with an adaptive rule."""
+
+    server_lr: float
+    beta1: float
+    tau: float
+    moments: dict[str, Arrays]
+
+
+def adaptive(
+    rule: _Adaptive, incoming: Arrays, mean: Arrays, second_moment: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Arrays:
+    """Return the next model by an adaptive rule, and keep its moments.
+
+    Parameters
+    ----------
+    rule : strategy with `server_lr`, `beta1`, `tau` and `moments`
+    incoming, mean : dict of name to array
+        The model, and the sites' mean update.
+    second_moment : callable (second moment before, squared mean update) → second moment
+    """
+    none = {name: np.zeros_like(value) for name, value in mean.items()}
+    first, second = (rule.moments.get(name, none) for name in ("first", "second"))
+    m = {name: rule.beta1 * first[name] + (1 - rule.beta1) * value for name, value in mean.items()}
+    v = {name: second_moment(second[name], value**2) for name, value in mean.items()}
+    rule.moments |= {"first": m, "second": v}
+    return moved_by({name: rule.server_lr * m[name] / (np.sqrt(v[name]) + rule.tau) for name in m}, incoming)

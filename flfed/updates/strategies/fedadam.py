@@ -1,0 +1,58 @@
+"""FedAdam: Adam at the server, with the mean update in place of a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from flfed.updates.arrays import Arrays
+from flfed.updates.strategies.fedadagrad import adaptive
+from flfed.updates.strategies.fedavg import FedAvg, mean_update
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FedAdam(FedAvg):
+    """Adam at the server, with the mean update in place of a gradient.
+
+    As FedAdagrad, with `v = beta2 v + (1 - beta2) d^2`: what was long ago is forgotten.
+
+    Parameters
+    ----------
+    server_lr : float, > 0
+        How far an entry of the model moves in a round, up to a factor: where updates stay the same, at most 2.1 times
+        this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
+    beta1 : float in [0, 1)
+        What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
+    beta2 : float in [0, 1)
+        What is kept of the second moment. Example: `beta2 = 0.99`.
+    tau : float, > 0
+        Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
+    fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+        The other parameters as for `FedAvg`.
+
+    Notes
+    -----
+    There is no correction of the moments' bias, which Adam has: the first round moves an entry by
+    `(1 - beta1) / sqrt(1 - beta2)` of `server_lr`. The second moment begins at 0, as in Flower; the source begins it at
+    `tau^2` or above.
+
+    Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
+    """
+
+    server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.99
+    tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
+
+    def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
+        """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes."""
+        return adaptive(self, incoming, mean_update(deltas, weights), self.second_moment)
+
+    def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """Return the second moment of one array after a round, from the one before and the squared mean update."""
+        found: np.ndarray = self.beta2 * before + (1 - self.beta2) * squares
+        return found

@@ -1,1 +1,0 @@
-"""Strategies with an own part: each site keeps arrays of the model that are its own."""

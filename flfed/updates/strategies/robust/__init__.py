@@ -1,1 +1,0 @@
-"""Strategies that a few wrong updates do not move far."""

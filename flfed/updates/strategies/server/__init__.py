@@ -1,1 +1,0 @@
-"""Strategies whose server does more with the mean update than to add it."""

@@ -1,1 +1,0 @@
-"""Strategies whose rounds grow trees."""
