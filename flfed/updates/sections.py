@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout
 from flfed.updates.arrays import CIPHERTEXT, Shapes
 from flfed.updates.codec import Codec
@@ -297,6 +298,11 @@ class Encrypted:
         if self.plain is None:
             return encrypted
         return max(encrypted, self.plain.most)
+
+    def defect(self, packed: np.ndarray) -> Refusal | None:
+        """Return why ciphertexts do not fit, None where they do; without the key's settings nobody tells more."""
+        chunks = ckks.unpacked(packed, vector_entries(self.entries))
+        return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
 
 
 Section = Plain | Columns | ArraySection | Encrypted

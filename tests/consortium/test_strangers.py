@@ -200,11 +200,11 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode import fleet_http_connection as fleet
-from flfed.deployment.processes.node import Connection
+from flfed.deployment.processes.node import Connection, Outage
 from flfed.deployment.processes.node import say, stay_with_the_host
 from flfed.deployment.processes.child_processes import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
-connection = Connection(Path(sys.argv[4]) / "node.id", Pulse(Path(sys.argv[4]) / "pulse"), say)
+connection = Connection(Path(sys.argv[4]) / "node.id", Pulse(Path(sys.argv[4]) / "pulse"), Outage(say))
 stay_with_the_host(connection.opened)
 connection.install()
 key = load_ssh_private_key(key, None)

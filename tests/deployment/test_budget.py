@@ -14,9 +14,8 @@ import pytest
 from flwr.app import Message
 from streamlit.testing.v1 import AppTest
 
-from flfed.deployment.gate.message_check import message_defect
+from flfed.deployment.gate.message_check import may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.run_budget import run_in_words

@@ -11,9 +11,8 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.gate.local_results import results_of
-from flfed.deployment.gate.run_limits import Comparisons
 from flfed.deployment.operator.run_budget import comparisons_in_words
-from flfed.deployment.site_state.comparisons import TELLS, add_comparisons, comparisons_left
+from flfed.deployment.site_state.comparisons import TELLS, Comparisons, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
 from flfed.records.ledger import ledger_of

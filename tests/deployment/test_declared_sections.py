@@ -10,13 +10,13 @@ import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from flfed.deployment.gate.message_check import fits, message_defect
-from flfed.deployment.gate.message_schema import KINDS, StudyMessages
+from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv
 from flfed.study.study import Study
 from flfed.updates.codec import Codec
-from flfed.updates.messages.kinds import COMPARE, TRAIN
+from flfed.updates.messages.kinds import COMPARE, KINDS, TRAIN
 from flfed.updates.sections import (
     ArrayField,
     ArraySection,

@@ -258,7 +258,7 @@ def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(
     small_sites: Small, monkeypatch: pytest.MonkeyPatch
 ):
     asking = three(small_sites, STUDY, epsilon=8.0)
-    monkeypatch.setattr("flfed.deployment.gate.run_limits.chosen_hashes", lambda message: {})
+    monkeypatch.setattr("flfed.deployment.gate.run_limits.choices_of", lambda message: {})
     assert not asking.scores(edges=np.arange(0, 129, 8)).has_error()
     said = refused(asking.scores(edges=np.arange(0, 129, 4)))
     assert said == "it gave these noised numbers in this run for another request: they are not drawn again"

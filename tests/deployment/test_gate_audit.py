@@ -9,9 +9,8 @@ import pytest
 from flwr.app import ArrayRecord, Message
 
 from flfed import registry
-from flfed.deployment.gate.message_check import message_defect
+from flfed.deployment.gate.message_check import may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.audit import attacked
 from flfed.refusals import Refusal

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from flfed.deployment.gate.gate import Gate
-from flfed.deployment.gate.outbound import may_leave
+from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.ledger_loss import read_receipts
 from flfed.deployment.site_state.request_archive import content_sha256

@@ -20,9 +20,9 @@ from hypothesis import strategies as some
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.gate.outbound import Leaving
-from flfed.deployment.site_state.ledger_loss import coordinator_key
+from flfed.deployment.site_state.ledger_loss import Continuity, coordinator_key
 from flfed.errors import UsageError
-from flfed.paths import CoordinatorFolder
+from flfed.paths import CoordinatorFolder, SiteFolder
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
@@ -126,7 +126,7 @@ class Day:
         self.bytes: list[tuple[datetime.date, int]] = []
 
     def fresh(self) -> Leaving:
-        return Leaving(self.small, self.ledger, lambda: self.now.date())
+        return Leaving(self.small, Continuity(SiteFolder(self.small.name), self.ledger), lambda: self.now.date())
 
     def append(self, size: int) -> None:
         """Add a line as another process does, such as an operator's repair."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flfed.deployment.gate.outbound import may_leave
+from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.deployment.site_state.freeze import freeze_first, refresh

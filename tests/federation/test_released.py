@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.deployment.gate.outbound import may_leave
+from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.gate.outbound import may_leave
+from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import NotSpent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flfed.deployment.gate.message_schema import KINDS
+from flfed.updates.messages.kinds import KINDS
 from tests.messages_page import PAGE, classes, kinds_of, page
 
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import base64
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography.exceptions import InvalidSignature
@@ -39,6 +40,7 @@ LOOK_SECONDS = 1.0
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+@dataclass
 class NodeKeys:
     """Cache of the admitted sites' keys.
 
@@ -51,14 +53,13 @@ class NodeKeys:
         Seconds; tests pass their own.
     """
 
-    def __init__(self, folder: CoordinatorFolder, clock: Clock = time.monotonic) -> None:
-        self._folder = folder
-        self._clock = clock
-        self._changed = -1
-        self._next = 0.0
-        self._state: object = None
-        self._texts: dict[str, str] = {}
-        self._keys: dict[bytes, tuple[str, EllipticCurvePublicKey]] = {}
+    folder: CoordinatorFolder
+    clock: Clock = time.monotonic
+    _changed: int = -1
+    _next: float = 0.0
+    _state: object = None
+    _texts: dict[str, str] = field(default_factory=dict)
+    _keys: dict[bytes, tuple[str, EllipticCurvePublicKey]] = field(default_factory=dict)
 
     def identify(self, headers: Headers) -> tuple[str, bytes] | None:
         """Return the site and key behind a request.
@@ -91,13 +92,13 @@ class NodeKeys:
 
         The text is what a node sends of its key.
         """
-        now = self._clock()
-        changed = self._folder.sites.stat().st_mtime_ns
+        now = self.clock()
+        changed = self.folder.sites.stat().st_mtime_ns
         # A folder's time shows a replaced file at once, but not one written in place: so all are looked at each second.
         if changed != self._changed or now >= self._next:
             self._changed = changed
             self._next = now + LOOK_SECONDS
-            state = state_of(self._folder.sites, "*.json")
+            state = state_of(self.folder.sites, "*.json")
             if state != self._state:
                 self._state = state
                 self._read({name.removesuffix(".json") for name, *_ in state})
@@ -108,7 +109,7 @@ class NodeKeys:
 
         Where a file is damaged, what was known before holds.
         """
-        members, _ = admission.readable(self._folder)
+        members, _ = admission.readable(self.folder)
         texts = {name: text for name, text in self._texts.items() if name in sites - members.keys()}
         texts |= {name: member.public_key for name, member in members.items() if member.status == "admitted"}
         keys = {}
@@ -137,6 +138,7 @@ def _signed(key: EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:
     return True
 
 
+@dataclass
 class NodeRegistration:
     """Registration of the admitted keys at the server.
 
@@ -147,10 +149,9 @@ class NodeRegistration:
         Told in a sentence who can connect, and who is cut off.
     """
 
-    def __init__(self, folder: CoordinatorFolder, told: Notify) -> None:
-        self._folder = folder
-        self._told = told
-        self._said: set[str] = set()
+    folder: CoordinatorFolder
+    told: Notify
+    _said: set[str] = field(default_factory=set)
 
     def update(self, control: Control) -> None:
         """Register admitted keys and cut off all others.
@@ -158,11 +159,11 @@ class NodeRegistration:
         While a file is damaged, only revoked keys are cut off.
         """
         nodes = control.nodes()
-        admitted = admission.admitted(self._folder).values()
+        admitted = admission.admitted(self.folder).values()
         keys = {pem_of(member.public_key_openssh): member for member in admitted}
         damaged = self._say_damaged()
         # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
-        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self._folder)} if damaged else set(nodes)
+        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self.folder)} if damaged else set(nodes)
         for key, node in nodes.items():
             if key in gone and key not in keys and node.status != "unregistered":
                 control.unregister(node.node_id)
@@ -183,12 +184,12 @@ class NodeRegistration:
                 continue
             if member.node_id != node_id:
                 with suppress(FlfedError):  # revoked this very moment: seen at the next look
-                    admission.note_node(self._folder, site, node_id)
+                    admission.note_node(self.folder, site, node_id)
                 self._note("registered", f"site {site} can connect: node {node_id}")
 
     def _say_damaged(self) -> bool:
         """Report damaged site files, and whether there are any."""
-        damaged = admission.readable(self._folder)[1]
+        damaged = admission.readable(self.folder)[1]
         for sentence in damaged:
             self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
         return bool(damaged)
@@ -196,8 +197,8 @@ class NodeRegistration:
     def _say_once(self, sentence: str) -> None:
         if sentence not in self._said:
             self._said.add(sentence)
-            self._told(sentence)
+            self.told(sentence)
 
     def _note(self, what: str, sentence: str) -> None:
-        note(self._folder.log, now_utc(), what, said=sentence)
-        self._told(sentence)
+        note(self.folder.log, now_utc(), what, said=sentence)
+        self.told(sentence)

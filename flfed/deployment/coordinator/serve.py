@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from flfed.callbacks import Clock, Notify, now_utc
+from flfed.callbacks import Notify, now_utc
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import (
     RENEWED_DAYS,
@@ -171,6 +172,7 @@ class CertificateWatch:
             self._told(said)
 
 
+@dataclass
 class Watch:
     """Watcher that applies the folder to the running server.
 
@@ -187,32 +189,27 @@ class Watch:
         Seconds; tests pass their own.
     """
 
-    def __init__(
-        self,
-        folder: CoordinatorFolder,
-        supervisor: Supervisor,
-        told: Notify,
-        ready: Callable[[], None],
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self._folder = folder
-        self._supervisor = supervisor
-        self._told = told
-        self._ready = ready
-        self._clock = clock
-        self._next = self._anew = 0.0
-        self._sites: object = None
-        self._nodes = NodeRegistration(folder, told)
-        self._certificate = CertificateWatch(folder, told)
-        self._answers = False
-        self._problem = ""
+    folder: CoordinatorFolder
+    supervisor: Supervisor
+    told: Notify
+    ready: Callable[[], None]
+    _next: float = 0.0
+    _anew: float = 0.0
+    _sites: object = None
+    _answers: bool = False
+    _problem: str = ""
+
+    def __post_init__(self) -> None:
+        """Look at the certificate and the nodes, too."""
+        self._nodes = NodeRegistration(self.folder, self.told)
+        self._certificate = CertificateWatch(self.folder, self.told)
 
     def look(self) -> None:
         """Look at the folder where it is due.
 
         What cannot be done now is tried again.
         """
-        now = self._clock()
+        now = time.monotonic()
         if now < self._next:
             return
         self._next = now + LOOK_SECONDS
@@ -224,26 +221,26 @@ class Watch:
         except FlfedError as error:
             # While the SuperLink starts, that it does not answer is no news.
             if self._answers and str(error) != self._problem:
-                self._told(str(error))
+                self.told(str(error))
             self._problem = str(error)
 
     def _look(self, now: float) -> None:
         # A certificate that was renewed by hand is taken over without a restart of the SuperLink.
         if self._certificate.changed():
-            self._supervisor.renew("caddy")
-            self._told("the server's certificate has changed: caddy was started again with it")
-        sites = state_of(self._folder.sites, "*.json")
+            self.supervisor.renew("caddy")
+            self.told("the server's certificate has changed: caddy was started again with it")
+        sites = state_of(self.folder.sites, "*.json")
         # Nothing changed and no minute has passed: the server is not asked.
         if sites == self._sites and now < self._anew:
             return
-        with Control(Link.of(self._folder), timeout=ANSWER_SECONDS) as control:
+        with Control(Link.of(self.folder), timeout=ANSWER_SECONDS) as control:
             if not self._answers:
                 self._first_answer(control)
             self._nodes.update(control)
             self._sites = sites
             # Slow work once a minute: leftovers of dead runs, and the certificate.
             if now >= self._anew:
-                remove_bodies(database(self._folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
+                remove_bodies(database(self.folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
                 self._certificate.renew(now, busy=bool(control.unfinished()))
                 self._anew = now + ANEW_SECONDS
 
@@ -252,8 +249,8 @@ class Watch:
         control.check_lock()
         self._nodes.update(control)
         self._answers = True
-        self._told(f"sites can connect: {settings(self._folder).address}")
-        self._ready()
+        self.told(f"sites can connect: {settings(self.folder).address}")
+        self.ready()
 
 
 @contextmanager

@@ -352,6 +352,7 @@ class BodyRefused(Exception):
         self.reason = reason
 
 
+@dataclass
 class Body:
     """A read body, as the application receives it.
 
@@ -362,9 +363,8 @@ class Body:
         Asked for what comes after the body.
     """
 
-    def __init__(self, content: bytes, receive: Receive) -> None:
-        self._content: bytes | None = content
-        self._receive = receive
+    content: bytes | None
+    more: Receive
 
     async def receive(self) -> Message:
         """Return the body, once; it is not kept."""
@@ -529,12 +529,12 @@ class ObjectHead:
         return cls(run_id, object_id.decode("ascii"), content[:end], fields.position + size + TAIL_BYTES)
 
 
+@dataclass
 class _Fields:
     """Reader of the protobuf wire format, within the bytes that are there."""
 
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.position = 0
+    content: bytes
+    position: int = 0
 
     def expect(self, tag: int) -> None:
         """Read a field's tag, which must be this one."""
@@ -561,9 +561,9 @@ class _Fields:
 
     def _take(self, count: int) -> bytes:
         end = self.position + count
-        if end > len(self._content):
+        if end > len(self.content):
             raise HeadError("the content does not begin within the first bytes")
-        taken = self._content[self.position : end]
+        taken = self.content[self.position : end]
         self.position = end
         return taken
 

@@ -42,6 +42,7 @@ LATE = Refusal("no-reply")
 NEVER_THERE = Refusal("node-unknown")
 
 
+@dataclass(frozen=True)
 class NodeReplies:
     """Replies and faults of the nodes, each as its own.
 
@@ -51,8 +52,7 @@ class NodeReplies:
         Each node's site.
     """
 
-    def __init__(self, names: Mapping[int, str]) -> None:
-        self._names = names
+    names: Mapping[int, str]
 
     def own(self, asked: Message, reply: Message | Refusal) -> Message:
         """Return a reply that is its node's own.
@@ -74,7 +74,7 @@ class NodeReplies:
             return reply
         if reply.has_error():
             # Who it is that does not enrol is known here only.
-            site = self._names.get(asked.metadata.dst_node_id, "")
+            site = self.names.get(asked.metadata.dst_node_id, "")
             return self.fault(asked, reason_of(reply, site), reply.error.code)
         wrong = self._wrong_name(asked, reply)
         return self.fault(asked, wrong) if wrong else reply
@@ -84,13 +84,13 @@ class NodeReplies:
 
         None where it is not: only these two errors are worth another try.
         """
-        name = self._names.get(reply.metadata.src_node_id, "")
+        name = self.names.get(reply.metadata.src_node_id, "")
         found = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
         return found if found is not None and found.code in ("node-offline", "reply-lost") else None
 
     def fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
         """Return an error reply of the node that was asked."""
-        name = self._names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
+        name = self.names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
         return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
 
     def _wrong_name(self, asked: Message, reply: Message) -> Refusal | None:
@@ -102,7 +102,7 @@ class NodeReplies:
             site = EnrolReply.from_record(reply.content).site
         except MalformedMessage:
             return None
-        name = self._names[asked.metadata.dst_node_id]
+        name = self.names[asked.metadata.dst_node_id]
         return None if site == name else Refusal("other-node", says=site, admitted=name)
 
 
@@ -123,8 +123,6 @@ class DeployedGrid(HttpGrid):
         Returns the nodes that may connect, each with since when it is online.
     told : callable
         Told who is waited for.
-    clock : callable
-        Seconds; tests pass their own.
     """
 
     sites_keep_state = True
@@ -138,17 +136,15 @@ class DeployedGrid(HttpGrid):
         *,
         online: Online = dict,
         told: Notify = silent,
-        clock: Clock = time.monotonic,
     ) -> None:
         super().__init__(token="held by the client")
         self._runtime = runtime
         self._names = dict(names)
         self._check = check
-        self._clock = clock
         # Flower's own tries for ever, and interrupts its process when the run was ended.
         make_patient(self._retry_invoker)
         self._replies = NodeReplies(self._names)
-        self._presence = Presence(online, clock)
+        self._presence = Presence(online)
         self._told = told
 
     def _connect(self) -> None:
@@ -186,16 +182,16 @@ class DeployedGrid(HttpGrid):
 
     def _exchange(self, sent: list[Message], timeout: float | None, *, wait: bool) -> list[Message]:
         # One deadline for all messages, also for those that are sent again.
-        end = None if timeout is None else self._clock() + timeout
+        end = None if timeout is None else time.monotonic() + timeout
         waiting, replies = self._send(sent, timeout)
-        telling = Told(self._told, self._clock)
+        telling = Told(self._told)
         while waiting:
             # A run that was ended at the server is noticed here, within a tenth of a second.
             self._check()
             with said():
                 replies += self._answers(waiting)
                 replies += self._ask_again(waiting, wait=wait)
-            left = None if end is None else end - self._clock()
+            left = None if end is None else end - time.monotonic()
             pause = POLL_SECONDS if left is None else min(POLL_SECONDS, left)
             if not waiting or pause <= 0:
                 break
@@ -319,7 +315,7 @@ class DeployedGrid(HttpGrid):
                     names = parts_of(tree, envelope.metadata.message_id)
                 except MalformedMessage as error:
                     fault = refusal_of(error)
-                question.arriving = Arriving(envelope, names, self._clock(), fault)
+                question.arriving = Arriving(envelope, names, time.monotonic(), fault)
 
     def _arrived(self, arriving: Arriving) -> Message | Refusal | None:
         """Return a reply that has fully arrived.
@@ -361,7 +357,7 @@ class DeployedGrid(HttpGrid):
             if not part.object_found:
                 raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
-                arriving.take(name, part.object_content, self._clock())
+                arriving.take(name, part.object_content, time.monotonic())
             # A node sends few parts at a time: looking at all the others would only cost requests.
             elif (awaited := awaited + 1) == AT_ONCE:
                 return
@@ -370,7 +366,7 @@ class DeployedGrid(HttpGrid):
         """Refuse a reply whose parts stopped coming."""
         there = self._presence.since(arriving.envelope.metadata.src_node_id)
         patience = ARRIVING_SECONDS if there else GONE_SECONDS
-        if self._clock() - arriving.last > patience:
+        if time.monotonic() - arriving.last > patience:
             raise MalformedMessage(Refusal("reply-lost"))
 
 
@@ -512,7 +508,7 @@ class Presence:
         Seconds.
     """
 
-    def __init__(self, online: Online, clock: Clock) -> None:
+    def __init__(self, online: Online, clock: Clock = time.monotonic) -> None:
         self._online = online
         self._clock = clock
         self._due = 0.0
@@ -576,7 +572,7 @@ class Told:
     """
 
     tell: Notify
-    clock: Clock
+    clock: Clock = time.monotonic
     _began: float = field(init=False)
     _due: float = field(init=False, default=0.0)
     _last: str = field(init=False, default="")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 SHARE = 20
 """A wait is at most this part of the time since something last came: it adds a twentieth to what a site waited for
@@ -52,6 +53,7 @@ class Pace:
         return min(self._most, max(self._least, (self._clock() - self._last) / SHARE))
 
 
+@dataclass
 class Backoff:
     """Waiting times that double after each failure.
 
@@ -69,20 +71,19 @@ class Backoff:
     0.1
     """
 
-    def __init__(self, first: float, most: float) -> None:
-        self._first = first
-        self._most = most
-        self._next = first
+    first: float
+    most: float
+    _next: float = 0.0
 
     def seconds(self) -> float:
         """Return how long to wait now."""
-        wait = self._next
-        self._next = min(self._most, 2 * self._next)
+        wait = self._next or self.first
+        self._next = min(self.most, 2 * wait)
         return wait
 
     def reset(self) -> None:
         """Note that it worked."""
-        self._next = self._first
+        self._next = 0.0
 
 
 def pauses(first: float, most: float) -> Iterator[float]:

@@ -16,10 +16,8 @@ import flfed
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
-from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.outbound import Leaving, error_reply
-from flfed.deployment.gate.run_limits import attempts_refusal
-from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
+from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, refuse, sha256_of
 from flfed.deployment.site_state.approval import kept_start
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import keep
@@ -27,7 +25,6 @@ from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
-from flfed.federation.client.run_keys import SumApproval
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
 from flfed.paths import SiteFolder
@@ -37,8 +34,8 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, is_covered
-from flfed.updates.checkpoints.site_state import BRINGING, NotKept, run_state, whole_message
-from flfed.updates.messages.compare import AUDIT
+from flfed.updates.checkpoints.site_state import NotKept, run_state, whole_message
+from flfed.updates.messages.kinds import AUDIT, BRINGING, KINDS
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
 
@@ -86,9 +83,10 @@ class Gate:
         self._studies = StudyAdmission(folder, site, today=today, expected_bundle=expected_bundle)
         self._ledger = ledger or ledger_of(folder)
         self._continuity = Continuity(folder, self._ledger)
-        self._leaving = Leaving(site, self._ledger, today, self._continuity)
+        self._leaving = Leaving(site, self._continuity, today)
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
+        self._approving = lambda study: self._studies.sum_approval(study, self._leaving.opened)
 
     @property
     def site(self) -> Site:
@@ -179,7 +177,7 @@ class Gate:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
             self._studies.check_decision(text)
             if self._studies.policy_now() != self.site.policy:
-                raise Refused(Refusal("policy-changed"))
+                refuse("policy-changed")
         except Refused as error:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
@@ -187,7 +185,8 @@ class Gate:
         own = self.folder.site in in_sum.reserved
         if own and message.metadata.message_type == AUDIT:
             return self._leaving.withhold(message, Refusal("figures-stay"), facts)
-        leaves = without_figures(message, reply, own=own, reserved=bool(in_sum.reserved), rounds=messages.round_figures)
+        rounds = self.site.policy.round_figures(summed=bool(messages.pinned))
+        leaves = without_figures(message, reply, own=own, reserved=bool(in_sum.reserved), rounds=rounds)
         left = self._leaving.reply(
             message, leaves, facts, messages, in_sum, lambda: self._side(context).later_figures(message, context)
         )
@@ -232,9 +231,6 @@ class Gate:
         self._sides.move_to_end(key)
         return self._sides[key]
 
-    def _approving(self, study: Study) -> SumApproval | None:
-        return self._studies.sum_approval(study, self._leaving.opened)
-
     def _in_sum(self, message: Message, context: Context) -> InSum:
         """Return what a message is of the run's secure sums."""
         messages = self._studies.messages(sha256_of(str(context.run_config.get("study", ""))))
@@ -276,24 +272,23 @@ class Gate:
         """
         # Constant time: how long a comparison takes tells nothing of the hash that is expected.
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
-            raise Refused(Refusal("other-bundle", version=flfed.__version__))
+            refuse("other-bundle", version=flfed.__version__)
         kind = message.metadata.message_type
         if kind not in KINDS:
-            raise Refused(Refusal("kind-unknown", kind=kind[:40], known=", ".join(KINDS)))
+            refuse("kind-unknown", kind=kind[:40], known=", ".join(KINDS))
         if context.node_config.get("site") != self.folder.site:
-            raise Refused(Refusal("other-site", site=self.folder.site))
+            refuse("other-site", site=self.folder.site)
         self._check_policy()
         messages = self._studies.check(context.run_config, kind)
         if not message.has_content():
-            raise Refused(Refusal("no-content"))
+            refuse("no-content")
         if kind in BRINGING and lacks_encoder(message.content):
             raise Refused(ENCODER_MISSING)
         # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
-            raise Refused(Refusal("message-unfit", kind=kind, defect=defect))
-        over = attempts_refusal(message, context) or self._leaving.used_up(message, self._facts(message, context))
-        if over:
+            refuse("message-unfit", kind=kind, defect=defect)
+        if over := self._leaving.used_up(message, context, self._facts(message, context)):
             raise Refused(over)
 
     def _check_policy(self) -> None:
@@ -307,4 +302,4 @@ class Gate:
         # Rows are opened anew: those at work were opened under the policy before.
         self._sides.clear()
         self._studies.adopt(now)
-        self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
+        self._leaving = Leaving(self.site, self._continuity, self._today)

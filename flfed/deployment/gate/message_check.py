@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from flfed.refusals import Refusal
+from flfed.federation.client.redaction import CROSSING
+from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
+from flfed.rows.data import datasets
+from flfed.rows.data.parsing.fields import Field as OwnField
+from flfed.rows.data.site import Site
 from flfed.trees.cut_points import are_possible
 from flfed.updates.arrays import CIPHERTEXT, Arrays
-from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import vector_entries
 from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 from flfed.updates.sections import (
@@ -35,6 +37,8 @@ from flfed.updates.sections import (
 
 PACKED_UNFIT = Refusal("packed-unfit")
 """What a gate says of arrays that the codec of another package refuses for a reason of its own."""
+LONGEST = 500
+"""Characters of an error's text that leaves."""
 
 
 def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
@@ -229,8 +233,7 @@ def _ciphertexts_defect(section: Encrypted, found: ArrayRecord, record: RecordDi
     wrong = _size_defect(found, {CIPHERTEXT: section.most})
     if wrong:
         return wrong
-    chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], vector_entries(section.entries))
-    return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
+    return section.defect(ndarrays(record, name)[CIPHERTEXT])
 
 
 def _names_defect(
@@ -271,3 +274,46 @@ def _size_defect(found: Mapping[str, Array], most: Mapping[str, int]) -> Refusal
         if size > limit:
             return Refusal("array-too-large", key=name, size=size, most=limit)
     return None
+
+
+def may_leave(text: str, site: Site) -> Refusal | None:
+    """Return the refusal that an error's text says, None where it may not leave.
+
+    The client app redacts what goes wrong. This is the second look: a text that is no refusal stays at the site,
+    whatever made it.
+
+    Parameters
+    ----------
+    text : str
+        The site's own name may stand before it.
+    site : Site
+        Its columns may be named, no others.
+    """
+    plain = text.removeprefix(f"{site.name}: ")
+    if len(plain) > LONGEST or CONTROL.search(plain):
+        return None
+    found = read_of_site(plain)
+    if found is None:
+        return None
+    # A column is named only where it is of the schema, with enough rows behind its count.
+    if found.code in TABLE:
+        rows = found.facts.get("rows", "")
+        few = bool(rows) and 0 <= int(rows.rpartition(" ")[2]) < CROSSING
+        if few or found.facts["column"] not in _columns(site):
+            return None
+    return found if plain == text else Refusal("of-site", site=site.name, why=found)
+
+
+def _columns(site: Site) -> set[str]:
+    """Return the column names that this site's errors may have.
+
+    They are those of its schema, and of its own table.
+    """
+    found = {str(getattr(site.holdout, "column", "") or "")}
+    # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
+    for dataset in site.datasets:
+        found |= set(datasets.load(dataset).schema.columns)
+        for own in site.serving(dataset).mapping.values():
+            name = own.column if isinstance(own, OwnField) else str(own or "")
+            found.add(name)
+    return found - {""}

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import flfed
 from flfed.paths import RUN
@@ -17,13 +17,11 @@ from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.subgroups import groupings
-from flfed.rows.data.policy import RoundFigures
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_asked, primary_of
 from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
-from flfed.rows.statistics.statistic import Statistic
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.kinds import most_rounds
@@ -32,7 +30,6 @@ from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, POINT_KINDS, SHARIN
 from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
-from flfed.updates.checkpoints.site_state import BRINGING
 from flfed.updates.messages import kinds
 from flfed.updates.messages.compare import MOST_SITES, ROWS_IN_CLEAR, TRAINED
 from flfed.updates.messages.train import ENCODER_SHA256
@@ -61,17 +58,6 @@ from flfed.updates.sections import (
     whole,
 )
 
-if TYPE_CHECKING:
-    from flfed.rows.data.policy import Policy
-    from flfed.summaries.summary import Layout
-    from flfed.updates.parts.part import Border
-
-
-KINDS = (
-    kinds.ENROL, kinds.SUMMARISE, kinds.BINS, kinds.STATISTIC, kinds.TRAIN, kinds.EVALUATE, kinds.SCORES, kinds.KEYS,
-    kinds.LIST, kinds.UNMASK, kinds.COMPARE, kinds.AUDIT, kinds.SEAL, kinds.SEALED,
-)  # fmt: skip
-"""Kinds of messages that a site answers."""
 WITH_MODEL = (kinds.TRAIN, kinds.EVALUATE, kinds.SCORES, kinds.COMPARE, kinds.AUDIT)
 """Kinds of requests that bring a model and its encoder."""
 REASON = 500
@@ -148,7 +134,7 @@ class StudyMessages:
         return statistic_of(self.study).shapes(self.schema)
 
     @property
-    def statistic_type(self) -> type[Statistic]:
+    def statistic_type(self) -> type:
         """Class of the study's statistic, or of its analysis."""
         return type(statistic_of(self.study))
 
@@ -158,7 +144,7 @@ class StudyMessages:
         return shapes_of_cells(self.layout)
 
     @property
-    def round_figures(self) -> RoundFigures:
+    def round_figures(self) -> str:
         """How figures of rounds leave the site."""
         return self.site.policy.round_figures(summed=bool(self.pinned))
 
@@ -220,7 +206,7 @@ class StudyMessages:
         optional: dict[str, Field] = {}
         if kind == kinds.COMPARE:
             fields, optional = choices(self.study, self.schema)
-        if kind in BRINGING:
+        if kind in kinds.BRINGING:
             fields = {**fields, ENCODER_SHA256: _HASH}
         plain = config({**fields, **optional}, optional=optional)
         return {"config": plain, "arrays": arrays(self.model), "encoder": self._encoder()}
@@ -234,17 +220,9 @@ class StudyMessages:
             found[name] = ArrayField(shape=shape, positive=positive, values=values.get(name))
         return ArraySection(arrays=found)
 
-    def leaving(self, kind: str, *, score: bool = True, offset: bool = True, summed_rows: bool = False) -> Sections:
-        """Return what a reply of this kind may hold.
-
-        Parameters
-        ----------
-        kind : str
-        score, offset, summed_rows : bool
-            Whether scores were asked for, of a site that shares its own; the site's own offset was; and the sums over
-            rows are masked.
-        """
-        wanted = Wanted(kind=kind, score=score, offset=offset, summed_rows=summed_rows)
+    def leaving(self, kind: str, **asked: bool) -> Sections:
+        """Return what a reply of this kind may hold; `asked` is the rest of a `Wanted`."""
+        wanted = Wanted(kind=kind, **asked)
         sections = self._reply(wanted)
         for part in BORDER:
             sections = part.reply_sections(self, wanted, sections)
@@ -256,15 +234,13 @@ class StudyMessages:
         if kind in _SEALINGS:
             return {"config": _SEALINGS[kind]}
         if kind == kinds.ENROL:
-            width = self.site.policy.width
-            more = {"width": equal(width)} if width < 1 else {}
-            return {"config": config({**_enrolled(self.site), **more}, optional=more)}
+            return {"config": _enrolled(self.site)}
         if kind == kinds.SUMMARISE:
             return {"config": config({}), "summary": arrays(self.sums)}
         if kind == kinds.COMPARE:
             if not wanted.score:
                 return without_figures()
-            return comparison(self, self.schema, self.site.policy, self.sums)
+            return comparison(self)
         return {"config": config({})}
 
     def run_bytes(self, way: Way = "to-server") -> int:
@@ -274,7 +250,7 @@ class StudyMessages:
         ----------
         way : {"to-server", "to-site"}
         """
-        once = sum(self._message_bytes(kind, way) for kind in self.exchanges.once)
+        once = sum(_message_bytes(self._sections(kind, way)) for kind in self.exchanges.once)
         # The first request of training brings the encoder, which crosses once.
         if way == "to-site" and self.exchanges.each_round:
             once += section_bytes(self._encoder())
@@ -287,9 +263,9 @@ class StudyMessages:
         """
         found = 0
         for kind in self.exchanges.each_round:
-            size = self._message_bytes(kind, way)
+            sections = self._sections(kind, way)
+            size = _message_bytes(sections)
             if kind == kinds.TRAIN:
-                sections = self._sections(kind, way)
                 for part in BORDER:
                     size = part.round_bytes(self, sections, size)
             found += size
@@ -300,15 +276,12 @@ class StudyMessages:
             return self.incoming(kind)
         return self.leaving(kind, score=kind != kinds.COMPARE or not self.keeps_figures)
 
-    def _message_bytes(self, kind: str, way: Way) -> int:
-        """Return the most bytes of one message, without an encoder."""
-        sections = self._sections(kind, way)
-        return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
 
-
-def _enrolled(site: Site) -> dict[str, Field]:
-    """Return the fields of an enrolment."""
-    return {
+def _enrolled(site: Site) -> Plain:
+    """Return the section of an enrolment."""
+    width = site.policy.width
+    more = {"width": equal(width)} if width < 1 else {}
+    fields = {
         "site": equal(site.name),
         # Who refuses before a table is open has the name alone.
         "title": one_of((site.title or site.name, site.name)),
@@ -323,6 +296,12 @@ def _enrolled(site: Site) -> dict[str, Field]:
         "epsilon-budget": number(0, nan=True),
         "epsilon-spent": number(0, nan=True),
     }
+    return config({**fields, **more}, optional=more)
+
+
+def _message_bytes(sections: Sections) -> int:
+    """Return the most bytes of one message, without an encoder."""
+    return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
 
 
 def choices(study: Study, schema: Schema) -> tuple[dict[str, Field], dict[str, Field]]:
@@ -338,9 +317,10 @@ def choices(study: Study, schema: Schema) -> tuple[dict[str, Field], dict[str, F
     return always, optional
 
 
-def comparison(border: Border, schema: Schema, policy: Policy, sums: Shapes) -> Sections:
-    """Return the sections of a comparison; `sums` are those over rows."""
-    study = border.study
+def comparison(messages: StudyMessages) -> Sections:
+    """Return the sections of a comparison."""
+    study = messages.study
+    schema = messages.schema
     metrics = sorted(metrics_asked(schema.task, study.compare))
     family: Sections = {}
     if study.compare.own == "best":
@@ -350,12 +330,12 @@ def comparison(border: Border, schema: Schema, policy: Policy, sums: Shapes) -> 
         "config": config(plain),
         "arms": _figures(metrics, sorted(_arms(study, schema))),
         "differences": _figures(metrics, [" - ".join(pair) for pair in PAIRS]),
-        "summary": arrays(sums, needed=False),
-        **histogram_section(border, "histogram"),
+        "summary": arrays(messages.sums, needed=False),
+        **histogram_section(messages, "histogram"),
         **family,
-        **points(study, schema, policy),
+        **points(messages),
         **groups(study, schema),
-        **importance(study, border.layout),
+        **importance(study, messages.layout),
     }
 
 
@@ -387,15 +367,15 @@ def _figures(metrics: Collection[str], arms: Collection[str]) -> Columns:
     return Columns(fields=fields, longest=len(metrics) * len(arms))
 
 
-def points(study: Study, schema: Schema, policy: Policy) -> Sections:
+def points(messages: StudyMessages) -> Sections:
     """Return the section of exact counts, none where the study asks for none.
 
     A count is large enough for the policy, or is not there.
     """
-    points = study.compare.points
-    if not points or schema.task != "binary":
+    points = messages.study.compare.points
+    if not points or messages.task != "binary":
         return {}
-    least = policy.least_rows()
+    least = messages.site.policy.least_rows()
     if least == 1:
         least = 0
     count = whole(least, beside=-1)

@@ -7,54 +7,44 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.message_check import message_defect
+from flfed.deployment.gate.message_check import LONGEST, may_leave, message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.run_limits import (
-    Comparisons,
-    Later,
     OpenedLists,
     RunLimits,
     asked_sha256,
-    chosen_hashes,
-    chosen_numbers,
+    attempts_refusal,
+    choices_of,
     exchange_of,
-    no_later_figures,
 )
+from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.redaction import CROSSING, SITE_ERROR
-from flfed.federation.client.summed_replies import NO_SUM, InSum
-from flfed.paths import SiteFolder
-from flfed.records.ledger import HeldLedger, Ledger
+from flfed.federation.client.redaction import SITE_ERROR
+from flfed.federation.client.summed_replies import InSum
+from flfed.records.ledger import HeldLedger
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
-from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
-from flfed.rows.data import datasets
-from flfed.rows.data.parsing.fields import Field
+from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
 from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
-from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
+from flfed.updates.messages.kinds import ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.messages.secure_sum import SECTION as MASKED
-from flfed.updates.messages.summarise import SCORES, STATISTIC
-from flfed.updates.messages.train import OFFSET, TRAIN
+from flfed.updates.messages.train import OFFSET
 
 LOG = logging.getLogger("flfed.site")
-Facts = Mapping[str, Any]
 CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
 """Section of a reply that a study's mechanism may charge, by kind; under secure sums it is the masked one."""
-LONGEST = 500
-"""Characters of an error's text that leaves."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +66,21 @@ class Leaving:
     Parameters
     ----------
     site : Site
-    ledger : Ledger
-    today : callable
-        Returns the date in UTC, as the ledger's lines have it.
-    continuity : Continuity, optional
-        Tells where the ledger was lost: then nothing is written into what is there in its place.
+    continuity : Continuity
+        Of the ledger. It tells where the ledger was lost: then nothing is written into what is there in its place.
     """
 
-    def __init__(self, site: Site, ledger: Ledger, today: Today, continuity: Continuity | None = None) -> None:
+    def __init__(self, site: Site, continuity: Continuity, today: Today) -> None:
         self._site = site
-        self._ledger = ledger
+        self._ledger = ledger = continuity.ledger
         self._today = today
-        folder = SiteFolder(site.name)
-        self._continuity = continuity or Continuity(folder, ledger)
+        self._continuity = continuity
         self._counted = Counted()
         self._limits = RunLimits(site.policy.runs)
         self.opened = OpenedLists(ledger, self._limits)
-        self._comparisons = Comparisons(folder, site.policy, ledger, self._limits.compared, asked_sha256)
+        self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
 
-    def used_up(self, message: Message, facts: Facts) -> Refusal | None:
+    def used_up(self, message: Message, context: Context, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply.
 
         None where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
@@ -104,12 +90,15 @@ class Leaving:
         ----------
         message : Message
             What is asked; it fits the study.
+        context : Context
+            It names the run's sites.
         facts : mapping
             What the ledger says of the study, and of the run.
         """
+        if anew := attempts_refusal(message, context):
+            return anew
         try:
-            lost = self._continuity.refusal()
-            if lost:
+            if lost := self._continuity.refusal():
                 return lost
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), 1) or self._over(held, message, facts)
@@ -124,8 +113,8 @@ class Leaving:
         reply: Message,
         facts: Facts,
         messages: StudyMessages,
-        in_sum: InSum = NO_SUM,
-        later: Later = no_later_figures,
+        in_sum: InSum,
+        later: Later,
     ) -> Message:
         """Return a reply that fits, else an error reply.
 
@@ -164,8 +153,7 @@ class Leaving:
         line = _line_of(message, reply, facts, messages)
         size = line["bytes"]
         try:
-            lost = self._continuity.refusal()
-            if lost:
+            if lost := self._continuity.refusal():
                 return error_reply(lost, message)
             # All limits and the line are one step under the lock: another process of the site may have answered this
             # run since the message was let in, from another model, or taken the last bytes.
@@ -247,7 +235,7 @@ class Leaving:
         return error_reply(text, message)
 
     def _enrol_defect(self, record: RecordDict) -> Refusal | None:
-        config = dict(record["config"].items())
+        config = record["config"]
         accepted = config["accepted"]
         reason = config["reason"]
         # A reason beside an acceptance would be free text that nobody reads.
@@ -315,8 +303,8 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
         line["offset"] = True
     if IMPORTANCE in reply.content:
         line["importances"] = True
-    choices = {**chosen_hashes(message), **chosen_numbers(message), **trained_from(message, messages.study)}
-    line |= {name.replace("-", "_"): value for name, value in choices.items()}
+    choices = {**choices_of(message), **trained_from(message, messages.study)}
+    line |= {name.replace("-", "_"): value for name, value in choices.items() if value is not None}
     return line
 
 
@@ -339,49 +327,3 @@ def error_reply(reason: str, message: Message) -> Message:
     The reason is a refusal, or its text without control characters.
     """
     return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
-
-
-def may_leave(text: str, site: Site) -> Refusal | None:
-    """Return the refusal that a text says, None where it may not leave.
-
-    The client app redacts what goes wrong. This is the second look: a text that is no refusal stays at the site,
-    whatever made it.
-
-    Parameters
-    ----------
-    text : str
-        The site's own name may stand before it.
-    site : Site
-        Its columns may be named, no others.
-    """
-    plain = text.removeprefix(f"{site.name}: ")
-    if len(plain) > LONGEST or CONTROL.search(plain):
-        return None
-    found = read_of_site(plain)
-    if found is None:
-        return None
-    # A column is named only where it is of the schema, with enough rows behind its count.
-    rows = found.facts.get("rows", "")
-    if found.code in TABLE and (found.facts["column"] not in _columns(site) or 0 <= _count(rows) < CROSSING):
-        return None
-    return found if plain == text else Refusal("of-site", site=site.name, why=found)
-
-
-def _count(rows: str) -> int:
-    """Return the number in a count of rows, -1 where there is none."""
-    return int(rows.rpartition(" ")[2]) if rows else -1
-
-
-def _columns(site: Site) -> set[str]:
-    """Return the column names that this site's errors may have.
-
-    They are those of its schema, and of its own table.
-    """
-    found = {str(getattr(site.holdout, "column", "") or "")}
-    # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
-    for dataset in site.datasets:
-        found |= set(datasets.load(dataset).schema.columns)
-        for own in site.serving(dataset).mapping.values():
-            name = own.column if isinstance(own, Field) else str(own or "")
-            found.add(name)
-    return found - {""}

@@ -7,24 +7,17 @@ digits, and of few models of a dataset.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Context, Message
 
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import FROM, content_sha256, model_sha256, other_model_refusal
-from flfed.errors import FlfedError
-from flfed.federation.client.privacy_budget import NO_LEDGER
-from flfed.federation.client.redaction import (
-    rounded_comparison,
-    with_later_figures,
-    withheld_comparison,
-)
 from flfed.federation.client.released.accounts import EDGES, SPENT
-from flfed.federation.client.released.sets import RELEASED, RowSets
+from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Known, Place
-from flfed.paths import SiteFolder
 from flfed.records.ledger import HeldLedger, Ledger
 from flfed.records.ledger_line import (
     ASKED,
@@ -36,34 +29,30 @@ from flfed.records.ledger_line import (
     PINNED,
     QUESTION,
     REFUSED,
-    STAYED,
     WITHHELD,
     Line,
     Run,
     run_of,
-    run_of_new,
 )
 from flfed.refusals import Refusal
-from flfed.rows.data.policy import Policy
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
-from flfed.updates.messages.compare import AUDIT, COMPARE, CompareReply, Figure
 from flfed.updates.messages.fields import ndarrays
-from flfed.updates.messages.kinds import SCORES, SUMMARISE
-from flfed.updates.messages.secure_sum import KEYS, parted
+from flfed.updates.messages.kinds import AUDIT, COMPARE, KEYS, SCORES, SUMMARISE
+from flfed.updates.messages.secure_sum import parted
 from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
-CHOSEN = {
+NUMBERS = {
     "offset-deviation": "other-deviation",
     "odds-centre": "other-bins",
     "odds-spread": "other-bins",
     "sites": "other-sites",
 }
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
-HASHED = {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
-"""Hashes of what the coordinator chooses for counts and trees, and why a run has one of each."""
+CHOSEN = NUMBERS | {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
+"""The same of all that it chooses, hashes of counts' bins and of trees' cut points too."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 _KEYS = KEYS.rpartition(".")[2]
 _SUMMARISE = SUMMARISE.rpartition(".")[2]
@@ -89,27 +78,21 @@ def asked_sha256(message: Message) -> str:
     return model_sha256(message)
 
 
-def chosen_hashes(message: Message) -> dict[str, str]:
-    """Return the hashes of a request's bins or cut points, by the keys of `HASHED`."""
-    found: dict[str, str] = {}
-    if message.metadata.message_type == SCORES:
-        content = message.content
-        # A request for counts by class names its bins; the first one has none.
-        found[EDGES] = arrays_sha256(ndarrays(content, "edges")) if "edges" in content else ""
-    elif message.metadata.message_type == TRAIN:
-        found[CUTS_SHA256] = str(message.content["config"].get(CUTS_SHA256, ""))
-    return {name: sha256 for name, sha256 in found.items() if sha256}
+def choices_of(message: Message) -> dict[str, Any]:
+    """Return what the coordinator chose in a request that fits, by the keys of `CHOSEN`.
 
-
-def chosen_numbers(message: Message) -> dict[str, float]:
-    """Return the chosen numbers of a comparison request.
-
-    They are those that `CHOSEN` names.
+    Of a comparison each number has its place, None where the request has none.
     """
-    if message.metadata.message_type != COMPARE:
-        return {}
-    config = message.content["config"]
-    return {name: value for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
+    kind = message.metadata.message_type
+    content = message.content
+    if kind == COMPARE:
+        return {name: content["config"].get(name) for name in NUMBERS}
+    # A request for counts by class names its bins; the first one has none.
+    if kind == SCORES and "edges" in content:
+        return {EDGES: arrays_sha256(ndarrays(content, "edges"))}
+    if kind == TRAIN and content["config"].get(CUTS_SHA256):
+        return {CUTS_SHA256: content["config"][CUTS_SHA256]}
+    return {}
 
 
 class SumLines:
@@ -140,7 +123,7 @@ class SumLines:
         if question and isinstance(listed, str):
             self._lists[question][parted(listed)] = None
         elif question:
-            self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
+            self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
             self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
             if BESIDE in line.facts:
                 self._beside[question] |= parted(str(line.facts[BESIDE]))
@@ -209,8 +192,7 @@ class RunLimits:
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
-        self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
-        self._hashes: dict[tuple[Run, str], set[str]] = defaultdict(set)
+        self._chosen: dict[tuple[Run, str], set[object]] = defaultdict(set)
         self._sums = SumLines()
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
@@ -247,12 +229,11 @@ class RunLimits:
         """
         study, name, _ = run
         runs = self.runs(held, study, asks)
-        most = self._most
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return Refusal("ledger-other-study")
-        if run not in runs and len(runs) >= most:
-            return Refusal("too-many-runs", most=most, had=len(runs))
+        if run not in runs and len(runs) >= self._most:
+            return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
         asked = asked_sha256(message)
         # An attack needs a model that the site compared in this run: others could be made to read rows.
@@ -275,15 +256,9 @@ class RunLimits:
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have the bins, cut points or numbers of a request beside those that it had."""
-        for name, sha256 in chosen_hashes(message).items():
-            if self._hashes[run, name] - {sha256}:
-                return Refusal(HASHED[name])
-        if message.metadata.message_type != COMPARE:
-            return None
-        chosen = chosen_numbers(message)
-        for name, code in CHOSEN.items():
-            if self._chosen[run, name] - {chosen.get(name)}:
-                return Refusal(code)
+        for name, value in choices_of(message).items():
+            if self._chosen[run, name] - {value}:
+                return Refusal(CHOSEN[name])
         return None
 
     def _other_model(self, kind: str, run: Run, asked: str) -> Refusal | None:
@@ -336,11 +311,8 @@ class RunLimits:
         """Take note of what the coordinator chose for a request that was answered."""
         if FROM in line.facts:
             self._trained_from[run].add(str(line.facts[FROM]))
-        for name in HASHED:
-            if name in line.facts:
-                self._hashes[run, name].add(str(line.facts[name]))
-        if kind == COMPARE:
-            for name in CHOSEN:
+        for name in CHOSEN:
+            if name in line.facts or (kind == COMPARE and name in NUMBERS):
                 self._chosen[run, name].add(line.facts.get(name))
 
 
@@ -350,19 +322,19 @@ ONCE: Exchange = (0, 0, 0)
 """The exchange of a question that a run asks once."""
 
 
-def _place(kind: str, facts: Mapping[str, object]) -> Exchange:
+def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
     """Return the exchange that a question is: of each a run has one."""
-    return _round(kind, facts.get("round")), _round(kind, facts.get("level")), _round(kind, facts.get("attempt"))
+    if kind != TRAIN:
+        return ONCE
+    round, level, attempt = (_whole(facts.get(key)) for key in ("round", "level", "attempt"))
+    return round, level, attempt
 
 
-def _round(kind: str, round: object) -> int:
-    """Return the round of a training question.
-
-    Zero for questions that are asked once a run.
-    """
-    return round if kind == TRAIN and isinstance(round, int) else 0
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
+@dataclass(frozen=True)
 class OpenedLists:
     """Lists of secure sums that a site's ledger knows, in whatever run they were opened.
 
@@ -373,24 +345,23 @@ class OpenedLists:
         Which reads the ledger's lines.
     """
 
-    def __init__(self, ledger: Ledger, limits: RunLimits) -> None:
-        self._ledger = ledger
-        self._limits = limits
+    ledger: Ledger
+    limits: RunLimits
 
     def known(self, question: str, dataset: str) -> Known:
         """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
-        with self._ledger.held() as held:
-            return self._limits.sums(held).known(question, dataset)
+        with self.ledger.held() as held:
+            return self.limits.sums(held).known(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round has the site's answer to the question."""
-        with self._ledger.held() as held:
-            return self._limits.sums(held).newest(question, place)
+        with self.ledger.held() as held:
+            return self.limits.sums(held).newest(question, place)
 
     def has_keys(self, run: str) -> bool:
         """Tell whether the site took the keys of a run."""
-        with self._ledger.held() as held:
-            return self._limits.sums(held).has_keys(run)
+        with self.ledger.held() as held:
+            return self.limits.sums(held).has_keys(run)
 
 
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:
@@ -414,92 +385,3 @@ def exchange_of(message: Message) -> dict[str, Any]:
         if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS:
             found[name] = int(value)
     return found
-
-
-Facts = Mapping[str, Any]
-Later = Callable[[], tuple[Figure, ...]]
-
-
-def no_later_figures() -> tuple[Figure, ...]:
-    """Return no figures: of a message that compares nothing."""
-    return ()
-
-
-class Comparisons:
-    """The comparisons of a site, each held to how many models had figures before.
-
-    Parameters
-    ----------
-    folder : SiteFolder
-    policy : Policy
-    ledger : Ledger
-    lines_of : callable (held ledger) → ComparedLines
-    asked_of : callable (message) → str
-        Returns the hash of a request's model.
-    """
-
-    def __init__(
-        self,
-        folder: SiteFolder,
-        policy: Policy,
-        ledger: Ledger,
-        lines_of: Callable[[HeldLedger], ComparedLines],
-        asked_of: Callable[[Message], str],
-    ) -> None:
-        self._folder = folder
-        self._policy = policy
-        self._ledger = ledger
-        self._lines_of = lines_of
-        self._asked_of = asked_of
-
-    def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
-        """Return an institution's reply as it leaves, and what its line says.
-
-        Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
-        have them exact.
-
-        Parameters
-        ----------
-        message : Message
-        reply : Message
-            One that fits the study.
-        facts : mapping
-            What the ledger's line says.
-        later : callable () → tuple of Figure
-            Returns figures with noise of the model that was compared.
-        """
-        if not self._counts(message, COMPARE):
-            return reply, facts
-        try:
-            with self._ledger.held() as held:
-                refused = self._refusal(held, message, facts)
-        except FlfedError:
-            refused = NO_LEDGER
-        found = CompareReply.from_record(reply.content)
-        if refused is None:
-            return Message(rounded_comparison(found).to_record(), reply_to=message), facts
-        withheld = withheld_comparison(found, refused)
-        if found.arms and self._policy.later_figures == "noised" and refused is not NO_LEDGER:
-            withheld = with_later_figures(withheld, later())
-        return Message(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
-
-    def over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a comparison with figures is one too many by now, as by another process; else None."""
-        leaves = self._counts(message, COMPARE) and STAYED not in facts
-        return self._refusal(held, message, facts) if leaves else None
-
-    def attack_refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a model is not attacked: none of its figures left, and none does now; else None."""
-        return self._refusal(held, message, facts) if self._counts(message, AUDIT) else None
-
-    def _counts(self, message: Message, kind: str) -> bool:
-        return message.metadata.message_type == kind and self._policy.disclosure != "open"
-
-    def _refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
-        dataset = str(facts["dataset"])
-        lines = self._lines_of(held)
-        if lines.of(dataset, self._policy).left:
-            return None
-        kept = RowSets(self._folder, dataset, self._ledger)
-        counted = lines.counted(kept, self._policy, run_of_new(facts), str(facts["rows_sha256"]))
-        return counted.refusal(self._asked_of(message))

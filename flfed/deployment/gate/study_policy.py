@@ -10,8 +10,9 @@ import hmac
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from flfed.callbacks import Today
 from flfed.deployment.site_state import approval as decided
@@ -80,23 +81,11 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
     if len(asked) < least:
         return Refusal("too-few-sites", asked=len(asked), least=least)
     # One more site in a second run shows its rows by the difference: only approved sites take part.
-    approved = asked
-    if co_sites is not None:
-        approved = set(co_sites)
-    added = asked - {site.name} - approved
-    if added:
-        return Refusal("sites-added", sites=", ".join(sorted(added)[:3]))
-    foreign = asked - {site.name} - set(site.policy.co_sites or asked)
-    if foreign:
-        return Refusal("no-co-site", sites=", ".join(sorted(foreign)[:3]))
+    allowed = {"sites-added": asked if co_sites is None else co_sites, "no-co-site": site.policy.co_sites or asked}
+    for code, names_allowed in allowed.items():
+        if others := sorted(asked - {site.name, *names_allowed}):
+            return Refusal(code, sites=", ".join(others[:3]))
     return None
-
-
-def _own_fingerprint(folder: SiteFolder) -> str:
-    try:
-        return own_fingerprint(folder)
-    except FlfedError:
-        return ""
 
 
 LONGEST_STUDY = 100_000
@@ -116,15 +105,20 @@ class Refused(FlfedError):
     """
 
 
+def refuse(code: str, **facts: object) -> NoReturn:
+    """Raise `Refused` with a refusal."""
+    raise Refused(Refusal(code, **facts)) from None
+
+
 def parsed(text: str) -> Study:
     """Return the study, or raise Refused in plain words."""
     try:
         return Study.parse(text)
     except UsageError as error:
         # The parser's sentence may quote the study; it is cut, and control characters go.
-        raise Refused(Refusal("study-unusable", error=CONTROL.sub(" ", str(error))[:300])) from None
+        refuse("study-unusable", error=CONTROL.sub(" ", str(error))[:300])
     except (RecursionError, ValueError, OverflowError):
-        raise Refused(Refusal("study-unreadable")) from None
+        refuse("study-unreadable")
 
 
 def name_of(text: str) -> str:
@@ -148,11 +142,11 @@ def _checked_text(config: Mapping[str, object]) -> str:
     repeat = config.get("repeat", 0)
     run = config.get("run")
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
-        raise Refused(Refusal("no-study"))
+        refuse("no-study")
     if type(repeat) is not int or not 0 <= repeat < REPEATS:
-        raise Refused(Refusal("repeat-unfit", most=REPEATS - 1))
+        refuse("repeat-unfit", most=REPEATS - 1)
     if not isinstance(run, str) or not RUN.fullmatch(run):
-        raise Refused(Refusal("run-unnamed"))
+        refuse("run-unnamed")
     return text
 
 
@@ -220,7 +214,7 @@ class StudyAdmission:
         """
         self._admitted.clear()
         if policy is None:
-            raise Refused(Refusal("policy-unreadable", site=self.site.name))
+            refuse("policy-unreadable", site=self.site.name)
         self.site = replace(self.site, policy=policy)
 
     def policy_now(self) -> Policy | None:
@@ -242,11 +236,11 @@ class StudyAdmission:
         """
         study = self._study(config)
         if not asks(study, kind):
-            raise Refused(Refusal("kind-of-another-study"))
+            refuse("kind-of-another-study")
         approval = self.check_decision(study.text)
         if approval is None and study.aggregation.sums_updates:
             # Without a person nobody has pinned a key: the sums could be of invented sites.
-            raise Refused(Refusal("sums-not-approved"))
+            refuse("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
         known = self._admitted.get(sha256_of(study.text))
         return known if known is not None and known.pinned == pinned else self._messages(study, pinned)
@@ -296,11 +290,11 @@ class StudyAdmission:
         known = self._admitted.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
-            raise Refused(Refusal("expired", day=study.expires.isoformat()))
+            refuse("expired", day=study.expires.isoformat())
         if refused := study_policy_refusal(study, self.site, noise=noise):
             raise Refused(refused)
         if not has_start(self._folder, study):
-            raise Refused(Refusal("start-absent"))
+            refuse("start-absent")
         self._check_rows(study, approval)
         self._check_cohort(config.get("sites"), study, approval)
         return study
@@ -311,10 +305,10 @@ class StudyAdmission:
         None where the policy asks for none. Raises `Refused` where the study may not be answered.
         """
         if decided.is_paused(self._folder):
-            raise Refused(Refusal("paused"))
+            refuse("paused")
         if why := open_folder(self._folder):
             LOG.warning("%s", why)
-            raise Refused(Refusal("folders-unsafe", site=self.site.name))
+            refuse("folders-unsafe", site=self.site.name)
         others: list[Approval] = []
         try:
             found = decided.approval_of(self._folder, sha256_of(text))
@@ -322,7 +316,7 @@ class StudyAdmission:
                 others = decided.approvals(self._folder)
             lost = decided.is_before_loss(self._folder, found)
         except FlfedError:
-            raise Refused(Refusal("approvals-unsafe", site=self.site.name)) from None
+            refuse("approvals-unsafe", site=self.site.name)
         if found is None:
             self._check_unapproved(name_of(text), others, lost=lost)
         else:
@@ -332,17 +326,21 @@ class StudyAdmission:
     def _check_approval(self, found: Approval, *, lost: bool) -> None:
         """Refuse a study whose decision does not hold now; `lost` says that a ledger was lost since."""
         if found.decision != "approved":
-            raise Refused(Refusal("decided-against", decision=found.decision, day=found.at[:10]))
+            refuse("decided-against", decision=found.decision, day=found.at[:10])
         if lost:
-            raise Refused(Refusal("approved-before-loss"))
+            refuse("approved-before-loss")
         # An approval holds for the code and the coordinator that it was given for, and for no others.
         if not hmac.compare_digest(found.bundle_sha256, self._bundle):
-            raise Refused(Refusal("approved-other-version"))
+            refuse("approved-other-version")
         if other_coordinator(self._folder, found.coordinator):
-            raise Refused(Refusal("approved-other-coordinator"))
+            refuse("approved-other-coordinator")
         # Other sites pin the key that was there: with another one this site could not take part.
-        if found.sums and found.pins.get(self.site.name) != _own_fingerprint(self._folder):
-            raise Refused(Refusal("approved-other-key"))
+        if found.sums:
+            own = ""
+            with suppress(FlfedError):
+                own = own_fingerprint(self._folder)
+            if found.pins.get(self.site.name) != own:
+                refuse("approved-other-key")
 
     def _check_unapproved(self, name: str, others: Sequence[Approval], *, lost: bool) -> None:
         """Refuse a study that nobody decided about, by its name, where the policy asks for a decision.
@@ -351,13 +349,13 @@ class StudyAdmission:
         """
         free = self.site.policy.approval == "none"
         if lost and free:
-            raise Refused(Refusal("approved-before-loss"))
+            refuse("approved-before-loss")
         decisions = {other.decision for other in others if other.study == name}
         if free and decisions <= {"approved"}:
             return
         if name and decisions:
-            raise Refused(Refusal("study-changed", study=name[:60]))
-        raise Refused(Refusal("not-approved"))
+            refuse("study-changed", study=name[:60])
+        refuse("not-approved")
 
     def _check_rows(self, study: Study, approval: Approval | None) -> None:
         """Refuse a study whose columns or rows have changed.
@@ -366,13 +364,13 @@ class StudyAdmission:
         """
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
-            raise Refused(Refusal("schema-changed-after-approval", dataset=study.dataset.name))
+            refuse("schema-changed-after-approval", dataset=study.dataset.name)
         rows = self._frozen(study)
         # Also without an approval, rows frozen under another schema mean something else.
         if rows.schema_sha256 != schema_sha256:
-            raise Refused(Refusal("schema-changed-after-freeze", dataset=study.dataset.name))
+            refuse("schema-changed-after-freeze", dataset=study.dataset.name)
         if approval is not None and rows.sha256 != approval.rows_sha256:
-            raise Refused(Refusal("rows-changed"))
+            refuse("rows-changed")
         self._rows[study.sha256()] = rows.sha256
 
     def _frozen(self, study: Study) -> Frozen:
@@ -381,11 +379,11 @@ class StudyAdmission:
             found = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
             changed = found is not None and list_changed(self._folder, found)
         except FlfedError:
-            raise Refused(Refusal("rows-unserved", site=self.site.name)) from None
+            refuse("rows-unserved", site=self.site.name)
         if found is None:
-            raise Refused(Refusal("no-frozen-rows", dataset=study.dataset.name))
+            refuse("no-frozen-rows", dataset=study.dataset.name)
         if changed:
-            raise Refused(Refusal("opt-outs-changed", site=self.site.name))
+            refuse("opt-outs-changed", site=self.site.name)
         return found
 
     def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
@@ -395,7 +393,7 @@ class StudyAdmission:
         """
         names = given.split(",") if isinstance(given, str) and given else []
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
-            raise Refused(Refusal("sites-unnamed"))
+            refuse("sites-unnamed")
         named = None if approval is None else approval.co_sites
         if refused := cohort_refusal(names, self.site, named):
             raise Refused(refused)
@@ -407,9 +405,9 @@ class StudyAdmission:
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried
         except FlfedError as error:
-            raise Refused(Refusal("model-unmade", error=error)) from None
+            refuse("model-unmade", error=error)
         except (MemoryError, ValueError):
-            raise Refused(Refusal("model-too-large")) from None
+            refuse("model-too-large")
         self._admitted[sha256_of(study.text)] = found
         while len(self._admitted) > STUDIES:
             self._admitted.popitem(last=False)

@@ -13,8 +13,9 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
@@ -33,7 +34,7 @@ PREFIXES = ("FLFED_", "LC_")
 """What the names of others begin with that it is given: our own, where a site package finds its settings, too."""
 
 
-def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def passed_on() -> dict[str, str]:
     """Return the environment variables for a child process.
 
     No search path of Python, no library to preload and no proxy is among them.
@@ -43,7 +44,7 @@ def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     >>> passed_on({"PATH": "/usr/bin", "FLFED_HOME": "/srv", "PYTHONPATH": ".", "LD_PRELOAD": "x.so"})
     {'PATH': '/usr/bin', 'FLFED_HOME': '/srv'}
     """
-    return {name: text for name, text in environment.items() if name in PASSED_ON or name.startswith(PREFIXES)}
+    return {name: text for name, text in os.environ.items() if name in PASSED_ON or name.startswith(PREFIXES)}
 
 
 def python(module: str, *words: str) -> tuple[str, ...]:
@@ -118,6 +119,7 @@ BUSY = 0
 """The file's time while work goes on that may take any time; no disk space is needed to say so."""
 
 
+@dataclass(frozen=True)
 class Pulse:
     """Sign of life by the time of a file.
 
@@ -139,16 +141,15 @@ class Pulse:
     (None, 0, True)
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    path: Path
 
     def beat(self) -> None:
         """Tell that this process is alive now."""
         with suppress(OSError):
             try:
-                os.utime(self._path)
+                os.utime(self.path)
             except FileNotFoundError:
-                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -158,7 +159,7 @@ class Pulse:
         """
         self.beat()
         with suppress(OSError):
-            os.utime(self._path, ns=(BUSY, BUSY))
+            os.utime(self.path, ns=(BUSY, BUSY))
         try:
             yield
         finally:
@@ -170,13 +171,13 @@ class Pulse:
         It is in nanoseconds; BUSY during work, None where there is none yet.
         """
         with suppress(OSError):
-            return self._path.stat().st_mtime_ns
+            return self.path.stat().st_mtime_ns
         return None
 
     def forget(self) -> None:
         """Remove what a process left that has ended."""
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
 
 VARIABLE = "FLFED_GATE_MEMORY"

@@ -20,8 +20,8 @@ import socket
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from flfed.deployment.processes.child_processes import python
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, refuse_calls
@@ -79,6 +79,7 @@ def hand_over(control: socket.socket, made: socket.socket | bytes) -> None:
         socket.send_fds(control, [HERE], [made.fileno()])
 
 
+@dataclass
 class RelayClient:
     """Client of the relay at a path.
 
@@ -89,10 +90,9 @@ class RelayClient:
     path : Path
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._asking = threading.Lock()
-        self._control: socket.socket | None = None
+    path: Path
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+    _control: socket.socket | None = None
 
     def connect(self) -> socket.socket:
         """Return a connection to the node.
@@ -106,33 +106,27 @@ class RelayClient:
         """
         # One question at a time: two would mix up their answers on one control socket.
         with self._asking:
-            if self._control is not None:
+            # Where the relay was started anew, it is where it was: a broken control socket is opened once more.
+            for control in (self._control, None):
                 try:
+                    self._control = control or self._opened()
                     return fetched(self._control)
                 except ConnectionRefusedError:
                     # A refusal is an answer; only a broken control socket is worth opening again.
                     raise
                 except (EOFError, OSError):
-                    self.close()  # the relay was started anew, and is where it was
-            try:
-                self._control = self._opened()
-                return fetched(self._control)
-            except ConnectionRefusedError:
-                raise
-            except (EOFError, OSError) as error:
-                self.close()
-                raise ConnectionRefusedError("nobody relays to the node") from error
+                    self.close()
+            raise ConnectionRefusedError("nobody relays to the node")
 
     def _opened(self) -> socket.socket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         made.settimeout(SECONDS)
         try:
-            made.connect(str(self._path))
-        except (FileNotFoundError, ConnectionRefusedError):
+            made.connect(str(self.path))
+        except OSError as error:
             made.close()
-            raise NodeAbsent("nobody relays to the node") from None
-        except OSError:
-            made.close()
+            if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+                raise NodeAbsent("nobody relays to the node") from None
             raise
         return made
 
@@ -195,14 +189,6 @@ class Connector:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def __enter__(self) -> Self:
-        """Return this."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Have the connector end."""
-        self.close()
 
 
 def work(control: socket.socket, path: Path) -> None:

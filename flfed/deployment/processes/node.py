@@ -34,7 +34,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def work(folder: SiteFolder) -> None:
     make_secret(folder)
     shared_secret(folder)
     # Every change to Flower's code is made before its command begins.
-    connection = Connection(folder.known_as, Pulse(folder.node_pulse), say)
+    connection = Connection(folder.known_as, Pulse(folder.node_pulse), Outage(say))
     stay_with_the_host(connection.opened)
     connection.install()
     paced(Pace(LEAST, MOST))
@@ -232,6 +232,7 @@ GATE_ANEW = "the gate began anew in the middle of a message; the coordinator is 
 Say = Callable[[str], None]
 
 
+@dataclass
 class Outage:
     """Reporter of an unreachable server.
 
@@ -245,19 +246,18 @@ class Outage:
         Seconds; tests pass their own.
     """
 
-    def __init__(self, say: Say, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._began = 0.0
-        self._due = 0.0
-        self._pause = 0.0
-        self._said: set[str] = set()
+    say: Say
+    clock: Callable[[], float] = time.monotonic
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _began: float = 0.0
+    _due: float = 0.0
+    _pause: float = 0.0
+    _said: set[str] = field(default_factory=set)
 
     def failed(self, error: Exception) -> None:
         """Take note of a request that failed."""
         why = reason_of(error)
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             # The first failure starts the clock; further ones are told seldom, unless the reason is new.
             if not self._said:
@@ -266,17 +266,17 @@ class Outage:
                 self._due = now + SAID_AGAIN_SECONDS
             if why not in self._said:
                 self._said.add(why)
-                self._say(why)
+                self.say(why)
             elif now >= self._due:
                 self._pause = min(2 * self._pause, MOST_SECONDS)
                 self._due = now + self._pause
-                self._say(f"still after {now - self._began:.0f} s: {why}")
+                self.say(f"still after {now - self._began:.0f} s: {why}")
 
     def over(self) -> None:
         """Take note of a request that was answered."""
         with self._lock:
             if self._said:
-                self._say(f"the coordinator's server answers again, after {self._clock() - self._began:.0f} s")
+                self.say(f"the coordinator's server answers again, after {self.clock() - self._began:.0f} s")
             self._said.clear()
 
 
@@ -300,6 +300,7 @@ def reason_of(error: Exception) -> str:
     return f"the coordinator's server does not answer ({what}); it is tried again until it does"
 
 
+@dataclass
 class Connection:
     """Keeps the connection of this process's SuperNode.
 
@@ -314,14 +315,12 @@ class Connection:
         Told in sentences what happens.
     """
 
-    def __init__(self, known_as: Path, pulse: Pulse, say: Say) -> None:
-        self._known_as = known_as
-        self._pulse = pulse
-        self._say = say
-        self._outage = Outage(say)
-        self._client: Any = None
-        self._lost = threading.Event()
-        self._freed = False
+    known_as: Path
+    pulse: Pulse
+    outage: Outage
+    _client: Any = None
+    _lost: threading.Event = field(default_factory=threading.Event)
+    _freed: bool = False
 
     def install(self) -> None:
         """Have the SuperNode of this process connect by it."""
@@ -367,7 +366,7 @@ class Connection:
             except httpx.HTTPStatusError as error:
                 if not is_away(error.response.status_code):
                     raise
-                self._outage.failed(error)
+                self.outage.failed(error)
                 return False
 
         return lambda beat: make(functools.partial(beaten, beat))
@@ -387,7 +386,7 @@ class Connection:
 
         # With a reason of its own Flower refuses a run that is over, and not the site.
         if error.response.status_code in REFUSED and FlowerError.from_json(error.response.text) is None:
-            self._say(reason_of(error))
+            self.outage.say(reason_of(error))
         return refused(error)
 
     def _failed(self, state: Any) -> None:
@@ -398,14 +397,14 @@ class Connection:
         if self._freed:  # the next one is let in
             self._freed = False
             return
-        self._outage.failed(state.exception)
+        self.outage.failed(state.exception)
         if state.target.__name__ == "PullMessages" and not isinstance(state.exception, NOTHING_SENT):
             self._lost.set()
 
     def _answered(self, response: httpx.Response) -> None:
         if response.is_success:
-            self._pulse.beat()
-            self._outage.over()
+            self.pulse.beat()
+            self.outage.over()
 
     def _leave_before(self) -> bool:
         """Free the place of the node's previous process.
@@ -413,11 +412,11 @@ class Connection:
         That process could not leave the server itself. Tell whether there was one.
         """
         try:
-            self._leave(int(self._known_as.read_text(encoding="ascii")))
-            self._known_as.unlink()
+            self._leave(int(self.known_as.read_text(encoding="ascii")))
+            self.known_as.unlink()
         except (OSError, ValueError, httpx.HTTPError):
             return False  # there was none; or it is tried again with the next request
-        self._say("the server still held the place of the node that was here before; it was freed")
+        self.outage.say("the server still held the place of the node that was here before; it was freed")
         return True
 
     def _leave(self, node: int) -> None:
@@ -433,7 +432,7 @@ class Connection:
         """Connect as Flower does, noting failures."""
         with connect(*given) as (node, receive, send, *asks):
             with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
-                write_whole(self._known_as, str(node).encode())
+                write_whole(self.known_as, str(node).encode())
             # Every function that Flower got for asking the server is wrapped, so that no failure is missed.
             receive = functools.partial(self._received, receive, node)
             send = functools.partial(self._sent, send)
@@ -468,7 +467,7 @@ class Connection:
         self._leave(node)
         ask(self._client.SendNodeHeartbeat, node={"node_id": node}, heartbeat_interval=HEARTBEAT_SECONDS)
         self._lost.clear()
-        self._say("a message may have been lost on the way; the coordinator is asked for it again")
+        self.outage.say("a message may have been lost on the way; the coordinator is asked for it again")
 
     def _noted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         """Return a question that notes its final failure.

@@ -16,6 +16,7 @@ import socket
 import stat
 import threading
 from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flfed.deployment.processes.child_processes import LOOPBACK
@@ -100,6 +101,7 @@ def check_free(path: Path) -> None:
     raise UsageError(f"{path}: this site is being served already; end that process first")
 
 
+@dataclass
 class Relay:
     """Forwarder between a Unix socket and a loopback port.
 
@@ -113,12 +115,11 @@ class Relay:
         How long a connection may say nothing.
     """
 
-    def __init__(self, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> None:
-        self._port = port
-        self._most = most
-        self._idle = idle
-        self._asking: set[asyncio.Task[None]] = set()
-        self._open: set[asyncio.Task[None]] = set()
+    port: int
+    most: int
+    idle: float
+    _asking: set[asyncio.Task[None]] = field(default_factory=set)
+    _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, listening: socket.socket, ended: asyncio.Event) -> None:
         """Serve until `ended`; every connection is closed then."""
@@ -161,10 +162,10 @@ class Relay:
 
         Return the byte that says why where there is none.
         """
-        if len(self._open) >= self._most:
+        if len(self._open) >= self.most:
             return NONE
         try:
-            node = await asyncio.open_connection(LOOPBACK, self._port)
+            node = await asyncio.open_connection(LOOPBACK, self.port)
         except ConnectionRefusedError:
             return ABSENT  # its own port does not listen, or not yet
         except OSError:
@@ -188,7 +189,7 @@ class Relay:
     ) -> None:
         try:
             # One clock for both directions: a long answer keeps the silent question's side open.
-            async with asyncio.timeout(self._idle) as clock, asyncio.TaskGroup() as both:
+            async with asyncio.timeout(self.idle) as clock, asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, node_writer, clock))
                 both.create_task(self._pump(node_reader, writer, clock))
         except* OSError:
@@ -203,7 +204,7 @@ class Relay:
         Each piece, whichever way it goes, resets the idle clock.
         """
         while piece := await reader.read(CHUNK):
-            clock.reschedule(asyncio.get_running_loop().time() + self._idle)
+            clock.reschedule(asyncio.get_running_loop().time() + self.idle)
             writer.write(piece)
             await writer.drain()
         if writer.can_write_eof():
@@ -232,7 +233,7 @@ def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECO
     listening = bound(path)
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
-    relay = Relay(port, most=most, idle=idle)
+    relay = Relay(port, most, idle)
     thread = threading.Thread(
         target=lambda: loop.run_until_complete(relay.serve(listening, ended)), name="gate-relay", daemon=True
     )

@@ -85,6 +85,7 @@ class Child:
     life: Life | None = None
 
 
+@dataclass
 class LimitedLog:
     """Log file with a size limit.
 
@@ -98,11 +99,10 @@ class LimitedLog:
         Told at once the sentences that begin with NEWS.
     """
 
-    def __init__(self, path: Path, limit: int = LOG_BYTES, news: Notify = silent) -> None:
-        self._path = path
-        self._limit = limit
-        self._news = news
-        self.said = ""
+    path: Path
+    news: Notify = silent
+    limit: int = LOG_BYTES
+    said: str = ""
 
     def take(self, stream: IO[bytes]) -> None:
         """Write a stream to the log until it ends.
@@ -117,7 +117,7 @@ class LimitedLog:
             # News are told at once; of the other sentences only the last one, when the child has ended.
             for who, colon, sentence in (line.partition(": ") for line in lines):
                 if who + colon == NEWS:
-                    self._news(sentence[:LONGEST])
+                    self.news(sentence[:LONGEST])
                 elif who + colon == OURS:
                     self.said = sentence[:LONGEST]
             with suppress(OSError):
@@ -126,9 +126,9 @@ class LimitedLog:
     def write(self, data: bytes) -> None:
         """Append to the file."""
         with suppress(FileNotFoundError):
-            if self._path.stat().st_size + len(data) > self._limit:
-                os.replace(self._path, self._path.with_name(f"{self._path.name}.1"))
-        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+            if self.path.stat().st_size + len(data) > self.limit:
+                os.replace(self.path, self.path.with_name(f"{self.path.name}.1"))
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         with os.fdopen(handle, "ab") as file:
             file.write(data)
 
@@ -136,9 +136,9 @@ class LimitedLog:
 class _Kept:
     """One child over its lives."""
 
-    def __init__(self, child: Child, log_bytes: int, told: Notify) -> None:
+    def __init__(self, child: Child, told: Notify) -> None:
         self.child = child
-        self._log = LimitedLog(child.log, log_bytes, lambda sentence: told(f"{child.name}: {sentence}"))
+        self._log = LimitedLog(child.log, lambda sentence: told(f"{child.name}: {sentence}"))
         self.process: subprocess.Popen[bytes] | None = None
         self.began = self.due = self._heard = 0.0
         self._seen: int | None = None
@@ -261,10 +261,9 @@ class Supervisor:
         told: Notify = silent,
         pauses: Sequence[float] = PAUSES,
         patience: float = 10.0,
-        log_bytes: int = LOG_BYTES,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._kept = {child.name: _Kept(child, log_bytes, told) for child in children}
+        self._kept = {child.name: _Kept(child, told) for child in children}
         self._told = told
         self._pauses = tuple(pauses)
         self._patience = patience

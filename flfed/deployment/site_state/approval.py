@@ -15,13 +15,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict, TypeAdapter
+
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import ledger_of
 from flfed.refusals import Refusal
-from flfed.registry import kebab_keys, snake
+from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
 
 if TYPE_CHECKING:
@@ -63,6 +65,9 @@ class Approval:
         Where a ledger before was lost, the hash of the first line of the one that was there when it was decided.
     """
 
+    # A file may have been changed: each value must have its type, or the whole is no approval.
+    __pydantic_config__ = ConfigDict(alias_generator=kebab, extra="forbid", strict=True)
+
     study: str
     study_sha256: str
     text: str
@@ -95,27 +100,11 @@ class Approval:
         ValueError
             If it is none of ours.
         """
-        found = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError("not an approval")
-        given: dict[str, Any] = {snake(key): value for key, value in found.items()}
-        # JSON knows no tuples; its lists become the tuples that the class has.
-        given |= {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
-        try:
-            approval = cls(**given)
-        except TypeError:
-            raise ValueError("not an approval") from None
-        # The file may have been changed: each value must have its type, or the whole is no approval.
-        kinds = {"co_sites": tuple, "earlier": tuple, "lifted": tuple, "pins": dict, "sums": bool}
-        for key, value in vars(approval).items():
-            if type(value) is not kinds.get(key, str) or not all(isinstance(word, str) for word in _words_in(value)):
-                raise ValueError("not an approval")
-        if approval.decision not in _DECISIONS:
-            raise ValueError("not an approval")
-        return approval
+        found: Approval = _READER.validate_json(text)
+        return found
 
 
-_DECISIONS = ("approved", "refused", "withdrawn")
+_READER = TypeAdapter(Approval)
 _LATER = ("sums", "pins", "lifted", "ledger")
 """Fields that a file has only where they say something, so that an earlier version reads the others."""
 
@@ -154,13 +143,6 @@ def approvals(folder: SiteFolder) -> list[Approval]:
     return sorted(found, key=lambda approval: approval.at, reverse=True)
 
 
-def _words_in(value: object) -> tuple[object, ...]:
-    """Return what a value of a file holds; nothing where it is no list and no table."""
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return value if isinstance(value, tuple) else ()
-
-
 def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
     """Tell whether a ledger was lost after a decision, or at any time where there is none.
 
@@ -176,18 +158,15 @@ def approve(
     *,
     by: str,
     co_sites: Sequence[str],
-    rows_sha256: str,
-    schema_sha256: str,
-    bundle_sha256: str,
-    coordinator: str = "",
     sums: bool = False,
     pins: Mapping[str, str] | None = None,
     lifted: Sequence[str] = (),
     at: datetime | None = None,
+    **held: str,
 ) -> Approval:
     """Write and return a person's approval of a study.
 
-    It holds for these rows, columns, sites and this coordinator.
+    It holds for these rows, columns, sites and this coordinator: `held` are an approval's hashes and `coordinator`.
 
     Raises
     ------
@@ -199,32 +178,44 @@ def approve(
     names = tuple(sorted(set(co_sites) - {folder.site}))
     if sums and {folder.site, *names} != (pins or {}).keys():
         raise ValueError("sums need a fingerprint of each site that takes part, this one too")
-    return _write(
+    return _decide(
         folder,
-        Approval(
-            **_of(study),
-            decision="approved",
-            by=by,
-            at=_moment(at),
-            co_sites=names,
-            rows_sha256=rows_sha256,
-            schema_sha256=schema_sha256,
-            bundle_sha256=bundle_sha256,
-            coordinator=coordinator,
-            sums=sums,
-            pins=dict(pins or {}),
-            lifted=tuple(sorted(set(lifted))),
-            ledger=ledger_of(folder).loss_before(),
-        ),
+        study,
+        "approved",
+        by,
+        at,
+        co_sites=names,
+        sums=sums,
+        pins=dict(pins or {}),
+        lifted=tuple(sorted(set(lifted))),
+        ledger=ledger_of(folder).loss_before(),
+        **held,
     )
 
 
-def refuse(folder: SiteFolder, study: Study, *, by: str, at: datetime | None = None) -> Approval:
+def refuse(folder: SiteFolder, study: Study, *, by: str) -> Approval:
     """Write and return a person's refusal of a study."""
-    return _write(folder, Approval(**_of(study), decision="refused", by=by, at=_moment(at)))
+    return _decide(folder, study, "refused", by)
 
 
-def withdraw(folder: SiteFolder, study: str, *, by: str, at: datetime | None = None) -> list[Approval]:
+def _decide(
+    folder: SiteFolder, study: Study, decision: Decision, by: str, at: datetime | None = None, **facts: Any
+) -> Approval:
+    """Write and return a person's decision about a study."""
+    approval = Approval(
+        study=study.name,
+        study_sha256=study.sha256(),
+        text=study.text,
+        dataset=study.dataset.name,
+        decision=decision,
+        by=by,
+        at=_moment(at),
+        **facts,
+    )
+    return _write(folder, approval)
+
+
+def withdraw(folder: SiteFolder, study: str, *, by: str) -> list[Approval]:
     """Withdraw every approval of a study.
 
     Return the withdrawn approvals as they are now.
@@ -246,13 +237,13 @@ def withdraw(folder: SiteFolder, study: str, *, by: str, at: datetime | None = N
     if not meant:
         names = ", ".join(sorted({a.study for a in standing})) or "none"
         raise UsageError(f"site {folder.site!r} has no approval of study {study!r} that stands; those that do: {names}")
-    return [_write(folder, replace(found, decision="withdrawn", by=by, at=_moment(at))) for found in meant]
+    return [_write(folder, replace(found, decision="withdrawn", by=by, at=_moment())) for found in meant]
 
 
-def pause(folder: SiteFolder, *, by: str, at: datetime | None = None) -> None:
+def pause(folder: SiteFolder, *, by: str) -> None:
     """Answer no message of any study until `resume`."""
     folder.make()
-    write_whole(folder.gate / PAUSED, json.dumps({"by": by, "at": _moment(at)}).encode())
+    write_whole(folder.gate / PAUSED, json.dumps({"by": by, "at": _moment()}).encode())
 
 
 def resume(folder: SiteFolder) -> bool:
@@ -270,16 +261,7 @@ def is_paused(folder: SiteFolder) -> bool:
     return os.path.lexists(folder.gate / PAUSED)
 
 
-def _of(study: Study) -> dict[str, Any]:
-    return {
-        "study": study.name,
-        "study_sha256": study.sha256(),
-        "text": study.text,
-        "dataset": study.dataset.name,
-    }
-
-
-def _moment(at: datetime | None) -> str:
+def _moment(at: datetime | None = None) -> str:
     return (at or now_utc()).isoformat(timespec="seconds")
 
 
@@ -307,9 +289,7 @@ def _write(folder: SiteFolder, approval: Approval) -> Approval:
     folder.make()
     if not folder.approvals.is_dir():
         folder.approvals.mkdir(mode=0o700)
-        if os.geteuid() == 0:  # an operator's command; the gate's user must be able to read it
-            owner = folder.gate.stat()
-            os.chown(folder.approvals, owner.st_uid, owner.st_gid)
+        give(folder.approvals, folder.gate)  # root may make what the gate's user must be able to read
     write_whole(_path(folder, approval.study_sha256), approval.to_json().encode())
     return approval
 

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
-from flfed.records.ledger import ledger_of
-from flfed.records.ledger_line import ADDED, ASKED, CARRIED, STAYED, Line, Run, run_of
+from flfed.records.ledger import HeldLedger, Ledger, ledger_of
+from flfed.records.ledger_line import ADDED, ASKED, CARRIED, STAYED, Line, Run, run_of, run_of_new
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.messages.kinds import COMPARE
+from flfed.updates.messages.kinds import AUDIT, COMPARE
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+    from flfed.updates.messages.compare import Figure
 
 LOG = logging.getLogger("flfed.site")
 _COMPARED = COMPARE.rpartition(".")[2]
+Facts = Mapping[str, Any]
+Later = Callable[[], "tuple[Figure, ...]"]
 TELLS = (
     "A model that the coordinator made for it tells by one comparison whether a person is among the test rows, and "
     "with which outcome, or more: a figure has three digits, which are ten bits."
@@ -200,3 +209,81 @@ def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -
         raise UsageError(f"no comparisons are added: {lost}")
     ledger.append(kind=ADDED, study=study.name, dataset=study.dataset.name, number=number, by=by)
     give(folder.ledger, folder.gate)  # the gate's user goes on with it, whoever runs this
+
+
+@dataclass
+class Comparisons:
+    """The comparisons of a site, each held to how many models had figures before.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    policy : Policy
+    ledger : Ledger
+    lines_of : callable (held ledger) → ComparedLines
+    """
+
+    folder: SiteFolder
+    policy: Policy
+    ledger: Ledger
+    lines_of: Callable[[HeldLedger], ComparedLines]
+
+    def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
+        """Return an institution's reply as it leaves, and what its line says.
+
+        Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
+        have them exact.
+
+        Parameters
+        ----------
+        message : Message
+        reply : Message
+            One that fits the study.
+        facts : mapping
+            What the ledger's line says.
+        later : callable () → tuple of Figure
+            Returns figures with noise of the model that was compared.
+        """
+        if not self._counts(message, COMPARE):
+            return reply, facts
+        try:
+            with self.ledger.held() as held:
+                refused = self._refusal(held, message, facts)
+        except FlfedError:
+            refused = NO_LEDGER
+        # Flower is loaded where a message is answered, and not where lines are counted.
+        from flwr.app import Message as Reply
+
+        from flfed.federation.client import redaction
+        from flfed.updates.messages.compare import CompareReply
+
+        found = CompareReply.from_record(reply.content)
+        if refused is None:
+            return Reply(redaction.rounded_comparison(found).to_record(), reply_to=message), facts
+        withheld = redaction.withheld_comparison(found, refused)
+        if found.arms and self.policy.later_figures == "noised" and refused is not NO_LEDGER:
+            withheld = redaction.with_later_figures(withheld, later())
+        return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
+
+    def over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        """Return why a comparison with figures is one too many by now, as by another process; else None."""
+        leaves = self._counts(message, COMPARE) and STAYED not in facts
+        return self._refusal(held, message, facts) if leaves else None
+
+    def attack_refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        """Return why a model is not attacked: none of its figures left, and none does now; else None."""
+        return self._refusal(held, message, facts) if self._counts(message, AUDIT) else None
+
+    def _counts(self, message: Message, kind: str) -> bool:
+        return message.metadata.message_type == kind and self.policy.disclosure != "open"
+
+    def _refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        dataset = str(facts["dataset"])
+        lines = self.lines_of(held)
+        if lines.of(dataset, self.policy).left:
+            return None
+        kept = RowSets(self.folder, dataset, self.ledger)
+        counted = lines.counted(kept, self.policy, run_of_new(facts), str(facts["rows_sha256"]))
+        from flfed.deployment.site_state.request_archive import model_sha256
+
+        return counted.refusal(model_sha256(message))

@@ -129,7 +129,7 @@ def _is_there(path: Path) -> bool:
     return path.exists() or path.is_symlink()
 
 
-def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) -> Frozen:
+def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
     """Freeze a site's rows for the first time.
 
     Rows of people who opted out are left out.
@@ -156,7 +156,7 @@ def freeze_first(folder: SiteFolder, site: Site, *, at: datetime | None = None) 
             f"flfed site refresh {site.name} --dataset {site.dataset}"
         )
     folder.make()
-    return _prepared(folder, site).write(folder.frozen, at)
+    return _prepared(folder, site).write(folder.frozen)
 
 
 def refresh(folder: SiteFolder, site: Site) -> Refresh:

@@ -246,6 +246,7 @@ def _newest_receipt(folder: SiteFolder) -> tuple[int, str]:
     return newest
 
 
+@dataclass
 class Continuity:
     """Watcher of a ledger's continuity.
 
@@ -262,10 +263,9 @@ class Continuity:
     else only lines that came since are read.
     """
 
-    def __init__(self, folder: SiteFolder, ledger: Ledger) -> None:
-        self._folder = folder
-        self._ledger = ledger
-        self._seen: tuple[int, str] | None = None
+    folder: SiteFolder
+    ledger: Ledger
+    _seen: tuple[int, str] | None = None
 
     def refusal(self) -> Refusal | None:
         """Return why the ledger can take no line.
@@ -280,19 +280,19 @@ class Continuity:
             If the ledger, as far as it is read, is not as it was written.
         """
         # The traces are read once, and again only where the line seen last is not there any more.
-        last = self._ledger.last()
-        if self._seen is None or self._ledger.hash_at(self._seen[0]) != self._seen[1]:
-            lost = loss(self._folder, self._ledger)
+        last = self.ledger.last()
+        if self._seen is None or self.ledger.hash_at(self._seen[0]) != self._seen[1]:
+            lost = loss(self.folder, self.ledger)
             if lost:
                 LOG.error("the ledger is lost or was cut: %s", lost)
                 self._seen = None
-                return Refusal("ledger-lost", site=self._folder.site)
+                return Refusal("ledger-lost", site=self.folder.site)
         # Where the clock is behind the last line, no further line would be in order of time.
-        if last is not None and self._ledger.is_ahead(last):
+        if last is not None and self.ledger.is_ahead(last):
             LOG.error(
                 "nothing is answered: line %d of the ledger is of %s, and the clock is behind it", last.n, last.at
             )
-            return ahead(last, self._folder.site)
+            return ahead(last, self.folder.site)
         self._seen = (last.n, last.hash) if last is not None else (0, START)
         return None
 

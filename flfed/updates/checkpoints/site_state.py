@@ -38,7 +38,7 @@ from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, read_file, with_prefix, without_prefix
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import array_record
-from flfed.updates.messages.kinds import COMPARE, EVALUATE, TRAIN
+from flfed.updates.messages.kinds import BRINGING
 from flfed.updates.messages.train import TrainRequest, lacks_encoder, named_encoder, with_encoder
 
 KEPT_REPLIES = 2
@@ -231,8 +231,6 @@ def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> R
 LOG = logging.getLogger("flfed.site")
 KEPT_ROUNDS = 2
 """Rounds whose state stays: a round that is asked again starts from the state before it."""
-BRINGING = (TRAIN, EVALUATE, COMPARE)
-"""Kinds of requests that bring a model and its encoder, or name the encoder by its hash."""
 ENCODER = "encoder"
 PREFIX = "state-"
 OF_RUN = "sums-"

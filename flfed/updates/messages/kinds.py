@@ -27,6 +27,12 @@ SEALED = "query.sealed"
 KEYS = "query.keys"
 LIST = "query.list"
 UNMASK = "query.unmask"
+KINDS = (
+    ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, SCORES, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED,
+)  # fmt: skip
+"""Kinds of messages that a site answers."""
+BRINGING = (TRAIN, EVALUATE, COMPARE)
+"""Kinds of requests that bring a model and its encoder, or name the encoder by its hash."""
 
 
 def asks(study: Study, kind: str) -> bool:

@@ -16,7 +16,7 @@ from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 
 from flfed.deployment.processes.child_processes import Pulse
-from flfed.deployment.processes.node import Connection, stay_with_the_host
+from flfed.deployment.processes.node import Connection, Outage, stay_with_the_host
 
 NODE = 7
 ANSWERS = {
@@ -73,7 +73,7 @@ class Node:
     def __init__(self, server: Server, root: Path) -> None:
         self.server, self.said, self.known_as = server, list[str](), root / "network" / "node.id"
         self.known_as.parent.mkdir()
-        self.connection = Connection(self.known_as, Pulse(root / "pulse"), self.said.append)
+        self.connection = Connection(self.known_as, Pulse(root / "pulse"), Outage(self.said.append))
         stay_with_the_host(self.connection.opened)
         self.connection.install()
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def greeting(connector: Connector) -> bytes:
 
 
 def test_it_outlives_the_relay_and_finds_the_next(tmp_path: Path, node: int):
-    with Connector(tmp_path / "s") as connector:
+    with closing(Connector(tmp_path / "s")) as connector:
         process = connector._process.pid
         for _ in range(3):
             with pytest.raises(NodeAbsent):
@@ -58,7 +59,7 @@ def test_it_outlives_the_relay_and_finds_the_next(tmp_path: Path, node: int):
 
 
 def test_asked_to_end_it_goes_on_until_the_gate_is_gone(tmp_path: Path, node: int):
-    with Connector(tmp_path / "s") as connector, relaying(tmp_path / "s", node):
+    with closing(Connector(tmp_path / "s")) as connector, relaying(tmp_path / "s", node):
         assert greeting(connector) == b"hello"
         os.kill(connector._process.pid, signal.SIGTERM)
         assert greeting(connector) == b"hello"
@@ -78,7 +79,7 @@ def test_a_connector_that_hangs_keeps_no_gate_from_ending(tmp_path: Path):
 
 
 def test_a_connector_that_died_is_said_so_that_the_gate_is_started_anew(tmp_path: Path, node: int):
-    with Connector(tmp_path / "s") as connector, relaying(tmp_path / "s", node):
+    with closing(Connector(tmp_path / "s")) as connector, relaying(tmp_path / "s", node):
         assert greeting(connector) == b"hello"
         os.kill(connector._process.pid, signal.SIGKILL)
         with pytest.raises(FlfedError, match="the process that connects the gate to its node has ended"):
@@ -107,7 +108,7 @@ def test_a_socket_of_somebody_else_in_the_relays_place_is_told_one_byte_and_give
 
 def test_a_hundred_threads_get_a_hundred_connections(tmp_path: Path, node: int):
     got: list[bytes] = []
-    with Connector(tmp_path / "s") as connector, relaying(tmp_path / "s", node, most=100):
+    with closing(Connector(tmp_path / "s")) as connector, relaying(tmp_path / "s", node, most=100):
         began = time.monotonic()
         threads = [threading.Thread(target=lambda: got.append(greeting(connector))) for _ in range(100)]
         for thread in threads:

@@ -23,7 +23,7 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flfed.deployment.flower import message_parts
 from flfed.deployment.flower import site_client as tasks_module
 from flfed.deployment.flower.site_client import Tasks
-from flfed.deployment.gate.outbound import may_leave
+from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.processes import executor as executor_module
 from flfed.deployment.processes import units
 from flfed.deployment.processes.child_processes import BUSY, Pulse, shared_secret

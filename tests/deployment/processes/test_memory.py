@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.deployment.gate.outbound import may_leave
+from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.processes.child_processes import LEAST, VARIABLE, bytes_of, half_of_machine
 from flfed.deployment.processes.serve import serve
 from flfed.deployment.processes.supervisor import Child, Supervisor

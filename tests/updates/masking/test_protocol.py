@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from flfed.deployment.gate.outbound import LONGEST
+from flfed.deployment.gate.message_check import LONGEST
 from flfed.refusals import Refusal, read_of_site
 from flfed.seeds import generator
 from flfed.updates.masking.keys import confirmation, seal
