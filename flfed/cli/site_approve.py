@@ -139,7 +139,7 @@ def withdraw_study(
     folder, _ = _opened(site)
     withdrawn = withdraw(folder, study, by=_who(by))
     if as_json:
-        output.as_json({"site": folder.site, "withdrawn": [_facts(one) for one in withdrawn]})
+        output.as_json({"site": folder.site, "withdrawn": [one.facts() for one in withdrawn]})
         return
     for one in withdrawn:
         typer.echo(f"{folder.site}: the approval of {one.study} ({one.study_sha256[:12]}) is withdrawn.")
@@ -382,7 +382,7 @@ def _printable(letter: str) -> str:
 
 def _say_decided(folder: SiteFolder, approval: Approval, as_json: bool) -> None:
     if as_json:
-        output.as_json({"site": folder.site, **_facts(approval)})
+        output.as_json({"site": folder.site, **approval.facts()})
         return
     typer.echo(f"{folder.site}: study {approval.study} ({approval.study_sha256[:12]}) is {approval.decision}.")
     if approval.decision == "approved":
@@ -390,12 +390,6 @@ def _say_decided(folder: SiteFolder, approval: Approval, as_json: bool) -> None:
             f"It is answered while this runs: flfed site serve {folder.site}. "
             f"To end it: flfed site withdraw {approval.study}"
         )
-
-
-def _facts(approval: Approval) -> dict[str, Any]:
-    from flfed.deployment.operator.status import facts_of
-
-    return facts_of(approval)
 
 
 def _with(found: dict[str, Any]) -> str:

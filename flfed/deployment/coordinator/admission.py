@@ -133,7 +133,7 @@ def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
     """Record Flower's node number of an admitted site."""
     with locked(folder.sites):
         member = _member(folder, site)
-        if member is None or member.status != "admitted":
+        if member.status != "admitted":
             raise FlfedError(f"site {site!r} is not admitted, so it has no node")
         # Written only on a change: each writing makes every reader of the folder read it anew.
         if member.node_id != node_id:
@@ -179,22 +179,13 @@ def new_invitation(folder: CoordinatorFolder, site: str, *, days: int, now: date
                 f"site {site!r} was admitted on {before.admitted}; "
                 f"to invite it anew, with another key, first: flfed coordinator revoke {site}"
             )
-        _write(
-            folder,
-            Membership(
-                site, "invited", _hash(code), now.isoformat(timespec="seconds"), expires, earlier_keys=_earlier(before)
-            ),
-        )
+        earlier = () if before is None else before.earlier_keys
+        if before is not None and before.public_key:
+            last = {"public-key": before.public_key, "node-id": before.node_id, "revoked": before.revoked}
+            earlier = (*earlier, last)
+        at = now.isoformat(timespec="seconds")
+        _write(folder, Membership(site, "invited", _hash(code), at, expires, earlier_keys=earlier))
     return code, expires
-
-
-def _earlier(before: Membership | None) -> tuple[dict[str, Any], ...]:
-    if before is None:
-        return ()
-    if not before.public_key:
-        return before.earlier_keys
-    last = {"public-key": before.public_key, "node-id": before.node_id, "revoked": before.revoked}
-    return (*before.earlier_keys, last)
 
 
 @dataclass(frozen=True)
@@ -239,7 +230,7 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
 def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
     """Return an admission's membership and whether it exists already."""
     site = given["site"]
-    again = f"flfed coordinator invite {given['site']}"
+    again = f"flfed coordinator invite {site}"
     public = _signing_key(given)
     everyone = members(folder)
     member = everyone.get(site)
@@ -292,7 +283,7 @@ def _check_unused(everyone: Iterable[Membership], public: str) -> None:
             )
 
 
-def note_gate_key(folder: CoordinatorFolder, site: str, said: str, *, now: datetime | None = None) -> tuple[str, str]:
+def note_gate_key(folder: CoordinatorFolder, site: str, said: str) -> tuple[str, str]:
     """Take in the fingerprint of a site's gate, as the site read it out.
 
     It is for people to look up. No run goes by it: each site takes the fingerprints of the others from these.
@@ -307,17 +298,14 @@ def note_gate_key(folder: CoordinatorFolder, site: str, said: str, *, now: datet
     UsageError
         If it is no fingerprint, or the site is not admitted.
     """
-    now = now or now_utc()
     given = read_gate_fingerprint(said)
     with locked(folder.sites):
         member = _member(folder, site)
-        if member is None:
-            raise _never_invited(folder, site)
         if member.status != "admitted":
             raise UsageError(f"site {site!r} is {member.status}, not admitted; its gate's key is taken in after that")
         if member.gate_key != given:
             _write(folder, replace(member, gate_key=given))
-    note(folder.log, now, "gate key", site=site, key=given, before=member.gate_key)
+    note(folder.log, now_utc(), "gate key", site=site, key=given, before=member.gate_key)
     return given, member.gate_key
 
 
@@ -370,8 +358,6 @@ def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None)
     now = now or now_utc()
     with locked(folder.sites):
         member = _member(folder, site)
-        if member is None:
-            raise _never_invited(folder, site)
         if member.status == "revoked":
             return True
         _write(folder, replace(member, status="revoked", revoked=now.isoformat(timespec="seconds")))
@@ -383,24 +369,17 @@ def _hash(code: str) -> str:
     return hashlib.sha256(code.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _member(folder: CoordinatorFolder, site: str) -> Membership | None:
-    """Return one site's membership, None where unknown.
-
-    The files of other sites may be damaged.
-    """
-    files = {file.stem: file for file in _files(folder)}
-    return _read(files[site]) if site in files else None
+def _member(folder: CoordinatorFolder, site: str) -> Membership:
+    """Return one site's membership; raises `UsageError` where it was never invited."""
+    check_invited(folder, site)
+    return _read(folder.sites / f"{site}.json")
 
 
 def check_invited(folder: CoordinatorFolder, site: str) -> None:
     """Raise `UsageError` where a site was never invited, such as a misspelt one."""
-    if site not in {file.stem for file in _files(folder)}:
-        raise _never_invited(folder, site)
-
-
-def _never_invited(folder: CoordinatorFolder, site: str) -> UsageError:
     known = [file.stem for file in _files(folder)]
-    return UsageError(f"site {site!r} was never invited{nearest(site, known)} Known: {', '.join(known) or 'none'}")
+    if site not in known:
+        raise UsageError(f"site {site!r} was never invited{nearest(site, known)} Known: {', '.join(known) or 'none'}")
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:
@@ -413,16 +392,13 @@ def _read(file: Path) -> Membership:
         member = Membership(**{snake(key): value for key, value in facts.items()})
         # An admitted site without a key, or with a damaged one, could be neither let in nor cut off.
         keyless = member.status == "admitted" and not member.public_key
-        wrong = (
-            keyless
-            or not isinstance(member.gate_key, str)
-            or any(node_public_key(key) is None for key in member.every_key())
-        )
+        if keyless or not isinstance(member.gate_key, str) or not all(map(node_public_key, member.every_key())):
+            raise ValueError
+        if member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
+            raise ValueError
+        return replace(member, earlier_keys=tuple(member.earlier_keys))
     except (OSError, UsageError, ValueError, TypeError, AttributeError, KeyError):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew") from None
-    if wrong or member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
-        raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew")
-    return replace(member, earlier_keys=tuple(member.earlier_keys))
 
 
 def _write(folder: CoordinatorFolder, member: Membership) -> None:

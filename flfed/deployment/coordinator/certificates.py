@@ -156,11 +156,10 @@ def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x
             x509.NameAttribute(NameOID.COMMON_NAME, f"flfed authority {secrets.token_hex(4)}"),
         ]
     )
-    usage = _usage(key_cert_sign=True, crl_sign=True)
     built = (
         _certificate(name, name, key.public_key(), now, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
+        .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
     )
     return key, built.sign(key, hashes.SHA384())
 
@@ -180,7 +179,7 @@ def _write_server(
     built = (
         _certificate(subject, authority.subject, own.public_key(), now, SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True), critical=True)
+        .add_extension(_usage("digital_signature"), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(issuer, critical=False)
         .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
@@ -224,18 +223,14 @@ def _certificate(
     )
 
 
-def _usage(*, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+_USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+
+
+def _usage(*given: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{name: name in given for name in _USAGES})
 
 
 def certificates(text: bytes) -> list[x509.Certificate]:

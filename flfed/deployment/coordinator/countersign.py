@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.coordinator.certificates import signing_key
@@ -61,8 +61,7 @@ def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, 
 
     A site that never had one gets a receipt of no lines.
     """
-    held = _receipts(folder)
-    with held.held() as found:
+    with _receipts(folder).held() as found:
         return _last_of(found.backwards(), sites)
 
 
@@ -99,8 +98,7 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     # Under the lock, so that two runs cannot sign two heads after the same line.
     with _receipts(folder).held() as held:
         last = _last_of(held.backwards(), [site])[site]
-        why = _why_not(last, receipt, n_known, at_known)
-        if why:
+        if why := _why_not(last, receipt, n_known, at_known):
             raise UnfollowedHead(why)
         signature = sign_as_coordinator(receipt.facts(), key)
         # A head that was signed already is signed again without a second line.
@@ -192,10 +190,9 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
-        n_known = known[site].n
         at_known = reply.at_known
         try:
-            signature = sign_head(folder, site, run, reply.n, reply.head, n_known=n_known, at_known=at_known)
+            signature = sign_head(folder, site, run, reply.n, reply.head, n_known=known[site].n, at_known=at_known)
         except UnfollowedHead as error:
             faults[site] = str(error)
             continue
@@ -255,12 +252,10 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
     for line in lines:
         site = str(line.facts.get("site"))
         if line.kind in (SIGNED, RESTARTED) and site in sites and site not in found:
-            run = str(line.facts["run"])
-            head = str(line.facts["head"])
-            n = int(line.facts["line"])
             # What was signed of a ledger that was lost binds the next one to nothing.
-            anew = Receipt(site=site, run=run, n=0, head=START)
-            found[site] = Receipt(site=site, run=run, n=n, head=head) if line.kind == SIGNED else anew
+            found[site] = Receipt(site=site, run=str(line.facts["run"]), n=0, head=START)
+            if line.kind == SIGNED:
+                found[site] = replace(found[site], n=int(line.facts["line"]), head=str(line.facts["head"]))
             if len(found) == len(sites):
                 break
     return {site: found.get(site, Receipt(site=site, run="", n=0, head=START)) for site in sites}
@@ -338,7 +333,7 @@ class SignedHeads:
             be read here.
         """
         recorder = self.recorder
-        run = self.recorder.writer.run
+        run = recorder.writer.run
         try:
             whys, heads = unfollowed(self.grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
         except FlfedError as error:

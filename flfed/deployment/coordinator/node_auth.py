@@ -161,7 +161,9 @@ class NodeRegistration:
         nodes = control.nodes()
         admitted = admission.admitted(self.folder).values()
         keys = {pem_of(member.public_key_openssh): member for member in admitted}
-        damaged = self._say_damaged()
+        damaged = admission.readable(self.folder)[1]
+        for sentence in damaged:
+            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
         # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
         gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self.folder)} if damaged else set(nodes)
         for key, node in nodes.items():
@@ -186,13 +188,6 @@ class NodeRegistration:
                 with suppress(FlfedError):  # revoked this very moment: seen at the next look
                     admission.note_node(self.folder, site, node_id)
                 self._note("registered", f"site {site} can connect: node {node_id}")
-
-    def _say_damaged(self) -> bool:
-        """Report damaged site files, and whether there are any."""
-        damaged = admission.readable(self.folder)[1]
-        for sentence in damaged:
-            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
-        return bool(damaged)
 
     def _say_once(self, sentence: str) -> None:
         if sentence not in self._said:

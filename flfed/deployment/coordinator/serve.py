@@ -11,11 +11,10 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 from flfed.callbacks import Notify, now_utc
 from flfed.deployment.coordinator import proxy
@@ -87,13 +86,19 @@ def serve(
         If Caddy refuses its configuration, or the SuperLink is not locked.
     """
     check_private(folder)
-    with _alone(folder), holding(bind, port or settings(folder).port):
+    # Two servers must not write to one database.
+    taken = f"{folder.root}: the coordinator serves already; stop the other one first"
+    with ExitStack() as alone:
+        alone.enter_context(locked(folder.server, "serving.lock", taken=taken))
+        alone.callback(serving_file(folder).unlink, missing_ok=True)
+        alone.enter_context(holding(bind, port or settings(folder).port))
         # Before Caddy starts: it reads the certificate once.
         if said := _renewed(folder):
             told(said)
         inside = _prepare(folder, bind, port)
+        quiet = {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}
         children = [
-            Child("superlink", _superlink(folder, inside), folder.server / "superlink.log", _quiet(folder)),
+            Child("superlink", _superlink(folder, inside), folder.server / "superlink.log", quiet),
             Child("caddy", proxy.command(folder), folder.server / "caddy.log", proxy.environment(folder)),
         ]
         with Supervisor(children, told=told) as supervisor:
@@ -235,7 +240,12 @@ class Watch:
             return
         with Control(Link.of(self.folder), timeout=ANSWER_SECONDS) as control:
             if not self._answers:
-                self._first_answer(control)
+                # The server's lock is checked before any site is admitted.
+                control.check_lock()
+                self._nodes.update(control)
+                self._answers = True
+                self.told(f"sites can connect: {settings(self.folder).address}")
+                self.ready()
             self._nodes.update(control)
             self._sites = sites
             # Slow work once a minute: leftovers of dead runs, and the certificate.
@@ -243,28 +253,6 @@ class Watch:
                 remove_bodies(database(self.folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
                 self._certificate.renew(now, busy=bool(control.unfinished()))
                 self._anew = now + ANEW_SECONDS
-
-    def _first_answer(self, control: Control) -> None:
-        """Check the server's lock before any site is admitted."""
-        control.check_lock()
-        self._nodes.update(control)
-        self._answers = True
-        self.told(f"sites can connect: {settings(self.folder).address}")
-        self.ready()
-
-
-@contextmanager
-def _alone(folder: CoordinatorFolder) -> Iterator[None]:
-    """Hold the folder against a second server.
-
-    Two servers must not write to one database.
-    """
-    taken = f"{folder.root}: the coordinator serves already; stop the other one first"
-    with locked(folder.server, "serving.lock", taken=taken):
-        try:
-            yield
-        finally:
-            serving_file(folder).unlink(missing_ok=True)
 
 
 def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
@@ -279,22 +267,15 @@ def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
         write_whole(secret_file(folder), secrets.token_hex(32).encode())
     read_private(secret_file(folder))
     _write_certificate(folder)
-    port = free_port(_port_before(folder))
+    port_file = folder.server / "port.json"
+    before = 0
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        before = int(json.loads(port_file.read_text())["port"])
+    port = free_port(before)
     proxy.write_caddyfile(folder, port, bind=bind, port=public)
-    write_whole(_port_file(folder), json.dumps({"port": port}).encode())
+    write_whole(port_file, json.dumps({"port": port}).encode())
     write_whole(serving_file(folder), json.dumps({"port": port, "process": os.getpid()}).encode())
     return port
-
-
-def _port_file(folder: CoordinatorFolder) -> Path:
-    return folder.server / "port.json"
-
-
-def _port_before(folder: CoordinatorFolder) -> int:
-    try:
-        return int(json.loads(_port_file(folder).read_text())["port"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
 
 
 def _write_certificate(folder: CoordinatorFolder) -> None:
@@ -330,7 +311,3 @@ def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:
     flags = ("--enable-supernode-auth", "--disable-runtime-dependency-installation")
     program = python("flfed.deployment.coordinator.superlink", str(folder.root))
     return (*program, *chain.from_iterable(options.items()), *flags)
-
-
-def _quiet(folder: CoordinatorFolder) -> dict[str, str]:
-    return {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}

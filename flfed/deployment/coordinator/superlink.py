@@ -368,10 +368,10 @@ class Body:
 
     async def receive(self) -> Message:
         """Return the body, once; it is not kept."""
-        if self._content is None:
-            return await self._receive()
-        content = self._content
-        self._content = None
+        if self.content is None:
+            return await self.more()
+        content = self.content
+        self.content = None
         return {"type": "http.request", "body": content, "more_body": False}
 
 

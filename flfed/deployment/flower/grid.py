@@ -6,6 +6,7 @@ has not answered is named.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -18,8 +19,7 @@ from flwr.app import Error, Message, RecordDict
 from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.flower.control import said
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
-from flfed.deployment.flower.pacing import pauses
-from flfed.deployment.flower.transport import is_away
+from flfed.deployment.flower.transport import is_away, retry
 from flfed.errors import FlfedError
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.flower_names import NODE_UNAVAILABLE, UNKNOWN, HttpGrid, RuntimeHttpClient, ask, message_from_proto
@@ -182,7 +182,7 @@ class DeployedGrid(HttpGrid):
 
     def _exchange(self, sent: list[Message], timeout: float | None, *, wait: bool) -> list[Message]:
         # One deadline for all messages, also for those that are sent again.
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         waiting, replies = self._send(sent, timeout)
         telling = Told(self._told)
         while waiting:
@@ -191,19 +191,17 @@ class DeployedGrid(HttpGrid):
             with said():
                 replies += self._answers(waiting)
                 replies += self._ask_again(waiting, wait=wait)
-            left = None if end is None else end - time.monotonic()
-            pause = POLL_SECONDS if left is None else min(POLL_SECONDS, left)
+            left = end - time.monotonic()
+            pause = min(POLL_SECONDS, left)
             if not waiting or pause <= 0:
                 break
-            self._tell(telling, waiting, left)
+            missing = {self._names[q.node]: q.lost or "" for q in waiting.values() if q.node in self._names}
+            telling.waiting(missing, set(self._names.values()) - missing.keys(), left)
             time.sleep(pause)
         telling.over()
-        return replies + self._late(waiting.values())
-
-    def _late(self, waiting: Iterable[Question]) -> list[Message]:
-        """Return errors of the questions without a reply whose node is away, or that would have told who it is."""
-        late = [one for one in waiting if one.lost or one.asked.metadata.message_type == ENROL]
-        return [self._replies.fault(one.asked, one.lost or LATE) for one in late]
+        # Without a reply are those whose node is away, and those who would have told who they are.
+        late = [one for one in waiting.values() if one.lost or one.asked.metadata.message_type == ENROL]
+        return replies + [self._replies.fault(one.asked, one.lost or LATE) for one in late]
 
     def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
         """Send messages and return their open questions.
@@ -266,7 +264,10 @@ class DeployedGrid(HttpGrid):
                 if self._send_again(waiting, question, since):
                     continue
                 fault = NEVER_THERE
-            elif fault and not self._is_waited_for(question, wait=wait):
+            # A revoked node can never come back; others may, within the patience that was asked for.
+            elif fault and (
+                self._presence.is_cut_off(question.node) or not (wait or self._presence.may_return(question.node))
+            ):
                 del waiting[number]
             else:
                 continue
@@ -281,17 +282,6 @@ class DeployedGrid(HttpGrid):
         if fresh:
             waiting[fresh] = Question(again, since, sent=question.sent + 1)
         return bool(fresh)
-
-    def _is_waited_for(self, question: Question, *, wait: bool) -> bool:
-        # A revoked node can never come back; others may, within the patience that was asked for.
-        if self._presence.is_cut_off(question.node):
-            return False
-        return wait or self._presence.may_return(question.node)
-
-    def _tell(self, telling: Told, waiting: Mapping[str, Question], left: float | None) -> None:
-        """Say who is waited for, and who has answered."""
-        missing = {self._names[q.node]: q.lost or "" for q in waiting.values() if q.node in self._names}
-        telling.waiting(missing, set(self._names.values()) - set(missing), left)
 
     def _begin(self, waiting: Mapping[str, Question]) -> None:
         """Take the beginning of each reply that is there.
@@ -327,8 +317,10 @@ class DeployedGrid(HttpGrid):
                 return arriving.fault
             self._take(arriving)
             if arriving.missing:
-                self._check_comes(arriving)
-                return None
+                there = self._presence.since(arriving.envelope.metadata.src_node_id)
+                patience = ARRIVING_SECONDS if there else GONE_SECONDS
+                stopped = time.monotonic() - arriving.last > patience
+                return Refusal("reply-lost") if stopped else None
             metadata = arriving.envelope.metadata
             # Confirmed only when all parts are here: then the server may forget them.
             ask(
@@ -362,13 +354,6 @@ class DeployedGrid(HttpGrid):
             elif (awaited := awaited + 1) == AT_ONCE:
                 return
 
-    def _check_comes(self, arriving: Arriving) -> None:
-        """Refuse a reply whose parts stopped coming."""
-        there = self._presence.since(arriving.envelope.metadata.src_node_id)
-        patience = ARRIVING_SECONDS if there else GONE_SECONDS
-        if time.monotonic() - arriving.last > patience:
-            raise MalformedMessage(Refusal("reply-lost"))
-
 
 def _not_too_long(response: httpx.Response) -> None:
     """Refuse an answer too large for the memory.
@@ -392,14 +377,8 @@ def make_patient(invoker: Any) -> None:
         # A wrong certificate does not become right by asking again.
         return "certificate" in str(error).lower()
 
-    invoker.wait_gen_factory = lambda: pauses(FIRST_PAUSE, LONGEST_PAUSE)
-    invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
+    retry(invoker, FIRST_PAUSE, LONGEST_PAUSE, final)
     invoker.max_time = PATIENCE_SECONDS
-    invoker.should_giveup = final
-    invoker.on_success = None
-    invoker.on_backoff = None
-    invoker.on_giveup = None
-    invoker.wait_function = time.sleep
 
 
 LOOK_SECONDS = 1.0
@@ -581,7 +560,7 @@ class Told:
         """Begin to wait."""
         self._began = self.clock()
 
-    def waiting(self, missing: Mapping[str, str], answered: Collection[str], left: float | None) -> None:
+    def waiting(self, missing: Mapping[str, str], answered: Collection[str], left: float) -> None:
         """Report the missing sites, where there is news.
 
         Parameters
@@ -624,12 +603,12 @@ def waiting_sentence(missing: Mapping[str, str], answered: Collection[str]) -> s
     return f"waiting for {_some(names)}; answered: {_some(sorted(answered)) or 'nobody yet'}"
 
 
-def given_up(left: float | None) -> str:
+def given_up(left: float) -> str:
     """Return when waiting ends, in words.
 
     It is told by the clock on the wall and in seconds.
     """
-    if left is None:
+    if left == math.inf:
         return "it is not given up"
     return f"given up at {time.strftime('%H:%M:%S', time.localtime(time.time() + left))} (in {left:.0f} s)"
 

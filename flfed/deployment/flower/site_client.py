@@ -175,7 +175,6 @@ class Task:
 
     envelope: Message
     context: Context
-    bundle: bytes
     bundle_sha256: str
     _client: NodeClient
     _contents: dict[str, bytes]
@@ -312,7 +311,7 @@ class Tasks:
         node = envelope.metadata.dst_node_id
         identity.node_id = node
         context = Context(envelope.metadata.run_id, node, {}, RecordDict(), {})
-        task = Task(envelope, context, b"", "", client, {}, HeartbeatSender(_beat(client)), self._leaving)
+        task = Task(envelope, context, "", client, {}, HeartbeatSender(_beat(client)), self._leaving)
         task._beating.start()
         try:
             self._fill(task, ask(client.PullTaskInput))
@@ -333,7 +332,6 @@ class Tasks:
         """Add the context and the checked bundle to a task."""
         held = hashlib.sha256(given.fab.content).hexdigest()
         task.context = context_from_proto(given.context)
-        task.bundle = given.fab.content
         task.bundle_sha256 = held
         # Two places name the bundle; both must name these very bytes.
         for claimed in (given.fab.hash_str, given.run.fab_hash):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
 import httpx
 
+from flfed.deployment.flower.pacing import pauses
 from flfed.errors import FlfedError
 
 TOO_MANY = 429
@@ -34,6 +36,17 @@ def is_away(status: int) -> bool:
     [False, False, False, False, True, True, True, True]
     """
     return status == TOO_MANY or status >= SERVER_ERRORS
+
+
+def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception], bool]) -> None:
+    """Have one of Flower's retry policies try again what line or server lost, with pauses that double."""
+    invoker.wait_gen_factory = lambda: pauses(first, most)
+    invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
+    invoker.should_giveup = is_final
+    invoker.on_success = None
+    invoker.on_backoff = None
+    invoker.on_giveup = None
+    invoker.wait_function = time.sleep
 
 
 Connect = Callable[[], socket.socket]

@@ -204,8 +204,9 @@ class StudyAdmission:
         The ledger's head leaves, and may not follow from exact rows; a keyed hash stands in the line of the charge.
         """
         known = self.messages(study_sha256)
-        noised = known is not None and is_covered(known.study)
-        return "" if noised else self.rows_sha256(study_sha256)
+        if known is not None and is_covered(known.study):
+            return ""
+        return self.rows_sha256(study_sha256)
 
     def adopt(self, policy: Policy | None) -> None:
         """Hold studies to another policy.
@@ -234,10 +235,9 @@ class StudyAdmission:
 
         Raises `Refused` where the run config brings none that may be answered, or one that does not ask this kind.
         """
-        study = self._study(config)
+        study, approval = self._study(config)
         if not asks(study, kind):
             refuse("kind-of-another-study")
-        approval = self.check_decision(study.text)
         if approval is None and study.aggregation.sums_updates:
             # Without a person nobody has pinned a key: the sums could be of invented sites.
             refuse("sums-not-approved")
@@ -279,8 +279,8 @@ class StudyAdmission:
             return refusal_of(error)
         return None
 
-    def _study(self, config: Mapping[str, object], *, noise: bool = True) -> Study:
-        """Return a run config's study, which may be answered.
+    def _study(self, config: Mapping[str, object], *, noise: bool = True) -> tuple[Study, Approval | None]:
+        """Return a run config's study, which may be answered, and its approval.
 
         Raises `Refused` where it brings none.
         """
@@ -296,8 +296,8 @@ class StudyAdmission:
         if not has_start(self._folder, study):
             refuse("start-absent")
         self._check_rows(study, approval)
-        self._check_cohort(config.get("sites"), study, approval)
-        return study
+        self._check_cohort(config.get("sites"), approval)
+        return study, approval
 
     def check_decision(self, text: str) -> Approval | None:
         """Return the approval of a study's exact text.
@@ -386,13 +386,13 @@ class StudyAdmission:
             refuse("opt-outs-changed", site=self.site.name)
         return found
 
-    def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
+    def _check_cohort(self, given: object, approval: Approval | None) -> None:
         """Refuse a cohort that is too small or unapproved.
 
         Approval and policy may each name the sites that may take part.
         """
-        names = given.split(",") if isinstance(given, str) and given else []
-        if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
+        names = str(given).split(",")
+        if len(names) > MOST_SITES or not isinstance(given, str) or not all(map(NAME.fullmatch, names)):
             refuse("sites-unnamed")
         named = None if approval is None else approval.co_sites
         if refused := cohort_refusal(names, self.site, named):

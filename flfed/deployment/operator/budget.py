@@ -30,6 +30,7 @@ from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import RESTARTED, Line, Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
+from flfed.registry import kebab, kebab_keys
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, composed, epsilon, rounds_left
 from flfed.updates.messages.kinds import TRAIN
@@ -46,6 +47,8 @@ MOVED = " The holdout changed, or rows were frozen anew: people may have changed
 """Said of an account whose lines name more than one holdout."""
 AHEAD = "a run ahead"
 """In place of the name of a run that was not yet."""
+TEXTS = ("study", "study_sha256", "run", "unit", "dataset")
+"""Texts that each line of a run has."""
 RunKey = tuple[str, str, str, bool, Side, str]
 
 
@@ -73,12 +76,12 @@ class RunSpent:
         How often each round was charged.
     """
 
-    study: str
-    study_sha256: str
     run: str
     unit: str
-    first: str
+    study: str = ""
+    study_sha256: str = ""
     dataset: str = ""
+    first: str = ""
     last: str = ""
     n: int = 0
     named: bool = True
@@ -87,6 +90,11 @@ class RunSpent:
     rule: str = ""
     releases: list[Release] = field(default_factory=list)
     rounds: Counter[tuple[object, object]] = field(default_factory=Counter)
+
+    @property
+    def key(self) -> RunKey:
+        """What its lines have in common."""
+        return self.run, self.unit, self.dataset, self.named, self.side, self.rule
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -116,9 +124,8 @@ class RunSpent:
         the `whole` run, whose other side may stand elsewhere.
         """
         lines = Counter((release.noise, release.sampling) for release in self.releases)
-        plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
-        plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
-        plain |= {"first": self.first, "last": self.last}
+        names = (*TEXTS, "given_encoder", "first", "last")
+        plain = kebab_keys({name: getattr(self, name) for name in names})
         if self.side != BOTH:
             plain["side"] = self.side
         return [
@@ -155,13 +162,10 @@ class Account:
         """Count one line more."""
         # A line of spent privacy goes to its run; all other lines are of bytes that left.
         if line.kind == LINE:
-            texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
-            dataset = str(line.facts.get("dataset", ""))
+            texts: dict[str, Any] = {name: str(line.facts.get(kebab(name), "")) for name in TEXTS}
             named = bool(names_in(line.facts))
-            study, study_sha256, run, unit = texts
-            new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named, side=side_of(line))
-            new.rule = rule_of(line)
-            self.runs.setdefault((new.run, new.unit, dataset, named, new.side, new.rule), new).add(line)
+            new = RunSpent(**texts, first=line.at, named=named, side=side_of(line), rule=rule_of(line))
+            self.runs.setdefault(new.key, new).add(line)
             return
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
@@ -229,8 +233,8 @@ class Account:
         """
         ahead: dict[RunKey, RunSpent] = {}
         for side, release in asked:
-            new = RunSpent("", "", "", unit, "", dataset, side=side, rule=rule)
-            ahead.setdefault((AHEAD, unit, dataset, True, side, rule), new).releases.append(release)
+            new = RunSpent(run=AHEAD, unit=unit, dataset=dataset, side=side, rule=rule)
+            ahead.setdefault(new.key, new).releases.append(release)
         return replace(self, runs=self.runs | ahead)
 
     def rounds_left(self, dataset: str, release: Release, budget: float, delta: float, most: int = MOST_ROUNDS) -> int:

@@ -332,7 +332,9 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
 def _only_site() -> str:
     found = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
     if len(found) != 1:
-        said = f"{len(found)} sites have joined here ({', '.join(found)})" if found else "no site has joined here"
+        said = "no site has joined here"
+        if found:
+            said = f"{len(found)} sites have joined here ({', '.join(found)})"
         raise UsageError(f"renewal: {said}; name the one to renew with --site")
     return found[0]
 
@@ -458,8 +460,7 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
 def _check_members(found: list[zipfile.ZipInfo]) -> None:
     # Only the first hundred are looked at: the number of members is checked below.
     for entry in found[:100]:
-        reason = _refusal(entry)
-        if reason:
+        if reason := _refusal(entry):
             raise UsageError(f"kit: {entry.orig_filename[:60]!r} {reason}; it is not from flfed, do not use it")
     names = sorted(entry.filename for entry in found)
     if names != sorted(MEMBERS):
@@ -480,7 +481,7 @@ def _refusal(entry: zipfile.ZipInfo) -> str:
     # Not `is_dir()`, which fails on an empty name.
     if name.endswith("/") or stat.S_ISDIR(mode) or entry.external_attr & 0x10:
         return "is a folder"
-    if _leads_away(name):
+    if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
         return "leads to another folder"
     if stat.S_ISLNK(mode):
         return "is a link"
@@ -493,10 +494,6 @@ def _refusal(entry: zipfile.ZipInfo) -> str:
     if max(entry.file_size, entry.compress_size) > LARGEST_MEMBER.get(name, LARGEST_FILE):
         return "is too large"
     return "" if name == entry.filename else "has an odd name"
-
-
-def _leads_away(name: str) -> bool:
-    return name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/")
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

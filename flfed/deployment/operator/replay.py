@@ -138,7 +138,14 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     left = _left(folder, run, round)
     messages = asked(folder, run, round)
     if not messages:
-        raise _no_longer_kept(folder, run, round)
+        rounds = kept_rounds(folder, run)
+        still = "nor is any other round of that run"
+        if rounds:
+            still = f"rounds {rounds[0]} to {rounds[-1]} of it may be"
+        raise UsageError(
+            f"site {folder.site!r}: what it was asked in round {round} of run {run} is no longer kept (or damaged), "
+            f"so that its update cannot be computed again; {still}"
+        )
     study = Study.parse(messages[0].study)
     dataset = study.dataset.name
     if round > 1:
@@ -214,15 +221,6 @@ def _check_drawn_nothing(folder: SiteFolder, left: list[Line], round: int) -> No
             f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "
             "from the operating system and kept nowhere, so the update cannot be computed again"
         )
-
-
-def _no_longer_kept(folder: SiteFolder, run: str, round: int) -> UsageError:
-    rounds = kept_rounds(folder, run)
-    still = f"rounds {rounds[0]} to {rounds[-1]} of it may be" if rounds else "nor is any other round of that run"
-    return UsageError(
-        f"site {folder.site!r}: what it was asked in round {round} of run {run} is no longer kept (or damaged), "
-        f"so that its update cannot be computed again; {still}"
-    )
 
 
 def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetime.date) -> tuple[tuple[str, ...], str]:

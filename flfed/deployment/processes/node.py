@@ -41,8 +41,8 @@ from typing import Any
 import httpx
 
 from flfed import flower_names
-from flfed.deployment.flower.pacing import Pace, pauses
-from flfed.deployment.flower.transport import is_away
+from flfed.deployment.flower.pacing import Pace
+from flfed.deployment.flower.transport import is_away, retry
 from flfed.deployment.processes.child_processes import Pulse, free_port, make_secret, node_command, shared_secret
 from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
@@ -345,13 +345,8 @@ class Connection:
         """
         # Flower's own test for giving up is kept for what the server refuses.
         refused = invoker.should_giveup
-        invoker.wait_gen_factory = lambda: pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
-        invoker.should_giveup = lambda error: self._is_final(error, refused)
+        retry(invoker, FIRST_PAUSE, LONGEST_PAUSE, lambda error: self._is_final(error, refused))
         invoker.on_backoff = self._failed
-        invoker.on_success = None
-        invoker.on_giveup = None
-        invoker.wait_function = time.sleep
         return invoker
 
     def beating(self, make: Callable[[Callable[[], bool]], Any]) -> Callable[[Callable[[], bool]], Any]:

@@ -86,6 +86,12 @@ class Approval:
     lifted: tuple[str, ...] = ()
     ledger: str = ""
 
+    def facts(self) -> dict[str, Any]:
+        """Return a decision for JSON, without the study's text."""
+        facts: dict[str, Any] = json.loads(json.dumps(kebab_keys(asdict(self))))
+        del facts["text"]
+        return facts
+
     def to_json(self) -> str:
         """Return the text of its file."""
         facts = {key: value for key, value in asdict(self).items() if value or key not in _LATER}

@@ -393,18 +393,10 @@ def _comes_over(folder: SiteFolder, line: Line) -> bool:
     A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
     """
     if line.kind == RELEASED:
-        return any((folder.gate / RELEASED).glob(f"*/{_id(line)}"))
+        found = str(line.facts.get("rows-sha256"))
+        return bool(HASH.fullmatch(found)) and any((folder.gate / RELEASED).glob(f"*/{found}"))
     of_run = line.kind in (SPENT, ADDED) or bool(line.facts.get("run"))
     return of_run and line.kind not in (REFUSED, ERROR, WITHHELD)
-
-
-def _id(line: Line) -> str:
-    """Return the name of a set's file.
-
-    It is "none" where the line has none.
-    """
-    found = str(line.facts.get("rows-sha256"))
-    return found if HASH.fullmatch(found) else "none"
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:

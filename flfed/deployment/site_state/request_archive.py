@@ -135,7 +135,8 @@ def keep(
         if not path.parent.is_dir():
             folder.incoming.mkdir(parents=True, mode=0o700, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            _leave(_latest(folder.incoming)[runs:])
+            for old in sorted(folder.incoming.iterdir(), key=_written, reverse=True)[runs:]:
+                shutil.rmtree(old, ignore_errors=True)
         if not path.is_file():
             # Another model in the same round is refused; a message that trains nothing chooses none. This very one may
             # have been kept by another process since.
@@ -229,15 +230,6 @@ def _written(path: Path) -> int:
     with suppress(OSError):
         return path.stat().st_mtime_ns
     return 0
-
-
-def _latest(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=_written, reverse=True)
-
-
-def _leave(folders: list[Path]) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 FROM = "trained-from-sha256"

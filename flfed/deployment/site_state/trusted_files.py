@@ -141,7 +141,11 @@ def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:
     made : bool
         False where the key was there, which stays.
     """
-    _check_user(folder)
+    if is_elsewhere(folder) and folder.join.exists():
+        raise UsageError(
+            f"{folder.root} is of the user with the network, who may not have the gate's key; as the user with the "
+            f"data: flfed site key {folder.site}"
+        )
     folder.make()
     # Under the lock, so that two commands cannot make two keys and show the one that is not kept.
     with locked(folder.gate):
@@ -157,14 +161,6 @@ def is_elsewhere(folder: SiteFolder) -> bool:
     network would be readable where the network is.
     """
     return folder.link.is_symlink()
-
-
-def _check_user(folder: SiteFolder) -> None:
-    if is_elsewhere(folder) and folder.join.exists():
-        raise UsageError(
-            f"{folder.root} is of the user with the network, who may not have the gate's key; as the user with the "
-            f"data: flfed site key {folder.site}"
-        )
 
 
 BELIEVED = ("", "frozen", "approvals", "starts")

@@ -88,7 +88,7 @@ def test_a_connector_that_died_is_said_so_that_the_gate_is_started_anew(tmp_path
 
 def test_a_socket_of_somebody_else_in_the_relays_place_is_told_one_byte_and_gives_nothing(tmp_path: Path):
     heard: list[bytes] = []
-    with bound(tmp_path / "other") as other, Connector(tmp_path / "s") as connector:
+    with bound(tmp_path / "other") as other, closing(Connector(tmp_path / "s")) as connector:
         (tmp_path / "s").symlink_to(tmp_path / "other")
 
         def answer() -> None:

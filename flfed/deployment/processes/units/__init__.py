@@ -51,6 +51,9 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         if not PLAIN.fullmatch(str(path)):
             raise UsageError(f"{path}: must be an absolute path of letters, digits, '.', '_', '+' and '-'")
     host = _host(address)
+    egress = ANYWHERE
+    if host:
+        egress = f"IPAddressDeny=any\nIPAddressAllow=localhost {host}"
     # A program in somebody's home could not be started otherwise.
     protect_home = "read-only" if command.parts[1] in ("home", "root") else "yes"
     values = {
@@ -60,7 +63,7 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         "BASE": str(base),
         "PROTECT_HOME": protect_home,
         "HOST": host or "any",
-        "EGRESS": _egress(host),
+        "EGRESS": egress,
     }
     folder = Path(__file__).parent
     return {
@@ -81,10 +84,6 @@ def _host(address: str) -> str:
         return str(ipaddress.ip_address(host))
     except ValueError:
         return ""
-
-
-def _egress(host: str) -> str:
-    return f"IPAddressDeny=any\nIPAddressAllow=localhost {host}" if host else ANYWHERE
 
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
