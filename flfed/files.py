@@ -41,6 +41,16 @@ def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
         raise FlfedError(f"{path}: cannot be written ({error.strerror}); what was there before stays") from None
 
 
+@contextmanager
+def made_with(mode: int) -> Iterator[None]:
+    """Give what is made while the block runs no bits but those of a mode."""
+    before = os.umask(0o777 & ~mode)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 OTHERS = 0o077
 """The bits of a mode that let anybody in besides the owner."""
 

@@ -97,11 +97,7 @@ def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> l
     wanted = given if given is not None else study.dataset.sites
     if wanted is None:
         wanted = list(known)
-    chosen = set()
-    for site in wanted:
-        name = site if isinstance(site, str) else site.name
-        chosen.add(name)
-    names = sorted(chosen)
+    names = sorted({getattr(site, "name", site) for site in wanted})
     # Every unknown name is listed at once, so that one correction is enough.
     strangers = [name for name in names if name not in known]
     if strangers:

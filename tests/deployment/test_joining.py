@@ -7,7 +7,6 @@ import os
 import stat
 import tomllib
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -280,12 +279,13 @@ def test_which_site_renews_is_asked_where_there_are_several(folder, kit, tmp_pat
 def test_a_renewal_for_another_flfed_waits_until_it_is_installed(folder, kit, tmp_path: Path, refused: Refused):
     join(kit, to=tmp_path, now=NOW)
     made = json.loads(kits.renewal(folder, to=tmp_path, now=after(1)).read_text())
-    given, _ = kits.renewal_of(made)
     for odd in ({"ca": f"{made['ca']} "}, {"kind": "receipt"}):
         with pytest.raises(UsageError, match="do not belong together"):
             kits.renewal_of({**made, **odd})
-    newer = replace(given, terms=replace(given.terms, flfed="9.0", bundle_sha256="0" * 64))
-    (tmp_path / "newer.json").write_bytes(newer.signed(certificates.signing_key(folder)))
+    del made["signature"]
+    made |= {"flfed": "9.0", "bundle-sha256": "0" * 64}
+    signature = sign_as_coordinator(made, certificates.signing_key(folder))
+    (tmp_path / "newer.json").write_text(json.dumps({**made, "signature": signature}))
     assert "install flfed==9.0" in refused(renew, tmp_path / "newer.json", to=tmp_path, now=after(2))
     assert joined(SiteFolder("cleveland"))["issued"] == NOW.isoformat()
 

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -253,7 +253,13 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
         raise UsageError(
             f"admission: the invitation of site {site!r} expired on {member.expires}; to invite it anew: {again}"
         )
-    _check_unused(everyone.values(), public)
+    # A key names one site for good: with it in two places, a revoked site could return under another name.
+    for other in everyone.values():
+        if public in other.every_key():
+            raise UsageError(
+                f"admission: its key is or was in use as site {other.site!r}; "
+                "the site makes another one with a kit that was not used"
+            )
     admitted_at = now.isoformat(timespec="seconds")
     return replace(
         member, status="admitted", admitted=admitted_at, public_key=public, gate_key=given.get("gate-key", "")
@@ -271,16 +277,6 @@ def _signing_key(given: Mapping[str, Any]) -> str:
     if not node_signed({k: v for k, v in given.items() if k != "signature"}, given["signature"], key):
         raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
     return public_text(key)
-
-
-def _check_unused(everyone: Iterable[Membership], public: str) -> None:
-    # A key names one site for good: with it in two places, a revoked site could return under another name.
-    for other in everyone:
-        if public in other.every_key():
-            raise UsageError(
-                f"admission: its key is or was in use as site {other.site!r}; "
-                "the site makes another one with a kit that was not used"
-            )
 
 
 def note_gate_key(folder: CoordinatorFolder, site: str, said: str) -> tuple[str, str]:
@@ -383,7 +379,9 @@ def check_invited(folder: CoordinatorFolder, site: str) -> None:
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:
-    return sorted(folder.sites.glob("*.json")) if folder.sites.is_dir() else []
+    if folder.sites.is_dir():
+        return sorted(folder.sites.glob("*.json"))
+    return []
 
 
 def _read(file: Path) -> Membership:

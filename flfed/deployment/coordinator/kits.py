@@ -31,7 +31,7 @@ from flfed.errors import UsageError
 from flfed.files import locked, note, write_whole
 from flfed.paths import NAME, CoordinatorFolder
 from flfed.registry import kebab, kebab_keys, snake
-from flfed.signatures import HASH, canonical, coordinator_signed, sign_as_coordinator, signing_public
+from flfed.signatures import HASH, canonical, sign_as_coordinator, signing_public
 
 FORMAT = 1
 MEMBERS = ("kit.toml", "ca.crt")
@@ -250,43 +250,13 @@ def packed(toml: bytes, ca: bytes) -> bytes:
     return stream.getvalue()
 
 
-@dataclass(frozen=True)
-class Renewal:
-    """Content of a renewal.
-
-    It has the terms that hold from now on, and the certificates to trust (PEM).
-    """
-
-    terms: Terms
-    ca: str
-
-    def signed(self, key: Ed25519PrivateKey) -> bytes:
-        """Return the signed renewal as canonical JSON.
-
-        The signature is by the key that sites know.
-        """
-        facts = self._facts()
-        return canonical({**facts, "signature": sign_as_coordinator(facts, key)}) + b"\n"
-
-    def is_signed(self, signature: str, public: str) -> bool:
-        """Tell whether the coordinator signed this renewal.
-
-        `public` is its public key in hex.
-        """
-        return coordinator_signed(self._facts(), signature, public)
-
-    def _facts(self) -> dict[str, object]:
-        # `kind` keeps it apart from whatever else that key signs.
-        return {"format": FORMAT, "kind": "renewal", **kebab_keys(asdict(self.terms)), "ca": self.ca}
-
-
-def renewal_of(facts: Mapping[str, object]) -> tuple[Renewal, str]:
-    """Return a file's renewal and its unchecked signature."""
+def renewal_of(facts: Mapping[str, object]) -> tuple[Terms, bytes]:
+    """Return a file's terms and certificates (PEM); its signature is not checked."""
     terms = terms_of(facts, "renewal", "kind", "ca", "signature")
-    ca = str(facts["ca"])
-    if facts["kind"] != "renewal" or hashlib.sha256(ca.encode()).hexdigest() != terms.ca_sha256:
+    ca = str(facts["ca"]).encode()
+    if facts["kind"] != "renewal" or hashlib.sha256(ca).hexdigest() != terms.ca_sha256:
         raise UsageError("renewal: its parts do not belong together; ask the coordinator for another renewal")
-    return Renewal(terms, ca), str(facts["signature"])
+    return terms, ca
 
 
 def renewal(folder: CoordinatorFolder, *, to: Path, now: datetime | None = None) -> Path:
@@ -322,9 +292,11 @@ def _written(
 ) -> Path:
     check_folder(to)
     terms, ca = _terms(folder, now)
-    made = Renewal(replace(terms, signing_key=signing_public(named)), ca.decode("ascii"))
+    terms = replace(terms, signing_key=signing_public(named))
+    # `kind` keeps it apart from whatever else that key signs.
+    facts = {"format": FORMAT, "kind": "renewal", **kebab_keys(asdict(terms)), "ca": ca.decode("ascii")}
     # With its microseconds: one of a signing key that replaced another of the same second would be missed for good.
     file = to / f"renewal-{now:%Y%m%dT%H%M%S.%f}Z.json"
-    write_whole(file, made.signed(signer))
+    write_whole(file, canonical({**facts, "signature": sign_as_coordinator(facts, signer)}) + b"\n")
     note(folder.log, now, "renewal written", issued=terms.issued, file=file.name)
     return file

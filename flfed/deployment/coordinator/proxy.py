@@ -115,7 +115,9 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         If Caddy is not there, or does not take it.
     """
     given = settings(folder)
-    listen = f"\tbind {bind}\n" if bind else ""
+    listen = ""
+    if bind:
+        listen = f"\tbind {bind}\n"
     words = {
         "HOST": given.host,
         "PORT": str(port or given.port),
@@ -131,8 +133,14 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
     # Every value was checked or quoted before, so that a plain replacement is safe.
     for word, value in words.items():
         text = text.replace(word, value)
-    write_whole(caddyfile(folder), text.encode())
-    _validate(folder)
+    path = caddyfile(folder)
+    write_whole(path, text.encode())
+    asked = [_program(), "validate", "--config", str(path), "--adapter", "caddyfile"]
+    variables = {**passed_on(), **environment(folder)}
+    done = subprocess.run(asked, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
+        raise FlfedError(f"{path}: caddy does not take it: {last}")
 
 
 def _quoted(path: Path) -> str:
@@ -148,17 +156,6 @@ def _program() -> str:
     if found is None:
         raise FlfedError("caddy is not installed: apt-get install caddy, then systemctl disable --now caddy")
     return found
-
-
-def _validate(folder: CoordinatorFolder) -> None:
-    """Have Caddy check its configuration, certificate and key included."""
-    asked = [_program(), "validate", "--config", str(caddyfile(folder)), "--adapter", "caddyfile"]
-    done = subprocess.run(
-        asked, env={**passed_on(), **environment(folder)}, capture_output=True, text=True, timeout=60, check=False
-    )
-    if done.returncode:
-        last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
-        raise FlfedError(f"{caddyfile(folder)}: caddy does not take it: {last}")
 
 
 ASK_SECONDS = 2.0

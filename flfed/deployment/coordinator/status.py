@@ -6,7 +6,7 @@ It says who is admitted, who is online, and what each site did in its last run.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flfed.deployment.coordinator import admission
@@ -85,8 +85,7 @@ class SiteStatus:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
-        last = None if self.last_run is None else vars(self.last_run)
-        return kebab_keys({**vars(self), "online_since": self.online_since or None, "last_run": last})
+        return kebab_keys({**asdict(self), "online_since": self.online_since or None})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import hmac
-import os
 import resource
 import sqlite3
 import sys
@@ -32,7 +31,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,7 +44,7 @@ from flfed.deployment.coordinator.proxy import ROUTES
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
 from flfed.deployment.flower.message_purge import signed_number
 from flfed.errors import FlfedError
-from flfed.files import read_private
+from flfed.files import made_with, read_private
 from flfed.flower_names import INSTALL, check_names, replace, reply_class
 from flfed.paths import CoordinatorFolder
 
@@ -188,14 +186,14 @@ class Lock:
         """Refuse an object for which no run waits, by its first bytes."""
         try:
             head = ObjectHead.parse(await body.first(HEAD_BYTES))
-            declared = await asyncio.to_thread(self._objects.look_up, head.run_id, head.object_id)
+            known, declared = await asyncio.to_thread(self._objects.look_up, head.run_id, head.object_id)
         except HeadError:
             raise BodyRefused(400) from None
         except sqlite3.Error:
             raise BodyRefused(503) from None
-        if declared is Declared.NO_RUN:
+        if not known:
             raise BodyRefused(404)
-        if declared is Declared.NO:
+        if not declared:
             # Flower is asked by the head alone: its nodes understand how it says that a run is over.
             status, content = await self._heard(scope, head.fields)
             if status == 200:
@@ -293,7 +291,9 @@ def _length(scope: Scope) -> int:
     It is 0 where none is declared.
     """
     said = [value for name, value in scope["headers"] if name == b"content-length"]
-    return int(said[0]) if said else 0
+    if said:
+        return int(said[0])
+    return 0
 
 
 async def _refuse(status: int, scope: Scope, receive: Receive, send: Send, reason: bytes = b"") -> None:
@@ -321,7 +321,6 @@ def main(arguments: Sequence[str]) -> None:
     The files that it writes are for its owner only.
     """
     check_names("server")
-    os.umask(0o077)
     _raise_open_files()
     folder = CoordinatorFolder(Path(arguments[0]))
     word = word_of(read_private(secret_file(folder)))
@@ -332,7 +331,8 @@ def main(arguments: Sequence[str]) -> None:
     all_of_flower = flower_names._get_middleware
     replace("_get_middleware", lambda: on_own_routes(all_of_flower()))
     sys.argv = ["flower-superlink", *arguments[1:]]
-    flower_names.flower_superlink()
+    with made_with(0o700):
+        flower_names.flower_superlink()
 
 
 BODY_SECONDS = 120.0
@@ -464,19 +464,6 @@ SELECT EXISTS (SELECT 1 FROM run WHERE run_id = :run), EXISTS (
 """
 
 
-class Declared(Enum):
-    """What the server knows of a pushed object.
-
-    - `YES`: the run waits for it
-    - `NO`: the run is known, and does not wait for it
-    - `NO_RUN`: nobody began such a run
-    """
-
-    YES = "yes"
-    NO = "no"
-    NO_RUN = "no run"
-
-
 class HeadError(ValueError):
     """The first bytes are not those of a node of Flower."""
 
@@ -580,8 +567,8 @@ class PushedObjects:
     def __init__(self, database: Path) -> None:
         self._address = f"file:{quote(str(database))}?mode=ro"
 
-    def look_up(self, run_id: int, object_id: str) -> Declared:
-        """Return what is known of an object.
+    def look_up(self, run_id: int, object_id: str) -> tuple[bool, bool]:
+        """Tell whether a run is known, and whether it waits for an object.
 
         Raises
         ------
@@ -591,9 +578,7 @@ class PushedObjects:
         asked = {"run": signed_number(run_id), "object": object_id}
         with closing(sqlite3.connect(self._address, uri=True, timeout=BUSY_SECONDS)) as connection:
             run, pending = connection.execute(LOOK_UP, asked).fetchone()
-        if pending:
-            return Declared.YES
-        return Declared.NO if run else Declared.NO_RUN
+        return bool(run), bool(pending)
 
     def problem(self) -> str:
         """Return in a sentence why nothing can be looked up; empty where it can."""

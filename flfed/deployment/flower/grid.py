@@ -77,7 +77,9 @@ class NodeReplies:
             site = self.names.get(asked.metadata.dst_node_id, "")
             return self.fault(asked, reason_of(reply, site), reply.error.code)
         wrong = self._wrong_name(asked, reply)
-        return self.fault(asked, wrong) if wrong else reply
+        if wrong:
+            return self.fault(asked, wrong)
+        return reply
 
     def lost(self, reply: Message) -> Refusal | None:
         """Return why a node's answer is lost.
@@ -86,7 +88,9 @@ class NodeReplies:
         """
         name = self.names.get(reply.metadata.src_node_id, "")
         found = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
-        return found if found is not None and found.code in ("node-offline", "reply-lost") else None
+        if found is not None and found.code in ("node-offline", "reply-lost"):
+            return found
+        return None
 
     def fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
         """Return an error reply of the node that was asked."""
@@ -103,7 +107,9 @@ class NodeReplies:
         except MalformedMessage:
             return None
         name = self.names[asked.metadata.dst_node_id]
-        return None if site == name else Refusal("other-node", says=site, admitted=name)
+        if site == name:
+            return None
+        return Refusal("other-node", says=site, admitted=name)
 
 
 class DeployedGrid(HttpGrid):
@@ -320,7 +326,9 @@ class DeployedGrid(HttpGrid):
                 there = self._presence.since(arriving.envelope.metadata.src_node_id)
                 patience = ARRIVING_SECONDS if there else GONE_SECONDS
                 stopped = time.monotonic() - arriving.last > patience
-                return Refusal("reply-lost") if stopped else None
+                if stopped:
+                    return Refusal("reply-lost")
+                return None
             metadata = arriving.envelope.metadata
             # Confirmed only when all parts are here: then the server may forget them.
             ask(

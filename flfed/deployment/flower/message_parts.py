@@ -116,18 +116,16 @@ def apart(message: Message) -> Message:
     """
     if not message.has_content() or list(message.content) != [PIECE_SECTION]:
         return message
-    found = copy.copy(message)
-    found.content = _record(message.content[PIECE_SECTION])
-    return found
-
-
-def _record(section: object) -> RecordDict:
+    section = message.content[PIECE_SECTION]
     # Exactly one key and a bounded size: nothing else may travel beside the piece.
-    piece = section.get(PIECE_KEY) if isinstance(section, ConfigRecord) and list(section) == [PIECE_KEY] else None
+    piece = None
+    if isinstance(section, ConfigRecord) and list(section) == [PIECE_KEY]:
+        piece = section[PIECE_KEY]
     if not isinstance(piece, bytes) or len(piece) > MOST_PIECE_BYTES:
         raise MalformedMessage(Refusal("message-unreadable"))
+    found = copy.copy(message)
     try:
-        found: RecordDict = recorddict_from_proto(RecordDictOfWire.FromString(piece))
+        found.content = recorddict_from_proto(RecordDictOfWire.FromString(piece))
     except (DecodeError, ValueError, TypeError, KeyError, AttributeError):
         raise MalformedMessage(Refusal("message-unreadable")) from None
     return found

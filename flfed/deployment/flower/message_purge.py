@@ -125,4 +125,6 @@ def signed_number(number: int) -> int:
     >>> signed_number(2**64 - 1), signed_number(7)
     (-1, 7)
     """
-    return number - 2**64 if number >= 2**63 else number
+    if number >= 2**63:
+        return number - 2**64
+    return number

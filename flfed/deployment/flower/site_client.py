@@ -282,7 +282,9 @@ class Tasks:
         """
         with _link():
             found = ask(self._client.AcquireTask, supported_task_types=[KIND])
-        return self._taken(found) if found.HasField("task") and found.token else None
+        if found.HasField("task") and found.token:
+            return self._taken(found)
+        return None
 
     def _taken(self, found: Any) -> Task:
         version = RuntimeVersionHttpInterceptor(component_name=KIND)

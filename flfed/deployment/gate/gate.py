@@ -212,7 +212,9 @@ class Gate:
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
-        return found.with_withheld() if is_covered(study) else found
+        if is_covered(study):
+            return found.with_withheld()
+        return found
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows; where other rows are frozen, it is another client."""
@@ -236,7 +238,9 @@ class Gate:
         messages = self._studies.messages(sha256_of(str(context.run_config.get("study", ""))))
         here = SiteRun.of(context, run_state(self.folder.site, context), self._approving)
         try:
-            return NO_SUM if messages is None else in_sum_of(message, here, messages.study, self.site.policy)
+            if messages is None:
+                return NO_SUM
+            return in_sum_of(message, here, messages.study, self.site.policy)
         except NotTakingPart:  # of a sum that is not known here, as the client will say
             return NO_SUM
 

@@ -72,7 +72,9 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
     # The whole is measured too: there could be bytes beside the values that were checked.
     size = count_bytes(record)
     most = most_bytes(sections)
-    return Refusal("too-large", size=size, most=most) if size > most else None
+    if size > most:
+        return Refusal("too-large", size=size, most=most)
+    return None
 
 
 def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal | None:
@@ -80,9 +82,13 @@ def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal 
     found = record[name]
     if isinstance(section, Plain):
         kind = MetricRecord if section.metrics else ConfigRecord
-        return _plain_defect(section, found) if type(found) is kind else Refusal("other-kind")
+        if type(found) is kind:
+            return _plain_defect(section, found)
+        return Refusal("other-kind")
     if isinstance(section, Columns):
-        return _columns_defect(section, found) if type(found) is ConfigRecord else Refusal("other-kind")
+        if type(found) is ConfigRecord:
+            return _columns_defect(section, found)
+        return Refusal("other-kind")
     if type(found) is not ArrayRecord:
         return Refusal("other-kind")
     if isinstance(section, Encrypted):
@@ -255,7 +261,9 @@ def _names_defect(
     if many:
         return Refusal("extra-items", many=many, item=word)
     absent = sorted(set(needed) - set(found))
-    return Refusal("item-missing", item=word, key=absent[0]) if absent else None
+    if absent:
+        return Refusal("item-missing", item=word, key=absent[0])
+    return None
 
 
 def _size_defect(found: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
@@ -301,7 +309,9 @@ def may_leave(text: str, site: Site) -> Refusal | None:
         few = bool(rows) and 0 <= int(rows.rpartition(" ")[2]) < CROSSING
         if few or found.facts["column"] not in _columns(site):
             return None
-    return found if plain == text else Refusal("of-site", site=site.name, why=found)
+    if plain == text:
+        return found
+    return Refusal("of-site", site=site.name, why=found)
 
 
 def _columns(site: Site) -> set[str]:

@@ -30,7 +30,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.client.summed_replies import InSum
+from flfed.federation.client.summed_replies import InSum, update_section
 from flfed.records.ledger import HeldLedger
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, Refusal
@@ -39,7 +39,6 @@ from flfed.study.study import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.kinds import ENROL, SCORES, STATISTIC, TRAIN
-from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.train import OFFSET
 
 LOG = logging.getLogger("flfed.site")
@@ -184,7 +183,9 @@ class Leaving:
         if not in_sum.question:
             return None
         known = self._limits.sums(held).known(in_sum.question, str(facts["dataset"]))
-        return None if in_sum.is_known_as(known) else Refusal("list-differs")
+        if in_sum.is_known_as(known):
+            return None
+        return Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in a withheld reply's place.
@@ -241,7 +242,9 @@ class Leaving:
         # A reason beside an acceptance would be free text that nobody reads.
         if accepted and reason:
             return Refusal("accepted-with-reason")
-        return None if accepted or may_leave(str(reason), self._site) else Refusal("reason-unknown")
+        if accepted or may_leave(str(reason), self._site):
+            return None
+        return Refusal("reason-unknown")
 
     def _used(self, held: HeldLedger) -> int:
         """Return how many bytes left today.
@@ -281,19 +284,17 @@ class Leaving:
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
     """Return what the ledger's line of a reply says, which has these facts of the study, the run and its sums."""
     kind = message.metadata.message_type
-    size = count_bytes(reply.content)
     # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
     # that leaves is charged there are none, and what else a message has are names and shapes.
-    update = MASKED if messages.pinned else CHARGED.get(kind, "")
-    charged = kind in CHARGED and charge_of(messages.study) is not None
     line = {
         "round": _round_of(message).get("round", 0),
         **facts,
-        "bytes": size,
+        "bytes": count_bytes(reply.content),
         "sha256": content_sha256(reply.content),
+        "charged_bytes": 0,
     }
-    line["charged_bytes"] = 0
-    if charged:
+    if kind in CHARGED and charge_of(messages.study) is not None:
+        update = update_section(reply, CHARGED[kind])
         paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
     # The line names what the coordinator chose, so that a later question by another model is recognised.

@@ -239,7 +239,9 @@ class RunLimits:
         # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
             known = asked in self._asked[run, COMPARE, ONCE]
-            return None if known else Refusal("not-compared")
+            if known:
+                return None
+            return Refusal("not-compared")
         facts: dict[str, Any] = {}
         if kind in QUESTIONS:
             facts = {"round": message.content["config"].get("round"), **exchange_of(message)}
@@ -331,7 +333,9 @@ def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
 
 
 def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    if isinstance(value, int):
+        return value
+    return 0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
-from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.kinds import most_rounds
 from flfed.study.study import Study, is_covered
 from flfed.updates.messages.kinds import asks
@@ -130,7 +129,9 @@ def name_of(text: str) -> str:
         found = parse_toml(text, "the study").get("name")
     except UsageError:
         return ""
-    return found if isinstance(found, str) else ""
+    if isinstance(found, str):
+        return found
+    return ""
 
 
 def _checked_text(config: Mapping[str, object]) -> str:
@@ -243,7 +244,9 @@ class StudyAdmission:
             refuse("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
         known = self._admitted.get(sha256_of(study.text))
-        return known if known is not None and known.pinned == pinned else self._messages(study, pinned)
+        if known is not None and known.pinned == pinned:
+            return known
+        return self._messages(study, pinned)
 
     def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
         """Return what was approved of a study's secure sums, None where its updates may cross as they are.
@@ -296,7 +299,14 @@ class StudyAdmission:
         if not has_start(self._folder, study):
             refuse("start-absent")
         self._check_rows(study, approval)
-        self._check_cohort(config.get("sites"), approval)
+        given = config.get("sites")
+        names = str(given).split(",")
+        if len(names) > MOST_SITES or not isinstance(given, str) or not all(map(NAME.fullmatch, names)):
+            refuse("sites-unnamed")
+        # Approval and policy may each name the sites that may take part.
+        named = None if approval is None else approval.co_sites
+        if refused := cohort_refusal(names, self.site, named):
+            raise Refused(refused)
         return study, approval
 
     def check_decision(self, text: str) -> Approval | None:
@@ -365,38 +375,21 @@ class StudyAdmission:
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
             refuse("schema-changed-after-approval", dataset=study.dataset.name)
-        rows = self._frozen(study)
+        try:
+            rows = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
+            changed = rows is not None and list_changed(self._folder, rows)
+        except FlfedError:
+            refuse("rows-unserved", site=self.site.name)
+        if rows is None:
+            refuse("no-frozen-rows", dataset=study.dataset.name)
+        if changed:
+            refuse("opt-outs-changed", site=self.site.name)
         # Also without an approval, rows frozen under another schema mean something else.
         if rows.schema_sha256 != schema_sha256:
             refuse("schema-changed-after-freeze", dataset=study.dataset.name)
         if approval is not None and rows.sha256 != approval.rows_sha256:
             refuse("rows-changed")
         self._rows[study.sha256()] = rows.sha256
-
-    def _frozen(self, study: Study) -> Frozen:
-        """Return what is known of the frozen rows."""
-        try:
-            found = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
-            changed = found is not None and list_changed(self._folder, found)
-        except FlfedError:
-            refuse("rows-unserved", site=self.site.name)
-        if found is None:
-            refuse("no-frozen-rows", dataset=study.dataset.name)
-        if changed:
-            refuse("opt-outs-changed", site=self.site.name)
-        return found
-
-    def _check_cohort(self, given: object, approval: Approval | None) -> None:
-        """Refuse a cohort that is too small or unapproved.
-
-        Approval and policy may each name the sites that may take part.
-        """
-        names = str(given).split(",")
-        if len(names) > MOST_SITES or not isinstance(given, str) or not all(map(NAME.fullmatch, names)):
-            refuse("sites-unnamed")
-        named = None if approval is None else approval.co_sites
-        if refused := cohort_refusal(names, self.site, named):
-            raise Refused(refused)
 
     def _messages(self, study: Study, pinned: int) -> StudyMessages:
         from flfed.deployment.gate.message_schema import StudyMessages

@@ -115,7 +115,9 @@ class RunSpent:
         found = Tally(rules=rules)
         for release in self.releases:
             found.kinds[self.side, release.noise, release.sampling] += release.steps
-        return found if self.dataset == dataset else found.on_both()
+        if self.dataset == dataset:
+            return found
+        return found.on_both()
 
     def kinds(self, delta: float, whole: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
@@ -185,7 +187,9 @@ class Account:
         The last round is that of the ledger's order; None where no round consumed anything.
         """
         newest = max(self.runs.values(), key=lambda run: run.n, default=None)
-        return None if newest is None else newest.releases[-1]
+        if newest is None:
+            return None
+        return newest.releases[-1]
 
     @property
     def drawn_again(self) -> int:
@@ -201,7 +205,9 @@ class Account:
 
         No ε counts that. None where nothing was consumed.
         """
-        return any(run.given_encoder for run in self.runs.values()) if self.runs else None
+        if self.runs:
+            return any(run.given_encoder for run in self.runs.values())
+        return None
 
     def tally(self, dataset: str) -> Tally:
         """Return what was spent over all runs, as the site's account counts it before it refuses anything."""
@@ -394,12 +400,16 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    if math.isfinite(value):
+        return value
+    return None
 
 
 def shown_or(beyond: str, value: float | None) -> str:
     """Return an ε for people, or other words where no number bounds it."""
-    return beyond if value is None else shown(value)
+    if value is None:
+        return beyond
+    return shown(value)
 
 
 def is_answer(release: Release) -> bool:
@@ -445,7 +455,9 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     if found["spent"] is None:
         budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
         said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
-        return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
+        if budget and enforced:
+            return f"{said}; no more rounds fit."
+        return f"{said}."
     if found.get("given-encoder"):
         by = GIVEN + by
     apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
@@ -455,7 +467,9 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
     fitting = _fitting_in_words(found["rounds-left"], found.get("last") or "round")
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
-    return said if enforced else f"{said} The site is 'open': it counts, and refuses nothing."
+    if enforced:
+        return said
+    return f"{said} The site is 'open': it counts, and refuses nothing."
 
 
 def _fitting_in_words(left: int | None, what: str) -> str:

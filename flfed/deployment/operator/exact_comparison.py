@@ -110,7 +110,9 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
 
 
 def _difference(found: Any) -> Difference | None:
-    return None if found is None else Difference(found.value, found.low, found.high)
+    if found is None:
+        return None
+    return Difference(found.value, found.low, found.high)
 
 
 def _plain(found: Estimate | Any) -> dict[str, float | None]:

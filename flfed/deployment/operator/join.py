@@ -44,7 +44,15 @@ from flfed.files import SHARED, locked, note, write_whole
 from flfed.parsers import parse_json, parse_toml
 from flfed.paths import SiteFolder, home, private_folder
 from flfed.registry import kebab, kebab_keys
-from flfed.signatures import canonical, fingerprint, new_node_key, private_text, public_text, sign_as_node
+from flfed.signatures import (
+    canonical,
+    coordinator_signed,
+    fingerprint,
+    new_node_key,
+    private_text,
+    public_text,
+    sign_as_node,
+)
 
 AHEAD = timedelta(days=1)
 """By which two clocks may differ."""
@@ -306,14 +314,13 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
         facts = None
     if not isinstance(facts, dict):
         raise UsageError("renewal: neither a renewal nor a kit; ask the coordinator for it again")
-    given, signature = renewal_of(facts)
-    terms = given.terms
-    ca = given.ca.encode()
+    terms, ca = renewal_of(facts)
+    signed = {name: value for name, value in facts.items() if name != "signature"}
     joined(folder)
     with locked(folder.network):
         before = joined(folder)
         # Only the key that the site knows counts: the renewal names the next one.
-        if not given.is_signed(signature, before["signing-key"]):
+        if not coordinator_signed(signed, facts["signature"], before["signing-key"]):
             raise UsageError(
                 f"renewal: not signed by the key of {before['coordinator']!r} that site {site!r} knows; take "
                 "renewals in the order in which they were made, or ask the coordinator for a new kit"
@@ -451,23 +458,22 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             found = archive.infolist()
-            _check_members(found)
+            # Only the first hundred are looked at: the number of members is checked below.
+            for entry in found[:100]:
+                if reason := _refusal(entry):
+                    raise UsageError(f"kit: {entry.orig_filename[:60]!r} {reason}; it is not from flfed, do not use it")
+            names = sorted(entry.filename for entry in found)
+            if names != sorted(MEMBERS):
+                said = f"has {len(names)} members"
+                if len(names) == len(MEMBERS):
+                    said = f"has {', '.join(map(repr, names))}"
+                raise UsageError(
+                    f"kit: {said[:200]}, and must have exactly {' and '.join(MEMBERS)}; it is not from flfed, "
+                    "do not use it"
+                )
             return {entry.filename: _member(archive, entry) for entry in found}
     except BROKEN:
         raise UsageError("kit: it is not a zip, or a damaged one; ask the coordinator for another kit") from None
-
-
-def _check_members(found: list[zipfile.ZipInfo]) -> None:
-    # Only the first hundred are looked at: the number of members is checked below.
-    for entry in found[:100]:
-        if reason := _refusal(entry):
-            raise UsageError(f"kit: {entry.orig_filename[:60]!r} {reason}; it is not from flfed, do not use it")
-    names = sorted(entry.filename for entry in found)
-    if names != sorted(MEMBERS):
-        said = f"has {len(names)} members" if len(names) != len(MEMBERS) else f"has {', '.join(map(repr, names))}"
-        raise UsageError(
-            f"kit: {said[:200]}, and must have exactly {' and '.join(MEMBERS)}; it is not from flfed, do not use it"
-        )
 
 
 def _refusal(entry: zipfile.ZipInfo) -> str:
@@ -493,7 +499,9 @@ def _refusal(entry: zipfile.ZipInfo) -> str:
         return "is packed in a way that no kit is"
     if max(entry.file_size, entry.compress_size) > LARGEST_MEMBER.get(name, LARGEST_FILE):
         return "is too large"
-    return "" if name == entry.filename else "has an odd name"
+    if name == entry.filename:
+        return ""
+    return "has an odd name"
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -68,4 +68,6 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
 
 def _with_encoder(study: Study, text: str, unit: str) -> str:
     """Return a promise with what it takes the encoder for, where the encoder is made of rows."""
-    return text if study.encode.scaler == "schema" else f"{text} {given_the_encoder(unit)}"
+    if study.encode.scaler == "schema":
+        return text
+    return f"{text} {given_the_encoder(unit)}"

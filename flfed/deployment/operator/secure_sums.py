@@ -163,7 +163,9 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     n = len(others) + 1
     if not agreement.sums:
         too_few = study.aggregation.is_optional and n < LEAST
-        return [words["too-few"].format(least=LEAST, n=n)] if too_few else []
+        if too_few:
+            return [words["too-few"].format(least=LEAST, n=n)]
+        return []
     found = [_summed(study, site, others)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)

@@ -26,7 +26,6 @@ from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.kinds import exchanges_of_run, is_statistic, most_rounds
 from flfed.study.study import Study, by_person, is_covered
-from flfed.study.tables import in_sums_only
 from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.parts.part import Foreign, Text
@@ -60,6 +59,9 @@ def plain_words(
     # What leaves is computed from the same sections that the gate checks, so that the text cannot promise less.
     pinned = taking_part if agreement.sums else 0
     messages = StudyMessages(study, schema, site.serving(study.dataset.name), pinned)
+    besides = ""
+    if site.policy.outputs:
+        besides = f" Its policy lets leave besides: {', '.join(site.policy.outputs)}."
     return [
         f"Study: {study.name} (SHA-256 {study.sha256()})",
         f"Purpose: {shown(study.purpose)}",
@@ -69,7 +71,7 @@ def plain_words(
         *_start(study),
         *_selection(site.serving(study.dataset.name)),
         *_leaving(messages),
-        f"Disclosure: {_disclosure(study, site)}{_outputs(site)}",
+        f"Disclosure: {_disclosure(study, site)}{besides}",
         f"Privacy: {privacy_in_words(study, messages.guarantee, pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
         _sharing(study, site, taking_part, summed=agreement.sums),
@@ -93,7 +95,7 @@ def _who(site: Site, co_sites: Sequence[str], pinned: int, coordinator: str) -> 
 def _sharing(study: Study, site: Site, taking_part: int, *, summed: bool) -> str:
     """Return under which name figures are shown."""
     sharing: str = site.policy.sharing(study)
-    if summed and in_sums_only(sharing):
+    if summed and site.policy.shares_in_sums_only(study):
         sharing = f"{sharing}-summed"
     shares = sentences("approval", "sharing")[sharing]
     return f"Sharing: {shares.format(least=least_of_figures(taking_part))}"
@@ -179,12 +181,6 @@ def _disclosure(study: Study, site: Site) -> str:
     if is_covered(study):
         return f"This site's policy is {site.policy.disclosure!r}. {sentences('approval', 'privacy')['no-exact-count']}"
     return sentences("approval", "disclosure")[site.policy.disclosure].format(least=site.policy.cell_minimum)
-
-
-def _outputs(site: Site) -> str:
-    """Return what the policy lets leave besides."""
-    named = ", ".join(site.policy.outputs)
-    return f" Its policy lets leave besides: {named}." if named else ""
 
 
 def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
@@ -313,22 +309,19 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
         # A message of one site is as long as another's with as long a name and the same policy.
         like = (len(site.name), len(site.title or site.name), repr(site.policy))
         if like not in known:
-            known[like] = _bytes_of_runs(StudyMessages(study, schema, site, pinned))
+            messages = StudyMessages(study, schema, site, pinned)
+            a_run = messages.run_bytes()
+            a_day = site.policy.daily_bytes
+            known[like] = {
+                "run-to-server": a_run,
+                "run-to-site": messages.run_bytes("to-site"),
+                "round-to-server": messages.round_bytes(),
+                "round-to-site": messages.round_bytes("to-site"),
+                "daily-bytes": a_day,
+                "runs-a-day": a_day // a_run,
+            }
         found[site.name] = known[like]
     return found
-
-
-def _bytes_of_runs(messages: StudyMessages) -> dict[str, int]:
-    a_run = messages.run_bytes()
-    a_day = messages.site.policy.daily_bytes
-    return {
-        "run-to-server": a_run,
-        "run-to-site": messages.run_bytes("to-site"),
-        "round-to-server": messages.round_bytes(),
-        "round-to-site": messages.round_bytes("to-site"),
-        "daily-bytes": a_day,
-        "runs-a-day": a_day // a_run,
-    }
 
 
 def bytes_in_words(found: Mapping[str, int]) -> str:

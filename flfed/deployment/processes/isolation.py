@@ -162,27 +162,29 @@ def program(machine: Machine, refused: dict[str, tuple[int, int]]) -> list[Line]
 
     They check the architecture, then each refused call, then the calls whose arguments are looked at.
     """
+    denied = _fail(errno.EPERM)
+    unknown = _fail(errno.ENOSYS)
     own = {name: numbers[machine.column] for name, numbers in LOOKED_AT.items()}
     lines = [
         (LOAD, 0, 0, ARCHITECTURE),
         (EQUAL, 1, 0, machine.audit),
-        _fail(errno.EPERM),
+        denied,
         (LOAD, 0, 0, NUMBER),
         (GREATER, 0, 1, NEWEST),
-        _fail(errno.ENOSYS),
+        unknown,
     ]
     for numbers in refused.values():
-        lines += [(EQUAL, 0, 1, numbers[machine.column]), _fail(errno.EPERM)]
+        lines += [(EQUAL, 0, 1, numbers[machine.column]), denied]
     # Its flags are behind a pointer; libc then takes `clone`.
-    lines += _block(own["clone3"], [_fail(errno.ENOSYS)])
-    lines += _block(own["clone"], [_argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACE), _fail(errno.EPERM)])
+    lines += _block(own["clone3"], [unknown])
+    lines += _block(own["clone"], [_argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACE), denied])
     # A datagram socket needs no `connect`: each datagram may name a path.
-    stream = [(0x54, 0, 0, SOCK_TYPE), (EQUAL, 1, 0, SOCK_STREAM), _fail(errno.EPERM)]  # BPF_ALU|AND|K
+    stream = [(0x54, 0, 0, SOCK_TYPE), (EQUAL, 1, 0, SOCK_STREAM), denied]  # BPF_ALU|AND|K
     unix = [_argument(0), (EQUAL, 1, 0, AF_UNIX), _fail(errno.EAFNOSUPPORT), _argument(1), *stream]
     lines += _block(own["socket"], unix) + _block(own["socketpair"], unix)
-    anywhere = [(EQUAL, 1, 0, 0), _fail(errno.EPERM)]
+    anywhere = [(EQUAL, 1, 0, 0), denied]
     lines += _block(own["sendto"], [_argument(4), *anywhere, _argument(4, high=True), *anywhere])
-    typed = [_argument(1), (EQUAL, 1, 0, TIOCSTI), (EQUAL, 0, 1, TIOCLINUX), _fail(errno.EPERM)]
+    typed = [_argument(1), (EQUAL, 1, 0, TIOCSTI), (EQUAL, 0, 1, TIOCLINUX), denied]
     return [*lines, *_block(own["ioctl"], typed), (RETURN, 0, 0, ALLOW)]
 
 
@@ -231,7 +233,9 @@ def leave_network() -> str:
     `PrivateNetwork=yes`, a container's `network_mode: none`) is as well off.
     """
     refused = _unshared()
-    return refused if refused and set(interfaces()) - LOOPBACK else ""
+    if refused and set(interfaces()) - LOOPBACK:
+        return refused
+    return ""
 
 
 def drop_capabilities() -> None:

@@ -441,7 +441,11 @@ class Connection:
         found = receive()
         if found is None and self._lost.is_set():
             with suppress(httpx.HTTPError):  # else it stays as it is, and the next question is followed by it
-                self._come_back(node)
+                # Leaving and returning gives the node a new time online: the coordinator then asks again.
+                self._leave(node)
+                ask(self._client.SendNodeHeartbeat, node={"node_id": node}, heartbeat_interval=HEARTBEAT_SECONDS)
+                self._lost.clear()
+                self.outage.say("a message may have been lost on the way; the coordinator is asked for it again")
         return found
 
     def _sent(self, send: Callable[..., tuple[set[str], str]], *given: Any) -> tuple[set[str], str]:
@@ -456,13 +460,6 @@ class Connection:
         if not parts:
             self._lost.set()
         return parts, session
-
-    def _come_back(self, node: int) -> None:
-        # Leaving and returning gives the node a new time online: the coordinator then asks again.
-        self._leave(node)
-        ask(self._client.SendNodeHeartbeat, node={"node_id": node}, heartbeat_interval=HEARTBEAT_SECONDS)
-        self._lost.clear()
-        self.outage.say("a message may have been lost on the way; the coordinator is asked for it again")
 
     def _noted(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         """Return a question that notes its final failure.

@@ -22,6 +22,7 @@ from pathlib import Path
 from flfed.deployment.processes.child_processes import LOOPBACK
 from flfed.deployment.processes.connector import ABSENT, NONE, hand_over
 from flfed.errors import UsageError
+from flfed.files import made_with
 
 MODE = 0o660
 """Of the socket: its owner and its group, who may enter the folder that it is in."""
@@ -63,10 +64,10 @@ def bound(path: Path) -> socket.socket:
     if path.is_symlink() or (path.exists() and not stat.S_ISSOCK(path.lstat().st_mode)):
         raise UsageError(f"{path}: is there and is not a socket; remove it")
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    earlier = os.umask(0o777 & ~MODE)  # no moment in which others could connect
     try:
         check_free(path)
-        made.bind(str(path))
+        with made_with(MODE):  # no moment in which others could connect
+            made.bind(str(path))
         made.listen(MOST)
     except OSError as error:
         made.close()
@@ -74,8 +75,6 @@ def bound(path: Path) -> socket.socket:
     except UsageError:
         made.close()
         raise
-    finally:
-        os.umask(earlier)
     return made
 
 

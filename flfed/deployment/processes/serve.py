@@ -90,7 +90,9 @@ def network_left() -> tuple[str, str]:
         timeout=60,
     )
     lines = asked.stdout.splitlines()
-    return (lines[0], lines[1]) if asked.returncode == 0 and len(lines) == 2 else (UNTRIED, UNTRIED)
+    if asked.returncode == 0 and len(lines) == 2:
+        return (lines[0], lines[1])
+    return (UNTRIED, UNTRIED)
 
 
 def serve(

@@ -196,7 +196,9 @@ class _Kept:
         if seen == BUSY or seen != self._seen:
             self._seen = seen
             self._heard = now
-        return f"{life.meaning} for {life.silence:g} s" if now - self._heard >= life.silence else ""
+        if now - self._heard >= life.silence:
+            return f"{life.meaning} for {life.silence:g} s"
+        return ""
 
     def end(self, patience: float) -> None:
         """End the child.

@@ -167,7 +167,9 @@ class ComparedLines:
 def _part(line: Line) -> str:
     """Return the part of the rows that a line of released rows is of."""
     chosen = line.facts.get("chosen")
-    return str(chosen.get("part")) if isinstance(chosen, dict) else ""
+    if isinstance(chosen, dict):
+        return str(chosen.get("part"))
+    return ""
 
 
 def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
@@ -268,11 +270,15 @@ class Comparisons:
     def over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a comparison with figures is one too many by now, as by another process; else None."""
         leaves = self._counts(message, COMPARE) and STAYED not in facts
-        return self._refusal(held, message, facts) if leaves else None
+        if leaves:
+            return self._refusal(held, message, facts)
+        return None
 
     def attack_refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a model is not attacked: none of its figures left, and none does now; else None."""
-        return self._refusal(held, message, facts) if self._counts(message, AUDIT) else None
+        if self._counts(message, AUDIT):
+            return self._refusal(held, message, facts)
+        return None
 
     def _counts(self, message: Message, kind: str) -> bool:
         return message.metadata.message_type == kind and self.policy.disclosure != "open"

@@ -104,7 +104,9 @@ def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
     """
     own = folder.excluded.with_name(f"{folder.excluded.stem}-{dataset}.csv")
     path = own if _is_there(own) else folder.excluded
-    return Excluded.read(path) if _is_there(path) else None
+    if _is_there(path):
+        return Excluded.read(path)
+    return None
 
 
 def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
@@ -121,7 +123,9 @@ def list_changed(folder: SiteFolder, frozen: Frozen) -> bool:
 
 
 def _list_of(excluded: Exclusion | None) -> str:
-    return "" if excluded is None else excluded.sha256
+    if excluded is None:
+        return ""
+    return excluded.sha256
 
 
 def _is_there(path: Path) -> bool:
@@ -223,7 +227,9 @@ def _prepared(folder: SiteFolder, site: Site) -> Prepared:
         return found
     # Only against sets whose sums left can new sums be compared: without any, nothing is withheld.
     released, key = RowSets(folder, site.dataset).released()
-    return found.without(resting(site, found.table, released, key, site.policy.cell_minimum)) if released else found
+    if released:
+        return found.without(resting(site, found.table, released, key, site.policy.cell_minimum))
+    return found
 
 
 def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ def coordinator_of(folder: SiteFolder) -> str:
     UsageError
         If the terms are there and cannot be read.
     """
-    return str(read_terms(folder).get("coordinator", "")) if os.path.lexists(folder.terms) else ""
+    if os.path.lexists(folder.terms):
+        return str(read_terms(folder).get("coordinator", ""))
+    return ""
 
 
 def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:
@@ -129,7 +131,9 @@ def own_fingerprint(folder: SiteFolder) -> str:
     FlfedError
         As `signing_key`.
     """
-    return gate_fingerprint(signing_public(signing_key(folder))) if os.path.lexists(folder.signing_key) else ""
+    if os.path.lexists(folder.signing_key):
+        return gate_fingerprint(signing_public(signing_key(folder)))
+    return ""
 
 
 def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:

@@ -175,6 +175,11 @@ def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, An
     return facts | half.place_of(of.round) if of.kind == TRAIN else facts
 
 
+def update_section(reply: Message, plain: str) -> str:
+    """Return the name of the section that a reply's update stands in, `plain` where it leaves by itself."""
+    return MASKED if MASKED in reply.content else plain
+
+
 def without_figures(message: Message, reply: Message, *, reserved: bool, own: bool, rounds: RoundFigures) -> Message:
     """Return a reply without what may not leave under secure sums.
 

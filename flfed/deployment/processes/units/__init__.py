@@ -16,14 +16,8 @@ from flfed.paths import SiteFolder
 BASE = Path("/var/lib/flfed")
 PLAIN = re.compile(r"/[A-Za-z0-9._+/-]*")
 """A path that no unit, shell or YAML reader takes for anything else."""
-NAMES = {
-    "network.service": "flfed-{site}-network.service",
-    "gate.service": "flfed-{site}-gate.service",
-    "sysusers.conf": "flfed-{site}-sysusers.conf",
-    "tmpfiles.conf": "flfed-{site}-tmpfiles.conf",
-    "compose.yaml": "flfed-{site}-compose.yaml",
-}
-"""The templates, and what they are called when they are filled in."""
+TEMPLATES = ("network.service", "gate.service", "sysusers.conf", "tmpfiles.conf", "compose.yaml")
+"""Filled in they have the site's name before their own."""
 ANYWHERE = "# No egress rule: the coordinator is named, not numbered. With --address IP: IPAddressDeny, IPAddressAllow."
 
 
@@ -66,12 +60,11 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         "EGRESS": egress,
     }
     folder = Path(__file__).parent
-    return {
-        name.format(site=site): re.sub(
-            "@([A-Z_]+)@", lambda found: values[found[1]], (folder / template).read_text(encoding="utf-8")
-        )
-        for template, name in NAMES.items()
-    }
+    found = {}
+    for template in TEMPLATES:
+        text = (folder / template).read_text(encoding="utf-8")
+        found[f"flfed-{site}-{template}"] = re.sub("@([A-Z_]+)@", lambda word: values[word[1]], text)
+    return found
 
 
 def _host(address: str) -> str:
