@@ -97,7 +97,7 @@ def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> l
     wanted = given if given is not None else study.dataset.sites
     if wanted is None:
         wanted = list(known)
-    names = sorted({getattr(site, "name", site) for site in wanted})
+    names = sorted({str(getattr(site, "name", site)) for site in wanted})
     # Every unknown name is listed at once, so that one correction is enough.
     strangers = [name for name in names if name not in known]
     if strangers:

@@ -14,6 +14,7 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
+from flfed.deployment.site_state import request_archive
 from flfed.deployment.site_state.request_archive import asked, content_sha256, keep, kept_rounds
 from flfed.updates.checkpoints.site_state import NotKept
 from flfed.updates.messages.fields import MalformedMessage
@@ -89,21 +90,23 @@ def test_files_are_for_their_owner_alone(behind):
     assert (modes, folders) == ({0o600}, {0o700})
 
 
-def test_a_run_keeps_its_latest_messages_within_its_bytes(behind):
+def test_a_run_keeps_its_latest_messages_within_its_bytes(behind, monkeypatch):
     keep(behind.folder, behind.trained(round=1), behind.context())
     (first,) = files(behind.folder.incoming)
-    most = int(3.5 * first.stat().st_size)
+    monkeypatch.setattr(request_archive, "BYTES_A_RUN", int(3.5 * first.stat().st_size))
     for round in range(2, 8):
-        keep(behind.folder, behind.trained(round=round), behind.context(), bytes_a_run=most)
+        keep(behind.folder, behind.trained(round=round), behind.context())
     assert kept_rounds(behind.folder, RUN) == [5, 6, 7]
     # One that is larger than all it may have is kept alone.
-    keep(behind.folder, behind.trained(round=8), behind.context(), bytes_a_run=1)
+    monkeypatch.setattr(request_archive, "BYTES_A_RUN", 1)
+    keep(behind.folder, behind.trained(round=8), behind.context())
     assert kept_rounds(behind.folder, RUN) == [8]
 
 
-def test_the_latest_runs_stay(behind):
+def test_the_latest_runs_stay(behind, monkeypatch):
+    monkeypatch.setattr(request_archive, "RUNS", 3)
     for number in range(6):
-        keep(behind.folder, behind.trained(), behind.context(run=f"run-{number}"), runs=3)
+        keep(behind.folder, behind.trained(), behind.context(run=f"run-{number}"))
         folder = behind.folder.incoming / f"run-{number}"
         os.utime(folder, (number, number))
         for path in folder.iterdir():

@@ -11,7 +11,6 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -58,7 +57,6 @@ def serve(
     told: Notify,
     bind: str = "",
     port: int = 0,
-    ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until `stop` is set.
 
@@ -75,8 +73,6 @@ def serve(
         The address to listen on; all of the machine's where empty.
     port : int
         The port to listen on; that of the public address where 0.
-    ready : callable
-        Called once, when sites can connect.
 
     Raises
     ------
@@ -102,7 +98,7 @@ def serve(
             Child("caddy", proxy.command(folder), folder.server / "caddy.log", proxy.environment(folder)),
         ]
         with Supervisor(children, told=told) as supervisor:
-            supervisor.supervise(stop, Watch(folder, supervisor, told, ready).look)
+            supervisor.supervise(stop, Watch(folder, supervisor, told).look)
     told("the coordinator has stopped")
 
 
@@ -188,8 +184,6 @@ class Watch:
     folder : CoordinatorFolder
     supervisor : Supervisor
     told : callable
-    ready : callable
-        Called once, when the server answers and all admitted keys are registered.
     clock : callable
         Seconds; tests pass their own.
     """
@@ -197,7 +191,6 @@ class Watch:
     folder: CoordinatorFolder
     supervisor: Supervisor
     told: Notify
-    ready: Callable[[], None]
     _next: float = 0.0
     _anew: float = 0.0
     _sites: object = None
@@ -245,7 +238,6 @@ class Watch:
                 self._nodes.update(control)
                 self._answers = True
                 self.told(f"sites can connect: {settings(self.folder).address}")
-                self.ready()
             self._nodes.update(control)
             self._sites = sites
             # Slow work once a minute: leftovers of dead runs, and the certificate.

@@ -30,7 +30,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -150,7 +150,7 @@ class Lock:
             if scope["path"] == PUSH_OBJECT:
                 await self._push_object(key, body, scope, receive, send)
             else:
-                await self._app(scope, Body(await body.rest(), receive).receive, send)
+                await self._app(scope, whole(await body.rest(), receive), send)
         except BodyRefused as refused:
             if refused.status:
                 await _refuse(refused.status, scope, receive, send, refused.reason)
@@ -178,7 +178,7 @@ class Lock:
             raise BodyRefused(503) from None
         try:
             await self._check_object(scope, body)
-            await self._app(scope, Body(await body.rest(), receive).receive, send)
+            await self._app(scope, whole(await body.rest(), receive), send)
         finally:
             places.release()
 
@@ -222,7 +222,7 @@ class Lock:
             await asyncio.Event().wait()
             return {"type": "http.disconnect"}
 
-        await self._app(scope, Body(content, nothing_more).receive, hear)
+        await self._app(scope, whole(content, nothing_more), hear)
         status = next((message["status"] for message in heard if "status" in message), 500)
         return status, b"".join(message.get("body", b"") for message in heard)
 
@@ -352,29 +352,19 @@ class BodyRefused(Exception):
         self.reason = reason
 
 
+def whole(content: bytes, more: Receive) -> Receive:
+    """Return a callable that gives a body, once and without keeping it; `more` is asked for what comes after it."""
+    bodies = [content]
+
+    async def receive() -> Message:
+        if not bodies:
+            return await more()
+        return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+
+    return receive
+
+
 @dataclass
-class Body:
-    """A read body, as the application receives it.
-
-    Parameters
-    ----------
-    content : bytes
-    receive : callable
-        Asked for what comes after the body.
-    """
-
-    content: bytes | None
-    more: Receive
-
-    async def receive(self) -> Message:
-        """Return the body, once; it is not kept."""
-        if self.content is None:
-            return await self.more()
-        content = self.content
-        self.content = None
-        return {"type": "http.request", "body": content, "more_body": False}
-
-
 class BodyReader:
     """Reader of a request's body.
 
@@ -383,20 +373,14 @@ class BodyReader:
     receive : callable
     most : int
         Bytes.
-    seconds, silent : float
-        How long it may take, and how long nothing of it may come.
     """
 
-    def __init__(
-        self, receive: Receive, most: int, *, seconds: float = BODY_SECONDS, silent: float = SILENT_SECONDS
-    ) -> None:
-        self.most = most
-        self._receive = receive
-        self._end = time.monotonic() + seconds
-        self._silent = silent
-        self._pieces = list[bytes]()
-        self.size = 0
-        self._is_whole = False
+    receive: Receive
+    most: int
+    size: int = 0
+    _end: float = field(default_factory=lambda: time.monotonic() + BODY_SECONDS)
+    _pieces: list[bytes] = field(default_factory=list)
+    _is_whole: bool = False
 
     async def first(self, count: int) -> bytes:
         """Return the first bytes, so many or all that there are.
@@ -428,8 +412,8 @@ class BodyReader:
     async def _read_piece(self) -> None:
         try:
             # Both limits at once: a sender that drips bytes is stopped by the whole time, a silent one sooner.
-            async with asyncio.timeout(min(self._silent, self._end - time.monotonic())):
-                message = await self._receive()
+            async with asyncio.timeout(min(SILENT_SECONDS, self._end - time.monotonic())):
+                message = await self.receive()
         except TimeoutError:
             raise BodyRefused(503) from None
         if message["type"] == "http.disconnect":

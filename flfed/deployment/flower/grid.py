@@ -201,7 +201,7 @@ class DeployedGrid(HttpGrid):
             pause = min(POLL_SECONDS, left)
             if not waiting or pause <= 0:
                 break
-            missing = {self._names[q.node]: q.lost or "" for q in waiting.values() if q.node in self._names}
+            missing = {self._names[q.node]: q.lost for q in waiting.values() if q.node in self._names}
             telling.waiting(missing, set(self._names.values()) - missing.keys(), left)
             time.sleep(pause)
         telling.over()
@@ -271,9 +271,7 @@ class DeployedGrid(HttpGrid):
                     continue
                 fault = NEVER_THERE
             # A revoked node can never come back; others may, within the patience that was asked for.
-            elif fault and (
-                self._presence.is_cut_off(question.node) or not (wait or self._presence.may_return(question.node))
-            ):
+            elif fault and not self._presence.may_return(question.node, wait=wait):
                 del waiting[number]
             else:
                 continue
@@ -528,20 +526,13 @@ class Presence:
         """
         return self._nodes.get(node, "")
 
-    def is_cut_off(self, node: int) -> bool:
-        """Tell whether a node may not connect.
+    def may_return(self, node: int, *, wait: bool = False) -> bool:
+        """Tell whether an absent node may soon return, at any time where a question is to `wait`.
 
-        Nodes that are not known may not.
-        """
-        return node not in self._nodes
-
-    def may_return(self, node: int) -> bool:
-        """Tell whether an absent node may soon return.
-
-        It may where it left so lately that it may just be starting anew.
+        It may where it left so lately that it may just be starting anew. One that may not connect never does.
         """
         now = self._clock()
-        return now - self._gone.setdefault(node, now) < RESTART_SECONDS
+        return node in self._nodes and (wait or now - self._gone.setdefault(node, now) < RESTART_SECONDS)
 
 
 @dataclass
@@ -568,7 +559,7 @@ class Told:
         """Begin to wait."""
         self._began = self.clock()
 
-    def waiting(self, missing: Mapping[str, str], answered: Collection[str], left: float) -> None:
+    def waiting(self, missing: Mapping[str, str | None], answered: Collection[str], left: float) -> None:
         """Report the missing sites, where there is news.
 
         Parameters
@@ -596,7 +587,7 @@ class Told:
             self.tell("")
 
 
-def waiting_sentence(missing: Mapping[str, str], answered: Collection[str]) -> str:
+def waiting_sentence(missing: Mapping[str, str | None], answered: Collection[str]) -> str:
     """Return who is waited for, and who is not.
 
     Examples

@@ -245,8 +245,6 @@ class Tasks:
         Returns a connection to the node, from the relay (`connector.py`).
     secret : bytes
         What the node and the gate know of each other; it signs each question for a task.
-    most_bytes : int
-        Of one message with its bundle.
     leaving : callable (message, reply, context) → reply
         `Gate.leaving`: what the errors pass that are replied to messages which never reach the gate.
     alive : callable
@@ -258,12 +256,10 @@ class Tasks:
         connect: Connect,
         secret: bytes,
         *,
-        most_bytes: int = MOST_BYTES,
         leaving: Leaving = _as_it_is,
         alive: Alive = lambda: None,
     ) -> None:
         self._connect = connect
-        self._most = most_bytes
         self._leaving = leaving
         self._alive = alive
         signing = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=frozenset({ASK}))
@@ -288,7 +284,7 @@ class Tasks:
 
     def _taken(self, found: Any) -> Task:
         version = RuntimeVersionHttpInterceptor(component_name=KIND)
-        bounded = Bounded(self._connect, self._most)
+        bounded = Bounded(self._connect, MOST_BYTES)
         client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(found.token))
         try:
             with _link():

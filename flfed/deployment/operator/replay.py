@@ -134,7 +134,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     """
     if run == LATEST:
         sent = [str(line.facts.get("run")) for line in Ledger(folder.ledger).lines() if line.kind == LEFT]
-        run = sent[-1] if sent else run
+        run = next(reversed(sent), run)
     left = _left(folder, run, round)
     messages = asked(folder, run, round)
     if not messages:

@@ -230,19 +230,24 @@ def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agr
     # Without sums of any study the ledger is not read: it may be long, and nothing in it could say more.
     if not agreement.sums and not any(one.sums for one in decided.values()):
         return []
-    names: dict[str, str] = {}
-    for line in ledger_of(folder).lines():
-        if line.kind in LEAVING and line.facts.get("dataset") == study.dataset.name:
-            name = str(line.facts.get("study", ""))
-            names[str(line.facts.get("study-sha256", name))] = name
     found = []
-    for sha256, name in names.items():
+    for sha256, name in _studies_left(folder, study.dataset.name).items():
         other = OtherStudy(name, None, False)
         if sha256 in decided:
             other = OtherStudy(name, decided[sha256].co_sites, decided[sha256].sums)
         if (other.sums or agreement.sums) and (other.co_sites, other.sums) != (now, agreement.sums):
             found.append(other)
     return sorted(found, key=lambda other: (other.study, other.co_sites or ()))
+
+
+def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
+    """Return the names of the studies on a dataset of which something left, by their hashes."""
+    found: dict[str, str] = {}
+    for line in ledger_of(folder).lines():
+        if line.kind in LEAVING and line.facts.get("dataset") == dataset:
+            name = str(line.facts.get("study", ""))
+            found[str(line.facts.get("study-sha256", name))] = name
+    return found
 
 
 def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:

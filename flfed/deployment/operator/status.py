@@ -52,7 +52,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         if loss(folder, ledger_of(folder)):
             lost = Refusal("ledger-lost", site=folder.site)
     blocked = open_folder(folder) or lost
-    problems = [blocked] if blocked else []
+    problems = [blocked]
     policy = site.policy
     found: dict[str, Any] = {
         "site": site.name,
@@ -78,17 +78,10 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         admission = StudyAdmission(folder, site, today=today_utc, expected_bundle=bundle_sha256())
         for one in approval.approvals(folder):
             found["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
-    ledger = ledger_of(folder)
-    problems += ledger.open_to_others()
+    problems += ledger_of(folder).open_to_others()
     with _noted(problems):
-        if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
-            problems.append(ahead(newest, folder.site))
-        # Read from its end, so that a long ledger costs no more.
-        with ledger.reading() as held:
-            for line in islice(held.backwards() if held else (), last):
-                facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
-                found["last"].append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
-    return {**found, "problems": list(dict.fromkeys(problems))}
+        found["last"] = _lines(folder, last, problems)
+    return {**found, "problems": list(dict.fromkeys(filter(None, problems)))}
 
 
 @contextmanager
@@ -112,6 +105,20 @@ def _joined(folder: SiteFolder) -> str:
             where = f" at {kit['address']}" if "address" in kit else ""
             return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
     return ""
+
+
+def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
+    """Return the ledger's last lines, the latest first."""
+    ledger = ledger_of(folder)
+    if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
+        problems.append(ahead(newest, folder.site))
+    found: list[dict[str, Any]] = []
+    # Read from its end, so that a long ledger costs no more.
+    with ledger.reading() as held:
+        for line in islice(held.backwards() if held else (), last):
+            facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
+            found.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
+    return found
 
 
 def _frozen(folder: SiteFolder, site: Site, dataset: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from flfed.deployment.flower.pacing import Backoff, Pace
 from flfed.deployment.processes.child_processes import Pulse, limit_process, shared_secret
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network, refuse_calls
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError
 from flfed.packages import be_strict, look_at_packages
 from flfed.paths import SiteFolder
 from flfed.refusals import Refusal
@@ -169,7 +169,7 @@ def work(folder: SiteFolder, make_gate: MakeGate) -> None:
         LOG.warning("THIS PROCESS COULD OPEN A UNIX SOCKET that its user may: %s", unfiltered)
     LOG.info("it may have %d MB of memory", memory >> 20)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    secret = wait_for_secret(folder, waits=pulse.beat)
+    secret = wait_for_secret(folder, pulse.beat)
     tasks: Tasks | None = None
     try:
         with pulse.busy():  # what it loads takes as long as the machine is busy
@@ -209,29 +209,18 @@ def _loaded(
     return tasks, Executor(tasks, answer, pulse)
 
 
-def wait_for_secret(
-    folder: SiteFolder, *, patience: float = float("inf"), waits: Callable[[], None] = lambda: None
-) -> bytes:
+def wait_for_secret(folder: SiteFolder, waits: Callable[[], None]) -> bytes:
     """Return the shared secret, once the node wrote it.
 
-    Nobody else may read it.
+    Nobody else may read it: else `UsageError` or `FlfedError` is raised.
 
     `waits` is called before each second, or less, that it is not there.
-
-    Raises
-    ------
-    UsageError
-        If others may read it, or if it is not there after `patience` seconds.
     """
     waiting = threading.Event()
     backoff = Backoff(FIRST_PAUSE, 1.0)
     while not os.path.lexists(folder.secret):  # a folder that may not be entered counts as absent too
-        pause = backoff.seconds()
-        patience -= pause
-        if patience < 0:
-            raise UsageError(f"{folder.secret}: is not there; start: flfed site serve {folder.site} --network-only")
         waits()
-        waiting.wait(pause)
+        waiting.wait(backoff.seconds())
     return shared_secret(folder)
 
 

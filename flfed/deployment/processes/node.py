@@ -242,12 +242,9 @@ class Outage:
     ----------
     say : callable
         Told the sentences.
-    clock : callable
-        Seconds; tests pass their own.
     """
 
     say: Say
-    clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _began: float = 0.0
     _due: float = 0.0
@@ -257,7 +254,7 @@ class Outage:
     def failed(self, error: Exception) -> None:
         """Take note of a request that failed."""
         why = reason_of(error)
-        now = self.clock()
+        now = time.monotonic()
         with self._lock:
             # The first failure starts the clock; further ones are told seldom, unless the reason is new.
             if not self._said:
@@ -276,7 +273,7 @@ class Outage:
         """Take note of a request that was answered."""
         with self._lock:
             if self._said:
-                self.say(f"the coordinator's server answers again, after {self.clock() - self._began:.0f} s")
+                self.say(f"the coordinator's server answers again, after {time.monotonic() - self._began:.0f} s")
             self._said.clear()
 
 

@@ -115,8 +115,6 @@ class Relay:
     """
 
     port: int
-    most: int
-    idle: float
     _asking: set[asyncio.Task[None]] = field(default_factory=set)
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -161,7 +159,7 @@ class Relay:
 
         Return the byte that says why where there is none.
         """
-        if len(self._open) >= self.most:
+        if len(self._open) >= MOST:
             return NONE
         try:
             node = await asyncio.open_connection(LOOPBACK, self.port)
@@ -188,7 +186,7 @@ class Relay:
     ) -> None:
         try:
             # One clock for both directions: a long answer keeps the silent question's side open.
-            async with asyncio.timeout(self.idle) as clock, asyncio.TaskGroup() as both:
+            async with asyncio.timeout(IDLE_SECONDS) as clock, asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, node_writer, clock))
                 both.create_task(self._pump(node_reader, writer, clock))
         except* OSError:
@@ -203,7 +201,7 @@ class Relay:
         Each piece, whichever way it goes, resets the idle clock.
         """
         while piece := await reader.read(CHUNK):
-            clock.reschedule(asyncio.get_running_loop().time() + self.idle)
+            clock.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
             writer.write(piece)
             await writer.drain()
         if writer.can_write_eof():
@@ -224,7 +222,7 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.contextmanager
-def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECONDS) -> Iterator[None]:
+def relaying(path: Path, port: int) -> Iterator[None]:
     """Relay to a loopback port during the block.
 
     It listens on the socket at `path`, in a thread.
@@ -232,7 +230,7 @@ def relaying(path: Path, port: int, *, most: int = MOST, idle: float = IDLE_SECO
     listening = bound(path)
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
-    relay = Relay(port, most, idle)
+    relay = Relay(port)
     thread = threading.Thread(
         target=lambda: loop.run_until_complete(relay.serve(listening, ended)), name="gate-relay", daemon=True
     )

@@ -16,15 +16,13 @@ from flfed.callbacks import Notify
 from flfed.deployment.processes.child_processes import VARIABLE, Pulse, bytes_of, node_command, passed_on, python
 from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
-from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
+from flfed.deployment.processes.supervisor import Child, Life, Supervisor
 from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.paths import SiteFolder
 
 UNTRIED = "it could not be tried"
-PATIENCE = 10.0
-"""Seconds that a process may take to end: the node tells the server that it leaves."""
 NODE_SILENCE = 90.0
 GATE_SILENCE = 60.0
 """Seconds after which a node none of whose requests the server answered well, and a gate that has not reached its
@@ -102,9 +100,7 @@ def serve(
     network: bool = True,
     gate: bool = True,
     told: Notify,
-    pauses: tuple[float, ...] = PAUSES,
     memory: str = "",
-    silence: tuple[float, float] = (NODE_SILENCE, GATE_SILENCE),
 ) -> None:
     """Keep a site's processes running until `stop` is set.
 
@@ -116,13 +112,8 @@ def serve(
         Which of the two to run here; by default both.
     told : callable
         Told in sentences what happens.
-    pauses : tuple of float, seconds
-        Before a process that ended is started again; they reach past the minute for which Flower
-        refuses a node that died and comes back.
     memory : str
         What the gate's process may have, as "4G"; "" is half of the machine's.
-    silence : pair of float, seconds
-        After which node and gate are started anew that give no sign of life.
 
     Raises
     ------
@@ -150,8 +141,8 @@ def serve(
             told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
             if why := open_folder(folder):
                 told(f"WARNING, {why}")
-        there = children(folder, network=network, gate=gate, memory=memory, silence=silence)
-        supervisor = alone.enter_context(Supervisor(there, told=told, pauses=pauses, patience=PATIENCE))
+        there = children(folder, network=network, gate=gate, memory=memory)
+        supervisor = alone.enter_context(Supervisor(there, told=told))
         told("serving; Ctrl-C ends it")
         also = _renewing(folder, supervisor, told) if network else lambda: None
         supervisor.supervise(stop, also)

@@ -245,8 +245,6 @@ class Supervisor:
         Before a child is started again, by how often it has ended; the last one counts from there on.
     patience : float, seconds
         How long a child may take to end.
-    log_bytes : int
-        Limit of each log.
     clock : callable
         Seconds; tests pass their own.
 

@@ -83,9 +83,7 @@ def content_sha256(record: RecordDict) -> str:
     return digest.hexdigest()
 
 
-def keep(
-    folder: SiteFolder, message: Message, context: Context, *, runs: int = RUNS, bytes_a_run: int = BYTES_A_RUN
-) -> str:
+def keep(folder: SiteFolder, message: Message, context: Context) -> str:
     """Keep a training request before it is answered.
 
     Return the hash of its content.
@@ -135,7 +133,7 @@ def keep(
         if not path.parent.is_dir():
             folder.incoming.mkdir(parents=True, mode=0o700, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            for old in sorted(folder.incoming.iterdir(), key=_written, reverse=True)[runs:]:
+            for old in sorted(folder.incoming.iterdir(), key=_written, reverse=True)[RUNS:]:
                 shutil.rmtree(old, ignore_errors=True)
         if not path.is_file():
             # Another model in the same round is refused; a message that trains nothing chooses none. This very one may
@@ -144,7 +142,7 @@ def keep(
             if request.fit and others:
                 raise NotKept(Refusal("other-model-in-round", question="train from", round=request.round))
             replace_whole(path, whole)
-        _bound(path, bytes_a_run)
+        _bound(path)
     except OSError as error:
         raise NotKept(Refusal("request-not-kept", error=error.strerror)) from None
     return digest
@@ -208,7 +206,7 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
 
 
-def _bound(newest: Path, most: int) -> None:
+def _bound(newest: Path) -> None:
     """Remove a run's earliest requests beyond its limit.
 
     The limit is in bytes; the newest request stays.
@@ -217,7 +215,7 @@ def _bound(newest: Path, most: int) -> None:
     for path in newest.parent.glob("*.safetensors"):
         with suppress(FileNotFoundError):  # another process of this site may have removed it
             sizes[path] = path.stat().st_size
-    over = sum(sizes.values()) - most
+    over = sum(sizes.values()) - BYTES_A_RUN
     sizes.pop(newest, None)
     for path in sorted(sizes, key=_written):
         if over <= 0:

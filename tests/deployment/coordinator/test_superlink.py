@@ -16,6 +16,7 @@ import pytest
 from flwr.superlink import main as application
 from starlette.middleware import Middleware
 
+from flfed.deployment.coordinator import superlink
 from flfed.deployment.coordinator.admission import revoke
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.node_auth import NodeKeys
@@ -205,12 +206,15 @@ async def drop() -> Any:
     [(silence, 60.0, 0.05, 503), (silence, 0.05, 60.0, 503), (drop, 0.2, 0.1, 503), (gone, 60.0, 60.0, 0)],
 )
 def test_a_body_that_stands_still_or_drips_or_is_given_up_is_not_waited_for(
-    receive: Callable[[], Any], seconds: float, silent: float, status: int
+    receive: Callable[[], Any], seconds: float, silent: float, status: int, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(superlink, "BODY_SECONDS", seconds)
+    monkeypatch.setattr(superlink, "SILENT_SECONDS", silent)
+
     async def go() -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
-                await BodyReader(receive, 1000, seconds=seconds, silent=silent).rest()
+                await BodyReader(receive, 1000).rest()
 
     with pytest.raises(BodyRefused) as error:
         asyncio.run(go())

@@ -28,7 +28,7 @@ def test_a_node_that_went_lately_is_waited_for_and_one_that_was_never_there_is_n
     del nodes[2]
     now[0] += 5
     assert presence.look() and not presence.look()
-    assert [presence.is_cut_off(node) for node in (1, 2)] == [False, True]
+    assert [presence.may_return(node, wait=True) for node in (1, 2)] == [True, False]
 
 
 def test_what_the_server_said_last_holds_while_it_does_not_answer():

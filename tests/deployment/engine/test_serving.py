@@ -274,7 +274,7 @@ def test_a_superlink_that_anybody_may_command_is_not_served(own_world: Any):
     own_world.site("site-1", runs=False)
     words = _superlink(folder, _prepare(folder, "127.0.0.1", 0))
     own_world.start("bare", Path(sys.executable).with_name("flower-superlink"), *words[words.index("--host") :])
-    watch = Watch(folder, Supervisor([]), told.append, lambda: told.append("ready"))
+    watch = Watch(folder, Supervisor([]), told.append)
 
     def refused() -> bool:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.deployment.processes import relay
 from flfed.deployment.processes.connector import ASK, Connector, NodeAbsent
 from flfed.deployment.processes.relay import bound, relaying
 from flfed.errors import FlfedError
@@ -106,9 +107,10 @@ def test_a_socket_of_somebody_else_in_the_relays_place_is_told_one_byte_and_give
     assert heard == [ASK]
 
 
-def test_a_hundred_threads_get_a_hundred_connections(tmp_path: Path, node: int):
+def test_a_hundred_threads_get_a_hundred_connections(tmp_path: Path, node: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(relay, "MOST", 100)
     got: list[bytes] = []
-    with closing(Connector(tmp_path / "s")) as connector, relaying(tmp_path / "s", node, most=100):
+    with closing(Connector(tmp_path / "s")) as connector, relaying(tmp_path / "s", node):
         began = time.monotonic()
         threads = [threading.Thread(target=lambda: got.append(greeting(connector))) for _ in range(100)]
         for thread in threads:

@@ -234,13 +234,11 @@ def object_ids(node: Any, reply: Message) -> list[str]:
 def test_a_secret_that_others_may_read_is_refused(home: Path):
     folder = SiteFolder("site-a")
     folder.make()
-    with pytest.raises(UsageError, match="--network-only"):
-        wait_for_secret(folder, patience=0.2)
     folder.secret.write_bytes(b"s" * 64)
     for mode, fine in ((0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o604, False)):
         folder.secret.chmod(mode)
         if fine:
-            assert wait_for_secret(folder) == b"s" * 64
+            assert wait_for_secret(folder, lambda: None) == b"s" * 64
         else:
             with pytest.raises(FlfedError, match="others may read or change it"):
                 shared_secret(folder)

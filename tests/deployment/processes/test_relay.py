@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.deployment.processes import relay
 from flfed.deployment.processes.connector import NodeAbsent, RelayClient
 from flfed.deployment.processes.relay import bound, relaying
 from flfed.errors import UsageError
@@ -87,9 +88,10 @@ def test_only_owner_and_group_may_connect(tmp_path: Path, echo: int):
 
 
 def test_one_connection_too_many_is_refused_and_the_next_after_an_end_is_served(
-    tmp_path: Path, echo: int, wait_until: Callable[..., None]
+    tmp_path: Path, echo: int, wait_until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ):
-    with relaying(tmp_path / "s", echo, most=2):
+    monkeypatch.setattr(relay, "MOST", 2)
+    with relaying(tmp_path / "s", echo):
         open_ones = [linked(tmp_path / "s") for _ in range(2)]
         for made in open_ones:
             made.sendall(b"12")
@@ -113,11 +115,14 @@ def _served(path: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.servers
-def test_a_silent_connection_is_closed_and_a_talking_one_is_not(tmp_path: Path, echo: int):
+def test_a_silent_connection_is_closed_and_a_talking_one_is_not(
+    tmp_path: Path, echo: int, monkeypatch: pytest.MonkeyPatch
+):
     idle, longest = 0.5, 1.0
     while longest >= idle:  # this process came too late to talk, as it may on a busy machine: again, with more time
         idle *= 2
-        with relaying(tmp_path / "s", echo, idle=idle), linked(tmp_path / "s") as made:
+        monkeypatch.setattr(relay, "IDLE_SECONDS", idle)
+        with relaying(tmp_path / "s", echo), linked(tmp_path / "s") as made:
             longest, began = 0.0, time.monotonic()
             last, heard = began, list[bytes]()
             while last - began < 1.5 * idle and longest < idle:

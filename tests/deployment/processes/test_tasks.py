@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def tasks(gate_node: Any, gate_secret: bytes) -> Iterator[Tasks]:
-    made = Tasks(gate_node.link.connect, gate_secret, most_bytes=200_000)
+def tasks(gate_node: Any, gate_secret: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tasks]:
+    monkeypatch.setattr(tasks_module, "MOST_BYTES", 200_000)
+    made = Tasks(gate_node.link.connect, gate_secret)
     yield made
     made.close()
     # A heart that goes on beats for ever, and draws its pauses from the `random` of whatever test comes next.
@@ -163,7 +164,8 @@ def test_a_message_that_just_fits_is_answered_too(gate_node: Any, gate_secret: b
     monkeypatch.setattr(Bounded, "has_read", lambda self: used.append(self._most - self._left) or count(self))
     large = RecordDict({"arrays": ArrayRecord([np.arange(9_000.0)])})
     for _ in range(2):  # how many bytes its reading takes, and then with not many more: a heart-beat has 2
-        tasks = Tasks(gate_node.link.connect, gate_secret, most_bytes=used[0] + 40 if used else 200_000)
+        monkeypatch.setattr(tasks_module, "MOST_BYTES", used[0] + 40 if used else 200_000)
+        tasks = Tasks(gate_node.link.connect, gate_secret)
         gate_node.put(gate_node.message(large))
         task = taken(tasks)
         task.reply(Message(RecordDict(), reply_to=task.message))
