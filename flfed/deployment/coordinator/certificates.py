@@ -13,7 +13,6 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import tomli_w
 from cryptography import x509
@@ -294,7 +293,7 @@ def renew_server(folder: CoordinatorFolder, *, now: datetime | None = None) -> N
     now = now or now_utc()
     host = settings(folder).host
     with locked(folder.keys):
-        key, certificate = _issuing(folder)
+        key, certificate = _pair(folder, "ca.key")
         _write_server(folder, host, key, certificate, now)
     note(folder.log, now, "server certificate renewed")
 
@@ -313,7 +312,7 @@ def prepare_authority(folder: CoordinatorFolder, *, now: datetime | None = None)
                 "another authority was prepared already; "
                 "when the sites took their renewal: flfed coordinator rotate authority --finish"
             )
-        issuing = certificate_text(_issuing(folder)[1])
+        issuing = certificate_text(_pair(folder, "ca.key")[1])
         key, certificate = new_authority(title, now)
         write_whole(folder.keys / "ca.crt", issuing + certificate_text(certificate))
         # Last: without it the other certificate counts for nothing, and is replaced when this is done again.
@@ -332,7 +331,7 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
     with locked(folder.keys):
         if not coming.exists():
             raise UsageError("no other authority was prepared; first: flfed coordinator rotate authority")
-        key, certificate = _pair(coming, folder.keys / "ca.crt")
+        key, certificate = _pair(folder, coming.name)
         # Every step may be the last before a crash: doing it again ends it.
         _write_server(folder, host, key, certificate, now)
         write_whole(folder.keys / "ca.key", _pem(key))
@@ -341,15 +340,13 @@ def finish_authority(folder: CoordinatorFolder, *, now: datetime | None = None) 
     note(folder.log, now, "authority changed")
 
 
-def _issuing(folder: CoordinatorFolder) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
-    return _pair(folder.keys / "ca.key", folder.keys / "ca.crt")
-
-
-def _pair(file: Path, trusted_file: Path) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
+def _pair(folder: CoordinatorFolder, name: str) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
     """Return a private key and its certificate.
 
     The certificate is looked for among the trusted ones.
     """
+    file = folder.keys / name
+    trusted_file = folder.keys / "ca.crt"
     try:
         key = serialization.load_pem_private_key(read_private(file), None)
     except (ValueError, TypeError):

@@ -53,8 +53,6 @@ does: it tells that it still waits, or that it gave the message up, and its own 
 SOON = 0.02
 LATEST = 0.5
 """Seconds between two looks for a part, at first and at most."""
-KEPT_ALIVE = 2.0
-"""Seconds that an unused connection is kept: the node closes its own after 5."""
 ASK = "/flwr.proto.Runtime/AcquireTask"
 KIND = "flwr-clientapp"
 REFUSED = 1
@@ -103,7 +101,7 @@ class Bounded(httpx.BaseTransport):
     """
 
     def __init__(self, connect: Connect, most: int, *, each: bool = False) -> None:
-        self._inner = NodeTransport(connect, most=4, kept=KEPT_ALIVE)
+        self._inner = NodeTransport(connect)
         self._most = most
         self._left = most
         self._each = each

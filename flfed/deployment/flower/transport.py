@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import httpcore
@@ -49,6 +49,9 @@ def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception
     invoker.wait_function = time.sleep
 
 
+AT_A_TIME = 4
+KEPT_ALIVE = 2.0
+"""Connections, and seconds that an unused one is kept: the node closes its own after 5."""
 Connect = Callable[[], socket.socket]
 """Returns a connection to the node, or raises OSError."""
 
@@ -102,14 +105,7 @@ class HandedConnections(httpcore.NetworkBackend):
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
+    def connect_tcp(self, *given: Any, **options: Any) -> httpcore.NetworkStream:
         """Return a connection to the node."""
         try:
             return SocketStream(self._connect())
@@ -123,18 +119,17 @@ class NodeTransport(httpx.HTTPTransport):
     Parameters
     ----------
     connect : callable () → socket
-    most : int
-        Connections at a time.
-    kept : float, seconds
-        How long an unused one is kept.
     """
 
-    def __init__(self, connect: Connect, *, most: int, kept: float) -> None:
+    def __init__(self, connect: Connect) -> None:
         super().__init__(verify=False, trust_env=False)
         # The pool is a private name: another httpx must fail here and not open connections of its own.
         if not hasattr(self, "_pool"):
             raise FlfedError("this httpx has no '_pool' where flfed needs it; install httpx 0.28")
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
-            max_connections=most, keepalive_expiry=kept, retries=1, network_backend=HandedConnections(connect)
+            max_connections=AT_A_TIME,
+            keepalive_expiry=KEPT_ALIVE,
+            retries=1,
+            network_backend=HandedConnections(connect),
         )

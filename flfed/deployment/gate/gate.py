@@ -282,7 +282,10 @@ class Gate:
             refuse("kind-unknown", kind=kind[:40], known=", ".join(KINDS))
         if context.node_config.get("site") != self.folder.site:
             refuse("other-site", site=self.folder.site)
-        self._check_policy()
+        if self._studies.adopt():
+            # Rows are opened anew: those at work were opened under the policy before.
+            self._sides.clear()
+            self._leaving = Leaving(self.site, self._continuity, self._today)
         messages = self._studies.check(context.run_config, kind)
         if not message.has_content():
             refuse("no-content")
@@ -294,16 +297,3 @@ class Gate:
             refuse("message-unfit", kind=kind, defect=defect)
         if over := self._leaving.used_up(message, context, self._facts(message, context)):
             raise Refused(over)
-
-    def _check_policy(self) -> None:
-        """Apply the policy as it stands now.
-
-        A policy that cannot be read is refused, and what was opened under the one before is forgotten.
-        """
-        now = self._studies.policy_now()
-        if now == self.site.policy:
-            return
-        # Rows are opened anew: those at work were opened under the policy before.
-        self._sides.clear()
-        self._studies.adopt(now)
-        self._leaving = Leaving(self.site, self._continuity, self._today)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -46,19 +45,6 @@ CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
 """Section of a reply that a study's mechanism may charge, by kind; under secure sums it is the masked one."""
 
 
-@dataclass(frozen=True)
-class Counted:
-    """Bytes of one day up to a ledger line.
-
-    The line is known by its number and its hash.
-    """
-
-    day: str = ""
-    n: int = 0
-    hash: str = ""
-    used: int = 0
-
-
 class Leaving:
     """Outbound control of one site's replies and errors.
 
@@ -74,7 +60,7 @@ class Leaving:
         self._ledger = ledger = continuity.ledger
         self._today = today
         self._continuity = continuity
-        self._counted = Counted()
+        self._counted: dict[tuple[str, int, str], int] = {}  # of a day, up to a line by its number and hash
         self._limits = RunLimits(site.policy.runs)
         self.opened = OpenedLists(ledger, self._limits)
         self._comparisons = Comparisons(continuity.folder, site.policy, ledger, self._limits.compared)
@@ -100,7 +86,7 @@ class Leaving:
             if lost := self._continuity.refusal():
                 return lost
             with self._ledger.held() as held:
-                over = self._too_much(self._used(held), 1) or self._over(held, message, facts)
+                over = self._too_much(held, 1) or self._over(held, message, facts)
                 return over or self._comparisons.attack_refusal(held, message, facts)
         except FlfedError as error:
             LOG.error("%s", error)
@@ -158,7 +144,7 @@ class Leaving:
             # run since the message was let in, from another model, or taken the last bytes.
             with self._ledger.held() as held:
                 over = (
-                    self._too_much(self._used(held), size)
+                    self._too_much(held, size)
                     or self._over(held, message, facts)
                     or self._opened_since(held, in_sum, facts)
                 )
@@ -255,13 +241,12 @@ class Leaving:
         not in the ledger any more, all of the day's are.
         """
         day = self._today().isoformat()
-        counted = self._counted
         used = 0
         newest = None
         for line in held.backwards():
             newest = newest or line
-            if (day, line.n, line.hash) == (counted.day, counted.n, counted.hash):
-                used += counted.used
+            if (day, line.n, line.hash) in self._counted:
+                used += self._counted[day, line.n, line.hash]
                 break
             if line.at[:10] < day:
                 break
@@ -271,10 +256,11 @@ class Leaving:
             if isinstance(size, int) and counts:
                 used += size
         if newest is not None:
-            self._counted = Counted(day, newest.n, newest.hash, used)
+            self._counted = {(day, newest.n, newest.hash): used}
         return used
 
-    def _too_much(self, used: int, more: int) -> Refusal | None:
+    def _too_much(self, held: HeldLedger, more: int) -> Refusal | None:
+        used = self._used(held)
         most = self._site.policy.daily_bytes
         if used + more <= most:
             return None

@@ -209,15 +209,19 @@ class StudyAdmission:
             return ""
         return self.rows_sha256(study_sha256)
 
-    def adopt(self, policy: Policy | None) -> None:
-        """Hold studies to another policy.
+    def adopt(self) -> bool:
+        """Hold studies to the policy as it stands now; tell whether it is another one.
 
-        Raises `Refused` for None: a policy that cannot be read. What was admitted under the one before is forgotten.
+        What was admitted under the one before is forgotten. Raises `Refused` where it cannot be read.
         """
+        policy = self.policy_now()
+        if policy == self.site.policy:
+            return False
         self._admitted.clear()
         if policy is None:
             refuse("policy-unreadable", site=self.site.name)
         self.site = replace(self.site, policy=policy)
+        return True
 
     def policy_now(self) -> Policy | None:
         """Return the present policy.
@@ -274,9 +278,7 @@ class StudyAdmission:
         # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
         try:
-            now = self.policy_now()
-            if now != self.site.policy:
-                self.adopt(now)
+            self.adopt()
             self._study({"study": approval.text, "run": "status", "sites": names}, noise=False)
         except Refused as error:
             return refusal_of(error)

@@ -22,6 +22,7 @@ from flfed.words import sentences
 
 LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
 """Kinds of ledger lines whose messages had updates, or sums of rows."""
+WORDS = sentences("approval", "sums")
 HOW = "--with {sites}, each as the people there read it out to you (flfed site key SITE shows it)"
 
 
@@ -158,28 +159,27 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
 
     Nothing is said where the study asks for none.
     """
-    words = sentences("approval", "sums")
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
     if not agreement.sums:
         too_few = study.aggregation.is_optional and n < LEAST
         if too_few:
-            return [words["too-few"].format(least=LEAST, n=n)]
+            return [WORDS["too-few"].format(least=LEAST, n=n)]
         return []
     found = [_summed(study, site, others)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
-        found.append(words["pinned"].format(pins=pins, own=agreement.pins[site]))
+        found.append(WORDS["pinned"].format(pins=pins, own=agreement.pins[site]))
     # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
     if study.aggregation.is_encrypted:
         return found
-    found.append(words["one-list"].format(dataset=study.dataset.name))
+    found.append(WORDS["one-list"].format(dataset=study.dataset.name))
     lifted = [name for name in agreement.lifted if name != site]
     if lifted:
         it = lifted[0] if len(lifted) == 1 else "each of them"
-        found.append(words["lifted"].format(sites=", ".join(lifted), it=it))
+        found.append(WORDS["lifted"].format(sites=", ".join(lifted), it=it))
     if site in agreement.lifted:
-        found.append(words["own-consent"].format(site=site))
+        found.append(WORDS["own-consent"].format(site=site))
     return found
 
 
@@ -193,7 +193,7 @@ def _summed(study: Study, site: str, others: Sequence[str]) -> str:
     if first == site:
         first = "this site"
     least = threshold(n)
-    return sentences("approval", "sums")[key].format(n=n, first=first, least=least, rest=least - 1)
+    return WORDS[key].format(n=n, first=first, least=least, rest=least - 1)
 
 
 @dataclass(frozen=True)
@@ -267,4 +267,4 @@ def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
             names = ", ".join(other.co_sites) or "no other site"
         how = "sums" if other.sums else "each update by itself"
         studies.append(f"{other.study} with {names} ({how})")
-    return [sentences("approval", "sums")["other-studies"].format(dataset=dataset, studies="; ".join(studies))]
+    return [WORDS["other-studies"].format(dataset=dataset, studies="; ".join(studies))]
