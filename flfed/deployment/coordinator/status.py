@@ -158,20 +158,18 @@ def _site(
     return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key)
 
 
-def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dict[str, LastRun]:
+def last_runs(*, members: Collection[str] = ()) -> dict[str, LastRun]:
     """Return each site's newest run, by site.
 
     It is the newest run over a deployment in which the site was asked.
 
     Parameters
     ----------
-    store : str, optional
-        URL of the run store; the default one unless given.
     members : collection of str
         Sites that the store may know under pseudonyms of this coordinator.
     """
     found: dict[str, LastRun] = {}
-    with RunReader.open(store) as reader:
+    with RunReader.open() as reader:
         for run in [run for run in reader.runs() if run.at_institutions][:RUNS_LOOKED_AT]:
             for site, (answer, reason) in _answers(reader, run, members).items():
                 last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)

@@ -179,7 +179,7 @@ class Link:
         client._client = httpx.Client(verify=self._trusted(), timeout=timeout, follow_redirects=False, trust_env=False)
         return client
 
-    def ask(self, route: str, *, timeout: float = ANSWER_SECONDS) -> Any:
+    def ask(self, route: str) -> Any:
         """Return what a route of our own says, as JSON.
 
         No part of Flower is needed for it.
@@ -189,7 +189,7 @@ class Link:
         FlfedError
             If the server does not answer, or refuses.
         """
-        connection = http.client.HTTPSConnection(self.address, timeout=timeout, context=self._trusted())
+        connection = http.client.HTTPSConnection(self.address, timeout=ANSWER_SECONDS, context=self._trusted())
         try:
             connection.request("GET", route, headers={HEADER: word_of(self.secret)})
             reply = connection.getresponse()

@@ -86,6 +86,7 @@ class Gate:
         self._leaving = Leaving(site, self._continuity, today)
         self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
+        # Of whatever `Leaving` there is by then: another policy brings another one.
         self._approving = lambda study: self._studies.sum_approval(study, self._leaving.opened)
 
     @property

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -80,9 +80,9 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
     if len(asked) < least:
         return Refusal("too-few-sites", asked=len(asked), least=least)
     # One more site in a second run shows its rows by the difference: only approved sites take part.
-    allowed = {"sites-added": asked if co_sites is None else co_sites, "no-co-site": site.policy.co_sites or asked}
-    for code, names_allowed in allowed.items():
-        if others := sorted(asked - {site.name, *names_allowed}):
+    approved: Collection[str] = asked if co_sites is None else co_sites
+    for code, known in (("sites-added", approved), ("no-co-site", site.policy.co_sites or asked)):
+        if others := sorted(asked - {site.name, *known}):
             return Refusal(code, sites=", ".join(others[:3]))
     return None
 

@@ -461,7 +461,8 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
             # Only the first hundred are looked at: the number of members is checked below.
             for entry in found[:100]:
                 if reason := _refusal(entry):
-                    raise UsageError(f"kit: {entry.orig_filename[:60]!r} {reason}; it is not from flfed, do not use it")
+                    name = repr(entry.orig_filename[:60])
+                    raise UsageError(f"kit: {name} {reason}; it is not from flfed, do not use it")
             names = sorted(entry.filename for entry in found)
             if names != sorted(MEMBERS):
                 said = f"has {len(names)} members"

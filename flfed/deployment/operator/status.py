@@ -115,8 +115,10 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
     found: list[dict[str, Any]] = []
     # Read from its end, so that a long ledger costs no more.
     with ledger.reading() as held:
-        for line in islice(held.backwards() if held else (), last):
-            facts = {key: line.facts.get(key, "") for key in ("study", "run", "round", "bytes", "reason")}
+        lines = held.backwards() if held else iter(())
+        for line in islice(lines, last):
+            keys = ("study", "run", "round", "bytes", "reason")
+            facts = {key: line.facts.get(key, "") for key in keys}
             found.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
     return found
 

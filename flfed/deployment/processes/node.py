@@ -133,7 +133,7 @@ def _unsent(state: Any) -> bool:
     return any(not entry.is_retrieved and entry.message.metadata.reply_to_message_id for entry in entries)
 
 
-def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> None:
+def stay_with_the_host(opened: Callable[[Any], None]) -> None:
     """Forbid redirects to every Flower client here.
 
     `opened` is given each client of this process.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from flfed.deployment.site_state.approval import approvals
@@ -86,12 +85,12 @@ class Refresh:
         """
         return self.before is not None and self.before.origin is None and self.prepared.source is not None
 
-    def write(self, at: datetime | None = None) -> Frozen:
+    def write(self) -> Frozen:
         """Write the rows as they are now.
 
         The snapshot before stays until this one is complete.
         """
-        return self.prepared.write(self.folder.frozen, at)
+        return self.prepared.write(self.folder.frozen)
 
 
 def excluded_of(folder: SiteFolder, dataset: str) -> Excluded | None:
@@ -143,8 +142,6 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
     folder : SiteFolder
     site : Site
         As it serves the dataset: `site.serving(dataset)`.
-    at : datetime, optional
-        Now; tests pass their own.
 
     Raises
     ------
