@@ -13,7 +13,7 @@ import resource
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ PREFIXES = ("FLFED_", "LC_")
 """What the names of others begin with that it is given: our own, where a site package finds its settings, too."""
 
 
-def passed_on() -> dict[str, str]:
+def passed_on(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment variables for a child process.
 
     No search path of Python, no library to preload and no proxy is among them.
@@ -44,7 +44,7 @@ def passed_on() -> dict[str, str]:
     >>> passed_on({"PATH": "/usr/bin", "FLFED_HOME": "/srv", "PYTHONPATH": ".", "LD_PRELOAD": "x.so"})
     {'PATH': '/usr/bin', 'FLFED_HOME': '/srv'}
     """
-    return {name: text for name, text in os.environ.items() if name in PASSED_ON or name.startswith(PREFIXES)}
+    return {name: text for name, text in environment.items() if name in PASSED_ON or name.startswith(PREFIXES)}
 
 
 def python(module: str, *words: str) -> tuple[str, ...]:
