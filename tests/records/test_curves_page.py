@@ -438,7 +438,7 @@ def ends(layer: dict) -> list[dict]:
 def test_one_site_that_looks_sees_its_own_curves(writer):
     def as_seen(run: str) -> None:
         from flfed.records.dashboard.pages import p40_curves
-        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.dashboard.refresh import Opened
         from flfed.records.store.reader import RunReader
         from flfed.records.store.visibility import Viewer
 

@@ -25,7 +25,7 @@ def page(name: str, run: str, site: str) -> AppTest:
         import streamlit as st
 
         from flfed.records.dashboard import page_files
-        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.dashboard.refresh import Opened
         from flfed.records.store.reader import RunReader
         from flfed.records.store.visibility import Viewer
 

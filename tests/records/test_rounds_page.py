@@ -331,7 +331,7 @@ def flat(block: Any) -> list[Any]:
 def test_one_site_that_looks_sees_its_own_rounds(store):
     def as_seen(run: str) -> None:
         from flfed.records.dashboard.pages import p50_rounds
-        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.dashboard.refresh import Opened
         from flfed.records.store.reader import RunReader
         from flfed.records.store.visibility import Viewer
 

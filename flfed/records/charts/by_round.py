@@ -65,8 +65,8 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     ranges = _between("low", "high", colour) | {"transform": [open_from]}
     ranges["mark"] = {"type": "rule", "strokeWidth": 5, "color": colour, "opacity": 0.75}
     line = {
-        "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": _are_few(rows)},
-        "encoding": {"y": y_axis(axis_title(metric)), "tooltip": _tooltip("round", "value", "low", "high")},
+        "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": are_few(rows)},
+        "encoding": {"y": y_axis(axis_title(metric)), "tooltip": tooltip("round", "value", "low", "high")},
     }
     spec = {
         "height": HEIGHT,
@@ -107,7 +107,7 @@ def of_each_site(
     site = {"field": "site", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
     colours, dashes = [looks[name][0] for name in names], [looks[name][1] for name in names]
     line = {
-        "mark": {"type": "line", "point": _are_few(rows)},
+        "mark": {"type": "line", "point": are_few(rows)},
         "encoding": {
             "y": y_axis(axis_title(metric)),
             "strokeDash": site | {"scale": {"domain": names, "range": dashes}},
@@ -115,7 +115,7 @@ def of_each_site(
                 "condition": {"test": {"field": "site", "oneOf": faint}, "value": 1},
                 "value": 3 if faint else 2,
             },
-            "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value", "low", "high")],
+            "tooltip": [{"field": "site", "type": "nominal"}, *tooltip("round", "value", "low", "high")],
         },
     }
     # Bands of several sites would lie on each other and could not be told apart.
@@ -170,11 +170,13 @@ def y_axis(title: str, *, zero: bool = False) -> Spec:
     return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": zero, "nice": TICKS}}
 
 
-def _tooltip(*fields: str) -> list[Spec]:
+def tooltip(*fields: str) -> list[Spec]:
+    """Return figures that are told under the mouse."""
     return [{"field": field, "type": "quantitative"} for field in fields]
 
 
-def _are_few(rows: pd.DataFrame) -> bool:
+def are_few(rows: pd.DataFrame) -> bool:
+    """Tell whether a curve is drawn with its points, of few rounds."""
     return rows["round"].nunique() < FEW_ROUNDS
 
 

@@ -83,6 +83,11 @@ def _cell(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def bullets(lines: Iterable[str]) -> str:
+    """Return lines of Markdown as a list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def csv_of(lines: Iterable[Line]) -> str:
     """Return lines as CSV.
 
@@ -136,30 +141,33 @@ BESIDE = 2
 """Charts side by side."""
 
 
-def show(section: Section, *, repeat: int | None = None, titled: bool = True) -> None:
-    """Show a section: its sentences, charts, tables and notes.
+def show(section: Section | None, *, repeat: int | None = None, titled: bool = True) -> None:
+    """Show a section in a place of its own: its sentences, charts, tables and notes; nothing of none.
 
     Parameters
     ----------
-    section : Section
+    section : Section or None
     repeat : int, optional
         The one of several that its figures are of.
     titled : bool
         Whether its title stands above it.
     """
-    if titled:
-        st.markdown(heading(section.title, repeat))
-    for line in section.lead:
-        st.caption(with_code(line))
-    _show_charts(section.charts)
-    for one in section.tables:
-        if not one.is_drawn:
-            _show_table(one)
-    if section.says:
-        st.markdown("\n".join(f"- {with_code(line)}" for line in section.says))
-    for line in section.note:
-        # A word between stars is emphasised, as in a document.
-        st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
+    with st.container():
+        if section is None:
+            return
+        if titled:
+            st.markdown(heading(section.title, repeat))
+        for line in section.lead:
+            st.caption(with_code(line))
+        _show_charts(section.charts)
+        for one in section.tables:
+            if not one.is_drawn:
+                _show_table(one)
+        if section.says:
+            st.markdown(bullets(map(with_code, section.says)))
+        for line in section.note:
+            # A word between stars is emphasised, as in a document.
+            st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
 
 
 def _show_table(of: Table) -> None:

@@ -13,10 +13,13 @@ import pandas as pd
 
 from flfed.records.charts.chart import NARROW_PIXELS, PLOT_HEIGHT, Chart, Line, names_axis
 from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
+from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.objects import read
 from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.statistics.analysis import ALL, RowsAnalysed, column_label
+from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.odd_sites import Column, Columns, Held
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import number, sentence_case
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import explained, percent
 
@@ -186,6 +189,10 @@ def _share_in_words(count: float, rows: float) -> str:
     return f"{percent(count, rows)} %".replace("<", "less than ").replace(">", "more than ")
 
 
+NOISE_DRAWN = (
+    "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
+    "0 there may be nobody at all. Values beyond the range count in the outermost bins."
+)
 COLUMNS_DRAWN = 25
 """Columns drawn in a map, those with the largest gaps or differences."""
 FIRST_COLUMNS = ("Characteristic", "All sites")
@@ -504,3 +511,31 @@ def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
         ],
     }
     return Chart(rows, spec)
+
+
+def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_each: str) -> Section:
+    """Return the histogram of a number of an analysis, with the reach of its noise.
+
+    Parameters
+    ----------
+    of : RowsAnalysed
+    name : str
+        Of the number.
+    group : str
+        Of its rows.
+    whose : str
+        At which site, "" where there are no others.
+    counts_each : str
+        What is counted, such as "row".
+    """
+    part, deviation = of.parts[group]
+    column = part.numbers[name]
+    label = column_label(name, column)
+    unit = f"{counts_each}s"
+    lines = histogram_lines(column, deviation)
+    which = ", ".join(said for said in (whose, group) if said not in ("", ALL))
+    title = f"{sentence_case(unit)} by {label}"
+    if which:
+        title += f" ({which})"
+    drawing = Drawing(title=title, draw=lambda: histogram_chart(lines, label, unit), key="histogram", lines=lines)
+    return Section(title=title, charts=(drawing,), note=(NOISE_DRAWN.format(reach=number(NORMAL_95 * deviation)),))

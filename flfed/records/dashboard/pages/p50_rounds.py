@@ -9,7 +9,7 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, rounds
-from flfed.records.dashboard.run_page import Opened
+from flfed.records.dashboard.refresh import Opened
 
 
 def show() -> None:
@@ -25,18 +25,12 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    shown = opened.shown()
-    if overview.trains_nothing(opened.trains):
-        overview.set_aside(shown.found, shown.events, only=opened.only, trains=False)
-        return
-    with st.container():
-        rounds.curves(opened, shown)
-    with st.container():
-        rounds.took_part(opened)
-    with st.container():
-        rounds.cost(opened)
-    with st.container():
-        overview.set_aside(shown.found, shown.events, only=opened.only)
+    shown = (rounds.curves, rounds.took_part, rounds.cost, overview.set_aside)
+    if overview.trains_nothing(opened):
+        shown = (overview.set_aside,)
+    for part in shown:
+        with st.container():
+            part(opened)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import compare, overview
-from flfed.records.dashboard.refresh import read_methods, where
-from flfed.records.dashboard.run_page import Opened
+from flfed.records.dashboard.refresh import Opened, read_methods, where
 from flfed.records.reports.recorded_run import LOSS
 
 OF_ALL = "Methods are held against each other over all sites, and such figures are not shown to one site's people."
@@ -23,7 +22,7 @@ def show() -> None:
 
 def parts(opened: Opened) -> None:
     """Show the table of methods."""
-    if overview.trains_nothing(opened.trains):
+    if overview.trains_nothing(opened):
         return
     if opened.only:
         st.info(OF_ALL)

@@ -5,22 +5,19 @@ It shows the run's guarantee, what each site spent of its budget, what attacks r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import streamlit as st
 
 from flfed.errors import counted
 from flfed.records.dashboard import run_page, sections
-from flfed.records.dashboard.run_page import Opened
+from flfed.records.dashboard.refresh import Opened
+from flfed.records.dashboard.sections import bullets
 from flfed.records.objects import read_all
 from flfed.records.reports import privacy as private
 from flfed.records.reports.audit_headlines import Audit, AuditFigure, Runs, audit_of, not_promised, unpromised_in_words
 from flfed.records.reports.privacy import Private, privacy_of
-from flfed.records.reports.privacy_tables import (
-    has_model,
-    told_in_words,
-)
+from flfed.records.reports.privacy_tables import has_model, told_in_words
 from flfed.records.sections.privacy import (
     attacks_section,
     charged_section,
@@ -28,7 +25,6 @@ from flfed.records.sections.privacy import (
     mechanisms_section,
     spent_section,
 )
-from flfed.records.store.entries import CrossedEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
 
@@ -42,46 +38,29 @@ def show() -> None:
 
 
 def parts(opened: Opened) -> None:
-    """Show all parts for the current run."""
+    """Show all parts for the current run, each in a place of its own: one that comes later moves no other."""
     with RunReader.open(only=opened.only) as reader:
-        found: Runs = [(run, _by_name(reader.sites(run.run))) for run in opened.runs]
+        found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
         privacy = privacy_of(reader, found)
         audit = read_all(AuditFigure, audit_of(reader, found))
-        crossed = reader.crossed([run.run for run in opened.runs])
-        told = next(filter(None, (reader.summary(run.run, "told-outcomes") for run in opened.runs)), None)
-    _parts(found, privacy, audit, crossed, opened.only)
-    if told:
-        _told(told)
-
-
-def _by_name(sites: Iterable[SiteEntry]) -> dict[str, SiteEntry]:
-    return {site.site: site for site in sites}
-
-
-def _parts(found: Runs, privacy: Private, audit: Audit, crossed: list[CrossedEntry], only: str | None) -> None:
-    """Show each part in a place of its own.
-
-    So one that comes later moves no other.
-    """
+        crossed = reader.crossed(opened.names)
+        told = next(filter(None, (reader.summary(run, "told-outcomes") for run in opened.names)), None)
     run, sites = found[0]
+    only = opened.only
     with st.container():
         promise(privacy, audit, attackable=has_model(run), only=only)
-    charged = charged_section(privacy)
-    with st.container():
-        if charged is not None:
-            sections.show(charged)
-    with st.container():
-        sections.show(left_section(crossed, len(found)))
+    sections.show(charged_section(privacy))
+    sections.show(left_section(crossed, len(found)))
     with st.container():
         limits_of_promise(privacy, audit, only=only)
-    with st.container():
-        sections.show(spent_section(privacy))
-    with st.container():
-        sections.show(attacks_section(privacy, audit, run, only=only))
-    with st.container():
-        sections.show(mechanisms_section(privacy, list(sites.values()), only=only))
+    sections.show(spent_section(privacy))
+    sections.show(attacks_section(privacy, audit, run, only=only))
+    sections.show(mechanisms_section(privacy, list(sites.values()), only=only))
     with st.container():
         _uncharged(privacy)
+    if told:
+        st.markdown("## Outcomes that the sums tell")
+        st.markdown(bullets(map(escape, told_in_words(told))))
 
 
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
@@ -105,10 +84,11 @@ def promise(privacy: Private, audit: Audit, *, attackable: bool = True, only: st
             st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
         lines = private.promise_in_words(privacy)
         st.markdown(with_code(lines[0]))
-        lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
+        if privacy["mechanism"] not in (None, "none") or audit:
+            lines.append(sentence)
         if more := lines[1:]:
             with st.expander("What this means"):
-                st.markdown("\n".join(f"- {with_code(line)}" for line in more))
+                st.markdown(bullets(map(with_code, more)))
     for warning in privacy["warnings"]:
         st.warning(escape(warning))
 
@@ -122,7 +102,7 @@ def limits_of_promise(privacy: Private, audit: Audit, *, only: str | None = None
         said = unpromised_in_words(
             len(privacy["uncharged"]), audit, only=only, trained=privacy.get(private.TRAINED, True)
         )
-        st.markdown("\n".join(f"- :{colour}[**{escape(line)}**]" for line in said))
+        st.markdown(bullets(f":{colour}[**{escape(line)}**]" for line in said))
 
 
 def _uncharged(privacy: Private) -> None:
@@ -135,13 +115,7 @@ def _uncharged(privacy: Private) -> None:
     count = counted(len(privacy["uncharged"]), "thing")
     why = "Nothing was promised, so none of it is covered" if privacy["epsilon"] is None else "Not covered"
     with st.expander(f"{why}: {count}"):
-        st.markdown("\n".join(f"- {escape(said)}" for said in privacy["uncharged"]))
-
-
-def _told(found: Mapping[str, Any]) -> None:
-    """Show how many outcomes the sums of the first trees tell."""
-    st.markdown("## Outcomes that the sums tell")
-    st.markdown("\n".join(f"- {escape(said)}" for said in told_in_words(found)))
+        st.markdown(bullets(map(escape, privacy["uncharged"])))
 
 
 if __name__ == "__main__":
