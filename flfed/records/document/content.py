@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
+from flfed.records.charts.colours import Looks, site_looks
+from flfed.records.objects import RunReport, read_all, run_of
+from flfed.records.reports.audit_headlines import Audit, AuditFigure
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.round_totals import nested_width
 from flfed.records.statistics import Report
+from flfed.records.statistics.score_curves import Found, drawn_first, found_in, is_together
 from flfed.records.store.entries import CrossedEntry, CurvePoint, EventEntry, RunEntry, SeriesEntry, SiteEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
@@ -34,6 +39,13 @@ class Counted:
     run: RunEntry
     found: Report
     payload: dict[str, Any]
+
+    @cached_property
+    def drawn(self) -> Found:
+        """The score counts of all sites together, and of those with most rows."""
+        found = found_in(self.payload)
+        first = set(drawn_first(found))
+        return {name: counts for name, counts in found.items() if name in first or is_together(name)}
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,36 @@ class Content:
         """The one site whose figures may be shown, None for all."""
         return self.viewer.site
 
+    @cached_property
+    def run(self) -> RunReport:
+        """The report as an object."""
+        return run_of(self.found)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether figures are of several repeats."""
+        return len(self.runs) > 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether the study has a model."""
+        return self.planned > 0
+
+    @property
+    def planned(self) -> int:
+        """Rounds that the study asks for."""
+        return self.runs[0].rounds_planned
+
+    @property
+    def looks(self) -> Looks:
+        """Colour and dash of each site."""
+        return site_looks(site.site for site in self.sites)
+
+    @property
+    def audit(self) -> Audit:
+        """Figures of attacks."""
+        return read_all(AuditFigure, self.found["audit"])
+
     @property
     def metric(self) -> str | None:
         """The primary metric, None where nothing was compared."""
@@ -151,9 +193,12 @@ def _rounds(reader: RunReader, runs: list[RunEntry], found: Report, sites: list[
     arm = next((arm for arm in CURVE_ARMS if known.get(arm)), None)
     if arm is None:
         return None
-    metric = runs[0].primary if runs[0].primary in known[arm] else known[arm][0]
+    metric = runs[0].primary
+    if metric not in known[arm]:
+        metric = known[arm][0]
     width = nested_width(max(run.rounds for run in runs), POINTS)
     # Of more sites than can be told apart only the figure of all together is drawn.
     drawn = [site.site for site in sites if site.status != "refused"]
-    of = drawn if len(drawn) <= SITES_DRAWN else []
-    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=of, width=width))
+    if len(drawn) > SITES_DRAWN:
+        drawn = []
+    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=drawn, width=width))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from flfed.errors import counted
@@ -19,16 +20,20 @@ from flfed.records.reports.audit_headlines import (
     ordered,
     range_of,
     reached,
+    unpromised_in_words,
 )
 from flfed.records.reports.privacy import (
     BOTH_SIDES,
     ONE_ANSWER,
     SENT_AGAIN,
+    TRAINED,
     Private,
     epsilon_in_words,
     listed,
     power_of_ten,
+    promise_in_words,
     spending_in_words,
+    standing,
 )
 from flfed.records.reports.privacy_tables import (
     SHARES_READ,
@@ -83,6 +88,35 @@ MAIN_FIGURES = (
     "Each attack's main figure, with 95 % CIs. An upright line is what was promised at most; without it nothing is "
     "promised."
 )
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a run promises.
+
+    Attributes
+    ----------
+    code : str
+        How measurements stand to it, in a word or three.
+    lines : list of str
+        The promise, sentence by sentence.
+    limits : list of str
+        What it leaves out.
+    """
+
+    code: str
+    lines: list[str]
+    limits: list[str]
+
+
+def promised(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> Promise:
+    """Return what a run promises, against what attacks reached; `only` is the one site whose people read it."""
+    code, sentence = standing(privacy, audit, attackable=has_model(run), only=only)
+    lines = promise_in_words(privacy)
+    if privacy["mechanism"] not in (None, "none") or audit:
+        lines.append(sentence)
+    trained = privacy.get(TRAINED, True)
+    return Promise(code, lines, unpromised_in_words(len(privacy["uncharged"]), audit, only=only, trained=trained))
 
 
 def spent_section(privacy: Private) -> Section:

@@ -5,6 +5,7 @@ It shows the run's guarantee, what each site spent of its budget, what attacks r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import streamlit as st
@@ -14,15 +15,16 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import bullets
 from flfed.records.objects import read_all
-from flfed.records.reports import privacy as private
-from flfed.records.reports.audit_headlines import Audit, AuditFigure, Runs, audit_of, not_promised, unpromised_in_words
+from flfed.records.reports.audit_headlines import Audit, AuditFigure, Runs, audit_of, not_promised
 from flfed.records.reports.privacy import Private, privacy_of
-from flfed.records.reports.privacy_tables import has_model, told_in_words
+from flfed.records.reports.privacy_tables import told_in_words
 from flfed.records.sections.privacy import (
+    Promise,
     attacks_section,
     charged_section,
     left_section,
     mechanisms_section,
+    promised,
     spent_section,
 )
 from flfed.records.store.reader import RunReader
@@ -47,12 +49,13 @@ def parts(opened: Opened) -> None:
         told = next(filter(None, (reader.summary(run, "told-outcomes") for run in opened.names)), None)
     run, sites = found[0]
     only = opened.only
+    promise = promised(privacy, audit, run, only=only)
     with st.container():
-        promise(privacy, audit, attackable=has_model(run), only=only)
+        show_promise(promise, privacy["warnings"])
     sections.show(charged_section(privacy))
     sections.show(left_section(crossed, len(found)))
     with st.container():
-        limits_of_promise(privacy, audit, only=only)
+        limits_of_promise(promise, audit)
     sections.show(spent_section(privacy))
     sections.show(attacks_section(privacy, audit, run, only=only))
     sections.show(mechanisms_section(privacy, list(sites.values()), only=only))
@@ -70,39 +73,31 @@ STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
 """Everything else is orange: that nothing is promised, or nothing measured, is no reason to be calm."""
 
 
-def promise(privacy: Private, audit: Audit, *, attackable: bool = True, only: str | None = None) -> None:
+def show_promise(promise: Promise, warnings: Sequence[str]) -> None:
     """Show the guarantee, its first sentence unfolded.
 
     Only a guarantee that was measured at all sites is green.
-
-    `only` is the one site whose people read it, and see the figures of no other.
     """
-    code, sentence = private.standing(privacy, audit, attackable=attackable, only=only)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("### What is promised", width="content")
-            st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
-        lines = private.promise_in_words(privacy)
-        st.markdown(with_code(lines[0]))
-        if privacy["mechanism"] not in (None, "none") or audit:
-            lines.append(sentence)
-        if more := lines[1:]:
+            st.badge(promise.code, color=STANDING_COLOURS.get(promise.code, "orange"))
+        first, *more = promise.lines
+        st.markdown(with_code(first))
+        if more:
             with st.expander("What this means"):
                 st.markdown(bullets(map(with_code, more)))
-    for warning in privacy["warnings"]:
+    for warning in warnings:
         st.warning(escape(warning))
 
 
-def limits_of_promise(privacy: Private, audit: Audit, *, only: str | None = None) -> None:
+def limits_of_promise(promise: Promise, audit: Audit) -> None:
     """Show what the guarantee leaves out."""
     with st.container(border=True):
         st.markdown("### What is not promised")
         # What an attack has shown to leak is red, what is merely not covered is not.
         colour = "red" if not_promised(audit) else "orange"
-        said = unpromised_in_words(
-            len(privacy["uncharged"]), audit, only=only, trained=privacy.get(private.TRAINED, True)
-        )
-        st.markdown(bullets(f":{colour}[**{escape(line)}**]" for line in said))
+        st.markdown(bullets(f":{colour}[**{escape(line)}**]" for line in promise.limits))
 
 
 def _uncharged(privacy: Private) -> None:

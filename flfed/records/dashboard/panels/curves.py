@@ -164,7 +164,7 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
         point = ("alert-budget", _budget(share))
     else:
         point = ("threshold", _threshold(edges(found.values()), share))
-    sections.show(scores.flagged(chosen, [point]), titled=False)
+    sections.show(scores.flagged(chosen, point), titled=False)
     with st.expander("How to read these tables"):
         st.markdown(HOW_FLAGGED_READ + NET_BENEFIT_READ)
 
@@ -182,9 +182,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
     st.markdown(heading(scores.EXACTLY_FLAGGED, repeat))
     labels = {point: point_in_words(*point) for point in asked_points(payload)}
     picked = st.selectbox("Counted by the sites", labels, format_func=labels.__getitem__, key="points-exact", width=320)
-    of = scores.exactly_flagged(payload, [picked])
-    if of is not None:
-        sections.show(of, titled=False)
+    sections.show(scores.exactly_flagged(payload, picked), titled=False)
 
 
 def _budget(share: float) -> float:
