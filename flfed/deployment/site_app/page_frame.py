@@ -17,7 +17,7 @@ from flfed.callbacks import today_utc
 from flfed.deployment.site_app import closed, named
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.records.charts.chart import PLOT_HEIGHT, Chart, Line, Spec, legend_of
+from flfed.records.charts.chart import Chart, Line, Spec, layer, legend_of, nominal, plot, quantitative
 from flfed.records.charts.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.dashboard import page_style
 from flfed.records.ledger_line import Total
@@ -200,16 +200,12 @@ def _bars_by_day(kinds: Collection[object], days: int) -> Spec:
     colours = dict(KINDS.values()) | {"other": OTHER_COLOUR}
     names = [name for name in colours if name in kinds]
     width: object = {"band": 0.7} if days > 6 else 48
-    return {
-        "height": HEIGHT,
-        "autosize": PLOT_HEIGHT,
-        "mark": {"type": "bar", "width": width},
-        "encoding": {
-            "x": {"field": "day", "type": "ordinal",
-                  "axis": {"title": "day (UTC)", "labelAngle": 0, "labelOverlap": True}},
-            "y": {"field": "kB", "type": "quantitative", "axis": {"title": "kB", "tickCount": 5}},
-            "color": {"field": "kind", "type": "nominal", "legend": legend_of(names),
-                      "scale": {"domain": names, "range": [colours[name] for name in names]}},
-            "tooltip": [{"field": name, "type": "nominal"} for name in ("day", "kind", "size")],
-        },
-    }  # fmt: skip
+    axis = {"title": "day (UTC)", "labelAngle": 0, "labelOverlap": True}
+    scale = {"domain": names, "range": [colours[name] for name in names]}
+    encoding = {
+        "x": {"field": "day", "type": "ordinal", "axis": axis},
+        "y": quantitative("kB", axis={"title": "kB", "tickCount": 5}),
+        "color": nominal("kind", legend=legend_of(names), scale=scale),
+        "tooltip": [nominal(name) for name in ("day", "kind", "size")],
+    }
+    return plot(HEIGHT) | layer("bar", encoding, width=width)

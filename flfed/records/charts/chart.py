@@ -147,6 +147,29 @@ TICK_APART = 0.06
 Axis = dict[str, Any]
 
 
+def quantitative(field: str, **more: Any) -> Spec:
+    """Return the encoding of a number."""
+    return {"field": field, "type": "quantitative", **more}
+
+
+def nominal(field: str, **more: Any) -> Spec:
+    """Return the encoding of a name."""
+    return {"field": field, "type": "nominal", **more}
+
+
+def layer(mark: str, encoding: Spec, *only: str, **look: Any) -> Spec:
+    """Return a layer of marks, of the rows for which all of `only` hold, in Vega's language."""
+    drawn: Spec = {"mark": {"type": mark, **look}, "encoding": encoding}
+    if only:
+        drawn["transform"] = [{"filter": test} for test in only]
+    return drawn
+
+
+def plot(height: float, **more: Any) -> Spec:
+    """Return a chart whose plot itself has a height in pixels, whatever legend and axis stand around it."""
+    return {"height": height, "autosize": PLOT_HEIGHT, **more}
+
+
 def axis_title(metric: str) -> str:
     """Return the title of a metric's axis.
 

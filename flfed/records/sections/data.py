@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.chart import NARROW_PIXELS, PLOT_HEIGHT, Chart, Line, names_axis
+from flfed.records.charts.chart import NARROW_PIXELS, Chart, Line, layer, names_axis, nominal, plot, quantitative
 from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
 from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.objects import read
@@ -468,49 +468,32 @@ def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
     columns = list(dict.fromkeys(rows["column"]))
     # Each label is there and at its column's middle, however many there are.
     sites = {"title": None, "orient": "top", "labelOverlap": False, "labelFlush": False, "labelLimit": 2000}
+    sites |= {"labelPadding": 22, "ticks": False, "labelAngle": 0}
     longest = max(len(cell["site"]) for cell in cells)
     if LETTER_PIXELS * longest * rows["site"].nunique() > NARROW_PIXELS:  # side by side they do not fit a phone
         sites |= {"labelAngle": -90, "labelAlign": "left", "labelBaseline": "middle"}
-    else:
-        sites |= {"labelAngle": 0}
-    sites |= {"labelPadding": 22, "ticks": False}
     band = {"paddingInner": NAME_SHARE, "paddingOuter": 0}
     names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
     base = {
-        "x": {"field": "site", "type": "nominal", "axis": sites},
-        "y": {"field": "column", "type": "nominal", "sort": columns, "axis": names, "scale": band},
-        "tooltip": [{"field": field, "type": "nominal"} for field in ("site", "column", "says")],
+        "x": nominal("site", axis=sites),
+        "y": nominal("column", sort=columns, axis=names, scale=band),
+        "tooltip": [nominal(field) for field in ("site", "column", "says")],
     }
+    gap = {"test": "!isValid(datum.value)"}
+    below = {"test": "datum.value < 0", "value": FALLING}
+    scale = {"domain": [0, most], "range": [0, 1], "clamp": True}
     fill = {
-        "color": {
-            "condition": [
-                {"test": "!isValid(datum.value)", "value": NO_FIGURE},
-                {"test": "datum.value < 0", "value": FALLING},
-            ],
-            "value": RISING,
-        },
-        "fillOpacity": {
-            "condition": {"test": "!isValid(datum.value)", "value": 1},
-            "field": "size",
-            "type": "quantitative",
-            "scale": {"domain": [0, most], "range": [0, 1], "clamp": True},
-            "legend": None,
-        },
+        "color": {"condition": [gap | {"value": NO_FIGURE}, below], "value": RISING},
+        "fillOpacity": quantitative("size", condition=gap | {"value": 1}, scale=scale, legend=None),
     }
-    text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": INK}}
     # A figure that is wider than its cell would run into the next one.
     wide = {"condition": {"test": f"bandwidth('x') < {CELL_PIXELS}", "value": 0}, "value": 1}
     rows["size"] = rows["value"].abs()
-    spec = {
-        "height": ROW_PIXELS * len(columns),
-        "autosize": PLOT_HEIGHT,
-        "encoding": base,
-        "layer": [
-            {"mark": {"type": "rect", "stroke": NEUTRAL, "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
-            {"mark": {"type": "text", "fontSize": 11}, "encoding": text | {"opacity": wide}},
-        ],
-    }
-    return Chart(rows, spec)
+    layers = [
+        layer("rect", fill, stroke=NEUTRAL, strokeWidth=0.5, invalid=None),
+        layer("text", {"text": nominal("text"), "color": {"value": INK}, "opacity": wide}, fontSize=11),
+    ]
+    return Chart(rows, plot(ROW_PIXELS * len(columns), encoding=base, layer=layers))
 
 
 def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_each: str) -> Section:

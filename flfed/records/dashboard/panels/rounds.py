@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from flfed.records.charts import by_round
-from flfed.records.charts.chart import Chart, Line, Spec, axis_title, legend_of
+from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
@@ -473,7 +473,7 @@ def _bytes(costs: Sequence[Cost]) -> Chart | None:
     for one in costs:
         rows.append({"round": one.last, "value": one.to_site / 1000, "way": WAYS[0]})
         rows.append({"round": one.last, "value": one.to_server / 1000, "way": WAYS[1]})
-    way = {"field": "way", "type": "nominal", "legend": legend_of(WAYS, **by_round.STROKES)}
+    way = nominal("way", legend=legend_of(WAYS, **by_round.STROKES))
     by_way: Spec = {
         "color": way | {"scale": {"domain": list(WAYS), "range": [BLUE, ORANGE]}},
         "strokeDash": way | {"scale": {"domain": list(WAYS)}},
@@ -497,7 +497,7 @@ def _cost_chart(rows: list[dict[str, Any]], title: str, look: Spec, by_way: Spec
     if not rows:
         return None
     frame = pd.DataFrame(rows)
-    mark = {"type": "line", "strokeWidth": 2, "point": by_round.are_few(frame)} | look
     y = by_round.y_axis(title, zero=True)
     encoding = {"x": by_round.X, "y": y, "tooltip": by_round.tooltip("round", "value")} | by_way
-    return Chart(frame, {"height": HEIGHT, "mark": mark, "encoding": encoding})
+    line = layer("line", encoding, strokeWidth=2, point=by_round.are_few(frame), **look)
+    return Chart(frame, {"height": HEIGHT} | line)
