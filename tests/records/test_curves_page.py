@@ -443,7 +443,7 @@ def test_one_site_that_looks_sees_its_own_curves(writer):
         from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only="a") as reader:
-            p40_curves.parts(Opened(run, reader.runs_of(run), Viewer("site", "a")))
+            p40_curves.parts(Opened(Viewer("site", "a"), reader.runs_of(run), run))
 
     run = writer()
     for site in ("a", "b", "c"):

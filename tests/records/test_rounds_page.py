@@ -336,7 +336,7 @@ def test_one_site_that_looks_sees_its_own_rounds(store):
         from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only="b") as reader:
-            p50_rounds.parts(Opened(run, reader.runs_of(run), Viewer("site", "b")))
+            p50_rounds.parts(Opened(Viewer("site", "b"), reader.runs_of(run), run))
 
     run = begin(store)
     name = write(run)

@@ -114,8 +114,14 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     # The reason is shown in place of the page.
     if why:
         st.error(escape(why))
-        return
-    st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
+    else:
+        st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
+
+
+def warn(problems: Iterable[str]) -> None:
+    """Show what is wrong at the site."""
+    for problem in problems:
+        st.error(escape(f"Look at this: {problem}"))
 
 
 def _body(name: str, parts: Callable[[Opened], None]) -> None:
@@ -172,7 +178,8 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
     ----------
     kept : mapping of (day, study, kind) to Total
     """
-    found = added_up(((day, _kind_of_bar(kind)), total) for (day, _, kind), total in kept.items())
+    names = {kind: name for kind, (name, _) in KINDS.items()}
+    found = added_up(((day, names.get(kind, "other")), total) for (day, _, kind), total in kept.items())
     lines: list[Line] = []
     bytes_of_days: dict[str, int] = {}
     for (day, kind), total in found:
@@ -189,10 +196,6 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
         return None, lines, ""
     says = "; ".join(f"{day}: {size_in_words(count)}" for day, count in shown.items())
     return Chart(pd.DataFrame(bars), _bars_by_day({bar["kind"] for bar in bars}, len(shown))), lines, says
-
-
-def _kind_of_bar(kind: str) -> str:
-    return kind_of_line(kind) if kind in KINDS else "other"
 
 
 def _bars_by_day(kinds: Collection[object], days: int) -> Spec:

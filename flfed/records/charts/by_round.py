@@ -226,17 +226,14 @@ def shares(blocks: Sequence[Block]) -> dict[str, Block]:
 
 def lines(blocks: Sequence[Block]) -> list[Line]:
     """Return the table of the map, a line for each site."""
-    return [
-        {
-            "Site": site,
-            "Rounds asked": of.asked,
-            "No answer": of.asked - of.answered,
-            "Answer rejected": of.aside,
-            "Good updates": _good(of),
-            "Good updates, % of asked": f"{100 * _good(of) / of.asked:.0f}" if of.asked else "",
-        }
-        for site, of in shares(blocks).items()
-    ]
+    told: list[Line] = []
+    for site, of in shares(blocks).items():
+        line = {"Site": site, "Rounds asked": of.asked, "No answer": of.asked - of.answered}
+        line |= {"Answer rejected": of.aside, "Good updates": _good(of), "Good updates, % of asked": ""}
+        if of.asked:
+            line["Good updates, % of asked"] = f"{100 * _good(of) / of.asked:.0f}"
+        told.append(line)
+    return told
 
 
 def drawn(blocks: Sequence[Block]) -> list[str]:

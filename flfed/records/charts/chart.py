@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -276,21 +276,25 @@ def legend_of(names: Sequence[str], **more: Any) -> Axis:
 def stretched_ticks(top: float) -> list[float]:
     """Return round figures up to `top`.
 
-    None is nearer to the next than `TICK_APART` on a stretched axis.
+    None is nearer to the next than `TICK_APART` on a stretched axis: powers of ten go before fives, and these before
+    twos.
 
     Examples
     --------
     >>> stretched_ticks(0.7)
     [0.0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
     """
-    places = {0.0: 0.0}
-    # Powers of ten go before fives, and these before twos, where two lie too close.
-    for first in (1, 5, 2):
-        for digits in range(7):
-            value = round(first / 10**digits, digits)
-            place = (value / top) ** (1 / STRETCH)
-            if value <= top and min(abs(place - other) for other in places.values()) >= TICK_APART:
-                places[value] = place
+    values = [0.0, *(round(first / 10**digits, digits) for first in (1, 5, 2) for digits in range(7))]
+    return spaced((value for value in values if value <= top), lambda value: (value / top) ** (1 / STRETCH), TICK_APART)
+
+
+def spaced(values: Iterable[float], place: Callable[[float], float], apart: float) -> list[float]:
+    """Return those values, the first ones first, that lie so far apart on an axis, sorted."""
+    places: dict[float, float] = {}
+    for value in values:
+        at = place(value)
+        if all(abs(at - other) >= apart for other in places.values()):
+            places[value] = at
     return sorted(places)
 
 

@@ -23,6 +23,7 @@ from flfed.records.charts.chart import (
     nominal,
     plot,
     quantitative,
+    spaced,
 )
 from flfed.records.charts.colours import BLUE, INK, ORANGE
 from flfed.records.statistics.analysis import Number
@@ -186,13 +187,8 @@ def stretched_ticks(low: float, high: float) -> list[float]:
     >>> stretched_ticks(0.0, 20_000.0), stretched_ticks(50.0, 1_000.0)
     ([0.0, 2.0, 10.0, 100.0, 1000.0, 10000.0], [50.0, 100.0, 200.0, 500.0, 1000.0])
     """
-    length = math.log1p(high) - math.log1p(low)
     powers = range(math.floor(math.log10(max(high, 1.0))) + 1)
     # Powers of ten go before fives, and these before twos, where two lie too close.
-    round_ones = [0.0, *(float(first * 10**power) for first in (1, 5, 2) for power in powers)]
-    found: list[float] = []
-    for value in round_ones:
-        near = any(abs(math.log1p(value) - math.log1p(other)) < TICK_APART * length for other in found)
-        if low <= value <= high and not near:
-            found.append(value)
-    return sorted(found)
+    values = [0.0, *(float(first * 10**power) for first in (1, 5, 2) for power in powers)]
+    apart = TICK_APART * (math.log1p(high) - math.log1p(low))
+    return spaced((value for value in values if low <= value <= high), math.log1p, apart)

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import streamlit as st
 
+from flfed.records.document.content import Seen
 from flfed.records.document.document import document
 from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
@@ -169,26 +170,16 @@ def read_curves(
 
 
 @dataclass(frozen=True)
-class Opened:
+class Opened(Seen):
     """The run that a page shows.
 
     Attributes
     ----------
     name : str
         Of the series, or of the one repeat that the reader picked.
-    runs : list of RunEntry
-        The repeats, one or more, as they are now.
-    viewer : Viewer
     """
 
     name: str
-    runs: list[RunEntry]
-    viewer: Viewer
-
-    @property
-    def names(self) -> list[str]:
-        """Ids of the repeats."""
-        return [run.run for run in self.runs]
 
     @property
     def mark(self) -> Mark:
@@ -196,32 +187,9 @@ class Opened:
         return mark_of(self.runs)
 
     @property
-    def only(self) -> str | None:
-        """The one site whose figures the viewer may see.
-
-        Sums over others are not shown then either. None for all.
-        """
-        return self.viewer.site
-
-    @property
-    def trains(self) -> bool:
-        """Whether the study has a model; else it asks for a statistic or an analysis."""
-        return self.planned > 0
-
-    @property
-    def planned(self) -> int:
-        """Rounds that the study asks for."""
-        return self.runs[0].rounds_planned
-
-    @property
     def is_running(self) -> bool:
         """Whether one of the repeats goes on."""
         return any(run.status == "running" for run in self.runs)
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether figures are of several repeats."""
-        return len(self.runs) > 1
 
     @cached_property
     def shown(self) -> Shown:

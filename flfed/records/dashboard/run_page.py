@@ -211,7 +211,7 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: refres
             overview.head(title, runs, name, only=viewer.site, after=after)
             if viewer.site:
                 st.caption(escape(seen_in_words(viewer.site, study)))
-        parts(Opened(name, runs, viewer))
+        parts(Opened(viewer, runs, name))
     except FlfedError as error:
         st.error(with_code(str(error)))
 

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from flfed.records.charts.colours import Looks, site_looks
-from flfed.records.objects import RunReport, read_all, run_of
-from flfed.records.reports.audit_headlines import Audit, AuditFigure
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.round_totals import nested_width
@@ -64,15 +61,52 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a document says, from one look at the store.
+class Seen:
+    """A run, or the repeats of a series, and who looks at it.
 
     Attributes
     ----------
     viewer : Viewer
-        Who reads it: the people of one site get its figures alone.
+        The people of one site get its figures alone.
     runs : list of RunEntry
-        The repeats.
+        The repeats, one or more.
+    """
+
+    viewer: Viewer
+    runs: list[RunEntry]
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the repeats."""
+        return [run.run for run in self.runs]
+
+    @property
+    def only(self) -> str | None:
+        """The one site whose figures may be shown, and no sums over others; None for all."""
+        return self.viewer.site
+
+    @property
+    def planned(self) -> int:
+        """Rounds that the study asks for."""
+        return self.runs[0].rounds_planned
+
+    @property
+    def trains(self) -> bool:
+        """Whether the study has a model; else it asks for a statistic or an analysis."""
+        return self.planned > 0
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether figures are of several repeats."""
+        return len(self.runs) > 1
+
+
+@dataclass(frozen=True)
+class Content(Seen):
+    """What a document says, from one look at the store.
+
+    Attributes
+    ----------
     series : SeriesEntry
     found : dict
         From `reports.report`.
@@ -89,8 +123,6 @@ class Content:
     crossed : list of CrossedEntry
     """
 
-    viewer: Viewer
-    runs: list[RunEntry]
     series: SeriesEntry
     found: Report
     sites: list[SiteEntry]
@@ -136,41 +168,6 @@ class Content:
             rounds=_rounds(reader, runs, found, sites),
             crossed=reader.crossed(names),
         )
-
-    @property
-    def only(self) -> str | None:
-        """The one site whose figures may be shown, None for all."""
-        return self.viewer.site
-
-    @cached_property
-    def run(self) -> RunReport:
-        """The report as an object."""
-        return run_of(self.found)
-
-    @property
-    def is_repeated(self) -> bool:
-        """Whether figures are of several repeats."""
-        return len(self.runs) > 1
-
-    @property
-    def trains(self) -> bool:
-        """Whether the study has a model."""
-        return self.planned > 0
-
-    @property
-    def planned(self) -> int:
-        """Rounds that the study asks for."""
-        return self.runs[0].rounds_planned
-
-    @property
-    def looks(self) -> Looks:
-        """Colour and dash of each site."""
-        return site_looks(site.site for site in self.sites)
-
-    @property
-    def audit(self) -> Audit:
-        """Figures of attacks."""
-        return read_all(AuditFigure, self.found["audit"])
 
     @property
     def metric(self) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -51,24 +52,23 @@ def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     for column in read(Columns, payload).columns:
         gap = widest_gap(column)
         if gap is not None:
-            known.append((gap, column))
-    large = sorted((one for one in known if one[0][0] >= LEAST_GAP), key=lambda one: -one[0][0])
-    if known and not large:
+            known.append((*gap, column))
+    known.sort(key=lambda one: -one[0])
+    lines = []
+    for points, site, others, column in known[:NAMED]:
+        if points >= LEAST_GAP:
+            own = column.sites[site]
+            rest = [column.sites[other] for other in others]
+            share = _share_in_words(own.gaps, own.rows)
+            elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
+            there = f"{elsewhere} of the rows at {_the_others(len(others), sites)}"
+            lines.append(f"{column.column} is missing at {share} of {site}'s rows and at {there}.")
+    if known and not lines:
         return [
             "No site stands out: in no column is the share of missing rows "
             f"{LEAST_GAP:.0f} percentage points or more above that of the other sites that tell."
         ]
-    return [_gap_in_words(column, site, others, sites) for (_, site, others), column in large[:NAMED]]
-
-
-def _gap_in_words(column: Column, site: str, others: Sequence[str], sites: int) -> str:
-    """Return how much more of a column is missing at one site than at those others that tell."""
-    own = column.sites[site]
-    rest = [column.sites[other] for other in others]
-    share = _share_in_words(own.gaps, own.rows)
-    elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
-    where = _the_others(len(others), sites)
-    return f"{column.column} is missing at {share} of {site}'s rows and at {elsewhere} of the rows at {where}."
+    return lines
 
 
 def _the_others(others: int, sites: int) -> str:
@@ -116,9 +116,7 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     sites : int
         How many sites the run has, those too that are not in `payload`.
     """
-    entries = []
-    for column in read(Columns, payload).columns:
-        entries += [(column, site, entry) for site, entry in column.sites.items()]
+    entries = _entries(read(Columns, payload).columns)
     # What is told beside fewer sites comes after what is told beside all.
     entries.sort(key=lambda one: (_told_by(one[2], sites) < sites - 1, -one[2].size))
     # Each site is named once, with the column in which it differs most.
@@ -134,6 +132,14 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
         f"No site stands out: none differs from the others by more than {number(LARGE, 2)} standard "
         f"deviations{also} and by more than chance would."
     ]
+
+
+def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, Held]]:
+    """Return what each column has of each site."""
+    entries = []
+    for column in columns:
+        entries += [(column, site, entry) for site, entry in column.sites.items()]
+    return entries
 
 
 def _difference_in_words(column: Column, entry: Held, site: str, sites: int) -> str:
@@ -163,11 +169,6 @@ def stands_out(entry: Held) -> bool:
 def named(column: Column) -> str:
     """Return a column's name with its compared value."""
     return f"{column.column} (share of {column.towards})" if column.towards else str(column.column)
-
-
-def reasons_of(columns: Sequence[Column]) -> list[str]:
-    """Return why sites have no difference, each reason once."""
-    return sorted({str(entry.reason) for column in columns for entry in column.sites.values() if entry.reason})
 
 
 def _told_by(entry: Held, sites: int) -> int:
@@ -234,13 +235,8 @@ def table_1_sites(payload: Payload | None) -> list[str]:
     return [name for name in names_of(read(TableOne, payload or {}).rows) if name not in FIRST_COLUMNS]
 
 
-def _cells(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Return the cells of a row as text, "" where there is none."""
-    cells = {}
-    for name in names:
-        cell = row.get(name)
-        cells[name] = "" if cell is None else str(cell)
-    return cells
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
 
 
 def table_1(
@@ -263,18 +259,13 @@ def table_1(
     if not of.rows:
         return Section(title=TABLE_1, lead=(why_none,))
     names = [name for name in names_of(of.rows) if name not in hidden]
-    lines = [_cells(row, names) for row in of.rows]
-    said = explained(cell for line in lines for cell in line.values())
+    lines = [{name: _text(row.get(name)) for name in names} for row in of.rows]
+    said = explained(chain.from_iterable(line.values() for line in lines))
     notes = [" ".join(said), str(of.note or ""), *note]
-    firsts = [name for name in names if name in FIRST_COLUMNS]
+    stays = sum(name in FIRST_COLUMNS for name in names)
     # All of its lines: who reads a Table 1 compares those that a scroll bar would keep apart.
-    table = Table(lines=lines, rows=of.rows, stays=len(firsts), is_whole=True, key="table-1")
+    table = Table(lines=lines, rows=of.rows, stays=stays, is_whole=True, key="table-1")
     return Section(title=TABLE_1, tables=(table,), note=tuple(filter(None, notes)))
-
-
-def _has_gaps(column: Column) -> bool:
-    """Tell whether a column may lack values at a site."""
-    return any(entry.missing != 0 for entry in column.sites.values())
 
 
 def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
@@ -285,21 +276,25 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     told = read(Columns, payload or {})
     if not told.columns:
         return Section(title=MISSING, lead=(why_none,))
-    gappy = [column for column in told.columns if _has_gaps(column)]
+    gappy = [column for column in told.columns if any(entry.missing != 0 for entry in column.sites.values())]
     if not gappy:
         return Section(title=MISSING, lead=(NO_GAPS,))
     # Columns that only one site tells of come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
     sentences = gaps_in_words(told, sites=of)
     cells = []
-    for column in gappy[:COLUMNS_DRAWN]:
-        cells += [_missing_cell(column, site) for site in sites]
+    lines = []
+    for column in gappy:
+        each = [_missing_cell(column, site) for site in sites]
+        cells += each
+        lines.append({"Column": column.column} | {cell["site"]: cell["value"] for cell in each})
+    cells = cells[: COLUMNS_DRAWN * len(sites)]
     drawing = Drawing(
         title="Rows without a value, % of each site's rows",
         draw=lambda: _map(cells, most=100),
         key="missing",
         says=" ".join(sentences),
-        lines=[_missing_line(column, sites) for column in gappy],
+        lines=lines,
     )
     is_kept_back = any(cell["value"] is None for cell in cells)
     return Section(
@@ -317,20 +312,26 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
     if not told.columns:
         return Section(title=APART, lead=(why_none,))
     columns = sorted(told.columns, key=_furthest)
+    entries = [entry for _, _, entry in _entries(columns)]
     # A map without any difference would be grey all over.
-    if not any(entry.size for column in columns for entry in column.sites.values()):
-        reasons = "; ".join(reasons_of(columns)) or "there is none"
+    if not any(entry.size for entry in entries):
+        reasons = "; ".join(sorted({str(entry.reason) for entry in entries if entry.reason})) or "there is none"
         return Section(title=APART, lead=(f"No difference can be given: {reasons}.",))
     sentences = drift_in_words(told, sites=of)
     cells = []
-    for column in columns[:COLUMNS_DRAWN]:
-        cells += [_drift_cell(column, site, column.sites[site]) for site in sites if site in column.sites]
+    lines = []
+    for place, column in enumerate(columns):
+        for site in sites:
+            if site in column.sites:
+                lines.append(_drift_line(column, site, column.sites[site]))
+                if place < COLUMNS_DRAWN:
+                    cells.append(_drift_cell(column, site, column.sites[site]))
     drawing = Drawing(
         title="Difference from the other sites, in standard deviations",
         draw=lambda: _map(cells, most=1),
         key="drift",
         says=" ".join(sentences),
-        lines=_drift_lines(columns, sites),
+        lines=lines,
     )
     return Section(
         title=APART,
@@ -373,7 +374,7 @@ def _furthest(column: Column) -> tuple[float, float]:
     It is the largest difference that is more than chance, then the largest of all.
     """
     entries = list(column.sites.values())
-    beyond = [entry.size for entry in entries if not entry.is_by_chance]
+    beyond = (entry.size for entry in entries if not entry.is_by_chance)
     return -max(beyond, default=0.0), -max((entry.size for entry in entries), default=0.0)
 
 
@@ -381,23 +382,14 @@ def _most_missing(column: Column) -> float:
     return max((entry.share_missing or 0.0 for entry in column.sites.values()), default=0.0)
 
 
-def _missing_line(column: Column, sites: Sequence[str]) -> Line:
-    """Return a column's line in the table of missing rows."""
-    cells: dict[str, Any] = {"Column": column.column}
-    for site in sites:
-        entry = column.sites.get(site)
-        cells[site] = None if entry is None else entry.share_missing
-    return cells
-
-
 def _missing_cell(column: Column, site: str) -> Payload:
+    cell = {"column": column.column, "site": site, "value": None, "text": "–", "says": KEPT_BACK}
     entry = column.sites.get(site)
-    share = None if entry is None else entry.share_missing
-    text, says = "–", KEPT_BACK
-    if entry is not None and share is not None:
+    if entry is not None and entry.share_missing is not None:
         text = percent(entry.gaps, entry.rows)
         says = f"{entry.missing} of {entry.rows} rows ({text} %)"
-    return {"column": column.column, "site": site, "value": share, "text": text, "says": says}
+        cell |= {"value": entry.share_missing, "text": text, "says": says}
+    return cell
 
 
 def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
@@ -407,14 +399,14 @@ def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
     """
     # A colour would make a difference by chance look like one.
     value = 0.0 if entry.is_by_chance else entry.difference
-    text, rows = _signed(column, entry), _with_value(entry)
+    text = _signed(column, entry)
     says = f"no figure: {entry.reason}" if entry.difference is None else text
-    says += f"; {entry.rows} rows, of which {KEPT_BACK if rows is None else rows} have a value"
+    says += f"; {entry.rows} rows, of which {_with_value(entry)} have a value"
     return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
 
 
-def _with_value(entry: Held) -> int | None:
-    return None if entry.missing is None else entry.rows - entry.missing
+def _with_value(entry: Held) -> int | str:
+    return KEPT_BACK if entry.missing is None else entry.rows - entry.missing
 
 
 def _signed(column: Column, entry: Held) -> str:
@@ -433,22 +425,12 @@ def _signed(column: Column, entry: Held) -> str:
     return f"({said})" if entry.is_by_chance else said
 
 
-def _drift_lines(columns: Sequence[Column], sites: Sequence[str]) -> list[Line]:
-    lines: list[Line] = []
-    for column in columns:
-        for site in sites:
-            if site in column.sites:
-                lines.append(_drift_line(column, site, column.sites[site]))
-    return lines
-
-
 def _drift_line(column: Column, site: str, entry: Held) -> Line:
-    rows = _with_value(entry)
     return {
         "Column": named(column),
         "Site": site,
         "Rows": entry.rows,
-        "Rows with a value": KEPT_BACK if rows is None else rows,
+        "Rows with a value": _with_value(entry),
         "Difference (standard deviations)": _signed(column, entry) if entry.about else entry.difference,
         "By chance up to": entry.chance,
         "Other sites compared with": entry.compared_with or None,

@@ -7,10 +7,12 @@ use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from flfed.records.charts.by_round import of_all_sites, of_each_site
-from flfed.records.charts.chart import Chart, is_stretched
+from flfed.records.charts.chart import is_stretched
 from flfed.records.charts.colours import Looks
 from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart
 from flfed.records.charts.histograms import scores_chart
@@ -111,9 +113,9 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     rows = f"These curves are {ON_ROWS.get(arm, arm)}."
     if repeated:
         rows += " They are means over the repeats."
-    charts: dict[str, Callable[[], Chart | None]] = {
-        "all sites together": lambda: of_all_sites(known, metric),
-        "each site": lambda: of_each_site(known, metric, looks),
+    charts = {
+        "all sites together": partial(of_all_sites, known, metric),
+        "each site": partial(of_each_site, known, metric, looks),
     }
     drawings = []
     for whose, draw in charts.items():
@@ -252,9 +254,7 @@ def calibrated(
     named : bool
         Whether each chart is of one, whose name is its title.
     """
-    groups: dict[str, list[Group]] = {}
-    for names in drawn:
-        groups |= {name: calibration(found[name]) for name in names}
+    groups = {name: calibration(found[name]) for name in chain.from_iterable(drawn)}
     every = group_lines(groups)
     charts = []
     for names in drawn:
@@ -378,40 +378,26 @@ def decision_curves(found: Found, payload: Mapping[str, Any] | None, looks: Look
     curves = {name: decision_curve(counts) for name, counts in found.items()} or exact
     if not curves:
         return None
-    dots = _dots(curves, exact)
+    # Exact points of other sites together are of another curve.
+    dots: dict[str, list[OperatingPoint]] = {}
+    for name, points in curves.items():
+        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
+
+    def drawing(name: str) -> Drawing:
+        draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
+        return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
+
     # Between a few exact thresholds nobody knows where the model is ahead.
     ahead = [ahead_line(name, points) for name, points in curves.items()] if found else []
     first = next(iter(curves))
     return Section(
         title="Whether acting on it is of use (decision curves)",
         lead=(NET_BENEFIT_READ,),
-        charts=tuple(_decision(name, beside, curves[name], dots[name], looks) for name in shown),
+        charts=tuple(map(drawing, shown)),
         tables=(Table(lines=ahead), Table(lines=_net_benefits(first, found, dots[first]))),
         note=(DECISION_READ if found else MARKS_READ,),
-    )
-
-
-def _dots(
-    curves: Mapping[str, Sequence[OperatingPoint]], exact: Mapping[str, Sequence[OperatingPoint]]
-) -> dict[str, list[OperatingPoint]]:
-    """Return the exact points of each curve: those of other sites together are of another one."""
-    dots = {}
-    for name, points in curves.items():
-        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
-    return dots
-
-
-def _decision(
-    name: str,
-    beside: Sequence[Sequence[OperatingPoint]],
-    points: Sequence[OperatingPoint],
-    exact: Sequence[OperatingPoint],
-    looks: Looks,
-) -> Drawing:
-    return Drawing(
-        title=_title(name), draw=lambda: decision_chart(name, points, exact, beside, looks), key=f"decision-{name}"
     )
 
 

@@ -19,11 +19,6 @@ from flfed.records.reports.privacy import given_the_encoder
 from flfed.records.text import escape
 
 
-def show() -> None:
-    """Show the site's privacy account."""
-    page_frame.show("Budget of privacy", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show the account of each dataset.
 
@@ -147,4 +142,4 @@ UNPROTECTED = "It is charged to no budget, and flfed site budget says how many l
 
 
 if __name__ == "__main__":
-    show()
+    page_frame.show("Budget of privacy", parts)

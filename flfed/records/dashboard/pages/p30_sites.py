@@ -16,14 +16,6 @@ from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.text import escape
 
 
-def show() -> None:
-    """Show the sites of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Sites", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own.
 
@@ -68,4 +60,4 @@ def _one_site(opened: Opened, metric: str) -> None:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Sites", parts)

@@ -20,14 +20,6 @@ from flfed.records.statistics.score_curves import found_in, no_curves_in_words, 
 from flfed.records.text import escape
 
 
-def show() -> None:
-    """Show the curves of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Curves", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own.
 
@@ -112,4 +104,4 @@ def _told_repeat(opened: Opened, one: Opened) -> int | None:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Curves", parts)

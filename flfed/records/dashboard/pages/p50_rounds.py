@@ -12,14 +12,6 @@ from flfed.records.dashboard.panels import overview, rounds
 from flfed.records.dashboard.refresh import Opened
 
 
-def show() -> None:
-    """Show the rounds of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Rounds", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own.
 
@@ -34,4 +26,4 @@ def parts(opened: Opened) -> None:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Rounds", parts)

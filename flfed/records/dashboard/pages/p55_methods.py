@@ -12,14 +12,6 @@ from flfed.records.reports.recorded_run import LOSS
 OF_ALL = "Methods are held against each other over all sites, and such figures are not shown to one site's people."
 
 
-def show() -> None:
-    """Show the methods beside a run.
-
-    It is the run of the address, else the newest.
-    """
-    run_page.show("Methods", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show the table of methods."""
     if overview.trains_nothing(opened):
@@ -31,4 +23,4 @@ def parts(opened: Opened) -> None:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Methods", parts)

@@ -21,14 +21,6 @@ SITES_DRAWN = 12
 """Sites shown unless the reader picks others."""
 
 
-def show() -> None:
-    """Show the data of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Data", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show each part in a place of its own.
 
@@ -75,4 +67,4 @@ def choose_sites(sites: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Data", parts)

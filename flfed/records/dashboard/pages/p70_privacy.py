@@ -31,14 +31,6 @@ from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
 
 
-def show() -> None:
-    """Show the privacy of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Privacy", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show all parts for the current run, each in a place of its own: one that comes later moves no other."""
     with RunReader.open(only=opened.only) as reader:
@@ -114,4 +106,4 @@ def _uncharged(privacy: Private) -> None:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Privacy", parts)

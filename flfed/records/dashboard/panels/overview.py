@@ -39,6 +39,7 @@ from flfed.records.reports.narrative import (
     tally,
     under,
 )
+from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
     METRICS,
@@ -379,3 +380,42 @@ def words(opened: Opened) -> None:
     terms = glossary_of(opened.found, trains=opened.trains)
     with st.expander("What the words mean"):
         st.markdown(bullets(f"*{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
+
+
+def report_file(opened: Opened) -> None:
+    """Show a button for the run's report as a file, folded away.
+
+    The people of one site get that of their site. It is made once it is unfolded, and by the roles of that moment.
+    """
+    folded = st.expander("A report to print or hand on", key="report", on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
+        whose = f", with the figures of {opened.only} only" if opened.only else ""
+        st.caption(escape(f"One file that opens without a network, and prints on A4{whose}."))
+        text = opened.document()
+        file = f"{opened.name}.html"
+        st.download_button("Download the report", text, file, "text/html", on_click="ignore", key="report.html")
+
+
+def facts(opened: Opened) -> None:
+    """Show sites, bytes and the study, folded away; to the coordinator, also what program and machine made the run."""
+    made_by = opened.viewer.role == "coordinator"
+    title = "Sites, versions, hashes and the study" if made_by else "Sites and the study"
+    folded = st.expander(title, key="facts", on_change="rerun")
+    # Nothing is read from the store for a part that nobody unfolds.
+    if not folded.open:
+        return
+    with folded:
+        table(facts_of_sites(opened.shown))
+        if sent := opened.bytes_sent():
+            ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
+            each = bytes_in_words(opened.found["round-bytes"])
+            st.markdown(" ".join(filter(None, [f"Crossed in all: {', '.join(ways)}.", each])))
+        if made_by:
+            run = opened.runs[0]
+            facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
+            st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
+        if opened.only:
+            st.caption("The study, without its comments, names of other sites and the figures that it expects:")
+        st.code(opened.shown.study_text, language="toml")

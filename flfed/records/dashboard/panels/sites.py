@@ -125,12 +125,12 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
 
     With it comes a text that says of which model it is, with its interval.
     """
-    best = best_arm(of_site, metric)
-    if best is None or not has_interval(best[1]):
+    arm, gain = best_arm(of_site, metric) or ("", None)
+    if gain is None or not has_interval(gain):
         return ABSENT, "it cannot be told"
     least = worthwhile_at(of_site, metric)
-    size, _ = size_and_span(best[1], least)
-    return size, f"by the {ARM_NAMES[best[0]]}, {describe_interval(best[1], least)}; + is better"
+    size, _ = size_and_span(gain, least)
+    return size, f"by the {ARM_NAMES[arm]}, {describe_interval(gain, least)}; + is better"
 
 
 def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
@@ -140,9 +140,12 @@ def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     """
     if figure.value is None:
         return ABSENT, figure.reason or "not measured"
-    span = interval(figure.low, figure.high)
-    of = "of one repeat 95 %" if repeats > 1 else "95 %"
-    said = "no interval" if span == ABSENT else f"{of} {span}"
+    said = interval(figure.low, figure.high)
+    if said == ABSENT:
+        said = "no interval"
+    else:
+        of = "of one repeat 95 %" if repeats > 1 else "95 %"
+        said = f"{of} {said}"
     return number(figure.value), f"{metric_name(metric)}, {said}"
 
 
