@@ -129,7 +129,7 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
     # A site that has no figures here is kept for the pages on which it has.
     if asked in sites:
         first = sites.index(asked)
-        keep("site", asked)
+        keep("site", sites[first])
     elif asked is not None:
         st.caption(escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
     key = f"site-{sites[first]}"

@@ -169,6 +169,21 @@ class Content(Seen):
             crossed=reader.crossed(names),
         )
 
+    @cached_property
+    def run(self) -> RunReport:
+        """The report as an object."""
+        return run_of(self.found)
+
+    @property
+    def looks(self) -> Looks:
+        """Colour and dash of each site."""
+        return site_looks(site.site for site in self.sites)
+
+    @property
+    def audit(self) -> Audit:
+        """Figures of attacks."""
+        return read_all(AuditFigure, self.found["audit"])
+
     @property
     def metric(self) -> str | None:
         """The primary metric, None where nothing was compared."""

@@ -383,7 +383,7 @@ def _most_missing(column: Column) -> float:
 
 
 def _missing_cell(column: Column, site: str) -> Payload:
-    cell = {"column": column.column, "site": site, "value": None, "text": "–", "says": KEPT_BACK}
+    cell: dict[str, Any] = {"column": column.column, "site": site, "value": None, "text": "–", "says": KEPT_BACK}
     entry = column.sites.get(site)
     if entry is not None and entry.share_missing is not None:
         text = percent(entry.gaps, entry.rows)

@@ -17,10 +17,10 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    shown = (rounds.curves, rounds.took_part, rounds.cost, overview.set_aside)
+    panels = [rounds.curves, rounds.took_part, rounds.cost]
     if overview.trains_nothing(opened):
-        shown = (overview.set_aside,)
-    for part in shown:
+        panels.clear()
+    for part in [*panels, overview.set_aside]:
         with st.container():
             part(opened)
 

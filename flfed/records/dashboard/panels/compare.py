@@ -170,7 +170,7 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
     It is shown over all sites as a chart, or at one site, and at each site as a table.
     """
     lines = []
-    drawn = []
+    drawn: list[Report] = []
     cells: dict[str, dict[str, str]] = {}
     for name, shown in found.items():
         run = run_of(shown.found)

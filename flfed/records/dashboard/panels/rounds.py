@@ -42,7 +42,7 @@ NONE_SENT = (
 )
 HEIGHT = 300
 """Of a chart of a cost with its legend, so that two side by side end alike."""
-BY_BLOCK = {"participation": by_database.participation, "costs": by_database.costs}
+BY_BLOCK: dict[str, Any] = {"participation": by_database.participation, "costs": by_database.costs}
 """What is read of the store by blocks of rounds."""
 
 
@@ -420,7 +420,7 @@ def cost(opened: Opened) -> None:
     if not costs and not opened.is_running:
         return
     drawn = _seconds(costs)
-    right = st
+    right: Any = st
     # A run without times has one chart, and no empty place beside it.
     if drawn is not None or opened.is_running:
         left, right = st.columns(2)
