@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
+from flfed.records.charts.colours import Looks, site_looks
+from flfed.records.objects import RunReport, read_all, run_of
+from flfed.records.reports.audit_headlines import Audit, AuditFigure
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.round_totals import nested_width
