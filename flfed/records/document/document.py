@@ -67,18 +67,15 @@ def answer(content: Content) -> Markup:
         others = missing_in_words(found)
     verdict = [element("strong", first), *others]
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
+    warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
+    parts = [box, tables, warnings]
     purpose = purpose_of(content.series.study_text)
-    if purpose and purpose[-1] not in ".?!":
-        purpose += "."
-    parts = [
-        element("p", purpose, class_="purpose") if purpose else "",
-        box,
-        tables,
-        bullets([line for line in _warnings(content) if line not in others], class_="warnings"),
-        paragraphs([f"**Note:** {content.note}"] if content.note else []),
-        bullets(words),
-    ]
-    return section("Question and answer", *parts)
+    if purpose:
+        end = "" if purpose[-1] in ".?!" else "."
+        parts.insert(0, element("p", f"{purpose}{end}", class_="purpose"))
+    if content.note:
+        parts.append(paragraphs([f"**Note:** {content.note}"]))
+    return section("Question and answer", *parts, bullets(words))
 
 
 def _verdict(content: Content) -> list[str]:
@@ -370,7 +367,8 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
             element("style", Markup(STYLE.read_text(encoding="utf-8"))),
         ]
     )
-    parts = [sections.written(section(content)) for section in (SECTIONS if content.trains else WITHOUT_MODEL)]
+    shown = SECTIONS if content.trains else WITHOUT_MODEL
+    parts = [sections.written(part(content)) for part in shown]
     state = "" if run.status == "completed" else " The run has not been completed: a later report may differ."
     made = f"Made by flfed from the record of run {run.run}. The file loads nothing and can be kept as it is.{state}"
     footer = element("footer", paragraphs([made]))

@@ -26,6 +26,7 @@ from flfed.records.sections import privacy as private
 from flfed.records.statistics.noised_scores import TRAINED_ON
 from flfed.records.statistics.score_curves import percent_of
 from flfed.records.statistics.verdict import ABSENT, sentence_case
+from flfed.records.store.entries import SiteEntry
 
 MOST_SITES = 10
 """Of more, Table 1 has all sites together alone."""
@@ -54,27 +55,32 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
     for crossed in content.crossed:
         if crossed.direction == "to-server":
             sent[crossed.site] += crossed.bytes
-    lines = []
-    for entry in content.sites:
-        facts = site_facts(entry, content.found)
-        line = {"Site": entry.site}
-        # The title of a site that was cut out of a table is that of the table with its name, and says no more of it.
-        if entry.title not in ("", entry.site) and not entry.title.endswith(f", {entry.site}"):
-            line["Site"] = f"{entry.site} ({entry.title})"
-        line |= {key: facts[key] for key in ("Status", "Rows", TRAINED_ON.capitalize()) if key in facts}
-        # Where the number of rows has noise, exact numbers of test rows stay at the site.
-        if "Rows" in facts:
-            line |= _test_rows(content.run.sites.get(entry.site) or {})
-        line |= {key: facts[key] for key in ("Disclosure", "Figures shared")}
-        line["Sent"] = size_in_words(sent[entry.site]) if entry.site in sent else ABSENT
-        lines.append(line)
+    lines = [_site_line(content, entry, sent) for entry in content.sites]
+    untold = [OUTCOME]
     # Of no site is it known where the outcome is none of two classes, or no policy allows the counts; an analysis
     # is told no number of rows without noise.
-    for key in (OUTCOME,) if content.trains else (OUTCOME, "Rows", "Test rows"):
+    if not content.trains:
+        untold += ["Rows", "Test rows"]
+    for key in untold:
         if all(line.get(key) == ABSENT for line in lines):
             for line in lines:
                 line.pop(key, None)
     return lines
+
+
+def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[str, Any]:
+    facts = site_facts(entry, content.found)
+    line = {"Site": entry.site}
+    # The title of a site that was cut out of a table is that of the table with its name, and says no more of it.
+    if entry.title not in ("", entry.site) and not entry.title.endswith(f", {entry.site}"):
+        line["Site"] = f"{entry.site} ({entry.title})"
+    line |= {key: facts[key] for key in ("Status", "Rows", TRAINED_ON.capitalize()) if key in facts}
+    # Where the number of rows has noise, exact numbers of test rows stay at the site.
+    if "Rows" in facts:
+        line |= _test_rows(content.run.sites.get(entry.site) or {})
+    line |= {key: facts[key] for key in ("Disclosure", "Figures shared")}
+    line["Sent"] = size_in_words(sent[entry.site]) if entry.site in sent else ABSENT
+    return line
 
 
 def _test_rows(told: Any) -> dict[str, str]:

@@ -167,7 +167,7 @@ def policy_in_words(said: Facts) -> list[str]:
         budget = (
             f"All studies together may spend epsilon {said['epsilon']:g} of each dataset, at delta {said['delta']:g}."
         )
-    audits = "" if said["audits"] else "not "
+    audits = "may" if said["audits"] else "may not"
     return [
         f"Disclosure is {disclosure}.",
         f"A run has at least {said['least-cohort']} sites.",
@@ -176,7 +176,7 @@ def policy_in_words(said: Facts) -> list[str]:
         compared,
         f"A study is run at most {said['runs']} times; at most {size_in_words(said['daily-bytes'])} leave in a day.",
         budget,
-        f"Attacks on a model may {audits}be tried here; only their figures leave.",
+        f"Attacks on a model {audits} be tried here; only their figures leave.",
     ]
 
 

@@ -7,7 +7,6 @@ import streamlit as st
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import compare, overview
 from flfed.records.dashboard.refresh import Opened, read_methods, where
-from flfed.records.reports.recorded_run import LOSS
 
 OF_ALL = "Methods are held against each other over all sites, and such figures are not shown to one site's people."
 
@@ -19,7 +18,7 @@ def parts(opened: Opened) -> None:
     if opened.only:
         st.info(OF_ALL)
         return
-    compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary, LOSS)
+    compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, read_all, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import private_of
-from flfed.records.reports.recorded_run import TELLING, leaves, shows, with_interval
+from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows, with_interval
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
@@ -247,7 +247,7 @@ UNLIKE_PLAIN = (
 )
 
 
-def methods(found: Sequence[Report], metric: str, loss: str) -> None:
+def methods(found: Sequence[Report], metric: str) -> None:
     """Show each method beside plain averaging, or beside the first where that was not run."""
     if not found:
         st.info(ALONE)
@@ -257,7 +257,7 @@ def methods(found: Sequence[Report], metric: str, loss: str) -> None:
     if not first.plain:
         st.info(UNLIKE_PLAIN.format(method=first.method))
     # An outcome that is a number has no log loss.
-    figures = [of for of in dict.fromkeys((metric, loss)) if of == metric or first.value[of] is not None]
+    figures = [of for of in dict.fromkeys((metric, LOSS)) if of == metric or first.value[of] is not None]
     lines = []
     for method in told:
         line = {"Method": method.method, "Rounds": str(method.rounds)}
