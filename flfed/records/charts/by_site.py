@@ -17,6 +17,7 @@ from flfed.records.charts.chart import (
     PLOT_HEIGHT,
     ROW_PIXELS,
     Chart,
+    Line,
     axis_title,
     figure_axis,
     figures_above,
@@ -93,7 +94,7 @@ def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
     return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**axis), scale=alt.Scale(**scale))
 
 
-def _spread(rows: Iterable[Mapping[str, Any]]) -> list[float]:
+def _spread(rows: Iterable[Line]) -> list[float]:
     """Return the known figures and ends of intervals."""
     return [row[key] for row in rows for key in ENDS if row[key] is not None]
 
@@ -260,7 +261,7 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
     return drawn
 
 
-def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: bool = True) -> Chart | None:
+def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> Chart | None:
     """Return each line's figure with its interval, or None where there is no figure.
 
     Parameters

@@ -298,7 +298,7 @@ def spaced(values: Iterable[float], place: Callable[[float], float], apart: floa
     return sorted(places)
 
 
-def end_of_calibration(lines: Sequence[Mapping[str, Any]]) -> float:
+def end_of_calibration(lines: Sequence[Line]) -> float:
     """Return where both axes end.
 
     It is a round figure beyond every point and interval, at most 1.
@@ -315,7 +315,7 @@ def end_of_calibration(lines: Sequence[Mapping[str, Any]]) -> float:
     return min(round(math.ceil(largest / unit) * unit, 9), 1.0)
 
 
-def is_stretched(lines: Sequence[Mapping[str, Any]]) -> bool:
+def is_stretched(lines: Sequence[Line]) -> bool:
     """Tell whether the axes are to be stretched.
 
     They are where most predictions are so small that they would be one blot in the corner.

@@ -6,7 +6,7 @@ Every chart is shown with title, words, table and file. A short table is shown a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import streamlit as st
@@ -99,9 +99,7 @@ def csv_of(lines: Iterable[Line]) -> str:
     return csv_text(names, ([line.get(name) for name in names] for line in there))
 
 
-def scrolled(
-    lines: Sequence[Mapping[str, Any]], *, key: str | None = None, height: int | Literal["auto"] = "auto"
-) -> None:
+def scrolled(lines: Sequence[Line], *, key: str | None = None, height: int | Literal["auto"] = "auto") -> None:
     """Show a long table with its own scroll bar.
 
     What its toolbar or a copy of it gives away holds no formula.
@@ -123,12 +121,12 @@ def scrolled(
 SITES_SHOWN = 24
 
 
-def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
+def table(lines: Sequence[Line]) -> None:
     """Show a table with its text as text.
 
-    One of up to `most` lines is shown as it is, a longer one with a scroll bar.
+    One of up to `SITES_SHOWN` lines is shown as it is, a longer one with a scroll bar.
     """
-    if len(lines) <= most:
+    if len(lines) <= SITES_SHOWN:
         shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
         st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
     else:

@@ -87,6 +87,7 @@ from flfed.records.statistics.score_curves import (
 from flfed.records.statistics.verdict import metric_name, number, sentence_case
 from flfed.records.store.entries import CurvePoint
 
+Payload = Mapping[str, Any]
 SCORED = "How the scores lie"
 RANKS = "How well it ranks"
 COURSE = "Course of the training"
@@ -271,7 +272,7 @@ def calibrated(
 def _calibration(
     names: Sequence[str],
     groups: Mapping[str, Sequence[Group]],
-    every: Sequence[Mapping[str, Any]],
+    every: Sequence[Payload],
     looks: Looks,
     *,
     named: bool,
@@ -323,9 +324,7 @@ def _usual_ways(found: Found) -> list[tuple[str, float]]:
     return [*ways, threshold] if share < RARE else [threshold, *ways]
 
 
-def exactly_flagged(
-    payload: Mapping[str, Any] | None, *asked: tuple[str, float], note: Sequence[str] = ()
-) -> Section | None:
+def exactly_flagged(payload: Payload | None, *asked: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
     """Return the exact counts at operating points that the study names, None where it names none.
 
     Parameters
@@ -363,7 +362,7 @@ def _points(
     return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
 
 
-def decision_curves(found: Found, payload: Mapping[str, Any] | None, looks: Looks) -> Section | None:
+def decision_curves(found: Found, payload: Payload | None, looks: Looks) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
 
     Parameters
@@ -410,9 +409,7 @@ def _net_benefits(name: str, found: Found, exact: Sequence[OperatingPoint]) -> l
     return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in told]
 
 
-def within_groups(
-    payload: Mapping[str, Any] | None, *, only: str | None = None, note: Sequence[str] = ()
-) -> Section | None:
+def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
     """Return how well the shared model ranks within the groups that a study names, None where it names none.
 
     Parameters

@@ -74,9 +74,10 @@ def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
     """
     if facts["decision"] != "approved":
         return facts["decision"], "gray"
-    if "expired" in facts["reason"]:
-        return "expired", "orange"
-    return ("approved, does not hold now", "orange") if facts["reason"] else ("approved, holds", "green")
+    if not facts["reason"]:
+        return "approved, holds", "green"
+    said = "expired" if "expired" in facts["reason"] else "approved, does not hold now"
+    return said, "orange"
 
 
 def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:

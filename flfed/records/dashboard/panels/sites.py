@@ -220,11 +220,13 @@ def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
 
 def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
     """Show the shared model's figure at some sites, the only one that leaves them."""
-    run = run_of(found)
+    drawn = sites_by_arm(found, metric, sites)
+    if drawn is None:
+        return
     title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
-    says = "; ".join(f"{site} {number(figure_of(site_of(run.sites[site]).global_, metric).value)}" for site in sites)
-    if (drawn := sites_by_arm(found, metric, sites)) is not None:
-        figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
+    shared = {site: figure_of(site_of(run_of(found).sites[site]).global_, metric) for site in sites}
+    says = "; ".join(f"{site} {number(of.value)}" for site, of in shared.items())
+    figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
 def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
