@@ -110,10 +110,10 @@ def table_1(content: Content) -> Markup:
         notes.append("The rows are the same in every repeat; these sums are the first one's.")
     of = data.table_1(payload, hidden, why_none=why, note=notes)
     # One site's people are shown nothing of what the rows of all sites tell.
-    leaks = leak_lines(content.events, content.leaks) if of.tables and not content.only else []
-    if not leaks:
-        return written(of)
-    return written(of, element("h3", "Columns that may give the answer away"), bullets(map(sentence_case, leaks)))
+    if of.tables and not content.only and (leaks := leak_lines(content.events, content.leaks)):
+        title = element("h3", "Columns that may give the answer away")
+        return written(of, title, bullets(map(sentence_case, leaks)))
+    return written(of)
 
 
 def privacy(content: Content) -> Markup:
@@ -137,8 +137,9 @@ def privacy(content: Content) -> Markup:
     by_round = bytes_in_words(content.run.round_bytes)
     parts += part(private.left_section(content.crossed, len(content.runs), by_round))
     if of["uncharged"]:
-        nothing = of["epsilon"] is None
-        title = "Not covered, for nothing was promised" if nothing else "Not covered by the promise"
+        title = "Not covered by the promise"
+        if of["epsilon"] is None:
+            title = "Not covered, for nothing was promised"
         parts += [element("h3", title), bullets(of["uncharged"], class_="small")]
     return section("Privacy", *parts)
 

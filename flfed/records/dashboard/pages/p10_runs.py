@@ -163,8 +163,16 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     with columns[0]:
         run_page.link("overview", f":blue[**{escape(first.study)}**]", first.series)
         st.caption(first.series)
-    columns[1].text(moment(first.started))
-    columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
+    repeats = f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1"
+    cells = (
+        moment(first.started),
+        ", ".join(sorted({STATUS_WORDS[run.status] for run in runs})),
+        f"{min(run.rounds for run in runs)} of {first.rounds_planned}",
+        repeats,
+        _figure_in_words(runs, figures),
+    )
+    for column, cell in zip(columns[1:], cells, strict=True):
+        column.text(cell)
     told = [absent[run.run] for run in runs if run.run in absent]
     # How often a site was missing is counted over the repeats.
     gone = Counter(chain.from_iterable(of_run.missing for of_run in told))
@@ -175,10 +183,6 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     # One site's people cannot resume a run.
     if died and access.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
-    columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
-    repeats = f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1"
-    columns[4].text(repeats)
-    columns[5].text(_figure_in_words(runs, figures))
 
 
 def _figure_in_words(runs: list[RunEntry], figures: dict[str, float | None]) -> str:

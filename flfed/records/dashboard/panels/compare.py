@@ -285,13 +285,10 @@ def _verdict(method: Method, figures: Sequence[str]) -> str:
     if method.gain is None:
         return "plain averaging" if method.plain else "the others are held against it"
     first, *others = figures
-    said = [shows(method.gain, first)]
     # The loss may tell what the ranks of rows do not: how far probabilities are off.
-    for of in others:
-        shown = shows(method.gain, of)
-        if shown in TELLING:
-            said.append(f"{metric_name(of)} {shown}")
-    return "; ".join(said)
+    beside = {of: shows(method.gain, of) for of in others}
+    telling = [f"{metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
+    return "; ".join([shows(method.gain, first), *telling])
 
 
 def difference(gain: Report | None, metric: str) -> str:
