@@ -153,14 +153,15 @@ def figures(content: Content) -> Markup:
         notes += site_answer.together(found, metric)
     notes += site_answer.left_out(content.sites)
     title = f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."
-    over = references(found, metric)
-    return section(
-        "Figures with 95 % CI",
+    parts = [
         paragraphs([title], class_="lead"),
         _site_table(content, metric, order),
         bullets(dict.fromkeys([*below, *notes]), class_="notes"),
-        *sections.part(over if over.charts else None),
-    )
+    ]
+    over = references(found, metric)
+    if over.charts:
+        parts += sections.part(over)
+    return section("Figures with 95 % CI", *parts)
 
 
 def _sites(content: Content, metric: str) -> list[str]:

@@ -325,7 +325,8 @@ def warn(lines: Sequence[str]) -> None:
 
 def set_aside(opened: Opened) -> None:
     """Show what was set aside, refused or flagged, of one site or of all; where there was nothing, that is said."""
-    found, events = opened.found, opened.shown.events
+    found = opened.found
+    events = opened.shown.events
     st.markdown("## Rejected, refused, odd")
     if not run_of(found).faults:
         none = "No update was rejected and no site was refused." if opened.trains else "No site was refused."
