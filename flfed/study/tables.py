@@ -148,6 +148,12 @@ SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 
 IN_SUMS_ONLY = SHARINGS[-1]
 """Way of sharing of a site whose figures leave in sums over several sites only."""
+WRITTEN_DOWN = {
+    "named": "with its name beside them",
+    "pseudonym": "under a pseudonym",
+    IN_SUMS_ONLY: "in sums over several sites only",
+}
+"""How a site's own figures are written down, by its way of sharing."""
 
 
 def in_sums_only(sharing: str) -> bool:

@@ -25,14 +25,14 @@ def page(name: str, run: str, site: str) -> AppTest:
         import streamlit as st
 
         from flfed.records.dashboard import page_files
-        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.dashboard.refresh import Opened
         from flfed.records.store.reader import RunReader
         from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only=site) as reader:
             runs = reader.runs_of(run)
         st.navigation([st.Page(file, url_path=name) for name, file in page_files().items()])  # for links
-        import_module(f"flfed.records.dashboard.pages.{name}").parts(Opened(run, runs, Viewer("site", site)))
+        import_module(f"flfed.records.dashboard.pages.{name}").parts(Opened(Viewer("site", site), runs, run))
 
     shown = AppTest.from_function(script, args=(name, run, site), default_timeout=60).run()
     assert not shown.exception

@@ -317,15 +317,16 @@ def seen_by(run: str, only: str) -> None:
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, audit_of
     from flfed.records.reports.privacy import privacy_of
-    from flfed.records.sections.privacy import attacks_section, mechanisms_section
+    from flfed.records.sections.privacy import attacks_section, mechanisms_section, promised
     from flfed.records.store.reader import RunReader
 
     with RunReader.open(only=only) as reader:
         entry = reader.runs_of(run)[0]
         found = [(entry, {site.site: site for site in reader.sites(run)})]
         told, audit = privacy_of(reader, found), read_all(AuditFigure, audit_of(reader, found))
-    privacy_panels.promise(told, audit, only=only)
-    privacy_panels.limits_of_promise(told, audit, only=only)
+    promise = promised(told, audit, entry, only=only)
+    privacy_panels.show_promise(promise, told["warnings"])
+    privacy_panels.limits_of_promise(promise, audit)
     sections.show(mechanisms_section(told, list(found[0][1].values()), only=only))
     sections.show(attacks_section(told, audit, entry, only=only))
 

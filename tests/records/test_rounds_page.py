@@ -331,12 +331,12 @@ def flat(block: Any) -> list[Any]:
 def test_one_site_that_looks_sees_its_own_rounds(store):
     def as_seen(run: str) -> None:
         from flfed.records.dashboard.pages import p50_rounds
-        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.dashboard.refresh import Opened
         from flfed.records.store.reader import RunReader
         from flfed.records.store.visibility import Viewer
 
         with RunReader.open(only="b") as reader:
-            p50_rounds.parts(Opened(run, reader.runs_of(run), Viewer("site", "b")))
+            p50_rounds.parts(Opened(Viewer("site", "b"), reader.runs_of(run), run))
 
     run = begin(store)
     name = write(run)

@@ -13,9 +13,18 @@ from typing import get_args
 
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.operator.privacy_words import privacy_in_words
-from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
+from flfed.deployment.operator.secure_sums import (
+    Agreement,
+    agreement_of,
+    has_sums,
+    other_studies,
+    words_of_others,
+    words_of_sums,
+)
+from flfed.deployment.site_state.approval import Approval
 from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
+from flfed.paths import SiteFolder
 from flfed.rows.comparison.own_columns import asked_of
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
@@ -80,6 +89,19 @@ def plain_words(
         *learnt(study, pinned),
         _until(study),
     ]
+
+
+def words_of_decision(folder: SiteFolder, study: Study, site: Site, one: Approval, coordinator: str) -> list[str]:
+    """Return what `flfed site approve` would show now of a study that is decided about, a paragraph each."""
+    if one.decision == "refused":
+        return plain_words(study, site, one.co_sites, coordinator)
+    agreement = agreement_of(one)
+    words = plain_words(study, site, one.co_sites, coordinator, agreement=agreement)
+    # A ledger that cannot be read hides what left, and not what the study allows.
+    try:
+        return words + words_of_others(study.dataset.name, other_studies(folder, study, one.co_sites, agreement))
+    except FlfedError as error:
+        return [*words, f"Other studies on {study.dataset.name} cannot be named: {error}."]
 
 
 def _who(site: Site, co_sites: Sequence[str], pinned: int, coordinator: str) -> str:

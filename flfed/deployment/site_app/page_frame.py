@@ -17,7 +17,7 @@ from flfed.callbacks import today_utc
 from flfed.deployment.site_app import closed, named
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.records.charts.chart import PLOT_HEIGHT, Chart, Line, Spec, legend_of
+from flfed.records.charts.chart import Chart, Line, Spec, layer, legend_of, nominal, plot, quantitative
 from flfed.records.charts.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.dashboard import page_style
 from flfed.records.ledger_line import Total
@@ -114,8 +114,14 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     # The reason is shown in place of the page.
     if why:
         st.error(escape(why))
-        return
-    st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
+    else:
+        st.fragment(_body, run_every=LOOK_SECONDS)(site.name, parts)
+
+
+def warn(problems: Iterable[str]) -> None:
+    """Show what is wrong at the site."""
+    for problem in problems:
+        st.error(escape(f"Look at this: {problem}"))
 
 
 def _body(name: str, parts: Callable[[Opened], None]) -> None:
@@ -172,7 +178,8 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
     ----------
     kept : mapping of (day, study, kind) to Total
     """
-    found = added_up(((day, _kind_of_bar(kind)), total) for (day, _, kind), total in kept.items())
+    names = {kind: name for kind, (name, _) in KINDS.items()}
+    found = added_up(((day, names.get(kind, "other")), total) for (day, _, kind), total in kept.items())
     lines: list[Line] = []
     bytes_of_days: dict[str, int] = {}
     for (day, kind), total in found:
@@ -191,25 +198,17 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
     return Chart(pd.DataFrame(bars), _bars_by_day({bar["kind"] for bar in bars}, len(shown))), lines, says
 
 
-def _kind_of_bar(kind: str) -> str:
-    return kind_of_line(kind) if kind in KINDS else "other"
-
-
 def _bars_by_day(kinds: Collection[object], days: int) -> Spec:
     """Return bars of these kinds, in the order of `KINDS`; one without bytes gets no entry in the legend."""
     colours = dict(KINDS.values()) | {"other": OTHER_COLOUR}
     names = [name for name in colours if name in kinds]
     width: object = {"band": 0.7} if days > 6 else 48
-    return {
-        "height": HEIGHT,
-        "autosize": PLOT_HEIGHT,
-        "mark": {"type": "bar", "width": width},
-        "encoding": {
-            "x": {"field": "day", "type": "ordinal",
-                  "axis": {"title": "day (UTC)", "labelAngle": 0, "labelOverlap": True}},
-            "y": {"field": "kB", "type": "quantitative", "axis": {"title": "kB", "tickCount": 5}},
-            "color": {"field": "kind", "type": "nominal", "legend": legend_of(names),
-                      "scale": {"domain": names, "range": [colours[name] for name in names]}},
-            "tooltip": [{"field": name, "type": "nominal"} for name in ("day", "kind", "size")],
-        },
-    }  # fmt: skip
+    axis = {"title": "day (UTC)", "labelAngle": 0, "labelOverlap": True}
+    scale = {"domain": names, "range": [colours[name] for name in names]}
+    encoding = {
+        "x": {"field": "day", "type": "ordinal", "axis": axis},
+        "y": quantitative("kB", axis={"title": "kB", "tickCount": 5}),
+        "color": nominal("kind", legend=legend_of(names), scale=scale),
+        "tooltip": [nominal(name) for name in ("day", "kind", "size")],
+    }
+    return plot(HEIGHT) | layer("bar", encoding, width=width)

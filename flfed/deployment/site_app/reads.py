@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -21,9 +22,8 @@ import streamlit as st
 from flfed.deployment.gate.local_results import Result, results_of
 from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.budget import budget_as_json
-from flfed.deployment.operator.secure_sums import Agreement, agreement_of, other_studies, words_of_others
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.operator.study_description import plain_words, shown
+from flfed.deployment.operator.study_description import shown, words_of_decision
 from flfed.deployment.site_app.page_frame import KEPT_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.ledger_loss import ahead, loss, read_receipts
@@ -33,7 +33,6 @@ from flfed.paths import SiteFolder
 from flfed.records.ledger import HeldLedger, Inspection, Ledger, LedgerError, Receipt, ledger_of
 from flfed.records.ledger_line import REPAIRED, RESTARTED, START, STAYED, Line, Total, bytes_of, round_of, study_of
 from flfed.rows.data import site_discovery as sites
-from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
 
 
@@ -105,7 +104,6 @@ def decided(name: str, mark: Mark) -> list[Decided]:
         If a file of them is damaged, or others can read or write it.
     """
     folder = SiteFolder(name)
-    site = sites.load(name)
     texts = {one.study_sha256: one for one in approvals(folder)}
     found = []
     for facts in status(name, mark)["studies"]:
@@ -113,25 +111,13 @@ def decided(name: str, mark: Mark) -> list[Decided]:
         # An older study may be unreadable to this version, and is listed all the same.
         try:
             study = parsed(one.text)
-            agreement = agreement_of(one) if one.decision != "refused" else None
             purpose = shown(study.purpose)
-            coordinator = one.coordinator or coordinator_of(folder)
-            words = plain_words(study, site, one.co_sites, coordinator, agreement=agreement)
-            if agreement is not None:
-                words += _others(folder, study, one.co_sites, agreement)
+            words = words_of_decision(folder, study, sites.load(name), one, one.coordinator or coordinator_of(folder))
         except FlfedError as error:
             purpose = ""
             words = [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
         found.append(Decided(facts, purpose, words, one.text))
     return found
-
-
-def _others(folder: SiteFolder, study: Study, co_sites: tuple[str, ...], agreement: Agreement) -> list[str]:
-    # A ledger that cannot be read hides what left, and not what the study allows.
-    try:
-        return words_of_others(study.dataset.name, other_studies(folder, study, co_sites, agreement))
-    except FlfedError as error:
-        return [f"Other studies on {study.dataset.name} cannot be named: {error}."]
 
 
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
@@ -249,21 +235,14 @@ class Left:
         self.head = line.hash
         self.bytes += bytes_of(line)
         self.sums.setdefault((day, study, line.kind), Total()).add(line)
-        self._note_comparison(line)
-        run = str(line.facts.get("run") or "")
-        reason = str(line.facts.get("reason") or "")
+        run, reason = (str(line.facts.get(key) or "") for key in ("run", "reason"))
+        if line.kind == _COMPARED:
+            note = self.kept_here.add if STAYED in line.facts else self.kept_here.discard
+            note(run)
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
         # Each line counts under any day, any study, both, and its own.
         for key in {("", ""), (day, ""), ("", study), (day, study)}:
             self.last.setdefault(key, deque(maxlen=KEPT_LINES)).append(seen)
-
-    def _note_comparison(self, line: Line) -> None:
-        """Note whether a comparison's figures left."""
-        run = str(line.facts.get("run") or "")
-        if line.kind == _COMPARED and STAYED in line.facts:
-            self.kept_here.add(run)
-        elif line.kind == _COMPARED:
-            self.kept_here.discard(run)
 
     def copy(self) -> Left:
         """Return a copy to add lines to.
@@ -346,17 +325,27 @@ class LedgerReader:
         ledger = ledger_of(self._folder)
         receipts = read_receipts(self._folder)
         signed = receipts.all()
-        checked = None if self._checked is None else gone_on(ledger, self._checked, signed)
-        found, self._checked = checked_whole(ledger, signed) if checked is None else (checked.left, checked)
-        return replace(
+        found = None
+        if self._checked is not None:
+            self._checked = gone_on(ledger, self._checked, signed)
+            found = self._checked.left if self._checked else None
+        if found is None:
+            found, self._checked = checked_whole(ledger, signed)
+        found = replace(
             found,
             problems=[*found.problems, *ledger.open_to_others(), *receipts.problems],
-            ahead=_ahead(self._folder, ledger),
             receipts=len(receipts.signed),
             signed_lines=max((receipt.n for receipt in receipts.signed), default=0),
             torn=ledger.is_torn(),
-            lost=_lost(self._folder, ledger),
         )
+        # What is changed in the ledger is told above.
+        with suppress(FlfedError):
+            last = ledger.last()
+            if last is not None and ledger.is_ahead(last):
+                found.ahead = ahead(last, self._folder.site)
+        with suppress(FlfedError):
+            found.lost = loss(self._folder, ledger)
+        return found
 
 
 def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Checked | None]:
@@ -456,26 +445,3 @@ def _hash(held: HeldLedger, size: int, digest: Any) -> None:
             return  # the file got shorter, so that the hash is another
         digest.update(block)
         start += len(block)
-
-
-def _ahead(folder: SiteFolder, ledger: Ledger) -> str:
-    """Return why a ledger is ahead of its clock.
-
-    Its last line is later. What is changed in the ledger is told elsewhere.
-    """
-    try:
-        last = ledger.last()
-    except FlfedError:
-        return ""
-    return ahead(last, folder.site) if last is not None and ledger.is_ahead(last) else ""
-
-
-def _lost(folder: SiteFolder, ledger: Ledger) -> str:
-    """Return why a ledger is known to be lost.
-
-    What is changed in it is told elsewhere.
-    """
-    try:
-        return loss(folder, ledger)
-    except FlfedError:
-        return ""

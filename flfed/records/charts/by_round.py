@@ -6,21 +6,23 @@ A running run draws them anew with each of its rounds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from flfed.records.charts.chart import (
     AXIS_NUMBERS,
-    PLOT_HEIGHT,
     Chart,
     Line,
     Spec,
     axis_title,
     in_lines,
+    layer,
     legend_of,
     names_axis,
+    nominal,
+    plot,
+    quantitative,
 )
 from flfed.records.charts.colours import AMBER, ARM_COLOURS, BLUE, FAINT, NEUTRAL, ORANGE, PALE_BLUE
 from flfed.records.reports.round_totals import Block, band_of
@@ -61,20 +63,12 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     colour = ARM_COLOURS["global"]
     # Of two ends the further one: the other may have been cut at 0 or 1.
     further = f"max(datum.high - datum.value, datum.value - datum.low) > {DRAWN_FROM}"
-    open_from = {"filter": f"datum.low != null && {further}"}
-    ranges = _between("low", "high", colour) | {"transform": [open_from]}
-    ranges["mark"] = {"type": "rule", "strokeWidth": 5, "color": colour, "opacity": 0.75}
-    line = {
-        "mark": {"type": "line", "strokeWidth": 2.5, "color": colour, "point": _are_few(rows)},
-        "encoding": {"y": y_axis(axis_title(metric)), "tooltip": _tooltip("round", "value", "low", "high")},
-    }
-    spec = {
-        "height": HEIGHT,
-        "autosize": PLOT_HEIGHT,
-        "encoding": {"x": X},
-        "layer": [ranges, _between("least", "most", colour), line],
-    }
-    return Chart(rows, spec)
+    ends = {"y": quantitative("low"), "y2": {"field": "high"}, "color": {"value": colour}}
+    wide = {"strokeWidth": 5, "color": colour, "opacity": 0.75}
+    ranges = layer("rule", ends, f"datum.low != null && {further}", **wide)
+    figures = {"y": y_axis(axis_title(metric)), "tooltip": tooltip("round", "value", "low", "high")}
+    line = layer("line", figures, strokeWidth=2.5, color=colour, point=are_few(rows))
+    return Chart(rows, plot(HEIGHT, encoding={"x": X}, layer=[ranges, _between("least", "most", colour), line]))
 
 
 def of_each_site(
@@ -104,36 +98,27 @@ def of_each_site(
     names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
     told = [name for name in names if looks[name][0] != FAINT]
     faint = names[: len(names) - len(told)]
-    site = {"field": "site", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
-    colours, dashes = [looks[name][0] for name in names], [looks[name][1] for name in names]
-    line = {
-        "mark": {"type": "line", "point": _are_few(rows)},
-        "encoding": {
-            "y": y_axis(axis_title(metric)),
-            "strokeDash": site | {"scale": {"domain": names, "range": dashes}},
-            "strokeWidth": {
-                "condition": {"test": {"field": "site", "oneOf": faint}, "value": 1},
-                "value": 3 if faint else 2,
-            },
-            "tooltip": [{"field": "site", "type": "nominal"}, *_tooltip("round", "value", "low", "high")],
-        },
+    site = nominal("site", legend=legend_of(told, values=told, **STROKES))
+    colours = {"domain": names, "range": [looks[name][0] for name in names]}
+    dashes = {"domain": names, "range": [looks[name][1] for name in names]}
+    thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
+    figures = {
+        "y": y_axis(axis_title(metric)),
+        "strokeDash": site | {"scale": dashes},
+        "strokeWidth": {"condition": thin, "value": 3 if faint else 2},
+        "tooltip": [nominal("site"), *tooltip("round", "value", "low", "high")],
     }
+    layers = [layer("line", figures, point=are_few(rows))]
     # Bands of several sites would lie on each other and could not be told apart.
-    bands = []
     if banded is not None:
         bands = [_between(*ends, looks[banded][0]) for ends in (("low", "high"), ("least", "most"))]
         for band in bands:
             band["transform"].append({"filter": {"field": "site", "equal": banded}})
-    spec = {
-        "height": HEIGHT,
-        "autosize": PLOT_HEIGHT,
-        "encoding": {"x": X, "color": site | {"scale": {"domain": names, "range": colours}}},
-        "layer": [*bands, line],
-    }
-    place = {name: number for number, name in enumerate(names)}
+        layers = [*bands, *layers]
     # The rows follow the same order, in which the lines are drawn.
-    rows = rows.sort_values("site", key=lambda of: of.map(place), kind="stable") if faint else rows
-    return Chart(rows, spec)
+    if faint:
+        rows = rows.sort_values("site", key=lambda of: of.map(names.index), kind="stable")
+    return Chart(rows, plot(HEIGHT, encoding={"x": X, "color": site | {"scale": colours}}, layer=layers))
 
 
 def _between(low: str, high: str, colour: str) -> Spec:
@@ -141,23 +126,11 @@ def _between(low: str, high: str, colour: str) -> Spec:
 
     Its edge is seen. Where the two are alike nothing is drawn.
     """
-    return {
-        "transform": [{"filter": f"datum.{low} != null && datum.{low} < datum.{high}"}],
-        "mark": {"type": "area", "stroke": colour, **BAND},
-        "encoding": {
-            "y": {"field": low, "type": "quantitative"},
-            "y2": {"field": high},
-            "color": {"value": colour},
-        },
-    }
+    ends = {"y": quantitative(low), "y2": {"field": high}, "color": {"value": colour}}
+    return layer("area", ends, f"datum.{low} != null && datum.{low} < datum.{high}", stroke=colour, **BAND)
 
 
-X: Spec = {
-    "field": "round",
-    "type": "quantitative",
-    "axis": {"title": "round", "tickCount": 8, **ROUND_NUMBERS},
-    "scale": {"nice": False},
-}
+X = quantitative("round", axis={"title": "round", "tickCount": 8, **ROUND_NUMBERS}, scale={"nice": False})
 
 
 def y_axis(title: str, *, zero: bool = False) -> Spec:
@@ -167,14 +140,16 @@ def y_axis(title: str, *, zero: bool = False) -> Spec:
     """
     # Words at the ends stay beside their ticks: moved, they would seem to be of others.
     axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS, "labelFlush": False}
-    return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": zero, "nice": TICKS}}
+    return quantitative("value", axis=axis, scale={"zero": zero, "nice": TICKS})
 
 
-def _tooltip(*fields: str) -> list[Spec]:
-    return [{"field": field, "type": "quantitative"} for field in fields]
+def tooltip(*fields: str) -> list[Spec]:
+    """Return figures that are told under the mouse."""
+    return [quantitative(field) for field in fields]
 
 
-def _are_few(rows: pd.DataFrame) -> bool:
+def are_few(rows: pd.DataFrame) -> bool:
+    """Tell whether a curve is drawn with its points, of few rounds."""
     return rows["round"].nunique() < FEW_ROUNDS
 
 
@@ -218,38 +193,34 @@ def state_of(block: Block) -> str:
     >>> [state_of(Block("a", 1, 9, asked=9, answered=9, aside=aside)) for aside in (0, 1, 9)]
     ['took part', 'in some of the rounds', 'answer rejected']
     """
-    if block.answered - block.aside >= block.asked:
+    if _good(block) >= block.asked:
         return "took part"
-    if block.answered > block.aside:
+    if _good(block) > 0:
         return "in some of the rounds"
     return "answer rejected" if block.aside else "no answer"
 
 
-@dataclass(frozen=True)
-class Share:
-    """How many rounds a site was asked in, answered, and had its answer set aside."""
-
-    asked: int = 0
-    answered: int = 0
-    aside: int = 0
-
-    @property
-    def good(self) -> int:
-        """Rounds with an update that was taken."""
-        return self.answered - self.aside
-
-    @property
-    def missed(self) -> int:
-        """Rounds without one, of those it was asked in."""
-        return self.asked - self.good
+def _together(one: Block, other: Block) -> Block:
+    """Return two blocks of a site as one."""
+    counts = {name: getattr(one, name) + getattr(other, name) for name in ("asked", "answered", "aside")}
+    return Block(one.site, one.first, other.last, **counts)
 
 
-def shares(blocks: Sequence[Block]) -> dict[str, Share]:
+def _good(block: Block) -> int:
+    """Return the rounds with an update that was taken."""
+    return block.answered - block.aside
+
+
+def _missed(block: Block) -> int:
+    """Return the rounds without one, of those it was asked in."""
+    return block.asked - _good(block)
+
+
+def shares(blocks: Sequence[Block]) -> dict[str, Block]:
     """Return each site's rounds, added up."""
-    found: dict[str, Share] = {}
+    found: dict[str, Block] = {}
     for block in blocks:
-        of = found.get(block.site, Share())
-        found[block.site] = Share(of.asked + block.asked, of.answered + block.answered, of.aside + block.aside)
+        found[block.site] = _together(found[block.site], block) if block.site in found else block
     return found
 
 
@@ -257,15 +228,10 @@ def lines(blocks: Sequence[Block]) -> list[Line]:
     """Return the table of the map, a line for each site."""
     told: list[Line] = []
     for site, of in shares(blocks).items():
-        share = f"{100 * of.good / of.asked:.0f}" if of.asked else ""
-        line: Line = {
-            "Site": site,
-            "Rounds asked": of.asked,
-            "No answer": of.asked - of.answered,
-            "Answer rejected": of.aside,
-            "Good updates": of.good,
-            "Good updates, % of asked": share,
-        }
+        line = {"Site": site, "Rounds asked": of.asked, "No answer": of.asked - of.answered}
+        line |= {"Answer rejected": of.aside, "Good updates": _good(of), "Good updates, % of asked": ""}
+        if of.asked:
+            line["Good updates, % of asked"] = f"{100 * _good(of) / of.asked:.0f}"
         told.append(line)
     return told
 
@@ -275,15 +241,19 @@ def drawn(blocks: Sequence[Block]) -> list[str]:
 
     They are all, or of many those that missed most rounds.
     """
-    missed = {site: of.missed for site, of in shares(blocks).items()}
-    return sorted(sorted(missed, key=lambda site: (-missed[site], site))[:SITES_DRAWN])
+    every = shares(blocks)
+    return sorted(sorted(every, key=lambda site: (-_missed(every[site]), site))[:SITES_DRAWN])
 
 
 def whose(blocks: Sequence[Block]) -> str:
     """Return in words which sites of many `drawn` gives."""
-    whole = all(state_of(block) == "took part" for block in blocks if block.asked)
-    which = "that come first by name" if whole else "that missed most"
+    which = "that come first by name" if _is_whole(blocks) else "that missed most"
     return f"The {SITES_DRAWN} sites {which}"
+
+
+def _is_whole(blocks: Sequence[Block]) -> bool:
+    """Tell whether every site gave a good update each time that it was asked."""
+    return all(state_of(block) == "took part" for block in blocks if block.asked)
 
 
 def left_out(blocks: Sequence[Block]) -> bool:
@@ -309,7 +279,7 @@ def is_plain(blocks: Sequence[Block]) -> bool:
     >>> is_plain(both), is_plain([*both, Block("a", 4, 6, asked=1, answered=1, aside=0)])
     (True, False)
     """
-    return not left_out(blocks) and all(state_of(block) == "took part" for block in blocks if block.asked)
+    return not left_out(blocks) and _is_whole(blocks)
 
 
 def in_a_row(blocks: Sequence[Block]) -> list[Block]:
@@ -327,14 +297,7 @@ def in_a_row(blocks: Sequence[Block]) -> list[Block]:
     for block in blocks:
         last = found[-1] if found else None
         if last and (last.site, last.last + 1, state_of(last)) == (block.site, block.first, state_of(block)):
-            found[-1] = Block(
-                block.site,
-                last.first,
-                block.last,
-                asked=last.asked + block.asked,
-                answered=last.answered + block.answered,
-                aside=last.aside + block.aside,
-            )
+            found[-1] = _together(last, block)
         else:
             found.append(block)
     return found
@@ -351,52 +314,25 @@ def chart(blocks: Sequence[Block]) -> Chart | None:
     there = in_a_row([block for block in blocks if block.asked and block.site in shown])
     if not there:
         return None
-    rows = pd.DataFrame(
-        {
-            "site": [block.site for block in there],
-            "first": [block.first - 0.5 for block in there],
-            "last": [block.last + 0.5 for block in there],
-            "state": [state_of(block) for block in there],
-            "good": [f"{block.answered - block.aside} of {block.asked}" for block in there],
-        }
-    )
+    cells = []
+    for block in there:
+        good = f"{_good(block)} of {block.asked}"
+        ends = {"first": block.first - 0.5, "last": block.last + 0.5}
+        cells.append({"site": block.site, **ends, "state": state_of(block), "good": good})
+    rows = pd.DataFrame(cells)
     sites = sorted(set(rows["site"]))
-    colour = {
-        "field": "state",
-        "type": "nominal",
-        "scale": {"domain": list(STATES), "range": list(STATES.values())},
-        "legend": legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0),
+    names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
+    legend = legend_of(list(STATES), symbolType="square", symbolStrokeWidth=0)
+    x = {"axis": {"title": "round", "grid": False, **ROUND_NUMBERS}, "scale": {"zero": False, "nice": False}}
+    encoding = {
+        "x": quantitative("first", **x),
+        "x2": {"field": "last"},
+        "y": nominal("site", sort=sites, scale={"paddingInner": NAME_SHARE, "paddingOuter": 0}, axis=names),
+        "color": nominal("state", scale={"domain": list(STATES), "range": list(STATES.values())}, legend=legend),
+        "strokeWidth": {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5},
+        "tooltip": [nominal("site"), nominal("good", title="good updates"), nominal("state")],
     }
-    odd = {"condition": {"test": "datum.state == 'took part'", "value": 0}, "value": 1.5}
-    spec: dict[str, Any] = {
-        "height": ROW_PIXELS * len(sites),
-        "autosize": PLOT_HEIGHT,
-        "mark": {"type": "rect", "stroke": NEUTRAL},
-        "encoding": {
-            "x": {
-                "field": "first",
-                "type": "quantitative",
-                "axis": {"title": "round", "grid": False, **ROUND_NUMBERS},
-                "scale": {"zero": False, "nice": False},
-            },
-            "x2": {"field": "last"},
-            "y": {
-                "field": "site",
-                "type": "nominal",
-                "sort": sites,
-                "scale": {"paddingInner": NAME_SHARE, "paddingOuter": 0},
-                "axis": names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9),
-            },
-            "color": colour,
-            "strokeWidth": odd,
-            "tooltip": [
-                {"field": "site", "type": "nominal"},
-                {"field": "good", "type": "nominal", "title": "good updates"},
-                {"field": "state", "type": "nominal"},
-            ],
-        },
-    }
-    return Chart(rows, spec)
+    return Chart(rows, plot(ROW_PIXELS * len(sites)) | layer("rect", encoding, stroke=NEUTRAL))
 
 
 def in_words(blocks: Sequence[Block]) -> str:
@@ -410,12 +346,13 @@ def in_words(blocks: Sequence[Block]) -> str:
     # Of one site its own count says more than a share of the sites.
     if len(asked) == 1:
         ((site, of),) = asked.items()
-        return f"{site} gave a good update in {of.good} of {of.asked} rounds."
-    whole = sum(of.missed == 0 for of in asked.values())
+        return f"{site} gave a good update in {_good(of)} of {of.asked} rounds."
+    missed = {site: _missed(of) for site, of in asked.items()}
+    whole = [*missed.values()].count(0)
     said = f"{whole} of {len(asked)} sites gave a good update in every round they were asked in."
-    most = max(of.missed for of in asked.values())
+    most = max(missed.values())
     if not most:
         return said
-    worst = [site for site, of in asked.items() if of.missed == most]
+    worst = [site for site in asked if missed[site] == most]
     whose = worst[0] if len(worst) == 1 else f"{len(worst)} sites, {worst[0]} among them,"
     return f"{said} {whose} missed most: {most} of {asked[worst[0]].asked}."

@@ -5,7 +5,7 @@ Colours stay, shapes stand beside colours, and names above marks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -17,18 +17,22 @@ from flfed.records.charts.chart import (
     PLOT_HEIGHT,
     ROW_PIXELS,
     Chart,
-    Spec,
+    Line,
     axis_title,
     figure_axis,
     figures_above,
+    layer,
     legend_of,
     names_axis,
+    nominal,
+    plot,
+    quantitative,
     ticks_of,
 )
 from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
 from flfed.records.objects import read_figure, run_of
 from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
-from flfed.records.reports.report import REFERENCES, arms_shown
+from flfed.records.reports.report import arms_shown
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number
 
@@ -54,6 +58,7 @@ whole."""
 REACH = 4
 """A forest plot goes so many times as far as the middle site's interval."""
 
+ENDS = ("value", "low", "high")
 Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart
 
@@ -83,27 +88,15 @@ def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
 
     They keep their order, each above its row.
     """
-    gap = scale.get("paddingInner")
-    above = {} if gap is None else {"above": ARMS_PIXELS * (1 - gap) / 2 + 9}
-    return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**names_axis(**above)), scale=alt.Scale(**scale))
+    axis = names_axis()
+    if "paddingInner" in scale:
+        axis = names_axis(ARMS_PIXELS * (1 - scale["paddingInner"]) / 2 + 9)
+    return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**axis), scale=alt.Scale(**scale))
 
 
-def _spread(rows: Rows, *keys: str) -> list[float | None]:
-    return [row[key] for row in rows for key in keys]
-
-
-def references(found: Report, metric: str) -> Chart | None:
-    """Return the chart of the shared model's references.
-
-    They are pooled, the sites' mean and one site's own model everywhere.
-    """
-    lines: Rows = []
-    for arm in REFERENCES:
-        label = ARM_NAMES[arm] if arm != "global" else "shared model, all test rows"
-        entry = (found[arm] or {}).get(metric)
-        if entry:
-            lines.append({"name": label, "arm": arm, **entry})
-    return interval_chart(lines, metric, grid=False)
+def _spread(rows: Iterable[Line]) -> list[float]:
+    """Return the known figures and ends of intervals."""
+    return [row[key] for row in rows for key in ENDS if row[key] is not None]
 
 
 def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
@@ -113,7 +106,6 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     """
     run = run_of(found)
     rows: Rows = []
-    drawn: set[str] = set()
     arms = arms_shown(found, metric)
     for name in sites:
         for arm in arms:
@@ -122,19 +114,18 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
             if figure.value is not None:
                 shown = f"{number(figure.value)} ({interval(figure.low, figure.high)})"
                 rows.append({"site": name, "arm": ARM_NAMES[arm], **entry, "shown": shown})
-                drawn.add(name)
     if not rows:
         return None
     names = [ARM_NAMES[arm] for arm in arms]
     # Only sites with a figure get a row, in the order that was asked for.
-    there = [name for name in sites if name in drawn]
+    there = list(dict.fromkeys(row["site"] for row in rows))
     colours = alt.Scale(domain=names, range=[ARM_COLOURS[arm] for arm in arms])
     shapes = alt.Scale(domain=names, range=[ARM_SHAPES[arm] for arm in arms])
     legend = alt.Legend(**legend_of(names))
     y = names_y("site", there, paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)
-    x = figure_x("value", axis_title(metric), ticks_of(_spread(rows, "value", "low", "high"), metric))
+    x = figure_x("value", axis_title(metric), ticks_of(_spread(rows), metric))
     base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
     return layered(
@@ -173,16 +164,17 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
     # 0 is always on the axis, for it parts gain from loss.
     reach = plot_reach(lines)
-    ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows, "value", "low", "high") if end is not None)]
-    x = figure_x(
-        "value", f"gain in {metric_name(metric)} (right of 0: it helps)", ticks_of(ends, metric, difference=True)
-    )
+    ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows))]
+    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
+    x = figure_x("value", title, ticks_of(ends, metric, difference=True))
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
     x["scale"]["clamp"] = True
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
     zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     drawn = base.transform_filter("datum.value != null")
-    titles = {"rows": "rows (events)"} if any(line.events for line in lines) else {}
+    titles = {}
+    if any(line.events for line in lines):
+        titles["rows"] = "rows (events)"
     if run.rule.sites > 1:
         titles["gain"] = "gain (95 % CI, widened)"
     return layered(
@@ -227,22 +219,19 @@ def _furthest(*ends: float | None) -> float:
 
 def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
     """Return a line of the forest plot with its texts."""
-    marked = MARK if line.model == "personalised" else ""
-    rows = "" if line.rows is None else str(line.rows)
+    cells = {"own": "", "shared": "", "rows": ""}
+    if line.own is not None:
+        cells["own"] = number(line.own)
+    if line.shared is not None:
+        cells["shared"] = number(line.shared)
+    if line.rows is not None:
+        cells["rows"] = str(line.rows)
     if line.events is not None:
-        rows += f" ({line.events})"
-    return {
-        "name": line.name,
-        "value": line.value,
-        "low": line.low,
-        "high": line.high,
-        "verdict": line.verdict,
-        "mean": line.site is None,
-        "own": "" if line.own is None else number(line.own),
-        "shared": "" if line.shared is None else number(line.shared),
-        "rows": rows,
-        "gain": gain_in_brackets(line.gain, worthwhile) + marked,
-    }
+        cells["rows"] += f" ({line.events})"
+    marked = MARK if line.model == "personalised" else ""
+    gain = gain_in_brackets(line.gain, worthwhile) + marked
+    drawn = {name: getattr(line, name) for name in ("name", *ENDS, "verdict")}
+    return {**drawn, **cells, "mean": line.site is None, "gain": gain}
 
 
 def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:
@@ -250,32 +239,29 @@ def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping
 
     On a narrow screen there is room for name and gain alone, which stand above the row's mark.
     """
-    titles, drawn = alt.Chart(inline(values=[{}])), []
+    titles = alt.Chart(inline(values=[{}]))
+    drawn = []
     columns = {field: column for field, column in FOREST_COLUMNS.items() if any(row[field] for row in rows)}
     widest = NAME_LIMIT if {"rows", "own"} & columns.keys() else ALONE_LIMIT
+    wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
+    narrow = {"name": "0", "gain": "width"}
+    above = alt.ExprRef(f"{NARROW} ? {-NAME_PIXELS} : 0")
     for field, (title, x, side) in columns.items():
-        narrow = {"name": "0", "gain": "width"}.get(field)
-        where = x if narrow is None else f"{NARROW} ? {narrow} : {x}"
-        wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
-        align: Any = alt.ExprRef(f"{NARROW} ? 'right' : 'left'") if field == "gain" else side
-        look = {"x": alt.ExprRef(where), "align": align, "fontSize": 13, "color": FIGURE}
-        above = alt.ExprRef(f"{NARROW} ? {-NAME_PIXELS} : 0")
-        text = base.mark_text(
-            **look,
-            dy=above,
-            fontWeight="bold" if field == "gain" else "normal",
-            opacity=wide_only if narrow is None else 1,
-            limit=alt.ExprRef(f"{NARROW} ? 0 : {widest if field == 'name' else 0}"),
-        )
-        drawn.append(text.encode(y=y, text=f"{field}:N"))
+        look: dict[str, Any] = {"x": alt.ExprRef(x), "align": side, "fontSize": 13, "color": FIGURE}
+        own: dict[str, Any] = {"fontWeight": "normal", "opacity": wide_only}
+        if field in narrow:
+            look["x"] = alt.ExprRef(f"{NARROW} ? {narrow[field]} : {x}")
+            own["opacity"] = 1
+        if field == "gain":
+            look["align"] = alt.ExprRef(f"{NARROW} ? 'right' : 'left'")
+            own["fontWeight"] = "bold"
+        limit = alt.ExprRef(f"{NARROW} ? 0 : {widest if field == 'name' else 0}")
+        drawn.append(base.mark_text(**look, **own, dy=above, limit=limit).encode(y=y, text=f"{field}:N"))
         drawn.append(titles.mark_text(**look, text=other_titles.get(field, title), y=-10, opacity=wide_only))
     return drawn
 
 
-ENDS = ("value", "low", "high")
-
-
-def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: bool = True) -> Chart | None:
+def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> Chart | None:
     """Return each line's figure with its interval, or None where there is no figure.
 
     Parameters
@@ -289,16 +275,17 @@ def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: boo
     rows = pd.DataFrame(known)[["name", "arm", *ENDS]].astype(dict.fromkeys(ENDS, "float64"))
     rows["shown"] = [number(value) for value in rows["value"]]
     # The axis has to hold the intervals as well as the figures.
-    ticks = ticks_of([line[end] for line in known for end in ENDS], metric)
-    x = {"field": "value", "type": "quantitative"} | figure_axis(axis_title(metric), ticks, grid=grid)
-    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names_axis()}
+    ticks = ticks_of(_spread(known), metric)
+    x = quantitative("value", **figure_axis(axis_title(metric), ticks, grid=grid))
+    y = nominal("name", sort=list(rows["name"]), axis=names_axis())
     arms = list(dict.fromkeys(rows["arm"]))
     scale = {"domain": arms, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in arms]}
-    colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
-    span: Spec = {"transform": [{"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 3}}
-    span["encoding"] = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
-    dot: Spec = {"mark": {"type": "point", "filled": True, "size": 130, "opacity": 1}}
-    dot["encoding"] = {"x": x, "color": colour, "tooltip": [{"field": field} for field in ("name", *ENDS)]}
-    figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}}
-    height = {"height": ROW_PIXELS * len(rows), "autosize": PLOT_HEIGHT}
-    return Chart(rows, height | {"encoding": {"y": y}, "layer": [span, dot, figures]}, is_by_row=True)
+    colour = nominal("arm", legend=None, scale=scale)
+    ends = {"x": x | {"field": "low"}, "x2": {"field": "high"}, "color": colour}
+    dots = {"x": x, "color": colour, "tooltip": [{"field": field} for field in ("name", *ENDS)]}
+    layers = [
+        layer("rule", ends, "isValid(datum.low)", strokeWidth=3),
+        layer("point", dots, filled=True, size=130, opacity=1),
+        {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}},
+    ]
+    return Chart(rows, plot(ROW_PIXELS * len(rows), encoding={"y": y}, layer=layers), is_by_row=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,29 @@ TICK_APART = 0.06
 Axis = dict[str, Any]
 
 
+def quantitative(field: str, **more: Any) -> Spec:
+    """Return the encoding of a number."""
+    return {"field": field, "type": "quantitative", **more}
+
+
+def nominal(field: str, **more: Any) -> Spec:
+    """Return the encoding of a name."""
+    return {"field": field, "type": "nominal", **more}
+
+
+def layer(mark: str, encoding: Spec, *only: str, **look: Any) -> Spec:
+    """Return a layer of marks, of the rows for which all of `only` hold, in Vega's language."""
+    drawn: Spec = {"mark": {"type": mark, **look}, "encoding": encoding}
+    if only:
+        drawn["transform"] = [{"filter": test} for test in only]
+    return drawn
+
+
+def plot(height: float, **more: Any) -> Spec:
+    """Return a chart whose plot itself has a height in pixels, whatever legend and axis stand around it."""
+    return {"height": height, "autosize": PLOT_HEIGHT, **more}
+
+
 def axis_title(metric: str) -> str:
     """Return the title of a metric's axis.
 
@@ -253,25 +276,29 @@ def legend_of(names: Sequence[str], **more: Any) -> Axis:
 def stretched_ticks(top: float) -> list[float]:
     """Return round figures up to `top`.
 
-    None is nearer to the next than `TICK_APART` on a stretched axis.
+    None is nearer to the next than `TICK_APART` on a stretched axis: powers of ten go before fives, and these before
+    twos.
 
     Examples
     --------
     >>> stretched_ticks(0.7)
     [0.0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
     """
-    places = {0.0: 0.0}
-    # Powers of ten go before fives, and these before twos, where two lie too close.
-    for first in (1, 5, 2):
-        for digits in range(7):
-            value = round(first / 10**digits, digits)
-            place = (value / top) ** (1 / STRETCH)
-            if value <= top and min(abs(place - other) for other in places.values()) >= TICK_APART:
-                places[value] = place
+    values = [0.0, *(round(first / 10**digits, digits) for first in (1, 5, 2) for digits in range(7))]
+    return spaced((value for value in values if value <= top), lambda value: (value / top) ** (1 / STRETCH), TICK_APART)
+
+
+def spaced(values: Iterable[float], place: Callable[[float], float], apart: float) -> list[float]:
+    """Return those values, the first ones first, that lie so far apart on an axis, sorted."""
+    places: dict[float, float] = {}
+    for value in values:
+        at = place(value)
+        if all(abs(at - other) >= apart for other in places.values()):
+            places[value] = at
     return sorted(places)
 
 
-def end_of_calibration(lines: Sequence[Mapping[str, Any]]) -> float:
+def end_of_calibration(lines: Sequence[Line]) -> float:
     """Return where both axes end.
 
     It is a round figure beyond every point and interval, at most 1.
@@ -288,7 +315,7 @@ def end_of_calibration(lines: Sequence[Mapping[str, Any]]) -> float:
     return min(round(math.ceil(largest / unit) * unit, 9), 1.0)
 
 
-def is_stretched(lines: Sequence[Mapping[str, Any]]) -> bool:
+def is_stretched(lines: Sequence[Line]) -> bool:
     """Tell whether the axes are to be stretched.
 
     They are where most predictions are so small that they would be one blot in the corner.

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.by_round import STROKES
+from flfed.records.charts.by_round import STROKES, tooltip
 from flfed.records.charts.chart import (
     AXIS_NUMBERS,
-    PLOT_HEIGHT,
     STRETCH,
     Chart,
     Line,
@@ -19,7 +18,11 @@ from flfed.records.charts.chart import (
     figure_axis,
     in_lines,
     is_stretched,
+    layer,
     legend_of,
+    nominal,
+    plot,
+    quantitative,
     stretched_ticks,
     ticks_of,
 )
@@ -37,6 +40,7 @@ from flfed.records.statistics.score_curves import (
 )
 
 PLOT_PIXELS = 320
+DASHED: Spec = {"strokeDash": [5, 4], "strokeWidth": 1}
 ROC_TITLES = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
 PRECISION_TITLES = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
 NOBODY, EVERYBODY, MODEL, COUNTED = "flag nobody", "flag everybody", "the model", "exact counts"
@@ -48,7 +52,7 @@ def _colours(names: Sequence[str], looks: Looks) -> Spec:
     of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
     # Sites in grey all look alike, so that the legend leaves them out.
     told = [name for name in names if of[name][0] != FAINT]
-    named = {"field": "of", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
+    named = nominal("of", legend=legend_of(told, values=told, **STROKES))
     return {
         "color": named | {"scale": {"domain": list(names), "range": [of[name][0] for name in names]}},
         "strokeDash": named | {"scale": {"domain": list(names), "range": [of[name][1] for name in names]}},
@@ -65,19 +69,13 @@ def _widths(names: Sequence[str], looks: Looks) -> Spec:
     return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
 
 
-ROOM: Spec = {"height": PLOT_PIXELS, "autosize": PLOT_HEIGHT}
-
-
 def diagonal(top: float = 1.0) -> Spec:
     """Return the dashed line of equal figures.
 
     On it both axes, which end at `top`, have the same figure.
     """
-    return {
-        "data": {"values": [{"x": 0, "y": 0}, {"x": top, "y": top}]},
-        "mark": {"type": "line", "strokeDash": [5, 4], "color": NEUTRAL, "strokeWidth": 1},
-        "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}},
-    }
+    ends = {"data": {"values": [{"x": 0, "y": 0}, {"x": top, "y": top}]}}
+    return ends | layer("line", {"x": quantitative("x"), "y": quantitative("y")}, color=NEUTRAL, **DASHED)
 
 
 def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) -> Spec:
@@ -88,11 +86,7 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
         values, said = stretched_ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
         # Of more values than the count of ticks Vega leaves out every other one.
         axis |= {"labelExpr": said, "values": values, "tickCount": len(values), "labelOverlap": False}
-    return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
-
-
-def _tooltip(*fields: str) -> list[Spec]:
-    return [{"field": "of", "type": "nominal"}, *({"field": name, "type": "quantitative"} for name in fields)]
+    return quantitative(field, axis=axis, scale=scale)
 
 
 def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
@@ -101,12 +95,8 @@ def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
     Each is its site's share of rows with the outcome.
     """
     shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
-    colour = _colours(list(found), looks)["color"]
-    return {
-        "data": {"values": shares},
-        "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1},
-        "encoding": {"y": {"field": "y", "type": "quantitative"}, "color": colour},
-    }
+    encoding = {"y": quantitative("y"), "color": _colours(list(found), looks)["color"]}
+    return {"data": {"values": shares}} | layer("rule", encoding, **DASHED)
 
 
 def unit_square(
@@ -124,12 +114,12 @@ def unit_square(
     encoding = {
         "x": _axis("x", titles[0]),
         "y": _axis("y", titles[1]),
-        "order": {"field": "place", "type": "quantitative"},
+        "order": quantitative("place"),
         "strokeWidth": _widths(names, looks),
-        "tooltip": _tooltip("x", "y"),
+        "tooltip": [nominal("of"), *tooltip("x", "y")],
         **_colours(names, looks),
     }
-    return Chart(rows, ROOM | {"layer": [*below, {"mark": {"type": "line"}, "encoding": encoding}]})
+    return Chart(rows, plot(PLOT_PIXELS, layer=[*below, layer("line", encoding)]))
 
 
 def roc_chart(found: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
@@ -180,14 +170,17 @@ def calibration_chart(
     top, stretched = end_of_calibration(shared), is_stretched(shared)
     x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
-    spans = {"mark": {"type": "rule", "strokeWidth": 1.5}}
-    spans["encoding"] = {"x": x, "y": low, "y2": {"field": "high"}, "color": colours["color"]}
-    lined = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y, **colours}}
-    dots = {"mark": {"type": "point", "filled": True, "opacity": 1}}
-    dots["encoding"] = {"x": x, "y": y, "color": colours["color"], "tooltip": _tooltip("x", "y", "low", "high", "rows")}
+    colour = {"color": colours["color"]}
     size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
-    dots["encoding"]["size"] = {"field": "rows", "type": "quantitative", "scale": size, "legend": None}
-    return Chart(rows, ROOM | {"layer": [diagonal(top), spans, lined, dots]})
+    sized = {"size": quantitative("rows", scale=size, legend=None)}
+    told = {"tooltip": [nominal("of"), *tooltip("x", "y", "low", "high", "rows")]}
+    layers = [
+        diagonal(top),
+        layer("rule", {"x": x, "y": low, "y2": {"field": "high"}, **colour}, strokeWidth=1.5),
+        layer("line", {"x": x, "y": y, **colours}, strokeWidth=1.5),
+        layer("point", {"x": x, "y": y, **colour, **told, **sized}, filled=True, opacity=1),
+    ]
+    return Chart(rows, plot(PLOT_PIXELS, layer=layers))
 
 
 def decision_chart(
@@ -211,7 +204,7 @@ def decision_chart(
         Points of all charts beside each other, which share their axes.
     looks : mapping of site to colour and dash
     """
-    top = max(_share_with_outcome(line) for line in beside)
+    top = max(line[0].events / line[0].rows for line in beside)
     ticks = ticks_of([0.0, top])
     ticks = [-ticks[1], *ticks]
     # Where the outcome is rare, what matters lies near 0.
@@ -225,7 +218,8 @@ def decision_chart(
     if [*points] != [*exact]:
         drawn += _pieces(MODEL, net_benefits(points), ticks[0])
     drawn += [{"way": COUNTED, "piece": COUNTED, "x": x, "y": y} for x, y in net_benefits(exact) if y >= ticks[0]]
-    return Chart(pd.DataFrame(drawn), ROOM | {"layer": _decision_layers(ticks, colour, stretched=stretched)})
+    layers = _decision_layers(ticks, colour, stretched=stretched)
+    return Chart(pd.DataFrame(drawn), plot(PLOT_PIXELS, layer=layers))
 
 
 def _pieces(way: str, line: Sequence[tuple[float, float]], bottom: float) -> list[dict[str, Any]]:
@@ -241,26 +235,24 @@ def _decision_layers(ticks: Sequence[float], colour: str, *, stretched: bool) ->
     title = "threshold (stretched towards 0)" if stretched else "threshold"
     x = _axis("x", title, stretched=stretched)
     # Figures of the axis have its own first and last tick.
-    y = {"field": "y", "type": "quantitative"} | figure_axis("net benefit (share of rows)", ticks)
+    y = quantitative("y", **figure_axis("net benefit (share of rows)", ticks))
     ways = [MODEL, EVERYBODY, NOBODY, COUNTED]
-    scale = {"domain": ways, "range": [colour, NEUTRAL, NEUTRAL, colour]}
-    of = {"field": "way", "type": "nominal", "legend": legend_of(ways[:3], values=ways[:3], **STROKES)}
-    dashes = of | {"scale": {"domain": ways, "range": [[1, 0], [5, 4], [1, 0], [1, 0]]}}
+    of = nominal("way", legend=legend_of(ways[:3], values=ways[:3], **STROKES))
     width = {"condition": {"test": {"field": "way", "equal": MODEL}, "value": 2}, "value": 1}
-    encoding = {"x": x, "y": y, "color": of | {"scale": scale}, "strokeDash": dashes, "strokeWidth": width}
-    encoding |= {"detail": {"field": "piece"}, "order": {"field": "x"}}
-    line: Spec = {
-        "transform": [{"filter": f"datum.way != '{COUNTED}'"}],
-        "mark": {"type": "line"},
-        "encoding": encoding,
+    lines = {
+        "x": x,
+        "y": y,
+        "color": of | {"scale": {"domain": ways, "range": [colour, NEUTRAL, NEUTRAL, colour]}},
+        "strokeDash": of | {"scale": {"domain": ways, "range": [[1, 0], [5, 4], [1, 0], [1, 0]]}},
+        "strokeWidth": width,
+        "detail": {"field": "piece"},
+        "order": {"field": "x"},
     }
-    mark: Spec = {"transform": [{"filter": f"datum.way == '{COUNTED}'"}]}
-    mark |= {"mark": {"type": "point", "filled": True, "size": 50, "opacity": 1, "color": colour}}
-    return [line, mark | {"encoding": {"x": x, "y": y}}]
-
-
-def _share_with_outcome(points: Sequence[OperatingPoint]) -> float:
-    return points[0].events / points[0].rows
+    counted = {"filled": True, "size": 50, "opacity": 1, "color": colour}
+    return [
+        layer("line", lines, f"datum.way != '{COUNTED}'"),
+        layer("point", {"x": x, "y": y}, f"datum.way == '{COUNTED}'", **counted),
+    ]
 
 
 def net_benefits(points: Sequence[OperatingPoint]) -> list[tuple[float, float]]:

@@ -6,12 +6,25 @@ It is in Vega-Lite's own words.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from flfed.records.charts.by_round import HEIGHT
-from flfed.records.charts.chart import AXIS_NUMBERS, PLOT_HEIGHT, Chart, Line, Spec, in_lines, legend_of
+from flfed.records.charts.chart import (
+    AXIS_NUMBERS,
+    Chart,
+    Line,
+    Spec,
+    in_lines,
+    layer,
+    legend_of,
+    nominal,
+    plot,
+    quantitative,
+    spaced,
+)
 from flfed.records.charts.colours import BLUE, INK, ORANGE
 from flfed.records.statistics.analysis import Number
 from flfed.records.statistics.intervals import NORMAL_95
@@ -76,24 +89,50 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | Non
     rows = pd.DataFrame(lines)[list(keys)].rename(columns=keys).astype("float64")
     first, last = float(rows["from"].iloc[0]), float(rows["to"].iloc[-1])
     widths = rows["to"] - rows["from"]
-    stretched = bool(widths.max() - widths.min() > ALIKE * widths.max())
-    rows["middle"] = _middles(rows["from"], rows["to"], stretched=stretched)
-    x: Spec = {"field": "from", "type": "quantitative"}
-    x["scale"] = {"domain": [first, last], "nice": False, "zero": False}
-    x["axis"] = {"title": in_lines(title), "grid": False, "labelExpr": AXIS_NUMBERS, "labelFlush": False}
-    if stretched:
-        x["scale"] |= {"type": "symlog", "constant": 1}
+    scale: Spec = {"domain": [first, last], "nice": False, "zero": False}
+    axis: Spec = {"title": in_lines(title), "grid": False, "labelExpr": AXIS_NUMBERS, "labelFlush": False}
+    rows["middle"] = (rows["from"] + rows["to"]) / 2
+    if widths.max() - widths.min() > ALIKE * widths.max():
+        rows["middle"] = np.expm1((np.log1p(rows["from"]) + np.log1p(rows["to"])) / 2)
+        scale |= {"type": "symlog", "constant": 1}
         # Short words, such as 10k, have room on the narrowest screen.
-        x["axis"] |= {"values": stretched_ticks(first, last), "labelOverlap": False, "labelExpr": SHORT}
-    y: Spec = {"field": "count", "type": "quantitative", "scale": {"domainMin": 0}}
-    y["axis"] = {"title": unit, "tickCount": 5, "labelFlush": False}
+        axis |= {"values": stretched_ticks(first, last), "labelOverlap": False, "labelExpr": SHORT}
     told = {"from": "from", "to": "to", "count": unit, "low": LOW, "high": HIGH}
-    tooltip = [{"field": field, "type": "quantitative", "title": name} for field, name in told.items()]
-    bars: Spec = {"mark": {"type": "rect", "color": BLUE, "stroke": None}, "encoding": {"x": x, "x2": {"field": "to"}}}
-    bars["encoding"] |= {"y": y, "y2": {"datum": 0}, "tooltip": tooltip}
-    noise: Spec = {"mark": {"type": "rule", "color": ORANGE, "strokeWidth": 2 if len(rows) <= 64 else 1}}
-    noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
-    return Chart(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
+    ends = {"x": quantitative("from", scale=scale, axis=axis), "x2": {"field": "to"}}
+    look = {"color": ORANGE, "strokeWidth": 2 if len(rows) <= 64 else 1}
+    return _with_noise(rows, unit, ends, [], told, {"color": BLUE}, look)
+
+
+def _with_noise(
+    rows: pd.DataFrame,
+    unit: str,
+    ends: Spec,
+    tooltip: Sequence[Spec],
+    told: Mapping[str, str],
+    colour: Spec,
+    noise: Spec,
+) -> Chart:
+    """Return bars of counts from 0, each with a line of how far its noise may reach.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With columns count, middle, low and high.
+    unit : str
+    ends : dict
+        Encodings of a bar's ends, and of its colour where that is not one.
+    tooltip : sequence of dict
+    told : mapping of column to title
+        What is told beside `tooltip`.
+    colour, noise : dict
+        Looks of bars and lines.
+    """
+    axis = {"title": unit, "tickCount": 5, "labelFlush": False}
+    y = quantitative("count", scale={"domainMin": 0}, axis=axis)
+    tips = [*tooltip, *(quantitative(field, title=name) for field, name in told.items())]
+    bars = layer("rect", {**ends, "y": y, "y2": {"datum": 0}, "tooltip": tips}, stroke=None, **colour)
+    reach = {"x": ends["x"] | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
+    return Chart(rows, plot(HEIGHT, layer=[bars, layer("rule", reach, **noise)]))
 
 
 def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
@@ -119,23 +158,19 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
             row["count"] = max(count, 0.0)
             row |= {"low": max(count - reach, 0.0), "high": max(count + reach, 0.0)}
             drawn.append(row | {"from": line[FROM], "to": line[TO], "told": count})
-    rows, bins = pd.DataFrame(drawn), len(lines)
-    ends = [as_given(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
-    x: Spec = {"field": "start", "type": "quantitative", "scale": {"domain": [0, bins], "nice": False}}
-    x["axis"] = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
-    x["axis"] |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{ends}[datum.value]"}
-    y: Spec = {"field": "count", "type": "quantitative", "scale": {"domainMin": 0}}
-    y["axis"] = {"title": unit, "tickCount": 5, "labelFlush": False}
+    bins = len(lines)
+    places = [as_given(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
+    axis = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
+    axis |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{places}[datum.value]"}
     scale = {"domain": [WITHOUT, WITH], "range": [BLUE, ORANGE]}
-    colour = {"field": "class", "type": "nominal", "scale": scale, "legend": legend_of([WITHOUT, WITH])}
-    fields = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
-    tooltip = [{"field": "class", "type": "nominal", "title": "class"}]
-    tooltip += [{"field": field, "type": "quantitative", "title": name} for field, name in fields.items()]
-    bars: Spec = {"mark": {"type": "rect", "stroke": None}, "encoding": {"x": x, "x2": {"field": "end"}, "y": y}}
-    bars["encoding"] |= {"y2": {"datum": 0}, "color": colour, "tooltip": tooltip}
-    noise: Spec = {"mark": {"type": "rule", "color": INK, "strokeWidth": 2}}
-    noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
-    return Chart(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
+    ends = {
+        "x": quantitative("start", scale={"domain": [0, bins], "nice": False}, axis=axis),
+        "x2": {"field": "end"},
+        "color": nominal("class", scale=scale, legend=legend_of([WITHOUT, WITH])),
+    }
+    told = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
+    tooltip = [nominal("class", title="class")]
+    return _with_noise(pd.DataFrame(drawn), unit, ends, tooltip, told, {}, {"color": INK, "strokeWidth": 2})
 
 
 GAP = 0.06
@@ -152,21 +187,8 @@ def stretched_ticks(low: float, high: float) -> list[float]:
     >>> stretched_ticks(0.0, 20_000.0), stretched_ticks(50.0, 1_000.0)
     ([0.0, 2.0, 10.0, 100.0, 1000.0, 10000.0], [50.0, 100.0, 200.0, 500.0, 1000.0])
     """
-    length = math.log1p(high) - math.log1p(low)
     powers = range(math.floor(math.log10(max(high, 1.0))) + 1)
     # Powers of ten go before fives, and these before twos, where two lie too close.
-    round_ones = [0.0, *(float(first * 10**power) for first in (1, 5, 2) for power in powers)]
-    found: list[float] = []
-    for value in round_ones:
-        near = any(abs(math.log1p(value) - math.log1p(other)) < TICK_APART * length for other in found)
-        if low <= value <= high and not near:
-            found.append(value)
-    return sorted(found)
-
-
-def _middles(low: pd.Series[float], high: pd.Series[float], *, stretched: bool) -> list[float]:
-    """Return the middle of each bin, as it is seen on the axis."""
-    pairs = zip(low, high, strict=True)
-    if stretched:
-        return [math.expm1((math.log1p(a) + math.log1p(b)) / 2) for a, b in pairs]
-    return [(a + b) / 2 for a, b in pairs]
+    values = [0.0, *(float(first * 10**power) for first in (1, 5, 2) for power in powers)]
+    apart = TICK_APART * (math.log1p(high) - math.log1p(low))
+    return spaced((value for value in values if low <= value <= high), math.log1p, apart)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import altair as alt
@@ -80,8 +81,6 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
     """Return bars of ε by site with their budgets."""
     bars: list[dict[str, Any]] = []
     limits: list[dict[str, Any]] = []
-    kinds: list[str] = [THIS_RUN]
-    most = [0.0]
     for site, of in spent.items():
         line = read(SiteSpending, of)
         total, in_all = of_all_studies(line)
@@ -90,41 +89,40 @@ def spent_chart(spent: Mapping[str, SpentLine]) -> Layers:
             bars.append({"site": site, "what": ALL_STUDIES, "value": total, "shown": in_all})
         if line.budget is not None:
             limits.append({"site": site, "what": BUDGET, "value": line.budget, "shown": number(line.budget, 2)})
-        most += [end for end in (line.epsilon, total, line.budget) if end is not None]
-    if len(bars) > len(spent):
-        kinds.append(ALL_STUDIES)
-    if limits:
-        kinds.append(BUDGET)
-    # With one bar a site no room is left for a second.
-    two = ALL_STUDIES in kinds
+    there = {row["what"] for row in (*bars, *limits)}
+    kinds = [kind for kind in SPENT_COLOURS if kind in there]
+    most = max(row["value"] or 0.0 for row in (*bars, *limits))
     scale = alt.Scale(domain=kinds, range=[SPENT_COLOURS[kind] for kind in kinds])
     colour = alt.Color("what:N", scale=scale, legend=alt.Legend(**legend_of(kinds)))
-    end = 1.1 * max(most)  # room for the figures, and for a line at the end
+    end = 1.1 * most  # room for the figures, and for a line at the end
     x = figure_x("value", "ε", ticks_of([0.0, end]), grid=False)
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
     base = alt.Chart(inline(values=bars)).encode(x=x, y=y, color=colour)
-    base = base.encode(yOffset=offset) if two else base
+    # With one bar a site no room is left for a second.
+    if ALL_STUDIES in kinds:
+        base = base.encode(yOffset=offset)
     tooltip = ["site:N", "what:N", "shown:N"]
     texts = base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(
         text="shown:N", color=alt.value(FIGURE)
     )
     ticks = alt.Chart(inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ARMS_PIXELS * (1 - ARMS_GAP))
     layers = [base.mark_bar(cornerRadiusEnd=2).encode(tooltip=tooltip), texts]
-    layers += [ticks.encode(x=x, y=y, color=colour, tooltip=tooltip)] if limits else []
+    if limits:
+        layers.append(ticks.encode(x=x, y=y, color=colour, tooltip=tooltip))
     return layered(*layers, height=ARMS_PIXELS * len(spent))
 
 
 def left_chart(out: Sequence[CrossedEntry], sites: Sequence[str]) -> alt.Chart:
     """Return stacked bars of bytes by site and kind."""
-    shown, kinds = set(sites), kinds_of(out)
-    rows = [
-        {"site": e.site, "kind": kind_in_words(e.kind, kinds), "order": kinds.index(e.kind), "kB": e.bytes / 1e3}
-        | {"shown": size_in_words(e.bytes)}
-        for e in out
-        if e.site in shown
-    ]
+    kinds = kinds_of(out)
     names = [kind_in_words(kind, kinds) for kind in kinds]
+    rows = []
+    for entry in out:
+        if entry.site in sites:
+            order = kinds.index(entry.kind)
+            row = {"site": entry.site, "kind": names[order], "order": order, "kB": entry.bytes / 1e3}
+            rows.append(row | {"shown": size_in_words(entry.bytes)})
     colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds]
     legend = alt.Legend(**legend_of(names))
     drawn: alt.Chart = (
@@ -188,25 +186,20 @@ def _domain(lines: Audit) -> list[float]:
     They are the figures' range where they have one, else 0 and the largest.
     """
     scales = [scale_of(line.metric) for line in lines]
-    known = [scale for scale in scales if scale is not None]
-    ends: list[float] = []
-    for scale in known:
-        ends += scale
-    if len(known) < len(scales):
+    ends = [0.0, *chain.from_iterable(filter(None, scales))]
+    if None in scales:
         for line in lines:
             ends += [end for end in _ends_of(line).values() if end is not None]
-    return [min([0.0, *ends]), max(ends)]
+    return [min(ends), max(ends)]
 
 
 def _attack_row(line: AuditFigure, alone: bool) -> dict[str, Any]:
     look = GIVEN_AWAY if gave_away(line) else line.verdict
-    return _ends_of(line) | {"name": _named(line, alone), "shown": reached(line), "look": look}
+    name = line.site or "all sites"
+    if not alone:
+        name = f"{figure_name(line.metric)}, {name}"
+    return _ends_of(line) | {"name": name, "shown": reached(line), "look": look}
 
 
 def _ends_of(line: AuditFigure) -> dict[str, float | None]:
     return {"value": line.value, "low": line.low, "high": line.high, "promise": line.promise}
-
-
-def _named(line: AuditFigure, alone: bool) -> str:
-    site = str(line.site or "all sites")
-    return site if alone else f"{figure_name(line.metric)}, {site}"

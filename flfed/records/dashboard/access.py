@@ -10,8 +10,8 @@ import html
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,10 @@ def roles_file() -> Path | None:
         If this user has no folder for it.
     """
     given = os.environ.get("FLFED_ROLES")
-    path = Path(given) if given else where() / "roles.toml"
-    return path if given or _may_be(path) else None
+    if given:
+        return Path(given)
+    path = where() / "roles.toml"
+    return path if _may_be(path) else None
 
 
 def _may_be(path: str | Path) -> bool:
@@ -175,13 +177,10 @@ def logs_in() -> bool:
     They do where a login is configured, or may be, or where there may be a file of roles.
     """
     try:
-        return _login_is_unread() or _has_login() or roles_file() is not None
+        has_login = _login_is_unread() or (st.secrets.load_if_toml_exists() and bool(st.secrets.get("auth")))
+        return has_login or roles_file() is not None
     except UsageError:
         return True
-
-
-def _has_login() -> bool:
-    return st.secrets.load_if_toml_exists() and bool(st.secrets.get("auth"))
 
 
 def needs_login() -> bool:
@@ -248,22 +247,16 @@ def admit() -> Viewer | None:
     try:
         found = _known()
     except UsageError as error:
-        _refused(str(error))
+        why = str(error)
+        st.title("Not for you")
+        st.error(escape(f"{why[0].upper()}{why[1:]}."))
+        # They can log in as somebody else.
+        st.button("Log out", on_click=st.logout)
         return None
     with st.sidebar:
         st.caption(escape(f"{found.name}, {ROLE_WORDS[found.role].format(site=found.site)}"))
         st.button("Log out", on_click=st.logout)
     return found
-
-
-def _refused(why: str) -> None:
-    """Show why somebody may not see the pages.
-
-    They can log in as somebody else.
-    """
-    st.title("Not for you")
-    st.error(escape(f"{why[0].upper()}{why[1:]}."))
-    st.button("Log out", on_click=st.logout)
 
 
 def viewer() -> Viewer:
@@ -415,27 +408,21 @@ class Guard:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # else it ends with an address that has no token
         # Without a login and without a token nobody can be let in, so that no address is told.
         shut = not (logs_in or self.token)
-        headless = shut or config.get_option("server.headless")
-        print(self.closed.strip() if shut else f"Open {address}{'' if headless else BY_HAND}", flush=True)
-        if headless:
+        opens = not (shut or config.get_option("server.headless"))
+        says = f"Open {address}"
+        if opens:
+            says += BY_HAND
+        print(self.closed.strip() if shut else says, flush=True)
+        if not opens:
             yield
             return
-        with _leads_to(address) as page:
+        # The address has the token, and so must not stand in an argument, which `ps` shows to all: a file of this user
+        # alone leads a browser to it.
+        with _own_folder() as folder:
+            page = Path(folder) / "open.html"
+            page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">')
             opens_browser(page.as_uri())
             yield
-
-
-@contextmanager
-def _leads_to(address: str) -> Iterator[Path]:
-    """Yield a private file that opens an address.
-
-    It is of this user alone and leads a browser to the address: `ps` shows a browser's arguments to all.
-    """
-    # The address has the token, and so must not stand in an argument.
-    with _own_folder() as folder:
-        page = Path(folder) / "open.html"
-        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0;url={html.escape(address)}">')
-        yield page
 
 
 def _own_folder() -> tempfile.TemporaryDirectory[str]:

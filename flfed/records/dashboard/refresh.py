@@ -9,18 +9,22 @@ on another page that arrives in the same moment (measured with Streamlit 1.67).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
 
 import streamlit as st
 
+from flfed.records.document.content import Seen
+from flfed.records.document.document import document
 from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
 from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
 from flfed.records.store.entries import CurvePoint, EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer
 
 LOOK_SECONDS = 0.5
 """Between two looks at a running run: a committed round must show within 2 seconds."""
@@ -136,6 +140,12 @@ def read_methods(store: str, name: str, mark: Mark) -> list[Report]:
         return methods_of(reader, name)
 
 
+@st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)
+def read_document(store: str, name: str, mark: Mark, viewer: Viewer) -> str:
+    """Return a run's report as a file, made once for each `mark` and `viewer`."""
+    return document(name, viewer=viewer)
+
+
 @st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
 def read_curves(
     store: str,
@@ -157,3 +167,53 @@ def read_curves(
     """
     with RunReader.open(only=only) as reader:
         return reader.curves(names, arm=arm, metric=metric, sites=sites, width=width, between=between)
+
+
+@dataclass(frozen=True)
+class Opened(Seen):
+    """The run that a page shows.
+
+    Attributes
+    ----------
+    name : str
+        Of the series, or of the one repeat that the reader picked.
+    """
+
+    name: str
+
+    @property
+    def mark(self) -> Mark:
+        """Mark that differs whenever there is more to see."""
+        return mark_of(self.runs)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one of the repeats goes on."""
+        return any(run.status == "running" for run in self.runs)
+
+    @cached_property
+    def shown(self) -> Shown:
+        """The store's content of the run, read once for each `mark`."""
+        return read(where(), self.name, self.mark, self.only)
+
+    @property
+    def found(self) -> Report:
+        """Report of the run."""
+        return self.shown.found
+
+    def of_repeat(self, run: RunEntry) -> Self:
+        """Return one of the repeats alone."""
+        return replace(self, name=run.run, runs=[run])
+
+    def summaries(self, name: str) -> list[dict[str, Any] | None]:
+        """Return an object of each repeat, None where it has none."""
+        return read_summaries(where(), self.mark, name, self.only)
+
+    def document(self) -> str:
+        """Return the report as a file, with what the viewer may see."""
+        return read_document(where(), self.name, self.mark, self.viewer)
+
+    def bytes_sent(self) -> Mapping[str, int]:
+        """Return how many bytes crossed, either way."""
+        with RunReader.open(only=self.only) as reader:
+            return reader.bytes_sent(self.names)

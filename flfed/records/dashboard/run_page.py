@@ -6,7 +6,6 @@ It finds the run, chosen or from the address, shows errors as sentences, and kee
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +14,11 @@ import streamlit as st
 from flfed.errors import FlfedError
 from flfed.records.dashboard import access, page_files, page_style, refresh
 from flfed.records.dashboard.panels import overview
+from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer, parsed_study
+from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape, with_code
 from flfed.study.study import has_analysis
 
@@ -35,49 +35,6 @@ LISTED = 50
 """Series to choose from in the list; others are opened from the page Runs."""
 KEPT = "kept-"
 """Begins what a session keeps of the address, which Streamlit empties when the reader turns to another page."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The run that a page shows.
-
-    Attributes
-    ----------
-    name : str
-        Of the series, or of the one repeat that the reader picked.
-    runs : list of RunEntry
-        The repeats, one or more, as they are now.
-    viewer : Viewer
-    """
-
-    name: str
-    runs: list[RunEntry]
-    viewer: Viewer
-
-    @property
-    def mark(self) -> refresh.Mark:
-        """Mark that differs whenever there is more to see."""
-        return refresh.mark_of(self.runs)
-
-    @property
-    def only(self) -> str | None:
-        """The one site whose figures the viewer may see.
-
-        Sums over others are not shown then either. None for all.
-        """
-        return self.viewer.site
-
-    @property
-    def trains(self) -> bool:
-        """Whether the study has a model; else it asks for a statistic or an analysis."""
-        return self.runs[0].rounds_planned > 0
-
-    def shown(self) -> refresh.Shown:
-        """Return the store's content of the run.
-
-        It is read once for each `mark`.
-        """
-        return refresh.read(refresh.where(), self.name, self.mark, self.only)
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
@@ -167,15 +124,26 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
 
     At first it is that of the address (`?site=NAME`), else the first of `sites`.
     """
+    first = 0
     asked = of_address("site")
-    first = sites.index(asked) if asked in sites else 0
-    if asked is not None and asked not in sites:
-        st.caption(escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
     # A site that has no figures here is kept for the pages on which it has.
     if asked in sites:
+        first = sites.index(asked)
         keep("site", sites[first])
+    elif asked is not None:
+        st.caption(escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
     key = f"site-{sites[first]}"
     return str(st.selectbox(label, sites, index=first, key=key, on_change=partial(_turn_to, "site", key), width=320))
+
+
+def pick_site(sites: Sequence[str], label: str, name: str) -> str:
+    """Return the site that the reader picked, at first that of the address, which stays as it is.
+
+    `name` begins the key of the widget.
+    """
+    asked = of_address("site")
+    first = sites.index(asked) if asked in sites else 0
+    return str(st.selectbox(label, sites, index=first, key=f"{name}-{sites[first]}", width=320))
 
 
 def _turn_to(key: str, widget: str) -> None:
@@ -194,8 +162,11 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
     # Each series stands in the list once, the newest first.
     newest = {run.series: run for run in reversed(listed)}
     options = list(newest)[::-1][:LISTED]
-    options += [] if series is None or series in options else [series]
-    first = None if series is None else options.index(series)
+    first = None
+    if series is not None:
+        if series not in options:
+            options.append(series)
+        first = options.index(series)
 
     def label(of: str) -> str:
         if of not in newest:
@@ -214,12 +185,13 @@ def _choose(listed: Sequence[RunEntry], series: str | None, name: str = "") -> N
 
 
 def _choose_repeat(series: str, repeats: Sequence[str], name: str) -> None:
-    options = [series, *repeats]
-    labels = dict(zip(options, ["all together", *(f"repeat {n}" for n in range(1, len(options)))], strict=True))
+    labels = {series: "all together"}
+    for number, repeat in enumerate(repeats, start=1):
+        labels[repeat] = f"repeat {number}"
     key = f"repeat-{name}"
-    first = options.index(name) if name in options else 0
+    first = [*labels].index(name) if name in labels else 0
     turn = partial(_turn_to, "run", key)
-    st.selectbox("Repeats", options, index=first, format_func=labels.__getitem__, key=key, on_change=turn)
+    st.selectbox("Repeats", labels, index=first, format_func=labels.__getitem__, key=key, on_change=turn)
 
 
 def _body(title: str, parts: Callable[[Opened], None], name: str, course: refresh.BatchPlan) -> None:
@@ -239,6 +211,11 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: refres
             overview.head(title, runs, name, only=viewer.site, after=after)
             if viewer.site:
                 st.caption(escape(seen_in_words(viewer.site, study)))
-        parts(Opened(name, runs, viewer))
+        parts(Opened(viewer, runs, name))
     except FlfedError as error:
         st.error(with_code(str(error)))
+
+
+def link(page: str, label: str, run: str) -> None:
+    """Show a link to a page of a run."""
+    st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})

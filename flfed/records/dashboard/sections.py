@@ -6,7 +6,7 @@ Every chart is shown with title, words, table and file. A short table is shown a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import streamlit as st
@@ -83,6 +83,11 @@ def _cell(value: Any) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def bullets(lines: Iterable[str]) -> str:
+    """Return lines of Markdown as a list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def csv_of(lines: Iterable[Line]) -> str:
     """Return lines as CSV.
 
@@ -94,9 +99,7 @@ def csv_of(lines: Iterable[Line]) -> str:
     return csv_text(names, ([line.get(name) for name in names] for line in there))
 
 
-def scrolled(
-    lines: Sequence[Mapping[str, Any]], *, key: str | None = None, height: int | Literal["auto"] = "auto"
-) -> None:
+def scrolled(lines: Sequence[Line], *, key: str | None = None, height: int | Literal["auto"] = "auto") -> None:
     """Show a long table with its own scroll bar.
 
     What its toolbar or a copy of it gives away holds no formula.
@@ -118,12 +121,12 @@ def scrolled(
 SITES_SHOWN = 24
 
 
-def table(lines: Sequence[Mapping[str, Any]], *, most: int = SITES_SHOWN) -> None:
+def table(lines: Sequence[Line]) -> None:
     """Show a table with its text as text.
 
-    One of up to `most` lines is shown as it is, a longer one with a scroll bar.
+    One of up to `SITES_SHOWN` lines is shown as it is, a longer one with a scroll bar.
     """
-    if len(lines) <= most:
+    if len(lines) <= SITES_SHOWN:
         shown = [{key: str(plain_cell(cell)) for key, cell in line.items()} for line in lines]  # it may be copied
         st.table([{escape(plain_cell(key)): escape(cell) for key, cell in line.items()} for line in shown])
     else:
@@ -136,30 +139,33 @@ BESIDE = 2
 """Charts side by side."""
 
 
-def show(section: Section, *, repeat: int | None = None, titled: bool = True) -> None:
-    """Show a section: its sentences, charts, tables and notes.
+def show(section: Section | None, *, repeat: int | None = None, titled: bool = True) -> None:
+    """Show a section in a place of its own: its sentences, charts, tables and notes; nothing of none.
 
     Parameters
     ----------
-    section : Section
+    section : Section or None
     repeat : int, optional
         The one of several that its figures are of.
     titled : bool
         Whether its title stands above it.
     """
-    if titled:
-        st.markdown(heading(section.title, repeat))
-    for line in section.lead:
-        st.caption(with_code(line))
-    _show_charts(section.charts)
-    for one in section.tables:
-        if not one.is_drawn:
-            _show_table(one)
-    if section.says:
-        st.markdown("\n".join(f"- {with_code(line)}" for line in section.says))
-    for line in section.note:
-        # A word between stars is emphasised, as in a document.
-        st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
+    with st.container():
+        if section is None:
+            return
+        if titled:
+            st.markdown(heading(section.title, repeat))
+        for line in section.lead:
+            st.caption(with_code(line))
+        _show_charts(section.charts)
+        for one in section.tables:
+            if not one.is_drawn:
+                _show_table(one)
+        if section.says:
+            st.markdown(bullets(map(with_code, section.says)))
+        for line in section.note:
+            # A word between stars is emphasised, as in a document.
+            st.caption(EMPHASIS.sub(r"*\1*", with_code(line)))
 
 
 def _show_table(of: Table) -> None:

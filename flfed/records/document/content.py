@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
+from flfed.records.charts.colours import Looks, site_looks
+from flfed.records.objects import RunReport, read_all, run_of
+from flfed.records.reports.audit_headlines import Audit, AuditFigure
 from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.round_totals import nested_width
 from flfed.records.statistics import Report
+from flfed.records.statistics.score_curves import Found, drawn_first, found_in, is_together
 from flfed.records.store.entries import CrossedEntry, CurvePoint, EventEntry, RunEntry, SeriesEntry, SiteEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
@@ -35,6 +40,13 @@ class Counted:
     found: Report
     payload: dict[str, Any]
 
+    @cached_property
+    def drawn(self) -> Found:
+        """The score counts of all sites together, and of those with most rows."""
+        found = found_in(self.payload)
+        first = set(drawn_first(found))
+        return {name: counts for name, counts in found.items() if name in first or is_together(name)}
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -52,15 +64,52 @@ class Rounds:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a document says, from one look at the store.
+class Seen:
+    """A run, or the repeats of a series, and who looks at it.
 
     Attributes
     ----------
     viewer : Viewer
-        Who reads it: the people of one site get its figures alone.
+        The people of one site get its figures alone.
     runs : list of RunEntry
-        The repeats.
+        The repeats, one or more.
+    """
+
+    viewer: Viewer
+    runs: list[RunEntry]
+
+    @property
+    def names(self) -> list[str]:
+        """Ids of the repeats."""
+        return [run.run for run in self.runs]
+
+    @property
+    def only(self) -> str | None:
+        """The one site whose figures may be shown, and no sums over others; None for all."""
+        return self.viewer.site
+
+    @property
+    def planned(self) -> int:
+        """Rounds that the study asks for."""
+        return self.runs[0].rounds_planned
+
+    @property
+    def trains(self) -> bool:
+        """Whether the study has a model; else it asks for a statistic or an analysis."""
+        return self.planned > 0
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether figures are of several repeats."""
+        return len(self.runs) > 1
+
+
+@dataclass(frozen=True)
+class Content(Seen):
+    """What a document says, from one look at the store.
+
+    Attributes
+    ----------
     series : SeriesEntry
     found : dict
         From `reports.report`.
@@ -77,8 +126,6 @@ class Content:
     crossed : list of CrossedEntry
     """
 
-    viewer: Viewer
-    runs: list[RunEntry]
     series: SeriesEntry
     found: Report
     sites: list[SiteEntry]
@@ -125,10 +172,20 @@ class Content:
             crossed=reader.crossed(names),
         )
 
+    @cached_property
+    def run(self) -> RunReport:
+        """The report as an object."""
+        return run_of(self.found)
+
     @property
-    def only(self) -> str | None:
-        """The one site whose figures may be shown, None for all."""
-        return self.viewer.site
+    def looks(self) -> Looks:
+        """Colour and dash of each site."""
+        return site_looks(site.site for site in self.sites)
+
+    @property
+    def audit(self) -> Audit:
+        """Figures of attacks."""
+        return read_all(AuditFigure, self.found["audit"])
 
     @property
     def metric(self) -> str | None:
@@ -151,9 +208,12 @@ def _rounds(reader: RunReader, runs: list[RunEntry], found: Report, sites: list[
     arm = next((arm for arm in CURVE_ARMS if known.get(arm)), None)
     if arm is None:
         return None
-    metric = runs[0].primary if runs[0].primary in known[arm] else known[arm][0]
+    metric = runs[0].primary
+    if metric not in known[arm]:
+        metric = known[arm][0]
     width = nested_width(max(run.rounds for run in runs), POINTS)
     # Of more sites than can be told apart only the figure of all together is drawn.
     drawn = [site.site for site in sites if site.status != "refused"]
-    of = drawn if len(drawn) <= SITES_DRAWN else []
-    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=of, width=width))
+    if len(drawn) > SITES_DRAWN:
+        drawn = []
+    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=drawn, width=width))

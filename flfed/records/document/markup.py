@@ -105,10 +105,10 @@ def paragraphs(lines: Iterable[str], *, class_: str | None = None) -> Markup:
     return joined(element("p", in_words(line), class_=class_) for line in lines)
 
 
-def bullets(lines: Sequence[str], *, class_: str | None = None) -> Markup:
+def bullets(lines: Iterable[str], *, class_: str | None = None) -> Markup:
     """Return sentences as a list, nothing of none."""
-    items = (element("li", in_words(line)) for line in lines)
-    return element("ul", joined(items), class_=class_) if lines else Markup()
+    items = joined(element("li", in_words(line)) for line in lines)
+    return element("ul", items, class_=class_) if items else items
 
 
 def section(title: str, *content: object) -> Markup:

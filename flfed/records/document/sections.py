@@ -20,16 +20,16 @@ MOST_LINES = 120
 """Lines of a table, two pages of A4; the app has all."""
 
 
-def written(of: Section | None, *more: object) -> Markup:
-    """Return a section with what else stands in it, nothing of none."""
-    if of is None:
-        return Markup()
-    return section(of.title, *parts(of), *more)
+def written(of: Section | Markup | None, *more: object) -> Markup:
+    """Return a section with what else stands in it, nothing of none; one that is written already stays as it is."""
+    if isinstance(of, Section):
+        return section(of.title, *parts(of), *more)
+    return of or Markup()
 
 
-def part(of: Section) -> list[Markup]:
-    """Return a section as a part of another one, under a smaller title."""
-    return [element("h3", of.title), *parts(of)]
+def part(of: Section | None) -> list[Markup]:
+    """Return a section as a part of another one, under a smaller title; nothing of none."""
+    return [] if of is None else [element("h3", of.title), *parts(of)]
 
 
 def parts(of: Section) -> list[Markup]:

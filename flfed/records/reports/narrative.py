@@ -642,3 +642,10 @@ def of_no_model() -> dict[str, str]:
     "One case in a site's table: a patient, a loan, a payment."
     """
     return {term: GLOSSARY[term] for term in WITHOUT_MODEL}
+
+
+def glossary_of(found: Report, *, trains: bool) -> dict[str, str]:
+    """Return the glossary of a run; `trains` tells whether its study has a model."""
+    if is_covered(found):
+        return of_noised_scores(compared=not is_uncompared(found))
+    return GLOSSARY if trains else of_no_model()

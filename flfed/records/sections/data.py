@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
-from flfed.records.charts.chart import NARROW_PIXELS, PLOT_HEIGHT, Chart, Line, names_axis
+from flfed.records.charts.chart import NARROW_PIXELS, Chart, Line, layer, names_axis, nominal, plot, quantitative
 from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
+from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.objects import read
 from flfed.records.section import Drawing, Section, Table, names_of
+from flfed.records.statistics.analysis import ALL, RowsAnalysed, column_label
+from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.odd_sites import Column, Columns, Held
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import number, sentence_case
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import explained, percent
 
@@ -48,24 +52,23 @@ def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     for column in read(Columns, payload).columns:
         gap = widest_gap(column)
         if gap is not None:
-            known.append((gap, column))
-    large = sorted((one for one in known if one[0][0] >= LEAST_GAP), key=lambda one: -one[0][0])
-    if known and not large:
+            known.append((*gap, column))
+    known.sort(key=lambda one: -one[0])
+    lines = []
+    for points, site, others, column in known[:NAMED]:
+        if points >= LEAST_GAP:
+            own = column.sites[site]
+            rest = [column.sites[other] for other in others]
+            share = _share_in_words(own.gaps, own.rows)
+            elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
+            there = f"{elsewhere} of the rows at {_the_others(len(others), sites)}"
+            lines.append(f"{column.column} is missing at {share} of {site}'s rows and at {there}.")
+    if known and not lines:
         return [
             "No site stands out: in no column is the share of missing rows "
             f"{LEAST_GAP:.0f} percentage points or more above that of the other sites that tell."
         ]
-    return [_gap_in_words(column, site, others, sites) for (_, site, others), column in large[:NAMED]]
-
-
-def _gap_in_words(column: Column, site: str, others: Sequence[str], sites: int) -> str:
-    """Return how much more of a column is missing at one site than at those others that tell."""
-    own = column.sites[site]
-    rest = [column.sites[other] for other in others]
-    share = _share_in_words(own.gaps, own.rows)
-    elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
-    where = _the_others(len(others), sites)
-    return f"{column.column} is missing at {share} of {site}'s rows and at {elsewhere} of the rows at {where}."
+    return lines
 
 
 def _the_others(others: int, sites: int) -> str:
@@ -113,9 +116,7 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     sites : int
         How many sites the run has, those too that are not in `payload`.
     """
-    entries = []
-    for column in read(Columns, payload).columns:
-        entries += [(column, site, entry) for site, entry in column.sites.items()]
+    entries = _entries(read(Columns, payload).columns)
     # What is told beside fewer sites comes after what is told beside all.
     entries.sort(key=lambda one: (_told_by(one[2], sites) < sites - 1, -one[2].size))
     # Each site is named once, with the column in which it differs most.
@@ -131,6 +132,14 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
         f"No site stands out: none differs from the others by more than {number(LARGE, 2)} standard "
         f"deviations{also} and by more than chance would."
     ]
+
+
+def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, Held]]:
+    """Return what each column has of each site."""
+    entries = []
+    for column in columns:
+        entries += [(column, site, entry) for site, entry in column.sites.items()]
+    return entries
 
 
 def _difference_in_words(column: Column, entry: Held, site: str, sites: int) -> str:
@@ -162,11 +171,6 @@ def named(column: Column) -> str:
     return f"{column.column} (share of {column.towards})" if column.towards else str(column.column)
 
 
-def reasons_of(columns: Sequence[Column]) -> list[str]:
-    """Return why sites have no difference, each reason once."""
-    return sorted({str(entry.reason) for column in columns for entry in column.sites.values() if entry.reason})
-
-
 def _told_by(entry: Held, sites: int) -> int:
     """Return how many other sites one is compared with.
 
@@ -186,6 +190,10 @@ def _share_in_words(count: float, rows: float) -> str:
     return f"{percent(count, rows)} %".replace("<", "less than ").replace(">", "more than ")
 
 
+NOISE_DRAWN = (
+    "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
+    "0 there may be nobody at all. Values beyond the range count in the outermost bins."
+)
 COLUMNS_DRAWN = 25
 """Columns drawn in a map, those with the largest gaps or differences."""
 FIRST_COLUMNS = ("Characteristic", "All sites")
@@ -227,13 +235,8 @@ def table_1_sites(payload: Payload | None) -> list[str]:
     return [name for name in names_of(read(TableOne, payload or {}).rows) if name not in FIRST_COLUMNS]
 
 
-def _cells(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    """Return the cells of a row as text, "" where there is none."""
-    cells = {}
-    for name in names:
-        cell = row.get(name)
-        cells[name] = "" if cell is None else str(cell)
-    return cells
+def _text(cell: Any) -> str:
+    return "" if cell is None else str(cell)
 
 
 def table_1(
@@ -256,18 +259,13 @@ def table_1(
     if not of.rows:
         return Section(title=TABLE_1, lead=(why_none,))
     names = [name for name in names_of(of.rows) if name not in hidden]
-    lines = [_cells(row, names) for row in of.rows]
-    said = explained(cell for line in lines for cell in line.values())
+    lines = [{name: _text(row.get(name)) for name in names} for row in of.rows]
+    said = explained(chain.from_iterable(line.values() for line in lines))
     notes = [" ".join(said), str(of.note or ""), *note]
-    firsts = [name for name in names if name in FIRST_COLUMNS]
+    stays = sum(name in FIRST_COLUMNS for name in names)
     # All of its lines: who reads a Table 1 compares those that a scroll bar would keep apart.
-    table = Table(lines=lines, rows=of.rows, stays=len(firsts), is_whole=True, key="table-1")
+    table = Table(lines=lines, rows=of.rows, stays=stays, is_whole=True, key="table-1")
     return Section(title=TABLE_1, tables=(table,), note=tuple(filter(None, notes)))
-
-
-def _has_gaps(column: Column) -> bool:
-    """Tell whether a column may lack values at a site."""
-    return any(entry.missing != 0 for entry in column.sites.values())
 
 
 def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
@@ -278,21 +276,25 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     told = read(Columns, payload or {})
     if not told.columns:
         return Section(title=MISSING, lead=(why_none,))
-    gappy = [column for column in told.columns if _has_gaps(column)]
+    gappy = [column for column in told.columns if any(entry.missing != 0 for entry in column.sites.values())]
     if not gappy:
         return Section(title=MISSING, lead=(NO_GAPS,))
     # Columns that only one site tells of come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
     sentences = gaps_in_words(told, sites=of)
     cells = []
-    for column in gappy[:COLUMNS_DRAWN]:
-        cells += [_missing_cell(column, site) for site in sites]
+    lines = []
+    for column in gappy:
+        each = [_missing_cell(column, site) for site in sites]
+        cells += each
+        lines.append({"Column": column.column} | {cell["site"]: cell["value"] for cell in each})
+    cells = cells[: COLUMNS_DRAWN * len(sites)]
     drawing = Drawing(
         title="Rows without a value, % of each site's rows",
         draw=lambda: _map(cells, most=100),
         key="missing",
         says=" ".join(sentences),
-        lines=[_missing_line(column, sites) for column in gappy],
+        lines=lines,
     )
     is_kept_back = any(cell["value"] is None for cell in cells)
     return Section(
@@ -310,20 +312,26 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
     if not told.columns:
         return Section(title=APART, lead=(why_none,))
     columns = sorted(told.columns, key=_furthest)
+    entries = [entry for _, _, entry in _entries(columns)]
     # A map without any difference would be grey all over.
-    if not any(entry.size for column in columns for entry in column.sites.values()):
-        reasons = "; ".join(reasons_of(columns)) or "there is none"
+    if not any(entry.size for entry in entries):
+        reasons = "; ".join(sorted({str(entry.reason) for entry in entries if entry.reason})) or "there is none"
         return Section(title=APART, lead=(f"No difference can be given: {reasons}.",))
     sentences = drift_in_words(told, sites=of)
     cells = []
-    for column in columns[:COLUMNS_DRAWN]:
-        cells += [_drift_cell(column, site, column.sites[site]) for site in sites if site in column.sites]
+    lines = []
+    for place, column in enumerate(columns):
+        for site in sites:
+            if site in column.sites:
+                lines.append(_drift_line(column, site, column.sites[site]))
+                if place < COLUMNS_DRAWN:
+                    cells.append(_drift_cell(column, site, column.sites[site]))
     drawing = Drawing(
         title="Difference from the other sites, in standard deviations",
         draw=lambda: _map(cells, most=1),
         key="drift",
         says=" ".join(sentences),
-        lines=_drift_lines(columns, sites),
+        lines=lines,
     )
     return Section(
         title=APART,
@@ -366,7 +374,7 @@ def _furthest(column: Column) -> tuple[float, float]:
     It is the largest difference that is more than chance, then the largest of all.
     """
     entries = list(column.sites.values())
-    beyond = [entry.size for entry in entries if not entry.is_by_chance]
+    beyond = (entry.size for entry in entries if not entry.is_by_chance)
     return -max(beyond, default=0.0), -max((entry.size for entry in entries), default=0.0)
 
 
@@ -374,23 +382,14 @@ def _most_missing(column: Column) -> float:
     return max((entry.share_missing or 0.0 for entry in column.sites.values()), default=0.0)
 
 
-def _missing_line(column: Column, sites: Sequence[str]) -> Line:
-    """Return a column's line in the table of missing rows."""
-    cells: dict[str, Any] = {"Column": column.column}
-    for site in sites:
-        entry = column.sites.get(site)
-        cells[site] = None if entry is None else entry.share_missing
-    return cells
-
-
 def _missing_cell(column: Column, site: str) -> Payload:
+    cell: dict[str, Any] = {"column": column.column, "site": site, "value": None, "text": "–", "says": KEPT_BACK}
     entry = column.sites.get(site)
-    share = None if entry is None else entry.share_missing
-    text, says = "–", KEPT_BACK
-    if entry is not None and share is not None:
+    if entry is not None and entry.share_missing is not None:
         text = percent(entry.gaps, entry.rows)
         says = f"{entry.missing} of {entry.rows} rows ({text} %)"
-    return {"column": column.column, "site": site, "value": share, "text": text, "says": says}
+        cell |= {"value": entry.share_missing, "text": text, "says": says}
+    return cell
 
 
 def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
@@ -400,14 +399,14 @@ def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
     """
     # A colour would make a difference by chance look like one.
     value = 0.0 if entry.is_by_chance else entry.difference
-    text, rows = _signed(column, entry), _with_value(entry)
+    text = _signed(column, entry)
     says = f"no figure: {entry.reason}" if entry.difference is None else text
-    says += f"; {entry.rows} rows, of which {KEPT_BACK if rows is None else rows} have a value"
+    says += f"; {entry.rows} rows, of which {_with_value(entry)} have a value"
     return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
 
 
-def _with_value(entry: Held) -> int | None:
-    return None if entry.missing is None else entry.rows - entry.missing
+def _with_value(entry: Held) -> int | str:
+    return KEPT_BACK if entry.missing is None else entry.rows - entry.missing
 
 
 def _signed(column: Column, entry: Held) -> str:
@@ -426,22 +425,12 @@ def _signed(column: Column, entry: Held) -> str:
     return f"({said})" if entry.is_by_chance else said
 
 
-def _drift_lines(columns: Sequence[Column], sites: Sequence[str]) -> list[Line]:
-    lines: list[Line] = []
-    for column in columns:
-        for site in sites:
-            if site in column.sites:
-                lines.append(_drift_line(column, site, column.sites[site]))
-    return lines
-
-
 def _drift_line(column: Column, site: str, entry: Held) -> Line:
-    rows = _with_value(entry)
     return {
         "Column": named(column),
         "Site": site,
         "Rows": entry.rows,
-        "Rows with a value": KEPT_BACK if rows is None else rows,
+        "Rows with a value": _with_value(entry),
         "Difference (standard deviations)": _signed(column, entry) if entry.about else entry.difference,
         "By chance up to": entry.chance,
         "Other sites compared with": entry.compared_with or None,
@@ -461,46 +450,57 @@ def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
     columns = list(dict.fromkeys(rows["column"]))
     # Each label is there and at its column's middle, however many there are.
     sites = {"title": None, "orient": "top", "labelOverlap": False, "labelFlush": False, "labelLimit": 2000}
+    sites |= {"labelPadding": 22, "ticks": False, "labelAngle": 0}
     longest = max(len(cell["site"]) for cell in cells)
     if LETTER_PIXELS * longest * rows["site"].nunique() > NARROW_PIXELS:  # side by side they do not fit a phone
         sites |= {"labelAngle": -90, "labelAlign": "left", "labelBaseline": "middle"}
-    else:
-        sites |= {"labelAngle": 0}
-    sites |= {"labelPadding": 22, "ticks": False}
     band = {"paddingInner": NAME_SHARE, "paddingOuter": 0}
     names = names_axis(ROW_PIXELS * (1 - NAME_SHARE) / 2 + 9)
     base = {
-        "x": {"field": "site", "type": "nominal", "axis": sites},
-        "y": {"field": "column", "type": "nominal", "sort": columns, "axis": names, "scale": band},
-        "tooltip": [{"field": field, "type": "nominal"} for field in ("site", "column", "says")],
+        "x": nominal("site", axis=sites),
+        "y": nominal("column", sort=columns, axis=names, scale=band),
+        "tooltip": [nominal(field) for field in ("site", "column", "says")],
     }
+    gap = {"test": "!isValid(datum.value)"}
+    below = {"test": "datum.value < 0", "value": FALLING}
+    scale = {"domain": [0, most], "range": [0, 1], "clamp": True}
     fill = {
-        "color": {
-            "condition": [
-                {"test": "!isValid(datum.value)", "value": NO_FIGURE},
-                {"test": "datum.value < 0", "value": FALLING},
-            ],
-            "value": RISING,
-        },
-        "fillOpacity": {
-            "condition": {"test": "!isValid(datum.value)", "value": 1},
-            "field": "size",
-            "type": "quantitative",
-            "scale": {"domain": [0, most], "range": [0, 1], "clamp": True},
-            "legend": None,
-        },
+        "color": {"condition": [gap | {"value": NO_FIGURE}, below], "value": RISING},
+        "fillOpacity": quantitative("size", condition=gap | {"value": 1}, scale=scale, legend=None),
     }
-    text = {"text": {"field": "text", "type": "nominal"}, "color": {"value": INK}}
     # A figure that is wider than its cell would run into the next one.
     wide = {"condition": {"test": f"bandwidth('x') < {CELL_PIXELS}", "value": 0}, "value": 1}
     rows["size"] = rows["value"].abs()
-    spec = {
-        "height": ROW_PIXELS * len(columns),
-        "autosize": PLOT_HEIGHT,
-        "encoding": base,
-        "layer": [
-            {"mark": {"type": "rect", "stroke": NEUTRAL, "strokeWidth": 0.5, "invalid": None}, "encoding": fill},
-            {"mark": {"type": "text", "fontSize": 11}, "encoding": text | {"opacity": wide}},
-        ],
-    }
-    return Chart(rows, spec)
+    layers = [
+        layer("rect", fill, stroke=NEUTRAL, strokeWidth=0.5, invalid=None),
+        layer("text", {"text": nominal("text"), "color": {"value": INK}, "opacity": wide}, fontSize=11),
+    ]
+    return Chart(rows, plot(ROW_PIXELS * len(columns), encoding=base, layer=layers))
+
+
+def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_each: str) -> Section:
+    """Return the histogram of a number of an analysis, with the reach of its noise.
+
+    Parameters
+    ----------
+    of : RowsAnalysed
+    name : str
+        Of the number.
+    group : str
+        Of its rows.
+    whose : str
+        At which site, "" where there are no others.
+    counts_each : str
+        What is counted, such as "row".
+    """
+    part, deviation = of.parts[group]
+    column = part.numbers[name]
+    label = column_label(name, column)
+    unit = f"{counts_each}s"
+    lines = histogram_lines(column, deviation)
+    which = ", ".join(said for said in (whose, group) if said not in ("", ALL))
+    title = f"{sentence_case(unit)} by {label}"
+    if which:
+        title += f" ({which})"
+    drawing = Drawing(title=title, draw=lambda: histogram_chart(lines, label, unit), key="histogram", lines=lines)
+    return Section(title=title, charts=(drawing,), note=(NOISE_DRAWN.format(reach=number(NORMAL_95 * deviation)),))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flfed.records.charts.by_site import forest_plot
-from flfed.records.charts.by_site import references as references_chart
-from flfed.records.objects import figure_of, run_of
+from flfed.records.charts.by_site import forest_plot, interval_chart
+from flfed.records.objects import figure_of, read_figure, run_of
 from flfed.records.reports.narrative import (
     ADJUSTED,
     ends_of,
@@ -21,7 +20,7 @@ from flfed.records.reports.site_answer import TOGETHER, order_of_sites
 from flfed.records.reports.site_verdict import best_gain
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import is_covered, own_under_noise
+from flfed.records.statistics.noised_scores import own_under_noise
 from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
 
 
@@ -84,25 +83,29 @@ def references(found: Report, metric: str) -> Section:
     several = run.repeats > 1
     span = "95 % CI of one repeat" if several else "95 % CI"
     figures: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
     lines = []
     for arm in REFERENCES:
-        if not (found[arm] or {}).get(metric):
+        entry = (found[arm] or {}).get(metric)
+        if not entry:
             continue
-        figure = figure_of(found[arm], metric)
+        figure = read_figure(entry)
         name = reference_name(found, arm) + over_sites(figure)
+        label = "shared model, all test rows" if arm == "global" else ARM_NAMES[arm]
+        drawn.append({"name": label, "arm": arm, **entry})
         figures.append({"Model": name, "Value": figure.value, "95 % low": figure.low, "95 % high": figure.high})
         line = {"Model": name, metric_name(metric): number(figure.value), span: interval(figure.low, figure.high)}
         if several:
-            line |= {"SD over repeats": number(figure.sd)}
+            line["SD over repeats"] = number(figure.sd)
         lines.append(line)
     drawing = Drawing(
         title="All test rows together, and references",
-        draw=lambda: references_chart(found, metric),
+        draw=lambda: interval_chart(drawn, metric, grid=False),
         key="references",
         says="; ".join(f"{line['Model']} {number(line['Value'])}" for line in figures),
         lines=figures,
     )
-    note = [] if is_covered(found) else [TOGETHER]
+    note = [TOGETHER] if run.noised_scores is None else []
     fewer = over_sites(figure_of(run.sites_mean, metric))
     if fewer:
         note.append(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}.")

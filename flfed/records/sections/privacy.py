@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from flfed.errors import counted
 from flfed.records.charts.privacy import attack_chart, left_chart, spent_chart
@@ -19,16 +20,20 @@ from flfed.records.reports.audit_headlines import (
     ordered,
     range_of,
     reached,
+    unpromised_in_words,
 )
 from flfed.records.reports.privacy import (
     BOTH_SIDES,
     ONE_ANSWER,
     SENT_AGAIN,
+    TRAINED,
     Private,
     epsilon_in_words,
     listed,
     power_of_ten,
+    promise_in_words,
     spending_in_words,
+    standing,
 )
 from flfed.records.reports.privacy_tables import (
     SHARES_READ,
@@ -85,6 +90,35 @@ MAIN_FIGURES = (
 )
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What a run promises.
+
+    Attributes
+    ----------
+    code : str
+        How measurements stand to it, in a word or three.
+    lines : list of str
+        The promise, sentence by sentence.
+    limits : list of str
+        What it leaves out.
+    """
+
+    code: str
+    lines: list[str]
+    limits: list[str]
+
+
+def promised(privacy: Private, audit: Audit, run: RunEntry, *, only: str | None = None) -> Promise:
+    """Return what a run promises, against what attacks reached; `only` is the one site whose people read it."""
+    code, sentence = standing(privacy, audit, attackable=has_model(run), only=only)
+    lines = promise_in_words(privacy)
+    if privacy["mechanism"] not in (None, "none") or audit:
+        lines.append(sentence)
+    trained = privacy.get(TRAINED, True)
+    return Promise(code, lines, unpromised_in_words(len(privacy["uncharged"]), audit, only=only, trained=trained))
+
+
 def spent_section(privacy: Private) -> Section:
     """Return each site's consumed ε against its budget."""
     title = "What was spent, against each site's budget"
@@ -98,9 +132,9 @@ def spent_section(privacy: Private) -> Section:
     # Sites with the least left are the ones that need a look.
     most = sorted(spent, key=lambda site: (-share_of_budget(spent[site]), site))[:SITES_DRAWN]
 
-    note = [_what_epsilon_counts(privacy), LEDGERS]
+    note = [ANSWERED if privacy.get(ONE_ANSWER) else STEPS_ASKED, LEDGERS]
     if COVERS in privacy:
-        note.append(BOTH_SIDES)
+        note = [TWO_ACCOUNTS, LEDGERS, BOTH_SIDES]
     note.append(OVERDRAFT)
     drawing = Drawing(
         title=f"ε at δ = {power_of_ten(privacy['delta'])}: less is more private",
@@ -120,18 +154,9 @@ def spent_section(privacy: Private) -> Section:
 
 def _overdrawn(spent: Mapping[str, Private]) -> list[str]:
     """Return which sites spent more than their budget."""
-    over = []
-    for site, line in spent.items():
-        left = left_of_budget(line)
-        if left is not None and left < 0:
-            over.append(f"{site} by about {epsilon_in_words(-left)}")
+    left = {site: left_of_budget(line) or 0.0 for site, line in spent.items()}
+    over = [f"{site} by about {epsilon_in_words(-most)}" for site, most in left.items() if most < 0]
     return [f"Overdrawn: {listed(over)}."] if over else []
-
-
-def _what_epsilon_counts(privacy: Private) -> str:
-    if COVERS in privacy:
-        return TWO_ACCOUNTS
-    return ANSWERED if privacy.get(ONE_ANSWER) else STEPS_ASKED
 
 
 def _drawn_of(drawn: int, sites: int, which: str) -> list[str]:
@@ -267,20 +292,24 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
     out = [entry for entry in crossed if entry.direction == "to-server"]
     if not out:
         return Section(title=title, lead=("Nothing has left a site yet.",))
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for entry in out:
-        totals[entry.site] = totals.get(entry.site, 0) + entry.bytes
+        totals[entry.site] += entry.bytes
     most = sorted(totals, key=lambda site: (-totals[site], site))[:SITES_DRAWN]
 
     lines = left_lines(crossed)
+    shown = []
+    for line in lines:
+        sizes = {key.removesuffix(", bytes"): size_in_words(size) for key, size in line.items() if key != "Site"}
+        shown.append({"Site": str(line["Site"])} | sizes)
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
+    content = "Bytes of the messages' content"
+    if "train" in kinds_of(out):
+        content += ", added up over all rounds"
     # Repeats send everything again, so that the sum is not that of one run.
-    together = f" of all {repeats} repeats together" if repeats > 1 else ""
-    over = ", added up over all rounds" if "train" in kinds_of(out) else ""
-    note = (
-        f"Bytes of the messages' content{over}{together}. {WHO_MAY_SEE}",
-        *filter(None, (why_so_many(out), more)),
-    )
+    if repeats > 1:
+        content += f" of all {repeats} repeats together"
+    note = tuple(filter(None, (f"{content}. {WHO_MAY_SEE}", why_so_many(out), more)))
     drawing = Drawing(
         title="Bytes that left, by kind of message",
         draw=lambda: left_chart(out, most),
@@ -292,15 +321,6 @@ def left_section(crossed: Sequence[CrossedEntry], repeats: int = 1, more: str = 
         title=title,
         lead=tuple(_drawn_of(len(most), len(totals), "sent most")),
         charts=(drawing,),
-        tables=(Table(lines=[_sizes_in_words(line) for line in lines], is_drawn=True),),
+        tables=(Table(lines=shown, is_drawn=True),),
         note=note,
     )
-
-
-def _sizes_in_words(line: Mapping[str, Any]) -> dict[str, str]:
-    """Return a line of bytes with sizes as people say them."""
-    cells = {"Site": str(line["Site"])}
-    for key, size in line.items():
-        if key != "Site":
-            cells[key.removesuffix(", bytes")] = size_in_words(size)
-    return cells

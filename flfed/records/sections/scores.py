@@ -7,13 +7,17 @@ use.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
+from flfed.records.charts.by_round import of_all_sites, of_each_site
 from flfed.records.charts.chart import is_stretched
 from flfed.records.charts.colours import Looks
 from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart
 from flfed.records.charts.histograms import scores_chart
 from flfed.records.objects import read
+from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.section import Drawing, Section, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
@@ -34,19 +38,25 @@ from flfed.records.statistics.operating_points import (
     HOW_FLAGGED,
     MARKS_READ,
     NET_BENEFIT_READ,
+    RARE,
     ExactPoints,
     OperatingPoint,
     ahead_line,
+    asked_points,
     at_budget,
     at_threshold,
     counts_line,
     decision_curve,
+    edges,
     exact_at_thresholds,
     exact_lines,
     figures_line,
+    first_budget,
     first_in_words,
+    first_threshold,
     net_benefit_line,
     point_in_words,
+    share_with_outcome,
     told_thresholds,
 )
 from flfed.records.statistics.score_curves import (
@@ -74,9 +84,13 @@ from flfed.records.statistics.score_curves import (
     roc_auc,
     thinned,
 )
-from flfed.records.statistics.verdict import number, sentence_case
+from flfed.records.statistics.verdict import metric_name, number, sentence_case
+from flfed.records.store.entries import CurvePoint
 
+Payload = Mapping[str, Any]
 SCORED = "How the scores lie"
+RANKS = "How well it ranks"
+COURSE = "Course of the training"
 CALIBRATED = "Whether its probabilities hold (calibration)"
 EXACTLY_FLAGGED = "Who would be flagged, at the study's own thresholds"
 DRAWN_BESIDE = 6
@@ -85,6 +99,30 @@ AS_THEY_CAME = (
     "Each line is how far the noise on its bar may reach, 95 % of the time; where it comes down to 0 there may be "
     "nobody at all. In the table the counts are as they came, which may be below 0, and so they go into the figures."
 )
+
+
+def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *, repeated: bool) -> Section | None:
+    """Return a figure by round, of all sites together and of each; None where no round has one.
+
+    `arm` is of which rows it is, `repeated` whether of several repeats.
+    """
+    known = [point for point in points if point.value is not None and point.round]
+    if not known:
+        return None
+    name = metric_name(metric)
+    last = max(point.round for point in known)
+    rows = f"These curves are {ON_ROWS.get(arm, arm)}."
+    if repeated:
+        rows += " They are means over the repeats."
+    charts = {
+        "all sites together": partial(of_all_sites, known, metric),
+        "each site": partial(of_each_site, known, metric, looks),
+    }
+    drawings = []
+    for whose, draw in charts.items():
+        title = f"{name} by round, {whose}"
+        drawings.append(Drawing(title=title, draw=draw, key=title, says=f"{title}, up to round {last}"))
+    return Section(title=COURSE, charts=tuple(drawings), note=(rows,))
 
 
 def ranking(found: Found, shown: Found, looks: Looks, report: Report, *, lead: Sequence[str] = ()) -> Section:
@@ -122,7 +160,7 @@ def ranking(found: Found, shown: Found, looks: Looks, report: Report, *, lead: S
         ),
     ]
     return Section(
-        title="How well it ranks",
+        title=RANKS,
         lead=tuple(lead),
         charts=tuple(charts) if shown else (),
         tables=(Table(lines=[area_line(name, counts, report) for name, counts in found.items()]),),
@@ -217,9 +255,7 @@ def calibrated(
     named : bool
         Whether each chart is of one, whose name is its title.
     """
-    groups: dict[str, list[Group]] = {}
-    for names in drawn:
-        groups |= {name: calibration(found[name]) for name in names}
+    groups = {name: calibration(found[name]) for name in chain.from_iterable(drawn)}
     every = group_lines(groups)
     charts = []
     for names in drawn:
@@ -236,7 +272,7 @@ def calibrated(
 def _calibration(
     names: Sequence[str],
     groups: Mapping[str, Sequence[Group]],
-    every: Sequence[Mapping[str, Any]],
+    every: Sequence[Payload],
     looks: Looks,
     *,
     named: bool,
@@ -263,38 +299,47 @@ def _title(name: str) -> str:
     return sentence_case(name) if is_together(name) else name
 
 
-def flagged(found: Found, ways: Sequence[tuple[str, float]]) -> Section:
+def flagged(found: Found, *ways: tuple[str, float]) -> Section:
     """Return who would be flagged at some thresholds and alert budgets, by the stored score counts.
 
     Parameters
     ----------
     found : dict of name to ScoreCounts
-    ways : sequence of (str, float)
-        What flags rows, "threshold" or "alert-budget", and at what.
+    *ways : (str, float)
+        What flags rows, "threshold" or "alert-budget", and at what; usual ones by default.
     """
     tables = []
-    for by, at in ways:
+    for by, at in ways or _usual_ways(found):
         flag = at_threshold if by == "threshold" else at_budget
         points = {name: flag(counts, at) for name, counts in found.items()}
         tables += _points(points, by, at)
     return Section(title="Who would be flagged", tables=tuple(tables), note=(FROM_BINS,))
 
 
-def exactly_flagged(
-    payload: Mapping[str, Any] | None, asked: Sequence[tuple[str, float]], *, note: Sequence[str] = ()
-) -> Section | None:
+def _usual_ways(found: Found) -> list[tuple[str, float]]:
+    share = share_with_outcome(found)
+    ways = [("alert-budget", budget) for budget in sorted({0.05, first_budget(share)})]
+    threshold = ("threshold", first_threshold(edges(found.values()), share))
+    # Where the outcome is rare, hardly any probability is near a half.
+    return [*ways, threshold] if share < RARE else [threshold, *ways]
+
+
+def exactly_flagged(payload: Payload | None, *asked: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
     """Return the exact counts at operating points that the study names, None where it names none.
 
     Parameters
     ----------
     payload : dict or None
         The object "operating-points" of a run.
-    asked : sequence of (str, float)
-        Some of its `asked_points`.
+    *asked : (str, float)
+        Some of its `asked_points`, all by default.
     note : sequence of str
         What is said before how to read it.
     """
-    if payload is None or not asked:
+    if not payload:
+        return None
+    asked = asked or tuple(asked_points(payload))
+    if not asked:
         return None
     tables = []
     exact = read(ExactPoints, payload)
@@ -303,9 +348,7 @@ def exactly_flagged(
         tables += _points(known, by, at, lines)
     kinds = dict.fromkeys(by for by, _ in asked)
     read_so = EXACT + "".join(HOW_FLAGGED.get(kind, "") for kind in kinds)
-    return Section(
-        title="Who would be flagged, at the study's own thresholds", tables=tuple(tables), note=(*note, read_so)
-    )
+    return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, read_so))
 
 
 def _points(
@@ -319,7 +362,7 @@ def _points(
     return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
 
 
-def decision_curves(found: Found, payload: Mapping[str, Any] | None, looks: Looks) -> Section | None:
+def decision_curves(found: Found, payload: Payload | None, looks: Looks) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
 
     Parameters
@@ -334,40 +377,26 @@ def decision_curves(found: Found, payload: Mapping[str, Any] | None, looks: Look
     curves = {name: decision_curve(counts) for name, counts in found.items()} or exact
     if not curves:
         return None
-    dots = _dots(curves, exact)
+    # Exact points of other sites together are of another curve.
+    dots: dict[str, list[OperatingPoint]] = {}
+    for name, points in curves.items():
+        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
     shown = list(curves)[:DRAWN_BESIDE]
     beside = [curves[name] for name in shown]
+
+    def drawing(name: str) -> Drawing:
+        draw = partial(decision_chart, name, curves[name], dots[name], beside, looks)
+        return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
+
     # Between a few exact thresholds nobody knows where the model is ahead.
     ahead = [ahead_line(name, points) for name, points in curves.items()] if found else []
     first = next(iter(curves))
     return Section(
         title="Whether acting on it is of use (decision curves)",
         lead=(NET_BENEFIT_READ,),
-        charts=tuple(_decision(name, beside, curves[name], dots[name], looks) for name in shown),
+        charts=tuple(map(drawing, shown)),
         tables=(Table(lines=ahead), Table(lines=_net_benefits(first, found, dots[first]))),
         note=(DECISION_READ if found else MARKS_READ,),
-    )
-
-
-def _dots(
-    curves: Mapping[str, Sequence[OperatingPoint]], exact: Mapping[str, Sequence[OperatingPoint]]
-) -> dict[str, list[OperatingPoint]]:
-    """Return the exact points of each curve: those of other sites together are of another one."""
-    dots = {}
-    for name, points in curves.items():
-        dots[name] = [point for point in exact.get(name, ()) if point.of_same_rows(points[0])]
-    return dots
-
-
-def _decision(
-    name: str,
-    beside: Sequence[Sequence[OperatingPoint]],
-    points: Sequence[OperatingPoint],
-    exact: Sequence[OperatingPoint],
-    looks: Looks,
-) -> Drawing:
-    return Drawing(
-        title=_title(name), draw=lambda: decision_chart(name, points, exact, beside, looks), key=f"decision-{name}"
     )
 
 
@@ -380,9 +409,7 @@ def _net_benefits(name: str, found: Found, exact: Sequence[OperatingPoint]) -> l
     return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in told]
 
 
-def within_groups(
-    payload: Mapping[str, Any] | None, *, only: str | None = None, note: Sequence[str] = ()
-) -> Section | None:
+def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
     """Return how well the shared model ranks within the groups that a study names, None where it names none.
 
     Parameters

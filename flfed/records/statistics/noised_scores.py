@@ -372,3 +372,39 @@ def shown_counts(one: NoisedCounts) -> Lines:
 def _count(value: float) -> str:
     sign = MINUS if round(value) < 0 else ""
     return f"{sign}{abs(value):,.0f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What pages say of a run, by what may leave its sites.
+
+    Attributes
+    ----------
+    running, interrupted : str
+        What follows, before anything is compared.
+    seen : str
+        Which figures one site's people see.
+    no_rounds, no_sums : str
+        Why no round has a figure, and why there are no sums over rows; "" where there may be some.
+    """
+
+    running: str = "Joining is compared after the last round, on rows nobody trained on."
+    interrupted: str = "Nothing was compared yet: that follows the last round."
+    seen: str = "Figures of {site} only: those over all sites would, with its own taken away, tell of others."
+    no_rounds: str = ""
+    no_sums: str = ""
+
+
+NOISED = Wording(
+    running="The shared model is scored after the last round, by noised counts of rows nobody trained on.",
+    interrupted="Nothing is known of the model yet: it is scored after the last round.",
+    seen="Figures of {site}, and over all sites those that are made of noised counts of three sites or more.",
+    no_rounds=NO_ROUNDS,
+    no_sums=NO_SUMS,
+)
+"""That of a run of which all that leaves a site is charged to one ε."""
+
+
+def wording(found: Found) -> Wording:
+    """Return what pages say of a run; `found` is its report."""
+    return NOISED if is_covered(found) else Wording()

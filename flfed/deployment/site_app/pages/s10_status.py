@@ -9,14 +9,12 @@ import streamlit as st
 from flfed.deployment.site_app import page_files, page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
-from flfed.records.dashboard.sections import table
+from flfed.records.dashboard.sections import bullets, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape, moment
+from flfed.study.tables import WRITTEN_DOWN
 
-
-def show() -> None:
-    """Show the status of the site."""
-    page_frame.show("What is going on here", parts)
+Facts = dict[str, Any]  # as `flfed site status --json` has them
 
 
 def parts(opened: Opened) -> None:
@@ -25,30 +23,26 @@ def parts(opened: Opened) -> None:
     with st.container():
         in_short(opened, found)
     with st.container():
-        for problem in found["problems"]:
-            st.error(escape(f"Look at this: {problem}"))
-    with st.container():
-        studies(opened.name, found)
-    with st.container():
-        frozen(opened.name, found)
-    with st.container():
-        what_left_last(opened.name, found)
-    with st.container():
-        policy(found)
+        page_frame.warn(found["problems"])
+    for part in (studies, frozen, what_left_last, policy):
+        with st.container():
+            part(opened.name, found)
 
 
-def in_short(opened: Opened, found: dict[str, Any]) -> None:
+def in_short(opened: Opened, found: Facts) -> None:
     """Show the state of the site in sentences.
 
     They say whether it has joined, serves, is paused and answers.
     """
     name = opened.name
-    if not found["joined"]:
+    lines = []
+    if found["joined"]:
+        lines.append(f"It has {found['joined']}.")
+    else:
         st.info(
             "This site has not joined a study network yet. Ask the coordinator for a kit, then: "
             f"`flfed site join {name}.kit.zip`"
         )
-    lines = [f"It has {found['joined']}."] if found["joined"] else []
     # Whether a node listens is asked of the system: a file could be out of date.
     if node_listens(opened.folder):
         lines.append("It is serving: its node runs on this machine, and waits for messages.")
@@ -72,10 +66,10 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
         for one in found["comparisons"]
     ]
     with st.container(border=True):
-        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
+        st.markdown(bullets(map(escape, lines)))
 
 
-def studies(name: str, found: dict[str, Any]) -> None:
+def studies(name: str, found: Facts) -> None:
     """Show each decision in a line."""
     st.markdown("### Studies")
     if not found["studies"]:
@@ -96,7 +90,7 @@ def studies(name: str, found: dict[str, Any]) -> None:
     st.page_link(page_files()["approvals"], label="What each one allows", icon=":material/arrow_forward:")
 
 
-def frozen(name: str, found: dict[str, Any]) -> None:
+def frozen(name: str, found: Facts) -> None:
     """Show which rows are served."""
     st.markdown("### Frozen rows: what studies are computed on")
     if not found["frozen"]:
@@ -119,7 +113,7 @@ def frozen(name: str, found: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
-def what_left_last(name: str, found: dict[str, Any]) -> None:
+def what_left_last(_: str, found: Facts) -> None:
     """Show the ledger's last lines."""
     st.markdown("### What left last")
     if not found["last"]:
@@ -139,17 +133,17 @@ def what_left_last(name: str, found: dict[str, Any]) -> None:
     st.page_link(page_files()["ledger"], label="All that left", icon=":material/arrow_forward:")
 
 
-def policy(found: dict[str, Any]) -> None:
+def policy(_: str, found: Facts) -> None:
     """Show the site's policy in words."""
     st.markdown("### What this site's policy allows, whatever a study asks for")
-    st.markdown("\n".join(f"- {escape(line)}" for line in policy_in_words(found["policy"])))
+    st.markdown(bullets(map(escape, policy_in_words(found["policy"]))))
     st.caption(
         "It stands in policy.toml beside the site's mapping; a gate that runs holds the next message to what the file "
         "says then."
     )
 
 
-def policy_in_words(said: dict[str, Any]) -> list[str]:
+def policy_in_words(said: Facts) -> list[str]:
     """Return the policy, a sentence each.
 
     Parameters
@@ -157,43 +151,34 @@ def policy_in_words(said: dict[str, Any]) -> list[str]:
     said : dict
         As `flfed site status --json` has it.
     """
-    is_open = said["disclosure"] == "open"
-    disclosure = f"institution: no count of fewer than {said['cell-minimum']} rows leaves"
-    figures = "none"
-    if said["later-figures"] == "noised":
-        figures = "figures with noise, charged to the budget"
-    compared = (
-        f"Figures over test rows leave for {said['compared-runs']} models of a dataset, all studies together; "
-        f"then {figures}."
-    )
-    if is_open:
+    if said["disclosure"] == "open":
         disclosure = "open: figures are exact, however few rows are behind them"
         compared = "Figures over test rows leave for any number of models."
+    else:
+        disclosure = f"institution: no count of fewer than {said['cell-minimum']} rows leaves"
+        later = "figures with noise, charged to the budget" if said["later-figures"] == "noised" else "none"
+        models = f"{said['compared-runs']} models of a dataset, all studies together"
+        compared = f"Figures over test rows leave for {models}; then {later}."
     approval = "A person must approve each study."
     if said["approval"] == "none":
         approval = "A study needs no approval by a person."
-    shares = {
-        "named": "with its name beside them",
-        "pseudonym": "under a pseudonym",
-        "aggregate-only": "in sums over several sites only",
-    }
     budget = "There is no budget of differential privacy."
     if said["epsilon"] is not None:
         budget = (
             f"All studies together may spend epsilon {said['epsilon']:g} of each dataset, at delta {said['delta']:g}."
         )
-    audits = "" if said["audits"] else "not "
+    audits = "may" if said["audits"] else "may not"
     return [
         f"Disclosure is {disclosure}.",
         f"A run has at least {said['least-cohort']} sites.",
-        f"The site's own figures are written down {shares[said['share-metrics']]}.",
+        f"The site's own figures are written down {WRITTEN_DOWN[said['share-metrics']]}.",
         approval,
         compared,
         f"A study is run at most {said['runs']} times; at most {size_in_words(said['daily-bytes'])} leave in a day.",
         budget,
-        f"Attacks on a model may {audits}be tried here; only their figures leave.",
+        f"Attacks on a model {audits} be tried here; only their figures leave.",
     ]
 
 
 if __name__ == "__main__":
-    show()
+    page_frame.show("What is going on here", parts)

@@ -5,8 +5,6 @@ It shows everything that left the building, and whether the record of it is whol
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
 from flfed.deployment.site_app import page_frame, reads
@@ -14,18 +12,12 @@ from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_
 from flfed.deployment.site_app.reads import KEPT_LINES, Left
 from flfed.errors import counted
 from flfed.records.charts.chart import Line
-from flfed.records.dashboard.sections import download, figure, scrolled, table
-from flfed.records.ledger_line import Total
+from flfed.records.dashboard.sections import bullets, download, figure, scrolled, table
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.text import escape
 
 ALL = "all"
 PROBLEMS = 20
-
-
-def show() -> None:
-    """Show what left the site."""
-    page_frame.show("What left the building", parts)
 
 
 def parts(opened: Opened) -> None:
@@ -62,11 +54,11 @@ def chain(name: str, found: Left) -> None:
     )
     # Without a signature nobody outside knows how long the ledger was.
     if found.receipts:
-        after = max(found.lines - found.signed_lines, 0)
-        rest = f"; {counted(after, 'later line')} would not show as cut off" if after else ""
-        st.caption(
-            f"The coordinator signed {counted(found.receipts, 'receipt')}, up to line {found.signed_lines}{rest}."
-        )
+        signed = f"{counted(found.receipts, 'receipt')}, up to line {found.signed_lines}"
+        if found.lines > found.signed_lines:
+            after = counted(found.lines - found.signed_lines, "later line")
+            signed += f"; {after} would not show as cut off"
+        st.caption(f"The coordinator signed {signed}.")
     else:
         st.caption("The coordinator signed none of the lines yet: that the last ones were cut off would not show.")
     if found.repairs:
@@ -91,7 +83,7 @@ def broken(name: str, found: Left) -> None:
     if found.ahead:
         st.error(escape(f"Nothing leaves this site: {found.ahead}"))
     if found.problems:
-        said = "\n".join(f"- {escape(problem)}." for problem in found.problems[:PROBLEMS])
+        said = bullets(f"{escape(problem)}." for problem in found.problems[:PROBLEMS])
         more = len(found.problems) - PROBLEMS
         if more > 0:
             said += f"\n- and {more} more."
@@ -131,19 +123,15 @@ def sums(found: Left, study: str, day: str) -> None:
         return
     drawn, cells, says = by_day(kept)
     figure(st, "Bytes that left, by day", drawn, cells, key="left-by-day", says=says)
-    table(_by_study(kept))
+    by_study = added_up(((of_study, kind), total) for (_, of_study, kind), total in kept.items())
+    table([
+        {"Study": of_study or "none", "What": kind_of_line(kind), "Lines": total.lines, "Bytes": f"{total.bytes:,}"}
+        for (of_study, kind), total in by_study
+    ])  # fmt: skip
     st.caption(
         "Bytes of the messages' content. What each kind tells about a row stands with each study on the page "
         "Approvals. Lines of 0 bytes tell of something that did not leave, such as privacy that was spent."
     )
-
-
-def _by_study(kept: dict[tuple[str, str, str], Total]) -> list[dict[str, Any]]:
-    found = added_up(((study, kind), total) for (_, study, kind), total in kept.items())
-    return [
-        {"Study": study or "none", "What": kind_of_line(kind), "Lines": total.lines, "Bytes": f"{total.bytes:,}"}
-        for (study, kind), total in found
-    ]
 
 
 def lines(found: Left, study: str, day: str) -> None:
@@ -175,4 +163,4 @@ def lines(found: Left, study: str, day: str) -> None:
 
 
 if __name__ == "__main__":
-    show()
+    page_frame.show("What left the building", parts)

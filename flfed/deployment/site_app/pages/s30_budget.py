@@ -18,10 +18,7 @@ from flfed.records.dashboard.sections import download, table
 from flfed.records.reports.privacy import given_the_encoder
 from flfed.records.text import escape
 
-
-def show() -> None:
-    """Show the site's privacy account."""
-    page_frame.show("Budget of privacy", parts)
+Facts = dict[str, Any]  # as `flfed site budget --json` has them
 
 
 def parts(opened: Opened) -> None:
@@ -41,7 +38,7 @@ def parts(opened: Opened) -> None:
         st.caption(escape(f"An update without a mechanism: {UNPROTECTED[0].lower()}{UNPROTECTED[1:]}"))
 
 
-def above(found: dict[str, Any]) -> None:
+def above(found: Facts) -> None:
     """Show whether the budget is enforced.
 
     A gap in the account is shown, too.
@@ -60,7 +57,7 @@ def above(found: dict[str, Any]) -> None:
         )
 
 
-def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
+def dataset(one: Facts, found: Facts) -> None:
     """Show the account of one dataset.
 
     It says what is spent, by which runs, and what left uncharged.
@@ -79,7 +76,7 @@ def dataset(one: dict[str, Any], found: dict[str, Any]) -> None:
     uncharged(one)
 
 
-def cards(one: dict[str, Any], delta: float) -> None:
+def cards(one: Facts, delta: float) -> None:
     """Show the spent budget as figures and a bar."""
     spent = one["spent"]
     whole = one["budget"]
@@ -95,7 +92,7 @@ def cards(one: dict[str, Any], delta: float) -> None:
     st.progress(share, f"{share:.0%} of the budget is spent")
 
 
-def runs(one: dict[str, Any]) -> None:
+def runs(one: Facts) -> None:
     """Show what each run spent."""
     if not one["runs"]:
         if one["dataset"]:
@@ -107,7 +104,7 @@ def runs(one: dict[str, Any]) -> None:
     apart = any("side" in run for run in one["runs"])
     lines: list[Line] = []
     for run in one["runs"]:
-        line: dict[str, Any] = {"Study": run["study"], "Run": run["run"]}
+        line: Facts = {"Study": run["study"], "Run": run["run"]}
         if several:
             line["Dataset"] = run["dataset"]
         if apart:
@@ -124,7 +121,7 @@ def runs(one: dict[str, Any]) -> None:
     download(lines, key=f"spent-{one['dataset'] or 'unnamed'}")
 
 
-def uncharged(one: dict[str, Any]) -> None:
+def uncharged(one: Facts) -> None:
     """Show what left without noise."""
     if not one["uncharged"]:
         return
@@ -147,4 +144,4 @@ UNPROTECTED = "It is charged to no budget, and flfed site budget says how many l
 
 
 if __name__ == "__main__":
-    show()
+    page_frame.show("Budget of privacy", parts)

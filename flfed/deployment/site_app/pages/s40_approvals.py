@@ -13,21 +13,16 @@ import streamlit as st
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.deployment.site_app.reads import Decided
+from flfed.records.dashboard.sections import bullets
 from flfed.records.text import escape, moment
 
 Colour = Literal["green", "orange", "gray", "red"]
 
 
-def show() -> None:
-    """Show the decisions of this site."""
-    page_frame.show("Approvals", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show each decision, the latest first."""
     found = reads.decided(opened.name, opened.mark)
-    for problem in reads.status(opened.name, opened.mark)["problems"]:
-        st.error(escape(f"Look at this: {problem}"))
+    page_frame.warn(reads.status(opened.name, opened.mark)["problems"])
     if not found:
         st.info(
             "Nothing is decided yet, so that no study is answered. To read what a study asks, and decide: "
@@ -60,7 +55,7 @@ def decision(name: str, one: Decided) -> None:
         st.markdown(escape(f"{facts['decision'].capitalize()} by {facts['by']} on {moment(facts['at'])} UTC."))
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
-        st.markdown("\n".join(f"- {name}: {said}" for name, said in signed(facts)))
+        st.markdown(bullets(f"{name}: {said}" for name, said in signed(facts)))
         # Long texts are written only once somebody opens them.
         allows = st.expander("What it allows, in plain words", key=f"allows-{key}", on_change="rerun")
         if allows.open:
@@ -79,9 +74,10 @@ def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
     """
     if facts["decision"] != "approved":
         return facts["decision"], "gray"
-    if "expired" in facts["reason"]:
-        return "expired", "orange"
-    return ("approved, does not hold now", "orange") if facts["reason"] else ("approved, holds", "green")
+    if not facts["reason"]:
+        return "approved, holds", "green"
+    said = "expired" if "expired" in facts["reason"] else "approved, does not hold now"
+    return said, "orange"
 
 
 def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -110,4 +106,4 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    show()
+    page_frame.show("Approvals", parts)

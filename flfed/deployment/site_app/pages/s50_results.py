@@ -10,8 +10,7 @@ import streamlit as st
 from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
-from flfed.records.charts.by_site import interval_chart
-from flfed.records.charts.chart import Line
+from flfed.records.charts.by_site import ENDS, interval_chart
 from flfed.records.dashboard.panels.overview import card
 from flfed.records.dashboard.sections import figure, table
 from flfed.records.reports.site_verdict import (
@@ -41,46 +40,51 @@ from flfed.records.store.tables import finite
 from flfed.records.text import escape, moment
 from flfed.updates.messages.compare import Figure
 
-PAIRS = {"difference": "global - local-only", "difference-personalised": "personalised - local-only"}
-"""The differences of a kept result, by the keys that a report has them under."""
+PAIRS = dict(zip(("global - local-only", "personalised - local-only"), DIFFERENCES, strict=True))
+"""The keys that a report has the differences of a kept result under."""
 
 
 def difference_of(result: Result, one: Figure) -> Difference:
     """Return a kept difference with the interval that verdicts go by."""
-    found = as_difference(widened(_entry(one), one.metric, _rule(result, one.metric)))
-    return Difference(None) if found is None else found
+    return as_difference(widened(_entry(one), one.metric, _rule(result, one.metric))) or Difference(None)
 
 
 def _rule(result: Result, metric: str) -> Report:
     """Return the rule of verdicts, of one metric."""
-    worthwhile = result.worthwhile if metric == result.primary else None
-    worthwhile = worthwhile_of(metric) if worthwhile is None else worthwhile
+    worthwhile = worthwhile_of(metric)
+    if metric == result.primary and result.worthwhile is not None:
+        worthwhile = result.worthwhile
     return {"sites": result.sites or 1, "worthwhile": {metric: worthwhile}}
 
 
 def site_entry(result: Result, metric: str) -> Report:
     """Return a kept result as the entry of a site in a report, of one metric."""
     rule = _rule(result, metric)
-    figures = {one.arm: _entry(one) for one in result.arms if one.metric == metric}
-    entry: Report = {}
-    for arm in SITE_ARMS:
-        entry[arm] = {metric: figures[arm]} if arm in figures else {}
-    differences = {one.arm: _entry(one) for one in result.differences if one.metric == metric}
-    for key in DIFFERENCES:
-        pair = differences.get(PAIRS[key])
-        entry[key] = {} if pair is None else {metric: widened(pair, metric, rule)}
-    entry["holdout-classes"] = result.classes
-    entry["local-only-families"] = {} if result.own_family is None else {result.own_family: 1}
-    return entry | {UNDERTRAINED: result.trained == "not-enough"}
+    entry: Report = {key: {} for key in (*SITE_ARMS, *DIFFERENCES, "local-only-families")}
+    for one in result.arms:
+        if one.metric == metric and one.arm in SITE_ARMS:
+            entry[one.arm] = {metric: _entry(one)}
+    for one in result.differences:
+        if one.metric == metric and one.arm in PAIRS:
+            entry[PAIRS[one.arm]] = {metric: widened(_entry(one), metric, rule)}
+    if result.own_family is not None:
+        entry["local-only-families"] = {result.own_family: 1}
+    return entry | {"holdout-classes": result.classes, UNDERTRAINED: result.trained == "not-enough"}
 
 
 def _entry(one: Figure) -> Report:
     """Return a figure as a report has it, with the reason where there is none."""
-    value, low, high = (finite(number) for number in (one.value, one.low, one.high))
-    found: Report = {"value": value, "low": low, "high": high, "freedom": freedom_of(one.method)}
-    if value is None:
-        return found | {"reason": one.method or "it is not defined"}
-    return found if low is not None or not one.method else found | {"method": one.method}
+    found: Report = _ends(one) | {"freedom": freedom_of(one.method)}
+    if found["value"] is None:
+        found["reason"] = one.method or "it is not defined"
+    elif found["low"] is None and one.method:
+        found["method"] = one.method
+    return found
+
+
+def _ends(one: Figure) -> Report:
+    """Return a figure and its interval, None for what is not known."""
+    return {end: finite(getattr(one, end)) for end in ENDS}
 
 
 SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
@@ -102,19 +106,13 @@ KEPT_HERE = (
 )
 
 
-def show() -> None:
-    """Show this site's own results."""
-    page_frame.show("Our own results", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show the runs with a comparison here.
 
     One of them is shown in full.
     """
     found, problems = reads.results(opened.name, opened.mark)
-    for problem in problems:
-        st.error(escape(f"Look at this: {problem}"))
+    page_frame.warn(problems)
     if not found:
         st.info(NONE_YET)
         return
@@ -171,22 +169,18 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
         st.markdown(f"**{escape(code.capitalize())}.** {escape(sentence)}")
         with st.container(horizontal=True):
             for line in there:
-                card(
-                    SHORT.get(line["arm"], line["name"]),
-                    number(line["value"]),
-                    f"95 % CI {interval(line['low'], line['high'])}",
-                )
-        rests_on(result, metric, {line["arm"] for line in there}, kept_here=kept_here)
+                span = f"95 % CI {interval(line['low'], line['high'])}"
+                card(SHORT.get(line["arm"], line["name"]), number(line["value"]), span)
+        arms = {line["arm"] for line in there}
+        rests_on(result, metric, arms, kept_here=kept_here)
+    name = metric_name(metric)
     # The table has the numbers that the chart shows, for who cannot see it.
-    lines: list[Line] = [
-        {"Model": line["name"], metric_name(metric): line["value"], "95 % low": line["low"], "95 % high": line["high"],
-         "Method": line["method"]}
-        for line in there
-    ]  # fmt: skip
+    titles = {"name": "Model", "value": name, "low": "95 % low", "high": "95 % high", "method": "Method"}
+    lines = [{title: line[key] for key, title in titles.items()} for line in there]
+    says = f"{sentence} " + "; ".join(f"{line['name']} {number(line['value'])}" for line in there)
     drawn = interval_chart(there, metric)
-    says = f"{sentence} " + "; ".join(f"{line['Model']} {number(line[metric_name(metric)])}" for line in lines)
-    figure(st, f"{metric_name(metric)} on our test rows, with 95 % CI", drawn, lines, key="own-result", says=says)
-    table(differences_of(result, metric, {line["arm"] for line in there}))
+    figure(st, f"{name} on our test rows, with 95 % CI", drawn, lines, key="own-result", says=says)
+    table(differences_of(result, metric, arms))
 
 
 def rests_on(result: Result, metric: str, arms: Set[str], *, kept_here: bool) -> None:
@@ -238,8 +232,7 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
     for one in result.arms:
         if one.metric == metric:
             name = ARM_NAMES.get(one.arm, one.arm)
-            figures = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
-            found[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **figures}
+            found[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **_ends(one)}
     values = [found[arm]["value"] for arm in ("global", "personalised") if arm in found]
     # An own intercept ranks no row before another, so that some figures are equal.
     if len(values) == 2 and values[0] == values[1] is not None:
@@ -256,4 +249,4 @@ def judged(result: Result, metric: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    show()
+    page_frame.show("Our own results", parts)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import streamlit as st
 
 from flfed.errors import FlfedError
 from flfed.records.dashboard import access, page_style, refresh, run_page
 from flfed.records.dashboard.panels import compare
-from flfed.records.dashboard.panels.overview import how_to_go_on, link, no_runs
+from flfed.records.dashboard.panels.overview import how_to_go_on, no_runs
 from flfed.records.reports.faults import STATUS_WORDS, Asked, absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
@@ -46,10 +47,11 @@ def show() -> None:
         st.error(with_code(str(error)))
         return
     _list(found, only)
-    _compare(found.listed, only)
-    if found.search and not found.listed:
+    if found.listed:
+        _compare(found.listed, only)
+    elif found.search:
         st.info(escape(f"No run matches {found.search!r}."))
-    elif not found.listed:
+    else:
         no_runs()
 
 
@@ -107,10 +109,11 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
 
     options = list(listed)[:LISTED]
     asked = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
+    known = [name for name in asked if name in options]
     chosen = st.multiselect(
         "Compare side by side",
         options,
-        default=[name for name in asked if name in options][: compare.MOST],
+        default=known[: compare.MOST],
         format_func=label,
         max_selections=compare.MOST,
         key="compare",
@@ -158,15 +161,21 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     with st.container(key=f"{LINE}-{first.series}"):
         columns = st.columns(WIDTHS, vertical_alignment="center")
     with columns[0]:
-        link("overview", f":blue[**{escape(first.study)}**]", first.series)
+        run_page.link("overview", f":blue[**{escape(first.study)}**]", first.series)
         st.caption(first.series)
-    columns[1].text(moment(first.started))
-    columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))
+    repeats = f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1"
+    cells = (
+        moment(first.started),
+        ", ".join(sorted({STATUS_WORDS[run.status] for run in runs})),
+        f"{min(run.rounds for run in runs)} of {first.rounds_planned}",
+        repeats,
+        _figure_in_words(runs, figures),
+    )
+    for column, cell in zip(columns[1:], cells, strict=True):
+        column.text(cell)
     told = [absent[run.run] for run in runs if run.run in absent]
     # How often a site was missing is counted over the repeats.
-    gone: Counter[str] = Counter()
-    for of_run in told:
-        gone.update(of_run.missing)
+    gone = Counter(chain.from_iterable(of_run.missing for of_run in told))
     asked = max((len(of_run.sites) for of_run in told), default=0)
     for said in absence_in_words(asked, dict(sorted(gone.items())), len(told)):
         columns[2].caption(escape(said))
@@ -174,10 +183,6 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     # One site's people cannot resume a run.
     if died and access.viewer().site is None:
         columns[2].caption(how_to_go_on(died))
-    columns[3].text(f"{min(run.rounds for run in runs)} of {first.rounds_planned}")
-    repeats = f"{len(runs)} of {first.repeats}" if first.repeats > 1 else "1"
-    columns[4].text(repeats)
-    columns[5].text(_figure_in_words(runs, figures))
 
 
 def _figure_in_words(runs: list[RunEntry], figures: dict[str, float | None]) -> str:
@@ -185,7 +190,7 @@ def _figure_in_words(runs: list[RunEntry], figures: dict[str, float | None]) -> 
     figure = mean_of([figures.get(run.run) for run in runs])
     if figure is not None:
         return f"{metric_name(runs[-1].primary)} {number(figure)}"
-    if figures.keys() & {run.run for run in runs}:
+    if any(run.run in figures for run in runs):
         return "withheld, or not defined"
     return "not compared yet" if any(run.status == "running" for run in runs) else "not compared"
 

@@ -5,16 +5,14 @@ Its verdict comes first, then the figures behind it and what went wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import streamlit as st
 
-from flfed.records.dashboard import run_page
-from flfed.records.dashboard.panels import overview, rounds, sites
-from flfed.records.dashboard.refresh import Shown
-from flfed.records.dashboard.run_page import Opened
+from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard.panels import curves, overview, rounds, sites
+from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.report import purpose_of
-from flfed.records.statistics.noised_scores import is_covered, is_uncompared
+from flfed.records.sections.gains import at_the_ends
+from flfed.records.statistics.noised_scores import is_uncompared, noised_scores, wording
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.text import escape
 
@@ -31,103 +29,100 @@ WITHOUT_MODEL = {"sites": "Who takes part", "privacy": "Its privacy"}
 """Pages that say something of a study which trains nothing."""
 
 
-def show() -> None:
-    """Show the run of the address or the newest.
-
-    The page keeps up with it while it runs.
-    """
-    run_page.show("", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show each panel in a place of its own.
 
     So one that comes later moves no other into a new element.
     """
-    runs = opened.runs
-    shown = opened.shown()
-    found = shown.found
     with st.container():
-        purpose = purpose_of(shown.study_text)
+        purpose = purpose_of(opened.shown.study_text)
         if purpose:
             st.markdown(f"{escape(purpose)}.")
     # Figures over all sites would tell one site's people of the others.
     if opened.only:
-        _own(shown, opened.only, trains=opened.trains)
+        _own(opened, opened.only)
     else:
-        _all_sites(opened, shown, runs[0].rounds_planned)
+        _all_sites(opened)
     with st.container():
-        overview.set_aside(found, shown.events, only=opened.only, trains=opened.trains)
+        overview.set_aside(opened)
     with st.container():
-        pages = WITHOUT_MODEL
-        if opened.trains:
-            pages = SCORED_ALONE if is_uncompared(found) else FURTHER
-        _further(opened.name, pages)
+        _further(opened)
     with st.container():
-        overview.report_file(opened.name, opened.mark, opened.viewer)
-    overview.words(found, trains=opened.trains)
-    overview.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
+        overview.report_file(opened)
+    overview.words(opened)
+    overview.facts(opened)
 
 
-def _own(shown: Shown, site: str, *, trains: bool) -> None:
+def _own(opened: Opened, site: str) -> None:
     """Show one site's people whether joining paid."""
+    found = opened.found
     first = st.container()
     with st.container():
-        metric = sites.choose_metric(shown.found)
+        metric = sites.choose_metric(found)
     with first:
-        if "statistics" in shown.found:
-            overview.statistic(shown.found)
+        if "statistics" in found:
+            curves.statistic(found)
         elif metric is None:
-            sites.why_not_told(shown.found, shown.sites, site, trains=trains)
+            sites.why_not_told(opened, site)
         else:
-            sites.answer(shown.found, site, metric)
-            overview.warn(odd_sites_in_words(shown.found))
+            sites.answer(found, site, metric)
+            overview.warn(odd_sites_in_words(found))
 
 
-def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
+def _all_sites(opened: Opened) -> None:
     """Show whether joining pays on average, each site's gain, and what to know of it."""
-    found = shown.found
+    found = opened.found
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         metric = sites.choose_metric(found)
     with first:
         if "statistics" in found:
-            overview.statistic(found)
+            curves.statistic(found)
         elif metric is None:
-            overview.not_compared(found, trains=opened.trains)
+            overview.not_compared(opened)
         else:
-            warnings = overview.warnings_of(found, shown)
+            warnings = overview.warnings_of(opened.shown)
             overview.answer(found, metric, len(warnings))
             sites.who_gains(found, metric)
             overview.warn(warnings)
-            overview.cards(found, metric, planned)
+            overview.cards(found, metric, opened.planned)
     with st.container():
-        covered = metric is not None and is_covered(found)
-        left, right = (st.container(), st.container()) if covered else st.columns(2)
+        # A table of noised figures is as wide as the page.
+        noised = metric is not None and noised_scores(found) is not None
+        left, right = (st.container(), st.container()) if noised else st.columns(2)
         with left:
-            if metric is not None and covered:
-                sites.noised_figures(found, metric)
-            elif metric is not None:
-                sites.references(found, metric)
+            if metric is not None:
+                sites.figures_of_all(found, metric)
         with right:
             # A statistic is told in words above, and has no rounds to tell of.
             if "statistics" not in found:
-                overview.in_words(found, metric, planned)
+                overview.in_words(found, metric, opened.planned)
     with st.container():
         if metric is not None:
-            sites.links(found, metric, opened.name)
+            _links(opened, metric)
     with st.container():
-        if shown.curve_names or (found["status"] == "running" and not is_covered(found)):
-            rounds.together(opened, shown)
+        if opened.shown.curve_names or (found["status"] == "running" and not wording(found).no_rounds):
+            rounds.together(opened)
 
 
-def _further(name: str, pages: Mapping[str, str]) -> None:
+def _further(opened: Opened) -> None:
     """Show links to other pages of the run."""
+    pages = WITHOUT_MODEL
+    if opened.trains:
+        pages = SCORED_ALONE if is_uncompared(opened.found) else FURTHER
     st.markdown("### More of this run")
     with st.container(horizontal=True):
         for page, label in pages.items():
-            overview.link(page, label, name)
+            run_page.link(page, label, opened.name)
+
+
+def _links(opened: Opened, metric: str) -> None:
+    """Show a link to each site, of many to those at the ends of the forest plot."""
+    st.markdown("### One site at a time")
+    with st.container(horizontal=True, gap="xsmall"):
+        for site in at_the_ends(opened.found, metric, sites.FEW_SITES):
+            st.page_link(page_files()["sites"], label=escape(site), query_params={"run": opened.name, "site": site})
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("", parts)

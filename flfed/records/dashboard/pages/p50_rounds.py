@@ -9,15 +9,7 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import overview, rounds
-from flfed.records.dashboard.run_page import Opened
-
-
-def show() -> None:
-    """Show the rounds of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Rounds", parts)
+from flfed.records.dashboard.refresh import Opened
 
 
 def parts(opened: Opened) -> None:
@@ -25,19 +17,13 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    shown = opened.shown()
-    if overview.trains_nothing(opened.trains):
-        overview.set_aside(shown.found, shown.events, only=opened.only, trains=False)
-        return
-    with st.container():
-        rounds.curves(opened, shown)
-    with st.container():
-        rounds.took_part(opened)
-    with st.container():
-        rounds.cost(opened)
-    with st.container():
-        overview.set_aside(shown.found, shown.events, only=opened.only)
+    panels = [rounds.curves, rounds.took_part, rounds.cost]
+    if overview.trains_nothing(opened):
+        panels.clear()
+    for part in [*panels, overview.set_aside]:
+        with st.container():
+            part(opened)
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Rounds", parts)

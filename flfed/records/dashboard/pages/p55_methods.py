@@ -6,30 +6,20 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import compare, overview
-from flfed.records.dashboard.refresh import read_methods, where
-from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports.recorded_run import LOSS
+from flfed.records.dashboard.refresh import Opened, read_methods, where
 
 OF_ALL = "Methods are held against each other over all sites, and such figures are not shown to one site's people."
 
 
-def show() -> None:
-    """Show the methods beside a run.
-
-    It is the run of the address, else the newest.
-    """
-    run_page.show("Methods", parts)
-
-
 def parts(opened: Opened) -> None:
     """Show the table of methods."""
-    if overview.trains_nothing(opened.trains):
+    if overview.trains_nothing(opened):
         return
     if opened.only:
         st.info(OF_ALL)
         return
-    compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary, LOSS)
+    compare.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary)
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Methods", parts)

@@ -11,23 +11,14 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.panels import overview
-from flfed.records.dashboard.refresh import read_summaries, where
-from flfed.records.dashboard.run_page import Opened
+from flfed.records.dashboard.refresh import Opened
 from flfed.records.reports.faults import SUMS_ONLY, no_sums_in_words
 from flfed.records.sections import data
-from flfed.records.statistics.noised_scores import is_covered
+from flfed.records.statistics.noised_scores import wording
 from flfed.records.text import escape
 
 SITES_DRAWN = 12
 """Sites shown unless the reader picks others."""
-
-
-def show() -> None:
-    """Show the data of a run.
-
-    It is the run of the address, else the newest. The page keeps up with it while it runs.
-    """
-    run_page.show("Data", parts)
 
 
 def parts(opened: Opened) -> None:
@@ -35,38 +26,36 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    shown = opened.shown()
-    if overview.trains_nothing(opened.trains):
-        overview.who_takes_part(shown.found, shown.sites)
+    shown = opened.shown
+    if overview.trains_nothing(opened):
+        overview.who_takes_part(shown)
         return
-    table_1 = read_summaries(where(), opened.mark[:1], "table-1", opened.only)[0]
-    columns = read_summaries(where(), opened.mark[:1], "columns", opened.only)[0]
+    no_sums = wording(shown.found).no_sums
+    if no_sums:
+        # One reason for all of it: three headings without a table would say it three times.
+        with st.container():
+            st.info(escape(no_sums))
+            overview.who_takes_part(shown)
+        return
+    first = opened.of_repeat(opened.runs[0])
+    table_1 = first.summaries("table-1")[0]
+    columns = first.summaries("columns")[0]
     why = no_sums_in_words(shown.found, shown.events)
     if opened.only and table_1 and not table_1["rows"]:
         why = SUMS_ONLY
     every = data.sites_of(table_1, columns)
     # A site in sums only is in neither table, but it took part all the same.
     of = max(len(every), sum(site.status != "refused" for site in shown.sites))
-    if is_covered(shown.found):
-        # One reason for all of it: three headings without a table would say it three times.
-        with st.container():
-            st.info(escape(why))
-            overview.who_takes_part(shown.found, shown.sites)
-        return
     with st.container():
-        if len(opened.runs) > 1:
+        if opened.is_repeated:
             st.caption("Of the first repeat; the rows are the same in each.")
         sites = choose_sites(every)
     # Charts first: a table of all columns would hide them.
-    for section in (
-        data.missing(columns, sites, of=of, why_none=why),
-        data.drift(columns, sites, of=of, why_none=why),
-        data.table_1(table_1, set(every) - set(sites), why_none=why),
-    ):
-        with st.container():
-            sections.show(section)
+    sections.show(data.missing(columns, sites, of=of, why_none=why))
+    sections.show(data.drift(columns, sites, of=of, why_none=why))
+    sections.show(data.table_1(table_1, set(every) - set(sites), why_none=why))
     with st.container():
-        overview.leaks(shown.events, shown.leaks, only=opened.only)
+        overview.leaks(opened)
 
 
 def choose_sites(sites: Sequence[str]) -> list[str]:
@@ -78,4 +67,4 @@ def choose_sites(sites: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    show()
+    run_page.show("Data", parts)

@@ -19,13 +19,12 @@ from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, read_all, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import private_of
-from flfed.records.reports.recorded_run import TELLING, leaves, shows, with_interval
+from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows, with_interval
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, sentence_case
-from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape
@@ -38,7 +37,7 @@ OVERLAP = (
 )
 DATASET = "dataset.name"
 """Key of a study, with its table."""
-Compared = list[tuple[str, refresh.Shown]]
+Compared = dict[str, refresh.Shown]
 
 
 def side_by_side(series: Sequence[str], only: str | None) -> None:
@@ -46,34 +45,28 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
 
     Where they cannot be compared it says why.
     """
-    found: Compared = []
+    found: Compared = {}
     with RunReader.open(only=only) as reader:
         entries = {name: reader.runs_of(name) for name in series}
     for name, runs in entries.items():
-        found.append((_name(runs), refresh.read(refresh.where(), name, refresh.mark_of(runs), only)))
+        # The end of its id tells runs of one study apart.
+        title = f"{runs[0].study} {runs[0].series[-4:]}"
+        found[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
-    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in found}
-    for line in warnings([(name, shown.found, shown.study_text) for name, shown in found], redrawn):
+    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in found.items()}
+    for line in warnings([(name, shown.found, shown.study_text) for name, shown in found.items()], redrawn):
         st.warning(escape(line))
     # A record that is read for one site alone has no true number of sites.
     table([line for line in _facts(found) if only is None or line[""] != "Sites"])
-    metric = next((primary_of(shown.found) for _, shown in found if primary_of(shown.found)), None)
+    metric = next(filter(None, (primary_of(shown.found) for shown in found.values())), None)
     if metric is not None:
         _figures(found, metric, only)
-    differing = differences([(name, shown.study_text) for name, shown in found])
+    differing = differences([(name, shown.study_text) for name, shown in found.items()])
     st.markdown("### In what the studies differ")
     if differing:
         table(differing)
     else:
         st.markdown("In nothing: the studies are the same, word for word in all that counts.")
-
-
-def _name(runs: Sequence[RunEntry]) -> str:
-    """Return a run's name above its column.
-
-    The end of its id tells runs of one study apart.
-    """
-    return f"{runs[0].study} {runs[0].series[-4:]}"
 
 
 def warnings(
@@ -89,39 +82,27 @@ def warnings(
     redrawn : mapping of name to sites
         Those that draw another holdout in each repeat.
     """
-    datasets = {name: str(_keys(text).get(DATASET, "")) for name, _, text in found}
+    datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in found})
     lines = []
-    by_dataset = _groups(datasets)
-    if len(by_dataset) > 1:
-        told = _of_groups({dataset or "not known": names for dataset, names in by_dataset.items()})
+    if len(datasets) > 1:
+        told = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
         lines.append(f"Figures of runs on different datasets say nothing of each other ({told}).")
-    reports = {name: report for name, report, _ in found}
-    judged = {name: _judged(report, redrawn.get(name, ())) for name, report in reports.items()}
+    metrics = {name: primary_of(report) for name, report, _ in found}
+    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
     # Only runs on one dataset can be compared at all, so that the rest is checked within it.
-    for dataset, names in by_dataset.items():
-        where = f"Of the runs on {dataset}, " if len(by_dataset) > 1 else ""
-        said = [_unlike_figures({name: primary_of(reports[name]) for name in names})]
-        said.append(_unlike_rows({name: judged[name] for name in names}))
-        lines += [sentence_case(where + line) for line in said if line]
+    for dataset, names in datasets.items():
+        where = f"Of the runs on {dataset}, " if len(datasets) > 1 else ""
+        by_metric = _groups({name: metric_name(metric) for name in names if (metric := metrics[name])})
+        if len(by_metric) > 1:
+            told = _of_groups(by_metric)
+            said = f"not all were chosen by the same figure: compare one that all have ({told})."
+            lines.append(sentence_case(where + said))
+        by_rows = _groups({name: judged[name] for name in names if judged[name]})
+        if len(by_rows) > 1:
+            told = "; ".join(map(_and, by_rows.values()))
+            said = f"not all were judged on the same sites and test rows ({told}): part of a difference is chance."
+            lines.append(sentence_case(where + said))
     return lines
-
-
-def _unlike_figures(metrics: Mapping[str, str | None]) -> str:
-    """Return that runs were not chosen by the same figure, "" where they were."""
-    by_metric = _groups({name: metric for name, metric in metrics.items() if metric})
-    if len(by_metric) < 2:
-        return ""
-    told = _of_groups({metric_name(str(metric)): of for metric, of in by_metric.items()})
-    return f"not all were chosen by the same figure: compare one that all have ({told})."
-
-
-def _unlike_rows(judged: Mapping[str, tuple[tuple[str, int, int], ...]]) -> str:
-    """Return that runs were not judged on the same rows, "" where they were."""
-    by_rows = _groups({name: rows for name, rows in judged.items() if rows})
-    if len(by_rows) < 2:
-        return ""
-    told = "; ".join(_and(of) for of in by_rows.values())
-    return f"not all were judged on the same sites and test rows ({told}): part of a difference is chance."
 
 
 def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, int], ...]:
@@ -149,32 +130,33 @@ def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
     return groups
 
 
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def _of_groups(groups: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{what}: {_and(names)}" for what, names in groups.items())
-
-
-def _and(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _facts(found: Compared) -> list[dict[str, str]]:
     """Return one line a fact, one column a run."""
     lines: dict[str, dict[str, str]] = {}
-    for name, shown in found:
+    for name, shown in found.items():
         run = run_of(shown.found)
         privacy = private_of(run.privacy)
-        epsilon = "" if privacy.epsilon is None else f", ε {number(privacy.epsilon)}"
+        mechanism = privacy.mechanism or "not recorded"
+        if privacy.epsilon is not None:
+            mechanism += f", ε {number(privacy.epsilon)}"
         seconds = ABSENT if run.seconds is None else f"{run.seconds:.1f}"
         facts = {
             "Run": run.run,
             "Status": STATUS_WORDS[run.status],
             "Engine": run.engine,
-            "Rounds": f"{run.rounds}",
-            "Repeats": f"{run.repeats}",
+            "Rounds": str(run.rounds),
+            "Repeats": str(run.repeats),
             "Seconds": seconds,
-            "Sites": f"{len(run.sites)}",
-            "Privacy mechanism": f"{privacy.mechanism or 'not recorded'}{epsilon}",
+            "Sites": str(len(run.sites)),
+            "Privacy mechanism": mechanism,
         }
         # The table is turned: facts are its lines and runs its columns.
         for fact, value in facts.items():
@@ -187,34 +169,36 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
 
     It is shown over all sites as a chart, or at one site, and at each site as a table.
     """
-    lines: list[Report] = []
+    lines = []
     drawn: list[Report] = []
-    for name, shown in found:
+    cells: dict[str, dict[str, str]] = {}
+    for name, shown in found.items():
         run = run_of(shown.found)
-        of = figure_of(run.global_ if only is None else site_of(run.sites.get(only, {})).global_, metric)
+        whose = run.global_ if only is None else site_of(run.sites.get(only, {})).global_
+        of = figure_of(whose, metric)
         lines.append({"Run": name, metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
         drawn.append({"name": name, "arm": "global", "value": of.value, "low": of.low, "high": of.high})
+        for site, of_site in run.sites.items():
+            cells.setdefault(site, {})[name] = _at(of_site, metric)
     # For one site's people the figure of their own site stands in for that of all.
     where = "over all sites" if only is None else f"at {escape(only)}"
     title = f"{metric_name(metric)} of the shared model {where}, with 95 % CI"
     says = "; ".join(f"{line['name']}: {number(line['value'])}" for line in drawn)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(OVERLAP)
-    cells: dict[str, dict[str, str]] = {}
-    for name, shown in found:
-        for site, of_site in run_of(shown.found).sites.items():
-            cells.setdefault(site, {})[name] = _at(of_site, metric)
     if cells:
         st.markdown(f"**{metric_name(metric)} of the shared model at each site, and whether joining pays**")
-        none = {name: "took no part" for name, _ in found}
+        none = dict.fromkeys(found, "took no part")
         table([{"Site": site} | none | cells[site] for site in sorted(cells)])
 
 
 def _at(of_site: Report, metric: str) -> str:
     figure = figure_of(site_of(of_site).global_, metric)
-    span = f" ({interval(figure.low, figure.high)})" if figure.low is not None else ""
+    shown = number(figure.value)
+    if figure.low is not None:
+        shown += f" ({interval(figure.low, figure.high)})"
     said = "not compared with its own" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
-    return f"{number(figure.value)}{span}: {said}"
+    return f"{shown}: {said}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -263,7 +247,7 @@ UNLIKE_PLAIN = (
 )
 
 
-def methods(found: Sequence[Report], metric: str, loss: str) -> None:
+def methods(found: Sequence[Report], metric: str) -> None:
     """Show each method beside plain averaging, or beside the first where that was not run."""
     if not found:
         st.info(ALONE)
@@ -273,7 +257,7 @@ def methods(found: Sequence[Report], metric: str, loss: str) -> None:
     if not first.plain:
         st.info(UNLIKE_PLAIN.format(method=first.method))
     # An outcome that is a number has no log loss.
-    figures = [of for of in dict.fromkeys((metric, loss)) if of == metric or first.value[of] is not None]
+    figures = [of for of in dict.fromkeys((metric, LOSS)) if of == metric or first.value[of] is not None]
     lines = []
     for method in told:
         line = {"Method": method.method, "Rounds": str(method.rounds)}
@@ -301,13 +285,10 @@ def _verdict(method: Method, figures: Sequence[str]) -> str:
     if method.gain is None:
         return "plain averaging" if method.plain else "the others are held against it"
     first, *others = figures
-    said = [shows(method.gain, first)]
     # The loss may tell what the ranks of rows do not: how far probabilities are off.
-    for of in others:
-        shown = shows(method.gain, of)
-        if shown in TELLING:
-            said.append(f"{metric_name(of)} {shown}")
-    return "; ".join(said)
+    beside = {of: shows(method.gain, of) for of in others}
+    telling = [f"{metric_name(of)} {shown}" for of, shown in beside.items() if shown in TELLING]
+    return "; ".join([shows(method.gain, first), *telling])
 
 
 def difference(gain: Report | None, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""Panels of the page Curves: what a reader picks of the sections on scores.
+"""Panels of the page Curves, and of a study's statistic: what a reader picks of the sections on scores.
 
 They show how well the shared model ranks, whether its probabilities hold, and who would be flagged.
 """
@@ -12,9 +12,12 @@ import streamlit as st
 
 from flfed.records.charts.colours import MOST_COLOURED, Looks, one_in_colour
 from flfed.records.dashboard import run_page, sections
-from flfed.records.sections import scores
+from flfed.records.objects import read
+from flfed.records.reports.faults import missing_in_words
+from flfed.records.sections import data, scores
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import noised_scores
+from flfed.records.statistics.analysis import Analysis, RowsAnalysed, tables_of
+from flfed.records.statistics.noised_scores import NoisedScores, noised_scores
 from flfed.records.statistics.operating_points import (
     NET_BENEFIT_READ,
     RARE,
@@ -26,8 +29,9 @@ from flfed.records.statistics.operating_points import (
     probability,
     share_with_outcome,
 )
+from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
 from flfed.records.statistics.score_curves import LEAST_ROWS, NOT_SHOWN, SITES_DRAWN, Found, drawn_first, is_together
-from flfed.records.text import heading
+from flfed.records.text import escape, heading
 
 MOST_DRAWN = 12
 """Sites that a reader can pick: more colours and dashes are not told apart."""
@@ -77,8 +81,8 @@ def noised(report: Report, repeat: int | None = None) -> None:
 
     `report` is of one repeat; `repeat` is its number where there are several.
     """
-    recorded = noised_scores(report)
-    names = [] if recorded is None else list(recorded.whose)
+    recorded = noised_scores(report) or NoisedScores()
+    names = list(recorded.whose)
     whose = ""
     st.markdown(heading(scores.SCORED, repeat))
     if len(names) > 1:
@@ -119,10 +123,8 @@ def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:
     sites = [name for name in found if not is_together(name)]
     if len(sites) <= MOST_COLOURED:
         return found, looks
-    asked = run_page.of_address("site")
-    first = sites.index(asked) if asked in sites else 0
     label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
-    chosen = str(st.selectbox(label, sites, index=first, key=f"curves-colour-{sites[first]}", width=320))
+    chosen = run_page.pick_site(sites, label, "curves-colour")
     # What comes last is drawn above all others.
     order = sorted(found, key=lambda name: (is_together(name), name == chosen))
     return {name: found[name] for name in order}, looks | one_in_colour(sites, chosen)
@@ -161,10 +163,14 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
     ways = [BUDGET, THRESHOLD] if share < RARE else [THRESHOLD, BUDGET]
     way = st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}")
     if way == BUDGET:
-        point = ("alert-budget", _budget(share))
+        first = 100 * first_budget(share)
+        label = "Alert budget: rows to flag, in %"
+        key = f"points-budget-{first}"
+        typed = st.number_input(label, 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
+        point = ("alert-budget", float(typed) / 100)
     else:
         point = ("threshold", _threshold(edges(found.values()), share))
-    sections.show(scores.flagged(chosen, [point]), titled=False)
+    sections.show(scores.flagged(chosen, point), titled=False)
     with st.expander("How to read these tables"):
         st.markdown(HOW_FLAGGED_READ + NET_BENEFIT_READ)
 
@@ -182,18 +188,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
     st.markdown(heading(scores.EXACTLY_FLAGGED, repeat))
     labels = {point: point_in_words(*point) for point in asked_points(payload)}
     picked = st.selectbox("Counted by the sites", labels, format_func=labels.__getitem__, key="points-exact", width=320)
-    of = scores.exactly_flagged(payload, [picked])
-    if of is not None:
-        sections.show(of, titled=False)
-
-
-def _budget(share: float) -> float:
-    """Return the share of rows to flag that the reader typed."""
-    first = 100 * first_budget(share)
-    typed = st.number_input(
-        "Alert budget: rows to flag, in %", 0.01, 99.0, first, 0.5, format="%g", key=f"points-budget-{first}", width=320
-    )
-    return float(typed) / 100
+    sections.show(scores.exactly_flagged(payload, picked), titled=False)
 
 
 def _threshold(offered: Sequence[float], share: float) -> float:
@@ -215,3 +210,44 @@ def how_to_read() -> None:
     """Explain the curves in plain words, folded away."""
     with st.expander("How to read these curves"):
         st.markdown(HOW_TO_READ)
+
+
+def statistic(found: Report) -> None:
+    """Show the figures of a study without a model, the first one with who took no part in it."""
+    told = found["statistics"]
+    first, *others = statistic_in_words(told, found["repeats"])
+    st.markdown(f"**{escape(first)}**")
+    if missing := missing_in_words(found):
+        st.warning(sections.bullets(map(escape, missing)))
+    tables = statistic_tables(told)
+    if told["name"] == ANALYSIS:
+        tables = tables_of(_chosen_rows(read(Analysis, told)))
+    for one in tables:
+        if one.title:
+            st.markdown(f"### {escape(one.title)}")
+        sections.table(one.lines)
+    st.markdown(sections.bullets(map(escape, others)))
+
+
+def _chosen_rows(found: Analysis) -> RowsAnalysed:
+    """Return the rows of an analysis that the reader picks, of all sites or of one, and show a histogram of them."""
+    sites = found.by_site
+    of: RowsAnalysed = found
+    whose = ""
+    with st.container(horizontal=True):
+        if sites:
+            whose = _pick("Rows of", [f"all {found.sites} sites", *sites], "analysis-rows")
+            of = sites.get(whose, found)
+        numbers = list(of.numbers)
+        if not numbers:
+            return of
+        name = _pick("Number", numbers, "analysis-number")
+        group = next(iter(of.parts))
+        if len(of.parts) > 1:
+            group = _pick("Group", list(of.parts), "analysis-group")
+    sections.show(data.histogram(of, name, group, whose=whose, counts_each=found.counts_each), titled=False)
+    return of
+
+
+def _pick(label: str, options: Sequence[str], key: str) -> str:
+    return str(st.selectbox(label, options, key=key, width=220))

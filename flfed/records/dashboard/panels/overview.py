@@ -5,18 +5,15 @@ They are in plain words for clinicians and risk officers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import streamlit as st
 
 from flfed.errors import counted
-from flfed.records.charts.histograms import histogram_chart, histogram_lines
-from flfed.records.dashboard import page_files
-from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where
-from flfed.records.dashboard.sections import figure, table
-from flfed.records.document.document import document
-from flfed.records.objects import figure_of, read, run_of
+from flfed.records.dashboard.refresh import Opened, Shown
+from flfed.records.dashboard.sections import bullets, table
+from flfed.records.objects import figure_of, run_of
 from flfed.records.reports import report
 from flfed.records.reports.faults import (
     STATUS_WORDS,
@@ -30,41 +27,34 @@ from flfed.records.reports.faults import (
     updates_set_aside,
 )
 from flfed.records.reports.narrative import (
-    GLOSSARY,
     apart,
     doubts,
+    glossary_of,
     interval_name,
     is_measured,
     joining_in_words,
     least_gain,
-    of_no_model,
-    of_noised_scores,
     stands_out,
     story,
     tally,
     under,
 )
 from flfed.records.reports.round_totals import bytes_in_words
-from flfed.records.section import Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.analysis import ALL, Analysis, column_label, tables_of
-from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import (
     METRICS,
     NOT_TOLD,
     OWN_UNDER_NOISE,
     SLOPE,
-    is_covered,
     is_uncompared,
+    noised_scores,
     own_under_noise,
+    wording,
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import pooled_in_words
-from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
 from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
-from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
-from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
+from flfed.records.store.entries import RunEntry
 from flfed.records.text import escape, moment, with_code
 
 GOES_ON = {
@@ -82,10 +72,6 @@ NO_MODEL = "This study trains no model: see Overview."
 COMPARED = "joining is compared now, on test rows"
 COUNTED = "test rows are counted by score now, with noise"
 """What follows the last round, and what does where all that leaves is charged."""
-NOISE_DRAWN = (
-    "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
-    "0 there may be nobody at all. Values beyond the range count in the outermost bins."
-)
 NOISED_CARDS = ("roc_auc_score", "brier_score_loss")
 """Figures with a card where a gain has one, too: the table below has the others."""
 CARD_PIXELS = 172
@@ -106,15 +92,16 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
     """
     run = run_of(report.head(runs, name))
     status = run.status
+    study = f"{title}: {run.study}" if title else run.study
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.title(escape(": ".join(filter(None, (title, run.study)))), width="content", anchor=False)
+        st.title(escape(study), width="content", anchor=False)
         st.badge(STATUS_WORDS[status], color=STATUS_COLOURS.get(status, "red"))
     repeats = f", {len(runs)} repeats" if len(runs) > 1 else ""
     st.caption(f"Run {run.run}, {moment(runs[0].started)} UTC{_took(run.seconds)}{repeats}")
     if run.reason:
-        go_on = "" if only else how_to_go_on(runs)
+        go_on = how_to_go_on(runs)
         # The reason may tell how to go on by itself.
-        if go_on.rpartition(": ")[2].strip("`") in run.reason:
+        if only or go_on.rpartition(": ")[2].strip("`") in run.reason:
             go_on = ""
         said = f"Why it is {status}: {run.reason.rstrip('.')}. "
         st.warning(with_code(said) + go_on)
@@ -128,7 +115,8 @@ def _took(seconds: float | None) -> str:
         return ""
     if seconds < 1:
         return ", under a second"
-    return f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
+    digits = 1 if seconds < 10 else 0
+    return f", {seconds:.{digits}f} seconds"
 
 
 def progress(runs: Sequence[RunEntry], after: str = COMPARED) -> None:
@@ -145,7 +133,9 @@ def progress(runs: Sequence[RunEntry], after: str = COMPARED) -> None:
         said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
     elif last.repeats > 1:
         said = f"Repeat {last.repeat + 1} of {last.repeats}. {said}"
-    planned = last.rounds_planned * (last.repeats if len(runs) > 1 else 1)
+    planned = last.rounds_planned
+    if len(runs) > 1:
+        planned *= last.repeats
     st.progress(min(sum(run.rounds for run in runs) / max(planned, 1), 1.0), said)
 
 
@@ -165,101 +155,62 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
     return f"{GOES_ON[ended[0].status]}: `flfed study resume {ended[0].run}`" if ended else ""
 
 
-def not_compared(found: Report, *, trains: bool) -> None:
-    """Say why a run was not compared.
-
-    It also says who took no part in it. `trains` tells whether its study has a model.
-    """
-    run = run_of(found)
+def not_compared(opened: Opened) -> None:
+    """Say why a run was not compared, and who took no part in it."""
+    found = opened.found
+    status = run_of(found).status
     for line in missing_in_words(found):
         st.warning(escape(line))
+    said = wording(found)
     why = {
-        "running": "Joining is compared after the last round, on rows nobody trained on.",
-        "interrupted": "Nothing was compared yet: that follows the last round.",
+        "running": said.running,
+        "interrupted": said.interrupted,
         "completed": "This run was not compared with the sites' own models.",
     }
     nothing = "Nothing was compared"
-    if is_covered(found):
-        why["running"] = "The shared model is scored after the last round, by noised counts of rows nobody trained on."
-        why["interrupted"] = "Nothing is known of the model yet: it is scored after the last round."
-    if not trains:
+    if not opened.trains:
         why = dict.fromkeys(("running", "interrupted"), "The figures follow once the sites have answered.")
         why["completed"] = "The study trains no model: it counts rows, and nothing is compared."
         nothing = "Nothing is known"
-    how = "stopped" if run.status == "stopped" else "failed"
-    ended = f"{nothing}: the run {how} before that."
-    st.info(why.get(run.status, ended))
-
-
-def statistic(report: Report) -> None:
-    """Show the figures of a study without a model, the first one with who took no part in it."""
-    found = report["statistics"]
-    first, *others = statistic_in_words(found, report["repeats"])
-    st.markdown(f"**{escape(first)}**")
-    warn(missing_in_words(report))
-    tables = _of_chosen_rows(read(Analysis, found)) if found["name"] == ANALYSIS else statistic_tables(found)
-    for one in tables:
-        if one.title:
-            st.markdown(f"### {escape(one.title)}")
-        table(one.lines)
-    st.markdown("\n".join(f"- {escape(line)}" for line in others))
-
-
-def _of_chosen_rows(found: Analysis) -> list[Table]:
-    """Show the histogram of an analysis, and return its tables, over all sites or at the one that is chosen."""
-    every = f"all {found.sites} sites"
-    sites = found.by_site
-    with st.container(horizontal=True):
-        whose = st.selectbox("Rows of", [every, *sites], key="analysis-rows", width=220) if sites else every
-        of = sites.get(whose, found)
-        numbers = list(of.numbers)
-        if not numbers:
-            return tables_of(of)
-        name = str(st.selectbox("Number", numbers, key="analysis-number", width=220))
-        parts = of.parts
-        group = str(st.selectbox("Group", list(parts), key="analysis-group", width=220)) if len(parts) > 1 else ""
-    part, deviation = parts[group or next(iter(parts))]
-    column = part.numbers[name]
-    unit = f"{found.counts_each}s"
-    lines = histogram_lines(column, deviation)
-    drawn = histogram_chart(lines, column_label(name, column), unit)
-    which = ", ".join(said for said in (str(whose) if sites else "", group) if said not in ("", ALL))
-    title = f"{sentence_case(unit)} by {column_label(name, column)}{f' ({which})' if which else ''}"
-    figure(st, escape(title), drawn, lines, key="histogram")
-    st.caption(escape(NOISE_DRAWN.format(reach=number(NORMAL_95 * deviation))))
-    return tables_of(of)
+    how = "stopped" if status == "stopped" else "failed"
+    st.info(why.get(status, f"{nothing}: the run {how} before that."))
 
 
 def cards(found: Report, metric: str, planned: int) -> None:
     """Show the five answers people look for first."""
     run = run_of(found)
+    compared = not is_uncompared(found)
+    short = "all that were planned" if run.rounds >= planned else "fewer than planned"
+    if run.status == "running":
+        short = "still running"
+    with st.container(horizontal=True, gap="xsmall"):
+        if noised_scores(found) is None:
+            _exact_cards(found, metric)
+        else:
+            figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
+            noised_cards(figures, run.noised_scores.get("all"), run.repeats)
+        if compared:
+            card("Largest clear gain", *_most(found, metric))
+        card("Rounds run", f"{run.rounds} of {planned}", short)
+        if noised_scores(found) is None:
+            refused = len(refused_sites(found))
+            sites = "1 site" if refused == 1 else f"{refused} sites"
+            card("Rejected updates", str(updates_set_aside(found)), f"and {sites} refused")
+
+
+def _exact_cards(found: Report, metric: str) -> None:
+    """Show the shared model and the one of all rows in one place as cards."""
+    run = run_of(found)
     shared = figure_of(run.global_, metric)
     pooled = figure_of(run.pooled, metric).value
-    what = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
     away = "not measured in this run"
     # The distance to pooled is measured only where both were compared.
     if pooled is not None and shared.value is not None:
         away = apart(pooled, shared.value, metric)
-    short = "all that were planned" if run.rounds >= planned else "fewer than planned"
-    if run.status == "running":
-        short = "still running"
-    refused = len(refused_sites(found))
-    below = "and 1 site refused" if refused == 1 else f"and {refused} sites refused"
-    with st.container(horizontal=True, gap="xsmall"):
-        if is_covered(found):
-            compared = not is_uncompared(found)
-            figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
-            noised_cards(figures, (run.noised_scores or {}).get("all"), run.repeats)
-            if compared:
-                card("Largest clear gain", *_most(found, metric))
-            card("Rounds run", f"{run.rounds} of {planned}", short)
-            return
-        card("Shared model", number(shared.value), what)
-        said = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
-        card("All rows in one place", number(pooled), said)
-        card("Largest clear gain", *_most(found, metric))
-        card("Rounds run", f"{run.rounds} of {planned}", short)
-        card("Rejected updates", str(updates_set_aside(found)), below)
+    what = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
+    card("Shared model", number(shared.value), what)
+    said = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
+    card("All rows in one place", number(pooled), said)
 
 
 def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
@@ -314,12 +265,13 @@ def in_words(found: Report, metric: str | None, planned: int) -> None:
 
     The warnings stand above already.
     """
-    above = [*missing_in_words(found), *odd_sites_in_words(found)] if metric else odd_sites_in_words(found)
-    above += [NOT_TOLD, OWN_UNDER_NOISE]
+    above = [*odd_sites_in_words(found), NOT_TOLD, OWN_UNDER_NOISE]
+    if metric:
+        above += missing_in_words(found)
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
-        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
+        st.markdown(bullets(map(escape, lines)))
 
 
 def answer(found: Report, metric: str, warnings: int) -> None:
@@ -327,9 +279,8 @@ def answer(found: Report, metric: str, warnings: int) -> None:
 
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
-    run = run_of(found)
     if is_uncompared(found):
-        one = figure_of(run.global_, metric)
+        one = figure_of(run_of(found).global_, metric)
         told = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(told)}")
         st.markdown(escape(NOT_TOLD))
@@ -353,12 +304,12 @@ def _whether_it_pays(found: Report, metric: str) -> None:
         st.markdown(escape(line))
 
 
-def warnings_of(found: Report, shown: Shown) -> list[str]:
+def warnings_of(shown: Shown) -> list[str]:
     """Return what to know before one believes the figures.
 
     That is which sites are missing, which columns may leak the target, and which sites seem coded otherwise.
     """
-    return [*missing_in_words(found), *leak_warnings(shown), *odd_sites_in_words(found)]
+    return [*missing_in_words(shown.found), *leak_warnings(shown), *odd_sites_in_words(shown.found)]
 
 
 def leak_warnings(shown: Shown) -> list[str]:
@@ -369,20 +320,18 @@ def leak_warnings(shown: Shown) -> list[str]:
 def warn(lines: Sequence[str]) -> None:
     """Show warnings as one list."""
     if lines:
-        st.warning("\n".join(f"- {escape(line)}" for line in lines))
+        st.warning(bullets(map(escape, lines)))
 
 
-def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None, trains: bool = True) -> None:
-    """Show what was set aside, refused or flagged.
-
-    It is of one site or of all. Where there was nothing, that is said. `trains` tells whether the study has a model.
-    """
-    run = run_of(found)
+def set_aside(opened: Opened) -> None:
+    """Show what was set aside, refused or flagged, of one site or of all; where there was nothing, that is said."""
+    found = opened.found
+    events = opened.shown.events
     st.markdown("## Rejected, refused, odd")
-    if not run.faults:
-        none = "No update was rejected and no site was refused." if trains else "No site was refused."
-        if only is not None:
-            none = f"Nothing of {escape(only)} was rejected or refused."
+    if not run_of(found).faults:
+        none = "No update was rejected and no site was refused." if opened.trains else "No site was refused."
+        if opened.only is not None:
+            none = f"Nothing of {escape(opened.only)} was rejected or refused."
         st.markdown(none)
     if lines := set_aside_lines(found, events):
         table(lines)
@@ -390,31 +339,34 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
         st.caption(with_code(" ".join(said)))
 
 
-def trains_nothing(trains: bool) -> bool:
+def trains_nothing(opened: Opened) -> bool:
     """Tell whether a study has no model, and say so where it has none."""
-    if not trains:
+    if not opened.trains:
         st.info(NO_MODEL)
-    return not trains
+    return not opened.trains
 
 
-def who_takes_part(found: Report, sites: Sequence[SiteEntry]) -> None:
+def who_takes_part(shown: Shown) -> None:
     """Show which sites take part, and who refused."""
-    if sites:
+    if shown.sites:
         st.markdown("## Who takes part")
-        table([site_facts(site, found) for site in sites])
+        table(facts_of_sites(shown))
 
 
-def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, only: str | None = None) -> None:
-    """Show which columns may leak the target.
+def facts_of_sites(shown: Shown) -> list[dict[str, Any]]:
+    """Return what the record has of each site, for a table."""
+    return [site_facts(site, shown.found) for site in shown.sites]
 
-    `only` is the one site whose people read it, and are told none.
-    """
+
+def leaks(opened: Opened) -> None:
+    """Show which columns may leak the target; one site's people are told none."""
     st.markdown("## Columns that may give the answer away")
-    if only is not None:
+    payload = opened.shown.leaks
+    if opened.only is not None:
         st.caption("Looked for in the rows of all sites together, of which one site's people are shown nothing.")
         return
-    if reasons := leak_lines(events, payload):
-        st.warning("\n".join(f"- {escape(reason)}" for reason in reasons))
+    if reasons := leak_lines(opened.shown.events, payload):
+        warn(reasons)
     elif payload is None:
         st.caption("This run was not checked for leaks.")
     else:
@@ -424,64 +376,47 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
         st.caption(escape(f"Too few rows have a gap, or none, to test whether gaps tell the target: {listed}."))
 
 
-def link(page: str, label: str, run: str) -> None:
-    """Show a link to a page of a run."""
-    st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})
-
-
-def words(found: Report, *, trains: bool = True) -> None:
-    """Show the glossary, folded away; `trains` tells whether the run's study has a model."""
+def words(opened: Opened) -> None:
+    """Show the glossary, folded away."""
+    terms = glossary_of(opened.found, trains=opened.trains)
     with st.expander("What the words mean"):
-        terms = GLOSSARY if trains else of_no_model()
-        if is_covered(found):
-            terms = of_noised_scores(compared=not is_uncompared(found))
-        st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
+        st.markdown(bullets(f"*{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
 
-@st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)
-def _document(store: str, name: str, mark: Mark, viewer: Viewer) -> str:
-    """Return a run's report, made once for each `store`, `mark` and `viewer`."""
-    return document(name, viewer=viewer)
-
-
-def report_file(name: str, mark: Mark, viewer: Viewer) -> None:
+def report_file(opened: Opened) -> None:
     """Show a button for the run's report as a file, folded away.
 
     The people of one site get that of their site. It is made once it is unfolded, and by the roles of that moment.
     """
     folded = st.expander("A report to print or hand on", key="report", on_change="rerun")
-    if folded.open:
-        with folded:
-            whose = f", with the figures of {viewer.site} only" if viewer.site else ""
-            st.caption(escape(f"One file that opens without a network, and prints on A4{whose}."))
-            text = _document(where(), name, mark, viewer)
-            st.download_button(
-                "Download the report", text, f"{name}.html", "text/html", on_click="ignore", key="report.html"
-            )
+    if not folded.open:
+        return
+    with folded:
+        whose = f", with the figures of {opened.only} only" if opened.only else ""
+        st.caption(escape(f"One file that opens without a network, and prints on A4{whose}."))
+        text = opened.document()
+        file = f"{opened.name}.html"
+        st.download_button("Download the report", text, file, "text/html", on_click="ignore", key="report.html")
 
 
-def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:
-    """Show sites, bytes and the study, folded away.
-
-    With `made_by` it also shows what program and machine made the run.
-    """
+def facts(opened: Opened) -> None:
+    """Show sites, bytes and the study, folded away; to the coordinator, also what program and machine made the run."""
+    made_by = opened.viewer.role == "coordinator"
     title = "Sites, versions, hashes and the study" if made_by else "Sites and the study"
     folded = st.expander(title, key="facts", on_change="rerun")
     # Nothing is read from the store for a part that nobody unfolds.
     if not folded.open:
         return
     with folded:
-        table([site_facts(site, shown.found) for site in shown.sites])
-        with RunReader.open(only=only) as reader:
-            sent = reader.bytes_sent([run.run for run in runs])
-        if sent:
+        table(facts_of_sites(opened.shown))
+        if sent := opened.bytes_sent():
             ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
-            each = bytes_in_words(shown.found["round-bytes"])
+            each = bytes_in_words(opened.found["round-bytes"])
             st.markdown(" ".join(filter(None, [f"Crossed in all: {', '.join(ways)}.", each])))
         if made_by:
-            run = runs[0]
+            run = opened.runs[0]
             facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}
             st.json({**facts, "versions": dict(run.versions), "hashes": dict(run.hashes)}, expanded=2)
-        if only:
+        if opened.only:
             st.caption("The study, without its comments, names of other sites and the figures that it expects:")
-        st.code(shown.study_text, language="toml")
+        st.code(opened.shown.study_text, language="toml")

@@ -14,14 +14,14 @@ import pandas as pd
 import streamlit as st
 
 from flfed.records.charts import by_round
-from flfed.records.charts.chart import Chart, Line, Spec, axis_title, legend_of
+from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
-from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
-from flfed.records.dashboard.run_page import Opened, of_address
+from flfed.records.dashboard.refresh import KEPT_SECONDS, Opened, read_curves, where
+from flfed.records.dashboard.run_page import pick_site
 from flfed.records.dashboard.sections import behind, figure
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.round_totals import ON_ROWS, Block, Cost
-from flfed.records.statistics.noised_scores import NO_ROUNDS, is_covered
+from flfed.records.reports.round_totals import ON_ROWS, Cost
+from flfed.records.statistics.noised_scores import wording
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
@@ -42,6 +42,8 @@ NONE_SENT = (
 )
 HEIGHT = 300
 """Of a chart of a cost with its legend, so that two side by side end alike."""
+BY_BLOCK: dict[str, Any] = {"participation": by_database.participation, "costs": by_database.costs}
+"""What is read of the store by blocks of rounds."""
 
 
 def last_round(runs: Sequence[RunEntry]) -> int:
@@ -53,16 +55,17 @@ def last_round(runs: Sequence[RunEntry]) -> int:
     return max(*stopped, *(run.rounds for run in runs), 0)
 
 
-def curves(opened: Opened, shown: Shown) -> None:
+def curves(opened: Opened) -> None:
     """Show a metric by round and its rows.
 
     It is shown for all sites together and for each.
     """
     st.markdown("## How good the model was, round by round")
+    shown = opened.shown
     if not shown.curve_names:
-        st.caption(escape(NO_ROUNDS if is_covered(shown.found) else _no_curve(opened)))
+        st.caption(escape(wording(shown.found).no_rounds or _no_curve(opened)))
         return
-    arm, metric = _choose(shown, opened.runs[0].primary)
+    arm, metric = _choose(shown.curve_names, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
     above = st.container()  # it does not go by the choice of sites
     # A chart of all sites at once is not readable, so that many are chosen from.
@@ -75,7 +78,7 @@ def curves(opened: Opened, shown: Shown) -> None:
         _of_all_sites(opened, points, metric)
     above.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
     with st.container():
-        _of_each_site(opened, shown, points, metric, sites)
+        _of_each_site(opened, points, metric, sites)
 
 
 def _width(opened: Opened) -> int:
@@ -93,23 +96,13 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     """
     width = _width(opened)
     last = last_round(opened.runs)
-    names = [run.run for run in opened.runs]
+    found: list[CurvePoint] = []
     # Round 0 is a part of its own: it is from before training and never changes.
-    found = (
-        read_curves(
-            where(),
-            names,
-            part,
-            None if part[1] < last else opened.mark,  # the figures of a round come with the next one
-            arm=arm,
-            metric=metric,
-            sites=sites,
-            width=width,
-            only=opened.only,
-        )
-        for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]
-    )
-    return list(chain.from_iterable(found))
+    for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]:
+        mark = None if part[1] < last else opened.mark  # the figures of a round come with the next one
+        wanted: Any = {"arm": arm, "metric": metric, "sites": sites, "width": width, "only": opened.only}
+        found += read_curves(where(), opened.names, part, mark, **wanted)
+    return found
 
 
 def _means_of(opened: Opened) -> str:
@@ -118,18 +111,19 @@ def _means_of(opened: Opened) -> str:
     An empty text where it is one round.
     """
     width = _width(opened)
-    said = f" Each point is the mean of {width} rounds; the band, or the inner one, goes from the least to the largest."
-    return said if width > 1 else ""
+    if width == 1:
+        return ""
+    return f" Each point is the mean of {width} rounds; the band, or the inner one, goes from the least to the largest."
 
 
 def _no_curve(opened: Opened) -> str:
     """Return why there is no figure by round."""
-    states = {run.status for run in opened.runs}
-    if "running" in states:
+    if opened.is_running:
         return "No round has a figure yet: the first comes with the second round."
-    if states == {"completed"}:
-        return f"No figure by round was kept of {opened.only}." if opened.only else "No figure by round was kept."
-    return "The run ended before a round had a figure."
+    if any(run.status != "completed" for run in opened.runs):
+        return "The run ended before a round had a figure."
+    whose = f" of {opened.only}" if opened.only else ""
+    return f"No figure by round was kept{whose}."
 
 
 def _before(points: Sequence[CurvePoint], metric: str) -> str:
@@ -138,9 +132,11 @@ def _before(points: Sequence[CurvePoint], metric: str) -> str:
     It is not drawn. An empty text where nothing was measured then.
     """
     first = [point for point in points if point.round == 0 and point.value is not None]
+    if not first:
+        return ""
     together = next((point.value for point in first if point.site is None), None)
     if together is None:
-        return " Round 0, before training, is in the tables and not drawn." if first else ""
+        return " Round 0, before training, is in the tables and not drawn."
     name = metric_name(metric)
     return f" Before training, {name} over all sites together was {number(together)}: in the tables, not drawn."
 
@@ -151,23 +147,32 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
     It comes with its band or why it has none. Where there is no curve, that is explained.
     """
     title = "All sites together"
-    mine = [p for p in points if p.site is None and p.value is not None]
-    if not mine:
+    if not _has_figures_of_all(points):
         if not opened.only:  # the head of the page says why one site's people see its own figures only
             st.markdown(f"**{title}**")
             st.caption(_not_together(metric))
         return
+    means = " The line is the mean over the repeats." if opened.is_repeated else ""
+    without = f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}"
+    _draw_together(opened, points, metric, title, "rounds-all-sites", without)
+
+
+def _has_figures_of_all(points: Sequence[CurvePoint]) -> bool:
+    return any(point.site is None and point.value is not None for point in points)
+
+
+def _draw_together(
+    opened: Opened, points: Sequence[CurvePoint], metric: str, title: str, key: str, *below: str
+) -> None:
+    """Show the curve of all sites together, with sentences below it."""
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
-    drawn = by_round.of_all_sites(points, metric)
-    figure(st, title, drawn, _lines(points, metric, None), key="rounds-all-sites", says=says)
-    means = " The line is the mean over the repeats." if len(opened.runs) > 1 else ""
-    st.caption(f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}")
-    if said := _counted_in_bins(mine, metric):
+    figure(st, title, by_round.of_all_sites(points, metric), _lines(points, metric, None), key=key, says=says)
+    for said in filter(None, (*below, _counted_in_bins(points, metric))):
         st.caption(said)
 
 
 def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
-    """Return how far binned figures may be off.
+    """Return how far binned figures over all sites may be off.
 
     It is about a curve made of counts by bin. An empty text of any other.
     """
@@ -175,7 +180,7 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     reaches = [
         max(p.high - p.value, p.value - p.low)
         for p in points
-        if p.round and p.value is not None and p.low is not None and p.high is not None
+        if p.site is None and p.round and p.value is not None and p.low is not None and p.high is not None
     ]
     if not reaches:
         return ""
@@ -199,81 +204,71 @@ def _not_together(metric: str) -> str:
     return f"Over all sites together there is no {metric_name(metric)} by round: what the sites sent does not give it."
 
 
-def _of_each_site(
-    opened: Opened, shown: Shown, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]
-) -> None:
+def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sites: Sequence[str]) -> None:
     """Show the curve of each site.
 
     The one that the reader picks has its band. Where no site sent a figure of its own, that is said.
     """
     title = "Your site" if opened.only else "Each site"
-    if not any(point.site in sites for point in points):
+    of_sites = [point for point in points if point.site in sites]
+    if not of_sites:
         st.markdown(f"**{title}**")
         st.caption(NONE_SENT)
         return
-    there = sorted(_banded([point for point in points if point.site in sites], metric))
-    many = len(sites) > MOST_COLOURED
-    others = f"Show in colour, with the other {len(sites) - 1} sites in grey"
-    banded = _choose_site(sites, others) if many else _choose_site(there, "Draw the 95 % CI of")
-    looks = site_looks(site.site for site in shown.sites)
-    if many and banded is not None:
+    looks = site_looks(site.site for site in opened.shown.sites)
+    there = _banded(of_sites, metric)
+    if len(sites) > MOST_COLOURED:
+        banded = _choose_site(sites, f"Show in colour, with the other {len(sites) - 1} sites in grey")
         looks |= one_in_colour(sites, banded)
-    each = by_round.of_each_site(points, metric, looks, banded=banded)
+    else:
+        banded = _choose_site(there, "Draw the 95 % CI of")
+    each = by_round.of_each_site(points, metric, looks, banded=banded or None)
     named = axis_title(metric)
     says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
     figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
     if banded not in there:
-        means = " The lines are means over the repeats." if len(opened.runs) > 1 else ""
+        means = " The lines are means over the repeats." if opened.is_repeated else ""
         st.caption(f"Without bands: the spread of this figure is not known.{means}")
     else:
-        st.caption(escape(f"The band is the 95 % CI of each figure of {banded}.{_over_repeats(opened)}"))
+        means = OVER_REPEATS if opened.is_repeated else ""
+        st.caption(escape(f"The band is the 95 % CI of each figure of {banded}.{means}"))
 
 
-def _choose_site(sites: Sequence[str], label: str) -> str | None:
-    """Return the site that the reader picks, at first that of the address, as on the other pages."""
+def _choose_site(sites: Sequence[str], label: str) -> str:
+    """Return the site that the reader picked, "" of none; one alone is no choice."""
     if len(sites) < 2:
-        return next(iter(sites), None)
-    asked = of_address("site")
-    first = sites.index(asked) if asked in sites else 0
-    return str(st.selectbox(label, list(sites), index=first, key=f"curve-band-{sites[first]}", width=320))
+        return "".join(sites)
+    return pick_site(sites, label, "curve-band")
 
 
-def _banded(points: Sequence[CurvePoint], metric: str) -> set[str]:
-    """Return whose points have an interval.
-
-    It is so in some round. All sites together are "".
-    """
-    return {point.site or "" for point in points if point.round and None not in by_database.band_of(point, metric)}
-
-
-def _over_repeats(opened: Opened) -> str:
-    """Return what lines and bands average over repeats.
-
-    An empty text of one run.
-    """
-    if len(opened.runs) < 2:
-        return ""
-    return (
-        " Lines are means over the repeats, and the band is the mean of the bounds that each of them has: how well one "
-        "split of the rows knows its figure, not how far the repeats lie apart."
+def _banded(points: Sequence[CurvePoint], metric: str) -> list[str]:
+    """Return the sites whose points have an interval in some round."""
+    return sorted(
+        {str(point.site) for point in points if point.round and None not in by_database.band_of(point, metric)}
     )
 
 
-def together(opened: Opened, shown: Shown) -> None:
+OVER_REPEATS = (
+    " Lines are means over the repeats, and the band is the mean of the bounds that each of them has: how well one "
+    "split of the rows knows its figure, not how far the repeats lie apart."
+)
+
+
+def together(opened: Opened) -> None:
     """Show the primary metric by round.
 
     It is that of all sites together. Where no round has it yet, that is said.
     """
     st.markdown("## Round by round")
-    if not shown.curve_names:
+    names = opened.shown.curve_names
+    if not names:
         st.caption(escape(_no_curve(opened)))
         return
     # The first curve's rows stand for the run here; the page Rounds has the choice.
-    arm, choices = next(iter(shown.curve_names.items()))
-    primary = opened.runs[0].primary
-    metric = primary if primary in choices else choices[0]
+    arm, choices = next(iter(names.items()))
+    metric = choices[_place_of(opened.runs[0].primary, choices)]
     points = _points(opened, arm, metric, [])
-    if not any(point.site is None and point.value is not None for point in points):
+    if not _has_figures_of_all(points):
         whose = f"that of {opened.only}" if opened.only else "those of each site"
         said = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
         st.caption(escape(said))
@@ -281,27 +276,26 @@ def together(opened: Opened, shown: Shown) -> None:
     told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
     which = "your" if opened.only else "each"
     st.caption(f"{told} The page Rounds has {which} site.")
-    says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
-    title = f"{metric_name(metric)} by round"
-    figure(
-        st, title, by_round.of_all_sites(points, metric), _lines(points, metric, None), key="rounds-together", says=says
-    )
-    if said := _counted_in_bins([point for point in points if point.site is None], metric):
-        st.caption(said)
+    _draw_together(opened, points, metric, f"{metric_name(metric)} by round", "rounds-together")
 
 
-def _choose(shown: Shown, primary: str) -> tuple[str, str]:
+def _place_of(primary: str, choices: Sequence[str]) -> int:
+    """Return the place of the primary metric, or of the first."""
+    return choices.index(primary) if primary in choices else 0
+
+
+def _choose(names: dict[str, list[str]], primary: str) -> tuple[str, str]:
     """Return the reader's choice of rows and figure."""
-    arms = list(shown.curve_names)
+    arms = list(names)
     arm = arms[0]
     if len(arms) > 1:
         arm = st.radio("Measured on", arms, format_func=lambda arm: f"{arm} rows", horizontal=True, key="curve-arm")
-    choices = shown.curve_names[arm]
-    first = choices.index(primary) if primary in choices else 0
+    choices = names[arm]
     # A choice of one is no choice, and is not shown.
     if len(choices) < 2:
-        return arm, choices[first]
+        return arm, choices[0]
     key = f"curve-metric-{arm}"
+    first = _place_of(primary, choices)
     metric = st.radio("Figure", choices, index=first, format_func=metric_name, horizontal=True, key=key)
     return arm, metric
 
@@ -313,7 +307,7 @@ def _said(opened: Opened, text: str) -> str:
 
     The browser makes a chart anew whose words change, which flickers; the table below it has the figures.
     """
-    return "" if any(run.status == "running" for run in opened.runs) else text
+    return "" if opened.is_running else text
 
 
 def _course(points: Sequence[CurvePoint], site: str | None) -> str:
@@ -329,18 +323,22 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
 
     It is of all sites together where `sites` is None, else of these.
     """
-    wanted = [None] if sites is None else sites
+    wanted: Sequence[str | None] = [None]
     # Of all sites together the bounds are of the counting, not a 95 % CI.
-    bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
+    bounds = ("At least", "At most")
+    if sites is not None:
+        wanted = sites
+        bounds = ("95 % low", "95 % high")
     found: list[Line] = []
     for point in points:
         if point.site not in wanted:
             continue
-        after = point.round if point.first in (None, point.round) else f"{point.first} to {point.round}"
-        line: dict[str, Any] = {"After round": after}
+        line: dict[str, Any] = {"After round": point.round}
+        if point.first not in (None, point.round):
+            line["After round"] = f"{point.first} to {point.round}"
         if sites is not None:
-            line |= {"Site": point.site}
-        line |= {metric_name(metric): point.value}
+            line["Site"] = point.site
+        line[metric_name(metric)] = point.value
         line |= dict(zip(bounds, by_database.band_of(point, metric), strict=True))
         if point.first is not None:
             line |= {"Least": point.least, "Largest": point.most}
@@ -348,16 +346,19 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
     return found
 
 
-@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
-def _blocks(store: str, names: Sequence[str], first: int, last: int, width: int, only: str | None) -> list[Block]:
+@st.cache_data(max_entries=1024, ttl=KEPT_SECONDS, show_spinner=False)
+def _read_blocks(
+    store: str, what: str, names: Sequence[str], first: int, last: int, width: int, only: str | None
+) -> list[Any]:
     with RunReader.open(only=only) as reader:
-        return by_database.participation(reader, names, rounds=last, width=width, first=first)
+        return list(BY_BLOCK[what](reader, names, rounds=last, width=width, first=first))
 
 
-@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
-def _costs(store: str, names: Sequence[str], first: int, last: int, width: int, only: str | None) -> list[Cost]:
-    with RunReader.open(only=only) as reader:
-        return by_database.costs(reader, names, rounds=last, width=width, first=first)
+def _by_block(opened: Opened, what: str, last: int, width: int) -> list[Any]:
+    """Return what the store has of each block up to round `last`; `what` is a key of `BY_BLOCK`."""
+    parts = parts_of(last, width)
+    found = (_read_blocks(where(), what, opened.names, *part, width, opened.only) for part in parts)
+    return list(chain.from_iterable(found))
 
 
 def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
@@ -386,30 +387,23 @@ def took_part(opened: Opened) -> None:
     last = last_round(opened.runs)
     # Planned rounds set the width, so that cells stay where they are while the run goes on.
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), by_round.COLUMNS_DRAWN)
-    going = any(run.status == "running" for run in opened.runs)
     # A block that is not complete would be read anew at each look.
-    drawn = last // width * width if going else last
-    names = [run.run for run in opened.runs]
-    found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
-    blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
+    if opened.is_running:
+        last -= last % width
+    blocks = sorted(_by_block(opened, "participation", last, width), key=lambda block: (block.site, block.first))
     said = by_round.in_words(blocks)
+    lines = by_round.lines(blocks)
     st.markdown(escape(said))
     if by_round.is_plain(blocks):  # a map would be one block of one colour
         if blocks:
-            behind(by_round.lines(blocks), key="participation")
+            behind(lines, key="participation")
         return
     if width > 1:
-        newest = " The newest cell comes once its rounds are complete." if going else ""
+        newest = " The newest cell comes once its rounds are complete." if opened.is_running else ""
         st.caption(f"Each cell stands for {width} rounds.{newest}")
-    figure(
-        st,
-        "Each site by round",
-        by_round.chart(blocks),
-        by_round.lines(blocks),
-        key="participation",
-        says=_said(opened, said),
-    )
-    if len({block.site for block in blocks}) > by_round.SITES_DRAWN:
+    drawn = by_round.chart(blocks)
+    figure(st, "Each site by round", drawn, lines, key="participation", says=_said(opened, said))
+    if len(lines) > by_round.SITES_DRAWN:
         st.caption(f"{by_round.whose(blocks)} are drawn; the table has all.")
     if by_round.left_out(blocks):
         st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
@@ -418,22 +412,18 @@ def took_part(opened: Opened) -> None:
 def cost(opened: Opened) -> None:
     """Show the time and bytes of a round."""
     st.markdown("## What a round costs")
-    last = last_round(opened.runs)
     width = by_database.width_of(max(run.rounds_planned for run in opened.runs), POINTS)
-    names = [run.run for run in opened.runs]
-    found = (_costs(where(), names, *part, width, opened.only) for part in parts_of(last, width))
-    costs = list(chain.from_iterable(found))
+    costs: list[Cost] = _by_block(opened, "costs", last_round(opened.runs), width)
     # Blocks of rounds have means, so that their rows compare with those of single rounds.
     lines = [_cost_line(one) for one in costs]
     st.caption(_cost_in_words(costs, opened))
-    going = any(run.status == "running" for run in opened.runs)
-    if not costs and not going:
+    if not costs and not opened.is_running:
         return
     drawn = _seconds(costs)
+    right: Any = st
     # A run without times has one chart, and no empty place beside it.
-    timed = drawn is not None or going
-    left, right = st.columns(2) if timed else (st, st)
-    if timed:
+    if drawn is not None or opened.is_running:
+        left, right = st.columns(2)
         says = "Seconds that a round took, by round."
         figure(left, "Seconds a round", drawn, lines, key="round-seconds", says=says)
     whose = "your site" if opened.only else "all sites together"
@@ -454,76 +444,60 @@ def _cost_line(one: Cost) -> Line:
 def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     """Return what the rounds took in all."""
     if not costs:
-        going = any(run.status == "running" for run in opened.runs)
-        return "No round is over yet." if going else "No message of training crossed."
+        return "No round is over yet." if opened.is_running else "No message of training crossed."
     # A block has means by round, which are turned into sums again.
-    seconds = [_length(one) * one.seconds for one in costs if one.seconds is not None]
-    out = sum(_length(one) * one.to_server for one in costs) / 1e6
-    back = sum(_length(one) * one.to_site for one in costs) / 1e6
-    each = ", on average over the repeats" if len(opened.runs) > 1 else ""
+    lengths = [one.last - one.first + 1 for one in costs]
+    out = sum(length * one.to_server for length, one in zip(lengths, costs, strict=True)) / 1e6
+    back = sum(length * one.to_site for length, one in zip(lengths, costs, strict=True)) / 1e6
+    seconds = [length * one.seconds for length, one in zip(lengths, costs, strict=True) if one.seconds is not None]
+    each = ", on average over the repeats" if opened.is_repeated else ""
     took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
-    count = sum(_length(one) for one in costs)
+    count = sum(lengths)
     rounds = "1 round" if count == 1 else f"{count} rounds"
-    left = "your site" if opened.only else "the sites"
-    to = "it" if opened.only else "them"
+    crossed = f"{out:.2f} MB left the sites and {back:.2f} MB came to them for training."
+    if opened.only:
+        crossed = f"{out:.2f} MB left your site and {back:.2f} MB came to it for training."
     with RunReader.open(only=opened.only) as reader:
-        said = by_database.bytes_in_words(by_database.round_bytes(reader, [run.run for run in opened.runs]))
-    each_round = f"{said} " if said else ""
-    return (
-        f"{rounds}{each}:{took} {out:.2f} MB left {left} and {back:.2f} MB came to {to} for training. "
-        f"{each_round}What crossed before and after the rounds is on the page Privacy."
-    )
-
-
-def _length(block: Cost) -> int:
-    """Return how many rounds a block has."""
-    return block.last - block.first + 1
+        each_round = by_database.bytes_in_words(by_database.round_bytes(reader, opened.names))
+    beside = "What crossed before and after the rounds is on the page Privacy."
+    return " ".join(filter(None, (f"{rounds}{each}:{took} {crossed}", each_round, beside)))
 
 
 def _seconds(costs: Sequence[Cost]) -> Chart | None:
-    known = [one for one in costs if one.seconds is not None]
-    if not known:
-        return None
-    rows = pd.DataFrame({"round": [one.last for one in known], "value": [one.seconds for one in known]})
-    y = by_round.y_axis("seconds (lower is better)", zero=True)
-    return Chart(rows, _spec(y, BLUE, len(known) < by_round.FEW_ROUNDS, {}))
+    rows = [{"round": one.last, "value": one.seconds} for one in costs if one.seconds is not None]
+    return _cost_chart(rows, "seconds (lower is better)", {"color": BLUE}, {})
 
 
 def _bytes(costs: Sequence[Cost]) -> Chart | None:
-    if not costs:
-        return None
     rows = []
     for one in costs:
         rows.append({"round": one.last, "value": one.to_site / 1000, "way": WAYS[0]})
         rows.append({"round": one.last, "value": one.to_server / 1000, "way": WAYS[1]})
-    y = by_round.y_axis("kB a round", zero=True)
-    legend = legend_of(WAYS, **by_round.STROKES)
-    colours = {"domain": list(WAYS), "range": [BLUE, ORANGE]}
+    way = nominal("way", legend=legend_of(WAYS, **by_round.STROKES))
     by_way: Spec = {
-        "color": {"field": "way", "type": "nominal", "scale": colours, "legend": legend},
-        "strokeDash": {"field": "way", "type": "nominal", "scale": {"domain": list(WAYS)}, "legend": legend},
+        "color": way | {"scale": {"domain": list(WAYS), "range": [BLUE, ORANGE]}},
+        "strokeDash": way | {"scale": {"domain": list(WAYS)}},
     }
-    points = len(costs) < by_round.FEW_ROUNDS
-    return Chart(pd.DataFrame(rows), _spec(y, None, points, by_way))
+    return _cost_chart(rows, "kB a round", {}, by_way)
 
 
-def _spec(y: Spec, colour: str | None, points: bool, by_way: Spec) -> Spec:
-    """Return the picture of a cost by round.
+def _cost_chart(rows: list[dict[str, Any]], title: str, look: Spec, by_way: Spec) -> Chart | None:
+    """Return the picture of a cost by round, None without rows.
 
     Parameters
     ----------
-    y : dict
-        Its axis.
-    colour : str or None
-        Of its line, None where `by_way` has one for each.
-    points : bool
-        Whether each round is marked.
+    rows : list of dict
+    title : str
+        Of its axis.
+    look : dict
+        Of its line, {} where `by_way` has that of each.
     by_way : dict
         Encodings of more than one line.
     """
-    mark: Spec = {"type": "line", "strokeWidth": 2, "point": points}
-    if colour:
-        mark |= {"color": colour}
-    tooltip = [{"field": "round", "type": "quantitative"}, {"field": "value", "type": "quantitative"}]
-    encoding = {"x": by_round.X, "y": y, "tooltip": tooltip} | by_way
-    return {"height": HEIGHT, "mark": mark, "encoding": encoding}
+    if not rows:
+        return None
+    frame = pd.DataFrame(rows)
+    y = by_round.y_axis(title, zero=True)
+    encoding = {"x": by_round.X, "y": y, "tooltip": by_round.tooltip("round", "value")} | by_way
+    line = layer("line", encoding, strokeWidth=2, point=by_round.are_few(frame), **look)
+    return Chart(frame, {"height": HEIGHT} | line)

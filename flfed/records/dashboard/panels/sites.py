@@ -11,49 +11,16 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.charts.by_site import forest_plot, interval_chart, sites_by_arm
-from flfed.records.charts.chart import Line
-from flfed.records.dashboard import page_files
 from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
-from flfed.records.dashboard.sections import SITES_SHOWN, figure, show, table
+from flfed.records.dashboard.refresh import Opened
+from flfed.records.dashboard.sections import SITES_SHOWN, bullets, figure, show, table
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
-from flfed.records.reports import site_answer
-from flfed.records.reports.narrative import (
-    doubts,
-    ends_of,
-    gain_in_words,
-    interval_name,
-    least_gain,
-    of_noised_scores,
-    tally,
-    unadjusted_in_words,
-    untold_in_words,
-)
+from flfed.records.reports import narrative, site_answer
 from flfed.records.reports.report import arms_shown, metrics_of
-from flfed.records.reports.site_answer import (
-    MODELS,
-    left_out,
-    order_of_sites,
-    own_figures,
-    rests_on,
-    should_it_join,
-    site_line,
-    together,
-    untold_at,
-)
 from flfed.records.reports.site_verdict import best_arm, best_gain, own_in_words, site_verdict, worthwhile_at
-from flfed.records.sections.gains import at_the_ends
-from flfed.records.sections.gains import gains as section_of_gains
-from flfed.records.sections.gains import references as section_of_references
+from flfed.records.sections import gains
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import (
-    TRAINED_ON,
-    figure_lines,
-    is_covered,
-    is_uncompared,
-    lost_in_words,
-    own_under_noise,
-    with_verdict,
-)
+from flfed.records.statistics import noised_scores as noised
 from flfed.records.statistics.own_models import OwnParts, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -73,7 +40,6 @@ from flfed.records.statistics.verdict import (
     sentence_case,
     size_and_span,
 )
-from flfed.records.store.entries import SiteEntry
 from flfed.records.text import escape
 
 FEW_SITES = 8
@@ -88,67 +54,70 @@ def answer(found: Report, site: str, metric: str) -> None:
     """
     run = run_of(found)
     of_site = run.sites[site]
-    sentence = site_verdict(of_site, metric)[1]
     with st.container(border=True):
-        st.markdown(f"### {escape(should_it_join(found, site, metric))}")
-        for line in doubts(found, metric):
+        st.markdown(f"### {escape(site_answer.should_it_join(found, site, metric))}")
+        for line in narrative.doubts(found, metric):
             st.markdown(f"**{escape(line)}**")
         _models(found, site, metric)
-        st.markdown(escape(sentence))
-        for line in own_under_noise(found):
+        for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(found)):
             st.markdown(escape(line))
         with st.container(horizontal=True, gap="xsmall"):
-            if is_covered(found):
-                counts = (run.noised_scores or {}).get("sites", {})
-                noised_cards(site_of(of_site).global_, counts.get(site), run.repeats)
-            if not is_uncompared(found):
-                card("Gain by joining", *_gain(of_site, metric))
-            if not is_covered(found):
-                _model_cards(found, of_site, metric)
-            # The pooled model is measured on all sites, so that its card stands last.
-            if run.pooled:
-                value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
-                said = "; ".join(filter(None, (pooled_in_words(found), below, "at all sites together, for reference")))
-                card("All rows in one place", value, said)
+            _cards(found, site, metric)
         with st.expander("What these figures rest on, and what they do not show"):
-            st.markdown("\n".join(f"- {escape(line)}" for line in rests_on(found, site, metric)))
+            st.markdown(bullets(map(escape, site_answer.rests_on(found, site, metric))))
 
 
-def _model_cards(found: Report, of_site: Report, metric: str) -> None:
-    """Show each model's figure at one site as a card."""
-    repeats = run_of(found).repeats
-    for arm in arms_shown(found, metric):
-        value, below = _figure(figure_of(of_site[arm], metric), metric, repeats)
-        family = own_in_words(of_site) if arm == "local-only" else ""
-        card(CARDS[arm], value, "; ".join(filter(None, (family, below))))
+def _cards(found: Report, site: str, metric: str) -> None:
+    """Show the gain and each model's figure at one site as cards."""
+    run = run_of(found)
+    of_site = run.sites[site]
+    if run.noised_scores is not None:
+        noised_cards(site_of(of_site).global_, run.noised_scores.get("sites", {}).get(site), run.repeats)
+    if not noised.is_uncompared(found):
+        card("Gain by joining", *_gain(of_site, metric))
+    if run.noised_scores is None:
+        for arm in arms_shown(found, metric):
+            value, below = _figure(figure_of(of_site[arm], metric), metric, run.repeats)
+            family = own_in_words(of_site) if arm == "local-only" else ""
+            card(CARDS[arm], value, "; ".join(filter(None, (family, below))))
+    # The pooled model is measured on all sites, so that its card stands last.
+    if run.pooled:
+        value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
+        said = "; ".join(filter(None, (pooled_in_words(found), below, "at all sites together, for reference")))
+        card("All rows in one place", value, said)
 
 
-def noised_figures(found: Report, metric: str) -> None:
-    """Show the figures that come from noised counts, over all sites and at each; nothing without counts."""
-    if lines := figure_lines(found):
+def figures_of_all(found: Report, metric: str) -> None:
+    """Show the shared model beside its references, or its figures from noised counts, over all sites and at each."""
+    if noised.noised_scores(found) is None:
+        show(gains.references(found, metric), titled=False)
+    elif lines := noised.figure_lines(found):
         st.markdown("**Figures from noised counts, with 95 % CI**")
         table(lines)
-        for line in lost_in_words(found, metric):
-            st.caption(escape(line))
+        _captions(noised.lost_in_words(found, metric))
+
+
+def _captions(lines: Sequence[str]) -> None:
+    for line in lines:
+        st.caption(escape(line))
 
 
 def _models(found: Report, site: str, metric: str) -> None:
     """Show each model at one site as a chart."""
-    run = run_of(found)
     lines = []
     cells = []
     words = []
-    for arm in arms_shown(found, metric):
-        entry = run.sites[site][arm].get(metric)
+    arms = arms_shown(found, metric)
+    for arm in arms:
+        entry = run_of(found).sites[site][arm].get(metric)
         if entry:
             of_arm = read_figure(entry)
             lines.append({"name": CARDS[arm], "arm": arm, **entry})
             cells.append({"Model": CARDS[arm], "value": of_arm.value, "low": of_arm.low, "high": of_arm.high})
             words.append(f"{CARDS[arm]} {number(of_arm.value)}")
-    drawn = interval_chart(lines, metric)
-    which = "the shared model" if is_covered(found) else "each model"
+    which = "the shared model" if arms == ["global"] else "each model"
     title = f"{metric_name(metric)} of {which}, 95 % CI"
-    figure(st, title, drawn, cells, key="site-own-models", says="; ".join(words))
+    figure(st, title, interval_chart(lines, metric), cells, key="site-own-models", says="; ".join(words))
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
@@ -156,12 +125,12 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
 
     With it comes a text that says of which model it is, with its interval.
     """
-    best = best_arm(of_site, metric)
-    if best is None or not has_interval(best[1]):
+    arm, gain = best_arm(of_site, metric) or ("", None)
+    if gain is None or not has_interval(gain):
         return ABSENT, "it cannot be told"
     least = worthwhile_at(of_site, metric)
-    size, _ = size_and_span(best[1], least)
-    return size, f"by the {ARM_NAMES[best[0]]}, {describe_interval(best[1], least)}; + is better"
+    size, _ = size_and_span(gain, least)
+    return size, f"by the {ARM_NAMES[arm]}, {describe_interval(gain, least)}; + is better"
 
 
 def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
@@ -171,93 +140,96 @@ def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     """
     if figure.value is None:
         return ABSENT, figure.reason or "not measured"
-    span = interval(figure.low, figure.high)
-    of = "of one repeat 95 %" if repeats > 1 else "95 %"
-    said = "no interval" if span == ABSENT else f"{of} {span}"
+    said = interval(figure.low, figure.high)
+    if said == ABSENT:
+        said = "no interval"
+    else:
+        of = "of one repeat 95 %" if repeats > 1 else "95 %"
+        said = f"{of} {said}"
     return number(figure.value), f"{metric_name(metric)}, {said}"
 
 
-def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str, *, trains: bool) -> None:
-    """Tell one site's people why figures are missing; `trains` tells whether the study has a model."""
-    why = site_answer.why_not_told(found, sites, site)
+def why_not_told(opened: Opened, site: str) -> None:
+    """Tell one site's people why figures are missing."""
+    why = site_answer.why_not_told(opened.found, opened.shown.sites, site)
     if why:
         st.info(escape(why))
     else:
-        not_compared(found, trains=trains)
+        not_compared(opened)
 
 
-def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:
+def everywhere(opened: Opened, metric: str) -> None:
     """Show gain and models of every site.
 
-    They are shown as charts and as a table, with who is not in it. `only` is the one site to show.
+    They are shown as charts and as a table, with who is not in it.
     """
-    own = own_figures(found, sites)
-    order = [name for name in order_of_sites(found, metric) if name in own]
+    found, sites = opened.found, opened.shown.sites
+    own = site_answer.own_figures(found, sites)
+    order = [name for name in site_answer.order_of_sites(found, metric) if name in own]
     if order:
-        whose = "All sites" if only is None else escape(only)
+        whose = "All sites" if opened.only is None else escape(opened.only)
         st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
         _beside(found, metric, order)
-    together_ = [] if only else together(found, metric)
-    for line in [*together_, *left_out(sites)]:
-        st.caption(escape(line))
+    if not opened.only:
+        _captions(site_answer.together(found, metric))
+    _captions(site_answer.left_out(sites))
 
 
 def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     """Show gain and models of some sites."""
-    run = run_of(found)
     # Of many sites the ends of the order are drawn, and the table has all.
-    shown = ends_of(order, SITES_SHOWN)
+    shown = narrative.ends_of(order, SITES_SHOWN)
     if len(shown) < len(order):
         half = SITES_SHOWN // 2
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
     arms = arms_shown(found, metric)
     lines = [_line(found, name, metric, arms) for name in order]
-    if is_uncompared(found):
+    words = [site_answer.site_line(found, name, metric, arms) for name in order]
+    if noised.is_uncompared(found):
         _shared_model(found, metric, shown, lines)
-        table([site_line(found, name, metric, arms) for name in order])
-        for line in lost_in_words(found, metric):
-            st.caption(escape(line))
+        table(words)
+        _captions(noised.lost_in_words(found, metric))
         return
     left, right = st.columns(2)
     says = []
     for name in order:
-        site = run.sites[name]
-        says.append(f"{name}: {site_verdict(site, metric)[0]}, {gain_in_words(site, metric)}")
-    title = f"Gain of each site, {interval_name(found)}"
+        site = run_of(found).sites[name]
+        says.append(f"{name}: {site_verdict(site, metric)[0]}, {narrative.gain_in_words(site, metric)}")
+    title = f"Gain of each site, {narrative.interval_name(found)}"
     said = f"Gain by joining. {'; '.join(says)}"
     figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=said)
-    words = [site_line(found, name, metric, arms) for name in order]
     title = "Each model at each site, with 95 % CI"
     if arms == ["global"]:
         title = f"{metric_name(metric)} of the shared model, with 95 % CI"
-    models = sites_by_arm(found, metric, shown)
     by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
-    figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
+    said = f"{title}. {'; '.join(by_site)}"
+    figure(right, title, sites_by_arm(found, metric, shown), lines, key="site-models", says=said)
     table(words)
     # Below the table: in it a sentence would make rows high on a narrow screen.
-    why = untold_at(found, metric, order)
-    if why:
-        st.caption("\n".join(f"- {escape(line)}" for line in why))
-    for line in unadjusted_in_words(found, metric):
-        st.caption(escape(line))
+    if why := site_answer.untold_at(found, metric, order):
+        st.caption(bullets(map(escape, why)))
+    _captions(narrative.unadjusted_in_words(found, metric))
 
 
-def _figures_in_words(name: str, cells: Line, arms: Sequence[str]) -> str:
+def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
     """Return a site's models with their figures."""
-    each = ", ".join(f"{MODELS[arm]} {cells[MODELS[arm]]}" for arm in arms)
+    models = [site_answer.MODELS[arm] for arm in arms]
+    each = ", ".join(f"{model} {cells[model]}" for model in models)
     return f"{name}: {each}"
 
 
-def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Sequence[Line]) -> None:
+def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
     """Show the shared model's figure at some sites, the only one that leaves them."""
-    run = run_of(found)
+    drawn = sites_by_arm(found, metric, sites)
+    if drawn is None:
+        return
     title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
-    says = "; ".join(f"{site} {number(figure_of(site_of(run.sites[site]).global_, metric).value)}" for site in sites)
-    if (drawn := sites_by_arm(found, metric, sites)) is not None:
-        figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
+    shared = {site: figure_of(site_of(run_of(found).sites[site]).global_, metric) for site in sites}
+    says = "; ".join(f"{site} {number(of.value)}" for site, of in shared.items())
+    figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
-def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Line:
+def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
     """Return a site's line in the charts' table and its CSV file.
 
     Every figure and its interval stand in a cell of its own.
@@ -265,8 +237,8 @@ def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Line:
     site = run_of(found).sites[name]
     here = site_of(site)
     cells: dict[str, Any] = {"Site": name, "Rows": here.rows, "Test rows": here.holdout_rows}
-    if is_covered(found):
-        cells = {"Site": name, TRAINED_ON.capitalize(): here.rows}
+    if noised.noised_scores(found) is not None:
+        cells = {"Site": name, noised.TRAINED_ON.capitalize(): here.rows}
     for arm in arms:
         entry = figure_of(site[arm], metric)
         title = ARM_NAMES[arm].capitalize()
@@ -275,48 +247,39 @@ def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Line:
     if gain is not None:
         deciding = gain.deciding
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": deciding.low, "Gain, high": deciding.high}
-    return cells if is_uncompared(found) else cells | {"Verdict": site_verdict(site, metric)[0]}
-
-
-def references(found: Report, metric: str) -> None:
-    """Show the shared model beside its references."""
-    show(section_of_references(found, metric), titled=False)
+    if not noised.is_uncompared(found):
+        cells["Verdict"] = site_verdict(site, metric)[0]
+    return cells
 
 
 def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
-    order = order_of_sites(found, metric)
-    shown = at_the_ends(found, metric, FEW_SITES)
+    order = site_answer.order_of_sites(found, metric)
+    shown = gains.at_the_ends(found, metric, FEW_SITES)
     lines = [_line(found, site, metric, arms_shown(found, metric)) for site in order]
-    if is_uncompared(found):
+    if noised.is_uncompared(found):
         _shared_model(found, metric, shown, lines)
         return
-    show(section_of_gains(found, metric, shown, len(order), lines), titled=False)
-    st.markdown(escape(" ".join([tally(found, metric), *untold_in_words(found, metric)])))
-
-
-def links(found: Report, metric: str, name: str) -> None:
-    """Show a link to each site, of many to those at the ends of the forest plot."""
-    st.markdown("### One site at a time")
-    with st.container(horizontal=True, gap="xsmall"):
-        for site in at_the_ends(found, metric, FEW_SITES):
-            st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
+    show(gains.gains(found, metric, shown, len(order), lines), titled=False)
+    st.markdown(escape(" ".join([narrative.tally(found, metric), *narrative.untold_in_words(found, metric)])))
 
 
 def how_to_read(found: Report, metric: str) -> None:
     """Explain the words of the charts, folded away."""
-    run = run_of(found)
-    if is_uncompared(found):
+    if noised.is_uncompared(found):
         return
-    least = run.rule.worthwhile[metric]
-    small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
-    models = _models_under_noise() if is_covered(found) else _models_in_words(found)
-    minus = MINUS if least else ""
+    least = narrative.least_gain(found, metric)
+    small = ""
+    minus = ""
+    if run_of(found).rule.worthwhile[metric]:
+        small = f" A clear gain below {least} is *{TOO_SMALL}*."
+        minus = MINUS
+    models = _models_under_noise() if noised.own_under_noise(found) else _models_in_words(found)
     with st.expander("How to read this"):
         st.markdown(
             f"{models}"
-            f"- **{PAYS}**: the gain's interval ({interval_name(found)}) lies above {least_gain(found, metric)}. "
-            f"**{DO_NOT_USE}**: it lies below {minus}{least_gain(found, metric)}. "
+            f"- **{PAYS}**: the gain's interval ({narrative.interval_name(found)}) lies above {least}. "
+            f"**{DO_NOT_USE}**: it lies below {minus}{least}. "
             f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
             "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
             "So the intervals of gains hold at all sites together (Bonferroni).\n"
@@ -328,8 +291,9 @@ def how_to_read(found: Report, metric: str) -> None:
 def _models_in_words(found: Report) -> str:
     """Return what the models are of which the charts tell, as lines of Markdown."""
     # Where sites keep a part of the model, or a model, the names below stand for others.
-    said = own_parts_in_words(found)
-    own = f"- {said}\n" if said else ""
+    own = own_parts_in_words(found)
+    if own:
+        own = f"- {own}\n"
     beside = read(OwnParts, run_of(found).own_parts or {}).beside
     adjusted = "a model that the site trained" if beside else "the shared model, corrected"
     return (
@@ -346,7 +310,7 @@ def _models_in_words(found: Report) -> str:
 
 def _models_under_noise() -> str:
     """Return the same of a run of which all that leaves a site is charged."""
-    terms = of_noised_scores(compared=True)
+    terms = narrative.of_noised_scores(compared=True)
     site, gain = terms["site model"], terms["gain"]
     return (
         f"- *Site model*: {site[0].lower()}{site[1:]} Its own figure does not leave the site.\n"
@@ -361,7 +325,7 @@ def choose_metric(found: Report) -> str | None:
 
     The primary one comes first. None where none was compared.
     """
-    metrics = with_verdict(found, metrics_of(found))
+    metrics = noised.with_verdict(found, metrics_of(found))
     if len(metrics) < 2:
-        return metrics[0] if metrics else None
+        return next(iter(metrics), None)
     return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))
