@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from flfed.deployment.site_state.freeze import Refresh
     from flfed.rows.data.sources import Source
     from flfed.rows.data.table_check import Checked, Line
-    from flfed.rows.proposals.matching import Match
-    from flfed.rows.proposals.workspace import SiteProposal
+    from flfed.rows.proposals.matching import Match, SiteProposal
     from flfed.rows.snapshots.opt_outs import Resting
     from flfed.rows.snapshots.snapshot import Frozen
 
@@ -311,7 +310,7 @@ def new_site(
 
     Columns are matched one to one by names, values, units and ranges. No cell is printed.
     """
-    from flfed.rows.proposals.workspace import propose_site
+    from flfed.rows.proposals.matching import propose_site
 
     source = _source(from_file, query, url_variable, names, sheet)
     made = propose_site(name, dataset, source, title=title, open_data=public)

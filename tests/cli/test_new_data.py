@@ -15,6 +15,7 @@ import pytest
 
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv
 from flfed.rows.proposals.texts import policy_text, site_text
 from flfed.study.study import Study
@@ -239,7 +240,8 @@ def test_a_name_and_a_value_on_two_lines_are_on_one_or_in_none(folder: Path, flf
 def test_a_word_of_others_in_a_comment_is_no_code(folder: Path, flfed: Command):
     # As a schema was before values with line breaks were refused, and for whatever is written beside a mapping later.
     words = "each is one of: no, yes\nimport os; os.abort()\r\u2028raise SystemExit"
-    text = site_text("west", "ward", Csv("west.csv"), {"died": None}, Holdout(0.2, salt="s"), comments={"died": words})
+    site = Site("west", "ward", Csv("west.csv"), {"died": None}, Holdout(0.2, salt="s"))
+    text = site_text(site, {"died": words})
     assert [type(part).__name__ for part in ast.parse(text).body] == ["Expr", "ImportFrom", "Assign"]
     assert '"died": None,  # each is one of: no, yes import os; os.abort() raise SystemExit' in text
     policy = policy_text("St. Mary's\ndisclosure = 'open'\x07\x85resplit = true", "institution")

@@ -12,10 +12,16 @@ import pytest
 from flfed.errors import TableError, UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
-from flfed.rows.data.findings.codes import far_from_all, repeated_codes
-from flfed.rows.data.findings.dates import exchanged_days, odd_dates
+from flfed.rows.data.findings.columns import (
+    exchanged_days,
+    far_from_all,
+    odd_dates,
+    once_a_block,
+    repeated_codes,
+    row_of_means,
+    unit_change,
+)
 from flfed.rows.data.findings.oddities import contradictions, odd_identifiers, oddities
-from flfed.rows.data.findings.order import once_a_block, row_of_means, unit_change
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site

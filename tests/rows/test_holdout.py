@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -374,8 +375,8 @@ def test_texts_of_rows_that_are_known_already_change_no_split(schema, holdout):
 @pytest.mark.parametrize(("start", "end"), [("", ""), ("2019-12-31", "2021-02-28")])
 def test_plain_days_are_what_pandas_reads_of_them(gap: int, start: str, end: str):
     made = HoldoutByTime("at", "2020-06-30", "2020-07-31", gap_days=gap, train_from=start, test_until=end)
-    days, moments = made._days(), made._moments()
-    assert days is not None and moments is not None
+    days, moments = made._usable_ends(), made._moments()
+    assert days is not None and {type(day) for day in days} == {date}
     limits = slice(None) if start else slice(1, 4)  # without one each has its own first and last day
     assert [pd.Timestamp(day) for day in days[limits]] == list(moments[limits])
     assert days[0] < days[1] and days[3] < days[4]
@@ -385,5 +386,6 @@ def test_plain_days_are_what_pandas_reads_of_them(gap: int, start: str, end: str
 def test_other_dates_are_left_to_pandas(day: str):
     made = object.__new__(HoldoutByTime)
     vars(made).update(column="at", train_until=day, test_from="2021-01-01", gap_days=0, train_from="", test_until="")
-    assert made._days() is None
-    assert (made._moments() is None) == (day in ("1600-01-01", "2020-02-30"))
+    found = made._usable_ends()
+    assert (found is None) == (day in ("1600-01-01", "2020-02-30"))
+    assert found is None or all(isinstance(one, pd.Timestamp) for one in found)

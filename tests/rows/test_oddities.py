@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.findings.codes import far_from_all
+from flfed.rows.data.findings.columns import far_from_all
 from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.schema import Schema
 

@@ -24,7 +24,7 @@ from flfed.packages import check_package, not_known, roots
 from flfed.paths import NAME, home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
-from flfed.rows.data.sources import Csv, Excel, Parquet, Selection
+from flfed.rows.data.sources import Csv, Excel, Folders, Parquet, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,13 +177,12 @@ class Dataset:
         """Return the folder that its files are fetched to."""
         return home() / "data" / (self.source.files_of or self.name)
 
-    def folders(self, site: Path | None = None) -> tuple[Path, ...]:
+    def folders(self, site: Path | None = None) -> Folders:
         """Return the folders of its files.
 
         They are that of a site, where one is given, then its own folder, then its downloads.
         """
-        own = (self.folder, self.downloads())
-        return (site, *own) if site else own
+        return tuple(filter(None, (site, self.folder, self.downloads())))
 
     def absent(self) -> list[SourceFile]:
         """Return the files not on this machine yet."""
@@ -206,35 +205,37 @@ class Dataset:
         if self.source.table is None:
             raise UsageError(f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition")
         kind, _, rest = self.source.table.loader.partition(":")
-        if kind == "file":
-            # A missing download is named with the command that fetches it.
-            if rest in [file.name for file in self.absent()]:
-                raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
-            return _decoded(_source_of(rest, self.source.table).read(self.folders()), self.source.table)
-        if kind == "reader":
-            return _decoded(self._read_by(rest, self.source.table), self.source.table)
-        if kind != "sklearn":
+        if kind == "sklearn":
+            return _from_sklearn(rest, self.schema)
+        if kind not in ("file", "reader"):
             raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn', 'file' or 'reader'")
-        return _from_sklearn(rest, self.schema)
+        absent = [file.name for file in self.absent() if kind == "reader" or file.name == rest]
+        # A missing download is named with the command that fetches it.
+        if absent:
+            raise UsageError(f"dataset {self.name!r} is not here yet ({absent[0]}): flfed data get {self.name}")
+        read = self._read_by if kind == "reader" else self._read_file
+        return _decoded(read(rest, self.source.table), self.source.table)
+
+    def _read_file(self, file: str, table: Table) -> pd.DataFrame:
+        """Return the table of a file, which is read by its ending."""
+        chosen = table.selection()
+        source: Csv | Parquet | Excel
+        if Path(file).suffix == ".parquet":
+            source = Parquet(file, **chosen)
+        elif Path(file).suffix == ".xlsx":
+            source = Excel(file, **chosen)
+        else:
+            source = Csv(file, separator=table.separator, **chosen)
+        return source.read(self.folders())
 
     def _read_by(self, name: str, table: Table) -> pd.DataFrame:
         """Return the table that a reader makes of the dataset's files."""
-        if absent := self.absent():
-            raise UsageError(f"dataset {self.name!r} is not here yet ({absent[0].name}): flfed data get {self.name}")
         reader = registry.load("reader", name)
         try:
             made = reader(**table.reader)
         except (TypeError, UsageError) as error:
             raise UsageError(f"dataset {self.name!r}: [table] reader: {error}") from None
         return Selection(**table.selection()).selected(made.read(self.folders()))
-
-
-def _source_of(file: str, table: Table) -> Csv | Parquet | Excel:
-    """Return the source of a file, by its ending."""
-    chosen = table.selection()
-    if Path(file).suffix == ".parquet":
-        return Parquet(file, **chosen)
-    return Excel(file, **chosen) if Path(file).suffix == ".xlsx" else Csv(file, separator=table.separator, **chosen)
 
 
 _IN_MEMORY: dict[str, Dataset] = {}
@@ -293,10 +294,11 @@ def _source(path: Path) -> SourceDescription:
     if found.files or found.files_of not in names():
         why = "files and files-of exclude each other" if found.files else f"dataset {found.files_of!r} is not known"
         raise UsageError(f"{path}: files-of: {why}")
-    folder = next(root for root in roots() if (root / "datasets" / found.files_of / "schema.toml").is_file())
-    check_package(folder / "datasets" / found.files_of)
+    folders = (root / "datasets" / found.files_of for root in roots())
+    folder = next(folder for folder in folders if (folder / "schema.toml").is_file())
+    check_package(folder)
     # Read as it stands: two that name each other would be looked up for ever.
-    other = parse_settings(SourceDescription, folder / "datasets" / found.files_of / "source.toml")
+    other = parse_settings(SourceDescription, folder / "source.toml")
     if other.files_of or other.embedded or not other.files:
         raise UsageError(f"{path}: files-of: {found.files_of!r} has no downloads of its own")
     return found.model_copy(update={"files": other.files})

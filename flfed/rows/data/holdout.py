@@ -9,16 +9,17 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flfed.errors import TableError, UsageError
-from flfed.rows.data.parsing.cells import table_of
+from flfed.errors import UsageError
+from flfed.rows.data.parsing.cells import refuse_cells, table_of
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.schema import Schema, of_schema, own_of
 from flfed.study.tables import OrderedHoldout
@@ -34,6 +35,8 @@ LAST_DAY = "2262-01-01"
 """Between these every day is one of pandas', and stands for no limit."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f]")
+Masks = tuple[np.ndarray, np.ndarray]
+"""Which rows are trained on, and which are held out; [rows] each."""
 
 
 class PublishedSplit(Protocol):
@@ -42,7 +45,7 @@ class PublishedSplit(Protocol):
     It counts rows in the source's order.
     """
 
-    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> Masks:
         """Return two masks [rows]: training, holdout."""
         ...
 
@@ -75,17 +78,16 @@ class Holdout:
         if not 0 <= self.share < 1:
             raise UsageError(f"holdout: share={self.share} must be in [0, 1)")
 
-    def split(
-        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout.
 
         `repeat` > 0 draws another split. `texts` are the table's `canonical_rows` where these are known already.
         """
         # Another salt draws the sides of all rows anew, while equal rows stay together.
-        salt = self.salt if not repeat else f"{self.salt}/repeat-{repeat}"
-        keys = row_keys(table, schema) if schema.group or texts is None else texts
-        held = fractions(keys, salt) < self.share
+        salt = f"{self.salt}/repeat-{repeat}" if repeat else self.salt
+        if schema.group or texts is None:
+            texts = row_keys(table, schema)
+        held = fractions(texts, salt) < self.share
         return ~held, held
 
 
@@ -125,7 +127,7 @@ class HoldoutByTime:
         """
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days!r} must be >= 0, in whole days")
-        found = self._days() or self._moments()
+        found = self._usable_ends()
         if found is None:
             raise UsageError(
                 f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} (and train-from and "
@@ -143,67 +145,55 @@ class HoldoutByTime:
         """Return the column whose rows of one value intervals draw together."""
         return schema.group or self.column
 
-    def _days(self) -> tuple[date, ...] | None:
-        """Return the limits as plain days, None where one is something else.
+    def _usable_ends(self) -> tuple[Any, ...] | None:
+        """Return the limits as plain days, or as pandas reads them; None where it cannot use one.
 
-        They are start, training's end, its last day, the test's start and end. A site is made with each command that
-        names it, and most need no pandas.
+        A site is made with each command that names it, and most need no pandas.
         """
-        texts = [self.train_from or FIRST_DAY, self.train_until, self.test_from, self.test_until or LAST_DAY]
-        try:
-            start, early, late, end = map(_day, texts)
-            last = early - timedelta(days=self.gap_days)
-        except (OverflowError, TypeError, ValueError):
-            return None
-        found = (start, early, last, late, end)
-        within = all(FIRST_DAY <= one.isoformat() <= LAST_DAY for one in found) and late < date.fromisoformat(LAST_DAY)
-        return found if within else None
-
-    def _moments(self) -> tuple[pd.Timestamp, ...] | None:
-        """Return what `_days` does as pandas reads it, None where it cannot be used."""
+        unusable = (OverflowError, TypeError, ValueError)
+        with suppress(*unusable):
+            days = self._ends(_day, FIRST_DAY, LAST_DAY)
+            if all(FIRST_DAY <= one.isoformat() <= LAST_DAY for one in days) and self.test_from < LAST_DAY:
+                return days
         import pandas as pd
 
         # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
-        try:
-            start, end = self._limits()
-            early = pd.Timestamp(self.train_until)
-            late = pd.Timestamp(self.test_from)
-            found = (start, early, self.last_training(), late, end)
-        except (OverflowError, TypeError, ValueError):
-            return None
-        if not all(isinstance(one, pd.Timestamp) and one.tz is None for one in found):
-            return None
-        # pandas 3 has dates beyond those of nanoseconds, in which tables are read.
-        return found if all(pd.Timestamp.min <= one <= pd.Timestamp.max for one in found) else None
+        with suppress(*unusable):
+            found = self._moments()
+            plain = all(isinstance(one, pd.Timestamp) and one.tz is None for one in found)
+            # pandas 3 has dates beyond those of nanoseconds, in which tables are read.
+            if plain and all(pd.Timestamp.min <= one <= pd.Timestamp.max for one in found):
+                return found
+        return None
 
-    def _limits(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+    def _ends(self, read: Callable[[Any], Any], first: object, last: object) -> tuple[Any, ...]:
+        """Return start, training's end, its last moment, the test's start, and end."""
+        early = read(self.train_until)
+        ended = early - timedelta(days=self.gap_days)
+        return read(self.train_from or first), early, ended, read(self.test_from), read(self.test_until or last)
+
+    def _moments(self) -> tuple[pd.Timestamp, ...]:
         import pandas as pd
 
-        return pd.Timestamp(self.train_from or pd.Timestamp.min), pd.Timestamp(self.test_until or pd.Timestamp.max)
+        return self._ends(pd.Timestamp, pd.Timestamp.min, pd.Timestamp.max)
 
     def last_training(self) -> pd.Timestamp:
         """Return the last moment of training rows.
 
         It is `train_until` minus the gap.
         """
-        import pandas as pd
+        return self._moments()[2]
 
-        return pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
-
-    def periods(self, dates: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    def periods(self, dates: pd.Series) -> Masks:
         """Return masks of the training and test periods.
 
         They say which of `dates` [rows] are in which.
         """
-        import pandas as pd
+        start, _, ended, late, end = self._moments()
+        train = (dates >= start) & (dates <= ended)
+        return train.to_numpy(), ((dates >= late) & (dates < end)).to_numpy()
 
-        start, end = self._limits()
-        train = (dates >= start) & (dates <= self.last_training())
-        return train.to_numpy(), ((dates >= pd.Timestamp(self.test_from)) & (dates < end)).to_numpy()
-
-    def split(
-        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout.
 
         Rows in between are in neither.
@@ -213,8 +203,7 @@ class HoldoutByTime:
         if self.column not in schema.columns or schema.columns[self.column].kind != "date":
             raise UsageError(f"holdout: dataset {schema.name!r} has no date column {self.column!r}")
         dates = table[self.column]
-        if dates.isna().any():
-            raise TableError(self.column, "has no date", int(dates.isna().sum()))
+        refuse_cells(self.column, "has no date", dates.isna())
         train, held = self.periods(dates)
         if not self.same_groups:
             held = _of_new_groups(table, schema, train, held)
@@ -235,8 +224,7 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
     """
     if schema.group:
         group = table[schema.group]
-        if group.isna().any():
-            raise TableError(schema.group, NO_GROUP, int(group.isna().sum()))
+        refuse_cells(schema.group, NO_GROUP, group.isna())
         return [str(cell) for cell in group]
     return canonical_rows(of_schema(table, schema))
 
@@ -245,18 +233,17 @@ def _day(text: str) -> date:
     return date.fromisoformat(text) if _DAY.fullmatch(text) else date.min
 
 
-def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -> list[str]:
+def canonical_rows(table: pd.DataFrame) -> list[str]:
     """Return each row of a mapped table as text.
 
     It is one text a row, with columns in the schema's order.
 
-    It is made in pieces of `cells_at_once`: texts of single cells take many times the memory of numbers.
+    It is made in pieces of `CELLS_AT_ONCE`: texts of single cells take many times the memory of numbers.
     """
-    rows = max(1, cells_at_once // max(1, table.shape[1]))
-    pieces = [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
+    rows = max(1, CELLS_AT_ONCE // max(1, table.shape[1]))
     texts: list[str] = []
-    for piece in pieces:
-        texts.extend(map("\x1f".join, zip(*_texts(piece), strict=True)))
+    for start in range(0, len(table), rows):
+        texts.extend(map("\x1f".join, zip(*_texts(table.iloc[start : start + rows]), strict=True)))
     return texts
 
 
@@ -268,13 +255,12 @@ def row_texts(table: pd.DataFrame) -> list[str]:
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
     is not a missing one. -0.0 is 0.0.
     """
-    words = {name: list(map(_with_length, table[name])) for name, dtype in table.dtypes.items() if dtype.kind == "O"}
-    plain = {name: words.get(name, cells) for name, cells in table.items()}
+    plain: dict[object, Any] = {}
+    for name, cells in table.items():
+        plain[name] = cells
+        if cells.dtype.kind == "O":
+            plain[name] = [cell if cell is None else f"{len(cell)}:{cell}" for cell in cells]
     return canonical_rows(table_of(plain, table.index))
-
-
-def _with_length(cell: str | None) -> str | None:
-    return None if cell is None else f"{len(cell)}:{cell}"
 
 
 def _texts(table: pd.DataFrame) -> list[list[str]]:
@@ -368,7 +354,7 @@ class SortedRows:
         A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
         """
         known = np.flatnonzero(table[schema.target].notna())
-        whole = known[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[known]] if complete else known
+        whole = known[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[known]]
         rows = table.take(whole) if len(whole) < len(table) else table
         # A site's own columns order rows that are alike in the schema's, and no others.
         own = own_of(rows, schema)
@@ -381,7 +367,7 @@ class SortedRows:
         """The `canonical_rows`, made when they are first needed."""
         return canonical_rows(of_schema(self.table, self.schema))
 
-    def sides(self, holdout: AnyHoldout, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+    def sides(self, holdout: AnyHoldout, repeat: int) -> Masks:
         """Split the rows by the site's own rule.
 
         Returns two masks [rows]: training, holdout.
@@ -391,7 +377,7 @@ class SortedRows:
         texts = self.texts if by_text else None
         return holdout.split(self.table, self.schema, repeat, texts)
 
-    def published_sides(self, split: PublishedSplit, draw: int) -> tuple[np.ndarray, np.ndarray]:
+    def published_sides(self, split: PublishedSplit, draw: int) -> Masks:
         """Split the rows by a published split.
 
         Returns two masks [rows]: training, holdout. The split counts rows in the source's order.
@@ -416,12 +402,8 @@ def fractions(keys: list[str], salt: str) -> np.ndarray:
 
     [rows]; it follows from the key's hash with the salt.
     """
-    return np.array([_fraction(f"{salt}\x1e{key}") for key in keys])
-
-
-def _fraction(text: str) -> float:
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[:7], "big") / 2**56
+    digests = [hashlib.sha256(f"{salt}\x1e{key}".encode()).digest() for key in keys]
+    return np.array([int.from_bytes(digest[:7]) / 2**56 for digest in digests])
 
 
 @dataclass(frozen=True)
@@ -455,21 +437,16 @@ class HoldoutByOrder:
         for name, column in (("by", self.rule.by), ("blocks", self.block_column(schema))):
             if column not in schema.columns:
                 raise UsageError(f"{self.rule.where}: {name}={column!r} is no column of dataset {schema.name!r}")
-        kind = schema.columns[self.rule.by].kind
+        by = self.rule.by
+        kind = schema.columns[by].kind
         # Of a number that is predicted there is an order too, by which it would be known beforehand.
         if kind not in ("date", "number"):
-            raise UsageError(
-                f"{self.rule.where}: by={self.rule.by!r} is of kind {kind!r}, and must be a date or number"
-            )
+            raise UsageError(f"{self.rule.where}: by={by!r} is of kind {kind!r}, and must be a date or number")
         until = self.rule.train_until
         if until is not None and (kind == "date") != isinstance(until, str):
-            raise UsageError(
-                f"{self.rule.where}: train-until={until!r} must be a {kind}, as column {self.rule.by!r} is"
-            )
+            raise UsageError(f"{self.rule.where}: train-until={until!r} must be a {kind}, as column {by!r} is")
 
-    def split(
-        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout; the same for every `repeat`.
 
         Rows of one value are on one side. A group that is trained on keeps its training rows only, unless
@@ -482,8 +459,7 @@ class HoldoutByOrder:
         """
         self.check(schema)
         for column, what in ((self.rule.by, "held out"), (self.block_column(schema), "drawn for intervals")):
-            if bad := int(table[column].isna().sum()):
-                raise TableError(column, f"has no value, by which rows are {what}", bad)
+            refuse_cells(column, f"has no value, by which rows are {what}", table[column].isna())
         values = table[self.rule.by].to_numpy()
         train = values <= self._last(values)
         held = ~train

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,10 @@ from flfed.rows.data.parsing.cells import (
     VALUELESS,
     Broken,
     Texts,
-    blanked,
     read_dates,
     read_marks,
     spoiled,
     table_of,
-    which,
-    without,
 )
 from flfed.rows.data.parsing.fields import (
     ABSENT,
@@ -32,9 +29,11 @@ from flfed.rows.data.parsing.fields import (
     MAY_BE_ABSENT,
     NO_GROUP,
     NONE_FOUND,
+    ColumnMapping,
     Field,
     Finding,
     did_you_mean,
+    own_name,
     where_names_stand,
 )
 from flfed.rows.data.schema import Column, Schema
@@ -97,12 +96,12 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
 def _plain_cell(cell: Any) -> str | None:
     if isinstance(cell, bytes):
         cell = cell.decode("utf-8", "replace")
-    written = cell if isinstance(cell, str) else _as_text(cell)
-    if written is None:
-        return None
-    text = written.strip()
-    whole = _TRAILING_ZEROS.fullmatch(text) if text.endswith("0") else None
-    return (whole.group(1) if whole else text) or None
+    if not isinstance(cell, str):
+        cell = _as_text(cell)
+    text = (cell or "").strip()
+    if text.endswith("0") and (whole := _TRAILING_ZEROS.fullmatch(text)):
+        return whole[1]
+    return text or None
 
 
 def _as_text(cell: Any) -> str | None:
@@ -110,7 +109,7 @@ def _as_text(cell: Any) -> str | None:
     if cell is None or (isinstance(cell, float) and np.isnan(cell)):
         return None
     if isinstance(cell, (bool, np.bool_)):
-        return "1" if cell else "0"
+        return str(int(cell))
     if isinstance(cell, (float, np.floating)):
         return repr(float(cell))
     import pandas as pd  # not for every number
@@ -121,7 +120,7 @@ def _as_text(cell: Any) -> str | None:
 def map_table(
     raw: pd.DataFrame,
     schema: Schema,
-    mapping: Mapping[str, str | Field | None],
+    mapping: ColumnMapping,
     missing: tuple[str, ...] = (),
     *,
     outcome: bool = True,
@@ -160,15 +159,15 @@ def map_table(
         if name not in schema.columns
     ]
     fields = {name: _field(mapping.get(name, name), missing) for name in schema.columns}
-    found = _count_columns(raw, fields)
-    once = {name: field for name, field in fields.items() if field is not None and found[name] == 1}
+    there = Counter[Any](raw.columns)
+    once = {name: field for name, field in fields.items() if field is not None and there[field.column] == 1}
     # Columns that are numbers already are read in bulk, which is faster and gives the same.
     numbers = _numbers_at_once(raw, schema, once)
-    absent = _absent(raw, schema, mapping, fields, found, outcome)
+    absent = _absent(raw, schema, mapping, fields, there, outcome)
     for name, column in schema.columns.items():
         if name not in once:
             findings += absent.get(name, [])
-            columns[name] = _empty(column, len(raw))
+            columns[name] = empty_cells(column, len(raw))
             continue
         # A cell that breaks a rule is missing from here on, and noted with its row.
         columns[name], broken = numbers.get(name) or read_column(raw[once[name].column], name, column, once[name])
@@ -178,60 +177,53 @@ def map_table(
     return table_of(columns), findings
 
 
-def _count_columns(raw: pd.DataFrame, fields: Mapping[str, Field | None]) -> dict[str, int]:
-    """Count the columns of the table that each column of the schema is read from."""
-    there = Counter(raw.columns)
-    found = dict.fromkeys(fields, 0)
-    for name, field in fields.items():
-        if field is not None:
-            found[name] = there[field.column]
-    return found
-
-
 def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
     """Return a mapping's entry as a Field.
 
     It knows the source's codes for "not known" too.
     """
+    if given is None:
+        return None
     field = Field(given) if isinstance(given, str) else given
-    return replace(field, missing=(*missing, *field.missing)) if field is not None and missing else field
+    return replace(field, missing=(*missing, *field.missing))
 
 
 def _absent(
     raw: pd.DataFrame,
     schema: Schema,
-    mapping: Mapping[str, str | Field | None],
+    mapping: ColumnMapping,
     fields: Mapping[str, Field | None],
-    found: Mapping[str, int],
+    there: Mapping[Any, int],
     outcome: bool,
 ) -> dict[str, list[Finding]]:
     """Report the columns that are absent or ambiguous.
 
     They are not in the table just once; what may be meant is said with them.
     """
-    rules = {name: _why_not(name, schema, mapping, found[name], outcome) for name in schema.columns if found[name] != 1}
+    rules = {name: _why_not(name, schema, mapping, there[own_name(field)], outcome) for name, field in fields.items()}
     # Where no column at all is found, the first line is probably not one of names.
-    none = not any(found.values()) and not set(ABSENT_RULES).isdisjoint(rules.values())
-    wanted = [field.column for field in fields.values() if field is not None]
+    none = there.keys().isdisjoint(map(own_name, fields.values())) and not set(ABSENT_RULES).isdisjoint(rules.values())
     findings = {}
     for name, rule in rules.items():
-        field = fields[name]
-        hint = did_you_mean(field.column, raw.columns) if field is not None and rule in ABSENT_RULES else ""
+        own = own_name(fields[name])
+        hint = ""
+        if own is not None and rule in ABSENT_RULES:
+            hint = did_you_mean(own, raw.columns)
         if none and rule and not hint:
             rule = NONE_FOUND
-            hint = where_names_stand(raw, wanted)
+            hint = where_names_stand(raw, [field.column for field in fields.values() if field])
         if rule:
             findings[name] = [Finding(name, rule, np.arange(0), hint)]
     return findings
 
 
-def _why_not(
-    name: str, schema: Schema, mapping: Mapping[str, str | Field | None], found: int, outcome: bool = True
-) -> str:
+def _why_not(name: str, schema: Schema, mapping: ColumnMapping, found: int, outcome: bool) -> str:
     """Return the rule that an absent column breaks.
 
     It is of a schema column without one own column; an empty text where no rule is broken.
     """
+    if found == 1:
+        return ""
     if found > 1:
         return "stands in the table more than once"
     if name in (schema.target, schema.group):
@@ -241,7 +233,8 @@ def _why_not(
     return MAY_BE_ABSENT if name in schema.features() else ""
 
 
-def _empty(column: Column, rows: int) -> np.ndarray:
+def empty_cells(column: Column, rows: int) -> np.ndarray:
+    """Return a column of which nothing is known, in its own type [rows]."""
     if column.kind == "date":
         return np.full(rows, np.datetime64("NaT"), dtype="datetime64[ns]")
     if column.kind == "flag" or column.is_number():
@@ -271,83 +264,76 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     if (place < 0).any():
         place = np.where(place < 0, len(values), place)
         values = [*values, None]
-    broken: Broken = []
-    texts = _without_words(values, codes, cells.dtype.kind, column, field, broken)
-    texts = _values_of_codes(texts, column, field, broken)
-    read = _read_texts(texts, place, column, field, broken)
-    rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
+    texts = _plain_texts(values, codes, cells.dtype.kind, column, field)
+    _replace_codes(texts, column, field)
+    read = _read_texts(texts, place, column, field)
+    rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in texts.broken]
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
 
 
-def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
+def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -> np.ndarray:
     """Return texts as the column's kind has them; `place` tells in which rows each stands."""
     if column.kind == "date":
-        return _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
+        rows = np.bincount(place, minlength=len(texts.cells))
+        dates, bad, rule = read_dates(texts.cells, field.date, rows)
+        texts.remove(bad, rule)
+        return np.where(bad, np.datetime64("NaT"), dates)
     if column.is_number():
-        return _number(texts, column, field, broken)
+        return _number(texts, column, field)
     if column.kind == "flag":
-        return _flag(texts, column, field, broken)
-    return _text(texts, column, field, broken)
+        return _flag(texts)
+    if column.kind == "id":
+        for rule, broken in spoiled(texts.cells):
+            texts.remove(broken, rule)
+    if column.values:
+        rule = "has a value that the schema does not allow"
+        texts.refuse(lambda text: text not in column.values, rule)
+    return np.array(texts.cells, dtype=object)
 
 
-def _without_words(
-    values: Sequence[Any], codes: set[str | None], kind: str, column: Column, field: Field, broken: Broken
-) -> Texts:
-    """Return values as text, None for codes of missing ones and for words and marks that are no value."""
-    texts = list(map(_plain_cell, values))
-    texts = blanked(texts, [text in codes for text in texts])
+def _plain_texts(values: Sequence[Any], codes: set[str | None], kind: str, column: Column, field: Field) -> Texts:
+    """Return values as text without codes of missing ones, and without words and marks that are no value."""
+    texts = Texts(list(map(_plain_cell, values)))
+    texts.change(lambda text: None if text in codes else text)
     for mark, rule in VALUELESS.items():
-        texts = without(texts, [text == mark for text in texts], rule, broken)
+        texts.refuse(mark.__eq__, rule)
     # Only numbers that were written as text have marks of decimals and thousands.
-    if column.is_number() and field.values is None and kind != "f":
-        texts = without(texts, _yes_no(values, column), NOT_NUMBERS, broken)
-        texts = read_marks(values, texts, column, field, broken)
+    if column.range is not None and field.values is None and kind != "f":
+        # Where all numbers are 0 or 1, they may be true and false.
+        if column.range[1] > 1:
+            texts.remove([isinstance(value, (bool, np.bool_)) for value in values], NOT_NUMBERS)
+        read_marks(values, texts, column, field)
     return texts
 
 
-def _values_of_codes(texts: Texts, column: Column, field: Field, broken: Broken) -> Texts:
+def _replace_codes(texts: Texts, column: Column, field: Field) -> None:
     """Replace an institution's own codes by the schema's values."""
     # A code that the mapping does not know is reported, and never passed on as it stands.
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
         if field.other is None:
-            foreign = [text is not None and text not in known for text in texts]
-            texts = without(texts, foreign, "has a code that the mapping does not know", broken)
-        texts = _each(texts, lambda text: known.get(text, text))
+            rule = "has a code that the mapping does not know"
+            texts.refuse(lambda text: text not in known, rule)
+        texts.change(lambda text: known.get(text, text))
     if field.other is not None:
         allowed = {value: value for value in column.values}
-        texts = _each(texts, lambda text: allowed.get(text, field.other))
-    return texts
+        texts.change(lambda text: allowed.get(text, field.other))
 
 
-def _each(texts: Texts, change: Callable[[str], str | None]) -> Texts:
-    """Return changed texts, those that are missing as they are."""
-    return [None if text is None else change(text) for text in texts]
-
-
-def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
-    """Tell which values are true or false.
-
-    Only in a column that has other numbers than 0 and 1 is any of them told.
-    """
-    other = column.range is not None and column.range[1] > 1
-    return [other and isinstance(value, (bool, np.bool_)) for value in values]
-
-
-def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+def _number(texts: Texts, column: Column, field: Field) -> np.ndarray:
     if field.decimal != ".":
-        texts = _each(texts, lambda text: text.replace(field.decimal, "."))
+        texts.change(lambda text: text.replace(field.decimal, "."))
     # Of a limit a number follows; "<NA>" is a word of a program's.
-    texts = without(texts, which(texts, _IN_BRACKETS.fullmatch), NO_IDENTIFIER, broken)
+    texts.refuse(_IN_BRACKETS.fullmatch, NO_IDENTIFIER)
     if field.censored == "limit":
-        texts = _each(texts, lambda text: _CENSORED.sub("", text))
+        texts.change(lambda text: _CENSORED.sub("", text))
     else:
-        limits = which(texts, lambda text: text[0] in "<>")
-        texts = without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
-    numbers = _to_numbers(texts)
-    without(texts, np.isnan(numbers) & _known(texts), "is not a number", broken)
+        rule = "has limits such as '<' or '>' (set censored)"
+        texts.refuse(lambda text: text.startswith(("<", ">")), rule)
+    numbers = _to_numbers(texts.cells)
+    texts.remove(np.isnan(numbers) & ~texts.missing(), "is not a number")
     # By value as well as by text: "-9,00" is the code "-9".
-    return _within_range(numbers, column, field, broken)
+    return _within_range(numbers, column, field, texts.broken)
 
 
 def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
@@ -381,13 +367,7 @@ def _to_numbers(texts: Sequence[object]) -> np.ndarray:
     return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
 
 
-def _known(texts: Texts) -> np.ndarray:
-    return np.array([text is not None for text in texts], dtype=bool)
-
-
-def _numbers_at_once(
-    raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Field], cells_at_once: int = CELLS_AT_ONCE
-) -> dict[str, Read]:
+def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Field]) -> dict[str, Read]:
     """Read columns that are numbers already.
 
     They are read as their texts would be.
@@ -401,7 +381,7 @@ def _numbers_at_once(
     ]  # fmt: skip
     found = {}
     # So many columns at a time as fit into one piece of memory.
-    at_once = max(1, cells_at_once // max(1, len(raw)))
+    at_once = max(1, CELLS_AT_ONCE // max(1, len(raw)))
     for start in range(0, len(plain), at_once):
         some = plain[start : start + at_once]
         cells = raw[[fields[name].column for name in some]].to_numpy(dtype=np.float64)
@@ -438,27 +418,11 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
     return read
 
 
-def _flag(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
+def _flag(texts: Texts) -> np.ndarray:
     known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
-    flags = np.array([known.get((text or "").lower(), np.nan) for text in texts], dtype=float)
-    without(texts, np.isnan(flags) & _known(texts), "is not a flag (0 or 1, yes or no)", broken)
+    flags = np.array([known.get((text or "").lower(), np.nan) for text in texts.cells], dtype=float)
+    texts.remove(np.isnan(flags) & ~texts.missing(), "is not a flag (0 or 1, yes or no)")
     return flags
-
-
-def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    if column.kind == "id":
-        for rule, bad in spoiled(texts):
-            texts = without(texts, bad, rule, broken)
-    if column.values:
-        foreign = [text is not None and text not in column.values for text in texts]
-        texts = without(texts, foreign, "has a value that the schema does not allow", broken)
-    return np.array(texts, dtype=object)
-
-
-def _date(texts: Texts, rows: np.ndarray, field: Field, broken: Broken) -> np.ndarray:
-    dates, bad, rule = read_dates(texts, field.date, rows)
-    without(texts, bad, rule, broken)
-    return np.where(bad, np.datetime64("NaT"), dates)
 
 
 def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: Sequence[Finding]) -> list[Finding]:
@@ -468,7 +432,9 @@ def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: 
     """
     import pandas as pd
 
-    rules = {} if schema.unlabelled == "leave-out" else {schema.target: NO_OUTCOME}
+    rules = {}
+    if schema.unlabelled == "refuse":
+        rules[schema.target] = NO_OUTCOME
     if schema.group:
         rules[schema.group] = NO_GROUP
     found = []

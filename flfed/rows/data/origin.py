@@ -14,7 +14,6 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,7 +25,7 @@ from flfed.rows.data.parsing.fields import own_name
 from flfed.rows.data.parsing.queries import server_of, tables_of
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Selection, Sql, find_file
+from flfed.rows.data.sources import Csv, Excel, Folders, Frame, Parquet, Sql, find_file
 from flfed.rows.data.transactions import Raw, Transactions
 
 if TYPE_CHECKING:
@@ -108,10 +107,6 @@ class SourceRows:
             content = b""
         return cls(origin, np.frombuffer(content, np.dtype(f"S{BYTES}")))
 
-    def of_bytes(self) -> bytes:
-        """Return the rows' hashes one after the other."""
-        return self.digests.tobytes()
-
     def take(self, kept: np.ndarray) -> SourceRows:
         """Return those of some rows.
 
@@ -120,10 +115,11 @@ class SourceRows:
         digests = self.digests[kept]
         return SourceRows(replace(self.origin, sha256=_sha256(digests.tobytes())), digests)
 
-    def one_by_one(self) -> list[bytes]:
-        """Return the hash of each row; [rows]."""
-        content = self.digests.tobytes()  # NumPy's own `tolist` would cut zeros off their ends
-        return [content[start : start + BYTES] for start in range(0, len(content), BYTES)]
+
+def one_by_one(digests: np.ndarray) -> list[bytes]:
+    """Return hashes as single ones."""
+    content = digests.tobytes()  # NumPy's own `tolist` would cut zeros off their ends
+    return [content[start : start + BYTES] for start in range(0, len(content), BYTES)]
 
 
 def is_plain(site: Site) -> bool:
@@ -139,17 +135,15 @@ def read_once(site: Site) -> Site:
 
     It is as the source has it; of transactions, before any window looks back.
     """
-    if not is_plain(site) or isinstance(site.source, (Frame, Transactions)):
-        return site
-    return replace(site, source=Frame(site.source_table(), site.source.missing))
+    return site if isinstance(site.source, Transactions) else as_rows(site)
 
 
 def as_rows(site: Site) -> Site:
-    """Return a plain site with mapped rows in memory.
+    """Return a site with mapped rows in memory, if its table comes from its source.
 
     Those that were made of transactions are there as well.
     """
-    if isinstance(site.source, Frame):
+    if isinstance(site.source, Frame) or not is_plain(site):
         return site
     return replace(site, source=Frame(site.source_table(), site.source.missing))
 
@@ -175,8 +169,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     raw = served.source.table
     # Histories of others, that look back on a source's rows, are none of its places.
     source = site.source.source if isinstance(site.source, Transactions) else site.source
-    named = _places(source, _folders(site))
-    files = _of_file(source, _folders(site))
+    named, files = _places(source, datasets.load(site.dataset).folders(site.folder))
     places = sorted({*map(_sha256, named), *files})
     # With a group a person is the identifier, whatever else the rows say.
     if schema.group:
@@ -190,7 +183,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
             content = _sha256(*named)
         else:
             # Which rows and columns of it are read is no part: a selection is of the same people.
-            content = "".join(files) or _sha256(*sorted(_listed(digests)))
+            content = "".join(files) or _sha256(*sorted(one.hex() for one in one_by_one(digests)))
     # Of a query without known tables nothing tells whose rows these are.
     if not places and isinstance(source, Sql):
         content = ""
@@ -204,7 +197,7 @@ def _own_cells(site: Site, raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """
     import pandas as pd
 
-    made = site.source.derive if isinstance(site.source, Selection) else ()
+    made = getattr(site.source, "derive", ())
     own = [at for at in range(raw.shape[1]) if raw.columns[at] not in made]
     names = sorted(own, key=lambda at: str(raw.columns[at]))
     cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
@@ -217,13 +210,9 @@ def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
     Returns it mapped, with its rows as the source has them.
     """
     whole = read_once(site)
-    served = as_rows(whole) if is_plain(site) else whole
+    served = as_rows(whole)
     table, _, schema = served.inspect()
     return table, source_rows(site, whole, served, table, schema)
-
-
-def _folders(site: Site) -> tuple[Path, ...]:
-    return datasets.load(site.dataset).folders(site.folder)
 
 
 def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
@@ -232,42 +221,36 @@ def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
     They are all of its column; of transactions, those that are left.
     """
     column = own_name(whole.mapping.get(schema.group, schema.group))
-    there = isinstance(whole.source, Frame) and column is not None and column in whole.source.table
-    cells = whole.source.table[column] if there and isinstance(whole.source, Frame) else table[schema.group]
+    cells = table[schema.group]
+    if isinstance(whole.source, Frame) and column is not None and column in whole.source.table:
+        cells = whole.source.table[column]
     return _sha256(*sorted(set(map(str, plain_text(cells).dropna()))))
 
 
-def _of_file(source: Raw, folders: tuple[Path, ...]) -> list[str]:
-    """Return the hash of a file's bytes, if the source is one."""
-    if not isinstance(source, (Csv, Parquet, Excel)):
-        return []
-    with find_file(source.path, folders).open("rb") as stream:
-        return [hashlib.file_digest(stream, "sha256").hexdigest()]
-
-
-def _places(source: Raw, folders: tuple[Path, ...]) -> list[str]:
-    """List the place of each file or table."""
+def _places(source: Raw, folders: Folders) -> tuple[list[str], list[str]]:
+    """Return the place of each file or table, and the hash of a file's bytes."""
     if isinstance(source, (Csv, Parquet, Excel)):
-        return [str(find_file(source.path, folders).resolve())]
+        path = find_file(source.path, folders)
+        with path.open("rb") as stream:
+            return [str(path.resolve())], [hashlib.file_digest(stream, "sha256").hexdigest()]
     if isinstance(source, Sql):
         server = server_of(source._url())
-        return [f"{server} {table}" for table in tables_of(source.query)]
-    return []
+        return [f"{server} {table}" for table in tables_of(source.query)], []
+    return [], []
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """Return the bytes of a text, whatever signs it has."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def _digests(texts: Iterable[str]) -> np.ndarray:
-    hashes = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:BYTES] for text in texts)
+    hashes = (hashlib.sha256(as_bytes(text)).digest()[:BYTES] for text in texts)
     return np.frombuffer(b"".join(hashes), np.dtype(f"S{BYTES}"))
-
-
-def _listed(digests: np.ndarray) -> list[str]:
-    content = digests.tobytes().hex()
-    return [content[start : start + 2 * BYTES] for start in range(0, len(content), 2 * BYTES)]
 
 
 def _sha256(*texts: str | bytes) -> str:
     digest = hashlib.sha256()
-    for text in texts:
-        content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    for content in map(as_bytes, texts):
         digest.update(len(content).to_bytes(8) + content)
     return digest.hexdigest()

@@ -50,10 +50,14 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     counts = np.bincount(owner, minlength=len(names))
     # A site that no row was dealt to is one that has too few.
     if counts.min() < partition.least_rows:
-        raise _too_few(partition)
+        what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
+        raise UsageError(
+            f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {partition.least_rows} rows; "
+            f"{what}"
+        )
     # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
-    ordered = None if partition.holdout is None else HoldoutByOrder(partition.holdout)
-    if ordered is not None:
+    ordered = partition.holdout and HoldoutByOrder(partition.holdout)
+    if ordered:
         ordered.check(dataset.schema)
     rows = _mapped(table.take(np.argsort(owner, kind="stable")), dataset)
     ends = np.cumsum(counts)
@@ -82,13 +86,6 @@ def _mapped(raw: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     if findings:
         raise findings[0].error()
     return table
-
-
-def _too_few(partition: Partition) -> UsageError:
-    what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
-    return UsageError(
-        f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {partition.least_rows} rows; {what}"
-    )
 
 
 def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tuple[np.ndarray, list[str]]:

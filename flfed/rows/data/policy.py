@@ -164,7 +164,8 @@ class Policy(Strict):
             ("mechanism", "mechanisms", self.mechanisms, mechanism),
         ):
             # Without a list of names the policy allows what flfed ships, and nothing of other packages.
-            known = _shipped(kind) if allowed is None else allowed
+            shipped = [name for name in registry.names(kind) if name not in registry.others(kind)]
+            known = _with_none(kind, shipped) if allowed is None else allowed
             if asked not in known:
                 return _not_allowed(word, known, asked)
         if rounds > self.rounds:
@@ -283,13 +284,13 @@ def _not_allowed(kind: str, allowed: Sequence[str], asked: str) -> Refusal:
 
 def _check_names(policy: Policy) -> None:
     """Raise ValueError for a name that is not known: misspelt it would allow nothing, and nobody would know why."""
-    named = (
-        ("strategy", policy.strategies), ("model", policy.models), ("codec", policy.codecs),
-        ("mechanism", policy.mechanisms),
-    )  # fmt: skip
-    for kind, allowed in named:
-        known = _with_none(kind, registry.names(kind)) if allowed else []
+    named = {
+        "strategy": policy.strategies, "model": policy.models, "codec": policy.codecs,
+        "mechanism": policy.mechanisms,
+    }  # fmt: skip
+    for kind, allowed in named.items():
         for name in allowed or ():
+            known = _with_none(kind, registry.names(kind))
             if name not in known:
                 raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
 
@@ -306,14 +307,6 @@ def width_in_words(width: float) -> str:
         f"trains the first {width:g} of the units of each hidden layer (width), and counts as having changed nothing "
         "for the others"
     )
-
-
-def _shipped(kind: str) -> list[str]:
-    """Return the names that flfed itself ships.
-
-    They are of one kind.
-    """
-    return _with_none(kind, [name for name in registry.names(kind) if name not in registry.others(kind)])
 
 
 def _with_none(kind: str, names: list[str]) -> list[str]:

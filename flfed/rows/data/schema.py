@@ -365,9 +365,9 @@ class OwnColumn:
             raise UsageError(f"own column: a {self.kind} has no range")
         if self.kind != "category" and self.values:
             raise UsageError(f"own column: a {self.kind} has no values")
-        given = {"kind": self.kind, "range": self.range, "values": self.values, "unit": self.unit}
+        given = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
         try:
-            meaning = Column.model_validate({**given, "transform": self.transform})
+            meaning = Column.model_validate(given)
         except ValidationError as error:
             raise UsageError(f"own column: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
         object.__setattr__(self, "meaning", meaning)

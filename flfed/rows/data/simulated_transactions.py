@@ -96,64 +96,6 @@ class SimulatedTransactions:
         """
         return _made(replace(self, missing=())).copy()
 
-    def _make(self) -> pd.DataFrame:
-        """Return the table, made anew."""
-        import pandas as pd
-
-        # Terminals are drawn from the seed alone, so that all banks share them.
-        place, stolen_at = _terminals(np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0,))))
-        rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, self.issuer)))
-        customer, day = self._visits(rng)
-        # The square prefers the nearest terminals.
-        terminal = self._nearby(rng, place)[customer, (NEARBY * rng.random(len(customer)) ** 2).astype(np.int64)]
-        usual = self.spending * np.exp(rng.normal(0.0, 0.5, self.customers))
-        amount = usual[customer] * rng.gamma(2.0, 0.5, len(customer))
-        amount, fraud = self._frauds(rng, customer, day, amount, _within(day, stolen_at[terminal], TERMINAL_DAYS))
-        hour = np.clip(rng.normal(14.0, 4.5, len(customer)), 0.0, 23.999)
-        seconds = day * 86_400 + np.floor(hour * 3_600).astype(np.int64)
-        table = pd.DataFrame(
-            {
-                "customer": [f"B{self.issuer}-{number:05d}" for number in customer],
-                "terminal": [f"T{number:04d}" for number in terminal],
-                "time": pd.Timestamp(FIRST_DAY) + pd.to_timedelta(seconds, unit="s"),
-                "amount": np.maximum(np.round(amount, 2), 0.5),
-                "fraud": fraud.astype(np.int64),
-            }
-        )
-        return table.iloc[np.argsort(seconds, kind="stable")].reset_index(drop=True)
-
-    def _visits(self, rng: np.random.Generator) -> tuple[Integers, Integers]:
-        """Return customer and day of every payment; [rows] each."""
-        often = rng.gamma(3.0, 0.6, self.customers)
-        counts = rng.poisson(often[:, None], (self.customers, DAYS))
-        customer, day = np.divmod(np.repeat(np.arange(counts.size), counts.ravel()), DAYS)
-        return customer.astype(np.int64), day.astype(np.int64)
-
-    def _nearby(self, rng: np.random.Generator, place: Floats) -> Integers:
-        """Return the nearest terminals of each customer.
-
-        Customers live about their bank; [customers, NEARBY].
-        """
-        home = rng.uniform(0.2, 0.8, 2) + rng.normal(0.0, 0.25, (self.customers, 2))
-        far = ((home[:, None, :] - place[None, :, :]) ** 2).sum(axis=2)
-        return np.argsort(far, axis=1, kind="stable")[:, :NEARBY]
-
-    def _frauds(
-        self, rng: np.random.Generator, customer: Integers, day: Integers, amount: Floats, at_stolen: NDArray[np.bool_]
-    ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Add the three patterns of fraud.
-
-        Returns amounts and labels; [rows] each.
-        """
-        rows = len(customer)
-        large = rng.random(rows) < LARGE_CHANCE
-        theirs = _within(day, _first_day(rng, self.customers, CUSTOMER_CHANCE)[customer], CUSTOMER_DAYS)
-        thief = theirs & (rng.random(rows) < CUSTOMER_SHARE)
-        skimmed = at_stolen & (rng.random(rows) < TERMINAL_SHARE)
-        amount = np.where(thief, CUSTOMER_FACTOR * amount, amount)
-        amount = np.where(large, rng.uniform(*LARGE, rows), amount)
-        return amount, large | thief | skimmed
-
 
 @lru_cache(maxsize=5)
 def _made(bank: SimulatedTransactions) -> pd.DataFrame:
@@ -161,16 +103,44 @@ def _made(bank: SimulatedTransactions) -> pd.DataFrame:
 
     Those of the last five banks are kept, a few megabytes each.
     """
-    return bank._make()
+    import pandas as pd
 
-
-def _terminals(rng: np.random.Generator) -> tuple[Floats, Integers]:
-    """Draw the places and compromise days of terminals.
-
-    Returns where each terminal stands [terminals, 2], and on which day it is compromised [terminals].
-    """
-    place = rng.uniform(0.0, 1.0, (TERMINALS, 2))
-    return place, _first_day(rng, TERMINALS, TERMINALS_A_DAY / TERMINALS)
+    # Terminals are drawn from the seed alone, so that all banks share them.
+    shared = np.random.default_rng(np.random.SeedSequence(bank.seed, spawn_key=(0,)))
+    place = shared.uniform(0.0, 1.0, (TERMINALS, 2))
+    stolen_at = _first_day(shared, TERMINALS, TERMINALS_A_DAY / TERMINALS)
+    rng = np.random.default_rng(np.random.SeedSequence(bank.seed, spawn_key=(1, bank.issuer)))
+    # Customer and day of every payment.
+    often = rng.gamma(3.0, 0.6, bank.customers)
+    counts = rng.poisson(often[:, None], (bank.customers, DAYS))
+    customer, day = np.divmod(np.repeat(np.arange(counts.size), counts.ravel()), DAYS)
+    # Customers live about their bank; the square prefers the nearest terminals.
+    home = rng.uniform(0.2, 0.8, 2) + rng.normal(0.0, 0.25, (bank.customers, 2))
+    far = ((home[:, None, :] - place[None, :, :]) ** 2).sum(axis=2)
+    nearest = np.argsort(far, axis=1, kind="stable")[:, :NEARBY]
+    terminal = nearest[customer, (NEARBY * rng.random(len(customer)) ** 2).astype(np.int64)]
+    usual = bank.spending * np.exp(rng.normal(0.0, 0.5, bank.customers))
+    amount = usual[customer] * rng.gamma(2.0, 0.5, len(customer))
+    # The three patterns of fraud.
+    rows = len(customer)
+    large = rng.random(rows) < LARGE_CHANCE
+    theirs = _within(day, _first_day(rng, bank.customers, CUSTOMER_CHANCE)[customer], CUSTOMER_DAYS)
+    thief = theirs & (rng.random(rows) < CUSTOMER_SHARE)
+    skimmed = _within(day, stolen_at[terminal], TERMINAL_DAYS) & (rng.random(rows) < TERMINAL_SHARE)
+    amount = np.where(thief, CUSTOMER_FACTOR * amount, amount)
+    amount = np.where(large, rng.uniform(*LARGE, rows), amount)
+    hour = np.clip(rng.normal(14.0, 4.5, len(customer)), 0.0, 23.999)
+    seconds = day * 86_400 + np.floor(hour * 3_600).astype(np.int64)
+    table = pd.DataFrame(
+        {
+            "customer": [f"B{bank.issuer}-{number:05d}" for number in customer],
+            "terminal": [f"T{number:04d}" for number in terminal],
+            "time": pd.Timestamp(FIRST_DAY) + pd.to_timedelta(seconds, unit="s"),
+            "amount": np.maximum(np.round(amount, 2), 0.5),
+            "fraud": (large | thief | skimmed).astype(np.int64),
+        }
+    )
+    return table.iloc[np.argsort(seconds, kind="stable")].reset_index(drop=True)
 
 
 def _first_day(rng: np.random.Generator, count: int, chance: float) -> Integers:

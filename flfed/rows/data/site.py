@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import Field, Finding, check_codes, own_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, Finding, check_codes, own_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Part, Selection, Source
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from flfed.study.study import Study
-
-ColumnMapping = Mapping[str, str | Field | None]
-"""Schema column to own column, Field, or None where the site does not have it."""
 
 
 @dataclass(frozen=True)
@@ -189,10 +186,10 @@ class Site:
         codes: dict[str, tuple[str | float, ...]] = {}
         for name, column in self.schema_of(schema).columns.items():
             given = self.columns.get(name, name)
-            more = given.missing if isinstance(given, Field) else ()
             own = own_name(given)
-            if own is not None and (column.missing or more):
-                codes[own] = (*codes.get(own, ()), *column.missing, *more)
+            more = (*column.missing, *getattr(given, "missing", ()))
+            if own is not None and more:
+                codes[own] = (*codes.get(own, ()), *more)
         return self.source.knowing(codes)
 
     def schema_of(self, schema: Schema) -> Schema:
@@ -417,7 +414,7 @@ class CachedSite(Site):
         """
         if type(site) is not Site:
             return site
-        return cls(**{given.name: getattr(site, given.name) for given in fields(Site)})
+        return cls(**vars(site))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Return sorted rows, cached for each question."""

@@ -97,12 +97,10 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
     for item in wanted:
         site = load(item) if isinstance(item, str) else item
         found.append(site)
-    by_name = {site.name: site for site in found}
-    if len(by_name) < len(found):
-        names = [site.name for site in found]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError(f"site {twice!r} is there twice; a site's name must be unique in a run, leave one out")
-    return [by_name[name] for name in sorted(by_name)]
+    names = [site.name for site in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"site {twice[0]!r} is there twice; a site's name must be unique in a run, leave one out")
+    return sorted(found, key=lambda site: site.name)
 
 
 def _folders() -> dict[str, Path]:

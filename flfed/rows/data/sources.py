@@ -12,12 +12,13 @@ import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from flfed.errors import TableError, UsageError, require_extra
+from flfed.errors import UsageError, require_extra
 from flfed.rows.data.findings.uneven_lines import lines_of, why_uneven
-from flfed.rows.data.parsing.cells import with_text_cells
+from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written, refuse_cells, with_text_cells
 from flfed.rows.data.parsing.fields import check_date_format, with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
@@ -40,6 +41,8 @@ EXAMPLE = "postgresql+psycopg://user:password@host/database"
 ENCODE = "percent-encode @ : / in the password (%40 %3A %2F)"
 UNENDED = "unended"
 """In a table's `attrs`: the last line of its file has no end, though all its cells."""
+Folders = tuple[Path, ...]
+"""Where a relative path is looked for, in this order."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
 PARSER_SAYS = {"EOF inside string": UNCLOSED, "field larger": TOO_LONG}
@@ -91,16 +94,17 @@ class Selection:
         if not self.derive and not self.where:
             return
         # A source without expressions needs no pandas to be made.
-        from flfed.rows.data.parsing.expressions import check_expression
+        from flfed.rows.data.parsing.expressions import parse_expression
 
         for name, expression in self.derive.items():
-            check_expression(expression, f"derive[{name!r}]")
+            parse_expression(expression, f"derive[{name!r}]")
         if self.where:
-            check_expression(self.where, "where")
+            parse_expression(self.where, "where")
 
     def _check_derive(self) -> None:
-        texts = [*self.derive, *self.derive.values()] if isinstance(self.derive, Mapping) else [None]
-        if not all(isinstance(text, str) and text for text in texts):
+        if not isinstance(self.derive, Mapping) or not all(
+            isinstance(text, str) and text for text in (*self.derive, *self.derive.values())
+        ):
             raise UsageError(
                 f"derive={self.derive!r} must map new columns to expressions, such as {{'old': 'age > 80'}}"
             )
@@ -108,10 +112,12 @@ class Selection:
     def _check_dates(self) -> None:
         if self.century not in (0, 1900, 2000):
             raise UsageError(f"century={self.century!r} must be 1900 or 2000, or 0 for none")
-        pairs = list(self.dates.items()) if isinstance(self.dates, Mapping) else [(None, None)]
-        for name, form in pairs:
+        wrong = UsageError(f"dates={self.dates!r} must map columns to formats, such as {{'seen': '%d.%m.%Y'}}")
+        if not isinstance(self.dates, Mapping):
+            raise wrong
+        for name, form in self.dates.items():
             if not (isinstance(name, str) and isinstance(form, str) and form):
-                raise UsageError(f"dates={self.dates!r} must map columns to formats, such as {{'seen': '%d.%m.%Y'}}")
+                raise wrong
             check_date_format(f"dates[{name!r}]", form, century=self.century)
 
     def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -122,27 +128,20 @@ class Selection:
         table = with_text_names(with_text_cells(table))
         if not self.derive and not self.where and not self.dates:
             return table
-        from flfed.rows.data.parsing.expressions import derived_columns, rows_where
+        from flfed.rows.data.parsing.expressions import Scope, at_place, derived_columns, rows_where
 
-        attributes = table.attrs
-        table = self._dated(table, missing)
-        table = derived_columns(table, self.derive, missing, self.codes) if self.derive else table
-        table = rows_where(table, self.where, missing, self.derive, self.codes) if self.where else table
-        table.attrs = attributes
-        return table
-
-    def _dated(self, table: pd.DataFrame, missing: tuple[str, ...]) -> pd.DataFrame:
-        """Return the table with `dates` read as dates; a cell that is none is refused by column and count."""
-        from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written
-        from flfed.rows.data.parsing.expressions import Scope
-
-        scope = Scope(table, "dates", missing)
+        scope = Scope(table, missing)
         found = {}
         for name, form in self.dates.items():
-            found[name], bad = dates_written(scope.column(name).texts, form, self.century)
-            if bad:
-                raise TableError(name, OTHER_FORMAT, bad)
-        return table.assign(**found)
+            with at_place("dates"):
+                texts = scope.column(name).texts
+            found[name] = dates_written(texts, form, self.century)
+            refuse_cells(name, OTHER_FORMAT, found[name].isna() & texts.notna())
+        selected = derived_columns(table.assign(**found), self.derive, missing, self.codes)
+        if self.where:
+            selected = rows_where(selected, self.where, missing, self.derive, self.codes)
+        selected.attrs = table.attrs
+        return selected
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class Csv(Selection):
         if len(self.separator) != 1 and self.separator != BLANKS:
             raise UsageError(f"{self.path}: separator={self.separator!r} must be one sign, or {BLANKS!r} for blanks")
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table.
 
         `folders` are where a relative path is looked for.
@@ -240,25 +239,21 @@ class Csv(Selection):
         return lines.ended
 
     def _table(self, content: bytes) -> pd.DataFrame:
-        import pandas as pd
-
-        if self.columns:
-            return self._parse(content, names=list(self.columns))
-        table = self._parse(content, header=0)
-        # pandas renames the second "x1" to "x1.1"; with its own name again, the mapping reports it.
-        if {str(name).rpartition(".")[0] for name in table} & set(table):
-            table.columns = pd.Index(self._parse(content, nrows=1).iloc[0])
-        return table
-
-    def _parse(self, content: bytes, **chosen: Any) -> pd.DataFrame:
         """Parse the file with pandas, all cells as text."""
         import pandas as pd
 
-        plain = {"header": None, "dtype": str, "keep_default_na": False, "index_col": False}
-        found: pd.DataFrame = pd.read_csv(
-            io.BytesIO(content), sep=self.separator, encoding=self.encoding, **{**plain, **chosen}
+        parse: Any = partial(
+            pd.read_csv, sep=self.separator, encoding=self.encoding, dtype=str, keep_default_na=False, index_col=False
         )
-        return found
+        table: pd.DataFrame
+        if self.columns:
+            table = parse(io.BytesIO(content), header=None, names=list(self.columns))
+            return table
+        table = parse(io.BytesIO(content), header=0)
+        # pandas renames the second "x1" to "x1.1"; with its own name again, the mapping reports it.
+        if {str(name).rpartition(".")[0] for name in table} & set(table):
+            table.columns = pd.Index(parse(io.BytesIO(content), header=None, nrows=1).iloc[0])
+        return table
 
 
 @dataclass(frozen=True)
@@ -276,14 +271,13 @@ class Parquet(Selection):
     path: str
     missing: tuple[str, ...] = ()
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table.
 
         `folders` are where a relative path is looked for.
         """
         path = find_file(self.path, folders)
-        table = read_parquet(path, Reading(path, self.limits))
-        return self.selected(table, self.missing)
+        return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
 
 
 @dataclass(frozen=True)
@@ -304,19 +298,18 @@ class Excel(Selection):
     sheet: str = ""
     missing: tuple[str, ...] = ()
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Read the table.
 
         `folders` are where a relative path is looked for.
         """
         require_extra("openpyxl", "reading Excel", "excel")
         path = find_file(self.path, folders)
-        refusal = f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}"
+        refusal = f"{path}: cannot be read as an Excel file (.xlsx)"
+        if self.sheet:
+            refusal += f", or has no sheet {self.sheet!r}"
         table = read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
         return self.selected(table, self.missing)
-
-    def _sheet_hint(self) -> str:
-        return f", or has no sheet {self.sheet!r}" if self.sheet else ""
 
 
 @dataclass(frozen=True)
@@ -343,7 +336,7 @@ class Sql(Selection):
     missing: tuple[str, ...] = ()
     limits: Limits = field(default=Limits(rows=2_000_000, cells=32_000_000, bytes=500_000_000), kw_only=True)
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Return the rows of the query."""
         import sqlalchemy
 
@@ -368,7 +361,9 @@ class Sql(Selection):
                 engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
                 connection = engine.connect()
                 if engine.dialect.name == "sqlite":
-                    _limit_cells(connection)
+                    # SQLite refuses a longer cell before it makes one.
+                    driver: Any = connection.connection.driver_connection
+                    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
                 return connection
         except ImportError:
             raise UsageError(
@@ -414,7 +409,7 @@ class Frame:
     table: pd.DataFrame
     missing: tuple[str, ...] = ()
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Return a copy of the table."""
         return with_text_cells(self.table).copy()
 
@@ -439,16 +434,10 @@ def _why_failed(error: Exception) -> str:
     return type(error).__name__
 
 
-def _limit_cells(connection: Connection) -> None:
-    """Have SQLite refuse a longer cell before it makes one."""
-    driver: Any = connection.connection.driver_connection
-    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
-
-
 Source = Csv | Parquet | Excel | Sql | Frame
 
 
-def find_file(path: str, folders: tuple[Path, ...]) -> Path:
+def find_file(path: str, folders: Folders) -> Path:
     """Return the file that a path names.
 
     It is in the first of `folders` that has it.

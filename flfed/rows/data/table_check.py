@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
@@ -108,7 +109,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += [_note("table", words) for words in foreign_rows(raw)]
     noted = oddities(raw, table, every, site.columns, today=today)
     # Of an empty column that is the line of the column itself.
-    lines += [_note(n.column, n.text) for n in noted if n.text != EMPTY + MAP_TO_NONE]
+    lines += [_note(odd.column, odd.text) for odd in noted if odd.text != EMPTY + MAP_TO_NONE]
     once = CachedSite.of(site)
     # Only a site that reads in a way of its own does so a second time.
     if isinstance(once, CachedSite):
@@ -131,11 +132,8 @@ def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding
         values = {spelling(value) for value in schema.columns[name].values}
         if not isinstance(given, str) or given not in raw.columns or not values:
             continue
-        wrong = set[int]()
-        for finding in findings:
-            if finding.column == name:
-                wrong.update(map(int, finding.rows))
-        cells = plain_text(raw[given].iloc[sorted(wrong)]).dropna()
+        wrong = np.unique(np.concatenate([finding.rows for finding in findings if finding.column == name]))
+        cells = plain_text(raw[given].iloc[wrong]).dropna()
         if many := sum(spelling(text) in values for text in cells):
             words = (
                 f"{count_in_words(many)} rows have one of its values in another case: write them alike, or map them by "
@@ -163,6 +161,10 @@ def features_in_words(mapped: int, features: int) -> str:
     return f"{mapped} of {features} features are mapped"
 
 
+ONE_CLASS = (
+    "has one class only: no figure can tell models apart here, and rank metrics such as the AUC are undefined; "
+    "are rows of the other class missing, or mapped to this one?"
+)
 UNCONFIRMED = "proposed from rows, and nobody has confirmed kind, range or values (unconfirmed in schema.toml)"
 
 
@@ -193,7 +195,9 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
         return _note(name, f"{kind}; missing in every row: {why}")
     said = [kind]
     if name == schema.group:
-        said.append(groups_in_words(table[name]))
+        sizes = table[name].value_counts()
+        largest = count_in_words(int(sizes.iloc[:1].sum()))
+        said.append(f"{count_in_words(len(sizes))} groups, the largest of {largest} rows")
     said.append(f"missing in {count_in_words(missing)} of {len(table)} rows")
     if missing and name == schema.target:
         said.append("these are left out: their outcome is not known yet")
@@ -229,13 +233,10 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         lines.append(_note("table", words))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
-        one = classes < 2
-        words = (
-            "has one class only: no figure can tell models apart here, and rank metrics such as the AUC are undefined; "
-            "are rows of the other class missing, or mapped to this one?"
-        )
-        said = words if one else f"{classes} classes among training rows"
-        lines.append(Line(schema.target, True, said, note=one))
+        said = Line(schema.target, True, f"{classes} classes among training rows")
+        if classes < 2:
+            said = _note(schema.target, ONE_CLASS)
+        lines.append(said)
     return lines
 
 
@@ -256,18 +257,3 @@ def write_local_rows(checked: Checked, path: Path) -> int:
         lines += [(int(row) + 1, finding.column, finding.rule) for row in finding.rows]
     write_private(path, csv_text(("row", "column", "rule"), sorted(lines)), advice="name a file where you may write")
     return len(lines)
-
-
-def groups_in_words(cells: pd.Series) -> str:
-    """Describe the number and size of groups.
-
-    Says how many groups there are, and how many rows the largest has.
-
-    Examples
-    --------
-    >>> groups_in_words(pd.Series([*"abcdef", *"g" * 9]))
-    '7 groups, the largest of 9 rows'
-    """
-    sizes = cells.value_counts()
-    largest = count_in_words(int(sizes.iloc[0])) if len(sizes) else "0"
-    return f"{count_in_words(len(sizes))} groups, the largest of {largest} rows"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -17,10 +17,10 @@ from pydantic import Field, model_validator
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parsing.cells import wall_clock
+from flfed.rows.data.parsing.cells import refuse_cells, wall_clock
 from flfed.rows.data.schema import Strict, parse_settings
 from flfed.rows.data.simulated_transactions import SimulatedTransactions
-from flfed.rows.data.sources import Source, find_file
+from flfed.rows.data.sources import Folders, Source, find_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,13 +69,6 @@ class Window(Strict):
             wrong = "takes no column" if self.of else "needs a column: of"
             raise ValueError(f"what = {self.what!r} {wrong}")
         return self
-
-    def ends_early(self) -> bool:
-        """Tell whether the window ends early.
-
-        It then ends as long before the transaction as a label takes to be known.
-        """
-        return self.delayed or self.what == "risk"
 
 
 class Calendar(Strict):
@@ -170,7 +163,7 @@ class Windows(Strict):
     def needed(self, by: str) -> tuple[str, ...]:
         """Return the columns that one owner's windows read."""
         own = [window for window in self.windows.values() if window.by == by]
-        labels = [self.label] if any(window.what == "risk" for window in own) else []
+        labels = [self.label for window in own if window.what == "risk"]
         return tuple(dict.fromkeys([by, self.time, *(window.of for window in own if window.of), *labels]))
 
     def made(self) -> tuple[str, ...]:
@@ -291,8 +284,16 @@ def _lengths(
     name: str, window: Window, history: _History, past: pd.DataFrame, declared: Windows
 ) -> dict[str, NDArray[np.number]]:
     """Return the column of each length of one window."""
-    over, under = _counted(window, past, declared)
-    end = declared.label_delay_days if window.ends_early() else 0
+    under = np.ones(len(past), dtype=np.int64)
+    over = under
+    if window.what == "risk":
+        label = past[declared.label].to_numpy(float)
+        over = (label == 1).astype(np.int64)
+        under = (~np.isnan(label)).astype(np.int64)
+    elif window.of:
+        over = np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64)
+    # A label is known so long after its transaction.
+    end = declared.label_delay_days if window.delayed or window.what == "risk" else 0
     found: dict[str, NDArray[np.number]] = {}
     for days in window.days:
         value: NDArray[np.number] = history.within(over, end + days, end)
@@ -303,20 +304,6 @@ def _lengths(
             value = value / np.maximum(history.within(under, end + days, end), 1)
         found[name.replace("{days}", str(days))] = value
     return found
-
-
-def _counted(window: Window, past: pd.DataFrame, declared: Windows) -> tuple[Integers, Integers]:
-    """Return each transaction's part in a window.
-
-    It is what it adds to the window's sum, and to what a mean or a share divides by; [rows].
-    """
-    every = np.ones(len(past), dtype=np.int64)
-    if window.what == "risk":
-        label = past[declared.label].to_numpy(float)
-        return (label == 1).astype(np.int64), (~np.isnan(label)).astype(np.int64)
-    if not window.of:
-        return every, every
-    return np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64), every
 
 
 def _flag(moments: pd.Series, rule: Calendar) -> Integers:
@@ -381,7 +368,7 @@ class Transactions:
         """Cells that mean "not known", as the source says."""
         return self.source.missing
 
-    def read(self, folders: tuple[Path, ...], holdout: object = None) -> pd.DataFrame:
+    def read(self, folders: Folders, holdout: object = None) -> pd.DataFrame:
         """Return the transactions that the holdout uses.
 
         They have the declared columns too.
@@ -415,16 +402,19 @@ class Transactions:
         wanted = np.ones(len(table), dtype=bool)
         if isinstance(holdout, HoldoutByTime):
             wanted = np.logical_or(*holdout.periods(known[declared.time]))
-        made = look_back(known, declared, wanted, {by: self._feed(by, declared, folders) for by in self.feeds})
+        feeds = {}
+        for by, feed in self.feeds.items():
+            feeds[by] = checked(self._read(feed, {}, declared, folders), declared, declared.needed(by))
+        made = look_back(known, declared, wanted, feeds)
         return pd.concat([table[wanted], made], axis=1).reset_index(drop=True)
 
     def _own(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the transactions that `keep` leaves."""
         if self.keep is None:
             return table
+        choose = partial(table.eval, self.keep) if isinstance(self.keep, str) else partial(self.keep, table)
         try:
-            chosen = table.eval(self.keep) if isinstance(self.keep, str) else self.keep(table)
-            kept = np.asarray(chosen)
+            kept = np.asarray(choose())
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
             raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
@@ -432,13 +422,7 @@ class Transactions:
             raise UsageError("Transactions: keep must give True or False for each row of the table")
         return table[kept].reset_index(drop=True)
 
-    def _feed(self, by: str, declared: Windows, folders: tuple[Path, ...]) -> pd.DataFrame:
-        needed = declared.needed(by)
-        return checked(self._read(self.feeds[by], {}, declared, folders), declared, needed)
-
-    def _read(
-        self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: tuple[Path, ...]
-    ) -> pd.DataFrame:
+    def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
         """Return a source's table under the declaration's names."""
         wrong = [name for name in columns if name not in declared.taken()]
         if wrong:
@@ -497,8 +481,8 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         bad = found[name].isna()
         if found[name].dtype.kind == "f":
             bad = bad | np.isinf(found[name])
-        if rule and bad.any():
-            raise TableError(name, rule, int(bad.sum()))
+        if rule:
+            refuse_cells(name, rule, bad)
     return pd.DataFrame(found)
 
 
@@ -510,9 +494,8 @@ def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
     text = plain_text(cells)
     # Any other code, taken for no fraud, would make a risk of 0 everywhere without a word.
     other = text.notna() & ~text.isin([declared.positive, declared.negative])
-    if other.any():
-        rule = f"is neither {declared.positive!r} nor {declared.negative!r} as the windows' file declares it"
-        raise TableError(name, rule, int(other.sum()))
+    rule = f"is neither {declared.positive!r} nor {declared.negative!r} as the windows' file declares it"
+    refuse_cells(name, rule, other)
     return (text == declared.positive).astype(float).where(text.notna())
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import chain, compress
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
-from flfed.rows.data.findings.codes import FAR, LEAST, MOST, SHARE, WIDE, is_code
+from flfed.rows.data.findings.columns import FAR, LEAST, MOST, SHARE, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
 
+Columns = Mapping[str, pd.Series]
+"""Columns of all tables together, by name."""
 MOST_CODES = 3
 """A column has at most so many."""
 NEIGHBOURS = 5
@@ -60,6 +62,7 @@ ZEROS_FIRST = re.compile(r"0\d+")
 _ONE_MARK = re.compile(r"(?:[<>]=?\s*)?[+-]?[1-9]\d{0,2}([.,])\d{3}")
 _ZEROS_LAST = re.compile(r"[1-9]\d{0,2}\.000")
 _CODE = re.compile(r"[A-Za-z]{1,3}-?\d[\w.]*")
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,19 @@ class Cells:
     @classmethod
     def _counted(cls, name: str, texts: pd.Series, codes: Sequence[str]) -> Cells:
         known = texts.value_counts()
-        words = [str(text) for text in known.index]
+        found = cls(name, list(map(str, known.index)), known.to_numpy(), (), len(texts))
         plain = MISSING | ERRORS
-        absent = [text.casefold() in plain or is_one_of(text, codes) for text in words]
-        found = tuple(sorted(text for text, out in zip(words, absent, strict=True) if out))
-        kept = [text for text, out in zip(words, absent, strict=True) if not out]
-        return cls(name, kept, known.to_numpy()[~np.array(absent, dtype=bool)], found, len(texts))
+        return found.with_missing([text for text in found.texts if text.casefold() in plain or is_one_of(text, codes)])
 
-    def known_texts(self, texts: pd.Series) -> pd.Series:
-        """Return a column's texts, None where they are codes for "not known"."""
-        return texts.where(~texts.isin(self.missing), None)
+    @property
+    def words(self) -> str:
+        """The name as words in lower case."""
+        return name_words(self.name)
+
+    @property
+    def rows_by_text(self) -> dict[str, int]:
+        """How many rows have each text."""
+        return dict(zip(self.texts, self.counts.tolist(), strict=True))
 
     @property
     def known(self) -> int:
@@ -131,27 +137,28 @@ class Cells:
 
     def with_missing(self, codes: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known", whatever they look like."""
-        if not codes:
-            return self
-        kept = np.array([text not in codes for text in self.texts], dtype=bool)
-        texts = [text for text in self.texts if text not in codes]
-        return replace(self, texts=texts, counts=self.counts[kept], missing=(*self.missing, *sorted(codes)))
+        return replace(self._drop(codes), missing=(*self.missing, *sorted(codes)))
+
+    def _drop(self, words: Collection[str]) -> Cells:
+        kept = np.array([text not in words for text in self.texts], dtype=bool)
+        return replace(self, texts=list(compress(self.texts, kept)), counts=self.counts[kept])
 
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""
-        kept = np.array([text not in words for text in self.texts], dtype=bool)
         codes = list[str]()
         strays = 0
         named = list(self.named)
-        for text, count in zip(self.texts, self.counts.tolist(), strict=True):
-            if text in words and _is_code(text, count):
+        for text, count in self.rows_by_text.items():
+            if text not in words:
+                continue
+            # What has figures in it, such as "60+", is known in part and is no code.
+            if text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text)):
                 codes.append(text)
                 if count >= LEAST_ROWS:
                     named.append(TAKEN.format(repr(text), count, "no number"))
-            elif text in words:
+            else:
                 strays += count
-        texts = [text for text in self.texts if text not in words]
-        rest = replace(self, texts=texts, counts=self.counts[kept], missing=(*self.missing, *sorted(codes)))
+        rest = self._drop(words).with_missing(codes)
         whole = self.as_written and self.as_written.without(words)
         return replace(rest, strays=strays, as_written=whole, named=tuple(named))
 
@@ -178,6 +185,17 @@ class Numbers:
     values: np.ndarray
     doubt: str = ""
     other: Numbers | None = None
+
+
+def name_words(name: str) -> str:
+    """Return a name as words in lower case.
+
+    Examples
+    --------
+    >>> name_words("PatientID"), name_words("admission_type_id")
+    ('patient id', 'admission type id')
+    """
+    return _HUMPS.sub(" ", name).replace("_", " ").casefold()
 
 
 def is_number_text(text: object) -> bool:
@@ -218,23 +236,13 @@ def field_of(found: Cells, reading: Field | None = None) -> Field | None:
 
 def read_numbers(found: Cells) -> Numbers | None:
     """Return how cells are read as numbers, None where they are none."""
-    return _read_all(found) or _read_most(found)
-
-
-def _is_code(text: str, count: int) -> bool:
-    """Tell whether a word is a code; what has figures in it, such as "60+", is known in part and is none."""
-    return text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))
-
-
-def _read_all(found: Cells) -> Numbers | None:
-    """Return numbers with a few words among them, None where other cells are none."""
     rest = _without_words(found)
-    if rest is None:
-        return None
-    read = _with_either_mark(rest) or next(filter(None, (_by(rest, reading) for reading in READINGS)), None)
-    if read is not None and rest.strays:
-        return _doubted(read, STRAYS)
-    return read
+    if rest is not None:
+        # Every cell is a number, but for a few words.
+        for read in chain([_with_either_mark(rest)], (_by(rest, reading) for reading in READINGS)):
+            if read is not None:
+                return _doubted(read, STRAYS) if rest.strays else read
+    return _read_most(found)
 
 
 def _without_words(found: Cells) -> Cells | None:
@@ -272,10 +280,7 @@ def _read_most(found: Cells) -> Numbers | None:
     if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.known < MOST_NUMBERS * found.known:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
-    if read is None:
-        return None
-    odd_cells = f"{count_in_words(rest.strays)} cells are no numbers: site check counts them"
-    return _doubted(read, odd_cells)
+    return read and _doubted(read, f"{count_in_words(rest.strays)} cells are no numbers: site check counts them")
 
 
 def _doubted(read: Numbers, doubt: str) -> Numbers:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
@@ -54,6 +54,7 @@ FEW_CODES = 5
 MOST_DAYS = 0.9
 """Of a column's whole numbers that are days such as 20240131: more are no amounts."""
 FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
+PAIRS = ({"0", "1"}, *FLAGS)
 TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
 CASE = (
     "{} rows have a value that differs from a more frequent one in case or blanks alone: write it in one way, or map "
@@ -110,6 +111,10 @@ class ColumnProposal:
     feature: ColumnProposal | None = None
 
 
+Proposals = Mapping[str, ColumnProposal]
+"""What columns are taken for, by name."""
+
+
 def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False) -> ColumnProposal:
     """Return what a column is taken for.
 
@@ -147,8 +152,9 @@ def _as_feature(found: Cells, proposal: ColumnProposal) -> ColumnProposal | None
     why = proposal.why
     if read is not None and len(read.values) > MOST_VALUES:
         return _number(read, why, sure=False)
-    made = _category(found, why, sure=False) if repeats else proposal
-    return made if made.kind in FEATURES else None
+    if repeats:
+        proposal = _category(found, why)
+    return proposal if proposal.kind in FEATURES else None
 
 
 def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
@@ -165,7 +171,7 @@ def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
     if cells.dtype.kind == "b" or _is_flag(found):
         return _flag(found)
     if isinstance(cells.dtype, pd.CategoricalDtype):
-        return _category(found, "it is declared as categorical")
+        return _category(found, "it is declared as categorical", sure=True)
     for propose in (_as_number, _as_date, _as_words):
         proposal = propose(found)
         if proposal is not None:
@@ -195,42 +201,36 @@ def round_outward(low: float, high: float) -> tuple[float, float]:
     >>> round_outward(29, 77), round_outward(0.02, 0.97), round_outward(0, 4)
     ((25.0, 80.0), (0.0, 1.0), (0.0, 4.0))
     """
-    span = high - low
-    step = _nice(span / 5)
+    size = (high - low) / 5 * (1 + 1e-9)
+    power = 10.0 ** math.floor(math.log10(size))
+    # The next of 1, 2, 5, 10 times a power of ten from below.
+    step = max(part * power for part in (1, 2, 5) if part * power <= size)
     start = math.floor(low / step) * step
     end = math.ceil(high / step) * step
     digits = max(0, 2 - math.floor(math.log10(step)))
     return round(start, digits), round(end, digits)
 
 
-def _nice(size: float) -> float:
-    """Return the next of 1, 2, 5, 10 times a power of ten from below."""
-    power = 10.0 ** math.floor(math.log10(size))
-    return next(part * power for part in (10, 5, 2, 1) if part * power <= size * (1 + 1e-9))
-
-
 def _is_flag(found: Cells) -> bool:
+    """Tell whether texts are those of a flag, or of several: 1 and 0 at one site and oui and non at another."""
     texts = {text.casefold() for text in found.texts}
-    return texts in ({"0", "1"}, *FLAGS) or _is_flag_in_two_ways(texts)
-
-
-def _is_flag_in_two_ways(texts: set[str]) -> bool:
-    """Tell whether texts are those of several flags, such as 1 and 0 at one site and oui and non at another."""
-    pairs = [pair for pair in ({"0", "1"}, *FLAGS) if pair <= texts]
-    return len(pairs) > 1 and set().union(*pairs) == texts
+    pairs = [pair for pair in PAIRS if pair <= texts]
+    return bool(pairs) and set().union(*pairs) == texts
 
 
 def _flag(found: Cells) -> ColumnProposal:
     words = {text.casefold() for text in found.texts}
     field = field_of(found)
     if not words <= {"0", "1", "yes", "no", "true", "false"}:
-        values = {text: str(int(text.casefold() in TRUE)) for text in found.texts}
-        field = Field(found.name, missing=found.missing, values=values)
-    column = Column(kind="flag")
-    if len(words) == 2:
-        return ColumnProposal(found.name, "flag", "has two values, yes and no", column=column, field=field)
-    why = "has yes and no, written in several ways"
-    return ColumnProposal(found.name, "flag", why, False, column, field)
+        field = Field(found.name, missing=found.missing, values=flags_by_text(found))
+    sure = len(words) == 2
+    why = "has two values, yes and no" if sure else "has yes and no, written in several ways"
+    return ColumnProposal(found.name, "flag", why, sure, Column(kind="flag"), field)
+
+
+def flags_by_text(found: Cells) -> dict[str, str]:
+    """Return 1 or 0 for each text of a flag."""
+    return {text: str(int(text.casefold() in TRUE)) for text in found.texts}
 
 
 def _as_number(found: Cells) -> ColumnProposal | None:
@@ -246,53 +246,54 @@ def _as_number(found: Cells) -> ColumnProposal | None:
 def _as_plain_number(read: Numbers) -> ColumnProposal:
     found = read.cells
     values = read.values
-    words = name_words(found.name)
     whole = bool((values == np.rint(values)).all())
     if whole and any(map(ZEROS_FIRST.fullmatch, found.texts)):
         return _codes(found, "its numbers begin with zeros")
     days = sum(map(bool, map(_DAY.fullmatch, found.texts))) / len(found.texts)
-    if whole and (proposal := _whole_numbers(found, values, words, all_days=days == 1)):
+    if whole and (proposal := _whole_numbers(found, values, all_days=days == 1)):
         return proposal
     sure = len(values) > FEW_VALUES or not whole
     why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
     if days > MOST_DAYS:
         sure = False
         why = f"{why}; most of them could be dates such as 20240131"
-    return _number(read, why, sure=sure and not _AREA_NAME.search(words))
+    return _number(read, why, sure=sure and not _AREA_NAME.search(found.words))
 
 
-def _whole_numbers(found: Cells, values: np.ndarray, words: str, *, all_days: bool) -> ColumnProposal | None:
+def _whole_numbers(found: Cells, values: np.ndarray, *, all_days: bool) -> ColumnProposal | None:
     """Return what whole numbers are where they are no amounts; `all_days` where each could be a date."""
     if all_days and next(_formats(found.texts), None) == "":
         return _date(
             found, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
         )
-    if proposal := _numbers_by_name(found, values, words):
+    if proposal := _numbers_by_name(found, values):
         return proposal
     if are_spread_codes(values, found.counts):
-        return _category(found, "its few whole numbers lie far apart, as codes do", sure=False)
+        return _category(found, "its few whole numbers lie far apart, as codes do")
     distinct = len(values)
     span = _span(values)
     if distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct:
-        return _category(found, "its few whole numbers have gaps", sure=False)
+        return _category(found, "its few whole numbers have gaps")
     if distinct <= FEW_CODES:
-        return _category(found, f"it has {distinct} whole numbers: if they are amounts, a number", sure=False)
+        return _category(found, f"it has {distinct} whole numbers: if they are amounts, a number")
     return None
 
 
-def _numbers_by_name(found: Cells, values: np.ndarray, words: str) -> ColumnProposal | None:
+def _numbers_by_name(found: Cells, values: np.ndarray) -> ColumnProposal | None:
     """Return what whole numbers are by the column's name and by how they repeat."""
     amounts = repeat_as_amounts(values, found.counts)
+    words = found.words
     named = is_identifier_name(words, amounts=amounts)
-    if proposal := _numbers_of_rows(found, values, words, named=named):
+    if proposal := _numbers_of_rows(found, values, named=named):
         return proposal
     distinct = len(values)
     if _AREA_NAME.search(words) or (found.share_distinct > 0.99 and found.known > 100 and values.min() > 1e5):
         return _codes(found, "its numbers name something")
-    if 2 < distinct <= MOST_VALUES and names_owner(words) and not amounts:
-        return _identifier(found, OWNER, sure=False)
-    if 2 < distinct <= MOST_VALUES and (named or is_code_name(words)):
-        return _category(found, "its name speaks of codes", sure=False)
+    if 2 < distinct <= MOST_VALUES:
+        if names_owner(words) and not amounts:
+            return _identifier(found, OWNER)
+        if named or _CODE_WORD.search(words):
+            return _category(found, "its name speaks of codes")
     return None
 
 
@@ -301,7 +302,7 @@ def _span(values: np.ndarray) -> float:
     return float(values.max() - values.min()) + 1
 
 
-def _numbers_of_rows(found: Cells, values: np.ndarray, words: str, *, named: bool) -> ColumnProposal | None:
+def _numbers_of_rows(found: Cells, values: np.ndarray, *, named: bool) -> ColumnProposal | None:
     """Return an identifier where whole numbers tell rows or persons apart."""
     distinct = len(values)
     span = _span(values)
@@ -309,20 +310,21 @@ def _numbers_of_rows(found: Cells, values: np.ndarray, words: str, *, named: boo
         return _identifier(found, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Of so many amounts drawn from this range two or more pairs would be equal.
     if distinct == found.known and distinct * (distinct - 1) > 4 * span:
-        return _identifier(found, "each row has another whole number: if they are amounts, a number", sure=False)
+        return _identifier(found, "each row has another whole number: if they are amounts, a number")
     if not named:
         return None
     if found.share_distinct > 0.9:
-        return _identifier(found, "its name and its distinct numbers say so")
-    most = FEW_VALUES if is_person_word(words) else MOST_VALUES
+        return _identifier(found, "its name and its distinct numbers say so", sure=True)
+    most = FEW_VALUES if PERSON_WORD.search(found.words) else MOST_VALUES
     if distinct > most:
-        return _identifier(found, "its name says so, and rows of one number may belong together", sure=False)
+        return _identifier(found, "its name says so, and rows of one number may belong together")
     return None
 
 
 def _codes(found: Cells, why: str) -> ColumnProposal:
-    few = len(found.texts) <= MOST_VALUES and found.share_distinct < 0.2
-    return _category(found, why, sure=False) if few else _identifier(found, why, sure=False)
+    if len(found.texts) <= MOST_VALUES and found.share_distinct < 0.2:
+        return _category(found, why)
+    return _identifier(found, why)
 
 
 def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
@@ -341,7 +343,7 @@ def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
 def _as_date(found: Cells) -> ColumnProposal | None:
     """Return a column of dates, None for other cells."""
     words = [text for text in found.texts if text.casefold() in NO_NUMBER]
-    found = found.without(words) if words else found
+    found = found.without(words)
     texts = found.texts
     if not texts or not all(map(DIGITS.search, texts[:MOST_VALUES])):
         return None
@@ -370,20 +372,19 @@ def _date(found: Cells, form: str, why: str = "its values are dates", *, sure: b
 
 def _as_words(found: Cells) -> ColumnProposal | None:
     """Return a column of words, None where they are nearly all different."""
-    words = name_words(found.name)
     distinct = len(found.texts)
-    named = is_identifier_name(words)
     if people := are_people(found):
-        return _identifier(found, people)
+        return _identifier(found, people, sure=True)
     if all(map(_SHORT_YEAR.match, found.texts[:MOST_VALUES])):
-        return _identifier(found, "its dates have two digits of the year: have the source give four", sure=False)
+        return _identifier(found, "its dates have two digits of the year: have the source give four")
     mixed = sum(map(is_number_text, found.texts))
     if mixed and distinct > MOST_VALUES and found.share_distinct > 0.1:
-        return _identifier(found, "its cells are partly numbers, partly texts", sure=False)
+        return _identifier(found, "its cells are partly numbers, partly texts")
+    named = is_identifier_name(found.words)
     if proposal := _long_or_different(found, named=named):
         return proposal
-    if names_owner(words) and distinct > 2:
-        return _identifier(found, OWNER, sure=False)
+    if names_owner(found.words) and distinct > 2:
+        return _identifier(found, OWNER)
     if (found.counts >= LEAST_ROWS).any():
         return _category(found, "it has few texts", sure=distinct <= MOST_VALUES)
     return None
@@ -398,17 +399,17 @@ def _long_or_different(found: Cells, *, named: bool) -> ColumnProposal | None:
     return _identifier(found, why, sure=distinct == found.known or long or named)
 
 
-def _identifier(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
+def _identifier(found: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
     return ColumnProposal(found.name, "id", why, sure, Column(kind="id"), field_of(found))
 
 
-def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
+def _category(found: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
     """Return a category of the values that enough rows have."""
     order = np.argsort(-found.counts, kind="stable")[:MOST_VALUES]
     common = [place for place in order if found.counts[place] >= LEAST_ROWS]
     listed = [place for place in common if not has_control(found.texts[place])]
     if not listed:
-        return _identifier(found, "no value has ten rows", sure=False)
+        return _identifier(found, "no value has ten rows")
     if len(listed) < len(common):
         why = f"{why}; values with a line break in them are {UNLISTED!r}"
         sure = False
@@ -435,7 +436,6 @@ def by_number(text: str) -> tuple[float, str]:
         return math.inf, text
 
 
-_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ID_WORD = re.compile(r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|rowid|identifier)($|[^a-z])|#$")
 _ID_END = re.compile(r"[a-z]{2}id$")
 _NO_ID = re.compile(
@@ -445,7 +445,7 @@ _NUMBER_WORD = re.compile(r"(^|[^a-z])index($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|nu
 _AMOUNT_WORD = re.compile(
     r"(^|[^a-z])(age|year|weight|height|length|day|hour|month|amount|score|rate|price)s?($|[^a-z])"
 )
-_PERSON_WORD = re.compile(r"^(subject|patient|customer|client|person|member|account)s?[^a-z]*$")
+PERSON_WORD = re.compile(r"^(subject|patient|customer|client|person|member|account)s?[^a-z]*$")
 _CODE_WORD = re.compile(
     r"code|type|class|category|group|status|sex|gender|race|ethnic|region|education|marri|marital|source|reason"
     r"|disposition|level|kind|naics|icd"
@@ -478,27 +478,6 @@ _TWO_WORDS = re.compile(r"[^\W\d_]+\.?[-', ]+[^\W\d_].*")
 _SPLIT_WORD = re.compile(r"(is |in )?(selected|fold|folds|split|partition|holdout|hold out|train ?test|training set)")
 
 
-def name_words(name: str) -> str:
-    """Return a name as words in lower case.
-
-    Examples
-    --------
-    >>> name_words("PatientID"), name_words("admission_type_id")
-    ('patient id', 'admission type id')
-    """
-    return _HUMPS.sub(" ", name).replace("_", " ").casefold()
-
-
-def is_code_name(words: str) -> bool:
-    """Tell whether a heading speaks of codes that mean something, such as "admission type"."""
-    return bool(_CODE_WORD.search(words))
-
-
-def is_person_word(words: str) -> bool:
-    """Tell whether a heading is that of people, such as "patient"."""
-    return bool(_PERSON_WORD.search(words))
-
-
 def names_owner(words: str) -> bool:
     """Tell whether a heading is of identifiers, such as "hospitalid", and not of codes.
 
@@ -507,8 +486,11 @@ def names_owner(words: str) -> bool:
     >>> names_owner("hospitalid"), names_owner("amount paid"), names_owner("admission type id")
     (True, False, False)
     """
-    ends = bool(_ID_END.search(words)) and not _NO_ID.search(words)
-    return (bool(_ID_WORD.search(words)) or ends) and not is_code_name(words)
+    return _is_id(words) and not _CODE_WORD.search(words)
+
+
+def _is_id(words: str) -> bool:
+    return bool(_ID_WORD.search(words) or (_ID_END.search(words) and not _NO_ID.search(words)))
 
 
 def is_identifier_name(words: str, *, amounts: bool = False) -> bool:
@@ -532,8 +514,7 @@ def is_identifier_name(words: str, *, amounts: bool = False) -> bool:
         return True
     if _AMOUNT_WORD.search(words):
         return False
-    ends = bool(_ID_END.search(words)) and not _NO_ID.search(words)
-    return not amounts and (ends or bool(_NUMBER_WORD.search(words)) or is_person_word(words))
+    return not amounts and bool(_is_id(words) or _NUMBER_WORD.search(words) or PERSON_WORD.search(words))
 
 
 def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
@@ -594,25 +575,27 @@ def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:
 
 def are_people(found: Cells) -> str:
     """Return why a column of texts holds names or addresses of people, empty where it does not."""
-    words = name_words(found.name)
-    if _share(found, _MAIL) >= MOST_CELLS:
+    if _are_mostly(found, _MAIL):
         return "its texts are e-mail addresses"
-    if _share(found, _WORDS) < MOST_CELLS:
+    if not _are_mostly(found, _WORDS):
         return ""
-    if _share(found, _TITLE) >= MOST_CELLS:
+    if _are_mostly(found, _TITLE):
         return "its texts are names of people"
-    return "its heading and its texts are those of people's names" if _are_names(found, words) else ""
+    return "its heading and its texts are those of people's names" if _are_names(found) else ""
 
 
-def _are_names(found: Cells, words: str) -> bool:
+def _are_names(found: Cells) -> bool:
     """Tell whether heading and words of a column are those of people's names."""
+    words = found.words
     many = len(found.texts) > FEW_VALUES
-    listed = is_name_heading(words) and many
-    whole_names = _share(found, _TWO_WORDS) >= MOST_CELLS
+    if many and is_name_heading(words):
+        return True
+    whole_names = _are_mostly(found, _TWO_WORDS)
+    if whole_names and _ANY_NAME.fullmatch(words):
+        return True
     # Of one word each they may be of a ward or a field, unless there are many and each begins with a capital.
-    surnames = many and _share(found, _CAPITAL) >= MOST_CELLS
-    who = bool(_WHO_WORD.search(words)) and (whole_names or surnames)
-    return listed or who or (bool(_ANY_NAME.fullmatch(words)) and whole_names)
+    surnames = whole_names or (many and _are_mostly(found, _CAPITAL))
+    return bool(surnames and _WHO_WORD.search(words))
 
 
 def is_name_heading(words: str) -> bool:
@@ -628,18 +611,16 @@ def is_name_heading(words: str) -> bool:
 
 def holds_whole_names(found: Cells) -> bool:
     """Tell whether a column has first and last names of people, or their addresses, which tell people apart."""
-    if _share(found, _MAIL) >= MOST_CELLS:
-        return True
-    words = name_words(found.name)
-    return (is_name_heading(words) or bool(_ANY_NAME.fullmatch(words))) and _share(found, _TWO_WORDS) >= MOST_CELLS
+    named = is_name_heading(found.words) or bool(_ANY_NAME.fullmatch(found.words))
+    return _are_mostly(found, _MAIL) or (named and _are_mostly(found, _TWO_WORDS))
 
 
 def splits_rows(found: Cells) -> bool:
     """Tell whether a column says which rows somebody else trained on, which is no measurement."""
-    return len(found.texts) <= FEW_VALUES and bool(_SPLIT_WORD.fullmatch(name_words(found.name)))
+    return len(found.texts) <= FEW_VALUES and bool(_SPLIT_WORD.fullmatch(found.words))
 
 
-def _share(found: Cells, form: re.Pattern[str]) -> float:
-    """Return the share of rows whose text is of a form."""
+def _are_mostly(found: Cells, form: re.Pattern[str]) -> bool:
+    """Tell whether the texts of most rows are of a form."""
     fits = [bool(form.fullmatch(text)) for text in found.texts]
-    return float(found.counts[fits].sum() / max(found.known, 1))
+    return bool(found.counts[fits].sum() >= MOST_CELLS * max(found.known, 1))

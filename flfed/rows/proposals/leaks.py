@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,8 @@ import pandas as pd
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Task
-from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS
-from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, UNLISTED, ColumnProposal
+from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Columns
+from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, UNLISTED, Proposals
 from flfed.rows.proposals.targets import TargetProposal
 
 LEAK_AUC = 0.98
@@ -33,25 +32,7 @@ ROWS_SUMMED = 2000
 """Columns and rows of which sums are tried."""
 
 
-@dataclass(frozen=True)
-class Leak:
-    """How a column tells the outcome.
-
-    Attributes
-    ----------
-    why : str
-        Holds no cell, and no share of few rows.
-    by_gaps : bool
-        Whether it tells it by where it has a value.
-    """
-
-    why: str
-    by_gaps: bool = False
-
-
-def find_leaks(
-    columns: Mapping[str, pd.Series], kept: Mapping[str, ColumnProposal], target: TargetProposal, name: str
-) -> dict[str, str]:
+def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: str) -> dict[str, str]:
     """Return the columns that tell the outcome, alone or with another one.
 
     Parameters
@@ -67,35 +48,36 @@ def find_leaks(
     outcome = read_column(columns[name], name, target.column, target.field or Field(name))[0]
     judged = _judged(outcome, target)
     outcome = outcome[judged]
-    cells = {feature: values[judged] for feature, values in _read_features(columns, kept)}
-    alone = {feature: _strength(values, outcome, target.task) for feature, values in cells.items()}
-    leaks = {feature: leak for feature, leak in alone.items() if leak is not None}
-    rest = {feature: values for feature, values in cells.items() if feature not in leaks}
-    sources = {feature: cells[feature] for feature in leaks}
-    by_gaps = {feature for feature, leak in leaks.items() if leak.by_gaps}
+    rest = {}
+    sources = {}
+    found = {}
+    by_gaps = set[str]()
+    for feature, proposal in kept.items():
+        if proposal.column is None or proposal.kind not in FEATURES:
+            continue
+        field = proposal.field or Field(feature)
+        values = read_column(columns[feature], feature, proposal.column, field)[0][judged]
+        why, is_by_gaps = _strength(values, outcome, target.task)
+        if not why:
+            rest[feature] = values
+            continue
+        found[feature] = why
+        sources[feature] = values
+        if is_by_gaps:
+            by_gaps.add(feature)
     if target.task == "regression":
         sources[name] = outcome
     else:
         # A date or an identifier that few rows have is no feature, but a feature may say which rows have it.
-        told = _telling_by_gaps(columns, {*cells, name}, judged, outcome)
+        told = _telling_by_gaps(columns, {*rest, *sources, name}, judged, outcome)
         sources |= told
         by_gaps |= set(told)
-    found = {feature: leak.why for feature, leak in leaks.items()} | find_derived(rest, sources, by_gaps)
-    return {feature: found[feature] for feature in cells if feature in found}
-
-
-def _read_features(
-    columns: Mapping[str, pd.Series], kept: Mapping[str, ColumnProposal]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the columns that a model could learn from, as they are read [rows]."""
-    for name, proposal in kept.items():
-        if proposal.column is not None and proposal.kind in FEATURES:
-            field = proposal.field or Field(name)
-            yield name, read_column(columns[name], name, proposal.column, field)[0]
+    found |= find_derived(rest, sources, by_gaps)
+    return {feature: found[feature] for feature in kept if feature in found}
 
 
 def _telling_by_gaps(
-    columns: Mapping[str, pd.Series], but: Collection[str], judged: np.ndarray, outcome: np.ndarray
+    columns: Columns, but: Collection[str], judged: np.ndarray, outcome: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the columns, but some, that tell the outcome by where they have a value, of the rows that are judged."""
     found = {}
@@ -117,28 +99,33 @@ def _judged(outcome: np.ndarray, target: TargetProposal) -> np.ndarray:
     return known & np.isin(outcome.astype(str), large) if len(large) > 1 else known
 
 
-def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> Leak | None:
-    """Return how a column alone tells the outcome, None where it does not."""
+def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[str, bool]:
+    """Return how a column alone tells the outcome, "" where it does not; and whether by where it has a value.
+
+    It holds no cell, and no share of few rows.
+    """
     if not len(cells):
-        return None
+        return "", False
     ranks = _as_ranks(cells, target, task)
     if task == "regression":
         both = ~np.isnan(ranks)
         if both.sum() <= FEW_VALUES or np.ptp(ranks[both]) == 0:
-            return None
+            return "", False
         size = abs(float(np.corrcoef(ranks[both], target[both].astype(float))[0, 1]))
-        return Leak(f"its correlation with the outcome is {size:.2f}") if size >= LEAK_CORRELATION else None
-    gaps = pd.isna(cells)
-    by_gaps = _tells(gaps, target, LEAK_GAPS)
+        why = f"its correlation with the outcome is {size:.2f}"
+        if size < LEAK_CORRELATION:
+            return "", False
+        return why, False
+    by_gaps = _tells(pd.isna(cells), target, LEAK_GAPS)
     ranks = np.where(np.isnan(ranks), np.nanmin(ranks, initial=0.0) - 1, ranks)
     best = max(_auc(ranks, target == value) for value in pd.unique(target))
     if best >= LEAK_AUC:
-        return Leak(f"alone it tells the outcome with an AUC of {best:.2f}", by_gaps)
+        return f"alone it tells the outcome with an AUC of {best:.2f}", by_gaps
     if by_gaps:
-        return Leak("nearly all rows that have a value, or that have none, have the same outcome", by_gaps)
+        return "nearly all rows that have a value, or that have none, have the same outcome", True
     if _tells(cells, target, LEAK_SHARE):
-        return Leak("nearly all rows with one of its values have the same outcome")
-    return None
+        return "nearly all rows with one of its values have the same outcome", False
+    return "", False
 
 
 def _tells(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
@@ -236,10 +223,7 @@ def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
     if cells.dtype.kind == "f":
         return cells
     outcome = target.astype(float) if task == "regression" else (target == pd.unique(target)[0]).astype(float)
-    place, values = pd.factorize(cells)
-    sizes = np.bincount(place[place >= 0], minlength=len(values))
-    means = np.bincount(place[place >= 0], outcome[place >= 0], minlength=len(values)) / np.maximum(sizes, 1)
-    return np.where(place >= 0, means[place], np.nan)
+    return pd.Series(outcome).groupby(cells).transform("mean").to_numpy()
 
 
 def _auc(ranks: np.ndarray, positive: np.ndarray) -> float:

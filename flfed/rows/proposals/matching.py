@@ -5,17 +5,25 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+import secrets
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.mapping import read_column
-from flfed.rows.data.parsing.fields import Field, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, plain_name
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
-from flfed.rows.proposals.columns import FLAGS, TRUE, name_words, propose_column, unit_of
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Source
+from flfed.rows.proposals import texts
+from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Columns, Numbers, name_words, read_numbers
+from flfed.rows.proposals.columns import PAIRS, TRUE, flags_by_text, propose_column, unit_of
+from flfed.rows.proposals.own_tables import read_named, refuse_lines_above
 
 NAME_WEIGHT = 0.7
 """Of a name's likeness in a match; the rest is how well the values fit."""
@@ -52,6 +60,7 @@ FEW_NAMES = 5
 MOST_ROWS = 0.9
 """Share of the rows of such a column that must have one of the target's classes."""
 _SPLIT = re.compile(r"[^a-z0-9]+")
+_SYNONYMS = [re.compile(f" ({'|'.join(names)}) ") for names in SYNONYMS]
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,79 @@ class Match:
     def has_unnamed_codes(self) -> bool:
         """Whether a person has to name a code of it."""
         return self.field is not None and UNKNOWN in (self.field.values or {}).values()
+
+
+@dataclass(frozen=True)
+class SiteProposal:
+    """A site with a mapping to an existing schema.
+
+    Attributes
+    ----------
+    site : Site
+    matches : list of Match
+        What each column is read from.
+    unread : tuple of str
+        Columns of the table that nothing is read from.
+    """
+
+    site: Site
+    matches: list[Match]
+    unread: tuple[str, ...] = ()
+
+    @property
+    def unnamed(self) -> list[str]:
+        """Columns with codes that a person has to name."""
+        return [match.column for match in self.matches if match.has_unnamed_codes]
+
+    @property
+    def target(self) -> Match:
+        """What is read as the column to predict."""
+        target = datasets.load(self.site.dataset).schema.target
+        return next(match for match in self.matches if match.column == target)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the package into `sites/` of a folder; nothing is replaced.
+
+        Raises
+        ------
+        UsageError
+            If one of its files is there already.
+        """
+        columns = datasets.load(self.site.dataset).schema.columns
+        said = {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
+        if self.target.own is None:
+            said[self.target.column] = "name the column here: no site takes part without what is predicted"
+        return texts.write_new(folder, texts.site_files(self.site, said))
+
+
+def propose_site(name: str, dataset: str, source: Source, *, title: str, open_data: bool) -> SiteProposal:
+    """Return a site whose table is mapped to a dataset's schema.
+
+    Parameters
+    ----------
+    name : str
+    dataset : str
+    source : Csv, Parquet, Excel or Sql
+    title : str
+    open_data : bool
+        Whether its policy lets exact figures leave.
+
+    Raises
+    ------
+    UsageError
+        If the dataset is not known, or the table cannot be read.
+    """
+    schema = datasets.load(dataset).schema
+    table = read_named(source)
+    refuse_lines_above(table, source, name, list(schema.columns), named=False)
+    matches = propose_mapping(table, schema)
+    used = {match.own for match in matches}
+    policy = Policy(disclosure="open", resplit=True) if open_data else Policy()
+    site = Site(
+        name=name, title=title, dataset=dataset, source=source, mapping=mapping_of(matches),
+        holdout=Holdout(salt=secrets.token_hex(8)), policy=policy,
+    )  # fmt: skip
+    return SiteProposal(site, matches, tuple(own for own in map(str, table.columns) if own not in used))
 
 
 @dataclass(frozen=True)
@@ -143,7 +225,7 @@ def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray
     return alike, score, fits
 
 
-def _target(left: Mapping[str, pd.Series], schema: Schema) -> Match:
+def _target(left: Columns, schema: Schema) -> Match:
     """Return what the target may be read from where its name tells nothing; it is never sure.
 
     Of the columns that nothing is read from it is the only one whose values could be the outcome, or the only one of
@@ -193,7 +275,7 @@ def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
     return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
 
 
-def mapping_of(matches: list[Match]) -> dict[str, str | Field | None]:
+def mapping_of(matches: list[Match]) -> ColumnMapping:
     """Return the mapping of a site; what is read under the schema's own name is left out."""
     found: dict[str, str | Field | None] = {}
     for match in matches:
@@ -222,23 +304,19 @@ def name_likeness(one: str, other: str) -> float:
     if plain[0] == plain[1] and plain[0]:
         return 1.0
     words = [_words(name) for name in (one, other)]
-    for names in SYNONYMS:
-        if all(_speaks_of(word, names) for word in words):
+    for names in _SYNONYMS:
+        if all(names.search(f" {word} ") for word in words):
             return 0.9
     parts = [set(word.split()) for word in words]
-    shared = len(parts[0] & parts[1]) / max(1, min(map(len, parts)))
+    likeness = 0.85 * len(parts[0] & parts[1]) / max(1, min(map(len, parts)))
     ratio = difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
-    close = ratio if ratio >= 0.75 else 0.0
-    likeness = max(0.85 * shared, close)
+    if ratio >= 0.75:
+        likeness = max(likeness, ratio)
     return round(likeness, 3)
 
 
 def _words(name: str) -> str:
     return " ".join(_SPLIT.split(name_words(name))).strip()
-
-
-def _speaks_of(words: str, names: set[str]) -> bool:
-    return any(f" {name} " in f" {words} " for name in names)
 
 
 def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
@@ -320,32 +398,26 @@ def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
         return _Fit(1.0, plain, "its values are those of the schema")
     named = _named_flags(found) if column.kind == "flag" else _named_values(found, column)
     named = named or _named_yes_no(found, column)
-    known = sum(count for text, count in _both(found) if text in named)
+    known = sum(count for text, count in found.rows_by_text.items() if text in named)
     share = known / max(found.known, 1)
     if share >= FITTING:
         return _Fit(share, replace(plain, values=named), "its codes stand for the schema's values")
     # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.
-    listed = {text: named.get(text, UNKNOWN) for text, count in _both(found) if count >= LEAST_ROWS}
+    listed = {text: named.get(text, UNKNOWN) for text, count in found.rows_by_text.items() if count >= LEAST_ROWS}
     fits_in_number = len(found.texts) <= max(len(column.values), 2)
-    why = "a person must say what its codes mean"
     likely = 0.6 if fits_in_number else 0.2 * share
-    return _Fit(likely, replace(plain, values=listed), why)
-
-
-def _both(found: Cells) -> zip[tuple[str, int]]:
-    return zip(found.texts, found.counts.tolist(), strict=True)
+    return _Fit(likely, replace(plain, values=listed), "a person must say what its codes mean")
 
 
 def _named_flags(found: Cells) -> dict[str, str]:
     texts = {text.casefold() for text in found.texts}
-    known = any(texts <= pair for pair in (*FLAGS, {"0", "1"}))
-    return {text: str(int(text.casefold() in TRUE)) for text in found.texts} if known else {}
+    return flags_by_text(found) if any(map(texts.issubset, PAIRS)) else {}
 
 
 def _named_yes_no(found: Cells, column: Column) -> dict[str, str]:
     """Return the schema's value of each code, where both are yes and no in some words."""
     flags = _named_flags(found)
-    if len(column.values) != 2 or {value.casefold() for value in column.values} not in ({"0", "1"}, *FLAGS):
+    if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
         return {}
     by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
     return {text: by_flag[flag] for text, flag in flags.items()}

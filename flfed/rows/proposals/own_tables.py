@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import count
 from keyword import iskeyword
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
+from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.expressions import LONGEST
@@ -54,13 +56,26 @@ class OwnTable:
     source: Source
     table: pd.DataFrame
 
+    def with_table(self, table: pd.DataFrame, **changes: Any) -> OwnTable:
+        """Return some rows of the table; `changes` say how its source reads them."""
+        source: Source
+        if isinstance(self.source, Frame):
+            source = Frame(table)
+        else:
+            source = replace(self.source, **changes)
+        return replace(self, source=source, table=table)
+
+    def column(self, word: str, option: str) -> str:
+        """Return the column that a word names; see `column_named`."""
+        return column_named(word, option, map(str, self.table.columns), f"table {self.title!r}")
+
 
 def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
     """Return a table for each value of a column, and the rows that are in none."""
     parts = []
     left_out = 0
     for own in tables:
-        named = column_named(by, "by", map(str, own.table.columns), f"table {own.title!r}")
+        named = own.column(by, "by")
         cells = plain_text(own.table[named])
         absent = [str(text) for text in cells.dropna().unique() if str(text).casefold() in MISSING]
         cells = cells.where(~cells.isin(absent), None)
@@ -91,8 +106,7 @@ def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTabl
     """
     if len(parts) > 1:
         return
-    cells = [plain_text(own.table[column_named(by, "by", map(str, own.table.columns))]) for own in tables]
-    counts = pd.concat(cells).value_counts()
+    counts = pd.concat([plain_text(own.table[own.column(by, "by")]) for own in tables]).value_counts()
     help_ = "name a column with one value for each institution, or give a file for each"
     if len(counts) < 2:
         many = "no value" if counts.empty else "one value only"
@@ -130,8 +144,7 @@ def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tup
 def _part(own: OwnTable, value: str, where: str, derive: Mapping[str, str], rows: pd.Series) -> OwnTable:
     """Return the rows for which `where` holds, as a table of their own."""
     table = own.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
-    source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where, derive=derive)
-    return OwnTable(value, source, table)
+    return replace(own.with_table(table, where=where, derive=derive), title=value)
 
 
 def as_written(name: str) -> str:
@@ -154,14 +167,16 @@ def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable
     """
     if isinstance(own.source, Frame):
         return own
-    column = as_written(column_named(target, "target", map(str, own.table.columns), f"table {own.title!r}"))
-    wanted = f"{column} in {tuple(classes)!r} or missing({column})"
-    where = f"{own.source.where} and ({wanted})" if own.source.where else wanted
-    if len(where) <= LONGEST:
-        return replace(own, source=replace(own.source, where=where))
-    derive = {**own.source.derive, OF_CLASS: f"{column} in {tuple(classes)!r}"}
-    where = f"{own.source.where} and {OF_CLASS} == 1"
-    return replace(own, source=replace(own.source, where=where, derive=derive))
+    column = as_written(own.column(target, "target"))
+    wanted = f"{column} in {tuple(classes)!r}"
+    source = own.source
+    where = f"{wanted} or missing({column})"
+    if source.where:
+        where = f"{source.where} and ({where})"
+    if len(where) > LONGEST:
+        source = replace(source, derive={**source.derive, OF_CLASS: wanted})
+        where = f"{source.where} and {OF_CLASS} == 1"
+    return replace(own, source=replace(source, where=where))
 
 
 def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
@@ -251,10 +266,18 @@ def refuse_lines_above(
     if any(plain_name(word) in own for word in words):
         return
     why = where_names_stand(table, words)
-    above = "further down" in why
     other = named and isinstance(source, Excel) and SHEETS in table.attrs
-    if above or other:
+    if other or "further down" in why:
         raise UsageError(f"table {title!r} has no column {words[0]!r}: {why.replace('sheet=', '--sheet')}")
+
+
+def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
+    """Return which rows of the tables belong to none; refuses one whose first line has none of some names."""
+    notes: list[str] = []
+    for own in tables:
+        refuse_lines_above(own.table, own.source, own.title, words)
+        notes += [f"{own.title}: {row}" for row in foreign_rows(own.table)]
+    return notes
 
 
 def slug(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -15,19 +16,19 @@ import pandas as pd
 
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.mapping import plain_text, read_column
-from flfed.rows.data.parsing.fields import Field, has_control, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, has_control, plain_name
 from flfed.rows.data.schema import CONTROL, Column, Schema, Task
-from flfed.rows.proposals.cells import LEAST_ROWS, Cells, is_number_text, is_one_of, read_numbers
+from flfed.rows.proposals.cells import LEAST_ROWS, READINGS, Cells, Columns, is_number_text, is_one_of, read_numbers
 from flfed.rows.proposals.columns import (
     FEATURES,
     LEAST_COUNTED,
     MOST_VALUES,
+    PERSON_WORD,
     ColumnProposal,
+    Proposals,
     count_rows,
     holds_whole_names,
     is_identifier_name,
-    is_person_word,
-    name_words,
     names_owner,
     propose_column,
 )
@@ -66,7 +67,7 @@ class TableProposal:
     """
 
     schema: Schema
-    columns: Mapping[str, ColumnProposal]
+    columns: Proposals
     target: TargetProposal
     leaks: Mapping[str, str]
     rows: int
@@ -89,6 +90,30 @@ class TableProposal:
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
         """Return how a table of these column names is read; see `columns_by_name`."""
         return columns_by_name(self.fields(), names)
+
+    def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
+        """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
+        found = self.mapping(list(table.columns))
+        for name, given in found.items():
+            column = self.schema.columns[name]
+            if isinstance(given, Field) and column.is_number():
+                found[name] = _likeliest_marks(table[given.column], name, column, given)
+        return found
+
+
+def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
+    """Return the first reading by which no cell breaks a rule, or else the one by which the fewest do."""
+    readings = [replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS]
+    # What was taken for thousands, or for decimals, is read so wherever it can be.
+    if field.thousands in (".", ",", ""):
+        readings.insert(1, field)
+    unread = []
+    for reading in readings:
+        findings = read_column(cells, name, column, reading)[1]
+        unread.append(sum(len(finding.rows) for finding in findings))
+        if not unread[-1]:
+            break
+    return readings[unread.index(min(unread))]
 
 
 def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object]) -> dict[str, str | Field | None]:
@@ -153,9 +178,11 @@ def propose_schema(
         If there is no such column, it is no date where one is needed, or the target cannot be predicted.
     """
     columns = together(tables)
-    target, group, time = (column_named(word, option, columns) for word, option in _options(target, group, time))
+    target = column_named(target, "target", columns)
+    group = column_named(group, "group", columns)
+    time = column_named(time, "time", columns)
     unread = {column_named(word, "leave_out", columns) for word in leave_out}
-    _refuse_twice(list(filter(None, (target, group, time, *unread))))
+    _refuse_twice(target, group, time, *unread)
     wishes = wishes or Wishes()
     _refuse_wishes(wishes, {target, group, time} | unread)
     codes = wishes.codes_by_column
@@ -173,25 +200,28 @@ def propose_schema(
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
 
 
-def _refuse_unlearnable(kept: Mapping[str, ColumnProposal], leaks: Mapping[str, str]) -> None:
+def _refuse_unlearnable(kept: Proposals, leaks: Mapping[str, str]) -> None:
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
         raise UsageError(
             "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
         )
 
 
-def _refuse_twice(named: Sequence[str]) -> None:
-    if twice := [name for name in named if named.count(name) > 1]:
-        raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
-
-
-def _kept(proposals: Mapping[str, ColumnProposal], group: str) -> dict[str, ColumnProposal]:
+def _kept(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
     """Return the columns that stay: identifiers tell a model nothing, and whoever needs one names it as the group."""
-    return {
-        name: proposal
-        for name, proposal in proposals.items()
-        if proposal.column and (proposal.kind != "id" or name == group)
-    }
+    return {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
+
+
+def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
+    """Refuse to drop or keep a column that has another part already."""
+    for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
+        if taken := [name for name in columns if name in named]:
+            raise UsageError(f"{option}: column {taken[0]!r} is target, by, group or time, and no feature")
+
+
+def _refuse_twice(*named: str) -> None:
+    if twice := [name for name in named if name and named.count(name) > 1]:
+        raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
 
 
 def _schema(
@@ -199,7 +229,7 @@ def _schema(
     target: str,
     group: str,
     columns: Collection[str],
-    kept: Mapping[str, ColumnProposal],
+    kept: Proposals,
     predicted: TargetProposal,
     leaks: Mapping[str, str],
 ) -> Schema:
@@ -222,7 +252,7 @@ def _schema(
 
 
 def _take_leaks(
-    columns: Mapping[str, pd.Series],
+    columns: Columns,
     proposals: dict[str, ColumnProposal],
     kept: dict[str, ColumnProposal],
     predicted: TargetProposal,
@@ -260,13 +290,6 @@ def _large_parts(parts: np.ndarray) -> list[np.ndarray]:
     return [own for own in np.split(order, starts) if len(own) >= LEAST_COUNTED]
 
 
-def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
-    """Refuse to drop or keep a column that has another part already."""
-    for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
-        if taken := [name for name in columns if name in named]:
-            raise UsageError(f"{option}: column {taken[0]!r} is target, by, group or time, and no feature")
-
-
 def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.ndarray]) -> ColumnProposal:
     """Return what a column is taken for, where a person does not drop it; `parts` are the rows of each site."""
     if name in wishes.drop:
@@ -281,10 +304,6 @@ def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.nd
     ):
         return found
     return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=found)
-
-
-def _options(target: str, group: str, time: str) -> list[tuple[str, str]]:
-    return [(target, "target"), (group, "group"), (time, "time")]
 
 
 def refuse_names(table: pd.DataFrame, title: str) -> None:
@@ -343,17 +362,15 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
     UsageError
         If one table has no class in common with the others: its codes would be taken for other classes.
     """
-    columns = {}
+    found = {}
     for name, table in tables.items():
-        columns[name] = {str(own): table[own] for own in table.columns}
-    named = {name: column_named(target, "target", own, f"table {name!r}") for name, own in columns.items()}
-    found = {name: Cells.of(target, own[named[name]]) for name, own in columns.items()}
+        named = column_named(target, "target", table.columns, f"table {name!r}")
+        found[name] = Cells.of(target, table[named])
     for name, cells in found.items():
-        others = set[str]()
-        for other, those in found.items():
-            if other != name:
-                others.update(those.texts)
-        if _is_written_otherwise(cells, others):
+        others = {*chain.from_iterable(those.texts for those in found.values() if those is not cells)}
+        few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
+        coded = few or len({*cells.texts} | others) <= FEW_CLASSES
+        if coded and cells.texts and others and not others & {*cells.texts}:
             raise UsageError(
                 f"target: column {target!r} of table {name!r} has no value that the other tables have: write its "
                 "classes alike in all of them, or map that table afterwards with flfed site new"
@@ -367,13 +384,6 @@ def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> Colum
     if name == time and proposal.kind != "date":
         raise UsageError(f"time: column {name!r} holds no dates that can be read: {proposal.why}")
     return proposal
-
-
-def _is_written_otherwise(cells: Cells, others: set[str]) -> bool:
-    """Tell whether classes of one table are none of those that other tables have."""
-    few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
-    coded = few or len(set(cells.texts) | others) <= FEW_CLASSES
-    return bool(coded and cells.texts and others and not others & set(cells.texts))
 
 
 @dataclass(frozen=True)
@@ -423,37 +433,30 @@ class Wishes:
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(kept) & set(dropped):
             raise UsageError(f"column {min(both)!r} is to be kept and to be dropped: say one of them")
-        codes = list[str]()
         by_column = dict[str, tuple[str, ...]]()
         for word in missing:
             column, value = _column_and_value(word, names)
-            if column:
-                by_column[column] = (*by_column.get(column, ()), value)
-            else:
-                codes.append(value)
-        return cls(tuple(kept), tuple(dropped), tuple(codes), by_column)
+            by_column[column] = (*by_column.get(column, ()), value)
+        return cls(tuple(kept), tuple(dropped), by_column.pop("", ()), by_column)
 
     def refuse_absent_codes(self, tables: Sequence[pd.DataFrame]) -> None:
         """Refuse a code for "not known" that no cell has: it is mistyped, or of another column."""
-        wanted = [("", code) for code in self.codes]
-        for column, codes in self.codes_by_column.items():
-            wanted += [(column, code) for code in codes]
-        for column, code in wanted:
-            if not any(_has_code(table, column, code) for table in tables):
-                where = f" of column {column!r}" if column else ""
-                raise UsageError(f"missing: no cell{where} has {code!r}")
+        for column, codes in {"": self.codes, **self.codes_by_column}.items():
+            for code in codes:
+                if not any(_has_code(table, column, code) for table in tables):
+                    where = f" of column {column!r}" if column else ""
+                    raise UsageError(f"missing: no cell{where} has {code!r}")
 
     def without_codes(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which the codes of every column are missing."""
-        if not self.codes:
-            return table
         changed = {}
-        for name in table.columns:
-            hidden = plain_text(table[name]).map(lambda cell: cell is not None and is_one_of(cell, self.codes))
+        for name, cells in table.items():
+            hidden = plain_text(cells).map(lambda cell: cell is not None and is_one_of(cell, self.codes))
             if hidden.any():
-                cells = table[name] if table[name].dtype.kind in "fM" else table[name].astype(object)
-                changed[name] = cells.where(~hidden)
-        return table.assign(**changed) if changed else table
+                if cells.dtype.kind not in "fM":
+                    cells = cells.astype(object)
+                changed[str(name)] = cells.where(~hidden)
+        return table.assign(**changed)
 
 
 def _check_texts(option: str, words: Sequence[str], example: str) -> None:
@@ -464,15 +467,11 @@ def _check_texts(option: str, words: Sequence[str], example: str) -> None:
 def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
     """Tell whether a column, or any where none is named, has a cell with a code."""
     for name in table.columns:
-        texts = plain_text(table[name].dropna()).dropna() if _is_asked(name, column) else ()
-        if any(is_one_of(text, (code,)) for text in texts):
-            return True
+        if not column or plain_name(name) == plain_name(column):
+            texts = plain_text(table[name].dropna()).dropna()
+            if any(is_one_of(text, (code,)) for text in texts):
+                return True
     return False
-
-
-def _is_asked(name: str, column: str) -> bool:
-    """Tell whether a code is meant for a column; one without a column is meant for all."""
-    return not column or plain_name(name) == plain_name(column)
 
 
 def _column_and_value(word: str, names: Sequence[str]) -> tuple[str, str]:
@@ -500,10 +499,9 @@ def column_named(word: str, option: str, columns: Iterable[str], table: str = "t
         return word
     if plain_name(word) in plain:
         return plain[plain_name(word)]
-    # A row that was taken for names has numbers among them.
-    nameless = any(is_number_text(name) for name in names)
     hint = nearest(word, names)
-    if nameless:
+    # A row that was taken for names has numbers among them.
+    if any(map(is_number_text, names)):
         hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
     raise UsageError(f"{option}: {table} has no column {word!r}{hint}")
 
@@ -529,9 +527,7 @@ class Offer:
         return f"{self.why}: --{self.option} {shlex.quote(self.column)}"
 
 
-def offers_of(
-    columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProposal], parts: np.ndarray, group: str, time: str
-) -> tuple[Offer, ...]:
+def offers_of(columns: Columns, proposals: Proposals, parts: np.ndarray, group: str, time: str) -> tuple[Offer, ...]:
     """Return the options that may fit a table.
 
     Parameters
@@ -546,31 +542,29 @@ def offers_of(
     """
     found = list[Offer]()
     if not group:
-        found += list(_groups(columns, proposals))[:MOST_OFFERED]
+        found += islice(_groups(columns, proposals), MOST_OFFERED)
     if not time:
-        found += list(_times(columns, proposals, parts))[:MOST_OFFERED]
+        found += islice(_times(columns, proposals, parts), MOST_OFFERED)
     return tuple(found)
 
 
-def _groups(columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProposal]) -> Iterator[Offer]:
+def _groups(columns: Columns, proposals: Proposals) -> Iterator[Offer]:
     for name, proposal in proposals.items():
         if proposal.kind != "id":
             continue
         cells = Cells.of(name, columns[name])
-        words = name_words(name)
+        words = cells.words
         named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
         known = cells.known
         distinct = len(cells.texts)
         repeats = known - distinct >= max(LEAST_ROWS, REPEATED * known)
         # A heading of people tells them from places, however many rows one has.
-        few_each = known <= MOST_ROWS_EACH * distinct or is_person_word(words)
+        few_each = known <= MOST_ROWS_EACH * distinct or PERSON_WORD.search(words)
         if named and repeats and distinct >= FEWEST_VALUES and few_each:
             yield Offer("group", name, f"{known} rows have {distinct} values of {name!r}; {GROUPED}")
 
 
-def _times(
-    columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProposal], parts: np.ndarray
-) -> Iterator[Offer]:
+def _times(columns: Columns, proposals: Proposals, parts: np.ndarray) -> Iterator[Offer]:
     for name, proposal in proposals.items():
         if proposal.kind != "date":
             continue

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
-from flfed.rows.data.findings.codes import is_code
+from flfed.rows.data.findings.columns import is_code
 from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, has_control
@@ -20,6 +20,7 @@ from flfed.rows.proposals.cells import (
     FEW_VALUES,
     LEAST_ROWS,
     Cells,
+    Columns,
     Numbers,
     field_of,
     find_unknowns,
@@ -101,18 +102,15 @@ def propose_target(
         many = "no value" if not found.texts else "only one value"
         raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
     numbers = read_numbers(found)
-    if task == "regression" or (task is None and numbers is not None and _are_amounts(numbers)):
-        if numbers is None:
+    if numbers is None:
+        if task == "regression":
             raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
-        return _amounts(numbers)
+    else:
+        whole = (numbers.values == np.rint(numbers.values)).all()
+        most = FEW_CLASSES if whole else 2
+        if task == "regression" or (task is None and len(numbers.cells.texts) > most):
+            return _amounts(numbers)
     return _classes(found, task)
-
-
-def _are_amounts(numbers: Numbers) -> bool:
-    """Tell whether numbers are too many for classes."""
-    whole = bool((numbers.values == np.rint(numbers.values)).all())
-    most = FEW_CLASSES if whole else 2
-    return len(numbers.cells.texts) > most
 
 
 def _amounts(numbers: Numbers) -> TargetProposal:
@@ -149,7 +147,7 @@ def _outside(found: Cells, numbers: Mapping[str, float]) -> list[str]:
     high = max(numbers.values(), default=0.0)
     high_is_code = is_code(high) and high > 7
     inside = {number for number in numbers.values() if number >= 0 and not (number == high and high_is_code)}
-    rows = dict(zip(found.texts, found.counts.tolist(), strict=True))
+    rows = found.rows_by_text
     least = min((rows[text] for text, number in numbers.items() if number in inside), default=0)
     outside = [text for text, number in numbers.items() if number not in inside and number in (low, high)]
     # As many rows as the other classes have make a class of it, such as -1, 0 and 1 of a mood.
@@ -159,7 +157,7 @@ def _outside(found: Cells, numbers: Mapping[str, float]) -> list[str]:
 def _classes(found: Cells, task: Task | None) -> TargetProposal:
     """Return classes for a target, the one that a study is after last."""
     codes = unknown_classes(found) if task is None else []
-    counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
+    counts = found.rows_by_text
     found = found.with_missing(codes)
     common = _common_texts(found, counts)
     order, sure = _ordered(sorted(common, key=by_number), counts)
@@ -246,7 +244,7 @@ class RareClasses:
 
 
 def find_rare_classes(
-    columns: Mapping[str, pd.Series], target: str, task: Task | None, codes: Sequence[str] = ()
+    columns: Columns, target: str, task: Task | None, codes: Sequence[str] = ()
 ) -> RareClasses | None:
     """Return the few rows that have none of the classes of a target, None where there are none.
 
@@ -261,14 +259,15 @@ def find_rare_classes(
     """
     if task == "regression":
         return None
-    texts = Cells.of(target, columns[target], codes).known_texts(plain_text(columns[target]))
+    texts = plain_text(columns[target])
+    texts = texts.where(~texts.isin(Cells.of(target, columns[target], codes).missing), None)
     counts = texts.value_counts()
     large = counts[counts >= max(LEAST_ROWS, FEW_ROWS * counts.sum())]
     few = texts.notna() & ~texts.isin(large.index)
     # A number to be predicted has no value that many rows share.
     if not 2 <= len(large) <= MOST_VALUES or not 0 < few.sum() <= 2 * FEW_ROWS * counts.sum():
         return None
-    odd = few.to_numpy() & _odd_rows({name: cells for name, cells in columns.items() if name != target}, few)
+    odd = few.to_numpy() & _odd_rows([cells for name, cells in columns.items() if name != target], len(few))
     # Of what is left each value of ten rows is a class.
     rest = texts[~odd].value_counts()
     classes = rest[rest >= LEAST_ROWS].index
@@ -282,11 +281,11 @@ def find_rare_classes(
     return RareClasses(tuple(sorted(map(str, classes))), dropped, int(odd.sum()))
 
 
-def _odd_rows(columns: Mapping[str, pd.Series], few: pd.Series) -> np.ndarray:
+def _odd_rows(columns: Sequence[pd.Series], rows: int) -> np.ndarray:
     """Return which rows have cells that do not fit their columns [rows]."""
-    odd = np.zeros(len(few), dtype=int)
-    judged = np.zeros(len(few), dtype=int)
-    for cells in columns.values():
+    odd = np.zeros(rows, dtype=int)
+    judged = np.zeros(rows, dtype=int)
+    for cells in columns:
         if cells.dtype.kind in "fiubM":
             continue
         texts = plain_text(cells)
@@ -304,7 +303,10 @@ def _fitting(texts: pd.Series) -> pd.Series | None:
     rows = counts.sum()
     if not rows:
         return None
-    forms = pd.Series([_form(str(text)) for text in counts.index], index=counts.index)
+    # A form is such as 0-0-0 for a date.
+    forms = pd.Series(counts.index.map(str), index=counts.index)
+    plain = forms.str.replace(_FIGURES, "0", regex=True).str.replace(_LETTERS, "a", regex=True)
+    forms = plain.where(~forms.map(is_number_text), "0")
     sizes = counts.groupby(forms).sum()
     usual = sizes.index[sizes >= ONE_FORM * rows]
     listed = counts.index[counts >= LEAST_ROWS]
@@ -312,8 +314,3 @@ def _fitting(texts: pd.Series) -> pd.Series | None:
     if counts[listed].sum() >= (1 - FEW_ROWS) * rows:
         return texts.isin(listed)
     return texts.isin(forms.index[forms.isin(usual)]) if len(usual) else None
-
-
-def _form(text: str) -> str:
-    """Return the form of a text, such as 0-0-0 for a date."""
-    return "0" if is_number_text(text) else _LETTERS.sub("a", _FIGURES.sub("0", text))

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from flfed.errors import UsageError, count_in_words
+from flfed.errors import UsageError, count_in_words, counted
 from flfed.files import write_whole
-from flfed.rows.data.holdout import AnyHoldout
-from flfed.rows.data.parsing.fields import Field, one_line
+from flfed.rows.data.origin import as_bytes
+from flfed.rows.data.parsing.fields import one_line
 from flfed.rows.data.schema import Column
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Source
-from flfed.rows.data.transactions import Transactions
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.targets import TargetProposal
@@ -102,7 +100,7 @@ def _column(column: Column) -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(one_line(text), WIDTH, initial_indent="# ", subsequent_indent="# ") if text else []
+    return textwrap.wrap(one_line(text), WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 def _value(value: Any) -> str:
@@ -127,47 +125,40 @@ def _list(key: str, values: tuple[Any, ...]) -> str:
 
 def source_text(rows: int, tables: int) -> str:
     """Return what `source.toml` says of tables of one's own."""
-    many = "1 table" if tables == 1 else f"{tables} tables"
-    about = {"format": 1, "licence": "not stated", "citation": f"{many} of our own, {count_in_words(rows)} rows"}
-    return tomli_w.dumps(about)
+    citation = f"{counted(tables, 'table')} of our own, {count_in_words(rows)} rows"
+    return tomli_w.dumps({"format": 1, "licence": "not stated", "citation": citation})
 
 
-def site_text(
-    name: str,
-    dataset: str,
-    source: Source | Transactions,
-    mapping: Mapping[str, str | Field | None],
-    holdout: AnyHoldout,
-    title: str = "",
-    comments: Mapping[str, str] | None = None,
-) -> str:
+def site_text(site: Site, comments: Mapping[str, str]) -> str:
     """Return the Python file of a site; `comments` stand behind columns of the mapping."""
     # Words come from a schema that others wrote: a line break in them would end the comment.
-    said = {key: f"  # {one_line(words)}" for key, words in (comments or {}).items()}
+    said = {key: f"  # {one_line(words)}" for key, words in comments.items()}
     body = [
-        f"name={_literal(name)},",
-        f"title={_literal(title or name)},",
-        f"dataset={_literal(dataset)},",
-        f"source={_call(source)},",
+        f"name={_literal(site.name)},",
+        f"title={_literal(site.title or site.name)},",
+        f"dataset={_literal(site.dataset)},",
+        f"source={_literal(site.source)},",
     ]
-    if mapping:
+    if site.mapping:
         body.append("mapping={")
-        for key, value in mapping.items():
-            written = _call(value) if isinstance(value, Field) else _literal(value)
-            body.append(f"    {_literal(key)}: {written},{said.get(key, '')}")
+        for key, value in site.mapping.items():
+            body.append(f"    {_literal(key)}: {_literal(value)},{said.get(key, '')}")
         body.append("},")
-    body.append(f"holdout={_call(holdout)},")
-    used = {
-        type(part).__name__ for part in (source, holdout, *mapping.values()) if not isinstance(part, (str, type(None)))
-    }
-    lines = ['"""A site: its table, and how its columns are read."""', ""]
-    lines += [
-        f"from flfed import {', '.join(sorted(used | {'Site'}))}",
-        "",
-        "site = Site(",
-        *(f"    {line}" for line in body),
-    ]
-    return "\n".join([*lines, ")", ""])
+    body.append(f"holdout={_literal(site.holdout)},")
+    parts = (site, site.source, site.holdout, *site.mapping.values())
+    used = {type(part).__name__ for part in parts if is_dataclass(part)}
+    return "\n".join(
+        [
+            '"""A site: its table, and how its columns are read."""',
+            "",
+            f"from flfed import {', '.join(sorted(used))}",
+            "",
+            "site = Site(",
+            *(f"    {line}" for line in body),
+            ")",
+            "",
+        ]
+    )
 
 
 def _literal(value: Any) -> str:
@@ -179,7 +170,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, tuple):
         end = "," if len(value) == 1 else ""
         return f"({', '.join(map(_literal, value))}{end})"
-    return repr(value)
+    return _call(value) if is_dataclass(value) else repr(value)
 
 
 def _call(made: Any) -> str:
@@ -188,7 +179,7 @@ def _call(made: Any) -> str:
     for place, field in enumerate(sorted(fields(made), key=lambda one: bool(one.kw_only))):
         value = getattr(made, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if not place:
+        if not place and not field.kw_only:
             words.append(_literal(value))
         elif value != default:
             words.append(f"{field.name}={_literal(value)}")
@@ -203,10 +194,6 @@ def policy_text(title: str, disclosure: str) -> str:
 
 THEIRS = ("policy.toml", "source.toml")
 """Files of which people decide: none is replaced."""
-
-
-def _as_bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
 
 
 def write_new(
@@ -239,15 +226,16 @@ def write_new(
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            write_whole(path, _as_bytes(content))
+            write_whole(path, as_bytes(content))
     except OSError as error:
         raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
     return list(files)
 
 
-def site_files(site: Site, comments: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield the files of a site's package, by their path in the folder."""
+def site_files(site: Site, comments: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of a site's package, by their path in the folder."""
     folder = f"sites/{site.name.replace('-', '_')}"
-    made = site_text(site.name, site.dataset, site.source, site.mapping, site.holdout, site.title, comments)
-    yield f"{folder}/__init__.py", made
-    yield f"{folder}/policy.toml", policy_text(site.title or site.name, site.policy.disclosure)
+    return {
+        f"{folder}/__init__.py": site_text(site, comments),
+        f"{folder}/policy.toml": policy_text(site.title or site.name, site.policy.disclosure),
+    }

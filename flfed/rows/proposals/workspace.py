@@ -11,30 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flfed.errors import FlfedError, UsageError, count_in_words
-from flfed.rows.data import datasets, site_discovery
-from flfed.rows.data.findings.oddities import foreign_rows
+from flfed.errors import FlfedError, UsageError, count_in_words, counted
+from flfed.rows.data import site_discovery
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
-from flfed.rows.data.parsing.fields import Field, plain_name, with_text_names
+from flfed.rows.data.parsing.fields import ColumnMapping, Field, plain_name, with_text_names
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema, Task, read_schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame, Parquet, Source
+from flfed.rows.data.sources import Frame, Parquet
 from flfed.rows.proposals import texts
-from flfed.rows.proposals.cells import READINGS
-from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
 from flfed.rows.proposals.own_tables import (
     OwnTable,
     cut_by,
+    foreign_notes,
     names_of_sites,
-    read_named,
-    refuse_lines_above,
     refuse_one_site,
     slug,
     with_classes,
@@ -109,7 +105,7 @@ class Workspace:
             f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
         }
         for site in self.sites:
-            files.update(texts.site_files(site))
+            files |= texts.site_files(site, {})
         return files
 
     def write(
@@ -140,17 +136,11 @@ class Workspace:
             more[path] = _stored(site)
             saved = replace(site, source=Parquet(str((folder / path).resolve())))
             if institutions:
-                saved = _guarded(saved)
+                saved = replace(saved, policy=Policy())
+                if isinstance(site.holdout, Holdout):
+                    saved = replace(saved, holdout=replace(site.holdout, salt=secrets.token_hex(8)))
             sites.append(saved)
         return replace(self, sites=tuple(sites)).write(folder, more | {f"{study.name}.toml": study.text})
-
-
-def _guarded(site: Site) -> Site:
-    """Return a site whose policy and holdout are an institution's."""
-    policy = Policy(disclosure="institution")
-    holdout = site.holdout
-    salted = replace(holdout, salt=secrets.token_hex(8)) if isinstance(holdout, Holdout) else holdout
-    return replace(site, policy=policy, holdout=salted)
 
 
 def _stored(site: Site) -> bytes:
@@ -215,32 +205,40 @@ def new_workspace(
     UsageError
         If a column is not there, or no site has enough rows.
     """
-    notes = _notes(tables, list(filter(None, (target, by, group, time))))
-    tables = [_with_plain_names(own) for own in tables]
-    wishes = Wishes.of(_columns(tables), keep, drop, missing)
+    notes = foreign_notes(tables, list(filter(None, (target, by, group, time))))
+    tables = list(map(_with_plain_names, tables))
+    wishes = Wishes.of(together(_by_place(tables)), keep, drop, missing)
     tables = _with_codes(tables, wishes)
     _refuse_lacking(tables, target, "target")
     _refuse_lacking(tables, group, "group")
     _refuse_lacking(tables, time, "time")
     tables, rare = _without_rare_classes(tables, target, task, wishes)
-    parts, left_out = _parts(tables, by, target, rare)
+    parts = tables
+    left_out = 0
+    if by:
+        parts, left_out = cut_by(tables, by)
+        refuse_one_site(tables, by, parts)
+    rare_rows = 0
+    if rare:
+        rare_rows = int(rare.rows.sum())
+        parts = [with_classes(part, target, rare.classes) for part in parts]
     name = slug(name)
-    whole = {str(place): part.table for place, part in enumerate(tables)}
     if task != "regression":
         check_alike({part.title: part.table for part in tables}, target)
-    unread = [by] if by else []
     proposal = propose_schema(
-        whole, target, name=name, group=group, time=time, task=task, leave_out=unread, wishes=wishes
-    )
+        _by_place(tables), target, name=name, group=group, time=time, task=task,
+        leave_out=list(filter(None, [by])), wishes=wishes,
+    )  # fmt: skip
     if rare:
         proposal = proposal.with_doubt(rare.words(proposal.schema.target))
     names = names_of_sites(parts)
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
     cut_at = _cut_date(parts, proposal, time, holdout)
-    policy = _policy(open_data=open_data, resplit=open_data and not time)
+    policy = Policy()
+    if open_data:
+        policy = Policy(disclosure="open", resplit=not time)
     sites = _sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted)
-    rare_rows = int(rare.rows.sum()) if rare else 0
     return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
 
 
@@ -255,52 +253,19 @@ def _sites(
 ) -> Iterator[Site]:
     """Yield a site for each table, by its name; `share` of the rows is held out unless they are cut at a date."""
     for name, part in parts.items():
-        mapping = _with_own_marks(proposal, part.table)
-        split: AnyHoldout
-        if cut_at:
-            split = cut_at
-        elif salted:
-            split = _salted(share, part, proposal, mapping, policy)
-        else:
-            split = Holdout(share, salt=name)
+        mapping = proposal.mapping_of(part.table)
+        split: AnyHoldout = cut_at or Holdout(share, salt=name)
+        if salted and not cut_at:
+            split = _salted(share, part, proposal.schema, mapping, policy)
         yield Site(
-            name=name,
-            title=part.title,
-            dataset=proposal.schema.name,
-            source=part.source,
-            mapping=mapping,
-            holdout=split,
-            policy=policy,
-        )
+            name=name, title=part.title, dataset=proposal.schema.name, source=part.source,
+            mapping=mapping, holdout=split, policy=policy,
+        )  # fmt: skip
 
 
-def _columns(tables: Sequence[OwnTable]) -> dict[str, pd.Series]:
-    """Return the columns of all tables together."""
-    return together({str(place): own.table for place, own in enumerate(tables)})
-
-
-def _notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
-    """Return which rows of the tables belong to none; refuses one whose first line has none of some names."""
-    notes: list[str] = []
-    for own in tables:
-        refuse_lines_above(own.table, own.source, own.title, words)
-        notes += [f"{own.title}: {words}" for words in foreign_rows(own.table)]
-    return notes
-
-
-def _parts(tables: Sequence[OwnTable], by: str, target: str, rare: RareClasses | None) -> tuple[list[OwnTable], int]:
-    """Return the tables of the sites, cut by a column where one is named, and how many rows have no site."""
-    parts, left_out = cut_by(tables, by) if by else (list(tables), 0)
-    if by:
-        refuse_one_site(tables, by, parts)
-    if rare:
-        parts = [with_classes(part, target, rare.classes) for part in parts]
-    return parts, left_out
-
-
-def _policy(*, open_data: bool, resplit: bool) -> Policy:
-    disclosure: Literal["institution", "open"] = "open" if open_data else "institution"
-    return Policy(disclosure=disclosure, resplit=resplit)
+def _by_place(tables: Sequence[OwnTable]) -> dict[str, pd.DataFrame]:
+    """Return tables by their places, for titles may be alike."""
+    return {str(place): own.table for place, own in enumerate(tables)}
 
 
 def _with_codes(tables: Sequence[OwnTable], wishes: Wishes) -> list[OwnTable]:
@@ -308,19 +273,14 @@ def _with_codes(tables: Sequence[OwnTable], wishes: Wishes) -> list[OwnTable]:
     wishes.refuse_absent_codes([own.table for own in tables])
     if not wishes.codes:
         return list(tables)
-    found = []
-    for own in tables:
-        table = wishes.without_codes(own.table)
-        known = Frame(table) if isinstance(own.source, Frame) else replace(own.source, missing=wishes.codes)
-        found.append(replace(own, table=table, source=known))
-    return found
+    return [own.with_table(wishes.without_codes(own.table), missing=wishes.codes) for own in tables]
 
 
 def _without_rare_classes(
     tables: Sequence[OwnTable], target: str, task: Task | None, wishes: Wishes
 ) -> tuple[list[OwnTable], RareClasses | None]:
     """Return tables without the few rows that have none of the target's classes, and what these are."""
-    columns = _columns(tables)
+    columns = together(_by_place(tables))
     named = column_named(target, "target", columns)
     found = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
     if found is None:
@@ -329,30 +289,17 @@ def _without_rare_classes(
     kept = []
     for own, end in zip(tables, ends, strict=True):
         left = ~found.rows[end - len(own.table) : end]
-        kept.append(_with_table(own, own.table[left].reset_index(drop=True)))
+        kept.append(own.with_table(own.table[left].reset_index(drop=True)))
     return kept, found
 
 
-def _with_table(own: OwnTable, table: pd.DataFrame) -> OwnTable:
-    source = Frame(table) if isinstance(own.source, Frame) else own.source
-    return replace(own, table=table, source=source)
-
-
-def _salted(
-    share: float,
-    part: OwnTable,
-    proposal: TableProposal,
-    mapping: Mapping[str, str | Field | None],
-    policy: Policy,
-) -> Holdout:
+def _salted(share: float, part: OwnTable, schema: Schema, mapping: ColumnMapping, policy: Policy) -> Holdout:
     """Return a holdout with a secret salt that leaves a small site enough rows on both sides."""
     found = Holdout(share, salt=secrets.token_hex(8))
     if len(part.table) > SMALL_SITE:
         return found  # by chance it has enough
-    schema = proposal.schema
     least = policy.least_rows()
-    missing = () if isinstance(part.source, Frame) else part.source.missing
-    rows = map_table(part.table, schema, mapping, missing)[0]
+    rows = map_table(part.table, schema, mapping, part.source.missing)[0]
     for _ in range(DRAWS):
         training, held = found.split(rows, schema)
         if min(training.sum(), held.sum()) >= least:
@@ -365,7 +312,7 @@ def _with_plain_names(own: OwnTable) -> OwnTable:
     """Return a table whose column names are texts that can be told apart."""
     table = with_text_names(own.table)
     refuse_names(table, own.title)
-    return _with_table(own, table)
+    return own.with_table(table)
 
 
 def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
@@ -374,34 +321,6 @@ def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
     # A column of no table is refused later, with the nearest name.
     if word and 0 < len(lacking) < len(tables):
         raise UsageError(f"{option}: site {lacking[0]!r} has no column {word!r}: add it, or leave the site out")
-
-
-def _with_own_marks(proposal: TableProposal, table: pd.DataFrame) -> dict[str, str | Field | None]:
-    """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
-    found = proposal.mapping(list(table.columns))
-    for name, field in found.items():
-        column = proposal.schema.columns[name]
-        if not isinstance(field, Field) or not column.is_number():
-            continue
-        readings = [
-            replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS
-        ]
-        # What was taken for thousands, or for decimals, is read so wherever it can be.
-        if field.thousands in (".", ",", ""):
-            readings.insert(1, field)
-        found[name] = _likeliest(readings, table[field.column], name, column)
-    return found
-
-
-def _likeliest(readings: Sequence[Field], cells: pd.Series, name: str, column: Column) -> Field:
-    """Return the first reading by which no cell breaks a rule, or else the one by which the fewest do."""
-    whole = (one for one in readings if not _unread(cells, name, column, one))
-    return next(whole, None) or min(readings, key=lambda one: _unread(cells, name, column, one))
-
-
-def _unread(cells: pd.Series, name: str, column: Column, field: Field) -> int:
-    """Return how many cells break a rule where they are read so."""
-    return sum(len(finding.rows) for finding in read_column(cells, name, column, field)[1])
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
@@ -433,83 +352,6 @@ def summary_of(workspace: Workspace) -> str:
 
 
 @dataclass(frozen=True)
-class SiteProposal:
-    """A site with a mapping to an existing schema.
-
-    Attributes
-    ----------
-    site : Site
-    matches : list of Match
-        What each column is read from.
-    unread : tuple of str
-        Columns of the table that nothing is read from.
-    """
-
-    site: Site
-    matches: list[Match]
-    unread: tuple[str, ...] = ()
-
-    @property
-    def unnamed(self) -> list[str]:
-        """Columns with codes that a person has to name."""
-        return [match.column for match in self.matches if match.has_unnamed_codes]
-
-    @property
-    def target(self) -> Match:
-        """What is read as the column to predict."""
-        target = datasets.load(self.site.dataset).schema.target
-        return next(match for match in self.matches if match.column == target)
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write the package into `sites/` of a folder; nothing is replaced.
-
-        Raises
-        ------
-        UsageError
-            If one of its files is there already.
-        """
-        return texts.write_new(folder, dict(texts.site_files(self.site, self._comments())))
-
-    def _comments(self) -> dict[str, str]:
-        """Return what stands behind columns that a person has to complete."""
-        columns = datasets.load(self.site.dataset).schema.columns
-        said = {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
-        if self.target.own is None:
-            said[self.target.column] = "name the column here: no site takes part without what is predicted"
-        return said
-
-
-def propose_site(name: str, dataset: str, source: Source, *, title: str = "", open_data: bool = False) -> SiteProposal:
-    """Return a site whose table is mapped to a dataset's schema.
-
-    Parameters
-    ----------
-    name : str
-    dataset : str
-    source : Csv, Parquet, Excel or Sql
-    title : str
-    open_data : bool
-        Whether its policy lets exact figures leave.
-
-    Raises
-    ------
-    UsageError
-        If the dataset is not known, or the table cannot be read.
-    """
-    schema = datasets.load(dataset).schema
-    table = read_named(source)
-    refuse_lines_above(table, source, name, list(schema.columns), named=False)
-    matches = propose_mapping(table, schema)
-    used = {match.own for match in matches}
-    unread = tuple(str(name) for name in table.columns if str(name) not in used)
-    policy = _policy(open_data=open_data, resplit=open_data)
-    holdout = Holdout(HOLDOUT_SHARE, salt=secrets.token_hex(8))
-    mapping = mapping_of(matches)
-    site = Site(name=name, title=title, dataset=dataset, source=source, mapping=mapping, holdout=holdout, policy=policy)
-    return SiteProposal(site, matches, unread)
-
-
-@dataclass(frozen=True)
 class Kept:
     """Sites whose holdout is that of a package of before.
 
@@ -527,16 +369,13 @@ class Kept:
         """Yield what is said of them."""
         if self.sites:
             stays = "" if self.moved else ", so that no row that was trained on is a test row now"
-            yield f"At {_many(len(self.sites))} the salt, or the date, of the holdout stays as before{stays}."
+            yield f"At {counted(len(self.sites), 'site')} the salt, or the date, of the holdout stays as before{stays}."
         if self.moved:
             yield (
-                f"In {_many(len(self.moved))} rows change sides all the same, for these follow from the group, or else "
-                "from the columns that are read: a small site that took part in a run may refuse the next one."
+                f"In {counted(len(self.moved), 'site')} rows change sides all the same, for these follow from the "
+                "group, or else from the columns that are read: a small site that took part in a run may refuse the "
+                "next one."
             )
-
-
-def _many(sites: int) -> str:
-    return "1 site" if sites == 1 else f"{sites} sites"
 
 
 def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) -> tuple[Workspace, Kept]:

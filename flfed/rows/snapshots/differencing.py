@@ -40,7 +40,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.rows.data.holdout import row_texts
-from flfed.rows.data.origin import BYTES, SourceRows
+from flfed.rows.data.origin import BYTES, SourceRows, as_bytes, one_by_one
 from flfed.rows.data.schema import Schema
 
 if TYPE_CHECKING:
@@ -81,22 +81,21 @@ class Persons:
     rows: list[list[int]]
 
     @classmethod
-    def of(cls, texts: Sequence[str], person: Sequence[object] | None, chosen: np.ndarray) -> Persons:
+    def of(cls, texts: Sequence[str], person: np.ndarray, chosen: np.ndarray) -> Persons:
         """Return the persons of the chosen rows.
 
         Parameters
         ----------
         texts : sequence of str [rows]
             As `value_texts` gives them.
-        person : sequence [rows] or None
-            Whose each row is; None: each row is a person.
+        person : int array [rows]
+            Whose each row is.
         chosen : int array
             Positions of the rows.
         """
         # Rows are collected by person first, for a person may have several.
-        whose: dict[object, list[int]] = defaultdict(list)
-        for row in chosen.tolist():
-            one = row if person is None else person[row]
+        whose: dict[int, list[int]] = defaultdict(list)
+        for row, one in zip(chosen.tolist(), person[chosen].tolist(), strict=True):
             whose[one].append(row)
         seen: dict[str, int] = defaultdict(int)
         found = []
@@ -119,12 +118,11 @@ def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
     return row_texts(table[columns])
 
 
-def whose_rows(table: pd.DataFrame, schema: Schema) -> list[object] | None:
-    """Return the owner of each row.
-
-    It follows from the schema's group; None where a row is a person.
-    """
-    return list(table[schema.group]) if schema.group else None
+def whose_rows(table: pd.DataFrame, schema: Schema) -> np.ndarray:
+    """Return the number of each row's owner, by the schema's group; without one each row is a person."""
+    if not schema.group:
+        return np.arange(len(table))
+    return table.groupby(schema.group, sort=False, dropna=False).ngroup().to_numpy()
 
 
 def group_texts(table: pd.DataFrame, schema: Schema) -> list[str] | None:
@@ -140,8 +138,7 @@ def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
 
     It has 32 bytes, which tell nothing without the key.
     """
-    content = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-    return hmac.digest(key, purpose.encode() + b"\x00" + content, "sha256")
+    return hmac.digest(key, purpose.encode() + b"\x00" + as_bytes(text), "sha256")
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +170,9 @@ class RowSet:
         The order of the rows makes no difference.
         """
         persons = Persons.of(value_texts(table, schema), whose_rows(table, schema), np.arange(len(table)))
-        names = group_texts(table, schema)
-        people = [] if names is None else [digest(key, schema.name, names[rows[0]], OF_PEOPLE) for rows in persons.rows]
+        people = list[bytes]()
+        if names := group_texts(table, schema):
+            people = [digest(key, schema.name, names[rows[0]], OF_PEOPLE) for rows in persons.rows]
         return cls.made(schema.name, [digest(key, schema.name, text) for text in persons.texts], key, people=people)
 
     @classmethod
@@ -211,14 +209,14 @@ class RowSet:
 
     def members(self) -> set[bytes]:
         """Return the digests of rows one by one."""
-        return _one_by_one(self.digests)
+        return set(one_by_one(self.digests))
 
     def people_one_by_one(self) -> set[bytes]:
         """Return the digests of identifiers one by one.
 
         There are none where the schema names no group.
         """
-        return _one_by_one(self.people)
+        return set(one_by_one(self.people))
 
     def __len__(self) -> int:
         """Return the number of persons."""
@@ -250,12 +248,6 @@ def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
         return digests.tobytes()
     head = WITH_PEOPLE + len(digests).to_bytes(BYTES - len(WITH_PEOPLE))
     return head + digests.tobytes() + people.tobytes()
-
-
-def _one_by_one(digests: np.ndarray) -> set[bytes]:
-    # NumPy's own `tolist` would cut zeros off their ends.
-    content = digests.tobytes()
-    return {content[start : start + BYTES] for start in range(0, len(content), BYTES)}
 
 
 def _set_id(key: bytes, dataset: str, together: bytes) -> str:
@@ -398,14 +390,13 @@ class SourceSet:
         grouped : bool
             Whether rows of one hash are one person's; else each row is a person.
         """
-        every = rows.one_by_one()
+        every = one_by_one(rows.digests)
         seen = defaultdict[bytes, int](int)
         texts = set()
         # Equal rows of different people are numbered, so that each stays a person of its own.
         for at in chosen:
-            number = 0 if grouped else seen[every[at]]
-            texts.add(number.to_bytes(8) + every[at])
-            seen[every[at]] += 1
+            texts.add(seen[every[at]].to_bytes(8) + every[at])
+            seen[every[at]] += not grouped
         found = sorted(keyed(key, "person of a source", text)[:BYTES] for text in texts)
         return cls._made(keyed(key, "columns of a source", rows.origin.columns), b"".join(found), key)
 

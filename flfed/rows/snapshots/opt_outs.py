@@ -20,7 +20,7 @@ from flfed.files import read_private
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame, Part
+from flfed.rows.data.sources import Folders, Frame, Part
 from flfed.rows.data.transactions import Raw, Transactions
 
 if TYPE_CHECKING:
@@ -129,17 +129,15 @@ class Excluded:
                 f"site {site.name!r}: its package reads the table in a way of its own, so people who opted out could "
                 "not be left out; give it a plain source, or leave them out there and remove the list"
             )
-        folders = datasets.load(site.dataset).folders(site.folder)
         source = site.source
-        if not isinstance(source, Transactions):
-            table, out = self._found(source.read(folders), site)
-            kind = Part if isinstance(source, Part) else Frame
-            left: Frame | Transactions = kind(_without(table, out), source.missing)
-        else:
+        table, out = self._found(site)
+        rows = _rows_of(source, table, ~out)
+        left: Frame | Transactions = rows
+        if isinstance(source, Transactions):
             # The histories that windows look back on lose these people as well.
-            table, out = self._found(source.source.read(folders), site)
+            folders = datasets.load(site.dataset).folders(site.folder)
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
-            left = replace(source, source=Frame(_without(table, out), source.missing), feeds=feeds)
+            left = replace(source, source=rows, feeds=feeds)
         found = plain_text(table[self.column][out]).nunique()
         counted = Exclusion(len(self.identifiers), int(found), int(out.sum()), self.sha256())
         return replace(site, source=left), counted
@@ -158,17 +156,15 @@ class Excluded:
                 f"site {site.name!r}: the rows of single people of dataset {site.dataset!r} cannot be told, for they "
                 "are not read as they stand in a table"
             )
-        folders = datasets.load(site.dataset).folders(site.folder)
-        source = site.source
-        table, chosen = self._found(source.read(folders), site)
-        kind = Part if isinstance(source, Part) else Frame
-        return replace(site, source=kind(table[chosen].reset_index(drop=True), source.missing))
+        return replace(site, source=_rows_of(site.source, *self._found(site)))
 
-    def _found(self, table: pd.DataFrame, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
-        """Find the rows of these people in a table.
+    def _found(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
+        """Find the rows of these people in a site's table, of transactions before any window looks back.
 
         Returns the table and a mask of its rows; [rows].
         """
+        source = site.source.source if isinstance(site.source, Transactions) else site.source
+        table = source.read(datasets.load(site.dataset).folders(site.folder))
         if (table.columns == self.column).sum() != 1:
             # It is not quoted: where the name is forgotten, it is a person's identifier.
             raise UsageError(
@@ -181,7 +177,7 @@ class Excluded:
     def _theirs(self, cells: pd.Series) -> np.ndarray:
         return plain_text(cells).isin(self.identifiers).to_numpy(dtype=bool)
 
-    def _feed(self, feed: Raw, source: Transactions, folders: tuple[Path, ...]) -> Raw:
+    def _feed(self, feed: Raw, source: Transactions, folders: Folders) -> Raw:
         """Return an owner's history without these people.
 
         It is left as it is where it does not have their column under the declaration's name.
@@ -191,8 +187,10 @@ class Excluded:
         table = feed.read(folders)
         if column not in table.columns:
             return feed
-        return Frame(_without(table, self._theirs(table[column])), feed.missing)
+        return _rows_of(feed, table, ~self._theirs(table[column]))
 
 
-def _without(table: pd.DataFrame, out: np.ndarray) -> pd.DataFrame:
-    return table[~out].reset_index(drop=True)
+def _rows_of(source: Raw | Transactions, table: pd.DataFrame, kept: np.ndarray) -> Frame:
+    """Return some rows of a source's table."""
+    kind = Part if isinstance(source, Part) else Frame
+    return kind(table[kept].reset_index(drop=True), source.missing)

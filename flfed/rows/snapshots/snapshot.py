@@ -10,7 +10,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,10 +21,11 @@ from flfed.errors import FlfedError, TableError, UsageError
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import PublishedSplit, row_texts
-from flfed.rows.data.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
+from flfed.rows.data.mapping import empty_cells
+from flfed.rows.data.origin import Origin, SourceRows, as_rows, read_once, source_rows
 from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
-from flfed.rows.data.schema import Column, Schema, declared
+from flfed.rows.data.schema import Schema, declared
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 FACTS = "frozen.json"
 """What is known of a snapshot, and which file it is: replaced last, so that there is always a whole one."""
-PARTS = ("excluded", "resting", "origin")
-"""Of these facts, those that have keys of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +87,7 @@ class Frozen:
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
-        found = {one.name.replace("_", "-"): getattr(self, one.name) for one in fields(self)}
-        for name in PARTS:
-            if found[name] is not None:
-                found[name] = vars(found[name])
+        found = {name.replace("_", "-"): value for name, value in asdict(self).items()}
         for name in ("own", "withheld-sha256"):
             if not found[name]:
                 del found[name]  # earlier versions know no such key
@@ -103,15 +99,17 @@ class Frozen:
         later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
         found = {**later, **found}  # earlier versions had no such keys
         given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
-        texts = [given[name] for name in given if name not in ("rows", "own", *PARTS)]
+        texts = [given[name] for name in given if name not in ("rows", "own", "excluded", "resting", "origin")]
         if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
             raise ValueError
         if given["file"] != _file_name(given["file_sha256"]):
             raise ValueError
-        excluded = None if given["excluded"] is None else Exclusion(**given["excluded"])
-        resting = None if given["resting"] is None else Resting(**given["resting"])
-        origin = None if given["origin"] is None else Origin.from_json(given["origin"])
-        return cls(**{**given, "excluded": excluded, "resting": resting, "origin": origin})
+        for name, made in (("excluded", Exclusion), ("resting", Resting)):
+            if given[name] is not None:
+                given[name] = made(**given[name])
+        if given["origin"] is not None:
+            given["origin"] = Origin.from_json(given["origin"])
+        return cls(**given)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +146,7 @@ class Prepared:
         """
         whole = read_once(site)
         left, counted = (whole, None) if excluded is None else excluded.applied(whole)
-        served = as_rows(left) if is_plain(site) else left
+        served = as_rows(left)
         table, findings, schema = served.inspect()
         if findings:
             raise findings[0].error()
@@ -192,7 +190,7 @@ class Prepared:
         if withheld:
             files[_withheld_file(frozen)] = withheld
         if self.source is not None:
-            files[self.source.origin.file] = self.source.of_bytes()
+            files[self.source.origin.file] = self.source.digests.tobytes()
         # The facts go last: until then the snapshot before is the one that is served.
         files[FACTS] = json.dumps(frozen.as_json(), indent=2).encode()
         with folder_locked(own, writing=True):
@@ -321,14 +319,17 @@ def load(site: Site, folder: Path) -> FrozenSite:
             raise _nothing(site)
         _refuse_other(site, frozen, schema)
         origin = frozen.origin
+        rows = None
+        kept = b""
         try:
             whole = read_private(own / frozen.file, rows=True)
-            hashes = b"" if origin is None else read_private(own / origin.file, rows=True)
-            kept = read_private(own / _withheld_file(frozen), rows=True) if frozen.withheld_sha256 else b""
+            if origin is not None:
+                rows = SourceRows.of_file(origin, read_private(own / origin.file, rows=True))
+            if frozen.withheld_sha256:
+                kept = read_private(own / _withheld_file(frozen), rows=True)
         except OSError as error:
             raise _refused(site, f"cannot be read ({error.strerror})") from None
     table, withheld = _tables(site, frozen, schema, whole, kept)
-    rows = None if origin is None else SourceRows.of_file(origin, hashes)
     if rows is not None and len(rows.digests) != len(table):
         raise _refused(site, "are damaged: their hashes are not those that were written")
     # Its own columns are the schema's now: nothing is left to map.
@@ -426,7 +427,9 @@ def _as_parquet(table: pd.DataFrame) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {str(name): _arrow(cells) for name, cells in table.items()}
+    columns = {}
+    for name, cells in table.items():
+        columns[str(name)] = pa.array(cells.to_numpy(), type=_types()[cells.dtype.kind], from_pandas=False)
     out = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), out, compression="zstd", write_statistics=False)
     return bytes(out.getvalue())
@@ -439,18 +442,11 @@ def _types() -> dict[str, pa.DataType]:
     return {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
 
 
-def _arrow(cells: pd.Series) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(cells.to_numpy(), type=_types()[cells.dtype.kind], from_pandas=False)
-
-
 def _refuse_other_than_text(table: pd.DataFrame) -> None:
     """Refuse cells that Parquet would not return unchanged."""
     # A mapping may give an id's column anything, and no codec keeps all text.
-    for name in (name for name, dtype in table.dtypes.items() if dtype.kind == "O"):
-        bad = sum(cell is not None and not _is_text(cell) for cell in table[name])
-        if bad:
+    for name, cells in table.items():
+        if cells.dtype.kind == "O" and (bad := sum(cell is not None and not _is_text(cell) for cell in cells)):
             raise TableError(str(name), "has values that are no text (see its mapping)", bad)
 
 
@@ -465,17 +461,10 @@ def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
 
     table = pq.read_table(pa.BufferReader(whole), use_threads=False)
     types = _types()
-    kinds = {name: _kind(column) for name, column in schema.columns.items()}
+    kinds = {name: empty_cells(column, 0).dtype.kind for name, column in schema.columns.items()}
     if [(field.name, field.type) for field in table.schema] != [(name, types[kind]) for name, kind in kinds.items()]:
         raise ValueError("another schema")
     return table_of({name: _cells(table.column(name), kind) for name, kind in kinds.items()})
-
-
-def _kind(column: Column) -> str:
-    """Return NumPy's kind letter for a column of `map_table`."""
-    if column.kind == "date":
-        return "M"
-    return "f" if column.kind == "flag" or column.is_number() else "O"
 
 
 def _cells(column: pa.ChunkedArray, kind: str) -> np.ndarray:

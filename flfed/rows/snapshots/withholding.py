@@ -111,8 +111,7 @@ class Chosen:
         if self.validation:
             keys = row_keys(rows.table.take(side), schema)
             apart = for_validation(keys, site.holdout, site.name, self.seed, self.validation)
-            chosen = apart if self.part == "validation" else ~apart
-            side = side[chosen]
+            side = side[apart == (self.part == "validation")]
         return np.asarray(kept[rows.order[side]])
 
 
@@ -125,7 +124,7 @@ class _Table:
     """A table whose rows are withheld step by step."""
 
     texts: list[str]
-    person: list[object] | None
+    person: np.ndarray
     names: list[str] | None
     dataset: str
     key: bytes
@@ -150,10 +149,7 @@ class _Table:
 
     def rest(self, rows: Sequence[int]) -> None:
         """Withhold rows and all others of the same persons."""
-        self.awake[list(rows)] = False
-        if self.person is not None:
-            gone = {self.person[row] for row in rows}
-            self.awake &= np.array([one not in gone for one in self.person], dtype=bool)
+        self.awake &= ~np.isin(self.person, self.person[list(rows)])
 
     def _keyed(self, purpose: str, text: str) -> bytes:
         """Return the keyed hash of a text of this dataset, made once."""
@@ -203,25 +199,15 @@ def resting(
     )  # fmt: skip
     parts = {chosen: chosen.rows(site, table) for chosen, _ in released}
     # Each released set is compared with what its part would be now, by texts and by identifiers.
-    before = [((chosen, BY_ROWS), one.members()) for chosen, one in _by_part(released)]
+    # Each once a part, small parts first: who rests of these is gone from the larger ones too.
+    once = {(chosen, one.id): (chosen, one) for chosen, one in released}
+    by_part = sorted(once.values(), key=lambda item: (PARTS.index(item[0].part), item[1].id))
+    before = [((chosen, BY_ROWS), one.members()) for chosen, one in by_part]
     if found.names is not None:  # a set of when the schema named no group has none
-        before += [
-            ((chosen, BY_NAME), one.people_one_by_one()) for chosen, one in _by_part(released) if len(one.people)
-        ]
+        before += [((chosen, BY_NAME), one.people_one_by_one()) for chosen, one in by_part if len(one.people)]
     while _one_step(found, parts, before, minimum):
         pass
     return ~found.awake
-
-
-def _by_part(released: Sequence[tuple[Chosen, RowSet]]) -> list[tuple[Chosen, RowSet]]:
-    """Return each set once a part, small parts first.
-
-    Who rests of the small parts is gone from the larger ones too.
-    """
-    once = {(chosen, one.id): one for chosen, one in released}
-    return sorted(
-        ((chosen, one) for (chosen, _), one in once.items()), key=lambda item: (PARTS.index(item[0].part), item[1].id)
-    )
 
 
 def _one_step(
@@ -238,16 +224,14 @@ def _one_step(
             table.rest(list(chain.from_iterable(members[which][member][1] for member in new)))
             return True
     # Where too few are gone, further people rest with them until `minimum` are.
-    missing = [len(one) - len(one & members[which].keys()) for which, one in before]
-    lacking = [at for at, gone in enumerate(missing) if 0 < gone < minimum]
-    for at in lacking:
-        which, one = before[at]
-        candidates = one & members[which].keys()
-        if not candidates:
+    missing = [len(one - members[which].keys()) for which, one in before]
+    for (which, one), gone in zip(before, missing, strict=True):
+        shown = members[which]
+        candidates = one & shown.keys()
+        if not candidates or not 0 < gone < minimum:
             continue
         gains = _gains(members, before, missing, minimum)
-        shown = members[which]
-        first = _ranked(table, candidates, shown, gains)[: minimum - missing[at]]
+        first = _ranked(table, candidates, shown, gains)[: minimum - gone]
         table.rest(list(chain.from_iterable(shown[member][1] for member in first)))
         return True
     return False
@@ -276,13 +260,10 @@ def _gains(
     """
     found: dict[int, int] = {}
     for (which, one), gone in zip(before, missing, strict=True):
-        if 0 < gone < minimum:
-            gain = 1
-        elif not gone:
-            gain = -1
-        else:
+        if gone >= minimum:
             continue
-        for member, (_, rows) in members[which].items():
-            if member in one:
-                found[rows[0]] = found.get(rows[0], 0) + gain
+        gain = 1 if gone else -1
+        for member in one & members[which].keys():
+            first = members[which][member][1][0]
+            found[first] = found.get(first, 0) + gain
     return found

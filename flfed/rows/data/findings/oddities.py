@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -16,11 +16,19 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
-from flfed.rows.data.findings.codes import FEWEST, far_from_all, repeated_codes
-from flfed.rows.data.findings.dates import odd_dates
-from flfed.rows.data.findings.order import first_of_each, half_a_unit, once_a_block, row_of_means, unit_change
+from flfed.rows.data.findings.columns import (
+    FEWEST,
+    far_from_all,
+    first_of_each,
+    half_a_unit,
+    odd_dates,
+    once_a_block,
+    repeated_codes,
+    row_of_means,
+    unit_change,
+)
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parsing.fields import Field, alike, own_name, plain_name
+from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
 
@@ -43,7 +51,7 @@ def oddities(
     raw: pd.DataFrame,
     table: pd.DataFrame,
     schema: Schema,
-    mapping: Mapping[str, str | Field | None],
+    mapping: ColumnMapping,
     *,
     today: date | None = None,
 ) -> list[Note]:
@@ -65,15 +73,14 @@ def oddities(
     texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
     notes = _notes("table", _of_the_whole(raw, texts))
     fields = {name: mapping.get(name, name) for name in schema.columns}
-    owns = {name: own_name(field) for name, field in fields.items()}
-    read = set(owns.values()) & set(raw.columns)
+    read = set(map(own_name, fields.values())) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
-    for name, column in schema.columns.items():
-        own = owns[name]
+    for name in schema.columns:
+        own = own_name(fields[name])
         # Another column of nearly the same name may be the one that was meant.
         notes += _notes(name, _of_names(own, unread))
         if own in read:
-            notes += _notes(name, _of_cells(name, table, column, schema, today or date.today()))
+            notes += _notes(name, _of_cells(name, table, schema, today or date.today()))
     notes += _notes("table", contradictions(table, schema))
     if len(raw) == len(table) and row_of_means(_numbers(texts, raw, table, schema, fields)):
         notes.append(Note("table", "the last row holds the means or sums of those above it: remove it"))
@@ -84,32 +91,36 @@ def _notes(place: str, texts: Iterable[str]) -> list[Note]:
     return [Note(place, text) for text in texts]
 
 
-def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
-    if raw.attrs.get(UNENDED):
-        yield "the last line of the file has no end: is the file whole?"
-    empty = int(texts.isna().all(axis=1).sum())
-    if empty:
-        yield f"{count_in_words(empty)} rows are empty throughout: remove them"
-    yield from copies(texts)
-
-
 def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
-    others = alike(own, unread) if own is not None else []
-    if others:
+    if own is not None and (others := alike(own, unread)):
         yield f"the table has {', '.join(map(repr, others))} too; {own!r} is read"
 
 
-def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, today: date) -> Iterator[str]:
+def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
+    if raw.attrs.get(UNENDED):
+        yield "the last line of the file has no end: is the file whole?"
+    if empty := int(texts.isna().all(axis=1).sum()):
+        yield f"{count_in_words(empty)} rows are empty throughout: remove them"
+    # Few columns give equal rows by chance, which are no copies.
+    many = int(texts.dropna(how="all").duplicated().sum())
+    if many > TIMES * pairs_by_chance(texts):
+        yield f"{count_in_words(many)} rows are copies of another row in every column: was something exported twice?"
+
+
+def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
     cells = table[name]
     known = cells.dropna()
-    people = table[schema.group] if schema.group else None
+    column = schema.columns[name]
     if column.kind == "id":
         yield from _of_identifiers(name, known, len(cells), schema)
         return
     if column.leak:
         return
-    if column.values and (twice := rows_in_other_case(*_counted(known))):
-        yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
+    people = table[schema.group] if schema.group else None
+    if column.values:
+        sizes = known.astype(str).value_counts()
+        if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
+            yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
@@ -122,10 +133,15 @@ def _of_values(cells: pd.Series, column: Column, today: date, people: pd.Series 
     known = cells.dropna()
     if column.kind == "date":
         yield from odd_dates(known, today, people)
-    if column.is_number():
-        yield from _of_numbers(cells)
-    elif column.kind == "date" and (many := far_from_all(known)):
-        yield _code(many)
+    elif not column.is_number():
+        return
+    if many := far_from_all(known):
+        yield f"{count_in_words(many)} rows have one value that is far from all others: a code for 'not known'?"
+    elif column.is_number() and (many := repeated_codes(known)):
+        rows = count_in_words(many)
+        yield f"{rows} rows have values such as 77, 88 or 999 that few others are near: codes for 'not known'?"
+    if column.is_number() and (change := unit_change(cells)):
+        yield f"{change} ({count_in_words(change.rows)} rows)"
 
 
 def _of_empty(cells: pd.Series, column: Column, group: str, people: pd.Series | None) -> Iterator[str]:
@@ -133,11 +149,6 @@ def _of_empty(cells: pd.Series, column: Column, group: str, people: pd.Series | 
         yield f"{count_in_words(blanks)} rows are empty, as if it stood once a block (merged cells?): fill each cell"
     elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
         yield f"{count_in_words(blanks)} rows are empty, all but the first of each {group!r}: fill each cell"
-
-
-def _counted(known: pd.Series) -> tuple[list[str], np.ndarray]:
-    sizes = known.astype(str).value_counts()
-    return [str(text) for text in sizes.index], sizes.to_numpy()
 
 
 RARE = 500
@@ -157,21 +168,6 @@ def _of_spread(known: pd.Series, rows: int, *, rare: bool) -> Iterator[str]:
             yield "has the same value in every row but one"
 
 
-def _of_numbers(cells: pd.Series) -> Iterator[str]:
-    known = cells.dropna()
-    if many := far_from_all(known):
-        yield _code(many)
-    elif many := repeated_codes(known):
-        rows = count_in_words(many)
-        yield f"{rows} rows have values such as 77, 88 or 999 that few others are near: codes for 'not known'?"
-    if change := unit_change(cells):
-        yield f"{change} ({count_in_words(change.rows)} rows)"
-
-
-def _code(many: int) -> str:
-    return f"{count_in_words(many)} rows have one value that is far from all others: a code for 'not known'?"
-
-
 def _of_identifiers(name: str, known: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
     yield from odd_identifiers(known)
     sizes = known.value_counts()
@@ -188,7 +184,7 @@ def _numbers(
     raw: pd.DataFrame,
     table: pd.DataFrame,
     schema: Schema,
-    fields: Mapping[str, str | Field | None],
+    fields: ColumnMapping,
 ) -> list[tuple[pd.Series, float]]:
     """Return the columns of numbers, each with half a unit of its last cell's last decimal place."""
     found = []
@@ -197,7 +193,7 @@ def _numbers(
         own = own_name(field)
         if column.is_number() and own is not None and own in raw.columns and len(texts):
             last = texts.iat[len(texts) - 1, list(raw.columns).index(own)]
-            scale = field.multiply if isinstance(field, Field) else 1.0
+            scale = getattr(field, "multiply", 1.0)
             found.append((table[name], half_a_unit(str(last), scale=scale)))
     return found
 
@@ -229,7 +225,8 @@ def odd_identifiers(known: pd.Series) -> Iterator[str]:
             f"{many} rows have identifiers without the leading zeros that others have (export them as text): "
             "one person may count as two"
         )
-    if people := _in_two_cases(sizes):
+    folded = sizes.index.map(str).str.casefold().value_counts()
+    if people := int((folded > 1).sum()):
         yield (
             f"{count_in_words(people)} identifiers stand in upper and in lower case, and count as two each: "
             "write them in one way"
@@ -253,22 +250,8 @@ def _without_zeros(sizes: pd.Series) -> int:
     return int(digits[list(lost)].sum())
 
 
-def _in_two_cases(sizes: pd.Series) -> int:
-    """Count the identifiers of which another one differs in upper and lower case only."""
-    folded = pd.Series([str(text).casefold() for text in sizes.index]).value_counts()
-    return int((folded > 1).sum())
-
-
 TIMES = 3
 """Copies are told where they are so many times the pairs of rows that are alike by chance."""
-
-
-def copies(texts: pd.DataFrame) -> Iterator[str]:
-    """Yield how many rows are copies of another one in every column."""
-    # Few columns give equal rows by chance, which are no copies.
-    many = int(texts.dropna(how="all").duplicated().sum())
-    if many > TIMES * pairs_by_chance(texts):
-        yield f"{count_in_words(many)} rows are copies of another row in every column: was something exported twice?"
 
 
 def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
@@ -299,6 +282,13 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
         )
 
 
+def _compared_columns(schema: Schema) -> list[str]:
+    others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
+    if schema.group:  # other identifiers may number the rows
+        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
+    return others
+
+
 def pairs_by_chance(cells: pd.DataFrame) -> float:
     """Return the expected number of equal pairs of rows.
 
@@ -308,13 +298,6 @@ def pairs_by_chance(cells: pd.DataFrame) -> float:
         float(np.square(column.value_counts(normalize=True, dropna=False)).sum()) for _, column in cells.items()
     ]
     return len(cells) * (len(cells) - 1) / 2 * math.prod(alike_in_each)
-
-
-def _compared_columns(schema: Schema) -> list[str]:
-    others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
-    if schema.group:  # other identifiers may number the rows
-        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
-    return others
 
 
 def spelling(text: str) -> str:
@@ -390,34 +373,25 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     if not words or not len(raw):
         return
     texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in words})
-    comments = texts[words[0]].map(_is_comment).to_numpy(dtype=bool)
-    matches = _named_cells(raw, texts, words)
+    comments = texts[words[0]].map(lambda text: bool(text and _COMMENT.fullmatch(text))).to_numpy(dtype=bool)
+    matches = _named_cells(raw, texts)
     headers = (matches >= 2) & (matches >= HEADER * raw.shape[1])
     most = max(MOST, SHARE * len(raw))
     for rows, what in ((comments, "a comment"), (headers & ~comments, "the names of the columns once more")):
         if 0 < rows.sum() <= most:
-            yield _named(np.flatnonzero(rows), what)
+            more = f" (and {rows.sum() - 1} more)" if rows.sum() > 1 else ""
+            yield f"row {np.flatnonzero(rows)[0] + 1}{more} is {what}: remove it"
     yield from _sums(texts, len(raw))
 
 
-def _named_cells(raw: pd.DataFrame, texts: pd.DataFrame, words: Sequence[int]) -> np.ndarray:
+def _named_cells(raw: pd.DataFrame, texts: pd.DataFrame) -> np.ndarray:
     """Count the cells of each row that hold the name of their column [rows]."""
     matches = np.zeros(len(raw), dtype=int)
-    for place in words:
-        name = plain_name(raw.columns[place])
-        if name:
+    for place in map(int, texts.columns):
+        if name := plain_name(raw.columns[place]):
             same = [text for text in texts[place].dropna().unique() if plain_name(text) == name]
             matches += texts[place].isin(same).to_numpy()
     return matches
-
-
-def _is_comment(text: str | None) -> bool:
-    return text is not None and bool(_COMMENT.fullmatch(text))
-
-
-def _named(rows: np.ndarray, what: str) -> str:
-    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
-    return f"row {rows[0] + 1}{more} is {what}: remove it"
 
 
 def _sums(texts: pd.DataFrame, rows: int) -> Iterator[str]:
@@ -425,8 +399,7 @@ def _sums(texts: pd.DataFrame, rows: int) -> Iterator[str]:
     for place in range(max(0, rows - LAST), rows):
         for column in texts:
             text = texts[column].iat[place]
-            if text is None or not isinstance(text, str) or not _SUM.fullmatch(text.strip(" :.=")):
-                continue
-            if int((texts[column] == text).sum()) <= LAST:
+            is_sum = isinstance(text, str) and _SUM.fullmatch(text.strip(" :.="))
+            if is_sum and (texts[column] == text).sum() <= LAST:
                 yield f"row {place + 1}, at the end, is one of sums or counts: remove it"
                 return

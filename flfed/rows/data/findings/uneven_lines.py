@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flfed.errors import count_in_words
 from flfed.rows.data.parsing.limits import Reading
@@ -54,6 +54,7 @@ class Uneven:
     other: str
 
 
+@dataclass
 class Lines:
     """What is counted of the lines of a file.
 
@@ -78,17 +79,16 @@ class Lines:
         Shorter lines at the end, behind the last line that is even.
     """
 
-    def __init__(self, separator: str, width: int) -> None:
-        self.separator = separator
-        self.width = width
-        self.shorter = 0
-        self.longer = 0
-        self.swallowed = 0
-        self.trailing = 0
-        self.last_short = False
-        self.ended = False
-        self.named = False
-        self.uneven: list[Uneven] = []
+    separator: str
+    width: int
+    shorter: int = 0
+    longer: int = 0
+    swallowed: int = 0
+    trailing: int = 0
+    last_short: bool = False
+    ended: bool = False
+    named: bool = False
+    uneven: list[Uneven] = field(default_factory=list)
 
     @property
     def cut(self) -> bool:
@@ -113,7 +113,10 @@ class Lines:
         self.shorter += self.last_short
         self.longer += over
         if len(self.uneven) < UNEVEN and (over or self.last_short):
-            self.uneven.append(_uneven(number, record, self.width, self.separator))
+            text = self.separator.join(record)
+            comment = bool(_COMMENT.match(text)) and not text.startswith(self.separator)
+            others = (sign for sign in SEPARATORS if sign != self.separator and text.count(sign) == self.width - 1)
+            self.uneven.append(Uneven(number, comment, next(others, "")))
 
 
 def lines_of(
@@ -189,14 +192,6 @@ class _Quotes:
         return sum(2 * sum(map(self.begins.__contains__, starts)) >= len(starts) for starts in self.joined)
 
 
-def _uneven(number: int, record: Record, width: int, separator: str) -> Uneven:
-    text = separator.join(record)
-    others = [sign for sign in SEPARATORS if sign != separator and text.count(sign) == width - 1]
-    comment = bool(_COMMENT.match(text)) and not text.startswith(separator)
-    other = others[0] if others else ""
-    return Uneven(number, comment, other)
-
-
 def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
     """Return the beginnings of lines that a cell joins.
 
@@ -206,8 +201,9 @@ def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
     """
     sign = None if separator == BLANKS else separator
     parts = [part.split(sign) for part in cell.split("\n")]
-    wanted = [width - at, *[width] * (len(parts) - 2), at + 1]
-    return [_shape(part[0]) for part in parts[1:]] if [len(part) for part in parts] == wanted else []
+    if [*map(len, parts)] != [width - at, *[width] * (len(parts) - 2), at + 1]:
+        return []
+    return [_shape(part[0]) for part in parts[1:]]
 
 
 def _shape(cell: str) -> str:
@@ -239,28 +235,30 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
         return f"{UNCLOSED}, and joins lines"
     if lines.longer and title_lines(content, encoding, separator):
         return "a title stands above the line of names: remove what is above it"
-    if words := _around_the_table(lines, separator):
-        return words
-    return _by_length(lines, separator)
+    return _around_the_table(lines, separator)
+
+
+def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
+    """Return another separator that fits the first lines, with `blanks` these too; None where none does."""
+    others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
+    return next(iter(widths_of(content, encoding, [other for other in others if other != separator])), None)
 
 
 def _by_length(lines: Lines, separator: str) -> str:
     """Return that some lines are longer or shorter, and what helps."""
-    first = f"from line {lines.uneven[0].number} on" if lines.uneven else ""
+    first = f"from line {lines.uneven[0].number} on"
     if lines.longer:
         many = count_in_words(lines.longer)
         return f"{many} lines have more cells than the first, {first}: is a cell with {separator!r} in it not quoted?"
-    if lines.shorter and separator == BLANKS:
-        few = count_in_words(lines.shorter)
+    few = count_in_words(lines.shorter)
+    if separator == BLANKS:
         return f"{few} lines have fewer cells than the first, for between blanks no empty cell is seen: save it as CSV"
-    if lines.shorter:
-        cut = "; the last one is cut" if lines.cut else ""
-        return f"{count_in_words(lines.shorter)} lines have fewer cells than the first, {first}{cut}: export it anew"
-    return ""
+    cut = "; the last one is cut" if lines.cut else ""
+    return f"{few} lines have fewer cells than the first, {first}{cut}: export it anew"
 
 
 def _around_the_table(lines: Lines, separator: str) -> str:
-    """Return what the uneven lines are, where they belong to no row or are separated otherwise; "" where neither."""
+    """Return what the uneven lines are: no rows, separated otherwise, or longer or shorter; "" where none is uneven."""
     if not lines.uneven:
         return ""
     number = lines.uneven[0].number
@@ -271,7 +269,7 @@ def _around_the_table(lines: Lines, separator: str) -> str:
     other = lines.uneven[0].other
     if other and all(line.other == other for line in lines.uneven):
         return f"from line {number} on cells are separated by {other!r}, and before by {separator!r}: use one of them"
-    return _footer(lines, separator)
+    return _footer(lines, separator) or _by_length(lines, separator)
 
 
 def _footer(lines: Lines, separator: str) -> str:
@@ -298,9 +296,3 @@ def title_lines(content: bytes, encoding: str, separator: str) -> bool:
     records = first_records(content, encoding, separator)
     widths = Counter(map(len, records[1:])).most_common(1)
     return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
-
-
-def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
-    """Return another separator that fits the first lines, with `blanks` these too; None where none does."""
-    others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
-    return next(iter(widths_of(content, encoding, [other for other in others if other != separator])), None)

@@ -8,8 +8,10 @@ Columns of text are of dtype object under pandas 2 and 3 alike, and a missing te
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,18 +55,16 @@ def wall_clock(cells: pd.Series) -> pd.Series:
     import pandas as pd
 
     if cells.dtype.kind == "M":
-        zoned = getattr(cells.dt, "tz", None) is not None
-        local = cells.dt.tz_localize(None) if zoned else cells
-        return local.astype("datetime64[ns]")
+        if isinstance(cells.dtype, pd.DatetimeTZDtype):
+            cells = cells.dt.tz_localize(None)
+        return cells.astype("datetime64[ns]")
     # The zone is cut off and not applied: midnight in Berlin is no moment of the day before.
     texts = [None if cell is None or cell is pd.NaT else _ZONE.sub(r"\1", str(cell).strip()) for cell in cells]
     found = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
     return found.astype("datetime64[ns]")
 
 
-def read_dates(
-    texts: Sequence[str | None], form: str = "", rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, str]:
+def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
     """Parse dates, and report texts that are none.
 
     Returns the dates [texts], NaT where there is none; which texts break a rule; and which rule.
@@ -74,30 +74,36 @@ def read_dates(
     texts : sequence of str or None
     form : str
         As `Field.date`; ISO 8601 where empty, with day, month and year.
-    rows : int array [texts], optional
-        In how many rows each text stands; default: in one.
+    rows : int array [texts]
+        In how many rows each text stands.
     """
     import pandas as pd
 
-    known = np.array([text is not None for text in texts], dtype=bool)
     if form:
-        dates = pd.to_datetime(pd.Series(list(texts), dtype=object), format=form, errors="coerce")
-        found = dates.astype("datetime64[ns]").to_numpy()
-        return found, np.isnat(found) & known, OTHER_FORMAT
+        written = pd.Series(list(texts), dtype=object)
+        dates = dates_written(written, form, 0)
+        return dates.to_numpy(), (dates.isna() & written.notna()).to_numpy(), OTHER_FORMAT
     # A year alone, or year and month, would be read as its first day: a date must name a day.
-    whole = blanked(texts, [not _WHOLE.fullmatch(text or "") for text in texts])
+    days = Texts(list(texts))
+    days.refuse(lambda text: not _WHOLE.fullmatch(text), NO_DATE)
+    whole = days.cells
     found = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
-    bad = np.isnat(found) & known
-    if rows is None:
-        rows = np.ones(len(whole))
-    shifted = _shifted(whole, found, rows)
-    return (found, bad, NO_DATE) if bad.any() or not shifted.any() else (found, shifted, SHIFTED)
+    bad = np.isnat(found) & ~pd.isna(np.array(texts, dtype=object))
+    if not bad.any():
+        shifted = _shifted(whole, found, rows)
+        if shifted.any():
+            return found, shifted, SHIFTED
+    return found, bad, NO_DATE
 
 
-def dates_written(texts: pd.Series, form: str, century: int = 0) -> tuple[pd.Series, int]:
-    """Parse a column's dates in one format.
+def refuse_cells(column: str, rule: str, bad: np.ndarray | pd.Series) -> None:
+    """Raise the error of a column and a rule where cells break it; `bad` says which [rows]."""
+    if many := int(bad.sum()):
+        raise TableError(column, rule, many)
 
-    Returns the days [rows], NaT where missing, and how many texts are none.
+
+def dates_written(texts: pd.Series, form: str, century: int) -> pd.Series:
+    """Parse a column's dates in one format; NaT where missing, or where a text is none [rows].
 
     Parameters
     ----------
@@ -110,9 +116,9 @@ def dates_written(texts: pd.Series, form: str, century: int = 0) -> tuple[pd.Ser
     Examples
     --------
     >>> import pandas as pd
-    >>> days, bad = dates_written(pd.Series(["29-Feb-68", "31-Feb-06", None]), "%d-%b-%y", 2000)
-    >>> str(days[0].date()), bad
-    ('2068-02-29', 1)
+    >>> days = dates_written(pd.Series(["29-Feb-68", "31-Feb-06", None]), "%d-%b-%y", 2000)
+    >>> str(days[0].date()), int(days.isna().sum())
+    ('2068-02-29', 2)
     """
     import pandas as pd
 
@@ -121,7 +127,7 @@ def dates_written(texts: pd.Series, form: str, century: int = 0) -> tuple[pd.Ser
         # Python takes 69 for 1969; a day that the other century does not have is none.
         years = century + (dates.dt.year - century) % 100
         dates = pd.to_datetime({"year": years, "month": dates.dt.month, "day": dates.dt.day}, errors="coerce")
-    return dates.astype("datetime64[ns]"), int((dates.isna() & texts.notna()).sum())
+    return dates.astype("datetime64[ns]")
 
 
 def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -135,19 +141,56 @@ def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -
     in_utc = np.array([zone is not None and zone[2] in _UTC for zone in zones], dtype=bool) & ~np.isnat(dates)
     times = np.unique(dates[in_utc] - dates[in_utc].astype("datetime64[D]"))
     late = len(times) in (1, 2) and bool((times >= np.timedelta64(24 - LATEST, "h")).all())
-    return in_utc if late and rows[in_utc].sum() >= FEWEST else np.zeros(len(texts), dtype=bool)
+    return in_utc if late and rows[in_utc].sum() >= FEWEST else np.zeros_like(in_utc)
 
 
-Texts = list[str | None]
-"""Cells as `plain_text` gives them, each value once."""
 Broken = list[tuple[str, np.ndarray]]
 """Rules that are broken, and by which values; [values] each."""
+
+
+@dataclass
+class Texts:
+    """Cells of a column as `plain_text` gives them, while rules are applied to them.
+
+    Attributes
+    ----------
+    cells : list of str or None
+        Each value once; None where it is missing, or breaks a rule.
+    broken : list of (str, bool array [cells])
+        Rules that are broken, and by which values.
+    """
+
+    cells: list[str | None]
+    broken: Broken = field(default_factory=list)
+
+    def remove(self, bad: Sequence[bool] | np.ndarray, rule: str) -> None:
+        """Remove cells that break a rule, noting it."""
+        if any(bad):
+            self.broken.append((rule, np.array(bad, dtype=bool)))
+            for place in np.flatnonzero(bad):
+                self.cells[place] = None
+
+    def refuse(self, test: Callable[[str], object], rule: str) -> None:
+        """Remove cells that pass a test, noting it."""
+        self.remove([text is not None and bool(test(text)) for text in self.cells], rule)
+
+    def change(self, new: Callable[[str], str | None]) -> None:
+        """Change all cells but those that are missing."""
+        for place, text in enumerate(self.cells):
+            if text is not None:
+                self.cells[place] = new(text)
+
+    def missing(self) -> np.ndarray:
+        """Return which cells are missing [cells]."""
+        return np.array([text is None for text in self.cells], dtype=bool)
+
+
 AMBIGUOUS = "has three digits after every mark: a decimal or a thousand (set thousands)"
 MISPLACED = "has marks between thousands at other places"
 _BLANKS = "[ \u00a0\u2009\u202f]"
 
 
-def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field, broken: Broken) -> Texts:
+def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field) -> None:
     """Remove the marks between thousands from numbers.
 
     What cannot be told becomes None, and is noted.
@@ -156,49 +199,36 @@ def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field
     ----------
     values : sequence
         Cells as the source gives them, each once; "35.000" has lost its zeros in `texts`.
-    texts : list of str or None [values]
+    texts : Texts
     column : Column
     field : Field
-    broken : list
-        Added to.
     """
     written = [
         value.strip() if isinstance(value, str) and text is not None else ""
-        for value, text in zip(values, texts, strict=True)
+        for value, text in zip(values, texts.cells, strict=True)
     ]
     if field.thousands:
-        return _without_thousands(written, texts, field, broken)
+        _remove_thousands(written, texts, field)
+        return
     if field.decimal != ".":
         # "1.234" may be 1234: a person has to say so.
-        grouped = ["." in cell for cell in written]
-        texts = without(texts, grouped, f"has a '.' although its decimal mark is {field.decimal!r}", broken)
+        rule = f"has a '.' although its decimal mark is {field.decimal!r}"
+        texts.remove(["." in cell for cell in written], rule)
     if field.thousands is None:
-        texts = without(texts, _ambiguous(written, column, field), AMBIGUOUS, broken)
-    return texts
+        texts.remove(_ambiguous(written, column, field), AMBIGUOUS)
 
 
-def without(texts: Texts, bad: Sequence[bool] | np.ndarray, rule: str, broken: Broken) -> Texts:
-    """Remove texts that break a rule, noting it."""
-    if not any(bad):
-        return texts
-    broken.append((rule, np.array(bad, dtype=bool)))
-    return blanked(texts, bad)
-
-
-def blanked(texts: Sequence[str | None], bad: Sequence[bool] | np.ndarray) -> Texts:
-    """Return texts with None in place of those that are bad."""
-    return [None if wrong else text for text, wrong in zip(texts, bad, strict=True)]
-
-
-def _without_thousands(written: Sequence[str], texts: Texts, field: Field, broken: Broken) -> Texts:
+def _remove_thousands(written: Sequence[str], texts: Texts, field: Field) -> None:
     mark = _BLANKS if field.thousands == " " else re.escape(str(field.thousands))
     whole = re.compile(rf"([<>]=?\s*)?[+-]?\d{{1,3}}({mark}\d{{3}})+({re.escape(field.decimal)}\d*)?")
-    found = re.compile(mark)
-    marked = [bool(found.search(cell)) for cell in written]
-    # A mark at another place is none of thousands: what the cell means cannot be told.
-    bad = [has and not whole.fullmatch(cell) for has, cell in zip(marked, written, strict=True)]
-    read = [found.sub("", cell) if has else text for has, cell, text in zip(marked, written, texts, strict=True)]
-    return without(read, bad, MISPLACED, broken)
+    bad = []
+    for place, cell in enumerate(written):
+        plain = re.sub(mark, "", cell)
+        # A mark at another place is none of thousands: what the cell means cannot be told.
+        bad.append(plain != cell and not whole.fullmatch(cell))
+        if plain != cell:
+            texts.cells[place] = plain
+    texts.remove(bad, MISPLACED)
 
 
 def _ambiguous(written: Sequence[str], column: Column, field: Field) -> list[bool]:
@@ -206,15 +236,17 @@ def _ambiguous(written: Sequence[str], column: Column, field: Field) -> list[boo
 
     They are all cells with a mark, where each has three digits after it and most may be thousands by their range.
     """
-    marked = [field.decimal in cell for cell in written]
-    grouped = re.compile(rf"(?:[<>]=?\s*)?([+-]?[1-9]\d{{0,2}}(?:{re.escape(field.decimal)}\d{{3}})+)")
-    cells = [grouped.fullmatch(cell) for cell, has in zip(written, marked, strict=True) if has]
-    numbers = [cell[1].replace(field.decimal, "") for cell in cells if cell]
-    if not numbers or len(numbers) < len(cells):
-        return [False] * len(written)
+    mark = field.decimal
+    grouped = re.compile(rf"(?:[<>]=?\s*)?([+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+)")
+    cells = [grouped.fullmatch(cell) for cell in written if mark in cell]
     low, high = column.range or (-np.inf, np.inf)
-    inside = sum(low <= float(number) * field.multiply + field.add <= high for number in numbers)
-    return marked if 2 * inside >= len(cells) else [False] * len(written)
+    inside = 0
+    for cell in cells:
+        if cell is None:
+            return [False] * len(written)
+        number = float(cell[1].replace(mark, ""))
+        inside += low <= number * field.multiply + field.add <= high
+    return [mark in cell and 2 * inside >= len(cells) for cell in written]
 
 
 MANGLED = "has identifiers that a spreadsheet rounded or made dates of (export them as text)"
@@ -232,7 +264,6 @@ VALUELESS = {
     MERGED_CELL: "is merged with other cells (undo the merging, and fill each cell)",
     UNSTORED_CELL: "is a formula without a stored value (open and save the workbook, or export it as CSV)",
 }
-Rules = list[tuple[str, list[bool]]]
 
 
 def valueless_cells(raw: pd.DataFrame) -> TableError | None:
@@ -250,7 +281,7 @@ def valueless_cells(raw: pd.DataFrame) -> TableError | None:
     return None
 
 
-def spoiled(texts: Sequence[str | None]) -> Rules:
+def spoiled(texts: Sequence[str | None]) -> list[tuple[str, list[bool]]]:
     """Return the rules that identifiers break.
 
     With each rule it says which of the identifiers break it.
@@ -270,7 +301,7 @@ def spoiled(texts: Sequence[str | None]) -> Rules:
         dates = [False] * len(texts)  # a way of numbering, such as MAR-01: a spreadsheet makes dates of some only
     rounded = which(texts, lambda text: _ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))
     rules = (
-        (MANGLED, [one or other for one, other in zip(rounded, dates, strict=True)]),
+        (MANGLED, list(map(operator.or_, rounded, dates))),
         (LOST_SIGNS, which(texts, lambda text: "\ufffd" in text)),
         (NO_IDENTIFIER, which(texts, lambda text: text.casefold() in _NOT_KNOWN)),
     )
@@ -305,11 +336,9 @@ def table_of(columns: Mapping[Any, Any], index: Any = None) -> pd.DataFrame:
     """Return a table of columns, each in its own type: texts stay objects."""
     import pandas as pd
 
-    return pd.DataFrame({name: _as_it_is(cells, index) for name, cells in columns.items()}, index=index)
-
-
-def _as_it_is(cells: Any, index: Any) -> Any:
-    import pandas as pd
-
-    is_text = isinstance(cells, list) or (isinstance(cells, np.ndarray) and cells.dtype == object)
-    return pd.Series(cells, index=index, dtype=object) if is_text else cells
+    found = {}
+    for name, cells in columns.items():
+        found[name] = cells
+        if isinstance(cells, list) or (isinstance(cells, np.ndarray) and cells.dtype == object):
+            found[name] = pd.Series(cells, index=index, dtype=object)
+    return pd.DataFrame(found, index=index)

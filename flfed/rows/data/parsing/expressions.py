@@ -8,10 +8,12 @@ from __future__ import annotations
 import ast
 import operator
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from itertools import chain
+from functools import cache, cached_property, reduce
+from itertools import chain, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,9 @@ _PARTS = ("year", "month", "day", "hour", "weekday")
 """Parts of a date; `weekday` is 0 on a Monday."""
 FUNCTIONS = (*_PARTS, "days", "log", "sqrt", "abs", "missing", "column")
 """What may be called: `days(later, earlier)`, and `column("a name with blanks")`."""
+Codes = Mapping[str, Sequence[object]]
+"""Codes for "not known", of one column each."""
+NO_CODES: Codes = MappingProxyType({})
 NUMBERS = "is not a number in {} rows"
 DATES = "is not a date in {} rows"
 LONGEST = 1000
@@ -74,8 +79,6 @@ class Scope:
     Attributes
     ----------
     table : DataFrame
-    where : str
-        Where the expression stands, for a refusal.
     missing : sequence of str
         The source's codes for "not known".
     computed : collection of str
@@ -85,17 +88,16 @@ class Scope:
     """
 
     table: pd.DataFrame
-    where: str
-    missing: Sequence[str] = ()
+    missing: Sequence[str]
     computed: Collection[str] = ()
-    codes: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    codes: Codes = field(default_factory=dict)
 
     def column(self, name: str) -> SourceColumn:
         """Return a column, without codes."""
         there = self.table.columns == name
         if there.sum() != 1:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
-            raise UsageError(f"{self.where}: the table has no column {_shown(name)}{hint}")
+            raise UsageError(f"the table has no column {_shown(name)}{hint}")
         cells = self.table[name]
         known = [*self.missing, *self.codes.get(name, ())]
         if known and name not in self.computed:
@@ -103,9 +105,19 @@ class Scope:
             hidden = plain_text(cells).isin(codes)
             if hidden.any():
                 # As objects, so that whole numbers beside a missing cell do not become floats.
-                whole = cells if cells.dtype.kind == "M" else cells.astype(object)
-                cells = whole.where(~hidden)
+                if cells.dtype.kind != "M":
+                    cells = cells.astype(object)
+                cells = cells.where(~hidden)
         return SourceColumn(name, cells)
+
+
+@contextmanager
+def at_place(where: str) -> Iterator[None]:
+    """Say before a refusal where the expression stands."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def rows_where(
@@ -113,7 +125,7 @@ def rows_where(
     expression: str,
     missing: Sequence[str] = (),
     computed: Collection[str] = (),
-    codes: Mapping[str, Sequence[object]] | None = None,
+    codes: Codes = NO_CODES,
 ) -> pd.DataFrame:
     """Return the rows of a table for which an expression holds.
 
@@ -143,7 +155,8 @@ def rows_where(
     >>> len(rows_where(table, "age >= 18")), len(rows_where(table, "ward == 'B' and not missing(age)"))
     (1, 1)
     """
-    found = _evaluated(_parsed(expression, "where"), Scope(table, "where", missing, computed, codes or {}))
+    tree = parse_expression(expression, "where")
+    found = _evaluated(tree, Scope(table, missing, computed, codes), "where")
     if not isinstance(found, np.ndarray) or found.dtype != bool:
         raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
     return table[found].reset_index(drop=True)
@@ -153,7 +166,7 @@ def derived_columns(
     table: pd.DataFrame,
     expressions: Mapping[str, str],
     missing: Sequence[str] = (),
-    codes: Mapping[str, Sequence[object]] | None = None,
+    codes: Codes = NO_CODES,
 ) -> pd.DataFrame:
     """Return a table with further columns, computed from its own.
 
@@ -179,35 +192,27 @@ def derived_columns(
         where = f"derive[{name!r}]"
         if name in table.columns:
             raise UsageError(f"{where}: the table has a column {name!r} already")
-        tree = _parsed(expression, where)
-        scope = Scope(table, where, missing, expressions.keys() - own, codes or {})
-        found = _evaluated(tree, scope)
+        tree = parse_expression(expression, where)
+        scope = Scope(table, missing, expressions.keys() - own, codes)
+        found = _evaluated(tree, scope, where)
         if isinstance(found, np.ndarray) and found.dtype == bool:
-            found = np.where(_all_known(tree, scope), found.astype(float), np.nan)
+            known: Any = True
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Compare):
+                    for side in (node.left, *node.comparators):
+                        known = known & _known(_evaluated(side, scope, where))
+            found = np.where(known, found.astype(float), np.nan)
         if not isinstance(found, (SourceColumn, np.ndarray)):
             raise UsageError(f"{where}={_shown(expression)} must give one value for each row")
-        cells = found.cells if isinstance(found, SourceColumn) else pd.Series(found, index=table.index)
-        table = table.assign(**{name: cells})
+        if isinstance(found, SourceColumn):
+            found = found.cells
+        table = table.assign(**{name: found})
     return table
 
 
-def _all_known(tree: ast.expr, scope: Scope) -> np.ndarray:
-    """Return where no comparison has a missing side [rows]."""
-    sides: list[Any] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Compare):
-            sides += [_evaluated(side, scope) for side in (node.left, *node.comparators)]
-    return np.asarray(np.logical_and.reduce([_by_row(True, scope), *(_by_row(_known(side), scope) for side in sides)]))
-
-
-def check_expression(expression: str, where: str) -> None:
-    """Refuse a text that is no expression, before any table is read."""
-    _parsed(expression, where)
-
-
 @cache
-def _parsed(expression: str, where: str) -> ast.expr:
-    """Return the tree of an expression, all of whose parts are known."""
+def parse_expression(expression: str, where: str) -> ast.expr:
+    """Return the tree of an expression, all of whose parts are known; refuses a text that is none."""
     refusal = f"{where}={_shown(expression)} is no expression such as age >= 18 and sex == 'F'"
     if len(expression) > LONGEST:
         raise UsageError(refusal)
@@ -231,8 +236,9 @@ def _parsed(expression: str, where: str) -> ast.expr:
 
 
 def _names_no_column(tree: ast.expr) -> bool:
-    called = [one.func.id for one in ast.walk(tree) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name)]
-    return "column" not in called and sum(isinstance(one, ast.Name) for one in ast.walk(tree)) == len(called)
+    names = [one.id for one in ast.walk(tree) if isinstance(one, ast.Name)]
+    called = sum(isinstance(one, ast.Call) for one in ast.walk(tree))
+    return "column" not in names and len(names) == called
 
 
 def _shown(text: str) -> str:
@@ -270,8 +276,8 @@ def _check_call(node: ast.Call, where: str) -> None:
         raise UsageError(f"{where}: {name}(...) takes {values}")
 
 
-def _evaluated(tree: ast.expr, scope: Scope) -> Any:
-    with np.errstate(all="ignore"):
+def _evaluated(tree: ast.expr, scope: Scope, where: str) -> Any:
+    with at_place(where), np.errstate(all="ignore"):
         return _value(tree, scope)
 
 
@@ -282,35 +288,34 @@ def _value(node: ast.expr, scope: Scope) -> Any:
     """
     match node:
         case ast.Constant():
-            return node.value if isinstance(node.value, str) else _finite(_number(node.value))
+            if isinstance(node.value, str):
+                return node.value
+            return _finite(_number(node.value))
         case ast.Name():
             return scope.column(node.id)
         case ast.Tuple() | ast.List():
             return [_value(part, scope) for part in node.elts]
         case ast.BoolOp():
-            parts = [_truth(_value(part, scope), scope.where) for part in node.values]
-            return np.logical_and.reduce(parts) if isinstance(node.op, ast.And) else np.logical_or.reduce(parts)
+            parts = [_truth(_value(part, scope)) for part in node.values]
+            join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+            return reduce(join, parts)
         case ast.UnaryOp(op=ast.Not()):
-            return ~_truth(_value(node.operand, scope), scope.where)
+            return ~_truth(_value(node.operand, scope))
         case ast.UnaryOp():
-            return -_numbers(_value(node.operand, scope), scope.where)
+            return -_numbers(_value(node.operand, scope))
         case ast.BinOp():
-            sides = [_numbers(_value(part, scope), scope.where) for part in (node.left, node.right)]
+            sides = [_numbers(_value(part, scope)) for part in (node.left, node.right)]
             return _finite(_ARITHMETIC[type(node.op)](*sides))
         case ast.Compare():
             return _compared(node, scope)
         case ast.Call():
             return _called(node, scope)
-    raise UsageError(f"{scope.where}: {type(node).__name__.lower()} is not allowed")
+    raise UsageError(f"{type(node).__name__.lower()} is not allowed")
 
 
-def _by_row(value: Any, scope: Scope) -> np.ndarray:
-    return np.broadcast_to(value, len(scope.table))
-
-
-def _truth(value: Any, where: str) -> np.ndarray:
+def _truth(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype != bool:
-        raise UsageError(f"{where}: and, or and not join comparisons, such as age >= 18")
+        raise UsageError("and, or and not join comparisons, such as age >= 18")
     return value
 
 
@@ -327,114 +332,113 @@ def _finite(value: Any) -> Any:
     return np.where(np.isfinite(value), value, np.nan)
 
 
-def _numbers(value: Any, where: str) -> Any:
+def _numbers(value: Any) -> Any:
     """Return cells as numbers [rows], NaN where missing; a number as it is."""
     if isinstance(value, SourceColumn):
-        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), NUMBERS, where)
+        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), NUMBERS)
         return _finite(value.numbers)
     if _is_number(value):
         return value
-    raise UsageError(f"{where}: arithmetic and order need numbers")
+    raise UsageError("arithmetic and order need numbers")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.floating)) and value.dtype != bool
 
 
-def _dates(value: Any, where: str) -> pd.Series:
+def _dates(value: Any) -> pd.Series:
     if not isinstance(value, SourceColumn):
-        raise UsageError(f"{where}: a part of a date needs a column of dates")
+        raise UsageError("a part of a date needs a column of dates")
     cells = value.cells if value.cells.dtype.kind == "M" else value.texts
     dates = wall_clock(cells)
-    _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), DATES, where)
+    _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), DATES)
     return dates
 
 
-def _refuse(value: SourceColumn, bad: np.ndarray, rule: str, where: str) -> None:
+def _refuse(value: SourceColumn, bad: np.ndarray, rule: str) -> None:
     if bad.any():
-        raise UsageError(f"{where}: column {value.name!r} {rule.format(count_in_words(int(bad.sum())))}")
+        raise UsageError(f"column {value.name!r} {rule.format(count_in_words(int(bad.sum())))}")
 
 
 def _compared(node: ast.Compare, scope: Scope) -> np.ndarray:
     """Return where a chain of comparisons holds [rows]."""
     sides = [_value(part, scope) for part in (node.left, *node.comparators)]
-    parts = [
-        _holds(type(op), left, right, scope.where)
-        for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
-    ]
-    return np.asarray(np.logical_and.reduce([_by_row(part, scope) for part in parts]))
+    found = np.ones(len(scope.table), dtype=bool)
+    for op, (left, right) in zip(node.ops, pairwise(sides), strict=True):
+        found = found & _holds(type(op), left, right)
+    return found
 
 
-def _holds(op: type[ast.cmpop], left: Any, right: Any, where: str) -> Any:
+def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
+    if op in _ORDER:
+        read = _times if isinstance(left, str) or isinstance(right, str) else _numbers
+        return _ORDER[op](read(left), read(right))
+    others = [right]
     if op in (ast.In, ast.NotIn):
         if not isinstance(right, list) or not right:
-            raise UsageError(f"{where}: in needs a list of values, such as ('A', 'B')")
-        inside: Any = False
-        for one in right:
-            inside = inside | _equal(left, one, where)
-        return inside if op is ast.In else ~inside & _known(left) & _known(right)
-    if op in (ast.Eq, ast.NotEq):
-        equal = _equal(left, right, where)
-        return equal if op is ast.Eq else ~equal & _known(left) & _known(right)
-    if isinstance(left, str) or isinstance(right, str):
-        return _ORDER[op](_times(left, where), _times(right, where))
-    return _ORDER[op](_numbers(left, where), _numbers(right, where))
+            raise UsageError("in needs a list of values, such as ('A', 'B')")
+        others = right
+    equal = reduce(operator.or_, [_equal(left, one) for one in others])
+    if op in (ast.In, ast.Eq):
+        return equal
+    return ~equal & _known(left) & _known(right)
 
 
-def _times(side: Any, where: str) -> Any:
+def _times(side: Any) -> Any:
     """Return a column's dates; a text beside an order is a date as well: admitted >= "2024-01-31"."""
     if isinstance(side, str):
-        return _moment(side, where).to_datetime64()
-    return _dates(side, where).to_numpy()
+        return _moment(side).to_datetime64()
+    return _dates(side).to_numpy()
 
 
-def _moment(text: str, where: str) -> pd.Timestamp:
+def _moment(text: str) -> pd.Timestamp:
     found = wall_clock(pd.Series([text], dtype=object))
     if found.isna().any():
-        raise UsageError(f"{where}: {_shown(text)} is no date such as 2026-01-31")
+        raise UsageError(f"{_shown(text)} is no date such as 2026-01-31")
     return pd.Timestamp(found.iloc[0])
 
 
 def _known(value: Any) -> Any:
     """Return where a value is not missing; of a list, where none of its values is."""
     if isinstance(value, list):
-        return np.logical_and.reduce(np.broadcast_arrays(*map(_known, value)))
+        return reduce(operator.and_, map(_known, value))
     if isinstance(value, SourceColumn):
         return value.texts.notna().to_numpy()
     return ~np.isnan(value) if _is_number(value) else True
 
 
-def _equal(left: Any, right: Any, where: str) -> np.ndarray:
+def _equal(left: Any, right: Any) -> np.ndarray:
     """Return where two sides are equal: as texts beside a text, else as numbers."""
     if isinstance(right, SourceColumn) and not isinstance(left, SourceColumn):
         left, right = right, left
     if isinstance(left, SourceColumn) and isinstance(right, (str, SourceColumn)):
-        if isinstance(right, str) and left.cells.dtype.kind == "M":
-            return (_dates(left, where) == _moment(right, where)).to_numpy(dtype=bool)
-        # A constant as a cell of that text would be, so that "1.0" finds it.
-        other = right.texts if isinstance(right, SourceColumn) else plain_text(pd.Series([right], dtype=object)).iloc[0]
-        return (left.texts == other).to_numpy(dtype=bool) & left.texts.notna().to_numpy()
-    return np.asarray(_numbers(left, where) == _numbers(right, where))
+        if isinstance(right, SourceColumn):
+            other: Any = right.texts
+        elif left.cells.dtype.kind == "M":
+            return (_dates(left) == _moment(right)).to_numpy(dtype=bool)
+        else:
+            # A constant as a cell of that text would be, so that "1.0" finds it.
+            other = plain_text(pd.Series([right], dtype=object)).iloc[0]
+        return np.asarray(left.texts == other, dtype=bool) & left.texts.notna().to_numpy()
+    return np.asarray(_numbers(left) == _numbers(right))
 
 
 def _called(node: ast.Call, scope: Scope) -> Any:
     name = ast.unparse(node.func)
-    where = scope.where
     values = [_value(part, scope) for part in node.args]
+    first = values[0]
     if name == "column":
-        if not isinstance(values[0], str):
-            raise UsageError(f"{where}: column(...) takes a name in quotation marks")
-        return scope.column(values[0])
+        if not isinstance(first, str):
+            raise UsageError("column(...) takes a name in quotation marks")
+        return scope.column(first)
     if name == "missing":
-        if not isinstance(values[0], SourceColumn):
-            raise UsageError(f"{where}: missing(...) takes a column")
-        return ~_known(values[0])
+        if not isinstance(first, SourceColumn):
+            raise UsageError("missing(...) takes a column")
+        return ~_known(first)
     if name in _PARTS:
-        part = "day_of_week" if name == "weekday" else name  # pandas' name of it
-        return getattr(_dates(values[0], where).dt, part).to_numpy(dtype=float)
+        return getattr(_dates(first).dt, name).to_numpy(dtype=float)
     if name == "days":
         # In microseconds, for a span of three centuries has too many nanoseconds.
-        later, earlier = (_dates(value, where).to_numpy().astype("datetime64[us]") for value in values)
+        later, earlier = (_dates(value).to_numpy().astype("datetime64[us]") for value in values)
         return (later - earlier) / np.timedelta64(1, "D")
-    numbers = _numbers(values[0], where)
-    return _finite({"log": np.log, "sqrt": np.sqrt, "abs": np.abs}[name](numbers))
+    return _finite({"log": np.log, "sqrt": np.sqrt, "abs": np.abs}[name](_numbers(first)))

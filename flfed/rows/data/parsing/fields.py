@@ -91,6 +91,10 @@ class Field:
             check_date_format(where, self.date)
 
 
+ColumnMapping = Mapping[str, str | Field | None]
+"""Schema column to own column, Field, or None where the site does not have it."""
+
+
 def own_name(given: str | Field | None) -> str | None:
     """Return the name of a column in the source, by a mapping's entry; None where the source has none."""
     return given.column if isinstance(given, Field) else given

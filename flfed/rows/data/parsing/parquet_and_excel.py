@@ -12,9 +12,10 @@ import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
@@ -162,13 +163,16 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     for member in members:
         reading.check_unpacked(member.file_size, member.compress_size, XML_GRACE)
     reading.check("bytes", sum(member.file_size for member in members))
-    _check_rows(path, members, refusal)
+    # A parser keeps a whole row in memory.
+    for member in members:
+        if _longest_row(_parts(path, member, refusal)) > SHEET_COLUMNS:
+            raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
     with _TimedFile(path, reading) as file:
         table, part = _parse_sheet(file, sheet, reading, refusal)
     found = [member for member in members if member.filename == part]
     if not found:
         return table
-    return mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
+    return _mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
 
 
 def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> tuple[pd.DataFrame, str]:
@@ -213,27 +217,12 @@ class _TimedFile(io.FileIO):
         return super().read(size) or b""
 
 
-def _check_rows(path: Path, members: Sequence[zipfile.ZipInfo], refusal: str) -> None:
-    """Refuse rows of more cells than a sheet can have: a parser keeps a whole row in memory."""
-    for member in members:
-        if _longest_row(_parts(path, member, refusal)) > SHEET_COLUMNS:
-            raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
-
-
 def _parts(path: Path, member: zipfile.ZipInfo, refusal: str) -> Iterator[bytes]:
     """Yield a member of a zip, part by part."""
-    with foreign_parser(refusal, *DAMAGED):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        with foreign_parser(refusal, *DAMAGED):
-            stream = archive.open(member)
-        with stream:
-            while True:
-                with foreign_parser(refusal, *DAMAGED):
-                    part = stream.read(PART)
-                if not part:
-                    return
-                yield part
+    # An error of the code that takes a part is not raised here.
+    with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        while part := stream.read(PART):
+            yield part
 
 
 def _longest_row(parts: Iterator[bytes]) -> int:
@@ -268,45 +257,21 @@ def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequenc
             raise ValueError("more rows than a sheet can have")
         if number % TIMED_ROWS == 0:
             reading.check_time()
-        used = _used(row)
+        used = max((place for place, cell in enumerate(row, 1) if cell.value not in (None, "")), default=0)
         if used:
             width = max(width, used)
             reading.check_shape(number, width)
         yield row
 
 
-def _used(row: Sequence[Any]) -> int:
-    """Return the place of the last cell that is not empty, counted from 1; 0 where all are."""
-    for place in range(len(row), 0, -1):
-        if row[place - 1].value not in (None, ""):
-            return place
-    return 0
-
-
 _WANTED = (b"mergeCell", b"<f", b":f>", b":f ")
 """What a sheet has that has such cells; a namespace may stand before."""
-_CELL = re.compile(r"([A-Z]{1,3})([1-9][0-9]{0,6})")
-Range = tuple[int, int, int, int]
-"""First column and row, last column and row, from 1."""
+_RANGE = re.compile(r"[A-Z]{1,3}[1-9][0-9]{0,6}(:[A-Z]{1,3}[1-9][0-9]{0,6})?")
+Valueless = list[tuple[str, str]]
+"""Cells without a value of their own: their range, such as A2 or A2:B3, and its mark."""
 
 
-@dataclass
-class ValuelessCells:
-    """Cells without a value of their own.
-
-    Attributes
-    ----------
-    formulas : list of (column, row)
-        From 1.
-    merged : list of Range
-        Each with the one cell that has the value, at its beginning.
-    """
-
-    formulas: list[tuple[int, int]] = field(default_factory=list)
-    merged: list[Range] = field(default_factory=list)
-
-
-def mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], refusal: str) -> pd.DataFrame:
+def _mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], refusal: str) -> pd.DataFrame:
     """Return a sheet's table with marks in its empty cells that are merged, or hold a formula without a value.
 
     Parameters
@@ -319,20 +284,20 @@ def mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], re
         Said of a damaged file.
     """
     import pandas as pd
+    from openpyxl.utils import range_boundaries  # type: ignore[import-untyped]
 
     if not _holds_any(parts()):
         return table
-    found = _valueless(parts(), refusal)
     empty = table.isna().to_numpy()
     cells = table.to_numpy(dtype=object, copy=True)
-    rows, columns = cells.shape
-    # The names stand in row 1, so that the first row of cells is row 2.
-    for column, row in found.formulas:
-        if 2 <= row <= rows + 1 and column <= columns and empty[row - 2, column - 1]:
-            cells[row - 2, column - 1] = UNSTORED_CELL
-    for first_column, first_row, last_column, last_row in found.merged:
+    for place, mark in _valueless(parts(), refusal):
+        try:
+            first_column, first_row, last_column, last_row = range_boundaries(place)
+        except ValueError:
+            continue  # a damaged name
+        # The names stand in row 1, so that the first row of cells is row 2.
         block = (slice(max(first_row - 2, 0), max(last_row - 1, 0)), slice(first_column - 1, last_column))
-        cells[block] = pd.DataFrame(cells[block]).where(~empty[block], MERGED_CELL).to_numpy()
+        cells[block] = np.where(empty[block], np.array(mark, dtype=object), cells[block])
     marked = pd.DataFrame(cells, columns=table.columns, index=table.index)
     marked.attrs = table.attrs
     return marked
@@ -347,8 +312,8 @@ def _holds_any(parts: Iterable[bytes]) -> bool:
     return False
 
 
-def _valueless(parts: Iterable[bytes], refusal: str) -> ValuelessCells:
-    found = ValuelessCells()
+def _valueless(parts: Iterable[bytes], refusal: str) -> Valueless:
+    found: Valueless = []
     parser: ElementTree.XMLPullParser[ElementTree.Element] = ElementTree.XMLPullParser()
     for part in parts:
         with foreign_parser(refusal, *DAMAGED):
@@ -360,40 +325,21 @@ def _valueless(parts: Iterable[bytes], refusal: str) -> ValuelessCells:
     return found
 
 
-def _add(element: ElementTree.Element, found: ValuelessCells) -> None:
+def _add(element: ElementTree.Element, found: Valueless) -> None:
     """Add a cell or range of a sheet's XML where it has no value."""
     kind = _kind(element)
     if kind == "row":
         element.clear()
     elif kind == "mergeCell":
-        first, _, last = element.get("ref", "").partition(":")
-        begin = _place(first)
-        end = _place(last or first)
-        if begin and end:
-            found.merged.append((*begin, *end))
+        place = element.get("ref", "")
+        if _RANGE.fullmatch(place):
+            found.append((place, MERGED_CELL))
     elif kind == "c":
         inner = {_kind(part): part.text for part in element}
+        place = element.get("r", "")
         # A formula that gave an empty text has a value: an empty one, and is of that type.
-        place = _place(element.get("r", ""))
-        if place and "f" in inner and not inner.get("v") and element.get("t") != "str":
-            found.formulas.append(place)
-
-
-def _place(name: str) -> tuple[int, int] | None:
-    """Return the column and the row of a cell's name, from 1; None of a damaged name.
-
-    Examples
-    --------
-    >>> _place("AB12"), _place("12")
-    ((28, 12), None)
-    """
-    found = _CELL.fullmatch(name)
-    if found is None:
-        return None
-    column = 0
-    for letter in found[1]:
-        column = 26 * column + ord(letter) - ord("A") + 1
-    return column, int(found[2])
+        if "f" in inner and not inner.get("v") and element.get("t") != "str" and _RANGE.fullmatch(place):
+            found.append((place, UNSTORED_CELL))
 
 
 def _kind(element: ElementTree.Element) -> str:

@@ -122,7 +122,7 @@ def tables_of(query: str) -> list[str]:
     found = set[str]()
     for reading in _READINGS:
         tokens = (hit[1] for hit in reading.finditer(query) if hit[1])
-        found |= _read(_tree(tokens), frozenset(), top=True)
+        found |= _read(_tree(tokens), top=True)
     return sorted(found - {""})
 
 
@@ -142,7 +142,7 @@ def _tree(tokens: Iterator[str]) -> Tree:
     return found
 
 
-def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = False) -> set[str]:
+def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, place: bool = False) -> set[str]:
     """Return the tables read in brackets.
 
     The brackets may be the whole query.

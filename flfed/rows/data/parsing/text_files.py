@@ -14,19 +14,19 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from flfed.errors import TableError, UsageError
+from flfed.errors import UsageError
+from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-TEXT = ""
 SAVE_AS = "save it as CSV in UTF-8"
 _MAGIC: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", f"it is a workbook of an older Excel: {SAVE_AS}"),
@@ -105,12 +105,10 @@ def content_of(path: Path, reading: Reading) -> bytes:
             content = _unpacked(content, opened, reading)
         except _BROKEN:
             raise NoTable(f"it ends with {path.suffix} and cannot be unpacked: it is damaged, or cut") from None
-    kind = kind_of(content)
-    if kind != TEXT:
+    if kind := kind_of(content):
         raise NoTable(kind)
     # A first line without end is looked at before any parser makes a cell of each sign.
-    end = re.search(rb"[\r\n]", content)
-    first = content[: end.start()] if end else content
+    first = re.split(rb"[\r\n]", content, maxsplit=1)[0]
     reading.check("columns", 1 + max(first.count(separator.encode()) for separator in SEPARATORS))
     return content
 
@@ -151,7 +149,7 @@ def kind_of(content: bytes) -> str:
         return "it is a table of Stata: export it as CSV in UTF-8"
     # Markup may follow blanks and a mark of the encoding, unlike the bytes of other formats.
     first = content.removeprefix(_UTF8_MARK)[:_FIRST].lstrip()
-    return next((words for pattern, words in _MARKUP if pattern.match(first)), TEXT)
+    return next((words for pattern, words in _MARKUP if pattern.match(first)), "")
 
 
 def wrong_encoding(content: bytes, encoding: str) -> str:
@@ -165,28 +163,22 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
     "it is in utf-16: give encoding='utf-16', or save it in UTF-8"
     """
     plain = encoding.lower().replace("_", "-")
-    wide = plain.startswith(("utf-16", "utf-32", "utf16", "utf32"))
-    # A mark at the beginning says the encoding better than any setting.
-    if not wide:
-        for mark, name in _WIDE.items():
-            if content.startswith(mark):
-                return f"it is in {name}: give encoding={name!r}, or save it in UTF-8"
-        if b"\x00" in content:
-            return "it holds NUL bytes: it is in utf-16 without a mark, or damaged"
-    if plain in ("utf-8", "utf8", "utf-8-sig"):
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError:
-            return "it is not in UTF-8: save it in UTF-8, or give its encoding, of Windows often 'cp1252'"
+    if plain.startswith(("utf-16", "utf-32", "utf16", "utf32")):
         return ""
-    if not wide and not content.isascii():
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError:
-            return ""
-        # Text of a one-byte encoding is by chance as good as never valid UTF-8.
-        return "it is in UTF-8: leave encoding out"
-    return ""
+    # A mark at the beginning says the encoding better than any setting.
+    for mark, name in _WIDE.items():
+        if content.startswith(mark):
+            return f"it is in {name}: give encoding={name!r}, or save it in UTF-8"
+    if b"\x00" in content:
+        return "it holds NUL bytes: it is in utf-16 without a mark, or damaged"
+    given = plain in ("utf-8", "utf8", "utf-8-sig")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        wrong = "it is not in UTF-8: save it in UTF-8, or give its encoding, of Windows often 'cp1252'"
+        return wrong if given else ""
+    # Text of a one-byte encoding is by chance as good as never valid UTF-8.
+    return "" if given or content.isascii() else "it is in UTF-8: leave encoding out"
 
 
 def _open_member(content: io.BytesIO) -> IO[bytes]:
@@ -314,9 +306,9 @@ def _likely_encoding(content: bytes) -> str:
     return "cp1252" if encoding == "utf-8-sig" and wrong_encoding(content, encoding) else encoding
 
 
-def _likeliest(fitting: Mapping[str, int], *, aligned: bool) -> str:
+def _likeliest(fitting: dict[str, int], *, aligned: bool) -> str:
     """Return the likeliest of the separators that fit, each with its number of cells."""
-    if aligned and all(width < fitting.get(BLANKS, 0) for separator, width in fitting.items() if separator != BLANKS):
+    if aligned and all(width < fitting.get(BLANKS, 0) for sign, width in fitting.items() if sign != BLANKS):
         return BLANKS
     return next(iter(fitting), ",")
 
@@ -360,18 +352,16 @@ def cells_of(path: Path, member: str = "") -> pd.DataFrame:
     """
     import pandas as pd
 
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
-    found: pd.DataFrame
-    if not member:
-        found = pd.read_csv(path, encoding="utf-8-sig", **options)
-        return found
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read(member)
-    except (zipfile.BadZipFile, KeyError):
-        raise UsageError(f"{path}: is no zip file with {member}") from None
-    options["compression"] = "gzip" if member.endswith(".gz") else None
-    found = pd.read_csv(io.BytesIO(content), **options)
+    source: Any = path
+    how: dict[str, Any] = {"encoding": "utf-8-sig"}
+    if member:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                source = io.BytesIO(archive.read(member))
+        except (zipfile.BadZipFile, KeyError):
+            raise UsageError(f"{path}: is no zip file with {member}") from None
+        how = {"compression": "gzip"} if member.endswith(".gz") else {}
+    found: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
     return found
 
 
@@ -380,6 +370,5 @@ def numbers_of(cells: pd.DataFrame, name: str) -> pd.Series:
     import pandas as pd
 
     found = pd.to_numeric(cells[name], errors="coerce")
-    if bad := int((found.isna() & (cells[name].str.strip() != "")).sum()):
-        raise TableError(name, "is not a number", bad)
+    refuse_cells(name, "is not a number", found.isna() & (cells[name].str.strip() != ""))
     return found

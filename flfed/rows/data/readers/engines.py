@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
 
 from flfed.errors import TableError, UsageError
-from flfed.rows.data.sources import find_file
-
-if TYPE_CHECKING:
-    import pandas as pd
+from flfed.rows.data.parsing.cells import refuse_cells
+from flfed.rows.data.sources import Folders, find_file
 
 COLUMNS = ("unit", "cycle", "o1", "o2", "o3", *(f"s{number}" for number in range(1, 22)))
 """Columns of the files, which have no header: engine, cycle, three settings, 21 sensors."""
 
 
+@dataclass(kw_only=True)
 class Engines:
     """Table of cycles of engines: of those of the training file each one, of those of the test file the last.
 
@@ -36,28 +38,22 @@ class Engines:
         Most cycles left that are told: of a new engine nothing shows how long it will run.
     """
 
-    def __init__(
-        self,
-        *,
-        training: str,
-        test: str,
-        lives: str,
-        sensors: Sequence[str],
-        means: Sequence[int] = (5, 30),
-        first: int = 20,
-        cap: int = 125,
-    ) -> None:
-        if unknown := [name for name in sensors if name not in COLUMNS[5:]]:
-            raise UsageError(f"sensors: {unknown[0]!r} must be one of s1 to s21")
-        if min([*means, first, cap], default=0) < 1 or not means:
-            raise UsageError("means, first and cap must be whole numbers, at least 1")
-        self.files = (training, test, lives)
-        self.sensors = list(sensors)
-        self.means = list(means)
-        self.first = first
-        self.cap = cap
+    training: str
+    test: str
+    lives: str
+    sensors: Sequence[str]
+    means: Sequence[int] = (5, 30)
+    first: int = 20
+    cap: int = 125
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def __post_init__(self) -> None:
+        """Refuse settings that are none."""
+        if unknown := [name for name in self.sensors if name not in COLUMNS[5:]]:
+            raise UsageError(f"sensors: {unknown[0]!r} must be one of s1 to s21")
+        if min([*self.means, self.first, self.cap]) < 1 or not self.means:
+            raise UsageError("means, first and cap must be whole numbers, at least 1")
+
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Return the table; `part` is "train" or "test", `engine` a name, `number` the engine's in its file.
 
         Raises
@@ -65,11 +61,8 @@ class Engines:
         TableError
             If a cell is no number, or the engines of `lives` are not as many; says the column, the rule and how many.
         """
-        import numpy as np
-        import pandas as pd
-
-        training, test = (_numbers(find_file(file, folders), COLUMNS) for file in self.files[:2])
-        lives = _numbers(find_file(self.files[2], folders), ("life",))["life"].to_numpy()
+        training, test = (_numbers(find_file(file, folders), COLUMNS) for file in (self.training, self.test))
+        lives = _numbers(find_file(self.lives, folders), ("life",))["life"].to_numpy()
         last = test.groupby("unit")["cycle"].idxmax()
         if len(last) != len(lives):
             raise TableError("life", "has not one line for each engine of the test file", abs(len(last) - len(lives)))
@@ -85,9 +78,10 @@ class Engines:
         by_engine = cycles.groupby("unit")
         found = cycles[["unit", "cycle"]].rename(columns={"unit": "number"})
         found = found.assign(part=part, engine=part + "-" + found["number"].astype(int).astype(str))
-        begun = cycles[cycles["cycle"] <= self.first].groupby("unit")[self.sensors].mean()
+        sensors = list(self.sensors)
+        begun = cycles[cycles["cycle"] <= self.first].groupby("unit")[sensors].mean()
         for count in self.means:
-            mean = by_engine[self.sensors].rolling(count, min_periods=1).mean().reset_index(level=0, drop=True)
+            mean = by_engine[sensors].rolling(count, min_periods=1).mean().reset_index(level=0, drop=True)
             for name in self.sensors:
                 found[f"{name}_mean_{count}"] = mean[name].reindex(cycles.index)
         for name in self.sensors:
@@ -97,11 +91,8 @@ class Engines:
 
 def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return a file of numbers between blanks or tabs; a line may end in blanks."""
-    import pandas as pd
-
     cells = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, usecols=range(len(columns)), names=list(columns))
     found: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     for name in columns:
-        if bad := int(found[name].isna().sum()):
-            raise TableError(name, "is not a number", bad)
+        refuse_cells(name, "is not a number", found[name].isna())
     return found

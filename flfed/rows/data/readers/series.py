@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from flfed.errors import TableError, UsageError
+from flfed.errors import UsageError
+from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.text_files import cells_of, numbers_of
-from flfed.rows.data.sources import find_file
-
-if TYPE_CHECKING:
-    import pandas as pd
-
+from flfed.rows.data.sources import Folders, find_file
 
 STEPS = {"hour": "h", "day": "D", "week": "W-SAT", "month": "M"}
 """Lengths of a step, as pandas names its periods; a week ends on a Saturday, as the CDC counts them."""
+WHAT = ("lag", "mean", "sum", "lead", "quantile")
 CALENDAR = ("hour", "weekday", "month", "year_sine", "year_cosine")
 """Columns of a step's time: 0 to 23, 0 (Monday) to 6, 1 to 12, sine and cosine of its day's place in the year."""
 
 
+@dataclass(kw_only=True)
 class Series:
     """Table of time series, made from a CSV file.
 
@@ -67,47 +66,38 @@ class Series:
         If a setting is not one of these.
     """
 
-    def __init__(
-        self,
-        *,
-        file: str,
-        time: str,
-        step: str,
-        by: str,
-        format: str = "%Y-%m-%d",
-        wide: Mapping[str, str] | None = None,
-        value: str = "",
-        mean: Sequence[str] = (),
-        sum: Sequence[str] = (),
-        last: Sequence[str] = (),
-        zero: Sequence[str] = (),
-        logarithm: Sequence[str] = (),
-        calendar: Sequence[str] = (),
-        windows: Mapping[str, Mapping[str, Any]] | None = None,
-        member: str = "",
-    ) -> None:
-        if step not in STEPS:
-            raise UsageError(f"step={step!r} must be one of {', '.join(STEPS)}")
-        if unknown := [name for name in calendar if name not in CALENDAR]:
+    file: str
+    time: str
+    step: str
+    by: str
+    format: str = "%Y-%m-%d"
+    wide: Mapping[str, str] = field(default_factory=dict)
+    value: str = ""
+    mean: Sequence[str] = ()
+    sum: Sequence[str] = ()
+    last: Sequence[str] = ()
+    zero: Sequence[str] = ()
+    logarithm: Sequence[str] = ()
+    calendar: Sequence[str] = ()
+    windows: Mapping[str, Any] = field(default_factory=dict)
+    member: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are none."""
+        if self.step not in STEPS:
+            raise UsageError(f"step={self.step!r} must be one of {', '.join(STEPS)}")
+        if unknown := [name for name in self.calendar if name not in CALENDAR]:
             raise UsageError(f"calendar: {unknown[0]!r} must be one of {', '.join(CALENDAR)}")
-        self.source = (file, member)
-        self.time = time
-        self.format = format
-        self.step = step
-        self.by = by
-        self.wide = dict(wide or {})
-        self.value = value
-        self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum"), **dict.fromkeys(last, "last")}
-        if unknown := [name for name in (*zero, *logarithm) if name not in self.how]:
+        self.how: dict[str, Any] = {}
+        for kind in ("mean", "sum", "last"):
+            self.how |= dict.fromkeys(getattr(self, kind), kind)
+        if unknown := [name for name in (*self.zero, *self.logarithm) if name not in self.how]:
             raise UsageError(
                 f"zero, logarithm: {unknown[0]!r} must be a column of mean, sum or last ({', '.join(self.how)})"
             )
-        self.zero = tuple(zero)
-        self.logarithm = tuple(logarithm)
-        self.calendar = tuple(calendar)
-        self.windows = {name: _window_of(name, given, self.how) for name, given in (windows or {}).items()}
+        self.windows = {name: _window_of(name, given, self.how) for name, given in self.windows.items()}
 
-    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+    def read(self, folders: Folders) -> pd.DataFrame:
         """Return the table, sorted by series and time.
 
         Raises
@@ -117,31 +107,22 @@ class Series:
         UsageError
             If the file or a column is not there.
         """
-        import pandas as pd
-
-        file, member = self.source
-        raw = self._long(cells_of(find_file(file, folders), member))
+        raw = self._long(cells_of(find_file(self.file, folders), self.member))
         times = pd.to_datetime(raw[self.time], format=self.format, errors="coerce")
-        if bad := int(times.isna().sum()):
-            raise TableError(self.time, f"times are not all written as {self.format}", bad)
+        refuse_cells(self.time, f"times are not all written as {self.format}", times.isna())
         raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])}).iloc[times.argsort(kind="stable")]
         for name in self.how:
             raw[name] = numbers_of(raw, name)
-        kinds: dict[str, Any] = dict(self.how)
-        for name, how in self.how.items():
-            if how == "sum":
-                kinds[name] = _added
+        kinds = self.how | dict.fromkeys(self.sum, _added)
         steps = raw.groupby([self.by, self.time], sort=True).agg(kinds).reset_index(level=0)
         parts = [self._one(str(name), part.drop(columns=self.by)) for name, part in steps.groupby(self.by, sort=True)]
         return pd.concat(parts, ignore_index=True)
 
     def _long(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Return the cells with a row for each series."""
-        import pandas as pd
-
         wanted = [self.time, *(self.wide.values() or [self.by]), *(name for name in self.how if name != self.value)]
         if absent := [name for name in wanted if name not in raw]:
-            raise UsageError(f"{self.source[0]}: has no column {absent[0]!r}")
+            raise UsageError(f"{self.file}: has no column {absent[0]!r}")
         if not self.wide:
             return raw
         others = raw.drop(columns=[*self.wide.values()])
@@ -153,8 +134,6 @@ class Series:
 
     def _one(self, name: str, part: pd.DataFrame) -> pd.DataFrame:
         """Return one series' rows with their windows."""
-        import pandas as pd
-
         # Every step between the first and the last has a place, so that a lag never jumps over a gap.
         steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
         whole = part.reindex(steps)
@@ -162,8 +141,8 @@ class Series:
             known = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
             whole.loc[known, column] = whole.loc[known, column].fillna(0.0)
         for column in self.logarithm:
-            if bad := int((whole[column] < 0).sum()):
-                raise TableError(column, "has steps whose value is below 0, of which no logarithm is taken", bad)
+            rule = "has steps whose value is below 0, of which no logarithm is taken"
+            refuse_cells(column, rule, whole[column] < 0)
             whole[column] = np.log1p(whole[column])
         whole.insert(0, self.by, name)
         for label, window in self.windows.items():
@@ -175,13 +154,11 @@ class Series:
         at = times.dt
         turn = 2 * np.pi * at.day_of_year / 365.25
         for label in self.calendar:
-            whole[label] = _ROUND[label](turn) if label in _ROUND else getattr(at, _PARTS.get(label, label))
+            whole[label] = _ROUND[label](turn) if label in _ROUND else getattr(at, label)
         return whole.assign(**{self.time: at.strftime("%Y-%m-%d")})
 
 
 _ROUND = {"year_sine": np.sin, "year_cosine": np.cos}
-_PARTS = {"weekday": "day_of_week"}
-"""pandas' name of a part of a date, where it is another."""
 
 
 def _added(cells: pd.Series) -> float:
@@ -207,7 +184,7 @@ class _Window:
         Last day that a quantile counts, such as 2024-08-31.
     """
 
-    what: Literal["lag", "mean", "sum", "lead", "quantile"]
+    what: str
     of: str
     steps: tuple[int, ...] = (1,)
     q: float = 0.5
@@ -215,21 +192,29 @@ class _Window:
 
     def values(self, count: int, values: pd.Series) -> pd.Series | float:
         """Return the column for `count` steps; `values` has every step, in order, a missing one as NaN."""
-        found: pd.Series | float = _WHAT[self.what](self, count, values)
-        return found
+        if self.what == "lag":
+            return values.shift(count)
+        if self.what == "lead":
+            return values.shift(-count)
+        if self.what == "quantile":
+            return float(values.loc[: self.until or None].quantile(self.q))
+        # Added anew for each row: a running sum would carry its rounding from row to row.
+        added = functools.reduce(operator.add, [values.shift(ago) for ago in range(count)])
+        return added / count if self.what == "mean" else added
 
 
 def _window_of(name: str, given: Mapping[str, Any], values: Collection[str]) -> _Window:
     """Return a line of `windows`; raises UsageError where it is none. `values` names the columns that have values."""
     steps = given.get("steps", 1)
-    several = tuple(steps) if isinstance(steps, list) else (steps,)
+    if not isinstance(steps, list):
+        steps = [steps]
     try:
-        window = _Window(**{**given, "steps": several})
+        window = _Window(**{**given, "steps": tuple(steps)})
     except TypeError:
         raise UsageError(f"windows: {name!r} takes what, of, steps, q and until, and needs what and of") from None
-    if window.what not in _WHAT or window.of not in values:
+    if window.what not in WHAT or window.of not in values:
         raise UsageError(
-            f"windows: {name!r}: what must be one of {', '.join(_WHAT)}, and of a column of mean, sum or last "
+            f"windows: {name!r}: what must be one of {', '.join(WHAT)}, and of a column of mean, sum or last "
             f"({', '.join(values)})"
         )
     if not all(isinstance(count, int) and count >= 1 for count in window.steps):
@@ -237,34 +222,3 @@ def _window_of(name: str, given: Mapping[str, Any], values: Collection[str]) -> 
     if len(window.steps) > 1 and "{steps}" not in name:
         raise UsageError(f"windows: {name!r} needs {{steps}} in its name, for it has several")
     return window
-
-
-def _lag(window: _Window, count: int, values: pd.Series) -> pd.Series:
-    return values.shift(count)
-
-
-def _lead(window: _Window, count: int, values: pd.Series) -> pd.Series:
-    return values.shift(-count)
-
-
-def _mean(window: _Window, count: int, values: pd.Series) -> pd.Series:
-    return _sum(window, count, values) / count
-
-
-def _sum(window: _Window, count: int, values: pd.Series) -> pd.Series:
-    # Added anew for each row: a running sum would carry its rounding from row to row.
-    return functools.reduce(operator.add, [values.shift(ago) for ago in range(count)])
-
-
-def _quantile(window: _Window, count: int, values: pd.Series) -> float:
-    known = values.loc[: window.until] if window.until else values
-    return float(known.quantile(window.q))
-
-
-_WHAT: dict[str, Callable[[_Window, int, Any], Any]] = {
-    "lag": _lag,
-    "mean": _mean,
-    "sum": _sum,
-    "lead": _lead,
-    "quantile": _quantile,
-}

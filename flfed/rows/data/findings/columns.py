@@ -1,0 +1,495 @@
+"""What the values of a column tell: codes for "not known", odd dates, and what the order of the rows says.
+
+Dates may be days to come, or have days and months that changed places. By their order values may stand once a block,
+change their unit, or end in a row of means.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import count_in_words
+
+FEWEST = 20
+"""Rows with a value from which on a column is looked at."""
+LEAST = 5
+SHARE = 0.01
+"""A code for "not known" stands in at least so many rows, and in this share of them."""
+MOST = 4
+"""What more than a quarter of the rows have is a value, but for nines and eights: most people have no visit."""
+FAR = 5
+WIDE = 0.1
+"""It is further from the next value than five usual steps, and than a tenth of what the others span."""
+FILLERS = tuple(float(sign + digit * length) for sign, digit, length in product(("", "-"), "789", range(2, 13)))
+"""Numbers of two or more digits that are all seven, eight or nine."""
+NEXT = 3
+"""Steps between the next values, of which it is twice the largest at least."""
+BESIDE = 5
+"""Distinct values on each side that a code is held against."""
+TIMES = 3
+"""A 0 that is no count has so many times the rows of the next value."""
+
+
+def far_from_all(known: pd.Series) -> int:
+    """Count rows with an extreme value like a code.
+
+    It is the largest or smallest value, where it looks like a code for "not known"; else the count is 0.
+
+    Parameters
+    ----------
+    known : Series of numbers or dates, without gaps
+
+    Examples
+    --------
+    >>> ages = pd.Series([*range(20, 90), *[999] * 7])
+    >>> far_from_all(ages), far_from_all(ages[:70])
+    (7, 0)
+    """
+    dtype = "int64" if known.dtype.kind == "M" else "float64"
+    numbers = known.to_numpy().astype(dtype)
+    values, counts = np.unique(numbers, return_counts=True)
+    if len(numbers) < FEWEST or len(values) < 4:
+        return 0
+    enough = max(LEAST, SHARE * len(numbers))
+    # A 0 of which the next number has nearly as many is one of the counts.
+    for place, others in ((-1, values[:-1]), (0, values[1:])):
+        gap = abs(float(values[place]) - float(others[place]))
+        span = float(others[-1]) - float(others[0])
+        small = values[place] == 0 and gap <= 2 * WIDE * span and counts[place] < TIMES * counts[1]
+        common = small or (MOST * counts[place] > len(numbers) and values[place] not in FILLERS)
+        if counts[place] >= enough and not common and _is_far(values, place, gap, span):
+            return int(counts[place])
+    return 0
+
+
+def _is_far(values: np.ndarray, place: int, gap: float, span: float) -> bool:
+    """Tell whether the first or last value stands `gap` away from the others, too far for one of their kind."""
+    if place == 0:
+        steps = np.diff(values[1:]).astype(float)
+        nearest = steps[:NEXT]
+    else:
+        steps = np.diff(values[:-1]).astype(float)
+        nearest = steps[-NEXT:]
+    alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
+    # Where the next values lie far apart themselves, the distribution ends there.
+    alone = gap > max(FAR * float(np.median(steps)), WIDE * span, 2 * float(nearest.max()))
+    return gap > span or (is_code(values[place]) and alone) or alone_below
+
+
+def is_code(value: float) -> bool:
+    """Tell whether a number looks like a code.
+
+    It is 0, or all nines or eights, below or above 0.
+
+    Examples
+    --------
+    >>> is_code(-999), is_code(481516.23)
+    (True, False)
+    """
+    digits = f"{abs(value):.15g}"
+    return value == 0 or set(digits) in ({"9"}, {"8"})
+
+
+def repeated_codes(known: pd.Series) -> int:
+    """Count rows with values like 77, 88 or 9999 that many rows have and their neighbours do not.
+
+    A value of two or more digits that are all seven, eight or nine, in the range of the others. Several of as many
+    digits are looked at together: 77, 88 and 99 for not asked, not said and not known.
+
+    Parameters
+    ----------
+    known : Series of numbers, without gaps
+
+    Examples
+    --------
+    >>> ages = pd.Series([*range(20, 105), *[99] * 7])
+    >>> repeated_codes(ages), repeated_codes(ages[:85])
+    (8, 0)
+    """
+    values, counts = np.unique(known.to_numpy(dtype=float), return_counts=True)
+    if len(known) < FEWEST or len(values) <= BESIDE:
+        return 0
+    fillers = np.isin(values, FILLERS)
+    others = np.where(fillers, np.nan, counts)
+    together: dict[int, list[Counted]] = {}
+    for place in np.flatnonzero(fillers).tolist():
+        beside = others[max(0, place - BESIDE) : place + BESIDE + 1]
+        beside = beside[~np.isnan(beside)]
+        if len(beside) and counts[place] > beside.max():
+            one = Counted(int(counts[place]), float(np.median(beside)), float(beside.max()))
+            together.setdefault(len(f"{abs(values[place]):.15g}"), []).append(one)
+    enough = max(LEAST, SHARE * len(known))
+    return sum(_count_codes(some, enough) for some in together.values())
+
+
+def _count_codes(some: Sequence[Counted], enough: float) -> int:
+    """Count the rows with fillers of one length; 0 where they are values like others."""
+    rows = sum(one.rows for one in some)
+    # By chance one of them stands out a little beside another that is a code.
+    far = sum(one.rows for one in some if one.rows >= max(enough, one.least()))
+    joint = len(some) > 1 and rows >= 2 * max(enough, sum(one.usual for one in some))
+    if far or not joint:
+        return far
+    return rows
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many rows have a value, and usually and at most one beside it."""
+
+    rows: int
+    usual: float
+    most: float
+
+    def least(self) -> float:
+        """Return how many rows the value needs so that chance hardly gives them."""
+        return max(2 * self.usual, self.usual + 5 * math.sqrt(self.usual), 1.5 * self.most)
+
+
+LEAST_EITHER = 10
+"""Dates whose day may be a month, from which on it is looked whether they changed places."""
+CERTAIN = 0.4
+"""Share of all dates at least whose day can be no month; of dates spread over months it is three fifths."""
+FITS = 0.9
+MISFITS = 0.25
+"""So many dates would fit with day and month exchanged, and at least so many do not as they stand."""
+WEEKEND = 5
+"""Monday is 0."""
+
+
+def odd_dates(known: pd.Series, today: date, people: pd.Series | None = None) -> Iterator[str]:
+    """Yield what is odd in a column of dates, in the order of the file.
+
+    Parameters
+    ----------
+    known : Series of datetime64, without gaps
+    today : date
+        Later dates are told, where they are fewer than half: a column of due dates has little else.
+    people : Series, optional
+        Who each date is of, where people have several.
+    """
+    later = int((known > pd.Timestamp(today)).sum())
+    if 0 < 2 * later < len(known):
+        yield f"{count_in_words(later)} rows have a date in the future: another century, or a code for 'not known'?"
+    if many := exchanged_days(known, people):
+        yield (
+            f"day and month seem to be exchanged in up to {count_in_words(many)} rows, where both fit: "
+            "export dates as 2026-01-31"
+        )
+
+
+def exchanged_days(known: pd.Series, people: pd.Series | None = None) -> int:
+    """Count the dates whose day and month seem to be exchanged; 0 where nothing tells so.
+
+    A program that reads 3.4. as the fourth of March does so where the day is no more than twelve, and leaves the
+    others. Those others tell which months, which days of the week and which order the table has, and how long after one
+    date of a person the next one is.
+
+    Parameters
+    ----------
+    known : Series of datetime64, without gaps, in the order of the file
+    people : Series, optional
+        Who each date is of, with the same index.
+
+    Examples
+    --------
+    >>> days = pd.Series(pd.date_range("2024-01-01", periods=90))
+    >>> swapped = pd.Series([d.replace(month=d.day, day=d.month) if d.day <= 12 else d for d in days])
+    >>> exchanged_days(days), exchanged_days(swapped)
+    (0, 33)
+    """
+    days = known.dt.day.to_numpy()
+    months = known.dt.month.to_numpy()
+    # The same day and month read the same either way.
+    either = (days <= 12) & (days != months)
+    certain = days > 12
+    if either.sum() < LEAST_EITHER or certain.sum() < CERTAIN * len(known):
+        return 0
+    exchanged = known.copy()
+    some = known[either]
+    parts = {"year": some.dt.year, "month": some.dt.day, "day": some.dt.month}
+    exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(known.dtype)
+    # Weekends in a table of working days: two days of seven are none of work, .29 of all dates.
+    free = known.dt.day_of_week >= WEEKEND
+    working = free[certain].mean() <= 0.05 and free[either].mean() >= 0.15
+    if working and (exchanged[either].dt.day_of_week >= WEEKEND).mean() <= 0.05:
+        return int(either.sum())
+    for before, after in _misfits(known, exchanged, certain, either, people):
+        if before.mean() >= MISFITS and 1 - after.mean() >= FITS:
+            return int(either.sum())
+    return 0
+
+
+def _misfits(
+    known: pd.Series, exchanged: pd.Series, certain: np.ndarray, either: np.ndarray, people: pd.Series | None
+) -> Iterator[list[np.ndarray]]:
+    """Yield which doubtful dates misfit, as they are written and once exchanged, by one sign after the other."""
+    # Months in which no certain date lies.
+    months = [dates.dt.year * 12 + dates.dt.month for dates in (known, exchanged)]
+    yield [~month[either].isin(months[0][certain]).to_numpy() for month in months]
+    # Dates outside of those around them, in a table that is sorted by date.
+    moments = known.to_numpy().astype("int64")
+    if (np.diff(moments[certain]) < 0).mean() <= 1 - FITS:
+        before = np.maximum.accumulate(np.where(certain, moments, np.iinfo(np.int64).min))
+        after = np.minimum.accumulate(np.where(certain, moments, np.iinfo(np.int64).max)[::-1])[::-1]
+        both = (dates.to_numpy().astype("int64") for dates in (known, exchanged))
+        yield [((at < before) | (at > after))[either] for at in both]
+    if people is not None:
+        yield from _far_from_each_other(known, exchanged, either, people)
+
+
+PAIRS = 20
+"""Pairs of dates of one person, of each kind, from which on they are looked at."""
+
+
+def _far_from_each_other(
+    known: pd.Series, exchanged: pd.Series, either: np.ndarray, people: pd.Series
+) -> Iterator[list[np.ndarray]]:
+    """Look for dates of one person that are further apart than those that are certain."""
+    table = pd.DataFrame({"person": people.reindex(known.index), "known": known, "exchanged": exchanged})
+    table = table.assign(either=either).dropna().sort_values(["person"], kind="stable")
+    before = table.shift()
+    pair = (table["person"] == before["person"]).to_numpy()
+    doubtful = table["either"].to_numpy() | before["either"].eq(True).to_numpy()
+    gaps = {name: (table[name] - before[name]).dt.days.to_numpy() for name in ("known", "exchanged")}
+    usual = gaps["known"][pair & ~doubtful]
+    if len(usual) >= PAIRS and (pair & doubtful).sum() >= PAIRS:
+        low, high = np.quantile(usual, (0.02, 0.98))
+        yield [((gap < low) | (gap > high))[pair & doubtful] for gap in gaps.values()]
+
+
+SURE = 8.0
+"""Equal neighbours that chance would give, from which on none of them means that repeats were left out."""
+FEW_BLOCKS = 0.05
+"""Share of rows with a value up to which one in the first row is chance in one column of twenty."""
+
+
+FIRST_ROWS = 0.9
+"""Share of the people whose first row has a value, where it stands in the first row alone."""
+
+
+def once_a_block(cells: pd.Series, *, number: bool) -> int:
+    """Count the empty cells of a column that is filled once a block; 0 where it is not.
+
+    So a table looks whose cells were merged, or whose repeated values were left out for the eye: the first row has
+    a value, and no value is the one before it.
+
+    Parameters
+    ----------
+    cells : Series
+        In the order of the file; missing where empty.
+    number : bool
+        Numbers of which hardly two are equal tell nothing.
+
+    Examples
+    --------
+    >>> wards = pd.Series((["north"] + [None] * 3 + ["south"] + [None] * 5) * 10)
+    >>> once_a_block(wards, number=False), once_a_block(wards.ffill(), number=False)
+    (80, 0)
+    """
+    known = cells.notna().to_numpy()
+    filled = int(known.sum())
+    if len(cells) < FEWEST or filled < 2 or filled > len(cells) - 2 or not known[0]:
+        return 0
+    values = pd.factorize(cells[known])[0]
+    if (values[1:] == values[:-1]).any():
+        return 0
+    by_chance = (filled - 1) * float(np.square(np.bincount(values) / filled).sum())
+    few = not number and filled <= FEW_BLOCKS * len(cells) and len(np.unique(values)) == filled
+    return len(cells) - filled if by_chance >= SURE or few else 0
+
+
+def first_of_each(cells: pd.Series, people: pd.Series) -> int:
+    """Count the empty cells of a column that is filled in the first row of each person only; 0 where it is not.
+
+    Parameters
+    ----------
+    cells, people : Series
+        In the order of the file, the rows of one person side by side.
+
+    Examples
+    --------
+    >>> people = pd.Series(range(60)) // 2
+    >>> sex = pd.Series(["female", None, "male", None] * 15)
+    >>> first_of_each(sex, people), first_of_each(sex.ffill(), people)
+    (30, 0)
+    """
+    again = people.notna().to_numpy() & (people == people.shift()).to_numpy(dtype=bool)
+    known = cells.notna().to_numpy()
+    if again.sum() < FEWEST or known[again].any() or known[~again].mean() < FIRST_ROWS:
+        return 0
+    return int(again.sum())
+
+
+SEGMENT = 20
+"""Rows on each side of a change of unit at least, and this share of them."""
+SEGMENT_SHARE = 0.03
+RATIO = 5.0
+"""Least factor between two units that is looked for."""
+APART = 0.7
+ALIKE = 0.1
+"""Distance of two distributions (Kolmogorov and Smirnov) from which on they are apart, and up to which alike."""
+EXACT = 0.2
+"""How near a factor is to that of two units, in logarithms."""
+WHOLE = (24, 1000)
+ROUNDED = 0.5
+"""Factors of which the smaller values may be rounded to whole ones, and how far apart the two parts are at most."""
+UNITS = (7, 10, 12, 18, 24, 30.4, 60, 100, 365.25, 1000, 3600, 86400, 1e6)
+"""Factors between units that are named where one is near: days a week, hours a day, units a thousand."""
+
+
+@dataclass(frozen=True)
+class UnitChange:
+    """From which row on a column is in another unit.
+
+    Attributes
+    ----------
+    row : int
+        From 1, among the rows of the table.
+    rows : int
+        How many there are from it on.
+    factor : float
+        Of the later values, in the unit of the earlier ones.
+    """
+
+    row: int
+    rows: int
+    factor: float
+
+    def unit(self) -> float | None:
+        """Return the factor between two units that is near, None where none is."""
+        larger = max(self.factor, 1 / self.factor)
+        near = min(UNITS, key=lambda unit: abs(math.log(unit / larger)))
+        return near if abs(math.log(near / larger)) <= EXACT else None
+
+    def __str__(self) -> str:
+        """Return the change in one phrase."""
+        near = self.unit()
+        times = f"{near:g}" if near else f"{max(self.factor, 1 / self.factor):.0f}"
+        what = f"{times} times" if self.factor > 1 else f"1/{times} of"
+        return f"from about row {self.row} on values are about {what} those before: did the unit change?"
+
+
+def unit_change(numbers: pd.Series) -> UnitChange | None:
+    """Return where the unit of a column changes, None where it does not.
+
+    The values before and after are apart; multiplied by one factor they are alike; and within each part nothing
+    changes, as it would in a table that is sorted by the column.
+
+    Parameters
+    ----------
+    numbers : Series of float
+        In the order of the file. Only those above 0 are looked at.
+
+    Examples
+    --------
+    >>> hours = pd.Series(np.random.default_rng(0).lognormal(3, 0.5, 400))
+    >>> days = pd.concat([hours[:250], hours[250:] / 24], ignore_index=True)
+    >>> unit_change(hours) is None, str(unit_change(days)).partition(" values")[2].partition(":")[0]
+    (True, ' are about 1/24 of those before')
+    """
+    values = numbers.to_numpy(dtype=float)
+    rows = np.flatnonzero(values > 0)
+    least = max(SEGMENT, math.ceil(SEGMENT_SHARE * len(rows)))
+    if len(rows) < 2 * least:
+        return None
+    logs = np.log(values[rows])
+    # Where the sum of what is above the mean is furthest from 0, the mean changes.
+    sums = np.cumsum(logs - logs.mean())[:-1]
+    cut = int(np.argmax(np.abs(sums))) + 1
+    before = logs[:cut]
+    after = logs[cut:]
+    if min(len(before), len(after)) < least:
+        return None
+    shift = float(np.median(after) - np.median(before))
+    if abs(shift) < math.log(RATIO) or _distance(before, after) < APART:
+        return None
+    change = UnitChange(int(rows[cut]) + 1, len(values) - int(rows[cut]), math.exp(shift))
+    return change if _is_change(change, values[rows], before, after, shift) else None
+
+
+def _is_change(change: UnitChange, values: np.ndarray, before: np.ndarray, after: np.ndarray, shift: float) -> bool:
+    """Tell whether both sides of a shift are alike but for their unit."""
+    cut = len(before)
+    smaller = values[cut:] if shift < 0 else values[:cut]
+    whole = change.unit() in WHOLE and bool((smaller == np.rint(smaller)).all())
+    rounded = whole and _distance(before + shift, after) <= ROUNDED
+    if not (_alike(*np.array_split(before, 2)) and _alike(*np.array_split(after, 2))):
+        return False
+    return rounded or _alike(before + shift, after)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    # 1.63 is the distance that one of a hundred pairs exceeds by chance.
+    limit = 1.63 * math.sqrt((len(one) + len(other)) / (len(one) * len(other)))
+    return _distance(one, other) <= max(limit, ALIKE)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest difference of two distributions."""
+    # Texts of one number in two units differ in the last bits.
+    at = np.sort(np.concatenate([one, other])) + 1e-9
+    shares = [np.searchsorted(np.sort(part), at, side="right") / len(part) for part in (one, other)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+CHANCE = 1e-5
+"""Chance of a row that has so many columns' means, up to which it is one of means."""
+NUMBERS = 2
+MOST_OF_THEM = 2 / 3
+"""Columns of numbers at least whose last cell is such a figure, and their share of all."""
+
+
+def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
+    """Tell whether the last row holds the means, sums or medians of the rows above it.
+
+    Parameters
+    ----------
+    columns : sequence of (Series of float, float)
+        Columns of numbers, in the order of the file, each with half a unit of the last cell's last decimal place.
+    """
+    used = [(numbers, place) for numbers, place in columns if numbers.iloc[-1:].notna().any()]
+    if len(used) < NUMBERS or len(used[0][0]) < FEWEST:
+        return False
+    for kind in ("mean", "sum", "median"):
+        chances = [_chance(numbers, place, kind) for numbers, place in used]
+        found = [chance for chance in chances if chance is not None]
+        if len(found) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(found) <= CHANCE:
+            return True
+    return False
+
+
+def _chance(numbers: pd.Series, place: float, kind: str) -> float | None:
+    """Return how many of the rows above would pass for their figure too, None where the last one does not."""
+    above = numbers.iloc[:-1].dropna()
+    if above.empty:
+        return None
+    figure = float(getattr(above, kind)())
+    near = place + 1e-9 * abs(figure)
+    if abs(float(numbers.iloc[-1]) - figure) > near:
+        return None
+    return max(1, int(((above - figure).abs() <= near).sum())) / len(above)
+
+
+_DECIMALS = re.compile(r"[.,](\d*)$")
+
+
+def half_a_unit(text: str, *, scale: float = 1.0) -> float:
+    """Return half a unit of a number's last decimal place.
+
+    Examples
+    --------
+    >>> half_a_unit("53.4"), half_a_unit("53")
+    (0.05, 0.5)
+    """
+    decimals = _DECIMALS.search(text)
+    places = len(decimals[1]) if decimals else 0
+    return 0.5 * 10.0**-places * abs(scale)
