@@ -14,9 +14,8 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.arrays import Arrays
-from flfed.updates.masking.ring import Ring
-from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.train import TrainReply
+from flfed.updates.ring import Ring
 
 LARGEST = 1e4
 """Largest loss that a site adds: one beyond it, or one that is no number, counts as this much."""
@@ -49,7 +48,7 @@ class MeanLosses:
         has is left out.
     """
 
-    listed: Sites
+    listed: frozenset[str]
     means: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -92,7 +91,7 @@ def _clipped(loss: float) -> float:
     return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
 
 
-def decode_losses(total: np.ndarray, listed: Sites, *, sites: int, scored: str) -> MeanLosses | None:
+def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scored: str) -> MeanLosses | None:
     """Return the mean losses of a sum of `sites` at most, which were `scored` on such rows; None of a sum of none."""
     if not total.size:
         return None
@@ -159,18 +158,17 @@ class LossCheck:
             The model.
         """
         self.note_infinite(refused)
-        if self.spoilt:
-            return Refusal("loss-grown", times=f"{GROWTH:g}")
         loss = means.get(self.scored)
-        loss = _mean_loss(replies) if loss is None else loss
         if loss is None:
-            return None
-        limit = GROWTH * self.loss if self.loss > 0 else math.inf
-        self.spoilt = bool(self.before) and not (math.isfinite(loss) and loss <= limit)
+            loss = _mean_loss(replies)
+        if loss is not None and self.before:
+            limit = GROWTH * self.loss if self.loss > 0 else math.inf
+            self.spoilt |= not (math.isfinite(loss) and loss <= limit)
         if self.spoilt:
             return Refusal("loss-grown", times=f"{GROWTH:g}")
-        self.loss = loss
-        self.before = dict(incoming)
+        if loss is not None:
+            self.loss = loss
+            self.before = dict(incoming)
         return None
 
     def note_infinite(self, refused: Mapping[str, Refusal]) -> None:

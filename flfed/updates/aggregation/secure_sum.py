@@ -19,12 +19,11 @@ from flfed.refusals import Refusal
 from flfed.study.kinds import exchange_number
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, decode_losses
-from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, shapes_of, unflattened
+from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
 from flfed.updates.checkpoints.sum_file import ListedVectors, SumStore
 from flfed.updates.masking import ckks, protocol
 from flfed.updates.masking.ckks import PublicContext, vector_entries
 from flfed.updates.masking.protocol import NAMED, MaskedVector, Opening, Totals
-from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import Sites, choose_list
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
@@ -39,6 +38,7 @@ from flfed.updates.messages.secure_sum import (
     joined,
 )
 from flfed.updates.messages.train import TrainReply
+from flfed.updates.ring import rings
 
 Reply = TypeVar("Reply", bound=Crossing)
 
@@ -90,6 +90,10 @@ class SumQuestions:
         Why sites did not answer when they were asked last.
     crossed : dict of kind to (dict of site to int, dict of site to int)
         Bytes to sites and to the server.
+    refused : mapping of site to Refusal
+        Whose reply to the round's own question is not among the good ones.
+    incoming : dict of name to array
+        The model that the sites were sent.
     losses : MeanLosses or None
         That the sum had beside the updates.
     """
@@ -102,19 +106,20 @@ class SumQuestions:
     timeout: float = 0.0
     faults: dict[str, Refusal] = field(default_factory=dict)
     crossed: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    incoming: Arrays = field(default_factory=dict)
     losses: MeanLosses | None = None
 
     def losses_beside(self, replies: Mapping[str, TrainReply]) -> MeanLosses | None:
         """Return the mean losses of the sum; None where there are none, or each site sent scores of its own."""
-        if self.losses is None or not self.losses.means:
-            return None
-        own = all(reply.scores is not None for reply in replies.values())
-        return None if own else self.losses
+        if self.losses and self.losses.means and any(reply.scores is None for reply in replies.values()):
+            return self.losses
+        return None
 
     def mean_losses(self, replies: Mapping[str, TrainReply]) -> Mapping[str, float]:
         """Return the means of `losses_beside`."""
         beside = self.losses_beside(replies)
-        return {} if beside is None else beside.means
+        return beside.means if beside else {}
 
     @classmethod
     def over(cls, grid: Grid, **given: Any) -> SumQuestions:
@@ -239,14 +244,7 @@ class SecureSums:
         cohort = self.cohort if self.masked else ()
         return protocol.vector_defect(_vector(reply.masked, cohort), updates=updates, sums=sums, cohort=cohort)
 
-    def mean(
-        self,
-        asked: SumQuestions,
-        good: Mapping[str, TrainReply],
-        refused: Mapping[str, Refusal],
-        incoming: Arrays,
-        needed: int,
-    ) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
 
         Parameters
@@ -255,9 +253,6 @@ class SecureSums:
             Which has the mean losses of the list afterwards.
         good : mapping of site to TrainReply
             That the guard accepted.
-        refused : mapping of site to Refusal
-        incoming : dict of name to array
-            The model that the sites were sent.
         needed : int
             Updates that the strategy's quorum needs.
 
@@ -270,26 +265,26 @@ class SecureSums:
         updates, sums = rings(len(self.cohort), self.largest_entry)
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
         self.take_losses(asked, totals.sums[1:], listed)
-        self.check_loss(asked, good, refused, incoming)
+        self.check_loss(asked, good)
         entries = updates.decode(totals.updates)
         weight = float(sums.decode(totals.sums[:1])[0])
         self._check_norm(entries, weight)
-        return unflattened(entries / weight, _floats(shapes_of(incoming)))
+        model = {name: (value.shape, np.dtype(np.float64)) for name, value in asked.incoming.items()}
+        return unflattened(entries / weight, model)
 
     def take_losses(self, asked: SumQuestions, total: np.ndarray, listed: Sites) -> None:
         """Take the mean losses of a list, which stand beside its sum."""
         asked.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
-    def check_loss(
-        self, asked: SumQuestions, good: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
-    ) -> None:
+    def check_loss(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> None:
         """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
-        if why := self.check.refusal(asked.mean_losses(good), good, refused, incoming):
+        if why := self._spoilt(asked, good):
             raise Unsummed(why, final=True)
 
-    def evaluate(
-        self, asked: SumQuestions, good: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
-    ) -> Refusal | None:
+    def _spoilt(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> Refusal | None:
+        return self.check.refusal(asked.mean_losses(good), good, asked.refused, asked.incoming)
+
+    def evaluate(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> Refusal | None:
         """Return why a model that was scored without training is not used; parameters are those of `mean`.
 
         A run that goes on has the losses that it had: after the comparison its sites open no sum.
@@ -300,7 +295,7 @@ class SecureSums:
             asked.losses = evaluated[1]
         elif self.loss_entries:
             self._sum_losses(asked, good)
-        return self.check.refusal(asked.mean_losses(good), good, refused, incoming)
+        return self._spoilt(asked, good)
 
     def _sum_losses(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> None:
         """Take the mean losses of a model that was only scored, where its sites have a sum."""
@@ -429,10 +424,6 @@ def _vector(masked: Masked, cohort: Collection[str]) -> MaskedVector:
     return MaskedVector(masked.vector, masked.sums, sealed)
 
 
-def _floats(model: Shapes) -> Shapes:
-    return {name: (shape, np.dtype(np.float64)) for name, (shape, _) in model.items()}
-
-
 def _opening(reply: UnmaskReply, order: Sequence[str], missing: Sequence[str]) -> Opening:
     """Return what a site opens: shares of the sites of a list, and seeds with those that are missing."""
     shares = {owner: share.tobytes() for owner, share in zip(order, reply.shares, strict=False)}
@@ -469,19 +460,12 @@ class CipherSums(SecureSums):
         """None: what is not encrypted is not added up."""
         return 0
 
-    def mean(
-        self,
-        asked: SumQuestions,
-        good: Mapping[str, TrainReply],
-        refused: Mapping[str, Refusal],
-        incoming: Arrays,
-        needed: int,
-    ) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
         """
-        self.check_loss(asked, good, refused, incoming)
+        self.check_loss(asked, good)
         if missing := sorted(set(self.cohort) - good.keys()):
             raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
         entries = vector_entries(self.entries)

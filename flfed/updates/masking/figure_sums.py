@@ -20,8 +20,8 @@ from flfed.refusals import Refusal
 from flfed.study.tables import Point
 from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import Encoder
-from flfed.updates.masking.ring import Ring, ring_of_counts
 from flfed.updates.messages.compare import CompareReply
+from flfed.updates.ring import Ring, ring_of_counts
 
 MEANS: Mapping[str, tuple[str, ...]] = {
     "binary": ("log_loss", "brier_score_loss", "accuracy_score"),

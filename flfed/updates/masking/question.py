@@ -14,7 +14,6 @@ from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
-from flfed.updates.masking.keys import KEPT
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
 from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
@@ -205,7 +204,7 @@ class QuestionOrder:
     @property
     def asked_again(self) -> int:
         """Questions that may be asked again, the newest counted: a run that was killed begins its round anew."""
-        return max(KEPT, self.exchanges + 1)
+        return self.exchanges + 1
 
     def number(self, request: TrainRequest) -> int:
         """Return the number of a question of a round, that of the round unless trees grow."""

@@ -184,7 +184,8 @@ class BoostedTrees(FedAvg):
             trees, faults = self._grown_of_sums(server_round, roots, self.run.sums)
         now.asked = asked
         good = {site: reply for site, reply in roots.items() if site not in faults}
-        now.result = GuardResult(accepted=good, refused=dict(sorted({**now.further.faults, **faults}.items())))
+        now.result = GuardResult(accepted=good)
+        now.note({**now.further.faults, **faults})
         if trees is None:
             return None, None
         self._select(server_round, good)
@@ -223,7 +224,7 @@ class BoostedTrees(FedAvg):
                 raise Unsummed(Refusal("tree-site-lost", sites=", ".join(lost)))
         except Unsummed as error:
             lost = {**now.result.refused, **now.further.faults}
-            now.unsummed = error.why
+            now.lack_sum(error)
             self.stopped = why_unsummed(server_round, error.why, lost) if error.final else ""
         return trees, faults | lost
 
@@ -268,7 +269,7 @@ class BoostedTrees(FedAvg):
         numbers, beside = np.split(totals.sums, [math.prod(shape)])
         if not level:
             self.run.sums.take_losses(asked, beside, listed)
-            self.run.sums.check_loss(asked, replies, now.result.refused, now.incoming)
+            self.run.sums.check_loss(asked, replies)
         sums = numbers.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}
