@@ -409,6 +409,27 @@ class Named:
         return thing(**given, **read_settings(thing, self.settings, where, beside=beside))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """How updates of a study, and its model, cross.
+
+    Attributes
+    ----------
+    codec, download, secure_aggregation, largest_entry
+        As `Study` has them.
+    """
+
+    codec: Named = Named(name="none")
+    download: Download = "none"
+    secure_aggregation: SecureAggregation = "off"
+    largest_entry: float = LARGEST_ENTRY
+
+    @property
+    def aggregation(self) -> SecureAggregationMode:
+        """How updates of sites are added: what `[privacy] secure-aggregation` asks."""
+        return MODES[self.secure_aggregation]
+
+
 class Expectation(Settings, where="[expected]", frozen=True):
     """One figure that `flfed study verify` compares with.
 
@@ -499,11 +520,13 @@ class Sums(Settings, where="[privacy]", frozen=True):
     secure_aggregation: SecureAggregation = "off"
     largest_entry: Annotated[float, Field(gt=0, le=2.0**20)] = LARGEST_ENTRY
 
-    def check(self, *, codec: str, fraction: float) -> None:
-        """Refuse what cannot be summed, or would be summed over a few sites only."""
+    def check(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
         if not MODES[self.secure_aggregation].sums_updates:
             return
         asked = f"secure-aggregation={self.secure_aggregation!r}"
+        codec = tables["codec"].get("name", "none")
+        fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
             raise UsageError(
                 f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {asked} adds "
@@ -534,12 +557,6 @@ class WarmStart(Settings, where="[model]", frozen=True):
         needing = [name for name in ("start-sha256", "frozen") if getattr(self, name.replace("-", "_"))]
         if needing and not self.warm_start:
             raise UsageError(f"[model]: {needing[0]} needs warm-start, the run or folder of the model to begin from")
-
-
-STARTS = ("warm-start", "start-sha256", "frozen")
-"""Keys of the table [model] that are no model's."""
-SUMS = ("secure-aggregation", "largest-entry")
-"""Keys of the table [privacy] that are no mechanism's."""
 
 
 def parse_download(value: object) -> Download:

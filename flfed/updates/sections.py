@@ -15,8 +15,6 @@ import numpy as np
 from flfed.summaries.summary import Layout
 from flfed.updates.arrays import CIPHERTEXT, Shapes
 from flfed.updates.codec import Codec
-from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import vector_entries
 from flfed.updates.messages.fields import LARGEST, PROTOCOL
 from flfed.updates.messages.in_memory import count_array_bytes
 
@@ -281,22 +279,23 @@ class Encrypted:
     Attributes
     ----------
     entries : int
-        Of the model.
+        Of the vector that is encrypted.
+    longest : int
+        Bytes of its ciphertexts, at most.
     plain : ArraySection, optional
         What it may be in place of ciphertexts: the first model of a run follows from the study.
     """
 
     entries: int
+    longest: int
     plain: ArraySection | None = None
     needed: bool = True
 
     @property
     def most(self) -> int:
         """Most bytes that it may have."""
-        encrypted = len(CIPHERTEXT) + HEAD + ckks.most_bytes(vector_entries(self.entries))
-        if self.plain is None:
-            return encrypted
-        return max(encrypted, self.plain.most)
+        encrypted = len(CIPHERTEXT) + HEAD + self.longest
+        return max(encrypted, self.plain.most if self.plain else 0)
 
 
 Section = Plain | Columns | ArraySection | Encrypted

@@ -17,7 +17,6 @@ from flfed.refusals import Refusal
 from flfed.trees.cut_points import are_possible
 from flfed.updates.arrays import CIPHERTEXT, Arrays
 from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import vector_entries
 from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 from flfed.updates.sections import (
@@ -229,7 +228,7 @@ def _ciphertexts_defect(section: Encrypted, found: ArrayRecord, record: RecordDi
     wrong = _size_defect(found, {CIPHERTEXT: section.most})
     if wrong:
         return wrong
-    chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], vector_entries(section.entries))
+    chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], section.entries)
     return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
 
 

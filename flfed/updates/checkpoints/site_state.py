@@ -16,7 +16,6 @@ import copy
 import hashlib
 import json
 import logging
-import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,6 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from safetensors import SafetensorError
-from safetensors.numpy import save
 
 from flfed.errors import FlfedError
 from flfed.files import locked
@@ -138,10 +136,7 @@ class KeptReplies:
         folder = self.folder
         try:
             self.make_folder()
-            part = folder / "reply.part"
-            with open(part, "wb", opener=_private) as stream:
-                stream.write(save(arrays, metadata=metadata))
-            part.replace(folder / _reply_name(request.round))
+            replace_whole(folder / _reply_name(request.round), file_content(arrays, metadata))
             # By distance: a server may name any round, and each must not leave a file for ever.
             rounds = sorted(_rounds_kept(folder), key=lambda round: abs(round - request.round))
             for round in rounds[KEPT_REPLIES:]:
@@ -211,10 +206,6 @@ def digest_of(request: TrainRequest, *, under: str) -> str:
     return f"{arrays}/{json.dumps(plain)}"
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
     """Return a message's content as it was."""
     # Arrays are kept under "section/name", and sorted back into sections.
@@ -274,13 +265,15 @@ class RunState(ABC):
 
     def before(self, round: int) -> Arrays:
         """Return the arrays that the site had after its last round before this one; none at first."""
-        earlier = [number for number in self.rounds() if number < round]
-        return (self.read(_state_name(max(earlier))) or {}) if earlier else {}
+        return self._last_of([number for number in self.rounds() if number < round])
 
     def last(self) -> Arrays:
         """Return the arrays that the site had after its last round of all; none before the first."""
-        rounds = self.rounds()
-        return (self.read(_state_name(rounds[-1])) or {}) if rounds else {}
+        return self._last_of(self.rounds())
+
+    def _last_of(self, rounds: list[int]) -> Arrays:
+        found = self.read(_state_name(rounds[-1])) if rounds else None
+        return found or {}
 
     def keep(self, round: int, arrays: Arrays) -> None:
         """Keep the arrays that the site has after a round, and those of the round before.
@@ -293,10 +286,8 @@ class RunState(ABC):
         self.write(_state_name(round), arrays)
         # A round below was asked anew, so what came after it counts no more.
         rounds = self.rounds()
-        for number in (
-            *[one for one in rounds if one > round],
-            *[one for one in rounds if one <= round][:-KEPT_ROUNDS],
-        ):
+        kept = [number for number in rounds if number <= round][-KEPT_ROUNDS:]
+        for number in set(rounds).difference(kept):
             self.remove(_state_name(number))
 
     def rounds(self) -> list[int]:
@@ -317,7 +308,7 @@ class StateFiles(RunState):
 
     def read(self, name: str) -> Arrays | None:
         """Return a file's arrays; a damaged file counts as none."""
-        path = self._kept.folder / f"{name}.safetensors"
+        path = self._path(name)
         if not path.is_file():
             return None
         with suppress(OSError, SafetensorError, ValueError):
@@ -329,10 +320,10 @@ class StateFiles(RunState):
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Write a file that only its owner may read."""
-        content = b"".join(file_content(arrays, {"sha256": self._sha256(name, arrays)}))
+        content = file_content(arrays, {"sha256": self._sha256(name, arrays)})
         try:
             self._kept.make_folder()
-            replace_whole(self._kept.folder / f"{name}.safetensors", content)
+            replace_whole(self._path(name), content)
         except OSError as error:
             raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
 
@@ -344,7 +335,10 @@ class StateFiles(RunState):
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        (self._kept.folder / f"{name}.safetensors").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._kept.folder / f"{name}.safetensors"
 
     def names(self) -> Iterable[str]:
         """Return the names of the files."""
@@ -451,7 +445,7 @@ class SiteModel:
         path = path_of(site, run, repeat)
         try:
             private_folder(path.parent)
-            replace_whole(path, b"".join(file_content(parts, facts)))
+            replace_whole(path, file_content(parts, facts))
         except OSError as error:
             raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
 

@@ -396,9 +396,14 @@ def _settings(context: Any) -> bytes:
     return data
 
 
+def require_tenseal() -> None:
+    """Refuse to go on without the extra package; raises UsageError."""
+    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+
+
 def _tenseal() -> Any:
     """Return the module, which is imported only where a study asks for it."""
-    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+    require_tenseal()
     import tenseal
 
     return tenseal

@@ -42,4 +42,4 @@ class PackedArrays(Part):
             return without
         feedback = Text("codec-feedback") if codec.feedback else ""
         facts = {"name": border.study.codec.name, "reveals": Foreign(type(codec)), "feedback": feedback}
-        return (*without, Release(place=Place.WITH_UPDATE, text=Text("codec", facts)))
+        return (*without, Release(Place.WITH_UPDATE, Text("codec", facts)))

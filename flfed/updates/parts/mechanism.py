@@ -32,12 +32,11 @@ class PrivacyMechanism(Part):
 
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study has one."""
-        return facts.mechanism is not None
+        return facts.study.privacy.name != "none"
 
     def check(self, facts: StudyFacts) -> None:
         """Refuse a study that the mechanism cannot protect; raises UsageError."""
-        if facts.mechanism is not None:
-            facts.mechanism.check(facts.study)
+        facts.mechanism.check(facts.study)
 
 
 class NoiseOnRows(Part):
@@ -125,13 +124,13 @@ class CoveringNoise(Part):
             return without
         rounds = Text("rounds", {"rounds": study.rounds})
         found = [
-            Release(place=Place.ENROLMENT, text=Text("covered-enrolment"), kind=ENROL),
-            Release(place=Place.BEFORE_ROUNDS, text=Text("covered-counts"), kind=STATISTIC),
-            Release(place=Place.ROUND, text=Text("covered-update", {"rounds": rounds}), kind=TRAIN),
-            Release(place=Place.END, text=Text("covered-scores"), kind=SCORES),
+            Release(Place.ENROLMENT, Text("covered-enrolment"), ENROL),
+            Release(Place.BEFORE_ROUNDS, Text("covered-counts"), STATISTIC),
+            Release(Place.ROUND, Text("covered-update", {"rounds": rounds}), TRAIN),
+            Release(Place.END, Text("covered-scores"), SCORES),
         ]
         if compares_privately(study):
-            found.append(Release(place=Place.END, text=Text("covered-pairs"), kind=SCORES))
+            found.append(Release(Place.END, Text("covered-pairs"), SCORES))
         return (*found, *(release for release in without if release.place == Place.SEAL))
 
 

@@ -56,9 +56,9 @@ class StudyFacts:
         return found
 
     @cached_property
-    def mechanism(self) -> Mechanism | None:
-        """The privacy mechanism, None where nothing is promised."""
-        return mechanism_of(self.study)
+    def mechanism(self) -> Mechanism:
+        """The privacy mechanism, one that promises nothing where the study has none."""
+        return mechanism_of(self.study) or Mechanism()
 
     @cached_property
     def extra(self) -> ExtraShapes:
@@ -68,15 +68,33 @@ class StudyFacts:
     @property
     def protects_rows(self) -> bool:
         """Whether noise protects rows while they are trained on."""
-        if self.mechanism is None:
-            return False
         return type(self.mechanism).private_steps is not Mechanism.private_steps
+
+    @property
+    def changes_updates(self) -> bool:
+        """Whether the mechanism changes the sites' own updates at the server."""
+        return type(self.mechanism).merged is not Mechanism.merged
+
+    @property
+    def adds_site_noise(self) -> bool:
+        """Whether sites can add the mechanism's noise to their own updates."""
+        return type(self.mechanism).site_noise is not Mechanism.site_noise
+
+    @property
+    def needs_updates(self) -> bool:
+        """Whether the strategy looks at the sites' own updates."""
+        kind = type(self.strategy)
+        return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the next model is the mean of the sites' models."""
+        return type(self.strategy).combine is FedAvg.combine
 
     @property
     def words(self) -> Mapping[str, object]:
         """What stands in sentences."""
         partition = self.study.dataset.partition
-        widths = [] if partition is None else list(partition.widths)
         return {
             "task": repr(self.task),
             "model": self.study.model.name,
@@ -84,7 +102,7 @@ class StudyFacts:
             "mechanism": self.study.privacy.name,
             "frozen": self.study.frozen,
             "layers": self.layers or "none that it names",
-            "widths": widths,
+            "widths": list(partition.widths) if partition else [],
             "entries": entries_of(self.shapes),
         }
 
@@ -353,7 +371,7 @@ class Place(IntEnum):
     SEAL = 7
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Release:
     """Something that leaves a site, or stays there, as it is told before an approval.
 

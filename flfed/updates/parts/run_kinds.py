@@ -103,12 +103,12 @@ class Training(Part):
         rounds = Text("rounds", {"rounds": border.study.rounds})
         update = Text("update", {"rounds": rounds, "step": "round", "reveals": TrainReply})
         return (
-            Release(place=Place.ENROLMENT, text=Text("enrolment", {"reveals": EnrolReply}), kind=ENROL),
-            Release(place=Place.BEFORE_ROUNDS, text=Text("sums", {"reveals": SummariseReply}), kind=SUMMARISE),
-            Release(place=Place.ROUND, text=update, kind=TRAIN),
+            Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
+            Release(Place.BEFORE_ROUNDS, Text("sums", {"reveals": SummariseReply}), SUMMARISE),
+            Release(Place.ROUND, update, TRAIN),
             *_round_releases(border),
             *_comparison_releases(border),
-            Release(place=Place.SEAL, text=Text("seal", {"reveals": SealReply}), kind=SEAL),
+            Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
         )
 
     def guarantee(self, border: Border, without: str) -> str:
@@ -164,9 +164,9 @@ def _round_releases(border: Border) -> Iterator[Release]:
     """Yield what leaves of losses and metrics in each round."""
     digits = Text("three-digits") if border.round_figures == "rounded" else ""
     scores = Text("round-figures", {"reveals": Scores, "digits": digits})
-    yield Release(place=Place.FIGURES, text=scores, kind=EVALUATE)
+    yield Release(Place.FIGURES, scores, EVALUATE)
     if border.study.adjusts_intercept():
-        yield Release(place=Place.FIGURES, text=Text("intercept", {"reveals": Offset, "digits": digits}))
+        yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
 
 
 def _comparison_releases(border: Border) -> Iterator[Release]:
@@ -174,7 +174,7 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
     compare = border.study.compare
     own = Text(f"own-{compare.own}")
     compared = Text("comparison", {"reveals": CompareReply, "own": own})
-    yield Release(place=Place.END, text=compared, kind=COMPARE)
+    yield Release(Place.END, compared, COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
@@ -183,7 +183,7 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
     if compare.importance:
         beside.append(Text("importance", {"permutations": compare.importance, "reveals": ColumnImportance}))
     for one in beside:
-        yield Release(place=Place.END, text=one)
+        yield Release(Place.END, one)
 
 
 def _points(border: Border) -> tuple[Text, ...]:
@@ -302,8 +302,8 @@ class Statistic(Part):
             facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
             answer = Text("statistic", facts)
         return (
-            Release(place=Place.ENROLMENT, text=enrolment),
-            Release(place=Place.ROUND, text=answer, kind=STATISTIC),
+            Release(Place.ENROLMENT, enrolment),
+            Release(Place.ROUND, answer, STATISTIC),
         )
 
     def guarantee(self, border: Border, without: str) -> str:
@@ -349,4 +349,4 @@ class Audit(Part):
         if not border.may_audit or is_statistic(border.study):
             return without
         figures = Text("audit", {"reveals": AuditReply})
-        return (*without, Release(place=Place.AUDIT, text=figures, kind=AUDIT))
+        return (*without, Release(Place.AUDIT, figures, AUDIT))

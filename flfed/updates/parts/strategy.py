@@ -116,4 +116,4 @@ class ArraysBesideModel(Part):
             texts.append(Text("own-part", {"arrays": ", ".join(shapes.own_part)}))
         if shapes.own_model:
             texts.append(Text("own-model"))
-        return (*without, *(Release(place=Place.WITH_UPDATE, text=text) for text in texts))
+        return (*without, *(Release(Place.WITH_UPDATE, text) for text in texts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -55,8 +56,14 @@ def _are_trees(model: Any) -> bool:
     return bool(getattr(model, "plain", False))
 
 
-def _left_out(other: str) -> str:
-    return f"{other} does not go with {TREES}: leave it out"
+_LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
+    "[model]: warm-start": lambda facts: bool(facts.study.warm_start),
+    "[codec]: name": lambda facts: facts.study.codec.name != "none",
+    "[codec]: download": lambda facts: facts.study.download != "none",
+    "[encode]: missing-indicator": lambda facts: facts.study.encode.missing_indicator,
+    "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
+}
+"""Keys of a study that trees have no use for."""
 
 
 class Trees(Part):
@@ -71,30 +78,9 @@ class Trees(Part):
             "both, or under neither",
             alone=True,
         ),
-        Exclusion(
-            other="[model]: warm-start",
-            applies=lambda facts: bool(facts.study.warm_start),
-            sentence=_left_out("[model]: warm-start"),
-        ),
-        Exclusion(
-            other="[codec]: name",
-            applies=lambda facts: facts.study.codec.name != "none",
-            sentence=_left_out("[codec]: name"),
-        ),
-        Exclusion(
-            other="[codec]: download",
-            applies=lambda facts: facts.study.download != "none",
-            sentence=_left_out("[codec]: download"),
-        ),
-        Exclusion(
-            other="[encode]: missing-indicator",
-            applies=lambda facts: bool(facts.study.encode.missing_indicator),
-            sentence=_left_out("[encode]: missing-indicator"),
-        ),
-        Exclusion(
-            other="[compare]: pooled",
-            applies=lambda facts: facts.study.compare.pooled is not None,
-            sentence=_left_out("[compare]: pooled"),
+        *(
+            Exclusion(other=other, applies=applies, sentence=f"{other} does not go with {TREES}: leave it out")
+            for other, applies in _LEFT_OUT.items()
         ),
         Exclusion(
             other="[privacy]: name",
@@ -174,8 +160,8 @@ class Trees(Part):
         grown = {"rounds": study.rounds, "exchanges": exchanges_of(study), "again": again}
         rounds = Text("rounds-of-trees", grown)
         facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
-        found.append(Release(place=Place.BEFORE_ROUNDS, text=Text("cut-points", {"reveals": BinsReply}), kind=BINS))
-        found.append(Release(place=Place.ROUND, text=Text("trees", facts), kind=TRAIN))
+        found.append(Release(Place.BEFORE_ROUNDS, Text("cut-points", {"reveals": BinsReply}), BINS))
+        found.append(Release(Place.ROUND, Text("trees", facts), TRAIN))
         return tuple(found)
 
     def guarantee(self, border: Border, without: str) -> str:
