@@ -80,7 +80,9 @@ def interruption(error: KeyboardInterrupt) -> str:
     >>> interruption(KeyboardInterrupt()), interruption(Terminated())
     ('interrupted from the keyboard', 'stopped by SIGTERM')
     """
-    return "stopped by SIGTERM" if isinstance(error, Terminated) else "interrupted from the keyboard"
+    if isinstance(error, Terminated):
+        return "stopped by SIGTERM"
+    return "interrupted from the keyboard"
 
 
 class TableError(FlfedError):
@@ -164,7 +166,9 @@ def people_in_words(count: int) -> str:
     >>> people_in_words(1), people_in_words(2000)
     ('1 person', '2,000 people')
     """
-    return "1 person" if count == 1 else f"{count:,} people"
+    if count == 1:
+        return "1 person"
+    return f"{count:,} people"
 
 
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
@@ -181,4 +185,6 @@ def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
     import difflib
 
     close = difflib.get_close_matches(word, allowed, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return "."

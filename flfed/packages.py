@@ -77,7 +77,9 @@ def look_at_packages() -> None:
 def named_folders() -> str:
     """Return the setting of `FLFED_PATH` for a person."""
     given = os.environ.get("FLFED_PATH", "")
-    return f"FLFED_PATH={given}" if given else "FLFED_PATH is not set"
+    if given:
+        return f"FLFED_PATH={given}"
+    return "FLFED_PATH is not set"
 
 
 def roots() -> list[Path]:
@@ -196,7 +198,9 @@ def check_package(folder: Path) -> None:
 
 def _refusal(folder: Path) -> str:
     why = first_changeable([folder, *_inside(folder)])
-    return f"{why}; what runs of {folder} would be theirs to choose" if why else ""
+    if why:
+        return f"{why}; what runs of {folder} would be theirs to choose"
+    return ""
 
 
 def first_changeable(parts: Iterable[Path]) -> str:
@@ -235,7 +239,9 @@ def changeable(place: Path) -> str:
         return f"belongs to {_account(found.st_uid)}: chown it to {_account(os.geteuid())} or to root"
     # In a sticky folder nobody can replace what belongs to another account.
     sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    return "" if sticky else writable(place, found)
+    if sticky:
+        return ""
+    return writable(place, found)
 
 
 def writable(place: Path, found: os.stat_result) -> str:

@@ -119,7 +119,9 @@ class Plan(Settings, where="[plan]", frozen=True):
         >>> [plan.steps_a_round(rows) for rows in (0, 20, 100)]
         [0, 2, 8]
         """
-        return (self.steps or self.epochs * -(-rows // self.batch_size(rows))) if rows else 0
+        if rows:
+            return self.steps or self.epochs * -(-rows // self.batch_size(rows))
+        return 0
 
     def effective_steps(self, steps: int) -> float:
         """Return the sum of the weights that the gradients of so many steps have in an update of `sgd`.

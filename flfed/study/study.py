@@ -461,7 +461,8 @@ def _listed(kind: str, given: dict[str, Any]) -> Named:
         If the name is missing or not known, or settings stand without one.
     """
     needed = kind in ("model", "strategy")
-    name = given.pop("name", None if needed else "none")
+    without = None if needed else "none"
+    name = given.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
     known = registry.names(kind)
     if name == "none" and not needed:
@@ -536,7 +537,9 @@ def protects_rows(privacy: Mapping[str, Any]) -> bool:
 
 def protected_scaler(privacy: Mapping[str, Any]) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    return "private" if privacy.get("covers") == "study" else "schema"
+    if privacy.get("covers") == "study":
+        return "private"
+    return "schema"
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:

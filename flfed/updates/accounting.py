@@ -151,7 +151,9 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     17.86
     """
     _check(delta)
-    return _gaussian_epsilon(mu, delta) if mu > 0 else 0.0
+    if mu > 0:
+        return _gaussian_epsilon(mu, delta)
+    return 0.0
 
 
 @lru_cache(maxsize=4096)
@@ -400,7 +402,9 @@ def _least(spent: Callable[[float], float], target: float, start: int, near: flo
         if not low < guess <= high:
             guess = round(math.sqrt(low * high))
         guess = min(max(guess, low + 1), high - 1)
-    return None if high == most else high
+    if high == most:
+        return None
+    return high
 
 
 def _on_line(tried: Mapping[int, float]) -> float:
@@ -605,7 +609,8 @@ def training_releases(
     if shares.own:
         asked.append(shares.own)
     beside = gaussian_releases(tuple(asked), target, delta)
-    found = TrainingReleases(*beside[:2], _trained(beside, target, delta, sampling, steps))
+    training = _trained(beside, target, delta, sampling, steps)
+    found = TrainingReleases(beside[0], beside[1], training)
     if shares.own:
         found = found._replace(own=_trained(found[:3], target, delta, sampling, steps))
     return found

@@ -211,8 +211,12 @@ class Mechanism:
         It is the promise's unit and δ, and None where the ledger counts nothing. A mechanism that knows both without
         its accountant says so here: a site's status asks for no more.
         """
-        promise = self.promise(plan, rounds) if self.round_release(plan, rounds) is not None else None
-        return None if promise is None else (promise.unit, promise.delta)
+        if self.round_release(plan, rounds) is None:
+            return None
+        promise = self.promise(plan, rounds)
+        if promise is None:
+            return None
+        return promise.unit, promise.delta
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return the planned run's guarantee, None for nothing."""
@@ -287,10 +291,10 @@ class Mechanism:
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
         if is_statistic(study):
-            sums = SUMS_OF_A_STATISTIC if not study.aggregation.sums_updates else STATISTIC_IN_SECRET
+            sums = STATISTIC_IN_SECRET if study.aggregation.sums_updates else SUMS_OF_A_STATISTIC
             return (sums,)
         own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
-        return (*own, *uncharged_outputs(study))
+        return own + uncharged_outputs(study)
 
 
 SUMS_OF_TREES = (
@@ -425,8 +429,8 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
     least : int
         The threshold of the pinned sites.
     """
-    mechanism = mechanism_of(study)
-    return None if mechanism is None else mechanism.site_noise(study.rounds, least)
+    mechanism = mechanism_of(study) or Mechanism()
+    return mechanism.site_noise(study.rounds, least)
 
 
 def largest_entry(study: Study, least: int) -> float:

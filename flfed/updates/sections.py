@@ -122,7 +122,9 @@ def list_of(item: Field, longest: int) -> Field:
 
 
 def _bytes_of(value: str | int | float | bool) -> int:
-    return len(value) if isinstance(value, str) else 8
+    if isinstance(value, str):
+        return len(value)
+    return 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +297,9 @@ class Encrypted:
     def most(self) -> int:
         """Most bytes that it may have."""
         encrypted = len(CIPHERTEXT) + HEAD + self.longest
-        return max(encrypted, self.plain.most if self.plain else 0)
+        if self.plain is None:
+            return encrypted
+        return max(encrypted, self.plain.most)
 
 
 Section = Plain | Columns | ArraySection | Encrypted

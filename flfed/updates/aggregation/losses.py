@@ -14,7 +14,7 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages.train import TrainReply
+from flfed.updates.messages.train import Replies
 from flfed.updates.ring import Ring
 
 LARGEST = 1e4
@@ -138,7 +138,7 @@ class LossCheck:
     def refusal(
         self,
         means: Mapping[str, float],
-        replies: Mapping[str, TrainReply],
+        replies: Replies,
         refused: Mapping[str, Refusal],
         incoming: Arrays,
     ) -> Refusal | None:
@@ -194,9 +194,11 @@ class LossCheck:
             self.evaluated = (int(last["number"]), losses)
 
 
-def _mean_loss(replies: Mapping[str, TrainReply]) -> float | None:
+def _mean_loss(replies: Replies) -> float | None:
     """Return the mean loss of the model over the sites that sent theirs, None where none did."""
     scored = [reply.scores for reply in replies.values() if reply.scores is not None]
-    known = [(one.num_examples, one.metrics["loss"]) for one in scored if "loss" in one.metrics]
-    rows = sum(count for count, _ in known)
-    return math.fsum(count * value for count, value in known) / rows if rows else None
+    known = [one for one in scored if "loss" in one.metrics]
+    rows = sum(one.num_examples for one in known)
+    if not rows:
+        return None
+    return math.fsum(one.num_examples * one.metrics["loss"] for one in known) / rows

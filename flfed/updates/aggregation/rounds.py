@@ -28,7 +28,7 @@ from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import reason_of, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
-from flfed.updates.messages.train import LOST, TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.messages.train import LOST, TRAIN, Replies, Scores, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,29 +200,30 @@ class RunContext:
         rng = generator(self.seed, site="", purpose="download-codec", number=request.round)
         return replace(request, arrays=immutable(self.download.encode(request.arrays, rng)))
 
-    def unpacked(
-        self, replies: Mapping[str, TrainReply], model: Shapes
-    ) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
+    def unpacked(self, replies: Replies, model: Shapes) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
         """Return replies whose updates' arrays are like the model's, and why the others cannot be read."""
         if self.codec is None:
             return dict(replies), {}
-        trained = {site: reply for site, reply in replies.items() if reply.delta}
-        defects = {site: self.codec.defect(reply.delta, model) for site, reply in trained.items()}
-        faults = {site: defect for site, defect in defects.items() if defect}
-        good = [site for site in trained if site not in faults]
-        found = {site: reply for site, reply in replies.items() if site not in faults}
+        found = dict(replies)
+        faults = {}
+        for site, reply in replies.items():
+            if reply.delta and (defect := self.codec.defect(reply.delta, model)):
+                faults[site] = defect
+                del found[site]
+        packed = [site for site in found if found[site].delta]
         # Few at a time stay in a processor's cache.
-        for start in range(0, len(good), BLOCK):
-            block = good[start : start + BLOCK]
-            read = self.codec.decode_all([trained[site].delta for site in block], model)
-            found |= {site: replace(trained[site], delta=delta) for site, delta in zip(block, read, strict=True)}
+        for start in range(0, len(packed), BLOCK):
+            block = packed[start : start + BLOCK]
+            read = self.codec.decode_all([found[site].delta for site in block], model)
+            for site, delta in zip(block, read, strict=True):
+                found[site] = replace(found[site], delta=delta)
         return found, faults
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
         return set(self.participants) if self.outputs > 0 else set()
 
-    def merged(self, now: Round, good: Mapping[str, TrainReply], *, needed: int) -> Arrays | None:
+    def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.
 
         It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says; and
@@ -458,7 +459,9 @@ class Round:
             said = why_unsummed(self.number, self.unsummed, refused)
         # A spent budget goes before all else, since no further attempt can help.
         spent = [site for site, reason in refused.items() if reason.code in BUDGET]
-        return Refusal("none-left", sites=", ".join(spent), why=said) if spent else said
+        if spent:
+            return Refusal("none-left", sites=", ".join(spent), why=said)
+        return said
 
 
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:

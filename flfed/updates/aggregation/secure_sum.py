@@ -37,7 +37,7 @@ from flfed.updates.messages.secure_sum import (
     UnmaskRequest,
     joined,
 )
-from flfed.updates.messages.train import TrainReply
+from flfed.updates.messages.train import Replies, TrainReply
 from flfed.updates.ring import rings
 
 Reply = TypeVar("Reply", bound=Crossing)
@@ -110,13 +110,13 @@ class SumQuestions:
     incoming: Arrays = field(default_factory=dict)
     losses: MeanLosses | None = None
 
-    def losses_beside(self, replies: Mapping[str, TrainReply]) -> MeanLosses | None:
+    def losses_beside(self, replies: Replies) -> MeanLosses | None:
         """Return the mean losses of the sum; None where there are none, or each site sent scores of its own."""
         if self.losses and self.losses.means and any(reply.scores is None for reply in replies.values()):
             return self.losses
         return None
 
-    def mean_losses(self, replies: Mapping[str, TrainReply]) -> Mapping[str, float]:
+    def mean_losses(self, replies: Replies) -> Mapping[str, float]:
         """Return the means of `losses_beside`."""
         beside = self.losses_beside(replies)
         return beside.means if beside else {}
@@ -213,11 +213,11 @@ class SecureSums:
     @property
     def loss_entries(self) -> int:
         """Numbers of a masked answer that are of losses; in a rehearsal the server has the sites' own."""
-        return ENTRIES if self.masked else 0
+        if self.masked:
+            return ENTRIES
+        return 0
 
-    def guard(
-        self, replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], *, updates: int, sums: int = 1
-    ) -> GuardResult:
+    def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
         """Sort masked replies into accepted and refused; what is under the masks is checked at the sites.
 
         Parameters
@@ -244,7 +244,7 @@ class SecureSums:
         cohort = self.cohort if self.masked else ()
         return protocol.vector_defect(_vector(reply.masked, cohort), updates=updates, sums=sums, cohort=cohort)
 
-    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], needed: int) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
 
         Parameters
@@ -276,15 +276,15 @@ class SecureSums:
         """Take the mean losses of a list, which stand beside its sum."""
         asked.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
-    def check_loss(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> None:
+    def check_loss(self, asked: SumQuestions, good: Replies) -> None:
         """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
         if why := self._spoilt(asked, good):
             raise Unsummed(why, final=True)
 
-    def _spoilt(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> Refusal | None:
+    def _spoilt(self, asked: SumQuestions, good: Replies) -> Refusal | None:
         return self.check.refusal(asked.mean_losses(good), good, asked.refused, asked.incoming)
 
-    def evaluate(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> Refusal | None:
+    def evaluate(self, asked: SumQuestions, good: Replies) -> Refusal | None:
         """Return why a model that was scored without training is not used; parameters are those of `mean`.
 
         A run that goes on has the losses that it had: after the comparison its sites open no sum.
@@ -297,7 +297,7 @@ class SecureSums:
             self._sum_losses(asked, good)
         return self._spoilt(asked, good)
 
-    def _sum_losses(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> None:
+    def _sum_losses(self, asked: SumQuestions, good: Replies) -> None:
         """Take the mean losses of a model that was only scored, where its sites have a sum."""
         there = {site: reply for site, reply in good.items() if site not in self.store.excluded}
         fit = {site: reply for site, reply in there.items() if self._update_defect(reply, 0, ENTRIES) is None}
@@ -375,15 +375,14 @@ class SecureSums:
             confirmed = asked.answers(LIST, requests, ListReply, lambda one: one.codes.shape == shape, self.least)
             if len(confirmed) < self.least:
                 return Refusal("list-unconfirmed", had=len(confirmed), least=self.least)
-        none = np.zeros(32, np.uint8)
+        # Of each sender a code for each site; zeros of one that confirmed nothing.
+        codes = np.zeros((len(order), len(order), 32), np.uint8)
+        for sender, confirmation in confirmed.items():
+            codes[order.index(sender)] = confirmation.codes
         opening = {}
         for place, site in enumerate(order):
-            codes = []
-            for sender in order:
-                code = confirmed[sender].codes[place] if sender in confirmed else none
-                codes.append(code)
             sealed = [kept.vectors[sender].shares[self.cohort.index(site)] for sender in order]
-            opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=np.stack(codes))
+            opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=codes[:, place].copy())
         # Where a site is missing, each site of the list has seeds that no other has.
         least = self.least if whole else len(order)
         replies = asked.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
@@ -413,7 +412,7 @@ class SecureSums:
         self.check.restore(facts, before)
 
 
-def _masked(replies: Mapping[str, TrainReply]) -> dict[str, Masked]:
+def _masked(replies: Replies) -> dict[str, Masked]:
     return {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
 
 
@@ -460,7 +459,7 @@ class CipherSums(SecureSums):
         """None: what is not encrypted is not added up."""
         return 0
 
-    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], needed: int) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
@@ -550,7 +549,9 @@ def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], 
     if kept.listed != set(cohort) or rest == kept.listed or len(rest) < least:
         return None
     opened_none = all(site in named and not kept.vectors[site].opened for site in rest)
-    return rest if opened_none else None
+    if opened_none:
+        return rest
+    return None
 
 
 def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:

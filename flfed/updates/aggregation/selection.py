@@ -214,7 +214,9 @@ class TreeSelection(Selection):
 
     def settings(self) -> dict[str, float]:
         """Return what sites are told of the rounds before."""
-        return {REFIT: float(self.grown_before)} if self.refit else {}
+        if self.refit:
+            return {REFIT: float(self.grown_before)}
+        return {}
 
     def sent_place(self, round: int) -> int:
         """Return a round's place among those whose trees sites are sent, from 1.

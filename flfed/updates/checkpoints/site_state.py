@@ -176,7 +176,9 @@ def kept_replies(site: str, run: object) -> KeptReplies | None:
     It is None where the run has no name fit for a folder.
     """
     plain = isinstance(run, str) and RUN.fullmatch(run)
-    return KeptReplies(site, str(run)) if plain else None
+    if plain:
+        return KeptReplies(site, str(run))
+    return None
 
 
 def _reply_name(round: int) -> str:
@@ -261,7 +263,9 @@ class RunState(ABC):
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
         found = self.read(ENCODER)
-        return found if found is not None and arrays_sha256(found) == sha256 else None
+        if found is not None and arrays_sha256(found) == sha256:
+            return found
+        return None
 
     def before(self, round: int) -> Arrays:
         """Return the arrays that the site had after its last round before this one; none at first."""
@@ -359,7 +363,9 @@ class NodeState(RunState):
 
     def read(self, name: str) -> Arrays | None:
         """Return one section's arrays."""
-        return ndarrays(self._record, name) if name in self._record else None
+        if name in self._record:
+            return ndarrays(self._record, name)
+        return None
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Keep arrays as a section."""

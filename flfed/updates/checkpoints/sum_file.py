@@ -79,7 +79,9 @@ class SumStore:
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was."""
         kept = self._kept
-        return kept if kept is not None and (kept.kind, kept.round) == (kind, round) else None
+        if kept is not None and (kept.kind, kept.round) == (kind, round):
+            return kept
+        return None
 
 
 class SumFile(SumStore):

@@ -146,7 +146,9 @@ def scales_defect(scales: np.ndarray, levels: int) -> Refusal | None:
     if not scales.min() > 0:
         return Refusal("scale-unfit", array="scales")
     # The whole number below -levels fits into the bits too: with it a multiple is to be finite in float32.
-    return Refusal("scale-too-large", array="scales") if scales.max() > LARGEST / (levels + 1) else None
+    if scales.max() > LARGEST / (levels + 1):
+        return Refusal("scale-too-large", array="scales")
+    return None
 
 
 def distances(arrays: Arrays, levels: int) -> dict[str, float]:

@@ -76,7 +76,9 @@ class TopK(Codec, Settings, where="[codec]"):
             return wrong
         indexes = packed["indexes"]
         ascending = (indexes[1:] > indexes[:-1]).all()
-        return None if ascending and indexes[-1] < entries_of(model) else Refusal("index-unfit", array="indexes")
+        if ascending and indexes[-1] < entries_of(model):
+            return None
+        return Refusal("index-unfit", array="indexes")
 
     def largest_error(self, arrays: Arrays) -> dict[str, float]:
         """Return the largest entry that may be left out of each array."""

@@ -134,7 +134,9 @@ class SecretContext:
         except (ValueError, RuntimeError):
             return Refusal("ckks-key-unfit")
         fits = found.is_private() and _settings(found) == _settings(SecretContext.new().context)
-        return cls(found) if fits else Refusal("ckks-key-unfit")
+        if fits:
+            return cls(found)
+        return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:
         """Return the key, of 61.8 kB; it leaves a site only as `seal_context` seals it."""
@@ -226,7 +228,9 @@ class PublicContext:
     def defect(self, chunks: Sequence[bytes], entries: int) -> Refusal | None:
         """Return why a vector's ciphertexts cannot be added, None where they can."""
         found = _vectors(self.context, chunks, chunks_of(entries))
-        return found if isinstance(found, Refusal) else None
+        if isinstance(found, Refusal):
+            return found
+        return None
 
     def add(self, vectors: Iterable[Sequence[bytes]], entries: int) -> tuple[bytes, ...] | Refusal:
         """Return the ciphertexts of a sum, or that one of the vectors is none.
@@ -543,7 +547,9 @@ def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarra
     if isinstance(found, Refusal):
         return Refusal("sum-unverified")
     values, last = np.split(found, [HEAD + entries])
-    return values if tags.fit(values, last) else Refusal("sum-unverified")
+    if tags.fit(values, last):
+        return values
+    return Refusal("sum-unverified")
 
 
 def decrypt_model(tags: RoundTags, ciphertext: np.ndarray, model: Shapes) -> Arrays | Refusal:

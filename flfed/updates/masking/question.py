@@ -233,7 +233,9 @@ class QuestionOrder:
             return self.cells + number
         if kind == COMPARE:
             return self.cells + self.last + 1
-        return self.cells if kind == BINS else 0
+        if kind == BINS:
+            return self.cells
+        return 0
 
 
 def order_of(study: Study) -> QuestionOrder:

@@ -156,10 +156,9 @@ class Scores(RowScores):
     def into(self, records: dict[str, Any], prefix: str) -> None:
         """Add these scores to the records of a message."""
         records[prefix] = config_record({"rows": self.rows, "num-examples": self.num_examples})
-        if self.metrics:
-            records[f"{prefix}-metrics"] = metric_record({k: float(v) for k, v in self.metrics.items()})
-        if self.variances:
-            records[f"{prefix}-variances"] = metric_record({k: float(v) for k, v in self.variances.items()})
+        for name, values in (("metrics", self.metrics), ("variances", self.variances)):
+            if values:
+                records[f"{prefix}-{name}"] = metric_record({key: float(value) for key, value in values.items()})
         if self.histogram is not None:
             records[f"{prefix}-histogram"] = array_record({"counts": small(self.histogram)})
 
@@ -279,6 +278,10 @@ class TrainReply:
         )
 
 
+Replies = Mapping[str, TrainReply]
+"""Replies by site."""
+
+
 def read_summary(record: RecordDict) -> Summary | None:
     """Read a message's sums over rows, None where it has none."""
     found: Summary | None = None
@@ -339,7 +342,9 @@ def lacks_encoder(record: RecordDict) -> str:
     """Return the hash of the encoder that a request names without bringing it, "" where there is none."""
     config = record.get("config")
     named = config.get(ENCODER_SHA256) if isinstance(config, ConfigRecord) and "encoder" not in record else None
-    return named if isinstance(named, str) else ""
+    if isinstance(named, str):
+        return named
+    return ""
 
 
 def formless(record: RecordDict) -> RecordDict:

@@ -45,10 +45,10 @@ class NoiseOnRows(Part):
     title = "noise on each row (record-dp)"
     exclusions = (
         Exclusion(
-            other="a model whose rows may see each other",
+            "a model whose rows may see each other",
             # Nobody knows whether one row's output in a module depends on the rows beside it.
-            applies=lambda facts: not getattr(facts.model, "rows_apart", True),
-            sentence="[privacy]: {mechanism} needs a model whose rows do not see each other; a torch.nn.Module is not "
+            lambda facts: not getattr(facts.model, "rows_apart", True),
+            "[privacy]: {mechanism} needs a model whose rows do not see each other; a torch.nn.Module is not "
             "looked through for that: use a listed model, or a model's class",
         ),
     )
@@ -67,15 +67,15 @@ class CoveringNoise(Part):
     title = "[privacy] covers = 'study'"
     exclusions = (
         Exclusion(
-            other="an outcome that is not yes or no",
-            applies=lambda facts: facts.task != "binary",
-            sentence="[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
+            "an outcome that is not yes or no",
+            lambda facts: facts.task != "binary",
+            "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
             "task of the dataset is {task}",
         ),
         Exclusion(
-            other="a strategy with a part of the model at each site",
-            applies=lambda facts: bool(facts.extra.own_part),
-            sentence="[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
+            "a strategy with a part of the model at each site",
+            lambda facts: bool(facts.extra.own_part),
+            "[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
             "scores the shared one: leave one of them out",
         ),
     )

@@ -71,6 +71,11 @@ class StudyFacts:
         return type(self.mechanism).private_steps is not Mechanism.private_steps
 
     @property
+    def packs(self) -> bool:
+        """Whether updates or models are packed."""
+        return self.study.codec.name != "none" or self.study.download != "none"
+
+    @property
     def changes_updates(self) -> bool:
         """Whether the mechanism changes the sites' own updates at the server."""
         return type(self.mechanism).merged is not Mechanism.merged
@@ -81,20 +86,10 @@ class StudyFacts:
         return type(self.mechanism).site_noise is not Mechanism.site_noise
 
     @property
-    def needs_updates(self) -> bool:
-        """Whether the strategy looks at the sites' own updates."""
-        kind = type(self.strategy)
-        return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
-
-    @property
-    def averages(self) -> bool:
-        """Whether the next model is the mean of the sites' models."""
-        return type(self.strategy).combine is FedAvg.combine
-
-    @property
     def words(self) -> Mapping[str, object]:
         """What stands in sentences."""
         partition = self.study.dataset.partition
+        widths = list(partition.widths) if partition else []
         return {
             "task": repr(self.task),
             "model": self.study.model.name,
@@ -102,12 +97,12 @@ class StudyFacts:
             "mechanism": self.study.privacy.name,
             "frozen": self.study.frozen,
             "layers": self.layers or "none that it names",
-            "widths": list(partition.widths) if partition else [],
+            "widths": widths,
             "entries": entries_of(self.shapes),
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Exclusion:
     """Something that a part does not go with.
 

@@ -113,7 +113,9 @@ class Training(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own updates."""
-        return without if is_statistic(border.study) else "alone"
+        if is_statistic(border.study):
+            return without
+        return "alone"
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run with a comparison at its end."""
@@ -207,14 +209,14 @@ class FrozenLayers(Part):
     title = "frozen layers"
     exclusions = (
         Exclusion(
-            other="a model without further layers",
-            applies=lambda facts: facts.study.frozen >= facts.layers,
-            sentence="[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
+            "a model without further layers",
+            lambda facts: facts.study.frozen >= facts.layers,
+            "[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
         ),
         Exclusion(
-            other="[privacy]: record-dp",
-            applies=lambda facts: facts.study.privacy.name == "record-dp",
-            sentence="[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
+            "[privacy]: record-dp",
+            lambda facts: facts.study.privacy.name == "record-dp",
+            "[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
         ),
     )
 
@@ -238,19 +240,19 @@ class PartOfUnits(Part):
     title = "a part of the hidden units"
     exclusions = (
         Exclusion(
-            other="[model]: warm-start",
-            applies=lambda facts: bool(facts.study.warm_start),
-            sentence=f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
+            "[model]: warm-start",
+            lambda facts: bool(facts.study.warm_start),
+            f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
         ),
         Exclusion(
-            other="a model that names no layers",
-            applies=lambda facts: not facts.layers,
-            sentence=f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
+            "a model that names no layers",
+            lambda facts: not facts.layers,
+            f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
         ),
         Exclusion(
-            other="a strategy that needs whole models",
-            applies=_takes_whole_models,
-            sentence=f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
+            "a strategy that needs whole models",
+            _takes_whole_models,
+            f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
         ),
     )
 
@@ -273,7 +275,9 @@ class Statistic(Part):
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request that says nothing: the study has all."""
-        return {"config": config({})} if kind == STATISTIC else sections
+        if kind == STATISTIC:
+            return {"config": config({})}
+        return sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
@@ -308,7 +312,9 @@ class Statistic(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""
-        return "statistic" if is_statistic(border.study) else without
+        if is_statistic(border.study):
+            return "statistic"
+        return without
 
 
 LONGEST = 1000

@@ -100,27 +100,26 @@ class SecureAggregation(Part):
     title = "[privacy] secure-aggregation"
     exclusions = (
         Exclusion(
-            other="a strategy that looks at single updates",
-            applies=lambda facts: facts.needs_updates,
-            sentence="[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
+            "a strategy that looks at single updates",
+            lambda facts: facts.strategy.needs_updates(),
+            "[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
             "[privacy] secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            other="a mechanism that changes single updates at the server",
-            applies=lambda facts: facts.changes_updates and not facts.adds_site_noise,
-            sentence="[privacy] {mechanism}: changes the sites' own updates at the server, which has none of them "
+            "a mechanism that changes single updates at the server",
+            lambda facts: facts.changes_updates and not facts.adds_site_noise,
+            "[privacy] {mechanism}: changes the sites' own updates at the server, which has none of them "
             "under secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            other="noise of the sites, under 'ckks'",
-            applies=lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
-            sentence="[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under "
-            "'ckks'",
+            "noise of the sites, under 'ckks'",
+            lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
+            "[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under 'ckks'",
         ),
         Exclusion(
-            other="noise of the sites, under 'auto'",
-            applies=lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
-            sentence="[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
+            "noise of the sites, under 'auto'",
+            lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
+            "[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
             "what it promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)",
         ),
     )
@@ -307,25 +306,25 @@ class EncryptedModels(Part):
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
         Exclusion(
-            other="a strategy that does more than average",
-            applies=lambda facts: not facts.averages,
-            sentence="[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
+            "a strategy that does more than average",
+            lambda facts: not facts.strategy.averages(),
+            "[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
             f"{_CKKS} the server has neither: take one that averages",
         ),
         Exclusion(
-            other="[codec]: download",
-            applies=lambda facts: facts.study.download != "none",
-            sentence=f"[codec]: download packs a model, and under {_CKKS} it is encrypted: leave one of them out",
+            "[codec]: download",
+            lambda facts: facts.study.download != "none",
+            f"[codec]: download packs a model, and under {_CKKS} it is encrypted: leave one of them out",
         ),
         Exclusion(
-            other="[compare]: share-metrics = 'aggregate-only'",
-            applies=lambda facts: in_sums_only(facts.study.compare.share_metrics),
-            sentence=f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
+            "[compare]: share-metrics = 'aggregate-only'",
+            lambda facts: in_sums_only(facts.study.compare.share_metrics),
+            f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
         ),
         Exclusion(
-            other="more than 199,999 parameters",
-            applies=lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
-            sentence=f"[model]: {{entries}} parameters are too many under {_CKKS}: at most 199,999 are encrypted",
+            "more than 199,999 parameters",
+            lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
+            f"[model]: {{entries}} parameters are too many under {_CKKS}: at most 199,999 are encrypted",
         ),
     )
 
@@ -385,7 +384,9 @@ class EncryptedModels(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what is said of updates that leave encrypted."""
-        return "alone-encrypted" if _encrypts(border) and without == "alone-summed" else without
+        if _encrypts(border) and without == "alone-summed":
+            return "alone-encrypted"
+        return without
 
 
 def _encrypts(border: Border) -> bool:

@@ -48,10 +48,6 @@ _BESIDE = 512
 """Bytes of a reply's plain values and of an array's head, at most."""
 
 
-def _is_model_alone(facts: StudyFacts) -> bool:
-    return _are_trees(facts.model) != (facts.study.strategy.name == TREES)
-
-
 def _are_trees(model: Any) -> bool:
     return bool(getattr(model, "plain", False))
 
@@ -72,34 +68,34 @@ class Trees(Part):
     title = "trees"
     exclusions = (
         Exclusion(
-            other="another model or strategy",
-            applies=_is_model_alone,
-            sentence=f"[model] {{model}} and [strategy] {{strategy}}: {TREES} is a model and a strategy: name it under "
+            "another model or strategy",
+            lambda facts: _are_trees(facts.model) != (facts.study.strategy.name == TREES),
+            f"[model] {{model}} and [strategy] {{strategy}}: {TREES} is a model and a strategy: name it under "
             "both, or under neither",
             alone=True,
         ),
         *(
-            Exclusion(other=other, applies=applies, sentence=f"{other} does not go with {TREES}: leave it out")
+            Exclusion(other, applies, f"{other} does not go with {TREES}: leave it out")
             for other, applies in _LEFT_OUT.items()
         ),
         Exclusion(
-            other="[privacy]: name",
-            applies=lambda facts: facts.study.privacy.name != "none",
-            sentence=f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
+            "[privacy]: name",
+            lambda facts: facts.study.privacy.name != "none",
+            f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
             "a perceptron with the same promise (on taiwan-credit an AUC of .75 to .77 at epsilon 3, untuned, against "
             ".766): take model 'mlp'",
         ),
         Exclusion(
-            other="[strategy]: refit with secure-aggregation",
-            applies=lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
-            sentence="[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
+            "[strategy]: refit with secure-aggregation",
+            lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
+            "[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
             "the difference is of these rows alone: it is for open data, and does not go with [privacy] "
             "secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            other="[privacy]: secure-aggregation = 'ckks'",
-            applies=lambda facts: facts.study.aggregation.is_encrypted,
-            sentence=f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
+            "[privacy]: secure-aggregation = 'ckks'",
+            lambda facts: facts.study.aggregation.is_encrypted,
+            f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
         ),
     )
 
@@ -166,7 +162,9 @@ class Trees(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the coordinator's memory has of trees."""
-        return "trees" if grows(border.study) else without
+        if grows(border.study):
+            return "trees"
+        return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
         """Return the most bytes of a round; all exchanges but the first bring neither scores nor the trees before."""

@@ -220,7 +220,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return noise_for(self.epsilon, self.delta, self._sampling(rounds), _steps(plan, rounds) * planned(rounds))
 
     def _sampling(self, rounds: int) -> float:
-        return self.sampling if rounds else 1.0
+        if rounds:
+            return self.sampling
+        return 1.0
 
     def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
         return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * asked)
@@ -256,4 +258,6 @@ def check_covered(study: Study) -> None:
 
 
 def _steps(plan: Plan, rounds: int) -> int:
-    return plan.steps if rounds else 1
+    if rounds:
+        return plan.steps
+    return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, ClassVar
@@ -25,7 +25,7 @@ from flfed.updates.aggregation.rounds import RunContext, why_unsummed
 from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
 from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
-from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TrainReply, TrainRequest
+from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
 
 USED = ("validation", "precision")
@@ -193,9 +193,7 @@ class BoostedTrees(FedAvg):
         whole = self.selection.with_trees(server_round, now.incoming, stacked)
         return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
 
-    def _grown_again(
-        self, server_round: int, roots: Mapping[str, TrainReply]
-    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown_again(self, server_round: int, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
         trees = None
         faults = dict(self.round.result.refused)
@@ -209,7 +207,7 @@ class BoostedTrees(FedAvg):
         return trees, faults
 
     def _grown_of_sums(
-        self, server_round: int, roots: Mapping[str, TrainReply], sums: SecureSums
+        self, server_round: int, roots: Replies, sums: SecureSums
     ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees where the server sees only sums, and the sites' faults.
 
@@ -228,9 +226,7 @@ class BoostedTrees(FedAvg):
             self.stopped = why_unsummed(server_round, error.why, lost) if error.final else ""
         return trees, faults | lost
 
-    def _grown(
-        self, server_round: int, roots: Mapping[str, TrainReply]
-    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown(self, server_round: int, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees of some sites, or None and whom of them was lost."""
         now = self.round
         self.growing = self._begun()
@@ -255,7 +251,7 @@ class BoostedTrees(FedAvg):
             if len(replies) < len(sites):
                 return None, dict(now.result.refused)
 
-    def _summed(self, server_round: int, level: int, replies: Mapping[str, TrainReply]) -> tuple[np.ndarray, list[str]]:
+    def _summed(self, server_round: int, level: int, replies: Replies) -> tuple[np.ndarray, list[str]]:
         """Return the sums of one level, and of which sites; raises Unsummed."""
         if self.run.sums is None:
             return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
@@ -286,7 +282,7 @@ class BoostedTrees(FedAvg):
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])
 
-    def _judge(self, replies: Mapping[str, TrainReply], level: int) -> GuardResult:
+    def _judge(self, replies: Replies, level: int) -> GuardResult:
         """Sort replies into those whose sums can be, and the others."""
         rows = self.run.rows_high()
         shape = self._shape()
@@ -322,4 +318,6 @@ def total_defect(sums: np.ndarray, rows: float, starts: np.ndarray) -> Refusal |
         return Refusal("trees-sums")
     # Each row of a node is in one cell of each column.
     totals = np.add.reduceat(sums, starts, axis=1)
-    return Refusal("trees-totals") if (totals != totals[:, :1]).any() else None
+    if (totals != totals[:, :1]).any():
+        return Refusal("trees-totals")
+    return None

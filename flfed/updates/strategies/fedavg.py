@@ -26,7 +26,7 @@ from flfed.updates.aggregation.selection import Selection, check_selection
 from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.messages.in_memory import array_record, immutable
-from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
 
 MOMENT = "moment-"
 """Begins the names of a strategy's moments in a checkpoint."""
@@ -126,6 +126,16 @@ class FedAvg(FlowerFedAvg):
         """Refuse a plan that does not go with the settings, by a UsageError."""
         check_selection(plan, select=self.select, patience=self.patience, fraction=self.fraction)
 
+    @classmethod
+    def needs_updates(cls) -> bool:
+        """Tell whether the strategy looks at the sites' own updates."""
+        return not (cls.sums and cls.aggregate_train is FedAvg.aggregate_train)
+
+    @classmethod
+    def averages(cls) -> bool:
+        """Tell whether the next model is the mean of the sites' models."""
+        return cls.combine is FedAvg.combine
+
     @rarely_collected()
     def start(
         self,
@@ -199,11 +209,16 @@ class FedAvg(FlowerFedAvg):
 
     def cohort(self, server_round: int) -> list[str]:
         """Return the sites asked in a round, in name order."""
-        sites = _training_sites(self.run)
+        run = self.run
+        sites = sorted(run.participants)
+        if run.sums is not None:
+            # An update that no sum has would be spent for nothing.
+            sites = sorted(run.participants.keys() - run.sums.store.excluded)
         size = max(1, round(self.fraction * len(sites)))
-        rng = generator(self.run.seed, site="", purpose="cohort", number=server_round)
-        chosen = rng.choice(len(sites), size=size, replace=False) if size < len(sites) else range(size)
-        return [sites[index] for index in sorted(chosen)]
+        rng = generator(run.seed, site="", purpose="cohort", number=server_round)
+        if size == len(sites):
+            return sites
+        return [sites[index] for index in sorted(rng.choice(len(sites), size=size, replace=False))]
 
     def client_settings(self) -> Mapping[str, float]:
         """Return the client half's numbers, of which FedAvg has none."""
@@ -265,15 +280,18 @@ class FedAvg(FlowerFedAvg):
         if run.sums is not None:
             return run.sums.guard(replies, rows, updates=entries_of(model))
         # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
-        by_norm = run.mechanism is None or run.mechanism.refuses_by_norm
+        refuse = self.refuse_norm
+        if run.mechanism is not None and not run.mechanism.refuses_by_norm:
+            refuse = math.inf
+        steps = run.plan.steps_a_round if self.by_steps else None
         return guard(
             replies,
             incoming,
             rows,
             flag=self.flag_norm,
-            refuse=self.refuse_norm if by_norm else math.inf,
+            refuse=refuse,
             extra=self.extra_shapes(model).returned,
-            steps=run.plan.steps_a_round if self.by_steps else None,
+            steps=steps,
         )
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -290,7 +308,7 @@ class FedAvg(FlowerFedAvg):
         self._select(server_round, good)
         return None
 
-    def _select(self, server_round: int, good: Mapping[str, TrainReply]) -> None:
+    def _select(self, server_round: int, good: Replies) -> None:
         """Show the selection the incoming model's scores, where rows are kept for them."""
         scores = {site: reply.scores for site, reply in good.items()}
         beside = self.round.further.losses_beside(good)
@@ -312,13 +330,6 @@ class FedAvg(FlowerFedAvg):
 def relative_weight(strategy: FedAvg, reply: TrainReply, most_rows: float) -> float:
     """Return the weight of an update, as a share of that of a site with `most_rows` rows."""
     return strategy.weight(reply) / strategy.weight(replace(reply, num_examples=most_rows))
-
-
-def _training_sites(run: RunContext) -> list[str]:
-    """Return the sites that are asked to train, in name order: an update that no sum has would be spent for nothing."""
-    if run.sums is None:
-        return sorted(run.participants)
-    return sorted(run.participants.keys() - run.sums.store.excluded)
 
 
 def _trained(
@@ -406,7 +417,7 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
     return now.messages(request, run, offsets)
 
 
-def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], merged: Arrays | None) -> tuple[Arrays, MetricRecord]:
+def combine_all(strategy: FedAvg, good: Replies, merged: Arrays | None) -> tuple[Arrays, MetricRecord]:
     """Return a strategy's new model, and the sites' mean training loss.
 
     The model is made of good updates, or of the one that the run's mechanism or a secure sum made of them.
@@ -449,7 +460,7 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     return ""
 
 
-def mean_loss(replies: Mapping[str, TrainReply], weights: Mapping[str, float]) -> MetricRecord:
+def mean_loss(replies: Replies, weights: Mapping[str, float]) -> MetricRecord:
     """Return the sites' mean training loss, for Flower."""
     # A site may keep its loss: the mean is over those that tell it.
     known = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}
