@@ -233,10 +233,10 @@ def changeable(place: Path) -> str:
         link = place.lstat()
     except OSError as error:
         return f"cannot be looked at ({error.strerror})"
-    if link.st_uid not in (os.geteuid(), ROOT):  # of a link: who owns it may let it point elsewhere
-        return f"belongs to {_account(link.st_uid)}: chown it to {_account(os.geteuid())} or to root"
-    if found.st_uid not in (os.geteuid(), ROOT):
-        return f"belongs to {_account(found.st_uid)}: chown it to {_account(os.geteuid())} or to root"
+    # Who owns a link may let it point elsewhere.
+    for owner in (link.st_uid, found.st_uid):
+        if owner not in (os.geteuid(), ROOT):
+            return f"belongs to {_account(owner)}: chown it to {_account(os.geteuid())} or to root"
     # In a sticky folder nobody can replace what belongs to another account.
     sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
     if sticky:

@@ -10,7 +10,6 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +116,7 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def replace_whole(path: Path, content: bytes | Iterable[bytes | memoryview], *, mode: int = 0o600) -> None:
+def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write or replace a file atomically.
 
     It is written beside and renamed: a reader, or a crash, finds the old one or the new one.
@@ -132,7 +131,7 @@ def replace_whole(path: Path, content: bytes | Iterable[bytes | memoryview], *, 
     handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # of mode 600
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
+            stream.write(content)
             stream.flush()
             give(handle, path.parent)
             # Owner and mode are right before the name appears, so that no reader meets a wrong one.

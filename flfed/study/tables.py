@@ -343,12 +343,8 @@ class Compare(Settings, where="[compare]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
-        asked = {
-            "thresholds": self.thresholds,
-            "alert-budgets": self.alert_budgets,
-            "false-positive-rates": self.false_positive_rates,
-        }
-        for key, values in asked.items():
+        for kind, values in self.asked_points.items():
+            key = f"{kind}s"
             if not are_shares(values):
                 raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
             # Each count between two of them must be large, so that of many most would be withheld.
@@ -371,11 +367,19 @@ class Compare(Settings, where="[compare]", frozen=True):
                 )
 
     @property
+    def asked_points(self) -> dict[PointKind, tuple[float, ...]]:
+        """Values at which sites count exactly, by how rows are chosen there."""
+        return {
+            "threshold": self.thresholds,
+            "alert-budget": self.alert_budgets,
+            "false-positive-rate": self.false_positive_rates,
+        }
+
+    @property
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
-        asked = (self.thresholds, self.alert_budgets, self.false_positive_rates)
         found: list[Point] = []
-        for kind, values in zip(POINT_KINDS, asked, strict=True):
+        for kind, values in self.asked_points.items():
             found += [(kind, at) for at in values]
         return tuple(found)
 

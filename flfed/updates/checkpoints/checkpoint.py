@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -223,15 +223,13 @@ def _write(
     return sha256
 
 
-def write_whole(
-    path: Path, content: bytes | Iterable[bytes | memoryview], failed: str, advice: str = "free some disk space"
-) -> None:
+def write_whole(path: Path, content: bytes, failed: str, advice: str = "free some disk space") -> None:
     """Write a file of a run, whole or not at all.
 
     Parameters
     ----------
     path : Path
-    content : bytes, or iterable of them
+    content : bytes
     failed, advice : str
         What is said where it cannot be written.
 

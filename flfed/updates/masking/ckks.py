@@ -133,17 +133,14 @@ class SecretContext:
             found = _tenseal().context_from(data, n_threads=1)
         except (ValueError, RuntimeError):
             return Refusal("ckks-key-unfit")
-        fits = found.is_private() and _settings(found) == _settings(SecretContext.new().context)
+        fits = found.is_private() and _serialized(found) == _serialized(SecretContext.new().context)
         if fits:
             return cls(found)
         return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:
         """Return the key, of 61.8 kB; it leaves a site only as `seal_context` seals it."""
-        data: bytes = self.context.serialize(
-            save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
-        )
-        return data
+        return _serialized(self.context, secret=True)
 
     @cached_property
     def tag_key(self) -> bytes:
@@ -215,7 +212,7 @@ class PublicContext:
     @classmethod
     def new(cls) -> PublicContext:
         """Return the settings of this module; raises UsageError without the extra `flfed[he]`."""
-        return cls.of_bytes(_settings(SecretContext.new().context))
+        return cls.of_bytes(_serialized(SecretContext.new().context))
 
     @classmethod
     def of_bytes(cls, data: bytes) -> PublicContext:
@@ -392,10 +389,10 @@ def _fits(vector: Any) -> bool:
     return (vector.size(), len(parts)) == (SLOTS, 1) and (parts[0].size(), parts[0].scale) == (2, SCALE)
 
 
-def _settings(context: Any) -> bytes:
-    """Return a context without any key."""
+def _serialized(context: Any, *, secret: bool = False) -> bytes:
+    """Return a context without any key, or with the secret one."""
     data: bytes = context.serialize(
-        save_public_key=False, save_secret_key=False, save_galois_keys=False, save_relin_keys=False
+        save_public_key=False, save_secret_key=secret, save_galois_keys=False, save_relin_keys=False
     )
     return data
 

@@ -115,20 +115,21 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
     """Return what the vector that a request asks for depends on, arrays by their hash."""
     if request is None:
         return {}
+    encoder = sha256_of(request.encoder)
     if isinstance(request, CompareRequest):
         return {
             "arrays": _arrays_sha256(Same(request.arrays)),
-            "encoder": sha256_of(request.encoder),
+            "encoder": encoder,
             "deviation": request.deviation,
             "bins": [request.bins.centre, request.bins.spread],
         }
     if request.trees_sha256:
         # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
         asked = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
-        return {"arrays": request.trees_sha256, "encoder": sha256_of(request.encoder), "nodes": asked}
+        return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": asked}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
-        "encoder": sha256_of(request.encoder),
+        "encoder": encoder,
         "settings": dict(request.settings),
         "fit": request.fit,
         "rounds": request.rounds,

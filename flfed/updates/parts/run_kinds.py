@@ -190,16 +190,10 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
 
 def _points(border: Border) -> tuple[Text, ...]:
     """Return the thresholds and alert budgets at which a study has rows counted."""
-    compare = border.study.compare
-    asked = {
-        "by-threshold": compare.thresholds,
-        "by-alert-budget": compare.alert_budgets,
-        "by-false-positive-rate": compare.false_positive_rates,
-    }
     found = []
-    for key, values in asked.items():
+    for kind, values in border.study.compare.asked_points.items():
         if values:
-            found.append(Text(key, {"values": ", ".join(f"{at:g}" for at in values)}))
+            found.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
     return tuple(found)
 
 
