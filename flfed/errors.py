@@ -143,7 +143,9 @@ def count_in_words(count: int, least: int = SMALL) -> str:
     >>> count_in_words(3), count_in_words(0), count_in_words(40)
     ('fewer than 5', '0', '40')
     """
-    return f"fewer than {least}" if 0 < count < least else str(count)
+    if 0 < count < least:
+        return f"fewer than {least}"
+    return str(count)
 
 
 def counted(count: int, word: str) -> str:

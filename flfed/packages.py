@@ -106,7 +106,9 @@ def own_root() -> Path:
     """
     package = Path(__file__).resolve().parent
     bundle = package / "_bundled"
-    return bundle if bundle.is_dir() else package.parent
+    if bundle.is_dir():
+        return bundle
+    return package.parent
 
 
 def not_known(kind: str, name: str, known: list[str]) -> UsageError:

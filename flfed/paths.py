@@ -47,7 +47,9 @@ def where() -> Path:
     """
     given = os.environ.get("FLFED_HOME")
     try:
-        return Path(given).expanduser() if given else _user_data() / "flfed"
+        if given:
+            return Path(given).expanduser()
+        return _user_data() / "flfed"
     except RuntimeError:
         raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None
 

@@ -137,7 +137,9 @@ class Refusal(str):
 
 def _fact_text(fact: object) -> str:
     """Return a fact as a text; a refusal stays one."""
-    return fact if isinstance(fact, Refusal) else str(fact)
+    if isinstance(fact, Refusal):
+        return fact
+    return str(fact)
 
 
 def refusal_of(error: FlfedError) -> Refusal:

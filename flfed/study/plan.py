@@ -106,7 +106,9 @@ class Plan(Settings, where="[plan]", frozen=True):
 
     def batch_size(self, rows: int) -> int:
         """Return the rows of a full batch, of so many rows."""
-        return min(self.batch, rows) if self.batch else rows
+        if self.batch:
+            return min(self.batch, rows)
+        return rows
 
     def steps_a_round(self, rows: int) -> int:
         """Return the steps a round of a site with so many rows.

@@ -279,12 +279,16 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_value(value: Any) -> Any:
     """Return a number of NumPy, or an array, as Python's own; anything else as it is."""
-    return value.tolist() if hasattr(value, "tolist") else value
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
 
 
 def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **changes: Any) -> Study:
     """Return a study of a dataset's name, a model's name or keys, and keys."""
-    keys = dict(model) if isinstance(model, Mapping) else {"name": model}
+    keys = {"name": model}
+    if isinstance(model, Mapping):
+        keys = dict(model)
     model = keys.pop("name", "")
     if not isinstance(model, str) or not model:
         raise UsageError(f"model={model!r} must be a name, or keys with one, such as {{'name': 'mlp', 'hidden': [8]}}")
@@ -294,7 +298,10 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
         key: plain_value(changes.pop(key)) for key in ("purpose", "legal_basis", "rounds", "seed") if key in changes
     }
     text = StudyTemplate(name=name or f"{dataset}-study", dataset=dataset, model=model, **chosen).text()
-    return Study.parse(text).replace(keys_of(changes), "keyword") if changes else Study.parse(text)
+    study = Study.parse(text)
+    if changes:
+        study = study.replace(keys_of(changes), "keyword")
+    return study
 
 
 def names() -> list[str]:
@@ -337,7 +344,8 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
 def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return the keys of every table, and those in the signatures of what the study names."""
     known = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
-    known["analysis"] = _field_keys(Analysis) if has_analysis(table) else set()
+    if has_analysis(table):
+        known["analysis"] = _field_keys(Analysis)
     known |= {
         "strategy": {"rounds"},
         "codec": {"download"},
@@ -383,7 +391,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     start.check()
     sums.check(parts)
     download = parse_download(parts["codec"].pop("download", "none"))
-    listed = {name: _listed(kind, parts[name]) for name, kind in _LISTED.items()}
+    listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in _LISTED.items()}
     made["compare"].check_privacy(listed["privacy"].name)
     return Study(
         name=_name(table),

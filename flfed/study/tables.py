@@ -111,7 +111,9 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
 
 def _date_text(value: object) -> object:
     """Return a date of TOML as its text, which is one as well; anything else as it is."""
-    return value.isoformat() if isinstance(value, datetime.date) else value
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return value
 
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]

@@ -362,10 +362,10 @@ def least_noise(
         If no noise up to 1000 has it.
     """
     least = round(LEAST_NOISE * 1000)
-    start = None if rough is None else _least(rough, target, least, near=ROUGHLY)
-    # What else is spent may be above the target by the rough bound alone.
-    if start is None:
-        start = least
+    start = least
+    if rough is not None:
+        # What else is spent may be above the target by the rough bound alone.
+        start = _least(rough, target, least, near=ROUGHLY) or least
     found = _least(spent, target, start)
     if found is None:
         raise UsageError(

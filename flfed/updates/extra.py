@@ -165,8 +165,9 @@ def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
     terms = strategy.client_terms
-    found = terms(settings, arrays) if _takes_arrays(terms) else terms(settings)
-    return _parted(found)
+    if _takes_arrays(terms):
+        return _parted(terms(settings, arrays))
+    return _parted(terms(settings))
 
 
 def own_terms(

@@ -84,7 +84,9 @@ class SiteNoise:
     def clipped(self, entries: np.ndarray) -> np.ndarray:
         """Return an update whose norm is at most `clip`; one that is not finite has entries that are not either."""
         norm = float(np.linalg.norm(entries))
-        return entries if norm <= self.clip else entries * (self.clip / norm)
+        if norm <= self.clip:
+            return entries
+        return entries * (self.clip / norm)
 
     def units(self, entries: int, scale: float) -> float:
         """Return the deviation of a site's noise in units of a ring, rounding counted in the sensitivity."""
@@ -436,4 +438,6 @@ def noise_of_site(study: Study, least: int) -> SiteNoise | None:
 def largest_entry(study: Study, least: int) -> float:
     """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
     noise = noise_of_site(study, least)
-    return study.largest_entry if noise is None else noise.largest
+    if noise is None:
+        return study.largest_entry
+    return noise.largest

@@ -88,7 +88,9 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
 
 def _clipped(loss: float) -> float:
     """Return a loss within the bound; what is no number is what a spoilt model has."""
-    return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
+    if math.isfinite(loss):
+        return min(max(loss, -LARGEST), LARGEST)
+    return LARGEST
 
 
 def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scored: str) -> MeanLosses | None:
@@ -177,8 +179,9 @@ class LossCheck:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
-        loss = None if math.isnan(self.loss) else self.loss
-        found: dict[str, Any] = {"loss": loss}
+        found: dict[str, Any] = {"loss": self.loss}
+        if math.isnan(self.loss):
+            found["loss"] = None
         if self.evaluated is not None:
             number, losses = self.evaluated
             found["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}

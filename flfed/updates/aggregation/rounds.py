@@ -221,7 +221,9 @@ class RunContext:
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
-        return set(self.participants) if self.outputs > 0 else set()
+        if self.outputs > 0:
+            return set(self.participants)
+        return set()
 
     def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.

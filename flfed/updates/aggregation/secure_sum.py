@@ -119,7 +119,9 @@ class SumQuestions:
     def mean_losses(self, replies: Replies) -> Mapping[str, float]:
         """Return the means of `losses_beside`."""
         beside = self.losses_beside(replies)
-        return beside.means if beside else {}
+        if beside:
+            return beside.means
+        return {}
 
     @classmethod
     def over(cls, grid: Grid, **given: Any) -> SumQuestions:
@@ -261,7 +263,7 @@ class SecureSums:
         Unsummed
             Why there is none; a run that goes on later asks for the same list.
         """
-        totals, listed = self.summed(asked, _masked(good), needed)
+        totals, listed = self.summed(asked, masked_vectors(good), needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
         self.take_losses(asked, totals.sums[1:], listed)
@@ -302,7 +304,7 @@ class SecureSums:
         there = {site: reply for site, reply in good.items() if site not in self.store.excluded}
         fit = {site: reply for site, reply in there.items() if self._update_defect(reply, 0, ENTRIES) is None}
         try:
-            totals, listed = self.summed(asked, _masked(fit))
+            totals, listed = self.summed(asked, masked_vectors(fit))
         except Unsummed:
             # Nothing follows from the model but a comparison: it goes on without its loss.
             return
@@ -412,7 +414,8 @@ class SecureSums:
         self.check.restore(facts, before)
 
 
-def _masked(replies: Replies) -> dict[str, Masked]:
+def masked_vectors(replies: Replies) -> dict[str, Masked]:
+    """Return the masked vectors of the replies that have some."""
     return {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
 
 
@@ -452,7 +455,9 @@ class CipherSums(SecureSums):
             return Refusal("ciphertext-unfit")
         entries = vector_entries(self.entries)
         chunks = ckks.unpacked(reply.encrypted, entries)
-        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
+        if isinstance(chunks, Refusal):
+            return chunks
+        return self.context.defect(chunks, entries)
 
     @property
     def loss_entries(self) -> int:

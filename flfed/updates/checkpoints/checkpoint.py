@@ -198,12 +198,13 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = 
         If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
     """
     folder = folder_of(run)
-    if not final:
+    if final:
+        # The result stands alone: it has the encoder in its own file.
+        checkpoint = replace(checkpoint, start="")
+    else:
         name = _name(checkpoint.round)
-    # The result stands alone: it has the encoder in its own file.
-    kept = replace(checkpoint, start="") if final else checkpoint
-    facts = {"round": kept.round, "left": kept.left, **kept.facts}
-    _write(folder, name, kept.tensors(), facts, start=kept.start)
+    facts = {"round": checkpoint.round, "left": checkpoint.left, **checkpoint.facts}
+    _write(folder, name, checkpoint.tensors(), facts, start=checkpoint.start)
     _remove(folder, _rounds(folder)[:-KEPT])
     return folder / f"{name}{SUFFIX}"
 
@@ -386,8 +387,9 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
 
 def _sha256(tensors: Mapping[str, Stacked], facts: str, start: str) -> str:
     """Return the hash of a file: arrays, facts, start file."""
-    beside = f"{start}/{facts}" if start else facts
-    return facts_sha256(tensors, beside)
+    if start:
+        facts = f"{start}/{facts}"
+    return facts_sha256(tensors, facts)
 
 
 def _states(tensors: Arrays) -> list[str]:

@@ -383,7 +383,9 @@ class NodeState(RunState):
 def run_state(site: str, context: Context) -> RunState:
     """Return a site's state of the run that a message belongs to."""
     kept = kept_replies(site, context.run_config.get("run"))
-    return NodeState(context.state) if kept is None else StateFiles(kept)
+    if kept is None:
+        return NodeState(context.state)
+    return StateFiles(kept)
 
 
 def whole_message(message: Message, state: RunState) -> Message:

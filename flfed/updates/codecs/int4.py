@@ -41,4 +41,5 @@ class Int4(Int8):
     def whole_unpacked(self, values: np.ndarray) -> np.ndarray:
         """Return the whole numbers of such bytes; one too many of an odd number."""
         halves = np.stack([values & 15, values >> 4], axis=-1).reshape(len(values), -1)
-        return halves.astype(np.int8) - MIDDLE
+        found: np.ndarray = halves.astype(np.int8) - MIDDLE
+        return found

@@ -184,4 +184,6 @@ def _places(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return where each array's entries begin, and which arrays have none, None where all have some."""
     starts = np.cumsum((0, *sizes[:-1]))
     empty = np.equal(sizes, 0)
-    return (starts, empty) if empty.any() else (starts, None)
+    if empty.any():
+        return (starts, empty)
+    return (starts, None)

@@ -195,7 +195,9 @@ class SecretContext:
         float64 array [entries], or Refusal
         """
         found = _vectors(self.context, chunks, chunks_of(entries))
-        return found if isinstance(found, Refusal) else np.concatenate([one.decrypt() for one in found])[:entries]
+        if isinstance(found, Refusal):
+            return found
+        return np.concatenate([one.decrypt() for one in found])[:entries]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -360,7 +362,9 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
         if not 0 < len(found[-1]) == length <= CHUNK_BYTES:
             return unfit
         place = begin + length
-    return tuple(found) if place == len(data) else unfit
+    if place == len(data):
+        return tuple(found)
+    return unfit
 
 
 def _bound(binding: bytes, sealed: bytes) -> bytes:
@@ -379,7 +383,9 @@ def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | R
     # By which of the two a damaged ciphertext is told depends on where it is damaged.
     except (ValueError, RuntimeError):
         return unfit
-    return found if all(map(_fits, found)) else unfit
+    if all(map(_fits, found)):
+        return found
+    return unfit
 
 
 def _fits(vector: Any) -> bool:
@@ -520,7 +526,9 @@ def encrypt_model(tags: RoundTags, site: str, model: Arrays, weight: float, *, l
         return Refusal("entry-too-large", limit=f"{largest:g}")
     vector = np.concatenate([values, tags.of_part(site, values)])
     chunks = tags.context.encrypt(vector, sites=sites, largest=(LARGEST_SUM / sites + bound) / 2)
-    return chunks if isinstance(chunks, Refusal) else packed(chunks)
+    if isinstance(chunks, Refusal):
+        return chunks
+    return packed(chunks)
 
 
 def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarray | Refusal:

@@ -491,7 +491,9 @@ def _add(total: Totals, seed: bytes, sign: int) -> None:
 
 def counted(numbers: np.ndarray) -> np.ndarray:
     """Return numbers behind a 1, a new array; of none, none."""
-    return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers.copy()
+    if numbers.size:
+        return np.concatenate([np.ones(1, numbers.dtype), numbers])
+    return numbers.copy()
 
 
 def _has(parts: Mapping[str, bytes], sites: Collection[str], length: int) -> bool:

@@ -91,15 +91,19 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
     for beside it: none of them makes it another question. A comparison has one, whatever its model.
     """
-    parts: dict[str, Any] = {} if is_statistic(study) else {
-        "features": study.dataset.features,
-        "encode": asdict(study.encode),
-        "model": _named(study.model),
-        "plan": asdict(study.plan),
-        "strategy": _named(study.strategy),
-        "privacy": _named(study.privacy),
-    }  # fmt: skip
-    meant = _meaning(request) if isinstance(request, TrainRequest) else {}
+    parts: dict[str, Any] = {}
+    if not is_statistic(study):
+        parts = {
+            "features": study.dataset.features,
+            "encode": asdict(study.encode),
+            "model": _named(study.model),
+            "plan": asdict(study.plan),
+            "strategy": _named(study.strategy),
+            "privacy": _named(study.privacy),
+        }
+    meant = {}
+    if isinstance(request, TrainRequest):
+        meant = _meaning(request)
     # Losses of one model over two lists would differ by one site's, whether it was trained from or scored only.
     if kind == EVALUATE:
         kind = TRAIN
@@ -219,7 +223,9 @@ class QuestionOrder:
 
     def place(self, number: int) -> tuple[int, int]:
         """Return round and level of a question by its number; 0 is of what is asked once."""
-        return round_and_level(number, self.exchanges) if number else (0, 0)
+        if number:
+            return round_and_level(number, self.exchanges)
+        return (0, 0)
 
     def step(self, kind: str, number: int) -> int:
         """Return a question's place among all masked ones of the run, from 0.

@@ -264,7 +264,9 @@ class CompareRequest:
     @property
     def bins(self) -> ScoreBins:
         """Bins in which rows are to be counted."""
-        return EVEN_ODDS if math.isnan(self.odds_centre) else ScoreBins(self.odds_centre, self.odds_spread)
+        if math.isnan(self.odds_centre):
+            return EVEN_ODDS
+        return ScoreBins(self.odds_centre, self.odds_spread)
 
 
 ROWS_IN_CLEAR = {"num_examples": 1, "holdout_rows": 0}

@@ -85,7 +85,9 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
 
 def arrays_if_there(record: RecordDict, name: str) -> Arrays:
     """Return one section's arrays as `ndarrays` does, none where it is absent."""
-    return ndarrays(record, name) if name in record else {}
+    if name in record:
+        return ndarrays(record, name)
+    return {}
 
 
 def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:
@@ -474,7 +476,9 @@ OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
 def recorded_note(said: str) -> str:
     """Return what is recorded of a comparison's note."""
     text = plain(said[:LONGEST])
-    return text if not text or _notes().fullmatch(text) else _else(said)
+    if not text or _notes().fullmatch(text):
+        return text
+    return _else(said)
 
 
 def recorded_words(said: str, kind: str) -> str:

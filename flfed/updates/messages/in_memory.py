@@ -141,7 +141,9 @@ def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _of_bytes(value: np.ndarray) -> np.ndarray:
     """Return an array of bytes, which never change: what is made of them already stays as it is."""
-    return value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
+    if isinstance(value.base, bytes):
+        return value
+    return np.ndarray(value.shape, value.dtype, value.tobytes())
 
 
 def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
@@ -154,7 +156,9 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 def _held(value: np.ndarray) -> Array:
     """Return an array for a message; one of another kind is left to Flower to judge."""
-    return InMemoryArray(value) if value.dtype.kind in KINDS else Array(value)
+    if value.dtype.kind in KINDS:
+        return InMemoryArray(value)
+    return Array(value)
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:

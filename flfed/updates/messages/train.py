@@ -109,8 +109,7 @@ class TrainRequest:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # What is not asked for does not cross.
-        asked: dict[str, Any] = {"offset": True} if self.offset else {}
-        asked |= {name: getattr(self, name) for name in HASHES if getattr(self, name)}
+        asked = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
         records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **asked)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
@@ -369,7 +368,9 @@ def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
             return sha256_of(sent.encoder), fields.arrays_of(encoder_record(sent.encoder))
         return "", {}
     named = record["config"].get(ENCODER_SHA256)
-    return (named, fields.ndarrays(record, "encoder")) if isinstance(named, str) and "encoder" in record else ("", {})
+    if isinstance(named, str) and "encoder" in record:
+        return (named, fields.ndarrays(record, "encoder"))
+    return ("", {})
 
 
 @lru_cache(maxsize=64)

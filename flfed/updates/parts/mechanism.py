@@ -106,7 +106,9 @@ class CoveringNoise(Part):
             return sections
         if wanted.kind == STATISTIC:
             return {"config": config({}), "sums": arrays(border.noised_cells)}
-        return _without_figures(sections) if wanted.kind in (TRAIN, EVALUATE) else sections
+        if wanted.kind in (TRAIN, EVALUATE):
+            return _without_figures(sections)
+        return sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Replace sums over rows and the comparison by noised counts."""

@@ -23,7 +23,7 @@ from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed.updates.strategies.fedavg import FedAvg, averages, needs_updates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +84,16 @@ class StudyFacts:
     def adds_site_noise(self) -> bool:
         """Whether sites can add the mechanism's noise to their own updates."""
         return type(self.mechanism).site_noise is not Mechanism.site_noise
+
+    @property
+    def needs_updates(self) -> bool:
+        """Whether the strategy looks at the sites' own updates."""
+        return needs_updates(self.strategy)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the next model is the mean of the sites' models."""
+        return averages(self.strategy)
 
     @property
     def words(self) -> Mapping[str, object]:

@@ -101,7 +101,7 @@ class SecureAggregation(Part):
     exclusions = (
         Exclusion(
             "a strategy that looks at single updates",
-            lambda facts: facts.strategy.needs_updates(),
+            lambda facts: facts.needs_updates,
             "[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
             "[privacy] secure-aggregation: leave one of them out",
         ),
@@ -157,7 +157,9 @@ class SecureAggregation(Part):
             shares = rows_of_bytes(LEAST, pinned, SHARE_BYTES)
             opened = {"shares": shares, "seeds": rows_of_bytes(0, pinned, keys.BYTES)}
             return {"config": config({}), "unmasked": ArraySection(arrays=opened)}
-        return _with_masks(border, wanted, sections) if pinned else sections
+        if pinned:
+            return _with_masks(border, wanted, sections)
+        return sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Add the keys of a run, and what opens each sum."""
@@ -192,7 +194,9 @@ class SecureAggregation(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what is said of sums."""
-        return f"{without}-summed" if border.pinned else without
+        if border.pinned:
+            return f"{without}-summed"
+        return without
 
 
 _STATISTIC_RELEASES = (
@@ -242,7 +246,9 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
     if kind == COMPARE and not wanted.score:
         entries = FigureLayout(border.task, border.study.compare.points).entries
         return {**sections, **_masked(pinned, sums=1 + entries, needed=False)}
-    return _with_masked_update(border, kind, sections) if border.study.aggregation.is_masked else sections
+    if border.study.aggregation.is_masked:
+        return _with_masked_update(border, kind, sections)
+    return sections
 
 
 def _with_masked_update(border: Border, kind: str, sections: Sections) -> Sections:
@@ -307,7 +313,7 @@ class EncryptedModels(Part):
     exclusions = (
         Exclusion(
             "a strategy that does more than average",
-            lambda facts: not facts.strategy.averages(),
+            lambda facts: not facts.averages,
             "[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
             f"{_CKKS} the server has neither: take one that averages",
         ),

@@ -113,7 +113,9 @@ class Trees(Part):
         if "arrays" in sections:
             found["arrays"] = _forest(border, needed=kind != TRAIN)
         if kind == TRAIN:
-            names = (TREES_SHA256, CUTS_SHA256) if border.pinned else (TREES_SHA256,)
+            names = [TREES_SHA256]
+            if border.pinned:
+                names.append(CUTS_SHA256)
             found["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
             found |= _level(border)
         if kind == EVALUATE and refits(border.study):
@@ -207,7 +209,9 @@ def _counts(border: Border) -> ArraySection:
 def _forest(border: Border, *, needed: bool) -> ArraySection:
     """Return the section of the trees of a request; any cut points where the sites' sums are not added up."""
     found = arrays(border.model, needed=needed)
-    return replace(found, cuts=(border.layout, _codes(border))) if border.pinned else found
+    if border.pinned:
+        return replace(found, cuts=(border.layout, _codes(border)))
+    return found
 
 
 def _level(border: Border) -> dict[str, Section]:

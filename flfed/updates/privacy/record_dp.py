@@ -212,7 +212,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
 
     def _training_shares(self) -> TrainingShares:
-        return TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
+        if self.comparison == "none":
+            return TrainingShares()
+        return TrainingShares.with_own()
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         if self.covers == "study" and rounds:

@@ -126,16 +126,6 @@ class FedAvg(FlowerFedAvg):
         """Refuse a plan that does not go with the settings, by a UsageError."""
         check_selection(plan, select=self.select, patience=self.patience, fraction=self.fraction)
 
-    @classmethod
-    def needs_updates(cls) -> bool:
-        """Tell whether the strategy looks at the sites' own updates."""
-        return not (cls.sums and cls.aggregate_train is FedAvg.aggregate_train)
-
-    @classmethod
-    def averages(cls) -> bool:
-        """Tell whether the next model is the mean of the sites' models."""
-        return cls.combine is FedAvg.combine
-
     @rarely_collected()
     def start(
         self,
@@ -318,13 +308,26 @@ class FedAvg(FlowerFedAvg):
         """Return the weight of an update."""
         if self.weights == "equal":
             return 1.0
-        counted = min(reply.num_examples, self.cap) if self.weights == "capped" else reply.num_examples
+        counted = reply.num_examples
+        if self.weights == "capped":
+            counted = min(counted, self.cap)
         return float(counted)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
         mean = mean_update(deltas, weights)
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
+
+
+def needs_updates(strategy: FedAvg) -> bool:
+    """Tell whether a strategy looks at the sites' own updates."""
+    kind = type(strategy)
+    return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
+
+
+def averages(strategy: FedAvg) -> bool:
+    """Tell whether a strategy's next model is the mean of the sites' models."""
+    return type(strategy).combine is FedAvg.combine
 
 
 def relative_weight(strategy: FedAvg, reply: TrainReply, most_rows: float) -> float:
