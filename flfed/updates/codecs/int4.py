@@ -36,7 +36,8 @@ class Int4(Int8):
         sites, entries = whole.shape
         halves = np.full((sites, entries + entries % 2), MIDDLE, np.uint8)
         halves[:, :entries] = whole + MIDDLE
-        return halves[:, 0::2] | halves[:, 1::2] << 4
+        found: np.ndarray = halves[:, 0::2] | halves[:, 1::2] << 4
+        return found
 
     def whole_unpacked(self, values: np.ndarray) -> np.ndarray:
         """Return the whole numbers of such bytes; one too many of an odd number."""
