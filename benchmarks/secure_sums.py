@@ -22,7 +22,7 @@ from flfed.refusals import Refusal
 from flfed.seeds import generator
 from flfed.signatures import signing_public
 from flfed.updates.masking import keys, protocol, rules, statement
-from flfed.updates.masking.ring import Ring
+from flfed.updates.ring import Ring
 
 SITES, TENTH = 100, 10
 """Sites, of which each tenth is missing."""

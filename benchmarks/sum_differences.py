@@ -29,9 +29,9 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.arrays import flattened, shapes_of, unflattened
-from flfed.updates.masking.ring import Ring
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.privacy.site_dp import SiteDp
+from flfed.updates.ring import Ring
 
 SEEDS = (42, 43, 44, 45, 46)
 ROUNDS = (2, 10, 40)

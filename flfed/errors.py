@@ -80,7 +80,9 @@ def interruption(error: KeyboardInterrupt) -> str:
     >>> interruption(KeyboardInterrupt()), interruption(Terminated())
     ('interrupted from the keyboard', 'stopped by SIGTERM')
     """
-    return "stopped by SIGTERM" if isinstance(error, Terminated) else "interrupted from the keyboard"
+    if isinstance(error, Terminated):
+        return "stopped by SIGTERM"
+    return "interrupted from the keyboard"
 
 
 class TableError(FlfedError):
@@ -141,7 +143,9 @@ def count_in_words(count: int, least: int = SMALL) -> str:
     >>> count_in_words(3), count_in_words(0), count_in_words(40)
     ('fewer than 5', '0', '40')
     """
-    return f"fewer than {least}" if 0 < count < least else str(count)
+    if 0 < count < least:
+        return f"fewer than {least}"
+    return str(count)
 
 
 def counted(count: int, word: str) -> str:
@@ -164,7 +168,9 @@ def people_in_words(count: int) -> str:
     >>> people_in_words(1), people_in_words(2000)
     ('1 person', '2,000 people')
     """
-    return "1 person" if count == 1 else f"{count:,} people"
+    if count == 1:
+        return "1 person"
+    return f"{count:,} people"
 
 
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
@@ -181,4 +187,6 @@ def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
     import difflib
 
     close = difflib.get_close_matches(word, allowed, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return "."

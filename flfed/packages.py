@@ -77,7 +77,9 @@ def look_at_packages() -> None:
 def named_folders() -> str:
     """Return the setting of `FLFED_PATH` for a person."""
     given = os.environ.get("FLFED_PATH", "")
-    return f"FLFED_PATH={given}" if given else "FLFED_PATH is not set"
+    if given:
+        return f"FLFED_PATH={given}"
+    return "FLFED_PATH is not set"
 
 
 def roots() -> list[Path]:
@@ -104,7 +106,9 @@ def own_root() -> Path:
     """
     package = Path(__file__).resolve().parent
     bundle = package / "_bundled"
-    return bundle if bundle.is_dir() else package.parent
+    if bundle.is_dir():
+        return bundle
+    return package.parent
 
 
 def not_known(kind: str, name: str, known: list[str]) -> UsageError:
@@ -196,7 +200,9 @@ def check_package(folder: Path) -> None:
 
 def _refusal(folder: Path) -> str:
     why = first_changeable([folder, *_inside(folder)])
-    return f"{why}; what runs of {folder} would be theirs to choose" if why else ""
+    if why:
+        return f"{why}; what runs of {folder} would be theirs to choose"
+    return ""
 
 
 def first_changeable(parts: Iterable[Path]) -> str:
@@ -229,13 +235,15 @@ def changeable(place: Path) -> str:
         link = place.lstat()
     except OSError as error:
         return f"cannot be looked at ({error.strerror})"
-    if link.st_uid not in (os.geteuid(), ROOT):  # of a link: who owns it may let it point elsewhere
-        return f"belongs to {_account(link.st_uid)}: chown it to {_account(os.geteuid())} or to root"
-    if found.st_uid not in (os.geteuid(), ROOT):
-        return f"belongs to {_account(found.st_uid)}: chown it to {_account(os.geteuid())} or to root"
+    # Who owns a link may let it point elsewhere.
+    for owner in (link.st_uid, found.st_uid):
+        if owner not in (os.geteuid(), ROOT):
+            return f"belongs to {_account(owner)}: chown it to {_account(os.geteuid())} or to root"
     # In a sticky folder nobody can replace what belongs to another account.
     sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    return "" if sticky else writable(place, found)
+    if sticky:
+        return ""
+    return writable(place, found)
 
 
 def writable(place: Path, found: os.stat_result) -> str:

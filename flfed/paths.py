@@ -47,7 +47,9 @@ def where() -> Path:
     """
     given = os.environ.get("FLFED_HOME")
     try:
-        return Path(given).expanduser() if given else _user_data() / "flfed"
+        if given:
+            return Path(given).expanduser()
+        return _user_data() / "flfed"
     except RuntimeError:
         raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None
 
@@ -160,6 +162,27 @@ def give(file: int | Path, folder: Path) -> None:
         os.chown(file, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(file, int))
 
 
+class Below:
+    """Path below another one of the same object.
+
+    Parameters
+    ----------
+    above : str
+        Attribute with the path above.
+    name : str
+        Of the file or folder in it.
+    """
+
+    def __init__(self, above: str, name: str) -> None:
+        self._above = above
+        self._name = name
+
+    def __get__(self, owner: object, kind: type) -> Path:
+        """Return the path of an object's own."""
+        above: Path = getattr(owner, self._above)
+        return above / self._name
+
+
 @dataclass(frozen=True)
 class CoordinatorFolder:
     """Folder of the coordinator.
@@ -178,50 +201,38 @@ class CoordinatorFolder:
         """Return the folder of this user."""
         return cls(home() / "coordinator")
 
-    @property
-    def settings(self) -> Path:
-        """Name, address and ports, as TOML."""
-        return self.root / "coordinator.toml"
+    settings = Below("root", "coordinator.toml")
+    """Name, address and ports, as TOML."""
 
-    @property
-    def keys(self) -> Path:
-        """Folder of the coordinator's keys and certificates.
+    keys = Below("root", "keys")
+    """Folder of the coordinator's keys and certificates.
 
-        `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
-        """
-        return self.root / "keys"
+    `ca.key`, `ca.crt` (two certificates during a change), `server.key`, `server.crt`, `signing.key`.
+    """
 
-    @property
-    def sites(self) -> Path:
-        """Folder of the sites' registrations.
+    sites = Below("root", "sites")
+    """Folder of the sites' registrations.
 
-        One JSON file a site: invited, admitted or revoked, when, its public key and node id.
-        """
-        return self.root / "sites"
+    One JSON file a site: invited, admitted or revoked, when, its public key and node id.
+    """
 
-    @property
-    def log(self) -> Path:
-        """Log of the consortium.
+    log = Below("root", "log.jsonl")
+    """Log of the consortium.
 
-        What was invited, admitted, refused, revoked and rotated, and when: one JSON line each.
-        """
-        return self.root / "log.jsonl"
+    What was invited, admitted, refused, revoked and rotated, and when: one JSON line each.
+    """
 
-    @property
-    def server(self) -> Path:
-        """Folder of the running server.
+    server = Below("root", "server")
+    """Folder of the running server.
 
-        Flower's database, logs, the Caddyfile, `executor.secret` and process ids.
-        """
-        return self.root / "server"
+    Flower's database, logs, the Caddyfile, `executor.secret` and process ids.
+    """
 
-    @property
-    def receipts(self) -> Path:
-        """Signed heads of the sites' ledgers.
+    receipts = Below("root", "receipts.jsonl")
+    """Signed heads of the sites' ledgers.
 
-        This coordinator signed them. One JSON line each.
-        """
-        return self.root / "receipts.jsonl"
+    This coordinator signed them. One JSON line each.
+    """
 
     def make(self) -> None:
         """Make the folders where they are absent.
@@ -268,37 +279,29 @@ class SiteFolder:
         """The folder of the site."""
         return home() / "sites" / self.site
 
-    @property
-    def network(self) -> Path:
-        """Folder of the network user.
+    network = Below("root", "network")
+    """Folder of the network user.
 
-        It holds `join.toml`, `ca.crt` and `node.key`.
-        """
-        return self.root / "network"
+    It holds `join.toml`, `ca.crt` and `node.key`.
+    """
 
-    @property
-    def gate(self) -> Path:
-        """Folder of the data user.
+    gate = Below("root", "gate")
+    """Folder of the data user.
 
-        It holds `approvals/`, `frozen/`, `starts/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
-        """
-        return self.root / "gate"
+    It holds `approvals/`, `frozen/`, `starts/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
+    """
 
-    @property
-    def link(self) -> Path:
-        """Folder that both users may enter.
+    link = Below("root", "link")
+    """Folder that both users may enter.
 
-        It holds `gate.sock`, `executor.secret`, and `terms.toml`, which is what the gate must know of the kit.
-        """
-        return self.root / "link"
+    It holds `gate.sock`, `executor.secret`, and `terms.toml`, which is what the gate must know of the kit.
+    """
 
-    @property
-    def join(self) -> Path:
-        """Settings from the kit and the site.
+    join = Below("network", "join.toml")
+    """Settings from the kit and the site.
 
-        What the kit gave and the site chose, as TOML.
-        """
-        return self.network / "join.toml"
+    What the kit gave and the site chose, as TOML.
+    """
 
     @property
     def admission(self) -> Path:
@@ -308,123 +311,89 @@ class SiteFolder:
         """
         return self.network / f"{self.site}.admission"
 
-    @property
-    def node_key(self) -> Path:
-        """The site's private key, made here; it never leaves."""
-        return self.network / "node.key"
+    node_key = Below("network", "node.key")
+    """The site's private key, made here; it never leaves."""
 
-    @property
-    def known_as(self) -> Path:
-        """Node id at the coordinator's server.
+    known_as = Below("network", "node.id")
+    """Node id at the coordinator's server.
 
-        It is that of the node that ran last.
-        """
-        return self.network / "node.id"
+    It is that of the node that ran last.
+    """
 
-    @property
-    def node_pulse(self) -> Path:
-        """Time of the node's last contact.
+    node_pulse = Below("network", "node.pulse")
+    """Time of the node's last contact.
 
-        The coordinator's server answered the node then.
-        """
-        return self.network / "node.pulse"
+    The coordinator's server answered the node then.
+    """
 
-    @property
-    def gate_pulse(self) -> Path:
-        """Time when the gate last reached its node."""
-        return self.gate / "gate.pulse"
+    gate_pulse = Below("gate", "gate.pulse")
+    """Time when the gate last reached its node."""
 
-    @property
-    def authority(self) -> Path:
-        """The certificate of the coordinator's authority."""
-        return self.network / "ca.crt"
+    authority = Below("network", "ca.crt")
+    """The certificate of the coordinator's authority."""
 
-    @property
-    def socket(self) -> Path:
-        """Socket between the gate and the node.
+    socket = Below("link", "gate.sock")
+    """Socket between the gate and the node.
 
-        Here the gate reaches the node of the network user.
-        """
-        return self.link / "gate.sock"
+    Here the gate reaches the node of the network user.
+    """
 
-    @property
-    def secret(self) -> Path:
-        """Secret shared by the gate and the node."""
-        return self.link / "executor.secret"
+    secret = Below("link", "executor.secret")
+    """Secret shared by the gate and the node."""
 
-    @property
-    def terms(self) -> Path:
-        """Terms of the kit for the gate, as TOML.
+    terms = Below("link", "terms.toml")
+    """Terms of the kit for the gate, as TOML.
 
-        They are the bundle's hash and the coordinator's public signing key.
-        """
-        return self.link / "terms.toml"
+    They are the bundle's hash and the coordinator's public signing key.
+    """
 
-    @property
-    def signing_key(self) -> Path:
-        """The gate's private signing key, made here; it never leaves."""
-        return self.gate / "signing.key"
+    signing_key = Below("gate", "signing.key")
+    """The gate's private signing key, made here; it never leaves."""
 
-    @property
-    def approvals(self) -> Path:
-        """Folder of the approved studies.
+    approvals = Below("gate", "approvals")
+    """Folder of the approved studies.
 
-        One JSON file a study, by its SHA-256.
-        """
-        return self.gate / "approvals"
+    One JSON file a study, by its SHA-256.
+    """
 
-    @property
-    def starts(self) -> Path:
-        """Folder of the models that approved studies begin from.
+    starts = Below("gate", "starts")
+    """Folder of the models that approved studies begin from.
 
-        One file a model, by the `start-sha256` of a study's text.
-        """
-        return self.gate / "starts"
+    One file a model, by the `start-sha256` of a study's text.
+    """
 
-    @property
-    def frozen(self) -> Path:
-        """Folder of the snapshots.
+    frozen = Below("gate", "frozen")
+    """Folder of the snapshots.
 
-        One folder a dataset: the mapped rows that are served, and what is known of them.
-        """
-        return self.gate / "frozen"
+    One folder a dataset: the mapped rows that are served, and what is known of them.
+    """
 
-    @property
-    def incoming(self) -> Path:
-        """Folder of the received requests.
+    incoming = Below("gate", "incoming")
+    """Folder of the received requests.
 
-        One folder a run: what the site was asked in its rounds, so that `site replay` can answer again.
-        """
-        return self.gate / "incoming"
+    One folder a run: what the site was asked in its rounds, so that `site replay` can answer again.
+    """
 
-    @property
-    def results(self) -> Path:
-        """Folder of the site's own comparison figures.
+    results = Below("gate", "results")
+    """Folder of the site's own comparison figures.
 
-        One JSON file a run, with the figures as they left.
-        """
-        return self.gate / "results"
+    One JSON file a run, with the figures as they left.
+    """
 
-    @property
-    def excluded(self) -> Path:
-        """Identifiers of people who opted out.
+    excluded = Below("gate", "excluded.csv")
+    """Identifiers of people who opted out.
 
-        They stand under the name of a column of the site's own table.
-        """
-        return self.gate / "excluded.csv"
+    They stand under the name of a column of the site's own table.
+    """
 
-    @property
-    def ledger(self) -> Path:
-        """Ledger of the outbound messages.
+    ledger = Below("gate", "ledger.jsonl")
+    """Ledger of the outbound messages.
 
-        One line each, sealed by the line before.
-        """
-        return self.gate / "ledger.jsonl"
+    One line each, sealed by the line before.
+    """
 
-    @property
-    def receipts(self) -> Path:
-        """The coordinator's signatures of the ledger's head."""
-        return self.gate / "receipts.jsonl"
+    receipts = Below("gate", "receipts.jsonl")
+    """The coordinator's signatures of the ledger's head."""
 
     def make(self) -> None:
         """Make the folders where they are absent.

@@ -137,7 +137,9 @@ class Refusal(str):
 
 def _fact_text(fact: object) -> str:
     """Return a fact as a text; a refusal stays one."""
-    return fact if isinstance(fact, Refusal) else str(fact)
+    if isinstance(fact, Refusal):
+        return fact
+    return str(fact)
 
 
 def refusal_of(error: FlfedError) -> Refusal:
@@ -146,7 +148,9 @@ def refusal_of(error: FlfedError) -> Refusal:
     Of an error that says something else, the text stays here.
     """
     found = error.args[0] if error.args else ""
-    return found if isinstance(found, Refusal) else Refusal("error-untold")
+    if isinstance(found, Refusal):
+        return found
+    return Refusal("error-untold")
 
 
 class _Text(string.Formatter):
@@ -163,7 +167,9 @@ _TEXT = _Text()
 
 def path_of(reason: str) -> str:
     """Return the path of codes of a reason, an empty text where it is a text alone."""
-    return reason.path if isinstance(reason, Refusal) else ""
+    if isinstance(reason, Refusal):
+        return reason.path
+    return ""
 
 
 def of_table(error: TableError, least: int) -> Refusal:
@@ -297,7 +303,9 @@ def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
     if "why" in facts:
         facts["why"] = read(facts["why"]) or facts["why"]
     made = Refusal(code, **facts)
-    return made if made == text else None
+    if made == text:
+        return made
+    return None
 
 
 # Made at the first look, which most runs never take.

@@ -167,7 +167,9 @@ def _key(kind: str, file: str) -> str:
 
     A metric keeps scikit-learn's underscores.
     """
-    return file if kind == "metric" else kebab(file)
+    if kind == "metric":
+        return file
+    return kebab(file)
 
 
 def load(kind: str, name: str) -> Any:
@@ -221,7 +223,9 @@ def _package(point: importlib.metadata.EntryPoint) -> str:
 
     An example is `flfed-median 1.0`.
     """
-    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+    if point.dist:
+        return f"{point.dist.name} {point.dist.version}"
+    return point.value
 
 
 def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:

@@ -46,13 +46,17 @@ def plain_cell(value: Any) -> Any:
         return value
     plain = _WITHIN.sub("'", _START.sub(_quoted, value))
     # Some spreadsheets drop a leading tab or line end, and then see the formula behind it.
-    return f"'{plain}" if plain.startswith(_BROKEN) else plain
+    if plain.startswith(_BROKEN):
+        return f"'{plain}"
+    return plain
 
 
 def _quoted(found: re.Match[str]) -> str:
     before, formula = found.groups()
     # A figure with its sign is no formula, and stays readable.
-    return found[0] if FIGURE.fullmatch(formula.strip()) else f"{before}'{formula}"
+    if FIGURE.fullmatch(formula.strip()):
+        return found[0]
+    return f"{before}'{formula}"
 
 
 def csv_text(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks import sum_differences, table
 from benchmarks.sum_differences import SITE_DP, WAYS, consortium, cosine, measured, study_of
-from flfed.updates.masking.ring import Ring
 from flfed.updates.masking.rules import least_of_figures, threshold
+from flfed.updates.ring import Ring
 
 PAGE = (table.ROOT / "docs" / "secure-sums.md").read_text(encoding="utf-8")
 RESULTS = json.loads(table.RESULTS.read_text())

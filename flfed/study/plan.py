@@ -106,7 +106,9 @@ class Plan(Settings, where="[plan]", frozen=True):
 
     def batch_size(self, rows: int) -> int:
         """Return the rows of a full batch, of so many rows."""
-        return min(self.batch, rows) if self.batch else rows
+        if self.batch:
+            return min(self.batch, rows)
+        return rows
 
     def steps_a_round(self, rows: int) -> int:
         """Return the steps a round of a site with so many rows.
@@ -119,7 +121,9 @@ class Plan(Settings, where="[plan]", frozen=True):
         >>> [plan.steps_a_round(rows) for rows in (0, 20, 100)]
         [0, 2, 8]
         """
-        return (self.steps or self.epochs * -(-rows // self.batch_size(rows))) if rows else 0
+        if rows:
+            return self.steps or self.epochs * -(-rows // self.batch_size(rows))
+        return 0
 
     def effective_steps(self, steps: int) -> float:
         """Return the sum of the weights that the gradients of so many steps have in an update of `sgd`.

@@ -168,10 +168,13 @@ def _in_words(limit: str | FieldInfo) -> str:
     ends: dict[str, Any] = {}
     for one in limit.metadata:
         ends |= asdict(one)
-    if len(ends) == 1:
-        return f"> {ends['gt']}" if "gt" in ends else f">= {ends['ge']}"
+    if ends.keys() == {"gt"}:
+        return f"> {ends['gt']}"
+    if ends.keys() == {"ge"}:
+        return f">= {ends['ge']}"
     low = f"({ends['gt']}" if "gt" in ends else f"[{ends['ge']}"
-    return f"in {low}, {ends['lt']})" if "lt" in ends else f"in {low}, {ends['le']}]"
+    high = f"{ends['lt']})" if "lt" in ends else f"{ends['le']}]"
+    return f"in {low}, {high}"
 
 
 def toml_value(word: str) -> Any:

@@ -22,21 +22,15 @@ from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
-    LARGEST_ENTRY,
-    MODES,
-    STARTS,
     STATISTIC_MODES,
-    SUMS,
     TABLE_OF,
     Compare,
+    Crossing,
     Dataset,
-    Download,
     Encode,
     Expected,
     Named,
     Partition,
-    SecureAggregation,
-    SecureAggregationMode,
     Split,
     Sums,
     WarmStart,
@@ -71,7 +65,7 @@ class _FromKeywords(type):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(metaclass=_FromKeywords):
+class Study(Crossing, metaclass=_FromKeywords):
     """One study, checked.
 
     Make one with `Study.load`, `Study.parse`, or of plain keywords, each a key of the study as `keys_of` has them:
@@ -141,12 +135,8 @@ class Study(metaclass=_FromKeywords):
     plan: Plan
     strategy: Named
     privacy: Named
-    codec: Named = Named(name="none")
     statistic: Named = Named(name="none")
     analysis: Analysis | None = None
-    download: Download = "none"
-    secure_aggregation: SecureAggregation = "off"
-    largest_entry: float = LARGEST_ENTRY
     warm_start: str = ""
     start_sha256: str = ""
     frozen: int = 0
@@ -201,11 +191,6 @@ class Study(metaclass=_FromKeywords):
     def sha256(self) -> str:
         """Return the hash of the text, as approvals name it."""
         return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
-    def aggregation(self) -> SecureAggregationMode:
-        """How updates of sites are added: what `[privacy] secure-aggregation` asks."""
-        return MODES[self.secure_aggregation]
 
     def adjusts_intercept(self) -> bool:
         """Tell whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
@@ -294,12 +279,16 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain_value(value: Any) -> Any:
     """Return a number of NumPy, or an array, as Python's own; anything else as it is."""
-    return value.tolist() if hasattr(value, "tolist") else value
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
 
 
 def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **changes: Any) -> Study:
     """Return a study of a dataset's name, a model's name or keys, and keys."""
-    keys = dict(model) if isinstance(model, Mapping) else {"name": model}
+    keys = {"name": model}
+    if isinstance(model, Mapping):
+        keys = dict(model)
     model = keys.pop("name", "")
     if not isinstance(model, str) or not model:
         raise UsageError(f"model={model!r} must be a name, or keys with one, such as {{'name': 'mlp', 'hidden': [8]}}")
@@ -309,7 +298,10 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
         key: plain_value(changes.pop(key)) for key in ("purpose", "legal_basis", "rounds", "seed") if key in changes
     }
     text = StudyTemplate(name=name or f"{dataset}-study", dataset=dataset, model=model, **chosen).text()
-    return Study.parse(text).replace(keys_of(changes), "keyword") if changes else Study.parse(text)
+    study = Study.parse(text)
+    if changes:
+        study = study.replace(keys_of(changes), "keyword")
+    return study
 
 
 def names() -> list[str]:
@@ -352,8 +344,14 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
 def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return the keys of every table, and those in the signatures of what the study names."""
     known = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
-    known["analysis"] = _field_keys(Analysis) if has_analysis(table) else set()
-    known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS), "model": set(STARTS)}
+    if has_analysis(table):
+        known["analysis"] = _field_keys(Analysis)
+    known |= {
+        "strategy": {"rounds"},
+        "codec": {"download"},
+        "privacy": _field_keys(Sums),
+        "model": _field_keys(WarmStart),
+    }
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
         if name in registry.names(kind):
@@ -388,26 +386,23 @@ def _study(table: dict[str, Any], text: str) -> Study:
     check_scaler(made["encode"].scaler, made["plan"].class_weight, parts["privacy"], counts=analysis is not None)
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
-    sums = _split_off(parts["privacy"], Sums, SUMS)
-    start = _split_off(parts["model"], WarmStart, STARTS)
+    sums = _split_off(parts["privacy"], Sums)
+    start = _split_off(parts["model"], WarmStart)
     start.check()
-    sums.check(codec=parts["codec"].get("name", "none"), fraction=parts["strategy"].get("fraction", 1.0))
-    privacy = _named_or_none(parts["privacy"], "mechanism")
-    made["compare"].check_privacy(privacy.name)
+    sums.check(parts)
+    download = parse_download(parts["codec"].pop("download", "none"))
+    listed: dict[str, Any] = {name: _listed(kind, parts[name]) for name, kind in _LISTED.items()}
+    made["compare"].check_privacy(listed["privacy"].name)
     return Study(
         name=_name(table),
         purpose=_text(table, "purpose"),
         legal_basis=_text(table, "legal-basis"),
         expires=_date(table),
         seed=_seed(table),
-        model=_named(parts["model"], "model"),
-        strategy=_named(parts["strategy"], "strategy"),
-        privacy=privacy,
-        download=parse_download(parts["codec"].pop("download", "none")),
-        codec=_named_or_none(parts["codec"], "codec"),
-        statistic=_named_or_none(parts["statistic"], "statistic"),
+        download=download,
         rounds=rounds,
         analysis=analysis,
+        **listed,
         **vars(sums),
         **vars(start),
         text=text,
@@ -435,9 +430,10 @@ def _rounds(strategy: dict[str, Any]) -> int:
     return rounds
 
 
-def _split_off(table: dict[str, Any], kind: Any, keys: tuple[str, ...]) -> Any:
+def _split_off(table: dict[str, Any], kind: Any) -> Any:
     """Take the keys out of a table that are not of the thing it names, and return them checked."""
-    return kind(**read_settings(kind, {key: table.pop(key) for key in keys if key in table}, kind.where))
+    given = {key: table.pop(key) for key in _field_keys(kind) & table.keys()}
+    return kind(**read_settings(kind, given, kind.where))
 
 
 def _made(name: str, given: dict[str, Any]) -> Any:
@@ -462,11 +458,26 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(given)
 
 
-def _named(given: dict[str, Any], kind: str) -> Named:
-    """Return the listed thing that a table names."""
-    name = given.pop("name", None)
+def _listed(kind: str, given: dict[str, Any]) -> Named:
+    """Return the listed thing that a table names.
+
+    A study has a model and a strategy in any case; of the others there may be none.
+
+    Raises
+    ------
+    UsageError
+        If the name is missing or not known, or settings stand without one.
+    """
+    needed = kind in ("model", "strategy")
+    without = None if needed else "none"
+    name = given.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
     known = registry.names(kind)
+    if name == "none" and not needed:
+        # Settings without a name would do nothing while they seem to.
+        if given:
+            raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(known)}")
+        return Named(name="none")
     if not isinstance(name, str):
         raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
     if name not in known:
@@ -474,21 +485,6 @@ def _named(given: dict[str, Any], kind: str) -> Named:
         hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, known)
         raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(known)}")
     return Named(name=name, settings=given)
-
-
-def _named_or_none(given: dict[str, Any], kind: str) -> Named:
-    """Return the listed thing that a table names.
-
-    It is "none" where the study has no such table.
-    """
-    if given.get("name", "none") != "none":
-        return _named(given, kind)
-    given.pop("name", None)
-    # Settings without a name would do nothing while they seem to.
-    if given:
-        where = f"[{TABLE_OF.get(kind, kind)}]"
-        raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(registry.names(kind))}")
-    return Named(name="none")
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:
@@ -549,7 +545,9 @@ def protects_rows(privacy: Mapping[str, Any]) -> bool:
 
 def protected_scaler(privacy: Mapping[str, Any]) -> str:
     """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    return "private" if privacy.get("covers") == "study" else "schema"
+    if privacy.get("covers") == "study":
+        return "private"
+    return "schema"
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:

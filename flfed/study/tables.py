@@ -111,7 +111,9 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
 
 def _date_text(value: object) -> object:
     """Return a date of TOML as its text, which is one as well; anything else as it is."""
-    return value.isoformat() if isinstance(value, datetime.date) else value
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return value
 
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
@@ -349,12 +351,8 @@ class Compare(Settings, where="[compare]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
-        asked = {
-            "thresholds": self.thresholds,
-            "alert-budgets": self.alert_budgets,
-            "false-positive-rates": self.false_positive_rates,
-        }
-        for key, values in asked.items():
+        for kind, values in self.asked_points.items():
+            key = f"{kind}s"
             if not are_shares(values):
                 raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
             # Each count between two of them must be large, so that of many most would be withheld.
@@ -377,11 +375,19 @@ class Compare(Settings, where="[compare]", frozen=True):
                 )
 
     @property
+    def asked_points(self) -> dict[PointKind, tuple[float, ...]]:
+        """Values at which sites count exactly, by how rows are chosen there."""
+        return {
+            "threshold": self.thresholds,
+            "alert-budget": self.alert_budgets,
+            "false-positive-rate": self.false_positive_rates,
+        }
+
+    @property
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
-        asked = (self.thresholds, self.alert_budgets, self.false_positive_rates)
         found: list[Point] = []
-        for kind, values in zip(POINT_KINDS, asked, strict=True):
+        for kind, values in self.asked_points.items():
             found += [(kind, at) for at in values]
         return tuple(found)
 
@@ -413,6 +419,27 @@ class Named:
         # The table holds these keys beside the constructor's own.
         beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
         return thing(**given, **read_settings(thing, self.settings, where, beside=beside))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """How updates of a study, and its model, cross.
+
+    Attributes
+    ----------
+    codec, download, secure_aggregation, largest_entry
+        As `Study` has them.
+    """
+
+    codec: Named = Named(name="none")
+    download: Download = "none"
+    secure_aggregation: SecureAggregation = "off"
+    largest_entry: float = LARGEST_ENTRY
+
+    @property
+    def aggregation(self) -> SecureAggregationMode:
+        """How updates of sites are added: what `[privacy] secure-aggregation` asks."""
+        return MODES[self.secure_aggregation]
 
 
 class Expectation(Settings, where="[expected]", frozen=True):
@@ -505,11 +532,13 @@ class Sums(Settings, where="[privacy]", frozen=True):
     secure_aggregation: SecureAggregation = "off"
     largest_entry: Annotated[float, Field(gt=0, le=2.0**20)] = LARGEST_ENTRY
 
-    def check(self, *, codec: str, fraction: float) -> None:
-        """Refuse what cannot be summed, or would be summed over a few sites only."""
+    def check(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
         if not MODES[self.secure_aggregation].sums_updates:
             return
         asked = f"secure-aggregation={self.secure_aggregation!r}"
+        codec = tables["codec"].get("name", "none")
+        fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
             raise UsageError(
                 f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {asked} adds "
@@ -540,12 +569,6 @@ class WarmStart(Settings, where="[model]", frozen=True):
         needing = [name for name in ("start-sha256", "frozen") if getattr(self, name.replace("-", "_"))]
         if needing and not self.warm_start:
             raise UsageError(f"[model]: {needing[0]} needs warm-start, the run or folder of the model to begin from")
-
-
-STARTS = ("warm-start", "start-sha256", "frozen")
-"""Keys of the table [model] that are no model's."""
-SUMS = ("secure-aggregation", "largest-entry")
-"""Keys of the table [privacy] that are no mechanism's."""
 
 
 def parse_download(value: object) -> Download:

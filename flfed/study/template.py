@@ -121,7 +121,9 @@ class StudyTemplate:
         elif self.sums and self.model != TREES:
             lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
             lines += ['secure-aggregation = "auto"']
-        return ["", "[privacy]", *lines] if lines else []
+        if lines:
+            return ["", "[privacy]", *lines]
+        return []
 
     @property
     def _covered(self) -> bool:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -151,7 +151,9 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     17.86
     """
     _check(delta)
-    return _gaussian_epsilon(mu, delta) if mu > 0 else 0.0
+    if mu > 0:
+        return _gaussian_epsilon(mu, delta)
+    return 0.0
 
 
 @lru_cache(maxsize=4096)
@@ -360,10 +362,10 @@ def least_noise(
         If no noise up to 1000 has it.
     """
     least = round(LEAST_NOISE * 1000)
-    start = None if rough is None else _least(rough, target, least, near=ROUGHLY)
-    # What else is spent may be above the target by the rough bound alone.
-    if start is None:
-        start = least
+    start = least
+    if rough is not None:
+        # What else is spent may be above the target by the rough bound alone.
+        start = _least(rough, target, least, near=ROUGHLY) or least
     found = _least(spent, target, start)
     if found is None:
         raise UsageError(
@@ -400,7 +402,9 @@ def _least(spent: Callable[[float], float], target: float, start: int, near: flo
         if not low < guess <= high:
             guess = round(math.sqrt(low * high))
         guess = min(max(guess, low + 1), high - 1)
-    return None if high == most else high
+    if high == most:
+        return None
+    return high
 
 
 def _on_line(tried: Mapping[int, float]) -> float:
@@ -424,8 +428,7 @@ ROUNDING = 1e-9
 """Of shares such as .2 + .05 + .75 in floats."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingShares:
+class TrainingShares(NamedTuple):
     """Shares of the budget of persons who are trained on.
 
     Attributes
@@ -457,8 +460,7 @@ class TrainingShares:
         return cls(histograms=0.25, sums=0.05, training=0.5, own=0.2)
 
 
-@dataclass(frozen=True, kw_only=True)
-class HoldoutShares:
+class HoldoutShares(NamedTuple):
     """Shares of the budget of persons who are held out.
 
     Attributes
@@ -482,8 +484,7 @@ class HoldoutShares:
 HOLDOUT_SHARES = HoldoutShares()
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingReleases:
+class TrainingReleases(NamedTuple):
     """What the sites of a study release of each person whom they train on.
 
     Attributes
@@ -501,15 +502,8 @@ class TrainingReleases:
     training: Release
     own: Release | None = None
 
-    @property
-    def all(self) -> tuple[Release, ...]:
-        """All releases, as an account has them."""
-        own = () if self.own is None else (self.own,)
-        return (self.histograms, self.sums, self.training, *own)
 
-
-@dataclass(frozen=True, kw_only=True)
-class HoldoutReleases:
+class HoldoutReleases(NamedTuple):
     """What the sites of a study release of each person whom they hold out.
 
     Attributes
@@ -522,11 +516,6 @@ class HoldoutReleases:
     sums: Release
     scores: Release
     comparison: Release
-
-    @property
-    def all(self) -> tuple[Release, ...]:
-        """All releases, as an account has them."""
-        return (self.histograms, self.sums, self.scores, self.comparison)
 
 
 @lru_cache(maxsize=256)
@@ -613,16 +602,18 @@ def training_releases(
     --------
     >>> from flfed.updates.accounting import epsilon
     >>> found = training_releases(TrainingShares(), 3.0, 1e-5, sampling=0.05, steps=400)
-    >>> found.training, round(epsilon(found.all, 1e-5), 2)
+    >>> found.training, round(epsilon(found[:3], 1e-5), 2)
     (Release(noise=1.81, sampling=0.05, steps=400), 3.0)
     """
-    own = () if shares.own is None else (shares.own,)
-    histograms, sums, *others = gaussian_releases((shares.histograms, shares.sums, *own), target, delta)
-    training = _trained((histograms, sums, *others), target, delta, sampling, steps)
-    if shares.own is None:
-        return TrainingReleases(histograms=histograms, sums=sums, training=training)
-    own_training = _trained((histograms, sums, training), target, delta, sampling, steps)
-    return TrainingReleases(histograms=histograms, sums=sums, training=training, own=own_training)
+    asked = [shares.histograms, shares.sums]
+    if shares.own:
+        asked.append(shares.own)
+    beside = gaussian_releases(tuple(asked), target, delta)
+    training = _trained(beside, target, delta, sampling, steps)
+    found = TrainingReleases(beside[0], beside[1], training)
+    if shares.own:
+        found = found._replace(own=_trained(found[:3], target, delta, sampling, steps))
+    return found
 
 
 def holdout_releases(target: float, delta: float) -> HoldoutReleases:
@@ -640,11 +631,7 @@ def holdout_releases(target: float, delta: float) -> HoldoutReleases:
     >>> holdout_releases(3.0, 1e-5).scores
     Release(noise=2.352, sampling=1.0, steps=1)
     """
-    of = HOLDOUT_SHARES
-    histograms, sums, scores, comparison = gaussian_releases(
-        (of.histograms, of.sums, of.scores, of.comparison), target, delta
-    )
-    return HoldoutReleases(histograms=histograms, sums=sums, scores=scores, comparison=comparison)
+    return HoldoutReleases(*gaussian_releases(HOLDOUT_SHARES, target, delta))
 
 
 def _trained(beside: Sequence[Release], target: float, delta: float, sampling: float, steps: int) -> Release:

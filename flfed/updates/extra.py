@@ -123,7 +123,9 @@ def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
 
 def own_facts(shapes: ExtraShapes) -> dict[str, Any]:
     """Return what a run's record says of sites' own parts of the model: which arrays, and whether they stand beside."""
-    return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)} if shapes.own else {}
+    if shapes.own:
+        return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)}
+    return {}
 
 
 def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArrays:
@@ -155,14 +157,17 @@ def own_state(own: Arrays) -> Arrays:
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
     """Return what a site has of its own of the model; none before it trained, and where it is lost."""
     found = without_prefix(OWN, state)
-    return {} if arrays_defect(found, shapes.own) else found
+    if arrays_defect(found, shapes.own):
+        return {}
+    return found
 
 
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
     terms = strategy.client_terms
-    found = terms(settings, arrays) if _takes_arrays(terms) else terms(settings)
-    return _parted(found)
+    if _takes_arrays(terms):
+        return _parted(terms(settings, arrays))
+    return _parted(terms(settings))
 
 
 def own_terms(

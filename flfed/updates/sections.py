@@ -12,12 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout
 from flfed.updates.arrays import CIPHERTEXT, Shapes
 from flfed.updates.codec import Codec
-from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import vector_entries
 from flfed.updates.messages.fields import LARGEST, PROTOCOL
 from flfed.updates.messages.in_memory import count_array_bytes
 
@@ -125,7 +122,9 @@ def list_of(item: Field, longest: int) -> Field:
 
 
 def _bytes_of(value: str | int | float | bool) -> int:
-    return len(value) if isinstance(value, str) else 8
+    if isinstance(value, str):
+        return len(value)
+    return 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,27 +281,25 @@ class Encrypted:
     Attributes
     ----------
     entries : int
-        Of the model.
+        Of the vector that is encrypted.
+    longest : int
+        Bytes of its ciphertexts, at most.
     plain : ArraySection, optional
         What it may be in place of ciphertexts: the first model of a run follows from the study.
     """
 
     entries: int
+    longest: int
     plain: ArraySection | None = None
     needed: bool = True
 
     @property
     def most(self) -> int:
         """Most bytes that it may have."""
-        encrypted = len(CIPHERTEXT) + HEAD + ckks.most_bytes(vector_entries(self.entries))
+        encrypted = len(CIPHERTEXT) + HEAD + self.longest
         if self.plain is None:
             return encrypted
         return max(encrypted, self.plain.most)
-
-    def defect(self, packed: np.ndarray) -> Refusal | None:
-        """Return why ciphertexts do not fit, None where they do; without the key's settings nobody tells more."""
-        chunks = ckks.unpacked(packed, vector_entries(self.entries))
-        return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
 
 
 Section = Plain | Columns | ArraySection | Encrypted

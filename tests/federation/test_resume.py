@@ -352,14 +352,14 @@ def test_a_disk_that_is_full_fails_the_run_and_it_goes_on_once_there_is_room(sma
 
     def observer(stage: str, round: int) -> None:
         if (stage, round) == ("round", 2):
-            (checkpoints.folder_of(newest()) / "round-000003.part").mkdir()
+            (checkpoints.folder_of(newest()) / "round-000003.safetensors").mkdir()
 
     with pytest.raises(FlfedError, match="free some disk space"):
         run(Study.parse(small_study), sites=sites, observer=observer)
     ended = newest()
     with RunReader.open() as reader:
         assert (reader.runs_of(ended)[0].status, reader.runs_of(ended)[0].rounds) == ("failed", 2)
-    (checkpoints.folder_of(ended) / "round-000003.part").rmdir()
+    (checkpoints.folder_of(ended) / "round-000003.safetensors").rmdir()
     assert resume(ended, sites=sites).report["arrays-sha256"] == whole.report["arrays-sha256"]
 
 

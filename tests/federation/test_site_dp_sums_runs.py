@@ -15,7 +15,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.masking.ring import SiteNoise
+from flfed.updates.mechanism import SiteNoise
 from flfed.updates.privacy.site_dp import SiteDp
 
 SEEDS = 10

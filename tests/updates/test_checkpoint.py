@@ -161,7 +161,7 @@ def test_a_damaged_checkpoint_is_passed_by_for_the_one_before(harm: str):
 def test_a_checkpoint_that_cannot_be_written_says_so_and_harms_none(home):
     checkpoints.write("r1", made(1))
     folder = checkpoints.folder_of("r1")
-    (folder / "round-000002.part").mkdir()  # stands in the way, for root too
+    (folder / "round-000002.safetensors").mkdir()  # stands in the way, for root too
     with pytest.raises(FlfedError, match="cannot be written .*free some disk space"):
         checkpoints.write("r1", made(2))
     assert checkpoints.newest("r1", 2).round == 1

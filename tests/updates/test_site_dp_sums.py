@@ -15,10 +15,10 @@ from flfed.records.statistics.privacy_odds import odds_in_words
 from flfed.rows.training.private_noise import SystemNoise
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.masking.ring import SiteNoise, rings
 from flfed.updates.masking.rules import threshold
-from flfed.updates.mechanism import largest_entry, noise_of_site
+from flfed.updates.mechanism import SiteNoise, largest_entry, noise_of_site
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
+from flfed.updates.ring import rings
 
 ROUNDS = 10
 MANY = 20_000

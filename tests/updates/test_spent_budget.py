@@ -7,7 +7,8 @@ import pytest
 from flwr.app import Error, Message
 
 from flfed.refusals import Refusal, recorded
-from flfed.updates.aggregation.rounds import why_stopped
+from flfed.updates.aggregation.guard import GuardResult
+from flfed.updates.aggregation.rounds import Round
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 SPENT = "privacy budget: "
@@ -87,6 +88,7 @@ def test_where_others_fail_too_they_are_asked_again_before_the_run_stops(bench, 
 @pytest.mark.parametrize("spent", [True, False])
 def test_only_a_budget_that_is_spent_is_called_one(spent):
     reason = recorded(SAID if spent else "its privacy budget: unknown")
-    said = why_stopped(7, 2, 4, 3, {"a": reason, "b": Refusal("no-reply")})
+    result = GuardResult(accepted=dict.fromkeys("cd"), refused={"a": reason, "b": Refusal("no-reply")})
+    said = Round(number=7, asked=dict.fromkeys("abcd", 1), result=result).why_stopped(3)
     assert said.startswith(SPENT) == spent
     assert "round 7 had 2 good updates of 4 asked, 3 are needed" in said and "b: no reply" in said

@@ -20,6 +20,7 @@ from flfed.rows.data.parsing.fields import Field as OwnField
 from flfed.rows.data.site import Site
 from flfed.trees.cut_points import are_possible
 from flfed.updates.arrays import CIPHERTEXT, Arrays
+from flfed.updates.masking import ckks
 from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 from flfed.updates.sections import (
@@ -239,7 +240,8 @@ def _ciphertexts_defect(section: Encrypted, found: ArrayRecord, record: RecordDi
     wrong = _size_defect(found, {CIPHERTEXT: section.most})
     if wrong:
         return wrong
-    return section.defect(ndarrays(record, name)[CIPHERTEXT])
+    chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], section.entries)
+    return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
 
 
 def _names_defect(

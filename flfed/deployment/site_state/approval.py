@@ -351,7 +351,7 @@ def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
     if not folder.starts.is_dir():
         folder.starts.mkdir(mode=0o700)
         give(folder.starts, folder.gate)  # root may make what the gate's user must be able to enter
-    write_whole(_start_path(folder, study), b"".join(file_content(parts, {"facts": json.dumps(source.facts())})))
+    write_whole(_start_path(folder, study), file_content(parts, {"facts": json.dumps(source.facts())}))
 
 
 def kept_start(folder: SiteFolder, study: Study) -> Source:

@@ -181,7 +181,7 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes
     digest = facts_sha256(arrays, json.dumps(asked, sort_keys=True))
     metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
     metadata |= {"encoder-sha256": sha256_of(request.encoder)}
-    return digest, b"".join(file_content(arrays, metadata))
+    return digest, file_content(arrays, metadata)
 
 
 def _from_file(path: Path) -> ArchivedRequest | None:

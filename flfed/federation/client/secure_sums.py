@@ -36,7 +36,6 @@ from flfed.updates.masking.question import (
     rows_question,
     sum_name,
 )
-from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -51,6 +50,7 @@ from flfed.updates.messages.secure_sum import (
 )
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
+from flfed.updates.ring import Ring, ring_of_counts, rings
 from flfed.updates.strategies.fedavg import FedAvg, relative_weight
 
 _SUMMARY = "masked-summary"

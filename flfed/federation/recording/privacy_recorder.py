@@ -27,8 +27,7 @@ from flfed.updates.accounting import epsilon, is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.masking.ring import Normals
-from flfed.updates.mechanism import Mechanism, Promise, mechanism_of, planned
+from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of, planned
 from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")

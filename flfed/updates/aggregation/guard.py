@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
 from flfed.updates.messages.compare import CompareReply, GroupFigure
-from flfed.updates.messages.train import TrainReply
+from flfed.updates.messages.train import Replies, TrainReply
 
 BLOCK = 64
 """Sites whose arrays are laid side by side at a time: few enough to stay in a processor's cache."""
@@ -41,7 +41,7 @@ class GuardResult:
 
 
 def guard(
-    replies: Mapping[str, TrainReply],
+    replies: Replies,
     incoming: Arrays,
     rows_high: Mapping[str, int],
     *,
@@ -74,17 +74,13 @@ def guard(
     most updates are exactly zero, as under a strong L1 penalty, any other is flagged only.
     """
     measured = _norms(replies, incoming)
-    good: dict[str, TrainReply] = {}
-    refused: dict[str, Refusal] = {}
+    defects = {}
     # Each update is judged by itself first, and by its norm only among those that are good.
-    for site in sorted(replies):
-        reply = replies[site]
-        reason = _defect(reply, incoming, rows_high[site], measured.get(site, math.nan))
-        reason = reason or _steps_defect(reply, steps) or _extra_defect(reply.extra, extra or {})
-        if reason:
-            refused[site] = reason
-        else:
-            good[site] = reply
+    for site, reply in replies.items():
+        defect = _defect(reply, incoming, rows_high[site], measured.get(site, math.nan))
+        defects[site] = defect or _steps_defect(reply, steps) or _extra_defect(reply.extra, extra or {})
+    first = judged(replies, defects)
+    good = first.accepted
     large, flagged = _by_norm({site: measured[site] for site in good}, flag, refuse)
     if extra:
         norms = dict(zip(good, joint_norms([reply.extra for reply in good.values()]).tolist(), strict=True))
@@ -93,7 +89,7 @@ def guard(
         flagged = _of_extra(noted) | flagged
     return GuardResult(
         accepted={site: reply for site, reply in good.items() if site not in large},
-        refused=dict(sorted({**refused, **large}.items())),
+        refused=dict(sorted({**first.refused, **large}.items())),
         flagged={site: why for site, why in sorted(flagged.items()) if site not in large},
     )
 
@@ -129,15 +125,13 @@ def _steps_defect(reply: TrainReply, steps: Callable[[int], int] | None) -> Refu
 
 def _extra_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
     """Return why what came beside an update cannot be used, None where it can."""
-    if not (arrays or expected):
-        return None
     defect = arrays_defect(arrays, expected)
     if defect is None and not math.isfinite(joint_norms([arrays])[0]):
         defect = Refusal("norm-infinite")
-    return None if defect is None else Refusal("extra-unfit", why=defect)
+    return defect and Refusal("extra-unfit", why=defect)
 
 
-def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> GuardResult:
+def guard_scores(replies: Replies, rows_high: Mapping[str, int], outputs: int = 0) -> GuardResult:
     """Sort replies that only score into accepted and refused.
 
     Arguments are as `guard` takes them.
@@ -148,14 +142,13 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
     """
     defects = {}
     for site, reply in sorted(replies.items()):
-        defect = _bad_scores(reply, rows_high[site])
-        if not defect and outputs and reply.offset is not None:
-            defect = reply.offset.defect(outputs)
-        defects[site] = defect
+        defects[site] = _bad_scores(reply, rows_high[site])
+        if not defects[site] and outputs and reply.offset is not None:
+            defects[site] = reply.offset.defect(outputs)
     return judged(replies, defects)
 
 
-def judged(replies: Mapping[str, TrainReply], defects: Mapping[str, Refusal | None]) -> GuardResult:
+def judged(replies: Replies, defects: Mapping[str, Refusal | None]) -> GuardResult:
     """Return which replies are accepted and which refused, by their defects."""
     refused = {site: reason for site, reason in defects.items() if reason}
     return GuardResult(
@@ -163,7 +156,7 @@ def judged(replies: Mapping[str, TrainReply], defects: Mapping[str, Refusal | No
     )
 
 
-def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:
+def _norms(replies: Replies, incoming: Arrays) -> dict[str, float]:
     """Return the norm of each update like the model.
 
     Such an update has the model's names, shapes and dtypes. The norm is NaN or infinite if a value is bad.
@@ -211,7 +204,9 @@ def _rows_defect(reply: TrainReply, rows_high: int) -> Refusal | None:
     rows = reply.num_examples
     if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
         return Refusal("examples-unfit")
-    return Refusal("examples-above-band", most=rows_high) if rows > rows_high else None
+    if rows > rows_high:
+        return Refusal("examples-above-band", most=rows_high)
+    return None
 
 
 def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
@@ -223,7 +218,7 @@ def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
     if scores.rows not in kinds:
         return Refusal("scores-other-rows", scores="scores", parts=" or ".join(kinds))
     least = 1 if scores.metrics else 0
-    if scores.num_examples < least or scores.num_examples > rows_high:
+    if not least <= scores.num_examples <= rows_high:
         return Refusal("scores-outside-band", scores="scores")
     # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
     if not all(map(math.isfinite, scores.metrics.values())):
@@ -325,9 +320,10 @@ def _moments_defect(summary: Summary, hair: float) -> Refusal | None:
     """Return that sums of z and z² do not lie within the count, for |z| is at most 1; else None."""
     rows = summary.rows[0]
     (count, total, squares) = summary.moments.T
-    if max(count.max(), np.abs(total).max(), squares.max()) > rows + hair:
+    largest = max(count.max(), np.abs(total).max(), squares.max())
+    if largest > rows + hair or (total**2 > count * squares + hair * rows).any():
         return Refusal("sums-disagree")
-    return Refusal("sums-disagree") if (total**2 > count * squares + hair * rows).any() else None
+    return None
 
 
 def _counts_defect(summary: Summary, layout: Layout, hair: float) -> Refusal | None:
@@ -351,7 +347,9 @@ def _leaks_defect(summary: Summary, hair: float) -> Refusal | None:
     strength = summary.leaks[..., 2]
     weight = summary.leaks[..., 3]
     wrong = (strength > weight + hair) | (weight > summary.rows[0] + hair)
-    return Refusal("leak-sums-disagree") if wrong.any() or (summary.leaks[..., 1:] < 0).any() else None
+    if wrong.any() or (summary.leaks[..., 1:] < 0).any():
+        return Refusal("leak-sums-disagree")
+    return None
 
 
 def comparison_defect(reply: CompareReply) -> Refusal | None:

@@ -14,9 +14,8 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.arrays import Arrays
-from flfed.updates.masking.ring import Ring
-from flfed.updates.masking.rules import Sites
-from flfed.updates.messages.train import TrainReply
+from flfed.updates.messages.train import Replies
+from flfed.updates.ring import Ring
 
 LARGEST = 1e4
 """Largest loss that a site adds: one beyond it, or one that is no number, counts as this much."""
@@ -49,7 +48,7 @@ class MeanLosses:
         has is left out.
     """
 
-    listed: Sites
+    listed: frozenset[str]
     means: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -89,10 +88,12 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
 
 def _clipped(loss: float) -> float:
     """Return a loss within the bound; what is no number is what a spoilt model has."""
-    return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
+    if math.isfinite(loss):
+        return min(max(loss, -LARGEST), LARGEST)
+    return LARGEST
 
 
-def decode_losses(total: np.ndarray, listed: Sites, *, sites: int, scored: str) -> MeanLosses | None:
+def decode_losses(total: np.ndarray, listed: frozenset[str], *, sites: int, scored: str) -> MeanLosses | None:
     """Return the mean losses of a sum of `sites` at most, which were `scored` on such rows; None of a sum of none."""
     if not total.size:
         return None
@@ -139,7 +140,7 @@ class LossCheck:
     def refusal(
         self,
         means: Mapping[str, float],
-        replies: Mapping[str, TrainReply],
+        replies: Replies,
         refused: Mapping[str, Refusal],
         incoming: Arrays,
     ) -> Refusal | None:
@@ -159,18 +160,17 @@ class LossCheck:
             The model.
         """
         self.note_infinite(refused)
-        if self.spoilt:
-            return Refusal("loss-grown", times=f"{GROWTH:g}")
         loss = means.get(self.scored)
-        loss = _mean_loss(replies) if loss is None else loss
         if loss is None:
-            return None
-        limit = GROWTH * self.loss if self.loss > 0 else math.inf
-        self.spoilt = bool(self.before) and not (math.isfinite(loss) and loss <= limit)
+            loss = _mean_loss(replies)
+        if loss is not None and self.before:
+            limit = GROWTH * self.loss if self.loss > 0 else math.inf
+            self.spoilt |= not (math.isfinite(loss) and loss <= limit)
         if self.spoilt:
             return Refusal("loss-grown", times=f"{GROWTH:g}")
-        self.loss = loss
-        self.before = dict(incoming)
+        if loss is not None:
+            self.loss = loss
+            self.before = dict(incoming)
         return None
 
     def note_infinite(self, refused: Mapping[str, Refusal]) -> None:
@@ -179,8 +179,9 @@ class LossCheck:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
-        loss = None if math.isnan(self.loss) else self.loss
-        found: dict[str, Any] = {"loss": loss}
+        found: dict[str, Any] = {"loss": self.loss}
+        if math.isnan(self.loss):
+            found["loss"] = None
         if self.evaluated is not None:
             number, losses = self.evaluated
             found["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
@@ -196,9 +197,11 @@ class LossCheck:
             self.evaluated = (int(last["number"]), losses)
 
 
-def _mean_loss(replies: Mapping[str, TrainReply]) -> float | None:
+def _mean_loss(replies: Replies) -> float | None:
     """Return the mean loss of the model over the sites that sent theirs, None where none did."""
     scored = [reply.scores for reply in replies.values() if reply.scores is not None]
-    known = [(one.num_examples, one.metrics["loss"]) for one in scored if "loss" in one.metrics]
-    rows = sum(count for count, _ in known)
-    return math.fsum(count * value for count, value in known) / rows if rows else None
+    known = [one for one in scored if "loss" in one.metrics]
+    rows = sum(one.num_examples for one in known)
+    if not rows:
+        return None
+    return math.fsum(one.num_examples * one.metrics["loss"] for one in known) / rows

@@ -6,30 +6,29 @@ Python's garbage collector runs seldom while the messages of a run are alive.
 from __future__ import annotations
 
 import gc
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from flwr.app import Message
+from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock
 from flfed.refusals import BUDGET, Refusal
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
-from flfed.updates.aggregation.secure_sum import SecureSums, Send, SumQuestions
-from flfed.updates.arrays import Arrays, Shapes, entries_of, shapes_of
+from flfed.updates.aggregation.guard import BLOCK, GuardResult
+from flfed.updates.aggregation.secure_sum import SecureSums, Send, SumQuestions, Unsummed
+from flfed.updates.arrays import Arrays, Shapes, shapes_of
 from flfed.updates.checkpoints.sum_file import read_cohort, write_cohort
 from flfed.updates.codec import Codec
-from flfed.updates.masking.ring import Normals
-from flfed.updates.mechanism import Mechanism
+from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import reason_of, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
-from flfed.updates.messages.train import LOST, TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.messages.train import LOST, TRAIN, Replies, Scores, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,68 +200,48 @@ class RunContext:
         rng = generator(self.seed, site="", purpose="download-codec", number=request.round)
         return replace(request, arrays=immutable(self.download.encode(request.arrays, rng)))
 
-    def unpacked(
-        self, replies: Mapping[str, TrainReply], model: Shapes
-    ) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
+    def unpacked(self, replies: Replies, model: Shapes) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
         """Return replies whose updates' arrays are like the model's, and why the others cannot be read."""
         if self.codec is None:
             return dict(replies), {}
-        trained = {site: reply for site, reply in replies.items() if reply.delta}
-        defects = {site: self.codec.defect(reply.delta, model) for site, reply in trained.items()}
-        faults = {site: defect for site, defect in defects.items() if defect}
-        good = [site for site in trained if site not in faults]
-        found = {site: reply for site, reply in replies.items() if site not in faults}
+        found = dict(replies)
+        faults = {}
+        for site, reply in replies.items():
+            if reply.delta and (defect := self.codec.defect(reply.delta, model)):
+                faults[site] = defect
+                del found[site]
+        packed = [site for site in found if found[site].delta]
         # Few at a time stay in a processor's cache.
-        for start in range(0, len(good), BLOCK):
-            block = good[start : start + BLOCK]
-            read = self.codec.decode_all([trained[site].delta for site in block], model)
-            found |= {site: replace(trained[site], delta=delta) for site, delta in zip(block, read, strict=True)}
+        for start in range(0, len(packed), BLOCK):
+            block = packed[start : start + BLOCK]
+            read = self.codec.decode_all([found[site].delta for site in block], model)
+            for site, delta in zip(block, read, strict=True):
+                found[site] = replace(found[site], delta=delta)
         return found, faults
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
-        return set(self.participants) if self.outputs > 0 else set()
+        if self.outputs > 0:
+            return set(self.participants)
+        return set()
 
-    def judge(
-        self,
-        replies: dict[str, TrainReply],
-        incoming: Arrays,
-        *,
-        flag: float,
-        refuse: float,
-        extra: Shapes | None = None,
-        by_steps: bool = False,
-    ) -> GuardResult:
-        """Sort a round's updates by the guard, whose bounds are in medians of the cohort's norms.
-
-        Where a strategy goes `by_steps`, sites must have taken those of the plan.
-        """
-        if self.sums is not None:
-            return self.sums.guard(replies, self.rows_high(), updates=entries_of(shapes_of(incoming)))
-        # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
-        by_norm = self.mechanism is None or self.mechanism.refuses_by_norm
-        most = refuse if by_norm else math.inf
-        steps = self.plan.steps_a_round if by_steps else None
-        return guard(replies, incoming, self.rows_high(), flag=flag, refuse=most, extra=extra, steps=steps)
-
-    def merged(self, now: Round, good: Mapping[str, TrainReply], *, round: int, needed: int) -> Arrays | None:
+    def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.
 
-        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says.
-
-        Raises
-        ------
-        Unsummed
-            If the server sees only sums, and there is none of this round.
+        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says; and
+        where the server sees only sums and there is none of this round, which then has a reason why it is `unsummed`.
         """
         if self.sums is not None:
             try:
-                return self.sums.mean(now.questions(), good, now.result.refused, now.incoming, needed)
+                return self.sums.mean(now.questions(), good, needed)
+            except Unsummed as error:
+                now.lack_sum(error)
+                return None
             finally:
                 now.note(now.further.faults)
         if self.mechanism is None:
             return None
-        normals = self.normals(round)
+        normals = self.normals(now.number)
         deltas = {site: reply.delta for site, reply in good.items()}
         return self.mechanism.merged(deltas, plan=self.plan, rounds=self.rounds, asked=len(now.asked), normals=normals)
 
@@ -301,6 +280,8 @@ class Round:
         Of the round, from 1.
     unsummed : Refusal or None
         Why the last attempt had no sum, where the server sees only sums.
+    is_final : bool
+        Whether asking again would give no sum either.
     further : SumQuestions
         What a secure sum asks in the round besides.
     """
@@ -308,6 +289,7 @@ class Round:
     kind: str = TRAIN
     number: int = 0
     unsummed: Refusal | None = None
+    is_final: bool = False
     further: SumQuestions = field(default_factory=SumQuestions)
     began: float = 0.0
     incoming: Arrays = field(default_factory=dict)
@@ -319,7 +301,12 @@ class Round:
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
     _requests: dict[str, TrainRequest] = field(default_factory=dict)
-    _run: RunContext | None = None
+    _run: RunContext = field(init=False)
+
+    @classmethod
+    def over(cls, grid: Grid, clock: Clock) -> Round:
+        """Return a round that begins now, and may ask further questions over a grid."""
+        return cls(began=clock(), further=SumQuestions.over(grid))
 
     def messages(self, request: TrainRequest, run: RunContext, with_offset: Collection[str] = ()) -> list[Message]:
         """Return a message for each site that is asked.
@@ -332,10 +319,10 @@ class Round:
             Sites that are asked for their own offset too.
         """
         asked = [site for site in self.asked if site not in self.spent]
-        delivery = run.delivery
-        request = run.packed(request) if request.fit else request
+        if request.fit:
+            request = run.packed(request)
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
-        form_of = {site: (site in delivery.holders, site in with_offset) for site in asked}
+        form_of = {site: (site in run.delivery.holders, site in with_offset) for site in asked}
         requests = {form: replace(request, by_hash=form[0], offset=form[1]) for form in set(form_of.values())}
         self._run = run
         self.number = request.round
@@ -373,12 +360,11 @@ class Round:
         self.unsummed = None
         began = clock()
         sites = {node: site for site, node in self.asked.items()}
-        delivery = None if self._run is None else self._run.delivery
         replies = list[Message]()
         lacking = dict[str, Message]()
         for reply in send(messages, timeout=timeout):
             site = sites.get(reply.metadata.src_node_id, "")
-            if delivery is not None and delivery.answered(site, reply):
+            if self._run.delivery.answered(site, reply):
                 lacking[site] = reply
             else:
                 replies.append(reply)
@@ -397,7 +383,14 @@ class Round:
         self.further.kind = self.kind
         self.further.number = self.number if number is None else number
         self.further.nodes = dict(self.asked)
+        self.further.refused = self.result.refused
+        self.further.incoming = self.incoming
         return self.further
+
+    def lack_sum(self, error: Unsummed) -> None:
+        """Take note that the attempt has no sum."""
+        self.unsummed = error.why
+        self.is_final = error.final
 
     def note(self, faults: Mapping[str, Refusal]) -> None:
         """Count sites' faults among what was refused."""
@@ -407,27 +400,19 @@ class Round:
         self, replies: Iterable[Message], judge: Callable[[dict[str, TrainReply]], GuardResult]
     ) -> dict[str, TrainReply]:
         """Read the replies, judge them, and return the accepted ones by site."""
-        found, faults = self._read(replies)
-        result = judge(found)
-        self.result = replace(result, refused=dict(sorted({**faults, **result.refused}.items())))
-        return result.accepted
-
-    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
-        """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self.asked.items()}
         came = receive(replies, sites, partial(read, TrainReply))
-        found = came.replies
-        faults = came.faults
         for site, size in came.bytes.items():
             self.bytes_in[site] = self.bytes_in.get(site, 0) + size
-        if self._run is not None:
-            found, defects = self._run.unpacked(found, shapes_of(self.incoming))
-            faults |= defects
+        found, defects = self._run.unpacked(came.replies, shapes_of(self.incoming))
+        faults = came.faults | defects
         # Whose budget is spent was not asked again; all others had the time to answer.
         if silent := self.asked.keys() - found.keys() - faults.keys():
             faults |= dict.fromkeys(silent, Refusal("no-reply"))
             faults |= {site: reason for site, reason in self.spent.items() if site in silent}
-        return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
+        self.result = judge({site: found[site] for site in sorted(found)})
+        self.note(faults)
+        return self.result.accepted
 
     def failed(self) -> int:
         """Note an attempt that failed, and return how many sites can be asked again."""
@@ -457,43 +442,38 @@ class Round:
             mean_losses=self.further.mean_losses(accepted),
         )
 
+    def why_stopped(self, needed: int) -> str:
+        """Return why a run ends below its quorum of `needed` updates, or without a sum.
 
-def why_stopped(
-    number: int, good: int, asked: int, needed: int, refused: Mapping[str, Refusal], unsummed: Refusal | None = None
-) -> str:
-    """Return why a run ends below its quorum, or without a sum.
+        Sites that have no privacy budget left are named first.
 
-    Sites that have no privacy budget left are named first.
-
-    Parameters
-    ----------
-    number : int
-        The round.
-    good, asked, needed : int
-        Updates.
-    refused : mapping of site to Refusal
-    unsummed : Refusal, optional
-        Why updates that were good gave no sum.
-
-    Examples
-    --------
-    >>> why_stopped(3, 1, 2, 2, {"a": Refusal("no-reply")})
-    'round 3 had 1 good updates of 2 asked, 2 are needed (a: no reply before the deadline)'
-    """
-    # A spent budget goes before all else, since no further attempt can help.
-    reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
-    said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
-    if unsummed is not None and good >= needed:
-        said = why_unsummed(number, unsummed, refused)
-    spent = [site for site, reason in refused.items() if reason.code in BUDGET]
-    return Refusal("none-left", sites=", ".join(spent), why=said) if spent else said
+        Examples
+        --------
+        >>> refused = GuardResult(accepted={}, refused={"a": Refusal("no-reply")})
+        >>> Round(number=3, asked={"a": 41, "b": 42}, result=refused).why_stopped(2)
+        'round 3 had 0 good updates of 2 asked, 2 are needed (a: no reply before the deadline)'
+        """
+        refused = self.result.refused
+        good = len(self.result.accepted)
+        said = f"round {self.number} had {good} good updates of {len(self.asked)} asked, {needed} are needed"
+        said = f"{said} ({_reasons(refused)})"
+        if self.unsummed is not None and good >= needed:
+            said = why_unsummed(self.number, self.unsummed, refused)
+        # A spent budget goes before all else, since no further attempt can help.
+        spent = [site for site, reason in refused.items() if reason.code in BUDGET]
+        if spent:
+            return Refusal("none-left", sites=", ".join(spent), why=said)
+        return said
 
 
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:
     """Return why a round has no sum, with what its sites said."""
-    reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
-    said = f" ({reasons})" if reasons else ""
+    said = f" ({_reasons(refused)})" if refused else ""
     return f"round {number}: {why}{said}"
+
+
+def _reasons(refused: Mapping[str, Refusal]) -> str:
+    return "; ".join(f"{site}: {reason}" for site, reason in refused.items())
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:

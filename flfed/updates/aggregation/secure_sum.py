@@ -19,12 +19,11 @@ from flfed.refusals import Refusal
 from flfed.study.kinds import exchange_number
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.losses import ENTRIES, LossCheck, MeanLosses, decode_losses
-from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, shapes_of, unflattened
+from flfed.updates.arrays import CIPHERTEXT, Arrays, unflattened
 from flfed.updates.checkpoints.sum_file import ListedVectors, SumStore
 from flfed.updates.masking import ckks, protocol
 from flfed.updates.masking.ckks import PublicContext, vector_entries
 from flfed.updates.masking.protocol import NAMED, MaskedVector, Opening, Totals
-from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import Sites, choose_list
 from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
@@ -38,7 +37,8 @@ from flfed.updates.messages.secure_sum import (
     UnmaskRequest,
     joined,
 )
-from flfed.updates.messages.train import TrainReply
+from flfed.updates.messages.train import Replies, TrainReply
+from flfed.updates.ring import rings
 
 Reply = TypeVar("Reply", bound=Crossing)
 
@@ -90,6 +90,10 @@ class SumQuestions:
         Why sites did not answer when they were asked last.
     crossed : dict of kind to (dict of site to int, dict of site to int)
         Bytes to sites and to the server.
+    refused : mapping of site to Refusal
+        Whose reply to the round's own question is not among the good ones.
+    incoming : dict of name to array
+        The model that the sites were sent.
     losses : MeanLosses or None
         That the sum had beside the updates.
     """
@@ -102,19 +106,22 @@ class SumQuestions:
     timeout: float = 0.0
     faults: dict[str, Refusal] = field(default_factory=dict)
     crossed: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    incoming: Arrays = field(default_factory=dict)
     losses: MeanLosses | None = None
 
-    def losses_beside(self, replies: Mapping[str, TrainReply]) -> MeanLosses | None:
+    def losses_beside(self, replies: Replies) -> MeanLosses | None:
         """Return the mean losses of the sum; None where there are none, or each site sent scores of its own."""
-        if self.losses is None or not self.losses.means:
-            return None
-        own = all(reply.scores is not None for reply in replies.values())
-        return None if own else self.losses
+        if self.losses and self.losses.means and any(reply.scores is None for reply in replies.values()):
+            return self.losses
+        return None
 
-    def mean_losses(self, replies: Mapping[str, TrainReply]) -> Mapping[str, float]:
+    def mean_losses(self, replies: Replies) -> Mapping[str, float]:
         """Return the means of `losses_beside`."""
         beside = self.losses_beside(replies)
-        return {} if beside is None else beside.means
+        if beside:
+            return beside.means
+        return {}
 
     @classmethod
     def over(cls, grid: Grid, **given: Any) -> SumQuestions:
@@ -208,11 +215,11 @@ class SecureSums:
     @property
     def loss_entries(self) -> int:
         """Numbers of a masked answer that are of losses; in a rehearsal the server has the sites' own."""
-        return ENTRIES if self.masked else 0
+        if self.masked:
+            return ENTRIES
+        return 0
 
-    def guard(
-        self, replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], *, updates: int, sums: int = 1
-    ) -> GuardResult:
+    def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
         """Sort masked replies into accepted and refused; what is under the masks is checked at the sites.
 
         Parameters
@@ -239,14 +246,7 @@ class SecureSums:
         cohort = self.cohort if self.masked else ()
         return protocol.vector_defect(_vector(reply.masked, cohort), updates=updates, sums=sums, cohort=cohort)
 
-    def mean(
-        self,
-        asked: SumQuestions,
-        good: Mapping[str, TrainReply],
-        refused: Mapping[str, Refusal],
-        incoming: Arrays,
-        needed: int,
-    ) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
 
         Parameters
@@ -255,9 +255,6 @@ class SecureSums:
             Which has the mean losses of the list afterwards.
         good : mapping of site to TrainReply
             That the guard accepted.
-        refused : mapping of site to Refusal
-        incoming : dict of name to array
-            The model that the sites were sent.
         needed : int
             Updates that the strategy's quorum needs.
 
@@ -266,30 +263,30 @@ class SecureSums:
         Unsummed
             Why there is none; a run that goes on later asks for the same list.
         """
-        totals, listed = self.summed(asked, _masked(good), needed)
+        totals, listed = self.summed(asked, masked_vectors(good), needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
         self.take_losses(asked, totals.sums[1:], listed)
-        self.check_loss(asked, good, refused, incoming)
+        self.check_loss(asked, good)
         entries = updates.decode(totals.updates)
         weight = float(sums.decode(totals.sums[:1])[0])
         self._check_norm(entries, weight)
-        return unflattened(entries / weight, _floats(shapes_of(incoming)))
+        model = {name: (value.shape, np.dtype(np.float64)) for name, value in asked.incoming.items()}
+        return unflattened(entries / weight, model)
 
     def take_losses(self, asked: SumQuestions, total: np.ndarray, listed: Sites) -> None:
         """Take the mean losses of a list, which stand beside its sum."""
         asked.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
-    def check_loss(
-        self, asked: SumQuestions, good: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
-    ) -> None:
+    def check_loss(self, asked: SumQuestions, good: Replies) -> None:
         """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
-        if why := self.check.refusal(asked.mean_losses(good), good, refused, incoming):
+        if why := self._spoilt(asked, good):
             raise Unsummed(why, final=True)
 
-    def evaluate(
-        self, asked: SumQuestions, good: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
-    ) -> Refusal | None:
+    def _spoilt(self, asked: SumQuestions, good: Replies) -> Refusal | None:
+        return self.check.refusal(asked.mean_losses(good), good, asked.refused, asked.incoming)
+
+    def evaluate(self, asked: SumQuestions, good: Replies) -> Refusal | None:
         """Return why a model that was scored without training is not used; parameters are those of `mean`.
 
         A run that goes on has the losses that it had: after the comparison its sites open no sum.
@@ -300,14 +297,14 @@ class SecureSums:
             asked.losses = evaluated[1]
         elif self.loss_entries:
             self._sum_losses(asked, good)
-        return self.check.refusal(asked.mean_losses(good), good, refused, incoming)
+        return self._spoilt(asked, good)
 
-    def _sum_losses(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> None:
+    def _sum_losses(self, asked: SumQuestions, good: Replies) -> None:
         """Take the mean losses of a model that was only scored, where its sites have a sum."""
         there = {site: reply for site, reply in good.items() if site not in self.store.excluded}
         fit = {site: reply for site, reply in there.items() if self._update_defect(reply, 0, ENTRIES) is None}
         try:
-            totals, listed = self.summed(asked, _masked(fit))
+            totals, listed = self.summed(asked, masked_vectors(fit))
         except Unsummed:
             # Nothing follows from the model but a comparison: it goes on without its loss.
             return
@@ -380,15 +377,14 @@ class SecureSums:
             confirmed = asked.answers(LIST, requests, ListReply, lambda one: one.codes.shape == shape, self.least)
             if len(confirmed) < self.least:
                 return Refusal("list-unconfirmed", had=len(confirmed), least=self.least)
-        none = np.zeros(32, np.uint8)
+        # Of each sender a code for each site; zeros of one that confirmed nothing.
+        codes = np.zeros((len(order), len(order), 32), np.uint8)
+        for sender, confirmation in confirmed.items():
+            codes[order.index(sender)] = confirmation.codes
         opening = {}
         for place, site in enumerate(order):
-            codes = []
-            for sender in order:
-                code = confirmed[sender].codes[place] if sender in confirmed else none
-                codes.append(code)
             sealed = [kept.vectors[sender].shares[self.cohort.index(site)] for sender in order]
-            opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=np.stack(codes))
+            opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=codes[:, place].copy())
         # Where a site is missing, each site of the list has seeds that no other has.
         least = self.least if whole else len(order)
         replies = asked.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
@@ -418,7 +414,8 @@ class SecureSums:
         self.check.restore(facts, before)
 
 
-def _masked(replies: Mapping[str, TrainReply]) -> dict[str, Masked]:
+def masked_vectors(replies: Replies) -> dict[str, Masked]:
+    """Return the masked vectors of the replies that have some."""
     return {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
 
 
@@ -427,10 +424,6 @@ def _vector(masked: Masked, cohort: Collection[str]) -> MaskedVector:
     shares = [row.tobytes() for row in masked.shares] if masked.shares.ndim == 2 else []
     sealed = dict(zip(sorted(cohort), shares, strict=True)) if len(shares) == len(cohort) else {}
     return MaskedVector(masked.vector, masked.sums, sealed)
-
-
-def _floats(model: Shapes) -> Shapes:
-    return {name: (shape, np.dtype(np.float64)) for name, (shape, _) in model.items()}
 
 
 def _opening(reply: UnmaskReply, order: Sequence[str], missing: Sequence[str]) -> Opening:
@@ -462,26 +455,21 @@ class CipherSums(SecureSums):
             return Refusal("ciphertext-unfit")
         entries = vector_entries(self.entries)
         chunks = ckks.unpacked(reply.encrypted, entries)
-        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
+        if isinstance(chunks, Refusal):
+            return chunks
+        return self.context.defect(chunks, entries)
 
     @property
     def loss_entries(self) -> int:
         """None: what is not encrypted is not added up."""
         return 0
 
-    def mean(
-        self,
-        asked: SumQuestions,
-        good: Mapping[str, TrainReply],
-        refused: Mapping[str, Refusal],
-        incoming: Arrays,
-        needed: int,
-    ) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
         """
-        self.check_loss(asked, good, refused, incoming)
+        self.check_loss(asked, good)
         if missing := sorted(set(self.cohort) - good.keys()):
             raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
         entries = vector_entries(self.entries)
@@ -566,7 +554,9 @@ def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], 
     if kept.listed != set(cohort) or rest == kept.listed or len(rest) < least:
         return None
     opened_none = all(site in named and not kept.vectors[site].opened for site in rest)
-    return rest if opened_none else None
+    if opened_none:
+        return rest
+    return None
 
 
 def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:

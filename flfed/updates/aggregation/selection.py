@@ -37,7 +37,9 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
         If best round, early stopping or plateau is asked for without validation rows, or
         while only some sites are asked: losses of other sites cannot be compared.
     """
-    asked = [f"select={select!r}"] if select == "best" else []
+    asked = []
+    if select == "best":
+        asked.append(f"select={select!r}")
     if patience:
         asked.append(f"patience={patience}")
     if asked and not plan.validation:
@@ -154,7 +156,9 @@ class Selection:
         """Return the best arrays, and counters that JSON can hold."""
         plain = {name: getattr(self, name) for name in _COUNTERS}
         plain["best_loss"] = self.best_loss if math.isfinite(self.best_loss) else None
-        arrays = {} if self.best_arrays is None else {"best": self.best_arrays}
+        arrays = {}
+        if self.best_arrays is not None:
+            arrays["best"] = self.best_arrays
         return arrays, plain | {"judges": sorted(self.judges)}
 
     def restore(self, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
@@ -214,7 +218,9 @@ class TreeSelection(Selection):
 
     def settings(self) -> dict[str, float]:
         """Return what sites are told of the rounds before."""
-        return {REFIT: float(self.grown_before)} if self.refit else {}
+        if self.refit:
+            return {REFIT: float(self.grown_before)}
+        return {}
 
     def sent_place(self, round: int) -> int:
         """Return a round's place among those whose trees sites are sent, from 1.
@@ -222,7 +228,9 @@ class TreeSelection(Selection):
         The first round that grows trees anew is sent the trees before, whose last one is scored with it.
         """
         place = round - self.grown_before
-        return round if place == 1 else place
+        if place == 1:
+            return round
+        return place
 
     def with_trees(self, round: int, incoming: Arrays, trees: np.ndarray) -> Arrays:
         """Return the forest that came with a round's trees, as `tree_arrays` makes them."""
@@ -232,7 +240,9 @@ class TreeSelection(Selection):
         # None of the trees before is the result any more, whichever did best.
         self.best_arrays = None
         forest = without_trees(incoming) if place == 1 else incoming
-        return with_round(forest, place - 1, trees) if self.best_round else forest
+        if self.best_round:
+            return with_round(forest, place - 1, trees)
+        return forest
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Return what `Selection.state` does, and since when trees grow anew."""

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import home, private_folder
+from flfed.paths import home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
@@ -199,12 +198,13 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = 
         If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
     """
     folder = folder_of(run)
-    if not final:
+    if final:
+        # The result stands alone: it has the encoder in its own file.
+        checkpoint = replace(checkpoint, start="")
+    else:
         name = _name(checkpoint.round)
-    # The result stands alone: it has the encoder in its own file.
-    kept = replace(checkpoint, start="") if final else checkpoint
-    facts = {"round": kept.round, "left": kept.left, **kept.facts}
-    _write(folder, name, kept.tensors(), facts, start=kept.start)
+    facts = {"round": checkpoint.round, "left": checkpoint.left, **checkpoint.facts}
+    _write(folder, name, checkpoint.tensors(), facts, start=checkpoint.start)
     _remove(folder, _rounds(folder)[:-KEPT])
     return folder / f"{name}{SUFFIX}"
 
@@ -214,32 +214,39 @@ def _write(
 ) -> str:
     """Write one file atomically and return its hash."""
     path = folder / f"{name}{SUFFIX}"
-    part = folder / f"{name}.part"
     text = json.dumps(facts)
     sha256 = _sha256(tensors, text, start)
     metadata = {"format": WHOLE, "run": folder.name, "facts": text, "sha256": sha256}
     if start:
         metadata |= {"format": OF_A_ROUND, "start": start}
+    content = file_content(tensors, metadata)
+    write_whole(path, content, f"the checkpoint {path} cannot be written", "free some disk space or set FLFED_HOME")
+    return sha256
+
+
+def write_whole(path: Path, content: bytes, failed: str, advice: str = "free some disk space") -> None:
+    """Write a file of a run, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    failed, advice : str
+        What is said where it cannot be written.
+
+    Raises
+    ------
+    FlfedError
+        If it cannot be written, such as on a full disk.
+    """
     try:
         # For its owner alone: the sites' sums are in it.
-        private_folder(folder.parent)
-        private_folder(folder)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-            for piece in file_content(tensors, metadata):
-                stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # A rename is whole or not at all, and on the disk once its folder is.
-        part.replace(path)
-        _sync(folder)
+        private_folder(path.parent.parent)
+        private_folder(path.parent)
+        replace_whole(path, content)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise FlfedError(
-            f"the checkpoint {path} cannot be written ({error.strerror}): free some disk space or set FLFED_HOME; "
-            f"then: flfed study resume {folder.name}"
-        ) from None
-    return sha256
+        run = path.parent.name
+        raise FlfedError(f"{failed} ({error.strerror}): {advice}; then: flfed study resume {run}") from None
 
 
 def reopen(run: str, round: int) -> None:
@@ -267,18 +274,6 @@ def _remove(folder: Path, rounds: list[int]) -> None:
 
 def _name(round: int) -> str:
     return f"round-{round:06d}"
-
-
-def _sync(folder: Path) -> None:
-    """Sync a folder, so that a rename outlives a power cut."""
-    # A folder cannot be opened and synced on other systems.
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _rounds(folder: Path) -> list[int]:
@@ -392,8 +387,9 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
 
 def _sha256(tensors: Mapping[str, Stacked], facts: str, start: str) -> str:
     """Return the hash of a file: arrays, facts, start file."""
-    beside = f"{start}/{facts}" if start else facts
-    return facts_sha256(tensors, beside)
+    if start:
+        facts = f"{start}/{facts}"
+    return facts_sha256(tensors, facts)
 
 
 def _states(tensors: Arrays) -> list[str]:

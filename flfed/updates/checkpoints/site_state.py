@@ -16,7 +16,6 @@ import copy
 import hashlib
 import json
 import logging
-import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,6 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from safetensors import SafetensorError
-from safetensors.numpy import save
 
 from flfed.errors import FlfedError
 from flfed.files import locked
@@ -138,10 +136,7 @@ class KeptReplies:
         folder = self.folder
         try:
             self.make_folder()
-            part = folder / "reply.part"
-            with open(part, "wb", opener=_private) as stream:
-                stream.write(save(arrays, metadata=metadata))
-            part.replace(folder / _reply_name(request.round))
+            replace_whole(folder / _reply_name(request.round), file_content(arrays, metadata))
             # By distance: a server may name any round, and each must not leave a file for ever.
             rounds = sorted(_rounds_kept(folder), key=lambda round: abs(round - request.round))
             for round in rounds[KEPT_REPLIES:]:
@@ -181,7 +176,9 @@ def kept_replies(site: str, run: object) -> KeptReplies | None:
     It is None where the run has no name fit for a folder.
     """
     plain = isinstance(run, str) and RUN.fullmatch(run)
-    return KeptReplies(site, str(run)) if plain else None
+    if plain:
+        return KeptReplies(site, str(run))
+    return None
 
 
 def _reply_name(round: int) -> str:
@@ -209,10 +206,6 @@ def digest_of(request: TrainRequest, *, under: str) -> str:
     encoder = with_prefix("encoder/", request.encoder.arrays())
     arrays = arrays_sha256({**request.arrays, **encoder, **with_prefix("extra/", request.extra)})
     return f"{arrays}/{json.dumps(plain)}"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:
@@ -268,17 +261,21 @@ class RunState(ABC):
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
         found = self.read(ENCODER)
-        return found if found is not None and arrays_sha256(found) == sha256 else None
+        if found is not None and arrays_sha256(found) == sha256:
+            return found
+        return None
 
     def before(self, round: int) -> Arrays:
         """Return the arrays that the site had after its last round before this one; none at first."""
-        earlier = [number for number in self.rounds() if number < round]
-        return (self.read(_state_name(max(earlier))) or {}) if earlier else {}
+        return self._last_of([number for number in self.rounds() if number < round])
 
     def last(self) -> Arrays:
         """Return the arrays that the site had after its last round of all; none before the first."""
-        rounds = self.rounds()
-        return (self.read(_state_name(rounds[-1])) or {}) if rounds else {}
+        return self._last_of(self.rounds())
+
+    def _last_of(self, rounds: list[int]) -> Arrays:
+        found = self.read(_state_name(rounds[-1])) if rounds else None
+        return found or {}
 
     def keep(self, round: int, arrays: Arrays) -> None:
         """Keep the arrays that the site has after a round, and those of the round before.
@@ -291,10 +288,8 @@ class RunState(ABC):
         self.write(_state_name(round), arrays)
         # A round below was asked anew, so what came after it counts no more.
         rounds = self.rounds()
-        for number in (
-            *[one for one in rounds if one > round],
-            *[one for one in rounds if one <= round][:-KEPT_ROUNDS],
-        ):
+        kept = [number for number in rounds if number <= round][-KEPT_ROUNDS:]
+        for number in set(rounds).difference(kept):
             self.remove(_state_name(number))
 
     def rounds(self) -> list[int]:
@@ -315,7 +310,7 @@ class StateFiles(RunState):
 
     def read(self, name: str) -> Arrays | None:
         """Return a file's arrays; a damaged file counts as none."""
-        path = self._kept.folder / f"{name}.safetensors"
+        path = self._path(name)
         if not path.is_file():
             return None
         with suppress(OSError, SafetensorError, ValueError):
@@ -327,10 +322,10 @@ class StateFiles(RunState):
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Write a file that only its owner may read."""
-        content = b"".join(file_content(arrays, {"sha256": self._sha256(name, arrays)}))
+        content = file_content(arrays, {"sha256": self._sha256(name, arrays)})
         try:
             self._kept.make_folder()
-            replace_whole(self._kept.folder / f"{name}.safetensors", content)
+            replace_whole(self._path(name), content)
         except OSError as error:
             raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
 
@@ -342,7 +337,10 @@ class StateFiles(RunState):
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        (self._kept.folder / f"{name}.safetensors").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self._kept.folder / f"{name}.safetensors"
 
     def names(self) -> Iterable[str]:
         """Return the names of the files."""
@@ -363,7 +361,9 @@ class NodeState(RunState):
 
     def read(self, name: str) -> Arrays | None:
         """Return one section's arrays."""
-        return ndarrays(self._record, name) if name in self._record else None
+        if name in self._record:
+            return ndarrays(self._record, name)
+        return None
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Keep arrays as a section."""
@@ -381,7 +381,9 @@ class NodeState(RunState):
 def run_state(site: str, context: Context) -> RunState:
     """Return a site's state of the run that a message belongs to."""
     kept = kept_replies(site, context.run_config.get("run"))
-    return NodeState(context.state) if kept is None else StateFiles(kept)
+    if kept is None:
+        return NodeState(context.state)
+    return StateFiles(kept)
 
 
 def whole_message(message: Message, state: RunState) -> Message:
@@ -449,7 +451,7 @@ class SiteModel:
         path = path_of(site, run, repeat)
         try:
             private_folder(path.parent)
-            replace_whole(path, b"".join(file_content(parts, facts)))
+            replace_whole(path, file_content(parts, facts))
         except OSError as error:
             raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
 

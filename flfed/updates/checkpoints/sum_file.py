@@ -10,16 +10,14 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 
 from flfed.errors import FlfedError
-from flfed.paths import private_folder, replace_whole
 from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix
-from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of
+from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of, write_whole
 from flfed.updates.messages.secure_sum import Masked, Sites, joined, parted
 
 
@@ -81,7 +79,9 @@ class SumStore:
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was."""
         kept = self._kept
-        return kept if kept is not None and (kept.kind, kept.round) == (kind, round) else None
+        if kept is not None and (kept.kind, kept.round) == (kind, round):
+            return kept
+        return None
 
 
 class SumFile(SumStore):
@@ -111,7 +111,7 @@ class SumFile(SumStore):
             "opened": opened, "left-out": self.left_out,
         })  # fmt: skip
         metadata = {"facts": facts, "sha256": facts_sha256(parts, facts)}
-        _write_whole(self._path, b"".join(file_content(parts, metadata)), "the list of a sum")
+        write_whole(self._path, file_content(parts, metadata), f"the list of a sum cannot be written to {self._path}")
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was or it cannot be read."""
@@ -141,7 +141,9 @@ def _masked(site: str, arrays: Mapping[str, np.ndarray], opened: Sequence[str]) 
 
 def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
     """Write down who enrolled at a run's start, before they have keys; raises FlfedError where it cannot be written."""
-    _write_whole(folder_of(run) / COHORT, json.dumps(sites).encode(), "the sites of a run with secure sums")
+    path = folder_of(run) / COHORT
+    failed = f"the sites of a run with secure sums cannot be written to {path}"
+    write_whole(path, json.dumps(sites).encode(), failed)
 
 
 def read_cohort(run: str) -> dict[str, dict[str, Any]]:
@@ -168,16 +170,3 @@ def read_cohort(run: str) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise FlfedError(f"{path} is damaged: the sites of the run cannot be summed without it; begin anew") from None
     return found
-
-
-def _write_whole(path: Path, content: bytes, what: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    try:
-        private_folder(path.parent.parent)
-        private_folder(path.parent)
-        replace_whole(path, content)
-    except OSError as error:
-        raise FlfedError(
-            f"{what} cannot be written to {path} ({error.strerror}): free some disk space; then: "
-            f"flfed study resume {path.parent.name}"
-        ) from None

@@ -76,7 +76,9 @@ class TopK(Codec, Settings, where="[codec]"):
             return wrong
         indexes = packed["indexes"]
         ascending = (indexes[1:] > indexes[:-1]).all()
-        return None if ascending and indexes[-1] < entries_of(model) else Refusal("index-unfit", array="indexes")
+        if ascending and indexes[-1] < entries_of(model):
+            return None
+        return Refusal("index-unfit", array="indexes")
 
     def largest_error(self, arrays: Arrays) -> dict[str, float]:
         """Return the largest entry that may be left out of each array."""
@@ -92,7 +94,9 @@ class TopK(Codec, Settings, where="[codec]"):
 
 def _index_type(entries: int) -> np.dtype[np.unsignedinteger]:
     """Return the smallest whole type that has every place."""
-    return np.dtype(np.uint16) if entries <= 2**16 else np.dtype(np.uint32)
+    if entries <= 2**16:
+        return np.dtype(np.uint16)
+    return np.dtype(np.uint32)
 
 
 def _largest(absolute: np.ndarray, count: int) -> np.ndarray:

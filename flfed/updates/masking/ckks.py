@@ -133,15 +133,14 @@ class SecretContext:
             found = _tenseal().context_from(data, n_threads=1)
         except (ValueError, RuntimeError):
             return Refusal("ckks-key-unfit")
-        fits = found.is_private() and _settings(found) == _settings(SecretContext.new().context)
-        return cls(found) if fits else Refusal("ckks-key-unfit")
+        fits = found.is_private() and _serialized(found) == _serialized(SecretContext.new().context)
+        if fits:
+            return cls(found)
+        return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:
         """Return the key, of 61.8 kB; it leaves a site only as `seal_context` seals it."""
-        data: bytes = self.context.serialize(
-            save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
-        )
-        return data
+        return _serialized(self.context, secret=True)
 
     @cached_property
     def tag_key(self) -> bytes:
@@ -196,7 +195,9 @@ class SecretContext:
         float64 array [entries], or Refusal
         """
         found = _vectors(self.context, chunks, chunks_of(entries))
-        return found if isinstance(found, Refusal) else np.concatenate([one.decrypt() for one in found])[:entries]
+        if isinstance(found, Refusal):
+            return found
+        return np.concatenate([one.decrypt() for one in found])[:entries]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,7 +214,7 @@ class PublicContext:
     @classmethod
     def new(cls) -> PublicContext:
         """Return the settings of this module; raises UsageError without the extra `flfed[he]`."""
-        return cls.of_bytes(_settings(SecretContext.new().context))
+        return cls.of_bytes(_serialized(SecretContext.new().context))
 
     @classmethod
     def of_bytes(cls, data: bytes) -> PublicContext:
@@ -226,7 +227,9 @@ class PublicContext:
     def defect(self, chunks: Sequence[bytes], entries: int) -> Refusal | None:
         """Return why a vector's ciphertexts cannot be added, None where they can."""
         found = _vectors(self.context, chunks, chunks_of(entries))
-        return found if isinstance(found, Refusal) else None
+        if isinstance(found, Refusal):
+            return found
+        return None
 
     def add(self, vectors: Iterable[Sequence[bytes]], entries: int) -> tuple[bytes, ...] | Refusal:
         """Return the ciphertexts of a sum, or that one of the vectors is none.
@@ -359,7 +362,9 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
         if not 0 < len(found[-1]) == length <= CHUNK_BYTES:
             return unfit
         place = begin + length
-    return tuple(found) if place == len(data) else unfit
+    if place == len(data):
+        return tuple(found)
+    return unfit
 
 
 def _bound(binding: bytes, sealed: bytes) -> bytes:
@@ -378,7 +383,9 @@ def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | R
     # By which of the two a damaged ciphertext is told depends on where it is damaged.
     except (ValueError, RuntimeError):
         return unfit
-    return found if all(map(_fits, found)) else unfit
+    if all(map(_fits, found)):
+        return found
+    return unfit
 
 
 def _fits(vector: Any) -> bool:
@@ -388,17 +395,22 @@ def _fits(vector: Any) -> bool:
     return (vector.size(), len(parts)) == (SLOTS, 1) and (parts[0].size(), parts[0].scale) == (2, SCALE)
 
 
-def _settings(context: Any) -> bytes:
-    """Return a context without any key."""
+def _serialized(context: Any, *, secret: bool = False) -> bytes:
+    """Return a context without any key, or with the secret one."""
     data: bytes = context.serialize(
-        save_public_key=False, save_secret_key=False, save_galois_keys=False, save_relin_keys=False
+        save_public_key=False, save_secret_key=secret, save_galois_keys=False, save_relin_keys=False
     )
     return data
 
 
+def require_tenseal() -> None:
+    """Refuse to go on without the extra package; raises UsageError."""
+    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+
+
 def _tenseal() -> Any:
     """Return the module, which is imported only where a study asks for it."""
-    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+    require_tenseal()
     import tenseal
 
     return tenseal
@@ -514,7 +526,9 @@ def encrypt_model(tags: RoundTags, site: str, model: Arrays, weight: float, *, l
         return Refusal("entry-too-large", limit=f"{largest:g}")
     vector = np.concatenate([values, tags.of_part(site, values)])
     chunks = tags.context.encrypt(vector, sites=sites, largest=(LARGEST_SUM / sites + bound) / 2)
-    return chunks if isinstance(chunks, Refusal) else packed(chunks)
+    if isinstance(chunks, Refusal):
+        return chunks
+    return packed(chunks)
 
 
 def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarray | Refusal:
@@ -538,7 +552,9 @@ def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarra
     if isinstance(found, Refusal):
         return Refusal("sum-unverified")
     values, last = np.split(found, [HEAD + entries])
-    return values if tags.fit(values, last) else Refusal("sum-unverified")
+    if tags.fit(values, last):
+        return values
+    return Refusal("sum-unverified")
 
 
 def decrypt_model(tags: RoundTags, ciphertext: np.ndarray, model: Shapes) -> Arrays | Refusal:

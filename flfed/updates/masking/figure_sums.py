@@ -20,8 +20,8 @@ from flfed.refusals import Refusal
 from flfed.study.tables import Point
 from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import Encoder
-from flfed.updates.masking.ring import Ring, ring_of_counts
 from flfed.updates.messages.compare import CompareReply
+from flfed.updates.ring import Ring, ring_of_counts
 
 MEANS: Mapping[str, tuple[str, ...]] = {
     "binary": ("log_loss", "brier_score_loss", "accuracy_score"),
@@ -105,8 +105,9 @@ class FigureLayout:
         for metric, arm in product(MEANS[self.task], ARMS):
             unit = step**2 if metric == SQUARED else step
             means.append(Block((metric, arm), unit=LARGEST.get(metric, 1.0) * unit))
-        binary = (*(Block(point, 4) for point in self.points), HISTOGRAM) if self.task == "binary" else ()
-        return (ROWS, *means, *binary)
+        if self.task != "binary":
+            return (ROWS, *means)
+        return (ROWS, *means, *(Block(point, 4) for point in self.points), HISTOGRAM)
 
     @property
     def entries(self) -> int:
@@ -166,8 +167,9 @@ class FigureLayout:
         for at in self.points:
             if at in found:
                 points[at] = tuple(int(round(count)) for count in found[at])
-        counts = found.get(HISTOGRAM.name)
-        histogram = None if counts is None else counts.reshape(2, BINS)
+        histogram = found.get(HISTOGRAM.name)
+        if histogram is not None:
+            histogram = histogram.reshape(2, BINS)
         return SummedFigures(
             sites=sites,
             rows=round(rows),

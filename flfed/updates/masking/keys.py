@@ -151,7 +151,9 @@ class Chain:
         back = self.step - step
         if back < 0:
             raise ValueError(f"the chain is at step {self.step}, before {step}")
-        return dict(self.links[-1 - back]) if back < len(self.links) else Refusal("links-deleted")
+        if back < len(self.links):
+            return dict(self.links[-1 - back])
+        return Refusal("links-deleted")
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the chain as uint8 arrays.

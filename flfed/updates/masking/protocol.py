@@ -377,14 +377,18 @@ def vector_defect(vector: MaskedVector, *, updates: int, sums: int, cohort: Coll
         part.dtype == dtype and part.shape == (entries + (entries > 0),)
         for part, dtype, entries in ((vector.updates, np.uint32, updates), (vector.sums, np.uint64, sums))
     )
-    return None if numbers and _has(vector.sealed, cohort, SEALED) else Refusal("vector-unfit")
+    if numbers and _has(vector.sealed, cohort, SEALED):
+        return None
+    return Refusal("vector-unfit")
 
 
 def opening_defect(opening: Opening, *, cohort: Collection[str], listed: Sites) -> Refusal | None:
     """Return why an opening is not one for a list, None where it is."""
     below = all(is_share(share) for share in opening.shares.values())
     fits = _has(opening.shares, listed, SHARE_BYTES) and _has(opening.seeds, set(cohort) - listed, keys.BYTES)
-    return None if below and fits else Refusal("opening-unfit")
+    if below and fits:
+        return None
+    return Refusal("opening-unfit")
 
 
 def unmask(
@@ -415,7 +419,11 @@ def unmask(
         `sum-miscounted` where a mask stayed on: a site was sent another request, list or key, or opened something
         else.
     """
-    right = _right(openings, cohort, listed)
+    right = {
+        site: openings[site]
+        for site in sorted(listed & openings.keys())
+        if opening_defect(openings[site], cohort=cohort, listed=listed) is None
+    }
     if len(right) < least:
         return Refusal("openings-few", had=len(right), least=least)
     missing = sorted(set(cohort) - listed)
@@ -455,7 +463,9 @@ def norm_refusal(norm: float, *, last: float, sites: int, largest: float, entrie
         Of the sum.
     """
     limit = GROWTH * last if last > 0 else sites * largest * math.sqrt(entries) / GROWTH
-    return None if norm <= limit else Refusal("sum-norm", norm=f"{norm:.3g}", limit=f"{limit:.3g}")
+    if norm <= limit:
+        return None
+    return Refusal("sum-norm", norm=f"{norm:.3g}", limit=f"{limit:.3g}")
 
 
 def _self_masks(openings: Mapping[str, Opening], cohort: Collection[str], listed: Sites, least: int) -> Iterator[bytes]:
@@ -467,7 +477,9 @@ def _self_masks(openings: Mapping[str, Opening], cohort: Collection[str], listed
 
 def _sign(site: str, peer: str) -> int:
     """Return the sign of a pair's mask at `site`: at `peer` it is the other."""
-    return 1 if site < peer else -1
+    if site < peer:
+        return 1
+    return -1
 
 
 def _add(total: Totals, seed: bytes, sign: int) -> None:
@@ -479,21 +491,14 @@ def _add(total: Totals, seed: bytes, sign: int) -> None:
 
 def counted(numbers: np.ndarray) -> np.ndarray:
     """Return numbers behind a 1, a new array; of none, none."""
-    return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers.copy()
+    if numbers.size:
+        return np.concatenate([np.ones(1, numbers.dtype), numbers])
+    return numbers.copy()
 
 
 def _has(parts: Mapping[str, bytes], sites: Collection[str], length: int) -> bool:
     """Tell whether there is a part of this length for each of these sites, and no other."""
     return parts.keys() == set(sites) and all(len(part) == length for part in parts.values())
-
-
-def _right(openings: Mapping[str, Opening], cohort: Collection[str], listed: Sites) -> dict[str, Opening]:
-    """Return the openings of a list's sites that have no defect."""
-    return {
-        site: openings[site]
-        for site in sorted(listed & openings.keys())
-        if opening_defect(openings[site], cohort=cohort, listed=listed) is None
-    }
 
 
 def _remove_seeds(total: Totals, openings: Mapping[str, Opening]) -> None:

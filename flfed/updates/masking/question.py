@@ -14,7 +14,6 @@ from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
-from flfed.updates.masking.keys import KEPT
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
 from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
@@ -92,15 +91,19 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
     for beside it: none of them makes it another question. A comparison has one, whatever its model.
     """
-    parts: dict[str, Any] = {} if is_statistic(study) else {
-        "features": study.dataset.features,
-        "encode": asdict(study.encode),
-        "model": _named(study.model),
-        "plan": asdict(study.plan),
-        "strategy": _named(study.strategy),
-        "privacy": _named(study.privacy),
-    }  # fmt: skip
-    meant = _meaning(request) if isinstance(request, TrainRequest) else {}
+    parts: dict[str, Any] = {}
+    if not is_statistic(study):
+        parts = {
+            "features": study.dataset.features,
+            "encode": asdict(study.encode),
+            "model": _named(study.model),
+            "plan": asdict(study.plan),
+            "strategy": _named(study.strategy),
+            "privacy": _named(study.privacy),
+        }
+    meant = {}
+    if isinstance(request, TrainRequest):
+        meant = _meaning(request)
     # Losses of one model over two lists would differ by one site's, whether it was trained from or scored only.
     if kind == EVALUATE:
         kind = TRAIN
@@ -116,20 +119,21 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
     """Return what the vector that a request asks for depends on, arrays by their hash."""
     if request is None:
         return {}
+    encoder = sha256_of(request.encoder)
     if isinstance(request, CompareRequest):
         return {
             "arrays": _arrays_sha256(Same(request.arrays)),
-            "encoder": sha256_of(request.encoder),
+            "encoder": encoder,
             "deviation": request.deviation,
             "bins": [request.bins.centre, request.bins.spread],
         }
     if request.trees_sha256:
         # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
         asked = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
-        return {"arrays": request.trees_sha256, "encoder": sha256_of(request.encoder), "nodes": asked}
+        return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": asked}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
-        "encoder": sha256_of(request.encoder),
+        "encoder": encoder,
         "settings": dict(request.settings),
         "fit": request.fit,
         "rounds": request.rounds,
@@ -205,7 +209,7 @@ class QuestionOrder:
     @property
     def asked_again(self) -> int:
         """Questions that may be asked again, the newest counted: a run that was killed begins its round anew."""
-        return max(KEPT, self.exchanges + 1)
+        return self.exchanges + 1
 
     def number(self, request: TrainRequest) -> int:
         """Return the number of a question of a round, that of the round unless trees grow."""
@@ -219,7 +223,9 @@ class QuestionOrder:
 
     def place(self, number: int) -> tuple[int, int]:
         """Return round and level of a question by its number; 0 is of what is asked once."""
-        return round_and_level(number, self.exchanges) if number else (0, 0)
+        if number:
+            return round_and_level(number, self.exchanges)
+        return (0, 0)
 
     def step(self, kind: str, number: int) -> int:
         """Return a question's place among all masked ones of the run, from 0.
@@ -234,7 +240,9 @@ class QuestionOrder:
             return self.cells + number
         if kind == COMPARE:
             return self.cells + self.last + 1
-        return self.cells if kind == BINS else 0
+        if kind == BINS:
+            return self.cells
+        return 0
 
 
 def order_of(study: Study) -> QuestionOrder:

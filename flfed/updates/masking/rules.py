@@ -114,7 +114,9 @@ def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) 
     if stranger := min(set(cohort) - set(pinned), default=""):
         return Refusal("cohort-not-pinned", site=stranger)
     least = threshold(len(pinned))
-    return None if len(cohort) >= least else Refusal("cohort-small", had=len(cohort), least=least)
+    if len(cohort) >= least:
+        return None
+    return Refusal("cohort-small", had=len(cohort), least=least)
 
 
 def answer_refusal(
@@ -143,7 +145,9 @@ def answer_refusal(
     if all(have_honest_opener(pinned, before) for before in asked_with):
         return None
     within = opened and all(before <= set(cohort) for before in opened)
-    return None if within else Refusal("question-of-others")
+    if within:
+        return None
+    return Refusal("question-of-others")
 
 
 def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[str] = ()) -> Sites:
@@ -245,7 +249,9 @@ def list_refusal(
         return Refusal("list-differs")
     if after_loss:
         return Refusal("list-after-loss")
-    return None if newest else Refusal("list-of-earlier-run")
+    if newest:
+        return None
+    return Refusal("list-of-earlier-run")
 
 
 def opening_refusal(
@@ -268,7 +274,9 @@ def opening_refusal(
     if listed == set(cohort):
         return None
     had = len(listed & {site, *confirmed})
-    return None if had >= least else Refusal("list-unconfirmed", had=had, least=least)
+    if had >= least:
+        return None
+    return Refusal("list-unconfirmed", had=had, least=least)
 
 
 def choose_list(

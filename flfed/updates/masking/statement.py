@@ -144,7 +144,9 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
         keeps_rounds=keeps_rounds,
         lifted=tuple(lifted),
     )
-    return (found, signature) if found.is_well_formed() else Refusal("statement-unreadable")
+    if found.is_well_formed():
+        return (found, signature)
+    return Refusal("statement-unreadable")
 
 
 def statement_refusal(
@@ -176,4 +178,6 @@ def statement_refusal(
     if not is_signed(statement.facts(), signature, statement.signing_key):
         return Refusal("statement-unsigned", site=site)
     # Only what the gate itself signed tells of its pins: anything else the coordinator may have written.
-    return None if statement.pins == pins_hash(pinned) else Refusal("statement-other-pins", site=site)
+    if statement.pins == pins_hash(pinned):
+        return None
+    return Refusal("statement-other-pins", site=site)

@@ -15,8 +15,8 @@ from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, MetricName, recorded_note
-from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
+from flfed.updates.messages.fields import MalformedMessage, MetricName, recorded_note
+from flfed.updates.messages.in_memory import array_record, config_record, record_of
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import (
     hashed_sections,
@@ -257,12 +257,16 @@ class CompareRequest:
     @property
     def deviation(self) -> float | None:
         """Deviation of the sites' intercepts, None where not sent."""
-        return None if math.isnan(self.offset_deviation) else self.offset_deviation
+        if math.isnan(self.offset_deviation):
+            return None
+        return self.offset_deviation
 
     @property
     def bins(self) -> ScoreBins:
         """Bins in which rows are to be counted."""
-        return EVEN_ODDS if math.isnan(self.odds_centre) else ScoreBins(self.odds_centre, self.odds_spread)
+        if math.isnan(self.odds_centre):
+            return EVEN_ODDS
+        return ScoreBins(self.odds_centre, self.odds_spread)
 
 
 ROWS_IN_CLEAR = {"num_examples": 1, "holdout_rows": 0}
@@ -349,23 +353,18 @@ class CompareReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
-        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
-        for name, figures in (("arms", self.arms), ("differences", self.differences)):
-            if figures:
-                records[name] = fields.rows_record(figures)
+        records = fields.rows_records(self, "arms", "differences")
         if self.summary is not None:
             records["summary"] = array_record(self.summary.arrays())
         if self.histogram is not None:
             records["histogram"] = array_record({"counts": small(self.histogram)})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        for name in ("points", "groups", IMPORTANCE, "withheld"):
-            if rows := getattr(self, name):
-                records[name] = fields.rows_record(rows)
+        records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld")
         if self.masked is not None:
             self.masked.into(records)
-        return record_of(records)
+        plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
+        return fields.message_record(records, **plain)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareReply:
@@ -374,16 +373,16 @@ class CompareReply:
         return cls(
             num_examples=fields.whole(config, "num-examples"),
             holdout_rows=fields.whole(config, "holdout-rows"),
-            arms=fields.read_figures(record, "arms", Figure, kind_of="metric"),
-            differences=fields.read_figures(record, "differences", Figure, kind_of="metric"),
+            arms=fields.read_figures(record, "arms", Figure),
+            differences=fields.read_figures(record, "differences", Figure),
             summary=read_summary(record),
             histogram=fields.read_histogram(record, "histogram"),
             note=recorded_note(fields.text(config, "note")),
             own_family=_family(record),
-            points=fields.read_figures(record, "points", PointCounts, kind_of="metric"),
-            groups=fields.read_figures(record, "groups", GroupFigure, kind_of="metric"),
-            importance=fields.read_figures(record, IMPORTANCE, ColumnImportance, kind_of="metric"),
-            withheld=fields.read_figures(record, "withheld", WithheldColumn, kind_of="metric"),
+            points=fields.read_figures(record, "points", PointCounts),
+            groups=fields.read_figures(record, "groups", GroupFigure),
+            importance=fields.read_figures(record, IMPORTANCE, ColumnImportance),
+            withheld=fields.read_figures(record, "withheld", WithheldColumn),
             masked=Masked.out_of(record),
         )
 
@@ -493,12 +492,8 @@ class AuditReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
-        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
-        # A record of columns needs at least one row, so that no figures are no section.
-        if self.figures:
-            records["figures"] = fields.rows_record(self.figures)
-        return record_of(records)
+        figures = fields.rows_records(self, "figures")
+        return fields.message_record(figures, num_examples=self.num_examples, holdout_rows=self.holdout_rows)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> AuditReply:
@@ -507,7 +502,7 @@ class AuditReply:
         found = cls(
             num_examples=fields.whole(config, "num-examples"),
             holdout_rows=fields.whole(config, "holdout-rows"),
-            figures=fields.read_figures(record, "figures", AuditFigure, kind_of="attack"),
+            figures=fields.read_figures(record, "figures", AuditFigure, of="attack"),
         )
         # The message came from outside, so that what no site can have is refused.
         if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:

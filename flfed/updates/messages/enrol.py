@@ -125,7 +125,7 @@ class EnrolReply(PlainMessage):
             if isinstance(said := config.get(key), str):
                 config[key] = unmarked(said)
         found = cast(EnrolReply, fields.made(cls, config))
-        reason = recorded(found.reason) if found.reason else ""
+        reason = found.reason and recorded(found.reason)
         return replace(found, title=found.title[:TITLE], reason=reason)
 
 

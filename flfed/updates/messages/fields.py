@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cache
 from typing import (
     Annotated,
@@ -85,7 +85,9 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
 
 def arrays_if_there(record: RecordDict, name: str) -> Arrays:
     """Return one section's arrays as `ndarrays` does, none where it is absent."""
-    return ndarrays(record, name) if name in record else {}
+    if name in record:
+        return ndarrays(record, name)
+    return {}
 
 
 def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:
@@ -249,7 +251,9 @@ def reason_of(message: Message, site: str = "") -> Refusal:
         Whose node it is; "" where nobody knows yet.
     """
     said = message.error.reason or ""
-    return recorded(said, site) if said.strip() else Refusal("error-code", number=message.error.code)
+    if said.strip():
+        return recorded(said, site)
+    return Refusal("error-code", number=message.error.code)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -327,13 +331,19 @@ def config_of(record: RecordDict) -> ConfigRecord:
     return config
 
 
+def message_record(
+    sections: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord] | None = None, /, **plain: Any
+) -> RecordDict:
+    """Return the content of a message: its plain values in one section, and its other sections."""
+    return record_of({"config": kebab_record(protocol=PROTOCOL, **plain), **(sections or {})})
+
+
 class PlainMessage:
     """Message whose fields are all plain values of one section."""
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = kebab_record(protocol=PROTOCOL, **fields_of(self))
-        return record_of({"config": config})
+        return message_record(**fields_of(self))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
@@ -357,12 +367,17 @@ def whole(config: ConfigRecord, key: str) -> int:
     return value
 
 
-def rows_record(items: Sequence[Any]) -> ConfigRecord:
-    """Return one or more equal dataclasses as columns."""
-    columns = {}
-    for name in fields_of(items[0]):
-        columns[name] = [getattr(item, name) for item in items]
-    return kebab_record(**columns)
+def rows_records(message: Any, *names: str) -> dict[str, Any]:
+    """Return the sections of a message's rows, which are equal dataclasses, as columns."""
+    records = {}
+    for name in names:
+        # A record of columns needs at least one row, so that no rows are no section.
+        if items := getattr(message, name):
+            columns = {}
+            for key in fields_of(items[0]):
+                columns[key] = [getattr(item, key) for item in items]
+            records[name] = kebab_record(**columns)
+    return records
 
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
@@ -378,7 +393,7 @@ def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]
     return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
 
 
-def read_figures(record: RecordDict, name: str, kind: type[Any], *, kind_of: str) -> tuple[Any, ...]:
+def read_figures(record: RecordDict, name: str, kind: type[Any], *, of: str = "metric") -> tuple[Any, ...]:
     """Return one section's figures, their words checked.
 
     They are read as `read_rows` does. A text that is not one of ours is counted.
@@ -386,7 +401,7 @@ def read_figures(record: RecordDict, name: str, kind: type[Any], *, kind_of: str
     said = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
     found = []
     for figure in read_rows(record, name, kind):
-        words = {field: recorded_words(getattr(figure, field), kind_of) for field in said}
+        words = {field: recorded_words(getattr(figure, field), of) for field in said}
         found.append(dataclasses.replace(figure, **words))
     return tuple(found)
 
@@ -461,7 +476,9 @@ OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
 def recorded_note(said: str) -> str:
     """Return what is recorded of a comparison's note."""
     text = plain(said[:LONGEST])
-    return text if not text or _notes().fullmatch(text) else _else(said)
+    if not text or _notes().fullmatch(text):
+        return text
+    return _else(said)
 
 
 def recorded_words(said: str, kind: str) -> str:

@@ -21,6 +21,7 @@ STYPE = "numpy.ndarray"
 
 _SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
 AnyRecord = TypeVar("AnyRecord", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+PlainRecord = TypeVar("PlainRecord", ConfigRecord, MetricRecord)
 _CONFIG = ConfigRecord()
 _METRICS = MetricRecord()
 _ARRAYS = ArrayRecord()
@@ -97,7 +98,7 @@ class InMemoryArray(Array):
 
         It is Flower's own array, which the receiver knows by name.
         """
-        return self._written().deflate()
+        return Array(self.dtype, self.shape, self.stype, self.data).deflate()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse to change the array.
@@ -112,15 +113,11 @@ class InMemoryArray(Array):
         """Tell whether type, shape and bytes are the same."""
         if not isinstance(other, Array):
             return NotImplemented
-        mine, theirs = ((a.dtype, a.shape, a.stype, a.data) for a in (self, other))
-        return mine == theirs
+        return self.__reduce__() == (Array, (other.dtype, other.shape, other.stype, other.data))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return Flower's own array for pickles and deep copies."""
         return Array, (self.dtype, self.shape, self.stype, self.data)
-
-    def _written(self) -> Array:
-        return Array(self.dtype, self.shape, self.stype, self.data)
 
 
 @lru_cache(maxsize=256)
@@ -144,7 +141,9 @@ def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _of_bytes(value: np.ndarray) -> np.ndarray:
     """Return an array of bytes, which never change: what is made of them already stays as it is."""
-    return value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
+    if isinstance(value.base, bytes):
+        return value
+    return np.ndarray(value.shape, value.dtype, value.tobytes())
 
 
 def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
@@ -157,12 +156,14 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 def _held(value: np.ndarray) -> Array:
     """Return an array for a message; one of another kind is left to Flower to judge."""
-    return InMemoryArray(value) if value.dtype.kind in KINDS else Array(value)
+    if value.dtype.kind in KINDS:
+        return InMemoryArray(value)
+    return Array(value)
 
 
 def config_record(values: Mapping[str, Any]) -> ConfigRecord:
     """Return plain values as a record."""
-    return _holding(_CONFIG, dict(values)) if _is_plain(values, ConfigRecord) else ConfigRecord(dict(values))
+    return _of_plain(_CONFIG, values)
 
 
 def kebab_record(**values: Any) -> ConfigRecord:
@@ -172,15 +173,18 @@ def kebab_record(**values: Any) -> ConfigRecord:
 
 def metric_record(values: Mapping[str, Any]) -> MetricRecord:
     """Return numbers as a record."""
-    return _holding(_METRICS, dict(values)) if _is_plain(values, MetricRecord) else MetricRecord(dict(values))
+    return _of_plain(_METRICS, values)
 
 
-def _is_plain(values: Mapping[str, Any], kind: type) -> bool:
-    """Tell whether Flower would take all values unchanged.
+def _of_plain(empty: PlainRecord, values: Mapping[str, Any]) -> PlainRecord:
+    """Return plain values as a record like `empty`.
 
-    It need then not look at each again.
+    Where Flower would take all of them unchanged, it need not look at each again.
     """
-    return _PLAIN[kind].issuperset(map(type, values.values())) and set(map(type, values)) <= {str}
+    kind = type(empty)
+    if _PLAIN[kind].issuperset(map(type, values.values())) and set(map(type, values)) <= {str}:
+        return _holding(empty, dict(values))
+    return kind(dict(values))
 
 
 def record_of(sections: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> RecordDict:
@@ -239,7 +243,9 @@ def _value_bytes(value: Any) -> int:
         return sum(map(_value_bytes, value))
     if isinstance(value, (str, bytes)):
         return len(value)
-    return 1 if isinstance(value, bool) else 8
+    if isinstance(value, bool):
+        return 1
+    return 8
 
 
 class Crossing(Protocol):

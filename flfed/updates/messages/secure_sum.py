@@ -14,8 +14,8 @@ from flwr.app import RecordDict
 from flfed.refusals import Refusal
 from flfed.updates.arrays import CIPHERTEXT
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, PlainMessage
-from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
+from flfed.updates.messages.fields import MalformedMessage, PlainMessage
+from flfed.updates.messages.in_memory import array_record, config_record, kebab_record
 
 KEYS = kinds.KEYS
 LIST = kinds.LIST
@@ -40,6 +40,13 @@ def joined(names: Sites) -> str:
 def parted(text: str) -> Sites:
     """Return the names that a message has."""
     return frozenset(text.split(","))
+
+
+def _all_bytes(found: object) -> tuple[bytes, ...]:
+    """Return a list of byte strings, or raise MalformedMessage."""
+    if not isinstance(found, list) or not all(type(one) is bytes for one in found):
+        raise MalformedMessage(Refusal("statements-unfit"))
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +75,9 @@ class SharedKey:
         """Read a message's sealed key, None where it has none."""
         if SHARED not in record:
             return None
-        sealed, found = (fields.section(record, SHARED).get(name) for name in ("sealed", "keys"))
-        if type(sealed) is not bytes or not isinstance(found, list) or not all(type(one) is bytes for one in found):
-            raise MalformedMessage(Refusal("statements-unfit"))
-        return cls(sealed=sealed, keys=tuple(one for one in found if isinstance(one, bytes)))
+        section = fields.section(record, SHARED)
+        sealed, *keys = _all_bytes([section.get("sealed"), *_all_bytes(section.get("keys"))])
+        return cls(sealed=sealed, keys=tuple(keys))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +105,19 @@ class KeysRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = kebab_record(protocol=PROTOCOL, most_rows=self.most_rows, cohort=self.cohort)
-        records: dict[str, Any] = {"config": config}
+        records: dict[str, Any] = {}
         if self.statements:
             records[SIGNED] = kebab_record(statements=list(self.statements))
         if self.shared is not None:
             self.shared.into(records)
-        return record_of(records)
+        return fields.message_record(records, most_rows=self.most_rows, cohort=self.cohort)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysRequest:
         """Read the message's content."""
         found = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
         signed = fields.section(record, SIGNED).get("statements") if SIGNED in record else []
-        if not isinstance(signed, list) or not all(type(one) is bytes for one in signed):
-            raise MalformedMessage(Refusal("statements-unfit"))
-        stated = tuple(one for one in signed if isinstance(one, bytes))
-        return replace(found, statements=stated, shared=SharedKey.out_of(record))
+        return replace(found, statements=_all_bytes(signed), shared=SharedKey.out_of(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +142,10 @@ class KeysReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        records: dict[str, Any] = {
-            "config": kebab_record(protocol=PROTOCOL, sha256=self.sha256, least=self.least),
-        }
+        records: dict[str, Any] = {}
         if self.shared is not None:
             self.shared.into(records)
-        return record_of(records)
+        return fields.message_record(records, sha256=self.sha256, least=self.least)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysReply:
@@ -191,7 +191,7 @@ class ListReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return _with_bytes("confirmed", {}, codes=self.codes)
+        return fields.message_record({"confirmed": array_record({"codes": self.codes})})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> ListReply:
@@ -227,8 +227,8 @@ class UnmaskRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        plain = {"kind": self.kind, "round": self.round, "listed": self.listed}
-        return _with_bytes("sealed", plain, shares=self.shares, codes=self.codes)
+        sealed = array_record({"shares": self.shares, "codes": self.codes})
+        return fields.message_record({"sealed": sealed}, kind=self.kind, round=self.round, listed=self.listed)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> UnmaskRequest:
@@ -258,7 +258,7 @@ class UnmaskReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return _with_bytes("unmasked", {}, shares=self.shares, seeds=self.seeds)
+        return fields.message_record({"unmasked": array_record({"shares": self.shares, "seeds": self.seeds})})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> UnmaskReply:
@@ -321,10 +321,6 @@ def read_encrypted(record: RecordDict) -> np.ndarray | None:
     if set(arrays) != {CIPHERTEXT}:
         raise MalformedMessage(Refusal("masked-unfit", section=ENCRYPTED, fields=CIPHERTEXT))
     return arrays[CIPHERTEXT]
-
-
-def _with_bytes(section: str, plain: dict[str, Any], **arrays: np.ndarray) -> RecordDict:
-    return record_of({"config": kebab_record(protocol=PROTOCOL, **plain), section: array_record(arrays)})
 
 
 def _bytes(record: RecordDict, section: str, *names: str) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from flwr.app import RecordDict
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL
-from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
+from flfed.updates.messages.in_memory import array_record, record_of
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.train import read_request, request_sections, small
 
@@ -27,7 +26,7 @@ class _Empty:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return record_of({"config": kebab_record(protocol=PROTOCOL)})
+        return fields.message_record()
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
@@ -38,19 +37,21 @@ class _Empty:
 
 def _sums_record(name: str, arrays: Arrays, masked: Masked | None) -> RecordDict:
     """Return the content of a reply with a section of sums, or with what stands masked in its place."""
-    records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
+    records: dict[str, Any] = {}
     if masked is None:
         records[name] = array_record(arrays)
     else:
         masked.into(records)
-    return record_of(records)
+    return fields.message_record(records)
 
 
 def _read_sums(record: RecordDict, name: str) -> dict[str, Any]:
     """Return the arrays of `_sums_record` by the section's name, or what stands masked in their place."""
     fields.config_of(record)
     masked = Masked.out_of(record)
-    return {name: fields.ndarrays(record, name)} if masked is None else {"masked": masked}
+    if masked is None:
+        return {name: fields.ndarrays(record, name)}
+    return {"masked": masked}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,12 @@ class SummariseReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
+        records: dict[str, Any] = {}
         if self.summary is not None:
             records["summary"] = array_record(self.summary.arrays())
         if self.masked is not None:
             self.masked.into(records)
-        return record_of(records)
+        return fields.message_record(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseReply:
@@ -235,8 +236,7 @@ class ScoresReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = kebab_record(protocol=PROTOCOL)
-        return record_of({"config": config, "scores": array_record({"counts": self.counts})})
+        return fields.message_record({"scores": array_record({"counts": self.counts})})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> ScoresReply:

@@ -109,8 +109,7 @@ class TrainRequest:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # What is not asked for does not cross.
-        asked: dict[str, Any] = {"offset": True} if self.offset else {}
-        asked |= {name: getattr(self, name) for name in HASHES if getattr(self, name)}
+        asked = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
         records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **asked)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
@@ -156,10 +155,9 @@ class Scores(RowScores):
     def into(self, records: dict[str, Any], prefix: str) -> None:
         """Add these scores to the records of a message."""
         records[prefix] = config_record({"rows": self.rows, "num-examples": self.num_examples})
-        if self.metrics:
-            records[f"{prefix}-metrics"] = metric_record({k: float(v) for k, v in self.metrics.items()})
-        if self.variances:
-            records[f"{prefix}-variances"] = metric_record({k: float(v) for k, v in self.variances.items()})
+        for name, values in (("metrics", self.metrics), ("variances", self.variances)):
+            if values:
+                records[f"{prefix}-{name}"] = metric_record({key: float(value) for key, value in values.items()})
         if self.histogram is not None:
             records[f"{prefix}-histogram"] = array_record({"counts": small(self.histogram)})
 
@@ -279,6 +277,10 @@ class TrainReply:
         )
 
 
+Replies = Mapping[str, TrainReply]
+"""Replies by site."""
+
+
 def read_summary(record: RecordDict) -> Summary | None:
     """Read a message's sums over rows, None where it has none."""
     found: Summary | None = None
@@ -339,7 +341,9 @@ def lacks_encoder(record: RecordDict) -> str:
     """Return the hash of the encoder that a request names without bringing it, "" where there is none."""
     config = record.get("config")
     named = config.get(ENCODER_SHA256) if isinstance(config, ConfigRecord) and "encoder" not in record else None
-    return named if isinstance(named, str) else ""
+    if isinstance(named, str):
+        return named
+    return ""
 
 
 def formless(record: RecordDict) -> RecordDict:
@@ -364,7 +368,9 @@ def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
             return sha256_of(sent.encoder), fields.arrays_of(encoder_record(sent.encoder))
         return "", {}
     named = record["config"].get(ENCODER_SHA256)
-    return (named, fields.ndarrays(record, "encoder")) if isinstance(named, str) and "encoder" in record else ("", {})
+    if isinstance(named, str) and "encoder" in record:
+        return (named, fields.ndarrays(record, "encoder"))
+    return ("", {})
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flfed.updates.codec import codec_of, download_of
+from flfed.updates.codec import Codec, codec_of, download_of
 from flfed.updates.messages.kinds import TRAIN
 from flfed.updates.parts.part import Border, Foreign, Part, Place, Release, Releases, StudyFacts, Text, Wanted
 from flfed.updates.sections import Sections, packed_arrays
@@ -15,7 +15,7 @@ class PackedArrays(Part):
 
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether arrays are packed."""
-        return facts.study.codec.name != "none" or facts.study.download != "none"
+        return facts.packs
 
     def check(self, facts: StudyFacts) -> None:
         """Refuse settings that the codec does not take; raises UsageError."""
@@ -23,17 +23,11 @@ class PackedArrays(Part):
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Pack the model that a site trains from; the one that is scored and compared at the end is whole."""
-        codec = download_of(border.study)
-        if kind != TRAIN or codec is None:
-            return sections
-        return {**sections, "arrays": packed_arrays(border.model, codec)}
+        return _packed(border, kind, download_of(border.study), sections)
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Pack an update."""
-        codec = codec_of(border.study)
-        if wanted.kind != TRAIN or codec is None:
-            return sections
-        return {**sections, "arrays": packed_arrays(border.model, codec)}
+        return _packed(border, wanted.kind, codec_of(border.study), sections)
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add how an update is packed."""
@@ -42,4 +36,11 @@ class PackedArrays(Part):
             return without
         feedback = Text("codec-feedback") if codec.feedback else ""
         facts = {"name": border.study.codec.name, "reveals": Foreign(type(codec)), "feedback": feedback}
-        return (*without, Release(place=Place.WITH_UPDATE, text=Text("codec", facts)))
+        return (*without, Release(Place.WITH_UPDATE, Text("codec", facts)))
+
+
+def _packed(border: Border, kind: str, codec: Codec | None, sections: Sections) -> Sections:
+    """Return the sections of training with packed arrays."""
+    if kind != TRAIN or codec is None:
+        return sections
+    return {**sections, "arrays": packed_arrays(border.model, codec)}

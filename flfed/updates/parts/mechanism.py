@@ -32,12 +32,11 @@ class PrivacyMechanism(Part):
 
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study has one."""
-        return facts.mechanism is not None
+        return facts.study.privacy.name != "none"
 
     def check(self, facts: StudyFacts) -> None:
         """Refuse a study that the mechanism cannot protect; raises UsageError."""
-        if facts.mechanism is not None:
-            facts.mechanism.check(facts.study)
+        facts.mechanism.check(facts.study)
 
 
 class NoiseOnRows(Part):
@@ -46,10 +45,10 @@ class NoiseOnRows(Part):
     title = "noise on each row (record-dp)"
     exclusions = (
         Exclusion(
-            other="a model whose rows may see each other",
+            "a model whose rows may see each other",
             # Nobody knows whether one row's output in a module depends on the rows beside it.
-            applies=lambda facts: not getattr(facts.model, "rows_apart", True),
-            sentence="[privacy]: {mechanism} needs a model whose rows do not see each other; a torch.nn.Module is not "
+            lambda facts: not getattr(facts.model, "rows_apart", True),
+            "[privacy]: {mechanism} needs a model whose rows do not see each other; a torch.nn.Module is not "
             "looked through for that: use a listed model, or a model's class",
         ),
     )
@@ -68,15 +67,15 @@ class CoveringNoise(Part):
     title = "[privacy] covers = 'study'"
     exclusions = (
         Exclusion(
-            other="an outcome that is not yes or no",
-            applies=lambda facts: facts.task != "binary",
-            sentence="[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
+            "an outcome that is not yes or no",
+            lambda facts: facts.task != "binary",
+            "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
             "task of the dataset is {task}",
         ),
         Exclusion(
-            other="a strategy with a part of the model at each site",
-            applies=lambda facts: bool(facts.extra.own_part),
-            sentence="[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
+            "a strategy with a part of the model at each site",
+            lambda facts: bool(facts.extra.own_part),
+            "[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
             "scores the shared one: leave one of them out",
         ),
     )
@@ -107,7 +106,9 @@ class CoveringNoise(Part):
             return sections
         if wanted.kind == STATISTIC:
             return {"config": config({}), "sums": arrays(border.noised_cells)}
-        return _without_figures(sections) if wanted.kind in (TRAIN, EVALUATE) else sections
+        if wanted.kind in (TRAIN, EVALUATE):
+            return _without_figures(sections)
+        return sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Replace sums over rows and the comparison by noised counts."""
@@ -125,13 +126,13 @@ class CoveringNoise(Part):
             return without
         rounds = Text("rounds", {"rounds": study.rounds})
         found = [
-            Release(place=Place.ENROLMENT, text=Text("covered-enrolment"), kind=ENROL),
-            Release(place=Place.BEFORE_ROUNDS, text=Text("covered-counts"), kind=STATISTIC),
-            Release(place=Place.ROUND, text=Text("covered-update", {"rounds": rounds}), kind=TRAIN),
-            Release(place=Place.END, text=Text("covered-scores"), kind=SCORES),
+            Release(Place.ENROLMENT, Text("covered-enrolment"), ENROL),
+            Release(Place.BEFORE_ROUNDS, Text("covered-counts"), STATISTIC),
+            Release(Place.ROUND, Text("covered-update", {"rounds": rounds}), TRAIN),
+            Release(Place.END, Text("covered-scores"), SCORES),
         ]
         if compares_privately(study):
-            found.append(Release(place=Place.END, text=Text("covered-pairs"), kind=SCORES))
+            found.append(Release(Place.END, Text("covered-pairs"), SCORES))
         return (*found, *(release for release in without if release.place == Place.SEAL))
 
 

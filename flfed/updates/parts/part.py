@@ -23,7 +23,7 @@ from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed.updates.strategies.fedavg import FedAvg, averages, needs_updates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,9 +56,9 @@ class StudyFacts:
         return found
 
     @cached_property
-    def mechanism(self) -> Mechanism | None:
-        """The privacy mechanism, None where nothing is promised."""
-        return mechanism_of(self.study)
+    def mechanism(self) -> Mechanism:
+        """The privacy mechanism, one that promises nothing where the study has none."""
+        return mechanism_of(self.study) or Mechanism()
 
     @cached_property
     def extra(self) -> ExtraShapes:
@@ -68,15 +68,38 @@ class StudyFacts:
     @property
     def protects_rows(self) -> bool:
         """Whether noise protects rows while they are trained on."""
-        if self.mechanism is None:
-            return False
         return type(self.mechanism).private_steps is not Mechanism.private_steps
+
+    @property
+    def packs(self) -> bool:
+        """Whether updates or models are packed."""
+        return self.study.codec.name != "none" or self.study.download != "none"
+
+    @property
+    def changes_updates(self) -> bool:
+        """Whether the mechanism changes the sites' own updates at the server."""
+        return type(self.mechanism).merged is not Mechanism.merged
+
+    @property
+    def adds_site_noise(self) -> bool:
+        """Whether sites can add the mechanism's noise to their own updates."""
+        return type(self.mechanism).site_noise is not Mechanism.site_noise
+
+    @property
+    def needs_updates(self) -> bool:
+        """Whether the strategy looks at the sites' own updates."""
+        return needs_updates(self.strategy)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the next model is the mean of the sites' models."""
+        return averages(self.strategy)
 
     @property
     def words(self) -> Mapping[str, object]:
         """What stands in sentences."""
         partition = self.study.dataset.partition
-        widths = [] if partition is None else list(partition.widths)
+        widths = list(partition.widths) if partition else []
         return {
             "task": repr(self.task),
             "model": self.study.model.name,
@@ -89,7 +112,7 @@ class StudyFacts:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Exclusion:
     """Something that a part does not go with.
 
@@ -353,7 +376,7 @@ class Place(IntEnum):
     SEAL = 7
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Release:
     """Something that leaves a site, or stays there, as it is told before an approval.
 

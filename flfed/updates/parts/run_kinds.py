@@ -103,17 +103,19 @@ class Training(Part):
         rounds = Text("rounds", {"rounds": border.study.rounds})
         update = Text("update", {"rounds": rounds, "step": "round", "reveals": TrainReply})
         return (
-            Release(place=Place.ENROLMENT, text=Text("enrolment", {"reveals": EnrolReply}), kind=ENROL),
-            Release(place=Place.BEFORE_ROUNDS, text=Text("sums", {"reveals": SummariseReply}), kind=SUMMARISE),
-            Release(place=Place.ROUND, text=update, kind=TRAIN),
+            Release(Place.ENROLMENT, Text("enrolment", {"reveals": EnrolReply}), ENROL),
+            Release(Place.BEFORE_ROUNDS, Text("sums", {"reveals": SummariseReply}), SUMMARISE),
+            Release(Place.ROUND, update, TRAIN),
             *_round_releases(border),
             *_comparison_releases(border),
-            Release(place=Place.SEAL, text=Text("seal", {"reveals": SealReply}), kind=SEAL),
+            Release(Place.SEAL, Text("seal", {"reveals": SealReply}), SEAL),
         )
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own updates."""
-        return without if is_statistic(border.study) else "alone"
+        if is_statistic(border.study):
+            return without
+        return "alone"
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run with a comparison at its end."""
@@ -164,9 +166,9 @@ def _round_releases(border: Border) -> Iterator[Release]:
     """Yield what leaves of losses and metrics in each round."""
     digits = Text("three-digits") if border.round_figures == "rounded" else ""
     scores = Text("round-figures", {"reveals": Scores, "digits": digits})
-    yield Release(place=Place.FIGURES, text=scores, kind=EVALUATE)
+    yield Release(Place.FIGURES, scores, EVALUATE)
     if border.study.adjusts_intercept():
-        yield Release(place=Place.FIGURES, text=Text("intercept", {"reveals": Offset, "digits": digits}))
+        yield Release(Place.FIGURES, Text("intercept", {"reveals": Offset, "digits": digits}))
 
 
 def _comparison_releases(border: Border) -> Iterator[Release]:
@@ -174,7 +176,7 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
     compare = border.study.compare
     own = Text(f"own-{compare.own}")
     compared = Text("comparison", {"reveals": CompareReply, "own": own})
-    yield Release(place=Place.END, text=compared, kind=COMPARE)
+    yield Release(Place.END, compared, COMPARE)
     beside = []
     if compare.points:
         beside.append(Text("points", {"points": _points(border), "reveals": PointCounts}))
@@ -183,21 +185,15 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
     if compare.importance:
         beside.append(Text("importance", {"permutations": compare.importance, "reveals": ColumnImportance}))
     for one in beside:
-        yield Release(place=Place.END, text=one)
+        yield Release(Place.END, one)
 
 
 def _points(border: Border) -> tuple[Text, ...]:
     """Return the thresholds and alert budgets at which a study has rows counted."""
-    compare = border.study.compare
-    asked = {
-        "by-threshold": compare.thresholds,
-        "by-alert-budget": compare.alert_budgets,
-        "by-false-positive-rate": compare.false_positive_rates,
-    }
     found = []
-    for key, values in asked.items():
+    for kind, values in border.study.compare.asked_points.items():
         if values:
-            found.append(Text(key, {"values": ", ".join(f"{at:g}" for at in values)}))
+            found.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
     return tuple(found)
 
 
@@ -207,14 +203,14 @@ class FrozenLayers(Part):
     title = "frozen layers"
     exclusions = (
         Exclusion(
-            other="a model without further layers",
-            applies=lambda facts: facts.study.frozen >= facts.layers,
-            sentence="[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
+            "a model without further layers",
+            lambda facts: facts.study.frozen >= facts.layers,
+            "[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
         ),
         Exclusion(
-            other="[privacy]: record-dp",
-            applies=lambda facts: facts.study.privacy.name == "record-dp",
-            sentence="[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
+            "[privacy]: record-dp",
+            lambda facts: facts.study.privacy.name == "record-dp",
+            "[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
         ),
     )
 
@@ -238,19 +234,19 @@ class PartOfUnits(Part):
     title = "a part of the hidden units"
     exclusions = (
         Exclusion(
-            other="[model]: warm-start",
-            applies=lambda facts: bool(facts.study.warm_start),
-            sentence=f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
+            "[model]: warm-start",
+            lambda facts: bool(facts.study.warm_start),
+            f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
         ),
         Exclusion(
-            other="a model that names no layers",
-            applies=lambda facts: not facts.layers,
-            sentence=f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
+            "a model that names no layers",
+            lambda facts: not facts.layers,
+            f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
         ),
         Exclusion(
-            other="a strategy that needs whole models",
-            applies=_takes_whole_models,
-            sentence=f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
+            "a strategy that needs whole models",
+            _takes_whole_models,
+            f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
         ),
     )
 
@@ -273,7 +269,9 @@ class Statistic(Part):
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request that says nothing: the study has all."""
-        return {"config": config({})} if kind == STATISTIC else sections
+        if kind == STATISTIC:
+            return {"config": config({})}
+        return sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return the statistic's sums."""
@@ -302,13 +300,15 @@ class Statistic(Part):
             facts = {"reveals": StatisticReply, "name": name, "label": label, "of_statistic": statistic}
             answer = Text("statistic", facts)
         return (
-            Release(place=Place.ENROLMENT, text=enrolment),
-            Release(place=Place.ROUND, text=answer, kind=STATISTIC),
+            Release(Place.ENROLMENT, enrolment),
+            Release(Place.ROUND, answer, STATISTIC),
         )
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return that the coordinator's memory has the site's own sums."""
-        return "statistic" if is_statistic(border.study) else without
+        if is_statistic(border.study):
+            return "statistic"
+        return without
 
 
 LONGEST = 1000
@@ -349,4 +349,4 @@ class Audit(Part):
         if not border.may_audit or is_statistic(border.study):
             return without
         figures = Text("audit", {"reveals": AuditReply})
-        return (*without, Release(place=Place.AUDIT, text=figures, kind=AUDIT))
+        return (*without, Release(Place.AUDIT, figures, AUDIT))

@@ -7,20 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from flfed.errors import UsageError, require_extra
-from flfed.study.kinds import is_statistic
 from flfed.study.tables import TREES, in_sums_only
 from flfed.updates.aggregation.losses import ENTRIES as LOSSES
 from flfed.updates.arrays import entries_of
-from flfed.updates.codec import download_of
 from flfed.updates.masking import keys
-from flfed.updates.masking.ckks import CONTEXT_BYTES, MOST_ENTRIES, range_refusal, vector_entries
+from flfed.updates.masking.ckks import (
+    CONTEXT_BYTES,
+    MOST_ENTRIES,
+    most_bytes,
+    range_refusal,
+    require_tenseal,
+    vector_entries,
+)
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.masking.protocol import SEALED, SHARE_BYTES
 from flfed.updates.masking.question import order_of
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
-from flfed.updates.mechanism import Mechanism
 from flfed.updates.messages.kinds import BINS, COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
 from flfed.updates.messages.secure_sum import (
     ENCRYPTED,
@@ -50,6 +53,7 @@ from flfed.updates.parts.part import (
     StudyFacts,
     Text,
     Wanted,
+    refuse_all,
 )
 from flfed.updates.sections import (
     HASH,
@@ -70,7 +74,6 @@ from flfed.updates.sections import (
     whole,
     with_fields,
 )
-from flfed.updates.strategies.fedavg import FedAvg
 
 _CKKS = "[privacy] secure-aggregation='ckks'"
 _LISTS = 64
@@ -86,19 +89,9 @@ _SUMMED = {SUMMARISE: "summary", STATISTIC: "sums", BINS: "counts"}
 """Sections of sums over rows, by the kinds of messages that have them."""
 
 
-def _needs_updates(facts: StudyFacts) -> bool:
-    kind = type(facts.strategy)
-    return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
-
-
-def _mechanism(facts: StudyFacts) -> type[Mechanism]:
-    return Mechanism if facts.mechanism is None else type(facts.mechanism)
-
-
 def _noise_of_sites(facts: StudyFacts) -> bool:
     """Tell whether the mechanism's noise is added by the sites under secure sums, and by the server else."""
-    kind = _mechanism(facts)
-    return kind.merged is not Mechanism.merged and kind.site_noise is not Mechanism.site_noise
+    return facts.changes_updates and facts.adds_site_noise
 
 
 class SecureAggregation(Part):
@@ -107,30 +100,26 @@ class SecureAggregation(Part):
     title = "[privacy] secure-aggregation"
     exclusions = (
         Exclusion(
-            other="a strategy that looks at single updates",
-            applies=_needs_updates,
-            sentence="[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
+            "a strategy that looks at single updates",
+            lambda facts: facts.needs_updates,
+            "[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
             "[privacy] secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            other="a mechanism that changes single updates at the server",
-            applies=lambda facts: (
-                _mechanism(facts).merged is not Mechanism.merged
-                and _mechanism(facts).site_noise is Mechanism.site_noise
-            ),
-            sentence="[privacy] {mechanism}: changes the sites' own updates at the server, which has none of them "
+            "a mechanism that changes single updates at the server",
+            lambda facts: facts.changes_updates and not facts.adds_site_noise,
+            "[privacy] {mechanism}: changes the sites' own updates at the server, which has none of them "
             "under secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            other="noise of the sites, under 'ckks'",
-            applies=lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
-            sentence="[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under "
-            "'ckks'",
+            "noise of the sites, under 'ckks'",
+            lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
+            "[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under 'ckks'",
         ),
         Exclusion(
-            other="noise of the sites, under 'auto'",
-            applies=lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
-            sentence="[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
+            "noise of the sites, under 'auto'",
+            lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
+            "[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
             "what it promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)",
         ),
     )
@@ -168,7 +157,9 @@ class SecureAggregation(Part):
             shares = rows_of_bytes(LEAST, pinned, SHARE_BYTES)
             opened = {"shares": shares, "seeds": rows_of_bytes(0, pinned, keys.BYTES)}
             return {"config": config({}), "unmasked": ArraySection(arrays=opened)}
-        return _with_masks(border, wanted, sections) if pinned else sections
+        if pinned:
+            return _with_masks(border, wanted, sections)
+        return sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Add the keys of a run, and what opens each sum."""
@@ -177,19 +168,22 @@ class SecureAggregation(Part):
         once = (*without.once, KEYS, *(LIST, UNMASK) * without.sums)
         if COMPARE in without.once and border.keeps_figures:
             once += (UNMASK,)
-        opened = (LIST, UNMASK) * without.sums_a_round if _masks_updates(border) else ()
-        return replace(without, once=once, each_round=without.each_round + opened)
+        each_round = without.each_round
+        if border.study.aggregation.is_masked:
+            each_round += (LIST, UNMASK) * without.sums_a_round
+        return replace(without, once=once, each_round=each_round)
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add keys and what opens sums; replace an update by masks, and figures where these stay."""
         if not border.pinned:
             return without
-        if is_statistic(border.study):
+        # A study without rounds has one sum.
+        if not border.study.rounds:
             return (*without, *_STATISTIC_RELEASES)
         keys = Text("keys", {"reveals": KeysReply})
-        found = [Release(place=Place.BEFORE_ROUNDS, text=keys, kind=KEYS)]
+        found = [Release(Place.BEFORE_ROUNDS, keys, KEYS)]
         for release in without:
-            if release.place == Place.ROUND and _masks_updates(border):
+            if release.place == Place.ROUND and border.study.aggregation.is_masked:
                 found += _masked_releases(release)
             elif release.place == Place.FIGURES and (border.keeps_figures or border.round_figures == "none"):
                 found += _kept_figures(border, release)
@@ -200,13 +194,15 @@ class SecureAggregation(Part):
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what is said of sums."""
-        return f"{without}-summed" if border.pinned else without
+        if border.pinned:
+            return f"{without}-summed"
+        return without
 
 
 _STATISTIC_RELEASES = (
-    Release(place=Place.BEFORE_ROUNDS, text=Text("statistic-keys", {"reveals": KeysReply})),
-    Release(place=Place.WITH_UPDATE, text=Text("statistic-opened", {"reveals": UnmaskReply})),
-    Release(place=Place.WITH_UPDATE, text=Text("statistic-missing", {"reveals": ListReply})),
+    Release(Place.BEFORE_ROUNDS, Text("statistic-keys", {"reveals": KeysReply})),
+    Release(Place.WITH_UPDATE, Text("statistic-opened", {"reveals": UnmaskReply})),
+    Release(Place.WITH_UPDATE, Text("statistic-missing", {"reveals": ListReply})),
 )
 """What leaves beside a statistic whose sums are added up."""
 
@@ -220,9 +216,9 @@ def _masked_releases(update: Release) -> list[Release]:
     opened = {"step": facts["step"], "reveals": UnmaskReply}
     missing = {"step": facts["step"], "reveals": ListReply}
     return [
-        Release(place=Place.ROUND, text=Text("update-masked", masked), kind=TRAIN),
-        Release(place=Place.ROUND, text=Text("opened", opened), kind=UNMASK),
-        Release(place=Place.ROUND, text=Text("missing", missing), kind=LIST),
+        Release(Place.ROUND, Text("update-masked", masked), TRAIN),
+        Release(Place.ROUND, Text("opened", opened), UNMASK),
+        Release(Place.ROUND, Text("missing", missing), LIST),
     ]
 
 
@@ -230,13 +226,9 @@ def _kept_figures(border: Border, figures: Release) -> list[Release]:
     """Return what stands in the place of a round's figures, once."""
     if figures.text.key != "round-figures":
         return []
-    key = "losses-in-sum" if _masks_updates(border) else "losses-stay"
+    key = "losses-in-sum" if border.study.aggregation.is_masked else "losses-stay"
     stay = Text("rounds-stay", {"instead": Text(key)})
-    return [Release(place=Place.FIGURES, text=stay, kind=figures.kind)]
-
-
-def _masks_updates(border: Border) -> bool:
-    return bool(border.pinned) and border.study.aggregation.is_masked
+    return [Release(Place.FIGURES, stay, figures.kind)]
 
 
 def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
@@ -254,7 +246,9 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
     if kind == COMPARE and not wanted.score:
         entries = FigureLayout(border.task, border.study.compare.points).entries
         return {**sections, **_masked(pinned, sums=1 + entries, needed=False)}
-    return _with_masked_update(border, kind, sections) if _masks_updates(border) else sections
+    if border.study.aggregation.is_masked:
+        return _with_masked_update(border, kind, sections)
+    return sections
 
 
 def _with_masked_update(border: Border, kind: str, sections: Sections) -> Sections:
@@ -318,25 +312,25 @@ class EncryptedModels(Part):
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
         Exclusion(
-            other="a strategy that does more than average",
-            applies=lambda facts: type(facts.strategy).combine is not FedAvg.combine,
-            sentence="[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
+            "a strategy that does more than average",
+            lambda facts: not facts.averages,
+            "[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
             f"{_CKKS} the server has neither: take one that averages",
         ),
         Exclusion(
-            other="[codec]: download",
-            applies=lambda facts: download_of(facts.study) is not None,
-            sentence=f"[codec]: download packs a model, and under {_CKKS} it is encrypted: leave one of them out",
+            "[codec]: download",
+            lambda facts: facts.study.download != "none",
+            f"[codec]: download packs a model, and under {_CKKS} it is encrypted: leave one of them out",
         ),
         Exclusion(
-            other="[compare]: share-metrics = 'aggregate-only'",
-            applies=lambda facts: in_sums_only(facts.study.compare.share_metrics),
-            sentence=f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
+            "[compare]: share-metrics = 'aggregate-only'",
+            lambda facts: in_sums_only(facts.study.compare.share_metrics),
+            f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
         ),
         Exclusion(
-            other="more than 199,999 parameters",
-            applies=lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
-            sentence=f"[model]: {{entries}} parameters are too many under {_CKKS}: at most 199,999 are encrypted",
+            "more than 199,999 parameters",
+            lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
+            f"[model]: {{entries}} parameters are too many under {_CKKS}: at most 199,999 are encrypted",
         ),
     )
 
@@ -354,11 +348,11 @@ class EncryptedModels(Part):
         """
         if not self.is_asked(facts):
             return
-        require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+        require_tenseal()
         super().check(facts)
         refused = range_refusal(LEAST, facts.study.largest_entry)
         if refused:
-            raise UsageError(f"[privacy]: largest-entry: {refused}")
+            refuse_all([f"[privacy]: largest-entry: {refused}"])
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return a request whose model may stand encrypted, and that for keys with the run's own."""
@@ -369,7 +363,7 @@ class EncryptedModels(Part):
         plain = sections.get("arrays")
         if kind not in _ENCRYPTED or not isinstance(plain, ArraySection):
             return sections
-        return {**sections, "arrays": Encrypted(entries=entries_of(border.model), plain=plain)}
+        return {**sections, "arrays": _encrypted(border, plain)}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return an update as ciphertexts."""
@@ -380,29 +374,34 @@ class EncryptedModels(Part):
         if wanted.kind != TRAIN:
             return sections
         left = {name: section for name, section in sections.items() if name != "arrays"}
-        return {**left, ENCRYPTED: Encrypted(entries=entries_of(border.model))}
+        return {**left, ENCRYPTED: _encrypted(border)}
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Replace an update by ciphertexts."""
         if not _encrypts(border) or not border.pinned:
             return without
-        found = []
+        found: list[Release] = []
         for release in without:
-            if release.place != Place.ROUND:
-                found.append(release)
-                continue
-            encrypted = Text("update-encrypted", release.text.facts)
-            found.append(Release(place=Place.BEFORE_ROUNDS, text=Text("shared-key", {"reveals": SharedKey})))
-            found.append(Release(place=Place.ROUND, text=encrypted, kind=TRAIN))
+            if release.place == Place.ROUND:
+                found.append(Release(Place.BEFORE_ROUNDS, Text("shared-key", {"reveals": SharedKey})))
+                release = Release(Place.ROUND, Text("update-encrypted", release.text.facts), TRAIN)
+            found.append(release)
         return tuple(found)
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what is said of updates that leave encrypted."""
-        return "alone-encrypted" if _encrypts(border) and without == "alone-summed" else without
+        if _encrypts(border) and without == "alone-summed":
+            return "alone-encrypted"
+        return without
 
 
 def _encrypts(border: Border) -> bool:
     return border.study.aggregation.is_encrypted
+
+
+def _encrypted(border: Border, plain: ArraySection | None = None) -> Encrypted:
+    entries = vector_entries(entries_of(border.model))
+    return Encrypted(entries=entries, longest=most_bytes(entries), plain=plain)
 
 
 def _shared_key(receivers: int) -> Plain:

@@ -29,10 +29,6 @@ def _sends_arrays(facts: StudyFacts) -> bool:
     return bool(facts.extra.sent or facts.extra.returned)
 
 
-def _packs(facts: StudyFacts) -> bool:
-    return facts.study.codec.name != "none" or facts.study.download != "none"
-
-
 class Strategy(Part):
     """The strategy's own check of the plan."""
 
@@ -56,7 +52,9 @@ class Strategy(Part):
         for name, value in strategy.client_settings().items():
             # Flower's records have kebab-case keys wherever ours are made.
             fields[name.replace("_", "-")] = equal(float(value)) if name in parameters else number()
-        return {**sections, "settings": Plain(fields=fields)} if fields else sections
+        if fields:
+            return {**sections, "settings": Plain(fields=fields)}
+        return sections
 
 
 class ArraysBesideModel(Part):
@@ -65,25 +63,25 @@ class ArraysBesideModel(Part):
     title = "a strategy that sends arrays beside the model, or trains a second one"
     exclusions = (
         Exclusion(
-            other="[privacy]: record-dp, with a second model on the same rows",
-            applies=lambda facts: facts.protects_rows and bool(facts.extra.own_model),
-            sentence="[strategy] {strategy}: each site trains a second model on the same rows, which {mechanism} under "
+            "[privacy]: record-dp, with a second model on the same rows",
+            lambda facts: facts.protects_rows and bool(facts.extra.own_model),
+            "[strategy] {strategy}: each site trains a second model on the same rows, which {mechanism} under "
             "[privacy] neither protects nor charges: leave one of them out",
         ),
         Exclusion(
-            other="[privacy]: name",
-            applies=lambda facts: _sends_arrays(facts) and facts.study.privacy.name != "none",
-            sentence=f"{_BESIDE}, and {{mechanism}} {_ALONE}",
+            "[privacy]: name",
+            lambda facts: _sends_arrays(facts) and facts.study.privacy.name != "none",
+            f"{_BESIDE}, and {{mechanism}} {_ALONE}",
         ),
         Exclusion(
-            other="[privacy]: secure-aggregation",
-            applies=lambda facts: _sends_arrays(facts) and facts.study.aggregation.sums_updates,
-            sentence=f"{_BESIDE}, and secure-aggregation {_ALONE}",
+            "[privacy]: secure-aggregation",
+            lambda facts: _sends_arrays(facts) and facts.study.aggregation.sums_updates,
+            f"{_BESIDE}, and secure-aggregation {_ALONE}",
         ),
         Exclusion(
-            other="[codec]",
-            applies=lambda facts: _sends_arrays(facts) and _packs(facts),
-            sentence=f"{_BESIDE}, and a codec packs the model and the update alone: leave [codec] out",
+            "[codec]",
+            lambda facts: _sends_arrays(facts) and facts.packs,
+            f"{_BESIDE}, and a codec packs the model and the update alone: leave [codec] out",
         ),
     )
 
@@ -93,13 +91,17 @@ class ArraysBesideModel(Part):
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Add the arrays that the strategy sends with a model that is trained."""
-        sent = extra_shapes(border.study, border.model).sent if kind == TRAIN else {}
-        return {**sections, EXTRA: arrays(sent)} if sent else sections
+        sent = extra_shapes(border.study, border.model).sent
+        if kind != TRAIN or not sent:
+            return sections
+        return {**sections, EXTRA: arrays(sent)}
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Add the arrays that come back with an update."""
-        returned = extra_shapes(border.study, border.model).returned if wanted.kind == TRAIN else {}
-        return {**sections, EXTRA: arrays(returned)} if returned else sections
+        returned = extra_shapes(border.study, border.model).returned
+        if wanted.kind != TRAIN or not returned:
+            return sections
+        return {**sections, EXTRA: arrays(returned)}
 
     def releases(self, border: Border, without: Releases) -> Releases:
         """Add the arrays that leave with an update, and those that stay."""
@@ -116,4 +118,4 @@ class ArraysBesideModel(Part):
             texts.append(Text("own-part", {"arrays": ", ".join(shapes.own_part)}))
         if shapes.own_model:
             texts.append(Text("own-model"))
-        return (*without, *(Release(place=Place.WITH_UPDATE, text=text) for text in texts))
+        return (*without, *(Release(Place.WITH_UPDATE, text) for text in texts))

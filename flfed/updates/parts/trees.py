@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -47,16 +48,18 @@ _BESIDE = 512
 """Bytes of a reply's plain values and of an array's head, at most."""
 
 
-def _is_model_alone(facts: StudyFacts) -> bool:
-    return _are_trees(facts.model) != (facts.study.strategy.name == TREES)
-
-
 def _are_trees(model: Any) -> bool:
     return bool(getattr(model, "plain", False))
 
 
-def _left_out(other: str) -> str:
-    return f"{other} does not go with {TREES}: leave it out"
+_LEFT_OUT: dict[str, Callable[[StudyFacts], bool]] = {
+    "[model]: warm-start": lambda facts: bool(facts.study.warm_start),
+    "[codec]: name": lambda facts: facts.study.codec.name != "none",
+    "[codec]: download": lambda facts: facts.study.download != "none",
+    "[encode]: missing-indicator": lambda facts: facts.study.encode.missing_indicator,
+    "[compare]: pooled": lambda facts: facts.study.compare.pooled is not None,
+}
+"""Keys of a study that trees have no use for."""
 
 
 class Trees(Part):
@@ -65,55 +68,34 @@ class Trees(Part):
     title = "trees"
     exclusions = (
         Exclusion(
-            other="another model or strategy",
-            applies=_is_model_alone,
-            sentence=f"[model] {{model}} and [strategy] {{strategy}}: {TREES} is a model and a strategy: name it under "
+            "another model or strategy",
+            lambda facts: _are_trees(facts.model) != (facts.study.strategy.name == TREES),
+            f"[model] {{model}} and [strategy] {{strategy}}: {TREES} is a model and a strategy: name it under "
             "both, or under neither",
             alone=True,
         ),
-        Exclusion(
-            other="[model]: warm-start",
-            applies=lambda facts: bool(facts.study.warm_start),
-            sentence=_left_out("[model]: warm-start"),
+        *(
+            Exclusion(other, applies, f"{other} does not go with {TREES}: leave it out")
+            for other, applies in _LEFT_OUT.items()
         ),
         Exclusion(
-            other="[codec]: name",
-            applies=lambda facts: facts.study.codec.name != "none",
-            sentence=_left_out("[codec]: name"),
-        ),
-        Exclusion(
-            other="[codec]: download",
-            applies=lambda facts: facts.study.download != "none",
-            sentence=_left_out("[codec]: download"),
-        ),
-        Exclusion(
-            other="[encode]: missing-indicator",
-            applies=lambda facts: bool(facts.study.encode.missing_indicator),
-            sentence=_left_out("[encode]: missing-indicator"),
-        ),
-        Exclusion(
-            other="[compare]: pooled",
-            applies=lambda facts: facts.study.compare.pooled is not None,
-            sentence=_left_out("[compare]: pooled"),
-        ),
-        Exclusion(
-            other="[privacy]: name",
-            applies=lambda facts: facts.study.privacy.name != "none",
-            sentence=f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
+            "[privacy]: name",
+            lambda facts: facts.study.privacy.name != "none",
+            f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
             "a perceptron with the same promise (on taiwan-credit an AUC of .75 to .77 at epsilon 3, untuned, against "
             ".766): take model 'mlp'",
         ),
         Exclusion(
-            other="[strategy]: refit with secure-aggregation",
-            applies=lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
-            sentence="[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
+            "[strategy]: refit with secure-aggregation",
+            lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
+            "[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
             "the difference is of these rows alone: it is for open data, and does not go with [privacy] "
             "secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            other="[privacy]: secure-aggregation = 'ckks'",
-            applies=lambda facts: facts.study.aggregation.is_encrypted,
-            sentence=f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
+            "[privacy]: secure-aggregation = 'ckks'",
+            lambda facts: facts.study.aggregation.is_encrypted,
+            f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
         ),
     )
 
@@ -131,7 +113,9 @@ class Trees(Part):
         if "arrays" in sections:
             found["arrays"] = _forest(border, needed=kind != TRAIN)
         if kind == TRAIN:
-            names = (TREES_SHA256, CUTS_SHA256) if border.pinned else (TREES_SHA256,)
+            names = [TREES_SHA256]
+            if border.pinned:
+                names.append(CUTS_SHA256)
             found["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
             found |= _level(border)
         if kind == EVALUATE and refits(border.study):
@@ -174,13 +158,15 @@ class Trees(Part):
         grown = {"rounds": study.rounds, "exchanges": exchanges_of(study), "again": again}
         rounds = Text("rounds-of-trees", grown)
         facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
-        found.append(Release(place=Place.BEFORE_ROUNDS, text=Text("cut-points", {"reveals": BinsReply}), kind=BINS))
-        found.append(Release(place=Place.ROUND, text=Text("trees", facts), kind=TRAIN))
+        found.append(Release(Place.BEFORE_ROUNDS, Text("cut-points", {"reveals": BinsReply}), BINS))
+        found.append(Release(Place.ROUND, Text("trees", facts), TRAIN))
         return tuple(found)
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the coordinator's memory has of trees."""
-        return "trees" if grows(border.study) else without
+        if grows(border.study):
+            return "trees"
+        return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
         """Return the most bytes of a round; all exchanges but the first bring neither scores nor the trees before."""
@@ -223,7 +209,9 @@ def _counts(border: Border) -> ArraySection:
 def _forest(border: Border, *, needed: bool) -> ArraySection:
     """Return the section of the trees of a request; any cut points where the sites' sums are not added up."""
     found = arrays(border.model, needed=needed)
-    return replace(found, cuts=(border.layout, _codes(border))) if border.pinned else found
+    if border.pinned:
+        return replace(found, cuts=(border.layout, _codes(border)))
+    return found
 
 
 def _level(border: Border) -> dict[str, Section]:

@@ -19,14 +19,8 @@ from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, gaussian_epsilon, least_noise
 from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.arrays import Arrays
-from flfed.updates.masking.ring import Normals, SiteNoise
 from flfed.updates.masking.rules import threshold
-from flfed.updates.mechanism import (
-    WEAK_EPSILON,
-    Mechanism,
-    Promise,
-    uncharged_outputs,
-)
+from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, SiteNoise, uncharged_outputs
 
 FEW_SITES = 10
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, ClassVar
@@ -22,10 +22,10 @@ from flfed.trees.cut_points import cuts_sha256, widths_of
 from flfed.trees.forest import UNIT, GrowingRound, Tree, TreeSettings, depth_of, round_of, tree_arrays
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.aggregation.rounds import RunContext, why_unsummed
-from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
+from flfed.updates.aggregation.secure_sum import Unsummed, masked_vectors
 from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
-from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TrainReply, TrainRequest
+from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
 
 USED = ("validation", "precision")
@@ -179,12 +179,13 @@ class BoostedTrees(FedAvg):
         asked = dict(now.asked)
         roots = now.receive(replies, partial(self._judge, level=0))
         if self.run.sums is None:
-            trees, faults = self._grown_again(server_round, roots)
+            trees, faults = self._grown_again(roots)
         else:
-            trees, faults = self._grown_of_sums(server_round, roots, self.run.sums)
+            trees, faults = self._grown_of_sums(roots)
         now.asked = asked
         good = {site: reply for site, reply in roots.items() if site not in faults}
-        now.result = GuardResult(accepted=good, refused=dict(sorted({**now.further.faults, **faults}.items())))
+        now.result = GuardResult(accepted=good)
+        now.note({**now.further.faults, **faults})
         if trees is None:
             return None, None
         self._select(server_round, good)
@@ -192,24 +193,20 @@ class BoostedTrees(FedAvg):
         whole = self.selection.with_trees(server_round, now.incoming, stacked)
         return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
 
-    def _grown_again(
-        self, server_round: int, roots: Mapping[str, TrainReply]
-    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown_again(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
         trees = None
         faults = dict(self.round.result.refused)
         sites = sorted(roots)
         least = self.needed(len(self.round.asked))
         while trees is None and len(sites) >= least:
-            trees, lost = self._grown(server_round, {site: roots[site] for site in sites})
+            trees, lost = self._grown({site: roots[site] for site in sites})
             faults |= lost
             sites = [site for site in sites if site not in lost]
             self.attempt += 1
         return trees, faults
 
-    def _grown_of_sums(
-        self, server_round: int, roots: Mapping[str, TrainReply], sums: SecureSums
-    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown_of_sums(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees where the server sees only sums, and the sites' faults.
 
         A lost site is waited for in the round's second attempt: a tree without it would tell its sums.
@@ -218,18 +215,16 @@ class BoostedTrees(FedAvg):
         trees = None
         faults = dict(now.result.refused)
         try:
-            trees, lost = self._grown(server_round, roots)
+            trees, lost = self._grown(roots)
             if trees is None:
                 raise Unsummed(Refusal("tree-site-lost", sites=", ".join(lost)))
         except Unsummed as error:
             lost = {**now.result.refused, **now.further.faults}
-            now.unsummed = error.why
-            self.stopped = why_unsummed(server_round, error.why, lost) if error.final else ""
+            now.lack_sum(error)
+            self.stopped = why_unsummed(now.number, error.why, lost) if error.final else ""
         return trees, faults | lost
 
-    def _grown(
-        self, server_round: int, roots: Mapping[str, TrainReply]
-    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+    def _grown(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees of some sites, or None and whom of them was lost."""
         now = self.round
         self.growing = self._begun()
@@ -238,37 +233,36 @@ class BoostedTrees(FedAvg):
         level = 0
         sites = sorted(roots)
         while True:
-            sums, listed = self._summed(server_round, level, replies)
+            sums, listed = self._summed(level, replies)
             # Of another list a node less one of its children would not be the other child.
             if level and listed != sites:
                 raise Unsummed(Refusal("list-differs"), final=True)
             self.growing.grow(sums)
             if not any(map(len, self.growing.asked)):
                 return self.growing.trees, {}
-            level = level + 1
+            level += 1
             sites = listed
-            messages = self._messages(server_round, sites, level=level)
+            messages = self._messages(now.number, sites, level=level)
             replies = now.receive(
                 now.exchange(send, messages, self.deadline, self.clock), partial(self._judge, level=level)
             )
             if len(replies) < len(sites):
                 return None, dict(now.result.refused)
 
-    def _summed(self, server_round: int, level: int, replies: Mapping[str, TrainReply]) -> tuple[np.ndarray, list[str]]:
+    def _summed(self, level: int, replies: Replies) -> tuple[np.ndarray, list[str]]:
         """Return the sums of one level, and of which sites; raises Unsummed."""
         if self.run.sums is None:
             return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
         now = self.round
         shape = self._shape()
-        asked = now.questions(exchange_number(server_round, level, self.run.sums.exchanges))
-        masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
+        asked = now.questions(exchange_number(now.number, level, self.run.sums.exchanges))
         # All levels of a tree have the list of its root.
         needed = len(now.asked) if level else self.needed(len(now.asked))
-        totals, listed = self.run.sums.summed(asked, masked, needed)
+        totals, listed = self.run.sums.summed(asked, masked_vectors(replies), needed)
         numbers, beside = np.split(totals.sums, [math.prod(shape)])
         if not level:
             self.run.sums.take_losses(asked, beside, listed)
-            self.run.sums.check_loss(asked, replies, now.result.refused, now.incoming)
+            self.run.sums.check_loss(asked, replies)
         sums = numbers.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}
@@ -285,7 +279,7 @@ class BoostedTrees(FedAvg):
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])
 
-    def _judge(self, replies: Mapping[str, TrainReply], level: int) -> GuardResult:
+    def _judge(self, replies: Replies, level: int) -> GuardResult:
         """Sort replies into those whose sums can be, and the others."""
         rows = self.run.rows_high()
         shape = self._shape()
@@ -321,4 +315,6 @@ def total_defect(sums: np.ndarray, rows: float, starts: np.ndarray) -> Refusal |
         return Refusal("trees-sums")
     # Each row of a node is in one cell of each column.
     totals = np.add.reduceat(sums, starts, axis=1)
-    return Refusal("trees-totals") if (totals != totals[:, :1]).any() else None
+    if (totals != totals[:, :1]).any():
+        return Refusal("trees-totals")
+    return None

@@ -20,14 +20,13 @@ from flfed.errors import UsageError
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
-from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
-from flfed.updates.aggregation.rounds import Round, RunContext, rarely_collected, why_stopped, why_unsummed
-from flfed.updates.aggregation.secure_sum import SumQuestions, Unsummed
+from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
+from flfed.updates.aggregation.rounds import Round, RunContext, rarely_collected, why_unsummed
 from flfed.updates.aggregation.selection import Selection, check_selection
-from flfed.updates.arrays import Arrays, Shapes, is_encrypted, shapes_of
+from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shapes_of
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.messages.in_memory import array_record, immutable
-from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
 
 MOMENT = "moment-"
 """Begins the names of a strategy's moments in a checkpoint."""
@@ -200,11 +199,16 @@ class FedAvg(FlowerFedAvg):
 
     def cohort(self, server_round: int) -> list[str]:
         """Return the sites asked in a round, in name order."""
-        sites = _training_sites(self.run)
+        run = self.run
+        sites = sorted(run.participants)
+        if run.sums is not None:
+            # An update that no sum has would be spent for nothing.
+            sites = sorted(run.participants.keys() - run.sums.store.excluded)
         size = max(1, round(self.fraction * len(sites)))
-        rng = generator(self.run.seed, site="", purpose="cohort", number=server_round)
-        chosen = rng.choice(len(sites), size=size, replace=False) if size < len(sites) else range(size)
-        return [sites[index] for index in sorted(chosen)]
+        rng = generator(run.seed, site="", purpose="cohort", number=server_round)
+        if size == len(sites):
+            return sites
+        return [sites[index] for index in sorted(rng.choice(len(sites), size=size, replace=False))]
 
     def client_settings(self) -> Mapping[str, float]:
         """Return the client half's numbers, of which FedAvg has none."""
@@ -238,21 +242,16 @@ class FedAvg(FlowerFedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
-        run = self.run
         now = self.round
-        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm}
-        extra = self.extra_shapes(shapes_of(now.incoming)).returned
-        good = now.receive(
-            replies, lambda found: run.judge(found, now.incoming, extra=extra, by_steps=self.by_steps, **bounds)
-        )
-        if len(good) < self.needed(len(now.asked)):
+        good = now.receive(replies, self._guard)
+        needed = self.needed(len(now.asked))
+        if len(good) < needed:
             return None, None
-        try:
-            combined, loss = combine_all(self, good, server_round)
-        except Unsummed as error:
-            now.unsummed = error.why
-            self.stopped = why_unsummed(server_round, error.why, now.result.refused) if error.final else ""
+        merged = self.run.merged(now, good, needed=needed)
+        if now.unsummed is not None:
+            self.stopped = why_unsummed(server_round, now.unsummed, now.result.refused) if now.is_final else ""
             return None, None
+        combined, loss = combine_all(self, good, merged)
         # Once a round, however often it was asked: patience counts rounds.
         self._select(server_round, good)
         # No site is at fault for what the strategy makes of good updates, and asking again would give the same.
@@ -262,21 +261,44 @@ class FedAvg(FlowerFedAvg):
             return None, None
         return to_record(combined), loss
 
+    def _guard(self, replies: dict[str, TrainReply]) -> GuardResult:
+        """Sort a round's updates, with bounds in medians of the cohort's norms."""
+        run = self.run
+        incoming = self.round.incoming
+        rows = run.rows_high()
+        model = shapes_of(incoming)
+        if run.sums is not None:
+            return run.sums.guard(replies, rows, updates=entries_of(model))
+        # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
+        refuse = self.refuse_norm
+        if run.mechanism is not None and not run.mechanism.refuses_by_norm:
+            refuse = math.inf
+        steps = run.plan.steps_a_round if self.by_steps else None
+        return guard(
+            replies,
+            incoming,
+            rows,
+            flag=self.flag_norm,
+            refuse=refuse,
+            extra=self.extra_shapes(model).returned,
+            steps=steps,
+        )
+
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Record the sites' scores of the final model."""
         run = self.run
         now = self.round
-        asked = self.run.offset_sites()
+        asked = run.offset_sites()
         good = now.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
         if run.sums is not None:
-            why = run.sums.evaluate(now.questions(), good, now.result.refused, now.incoming)
+            why = run.sums.evaluate(now.questions(), good)
             self.stopped = f"round {server_round}: {why}" if why else ""
             now.note(now.further.faults)
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
         self._select(server_round, good)
         return None
 
-    def _select(self, server_round: int, good: Mapping[str, TrainReply]) -> None:
+    def _select(self, server_round: int, good: Replies) -> None:
         """Show the selection the incoming model's scores, where rows are kept for them."""
         scores = {site: reply.scores for site, reply in good.items()}
         beside = self.round.further.losses_beside(good)
@@ -286,7 +308,9 @@ class FedAvg(FlowerFedAvg):
         """Return the weight of an update."""
         if self.weights == "equal":
             return 1.0
-        counted = min(reply.num_examples, self.cap) if self.weights == "capped" else reply.num_examples
+        counted = reply.num_examples
+        if self.weights == "capped":
+            counted = min(counted, self.cap)
         return float(counted)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
@@ -295,16 +319,20 @@ class FedAvg(FlowerFedAvg):
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
 
 
+def needs_updates(strategy: FedAvg) -> bool:
+    """Tell whether a strategy looks at the sites' own updates."""
+    kind = type(strategy)
+    return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
+
+
+def averages(strategy: FedAvg) -> bool:
+    """Tell whether a strategy's next model is the mean of the sites' models."""
+    return type(strategy).combine is FedAvg.combine
+
+
 def relative_weight(strategy: FedAvg, reply: TrainReply, most_rows: float) -> float:
     """Return the weight of an update, as a share of that of a site with `most_rows` rows."""
     return strategy.weight(reply) / strategy.weight(replace(reply, num_examples=most_rows))
-
-
-def _training_sites(run: RunContext) -> list[str]:
-    """Return the sites that are asked to train, in name order: an update that no sum has would be spent for nothing."""
-    if run.sums is None:
-        return sorted(run.participants)
-    return sorted(run.participants.keys() - run.sums.store.excluded)
 
 
 def _trained(
@@ -312,7 +340,7 @@ def _trained(
 ) -> ArrayRecord | None:
     """Return the model after one round, None after two failures."""
     clock = strategy.clock
-    now = strategy.round = Round(began=clock(), further=SumQuestions.over(grid))
+    now = strategy.round = Round.over(grid, clock)
     # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
     for ask in (now.further.send, now.further.wait):
         messages = list(strategy.configure_train(number, arrays, config, grid))
@@ -325,16 +353,14 @@ def _trained(
             break  # the others would train, and spend, for nothing
     # The last good model is the result, and `stopped` says why the run ended.
     strategy._observe(number, arrays)
-    good = len(now.result.accepted)
-    asked = len(now.asked)
-    strategy.stopped = why_stopped(number, good, asked, needed, now.result.refused, now.unsummed)
+    strategy.stopped = now.why_stopped(needed)
     return None
 
 
 def _selected(strategy: FedAvg, result: Result, config: ConfigRecord, grid: Grid) -> Result:
     """Return the result of a run with the selected model, once the last one is scored, which no round has done yet."""
     last = strategy.rounds_done + 1
-    now = strategy.round = Round(began=strategy.clock(), further=SumQuestions.over(grid))
+    now = strategy.round = Round.over(grid, strategy.clock)
     messages = list(strategy.configure_evaluate(last, result.arrays, config, grid))
     replies = now.exchange(grid.send_and_receive, messages, strategy.deadline, strategy.clock)
     strategy.aggregate_evaluate(last, replies)
@@ -394,29 +420,23 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
     return now.messages(request, run, offsets)
 
 
-def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: int) -> tuple[Arrays, MetricRecord]:
+def combine_all(strategy: FedAvg, good: Replies, merged: Arrays | None) -> tuple[Arrays, MetricRecord]:
     """Return a strategy's new model, and the sites' mean training loss.
 
-    The model is made of good updates, or of the one that the run's mechanism or a secure sum makes of them.
-
-    Raises
-    ------
-    Unsummed
-        If the server sees only sums, and there is none.
+    The model is made of good updates, or of the one that the run's mechanism or a secure sum made of them.
     """
-    now = strategy.round
-    deltas = {site: reply.delta for site, reply in good.items()}
     weights = {site: strategy.weight(reply) for site, reply in good.items()}
     loss = mean_loss(good, weights)
-    merged = strategy.run.merged(now, good, round=server_round, needed=strategy.needed(len(now.asked)))
-    # The sites' own parts have made the next model, which only they can open.
-    if merged is not None and is_encrypted(merged):
+    if merged is None:
+        deltas = {site: reply.delta for site, reply in good.items()}
+    elif is_encrypted(merged):
+        # The sites' own parts have made the next model, which only they can open.
         return merged, loss
-    # One update stands for all of them, so that it has all the weight.
-    if merged is not None:
+    else:
+        # One update stands for all of them, so that it has all the weight.
         deltas = {"": merged}
         weights = {"": 1.0}
-    return strategy.combine(now.incoming, deltas, weights), loss
+    return strategy.combine(strategy.round.incoming, deltas, weights), loss
 
 
 def combined_defect(combined: object, incoming: Arrays) -> str:
@@ -443,7 +463,7 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     return ""
 
 
-def mean_loss(replies: Mapping[str, TrainReply], weights: Mapping[str, float]) -> MetricRecord:
+def mean_loss(replies: Replies, weights: Mapping[str, float]) -> MetricRecord:
     """Return the sites' mean training loss, for Flower."""
     # A site may keep its loss: the mean is over those that tell it.
     known = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}

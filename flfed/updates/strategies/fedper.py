@@ -52,8 +52,9 @@ class FedPer(FedAvg):
             If which layer is the last one does not follow from the names of the model's arrays.
         """
         # Of ciphertexts the coordinator knows no layer; sites open them first.
-        names = () if is_encrypted(model) else _last_layer(model)
-        return ExtraShapes(own_part={name: model[name] for name in names})
+        if is_encrypted(model):
+            return ExtraShapes()
+        return ExtraShapes(own_part={name: model[name] for name in _last_layer(model)})
 
 
 def _last_layer(model: Shapes) -> tuple[str, ...]:

@@ -245,7 +245,7 @@ def test_a_key_of_other_settings_and_a_context_without_a_key_are_refused(secret:
     ways = {"link": link("ada", "bee"), "binding": BINDING, "sender": "ada", "receiver": "bee"}
     assert isinstance(open_context(*sealed_by_hand(secret.to_bytes()), **ways), SecretContext)
     weak = context_of(8192, (60, 40, 60), 2.0**40)
-    without = ckks._settings(secret.context)
+    without = ckks._serialized(secret.context)
     for data in (weak.serialize(save_secret_key=True), without, b"", secret.to_bytes()[:-9], b"no context"):
         assert open_context(*sealed_by_hand(data), **ways).code == "ckks-key-unfit"
 

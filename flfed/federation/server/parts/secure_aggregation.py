@@ -26,7 +26,6 @@ from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsum
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
-from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import Masked
@@ -41,6 +40,7 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
     SummariseRequest,
 )
+from flfed.updates.ring import ring_of_counts
 
 BEFORE = "sums-before"
 """What a checkpoint has of secure sums: the last model whose loss was right, and facts."""
