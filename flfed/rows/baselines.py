@@ -30,7 +30,7 @@ from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import LINEAR_FAMILIES, OwnFamily
-from flfed.summaries.summary import Encoder, Layout
+from flfed.summaries.summary import Arrays, Encoder, Layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +70,7 @@ class LocalModel:
     family: OwnFamily | None = None
 
 
-Asking = Generator[ComputeRequest, Any, dict[str, np.ndarray]]
+Asking = Generator[ComputeRequest, Any, Arrays]
 
 
 def tuned_network(rows: Encoded, given: Trainable) -> Asking:
@@ -111,12 +111,12 @@ def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Gene
     return losses
 
 
-def _loss(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable) -> Generator[ComputeRequest, Any, float]:
+def _loss(rows: Encoded, arrays: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, float]:
     outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x)
     return loss_of_rows(given.task, outputs, rows.y)
 
 
-def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) -> Asking:
+def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking:
     """Fine-tune the global model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -155,10 +155,10 @@ def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
         return latest
     codes, units = units_of(len(rows), rows.group)
     drawn = generator(given.seed, site=given.site, purpose="own-validation").random(units)
-    return np.asarray(drawn[codes] < 0.25)
+    return drawn[codes] < 0.25
 
 
-def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
+def first_arrays(given: Trainable, inputs: int) -> Arrays:
     """Return the arrays that training starts from.
 
     They are the same for every site of a study.
@@ -168,13 +168,13 @@ def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
     return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
 
 
-def _epochs(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan: Plan, epochs: int) -> Asking:
+def _epochs(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, epochs: int) -> Asking:
     for number in range(1, epochs + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
     return arrays
 
 
-def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan: Plan, number: int) -> Asking:
+def _epoch(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, number: int) -> Asking:
     rng = generator(given.seed, site=given.site, purpose="own-fit", number=number)
     lr = plan.lr * plan.factor(number, given.rounds)
     fitted: Fitted = yield FitRequest(
@@ -225,7 +225,7 @@ def best(
     return replace(found, outputs=lambda x: found.outputs(scaled_of(x, layout, encoder)))
 
 
-def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:
+def network_predictor(model: Any, arrays: Arrays) -> Predictor:
     """Return the prediction function of a trained network.
 
     It maps inputs to the outputs of `model` with `arrays`.

@@ -250,7 +250,7 @@ class EncodedTable:
             return np.arange(len(training) + len(holdout))
         column = self.schema.group
         parts = [training[column][~self._held], training[column][self._held], holdout[column]]
-        return np.asarray(pd.factorize(pd.concat(parts, ignore_index=True))[0])
+        return pd.factorize(pd.concat(parts, ignore_index=True))[0]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return class codes, or the target in its unit."""

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flfed.errors import UsageError
 from flfed.parsers import LONGEST, decode_text, parse_json, parse_tensors
 from flfed.rows.data.schema import Schema, read_schema
-from flfed.rows.study_model import MOST_PARAMETERS, Arrays, model_shapes, study_layout
+from flfed.rows.study_model import MOST_PARAMETERS, model_shapes, study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder, Layout
+from flfed.summaries.summary import Arrays, Encoder, Layout
 from flfed.trees.cut_points import codes_in
 from flfed.trees.forest import NoTrees, forest_of
 

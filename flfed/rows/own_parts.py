@@ -14,8 +14,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import Term
 from flfed.rows.training.tuning.linear import curvature, fit_beside
-
-Arrays = dict[str, np.ndarray]
+from flfed.summaries.summary import Arrays
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -36,9 +36,8 @@ from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256
 
-Arrays = dict[str, np.ndarray]
 FIT = "fit"
 """The purpose of what a site draws in a round."""
 Asking = Generator[ComputeRequest, Any, Any]

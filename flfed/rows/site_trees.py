@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import refits
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
 from flfed.trees.forest import Tree, depth_of, forest_of, trees_of, without_trees
 
@@ -52,7 +52,7 @@ class Level:
     round: int
     before: int = 0
     score: bool
-    forest: Mapping[str, np.ndarray]
+    forest: Arrays
     sha256: str
     last: np.ndarray
     tree: np.ndarray
@@ -194,7 +194,7 @@ def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool
     return outputs_refusal(session, [trees.scores[part] for part in parts]) is not None
 
 
-def cells_of_rows(session: SiteSession, least: int) -> dict[str, np.ndarray]:
+def cells_of_rows(session: SiteSession, least: int) -> Arrays:
     """Return the rows that trees grow on in the end by cell and outcome, as `cell_counts` does."""
     return cell_counts(tree_columns(session), session.layout, least)
 
@@ -266,9 +266,7 @@ def told_by_tree(codes: np.ndarray, missing: np.ndarray, y: np.ndarray, tree: Tr
     return found
 
 
-def told_of_sites(
-    sessions: Sequence[SiteSession], encoder: Encoder, arrays: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arrays) -> dict[str, Any]:
     """Return how many training rows' outcomes follow from the sums of a run's first trees.
 
     Returns

@@ -30,9 +30,8 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.summaries.summary import ColumnLayout, Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout, arrays_sha256
 
-Arrays = dict[str, np.ndarray]
 PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
 """Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
 MISSING = None
@@ -202,7 +201,7 @@ def _alike(a: ColumnLayout, b: ColumnLayout) -> bool:
     return (a.kind == "number") == (b.kind == "number") and a.transform == b.transform
 
 
-def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> Arrays:
+def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -> Arrays:
     """Return the source's arrays for other inputs.
 
     On rows without a missing cell the outputs are the source's, where it knows all columns.
@@ -305,7 +304,7 @@ def _in_units(found: Arrays, source: Source, encoder: Encoder) -> None:
     found[bias] = found[bias] * factor + (source.encoder.center[-1] - encoder.center[-1]) / encoder.scale[-1]
 
 
-def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: Layout) -> str:
+def defect(source: Source, model: Any, first: Arrays, layout: Layout) -> str:
     """Return why a model cannot begin from a source, "" where it can.
 
     Parameters

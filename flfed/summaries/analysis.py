@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flfed.summaries.noised_counts import Interval, Moments, independence, quantile, share, shown
-from flfed.summaries.summary import ColumnLayout
+from flfed.summaries.summary import Arrays, ColumnLayout
 
 Found = dict[str, Any]
 ROWS = "rows"
@@ -67,7 +67,7 @@ class AnalysisLayout:
             found[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
         return found
 
-    def parts(self, answer: np.ndarray) -> dict[str, np.ndarray]:
+    def parts(self, answer: np.ndarray) -> Arrays:
         """Return the parts of an answer, float64 [entries]."""
         found = {}
         start = 0
@@ -142,7 +142,7 @@ class AnalysisLayout:
             "independence": related,
         }
 
-    def _grouped(self, parts: Mapping[str, np.ndarray], group: ColumnLayout, deviation: float) -> Found:
+    def _grouped(self, parts: Arrays, group: ColumnLayout, deviation: float) -> Found:
         """Return the figures of each group, and of the others less the first."""
         names = group.cells[:-1]
         total = float(parts[ROWS][:-1].sum())
@@ -160,9 +160,7 @@ class AnalysisLayout:
         compared = {column.name: self._compared(column, each, names, deviation) for column in self.columns}
         return {"by": group.name, "of": found, "compared": compared}
 
-    def _compared(
-        self, column: ColumnLayout, each: list[dict[str, np.ndarray]], names: tuple[str, ...], deviation: float
-    ) -> Found:
+    def _compared(self, column: ColumnLayout, each: list[Arrays], names: tuple[str, ...], deviation: float) -> Found:
         """Return the differences of means, or of shares, between each further group and the first."""
         means = [_means(column, parts, deviation) for parts in each]
         found: Found = {}

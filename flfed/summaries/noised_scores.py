@@ -342,7 +342,7 @@ class Line:
 
     def probability(self, odds: Floats) -> Floats:
         """Return the recalibrated probability of each of these log-odds, which is never quite 0 or 1."""
-        return np.asarray(np.clip(expit(self.intercept + self.slope * odds), 1e-9, 1 - 1e-9))
+        return np.clip(expit(self.intercept + self.slope * odds), 1e-9, 1 - 1e-9)
 
 
 CALIBRATED = Line(0.0, 1.0, math.inf)
@@ -357,7 +357,7 @@ def expit(odds: Floats) -> Floats:
     >>> expit(np.array([-800.0, 0.0, 800.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return np.asarray((1 + np.tanh(odds / 2)) / 2)
+    return (1 + np.tanh(odds / 2)) / 2
 
 
 def bounds_of(edges: NDArray[np.int64]) -> Floats:
@@ -472,7 +472,7 @@ def _points(mean: Floats, bounds: Floats) -> Floats:
     tail = -np.log(even) / -np.log(even).mean()
     odds[0] = bounds[1] - tail * (bounds[1] - mean[0])
     odds[-1] = bounds[-2] + tail[::-1] * (mean[-1] - bounds[-2])
-    return np.asarray(np.clip(odds, -GRID.limit, GRID.limit))
+    return np.clip(odds, -GRID.limit, GRID.limit)
 
 
 def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None:

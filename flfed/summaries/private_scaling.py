@@ -120,7 +120,7 @@ def cell_edges(column: ColumnLayout) -> np.ndarray:
     unit = (high - low) / UNITS
     edges = unit * np.sinh(np.linspace(math.asinh(low / unit), math.asinh(high / unit), CELLS + 1))
     edges[[0, -1]] = low, high  # and not by a rounding beside them
-    return np.asarray(edges, dtype=np.float64)
+    return edges
 
 
 def number_cells(column: ColumnLayout, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -292,4 +292,4 @@ def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:
     if not is_told(known, deviation):
         return np.ones(classes)
     shares = np.clip(1 / classes, *((row[:-1] + reach) / known for reach in (-deviation, deviation)))
-    return np.asarray(1 / (classes * np.maximum(shares, deviation / known)))
+    return 1 / (classes * np.maximum(shares, deviation / known))

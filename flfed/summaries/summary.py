@@ -17,6 +17,8 @@ from typing import Literal
 
 import numpy as np
 
+Arrays = dict[str, np.ndarray]
+"""Arrays by name, such as a model's."""
 BINS = 64
 """Bins of a number, even over its range: enough that groups of ten rows tell a spread."""
 SEPARATION = 0.98
@@ -175,7 +177,7 @@ class Summary:
     leaks_known: np.ndarray
     sites: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Return the vectors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -232,7 +234,7 @@ class Encoder:
     spread: np.ndarray
     class_weight: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Return the vectors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 

@@ -5,11 +5,9 @@ The fine bins follow from the schema's range alone, so that counts in them can b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
 from flfed.trees.forest import NoTrees
 
 FINE_BINS = 1024
@@ -55,7 +53,7 @@ def codes_of(values: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     [0, 0, 1, 2]
     """
     codes = np.searchsorted(cuts, values.astype(np.float32), side="left")
-    return np.asarray(np.where(np.isnan(values), len(cuts) + 1, codes))
+    return np.where(np.isnan(values), len(cuts) + 1, codes)
 
 
 def cut_points(edges: np.ndarray, counts: np.ndarray, most: int = CODES) -> np.ndarray:
@@ -155,7 +153,7 @@ def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
     return True
 
 
-def cuts_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+def cuts_sha256(arrays: Arrays) -> str:
     """Return the hash of the cut points of a forest's arrays."""
     return arrays_sha256({name: arrays[name] for name in ("cuts", "missing")})
 
@@ -170,7 +168,7 @@ def cells_of(column: ColumnLayout) -> int:
     return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
 
 
-def empty_cuts(layout: Layout, most: int) -> dict[str, np.ndarray]:
+def empty_cuts(layout: Layout, most: int) -> Arrays:
     """Return the arrays of cut points as they are before sites have counted; see `chosen_cuts`."""
     width = 1
     for column in layout.features:
@@ -179,7 +177,7 @@ def empty_cuts(layout: Layout, most: int) -> dict[str, np.ndarray]:
     return {"cuts": np.full((len(layout.features), width), NO_CUT), "missing": np.zeros(len(layout.features))}
 
 
-def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, least: int = 0) -> dict[str, np.ndarray]:
+def chosen_cuts(layout: Layout, counts: Arrays, most: int, least: int = 0) -> Arrays:
     """Return the cut points of all columns.
 
     Parameters
@@ -217,12 +215,12 @@ def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, lea
     return found
 
 
-def widths_of(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def widths_of(arrays: Arrays) -> np.ndarray:
     """Return how many codes each column has, that of a missing value among them, int [columns]."""
     return np.asarray((arrays["cuts"] < NO_CUT).sum(axis=1) + 2)
 
 
-def codes_in(x: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def codes_in(x: np.ndarray, arrays: Arrays) -> np.ndarray:
     """Return plain inputs [rows, columns] as codes, int [columns, rows].
 
     Raises NoTrees where a missing value's code is no code of its column.

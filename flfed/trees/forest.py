@@ -16,6 +16,7 @@ import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
+from flfed.summaries.summary import Arrays
 
 UNIT = 2.0**-30
 """What one of a sum of gradients stands for: they are whole numbers, so that no order of adding changes a bit."""
@@ -58,7 +59,7 @@ class Tree:
     gain: np.ndarray
     cover: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Return the arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
@@ -120,7 +121,7 @@ def forest_shapes(rounds: int, outputs: int, depth: int) -> dict[str, tuple[int,
     return dict.fromkeys(KEYS, shape)
 
 
-def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]:
+def empty_forest(rounds: int, outputs: int, depth: int) -> Arrays:
     """Return the arrays of trees that are not grown yet, in float64: each is a leaf of value 0."""
     shapes = forest_shapes(rounds, outputs, depth)
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
@@ -178,7 +179,7 @@ LARGEST = 2.0**62
 """No number of a tree is as large: a leaf's is at most a sum of gradients in `UNIT`, which fits 62 bits."""
 
 
-def _sound(of: Mapping[str, np.ndarray], columns: int) -> bool:
+def _sound(of: Arrays, columns: int) -> bool:
     """Tell whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
     whole = np.stack([of["column"], of["code"], of["left"], of["cover"]])
     every = np.stack(list(of.values()))
@@ -199,7 +200,7 @@ def round_of(arrays: Mapping[str, np.ndarray], number: int) -> np.ndarray:
     return np.stack([arrays[key][number] for key in KEYS])
 
 
-def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarray) -> dict[str, np.ndarray]:
+def with_round(arrays: Arrays, number: int, stacked: np.ndarray) -> Arrays:
     """Return a forest's arrays with the trees of a round, counted from 0, in their place."""
     found = dict(arrays)
     for key, value in zip(KEYS, stacked, strict=True):
@@ -208,7 +209,7 @@ def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarra
     return found
 
 
-def without_trees(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def without_trees(arrays: Arrays) -> Arrays:
     """Return a forest's arrays with its cut points and no tree."""
     rounds, outputs, nodes = arrays["value"].shape
     return {**arrays, **empty_forest(rounds, outputs, depth_of(nodes))}
@@ -445,7 +446,7 @@ def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
     """Return `G^2 / (H + l2)` in float32, of sums [..., 2 or 3]."""
     slope = sums[..., 0] * UNIT
     curvature = sums[..., 1] * UNIT
-    return np.asarray((np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32))
+    return (np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32)
 
 
 class GrowingTree:

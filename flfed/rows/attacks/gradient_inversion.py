@@ -15,12 +15,12 @@ from scipy.stats import binom
 from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Arrays
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Asking, FitRequest
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
+from flfed.summaries.summary import Arrays
 
 NAME = "gradient-inversion"
 CLOSE = {"float64": 1e-6, "float32": 1e-3}

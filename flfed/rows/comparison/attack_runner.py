@@ -21,11 +21,11 @@ from flfed import registry
 from flfed.rows.baselines import first_arrays
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.settings import read_settings
-from flfed.summaries.summary import Encoder
+from flfed.summaries.summary import Arrays, Encoder
 
 GROWN = "trees grow from the sums of all sites, so that none can be trained beside them on other rows"
 Promised = tuple[float, float]

@@ -37,13 +37,13 @@ from flfed.rows.evaluation.intervals import Difference, Estimate, row_losses, wi
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.features.encode import scaled_of
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, ScoreRequest, together
 from flfed.rows.training.tuning.best_model import column_forecasts, naive_forecasts
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
-from flfed.summaries.summary import Encoder, Summary
+from flfed.summaries.summary import Arrays, Encoder, Summary
 
 Arms = dict[str, dict[str, Estimate]]
 Differences = dict[str, dict[Pair, Difference]]
@@ -102,7 +102,7 @@ def arm_scores(
     *,
     same: bool = False,
     start: Arrays | None = None,
-) -> Asking[dict[str, np.ndarray]]:
+) -> Asking[Arrays]:
     """Yield requests and return the arms' predictions.
 
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
@@ -136,7 +136,7 @@ def arm_scores(
     return scores
 
 
-def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.ndarray]:
+def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     """Return the predictions of forecasts without a model, of a regression under a holdout by time."""
     if session.task != "regression" or session.study.compare.own != "best":
         return {}
@@ -265,7 +265,7 @@ def _rules(session: SiteSession, points: Sequence[Point], arrays: Arrays, encode
     return set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
 
 
-def _losses(task: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
     return {arm: row_losses(task, y, score) for arm, score in scores.items()}
 
 

@@ -14,11 +14,11 @@ import pandas as pd
 from flfed.rows.comparison.operating_points import HISTOGRAM, ONCE
 from flfed.rows.evaluation.scoring import three_digits, too_few
 from flfed.rows.features.encode import ColumnArrays, Encoded, input_slices
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import Asking, ScoreRequest
 from flfed.seeds import generator
-from flfed.summaries.summary import ColumnLayout, Encoder
+from flfed.summaries.summary import Arrays, ColumnLayout, Encoder
 
 NO_ROWS = "no rows"
 NOT_FINITE = "the scores are not finite"

@@ -19,12 +19,12 @@ from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_parts import INTERCEPT_SD, NO_SD, site_deviation
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, ScoreRequest
 from flfed.rows.training.tuning.linear import LinearPredictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder
+from flfed.summaries.summary import Arrays, Encoder
 
 ARM = "local-only-own-columns"
 """The arm of a site's own model of the shared columns and its own."""

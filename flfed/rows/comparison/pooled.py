@@ -20,13 +20,13 @@ from flfed.rows.evaluation.bootstrap import Metric
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, ScoreRequest, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.tables import OwnFamily
-from flfed.summaries.summary import Encoder, fit_encoder, merge
+from flfed.summaries.summary import Arrays, Encoder, fit_encoder, merge
 
 Figures = Mapping[str, Estimate]
 """Metric to estimate."""

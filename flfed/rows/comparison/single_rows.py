@@ -5,21 +5,21 @@ A threshold between all people and one tells whether this one is there, and with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.session import Arrays, SiteSession, first_model
+from flfed.rows.session import SiteSession, first_model
 from flfed.rows.training.requests import Asking, Request, ScoreRequest
 from flfed.study.study import covers_model
-from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
 CLOSE = 1e-6
 """Distance up to which two scores are one, and a score is sure."""
 SURE = 0.9
 """Share of sure scores from which on a model is a threshold."""
-Start = Callable[[], Mapping[str, np.ndarray] | None]
+Start = Callable[[], Arrays | None]
 """Returns the model of an earlier run that a run begins with, None where there is none."""
 
 

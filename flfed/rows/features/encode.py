@@ -5,13 +5,13 @@ Columns are read out of pandas once, as arrays, for several sums and inputs. The
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from flfed.summaries.summary import ColumnLayout, Encoder, Layout
+from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout
 
 # number    age      ──►  (x - center) / scale, 0 where missing  │ 1 where missing  (if any site lacks one)
 # category  colour   ──►  one column a value that a site has     │ 1 where missing
@@ -63,8 +63,8 @@ class ColumnArrays:
     """
 
     rows: int
-    codes: Mapping[str, np.ndarray]
-    values: Mapping[str, np.ndarray]
+    codes: Arrays
+    values: Arrays
 
     def take(self, rows: np.ndarray) -> ColumnArrays:
         """Return the rows of a mask or of indices."""

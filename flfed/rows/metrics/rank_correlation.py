@@ -58,7 +58,7 @@ class RankCorrelation:
             total += np.where(has, found, 0.0) * own.sum(axis=1)
             known += has * own.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(total / known, dtype=np.float64)
+            return total / known
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""

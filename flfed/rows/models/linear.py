@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flfed.rows.training.functional import Arrays, layered_outputs
+from flfed.rows.training.functional import layered_outputs
 from flfed.seeds import seed_of
+from flfed.summaries.summary import Arrays
 
 
 class Linear:

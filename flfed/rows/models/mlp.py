@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import Arrays, layered_outputs
+from flfed.rows.training.functional import layered_outputs
+from flfed.summaries.summary import Arrays
 
 
 class Mlp:

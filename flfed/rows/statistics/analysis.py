@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.study.analysis import Analysis
 from flfed.study.study import by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
-from flfed.summaries.summary import ColumnLayout
+from flfed.summaries.summary import Arrays, ColumnLayout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ class NoisedAnalysis:
         """Return what a site sends: one array."""
         return {ANSWER: ((self.layout(schema).entries,), np.dtype(np.float64))}
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return the most that one row adds to each number."""
         return {ANSWER: np.ones(self.layout(schema).entries)}
 
@@ -112,7 +112,7 @@ class NoisedAnalysis:
             if layout.group is None
             else codes(table[layout.group.name], layout.group)
         )
-        parts: dict[str, np.ndarray] = {ROWS: np.bincount(at, weights, minlength=layout.groups)}
+        parts: Arrays = {ROWS: np.bincount(at, weights, minlength=layout.groups)}
         for column in layout.columns:
             parts |= _counted(column, table[column.name], at, layout.groups, weights)
         for place, (first, second) in enumerate(layout.cross):
@@ -154,9 +154,7 @@ class NoisedAnalysis:
         return column
 
 
-def _counted(
-    column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int, weights: np.ndarray
-) -> dict[str, np.ndarray]:
+def _counted(column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int, weights: np.ndarray) -> Sums:
     """Return a column's histogram by group, and of a number its sums."""
     width = len(column.cells)
     found = {f"counts {column.name}": np.bincount(at * width + codes(cells, column), weights, minlength=groups * width)}

@@ -6,7 +6,7 @@ imports the compiler for a second. The same steps in place, for many sites at on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from flfed.rows.training.functional import batch_loss, target_dtype
 from flfed.rows.training.inference import score_stacked
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
 from flfed.study.plan import BETAS, EPS, Plan
+from flfed.summaries.summary import Arrays
 
 
 def score(request: ScoreRequest) -> np.ndarray:
@@ -101,7 +102,7 @@ class Descent:
         return g
 
 
-def tensors_of(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> Tensors:
+def tensors_of(arrays: Arrays, dtype: torch.dtype) -> Tensors:
     """Return arrays as tensors of a type."""
     return {name: torch.tensor(value, dtype=dtype) for name, value in arrays.items()}
 

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 
-Arrays = dict[str, np.ndarray]
-"""A model's arrays by name."""
-
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return `x @ weight + bias`, [..., rows, outputs].

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from flfed.rows.evaluation.delong import alike, areas
 from flfed.rows.evaluation.scoring import Measured, histograms_of_odds
-from flfed.rows.training.functional import Arrays, layers_of, row_losses
+from flfed.rows.training.functional import layers_of, row_losses
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 from flfed.summaries.score_bins import BINS
+from flfed.summaries.summary import Arrays
 
 BLOCK = 2048
 """Rows of one product: what a hidden layer makes of them stays in the processor's cache."""

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.functional import Arrays, layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import KnownUnits, NoiseSource
 from flfed.study.plan import Plan, PrivateSteps
+from flfed.summaries.summary import Arrays
 
 Term = Callable[[Tensor, Tensor], Tensor]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from flfed.rows.training.batches import Batches, BufferPool
 from flfed.rows.training.fit import soft_threshold
-from flfed.rows.training.functional import Arrays, as_expected, expected, row_losses
+from flfed.rows.training.functional import as_expected, expected, row_losses
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.study.plan import BETAS, EPS, Plan
+from flfed.summaries.summary import Arrays
 
 
 # A layer of all sites is one tensor, the intercepts its last row; a step of all sites is one batched product.

@@ -8,14 +8,15 @@ site counts as having changed nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import Arrays, layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import FitRequest
+from flfed.summaries.summary import Arrays
 
 
 #   weight-0 [inputs, 16]   bias-0 [16]   weight-1 [16, 1]   bias-1 [1]
@@ -24,7 +25,7 @@ from flfed.rows.training.requests import FitRequest
 #        │    │    │        └────┴────┘      ├────┤           0: not sent through a product; its update is zero
 #        └────┴────┘                         │ 0  │           an output's intercept is of every sub-model
 #                                            └────┘
-def submodel(model: object, arrays: Mapping[str, np.ndarray], width: float) -> Arrays:
+def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
     """Return the first part of a model's hidden units.
 
     Parameters
@@ -110,7 +111,7 @@ def narrowed(request: FitRequest, width: float) -> FitRequest:
     return replace(request, arrays=arrays, correction=submodel(request.model, {**zeros, **request.correction}, width))
 
 
-def widened(delta: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> Arrays:
+def widened(delta: Arrays, like: Arrays) -> Arrays:
     """Return a sub-model's update in the shapes of the whole model.
 
     It is exactly zero wherever the sub-model has no entry.

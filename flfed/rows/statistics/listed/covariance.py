@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class Covariance:
         whole = ((1,), np.dtype(np.uint64))
         return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return half of each range, and products of these."""
         ranges = [schema.columns[name].range or (0.0, 1.0) for name in self.of]
         half = np.array([(high - low) / 2 for low, high in ranges])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class OddsRatio:
         """Return the table [group, outcome], and the rows without a group."""
         return {"table": ((2, 2), np.dtype(np.uint64)), "missing": ((1,), np.dtype(np.uint64))}
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return nothing: all sums are counts."""
         return {}
 

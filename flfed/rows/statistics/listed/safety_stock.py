@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ class SafetyStock:
             "missing": ((1,), whole),
         }
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return the largest error, and its square."""
         most = self._most(schema) * self.step
         return {"square": np.full(len(self.last) + 1, most**2), "absolute": np.array([most])}
