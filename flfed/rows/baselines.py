@@ -5,7 +5,7 @@ Fairly tuned models on its own rows: what it could do without the others.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from flfed.rows.features.encode import Encoded, scaled_of
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
-    ComputeRequest,
+    Asking,
     FitRequest,
     Fitted,
     RivalRequest,
@@ -29,7 +29,7 @@ from flfed.rows.training.tuning.best_model import Rival, column_forecasts, linea
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import LINEAR_FAMILIES, OwnFamily
+from flfed.study.tables import LINEAR_FAMILIES, Own, OwnFamily
 from flfed.summaries.summary import Arrays, Encoder, Layout
 
 
@@ -70,10 +70,7 @@ class LocalModel:
     family: OwnFamily | None = None
 
 
-Asking = Generator[ComputeRequest, Any, Arrays]
-
-
-def tuned_network(rows: Encoded, given: Trainable) -> Asking:
+def tuned_network(rows: Encoded, given: Trainable) -> Asking[Arrays]:
     """Train a fairly tuned model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -81,42 +78,13 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
     quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
     """
-    held = _own_validation(rows, given)
-    if not 0 < held.sum() < len(rows):
-        return (yield from _epochs(rows, first_arrays(given, rows.x.shape[1]), given, given.plan, given.rounds))
     base = given.plan.l2 or 1e-4
     plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
-    # The penalty and the number of epochs are chosen together, by the lowest loss on the rows kept apart.
-    fitted = rows.take(~held)
-    tested = rows.take(held)
-    tried = yield from together([_tried(fitted, tested, given, plan) for plan in plans])
-    best: tuple[float, Plan, int] = (float("inf"), given.plan, 1)
-    for plan, losses in zip(plans, tried, strict=True):
-        for number, loss in enumerate(losses, 1):
-            if loss < best[0]:
-                best = (loss, plan, number)
-    return (yield from _epochs(rows, first_arrays(given, rows.x.shape[1]), given, best[1], best[2]))
+    start = first_arrays(given, rows.x.shape[1])
+    return (yield from _best_epochs(rows, start, given, plans, range(1, given.rounds + 1), given.rounds))
 
 
-def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, list[float]]:
-    """Train by one plan and score after each round.
-
-    Yields the requests and returns the loss on `tested` rows after each round of training on `rows`.
-    """
-    arrays = first_arrays(given, rows.x.shape[1])
-    losses = []
-    for number in range(1, given.rounds + 1):
-        arrays = yield from _epoch(rows, arrays, given, plan, number)
-        losses.append((yield from _loss(tested, arrays, given)))
-    return losses
-
-
-def _loss(rows: Encoded, arrays: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, float]:
-    outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x)
-    return loss_of_rows(given.task, outputs, rows.y)
-
-
-def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking:
+def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Arrays]:
     """Fine-tune the global model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -124,25 +92,44 @@ def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking:
     A tenth of the plan's learning rate; up to ten epochs, as many as help on a quarter of the
     rows (of the groups), which may be none.
     """
-    held = _own_validation(rows, given)
     plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
+    # Zero epochs are scored first, so that the global model itself may win.
+    return (yield from _best_epochs(rows, start, given, [plan], range(11), 0))
+
+
+def _best_epochs(
+    rows: Encoded, start: Arrays, given: Trainable, plans: Sequence[Plan], numbers: range, untested: int
+) -> Asking[Arrays]:
+    """Train by the plan and number of epochs of least loss on rows kept apart.
+
+    Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
+    """
+    held = _own_validation(rows, given)
     if not 0 < held.sum() < len(rows):
-        return start
+        return (yield from _epochs(rows, start, given, given.plan, untested))
     fitted = rows.take(~held)
     tested = rows.take(held)
-    arrays = start
-    # Zero epochs are scored first, so that the global model itself may win.
-    best = float("inf")
-    epochs = 0
-    for number in range(11):
+    tried = yield from together([_tried(fitted, tested, start, given, plan, numbers) for plan in plans])
+    best: tuple[float, Plan, int] = (float("inf"), given.plan, numbers[0])
+    for plan, losses in zip(plans, tried, strict=True):
+        for number, loss in zip(numbers, losses, strict=True):
+            if loss < best[0]:
+                best = (loss, plan, number)
+    # With both known, all rows are trained on from the start.
+    return (yield from _epochs(rows, start, given, *best[1:]))
+
+
+def _tried(
+    rows: Encoded, tested: Encoded, arrays: Arrays, given: Trainable, plan: Plan, numbers: range
+) -> Asking[list[float]]:
+    """Yield requests and return the loss on `tested` rows after each number of epochs on `rows`."""
+    losses = []
+    for number in numbers:
         if number:
-            arrays = yield from _epoch(fitted, arrays, given, plan, number)
-        loss = yield from _loss(tested, arrays, given)
-        if loss < best:
-            best = loss
-            epochs = number
-    # With the number of epochs known, all rows are trained on from the start.
-    return (yield from _epochs(rows, start, given, plan, epochs))
+            arrays = yield from _epoch(rows, arrays, given, plan, number)
+        outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=tested.x)
+        losses.append(loss_of_rows(given.task, outputs, tested.y))
+    return losses
 
 
 def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
@@ -168,13 +155,13 @@ def first_arrays(given: Trainable, inputs: int) -> Arrays:
     return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
 
 
-def _epochs(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, epochs: int) -> Asking:
+def _epochs(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, epochs: int) -> Asking[Arrays]:
     for number in range(1, epochs + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
     return arrays
 
 
-def _epoch(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, number: int) -> Asking:
+def _epoch(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, number: int) -> Asking[Arrays]:
     rng = generator(given.seed, site=given.site, purpose="own-fit", number=number)
     lr = plan.lr * plan.factor(number, given.rounds)
     fitted: Fitted = yield FitRequest(
@@ -183,7 +170,7 @@ def _epoch(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, number: 
     return fitted.arrays
 
 
-def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
+def tuned(rows: Encoded, given: Trainable) -> Asking[Predictor]:
     """Tune a model on the rows of one site.
 
     Yields the requests and returns the function of its outputs.
@@ -202,7 +189,7 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Pre
 
 def best(
     rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = (), least: int = 0
-) -> Generator[ComputeRequest, Any, Rival]:
+) -> Asking[Rival]:
     """Find the best model of one site's rows.
 
     Yields requests and returns what was found, a function of the same inputs: of a linear study whose linear model is
@@ -223,6 +210,16 @@ def best(
     if given.model.linear and found.family in LINEAR_FAMILIES:
         return Rival(found.family, (yield from tuned(rows, given)))
     return replace(found, outputs=lambda x: found.outputs(scaled_of(x, layout, encoder)))
+
+
+def local_model(
+    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, own: Own, naive: Sequence[str], least: int = 0
+) -> Asking[LocalModel]:
+    """Yield requests and return the own model of a kind: of the study's model, or the best of any."""
+    if own == "same":
+        return LocalModel(encoder, (yield from tuned(rows, given)))
+    rival = yield from best(rows, given, layout, encoder, naive, least)
+    return LocalModel(encoder, rival.outputs, rival.family)
 
 
 def network_predictor(model: Any, arrays: Arrays) -> Predictor:

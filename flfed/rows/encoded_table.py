@@ -10,6 +10,7 @@ import pandas as pd
 
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import elapsed_shares, for_validation
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, holdout_of
 from flfed.rows.features.encode import ColumnArrays, Encoded, coded, codes, decode_target, encode
@@ -57,6 +58,11 @@ class EncodedTable:
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
 
     @property
+    def policy(self) -> Policy:
+        """What the institution lets leave."""
+        return self.site.policy
+
+    @property
     def task(self) -> str:
         """What is predicted: two classes, several, or a number."""
         return self.schema.task
@@ -84,7 +90,7 @@ class EncodedTable:
             del parts["holdout"]
         if self.study.plan.validation:
             parts["validation"] = self._held_rows
-        least = self.site.policy.least_rows()
+        least = self.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
         if not small:
             return None
@@ -98,12 +104,12 @@ class EncodedTable:
     def holdout_summary(self) -> Summary | None:
         """Return the holdout sums that may leave, None if too small."""
         held = self.table.holdout("compare")
-        if len(held) < self.site.policy.least_rows():
+        if len(held) < self.policy.least_rows():
             return None
         return self._leaving(held, self.coded(held))
 
     def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
-        minimum = None if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
+        minimum = None if self.policy.disclosure == "open" else self.policy.cell_minimum
         return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
     def own_encoder(self, encoder: Encoder | None = None) -> Encoder:

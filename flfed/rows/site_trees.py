@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from flfed.rows.features.encode import ColumnArrays, Encoded, plain_inputs
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts, fine_codes
 from flfed.rows.training.functional import loss_of_rows
-from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.training.requests import Asking
 from flfed.study.kinds import refits
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
@@ -108,9 +108,7 @@ class _Scored:
 SCORED = _Scored()
 
 
-def grown(
-    session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
-) -> Generator[ComputeRequest, Any, Grown | None]:
+def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool) -> Asking[Grown | None]:
     """Return a site's sums of one level, None where it lacks the trees before the round.
 
     Yields the requests by which the trees before the round are scored.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from flfed.rows.model_files import read_model_files
 from flfed.rows.own_parts import INTERCEPT_SD
 from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.training.requests import Asking
 from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
@@ -339,7 +339,7 @@ def _outcome(layout: Layout) -> tuple[object, ...]:
     return layout.task, target.name, target.transform, cells
 
 
-def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
+def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Predictor]:
     """Fit a model to one site's rows that is pulled towards a source.
 
     Yields the requests and returns the function of its outputs.

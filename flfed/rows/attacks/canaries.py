@@ -15,7 +15,7 @@ from scipy.stats import binom
 from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds, nothing, trained
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded, pooled_rows
-from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.training.requests import Asking, together
 from flfed.study.settings import Settings
 
 NAME = "canaries"
@@ -88,7 +88,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         inside = rng.random((trainings, len(canaries))) < 0.5
         tables = [pooled_rows([rows, canaries.take(chosen)]) for chosen in inside]
         models = yield from trained(attacked, tables, NAME)
-        outputs = yield [ScoreRequest(model=work.model, arrays=arrays, x=canaries.x) for arrays in models]
+        outputs = yield from together([work.outputs(arrays, canaries.x) for arrays in models])
         signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)

@@ -126,7 +126,7 @@ class Attacked:
         --------
         `attacked.too_few(members=120, holdout=7)` at an institution: "fewer than 10 holdout rows".
         """
-        least = self.session.site.policy.least_rows()
+        least = self.session.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
         return f"fewer than {least} {' and '.join(small)} rows" if small else ""
 
@@ -227,7 +227,7 @@ def share(
     At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
     and the interval says only that it is such a count.
     """
-    policy = attacked.session.site.policy
+    policy = attacked.session.policy
     low, high = wilson(count, rows)
     value = count / rows
     method = "Wilson"

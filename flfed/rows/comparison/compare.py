@@ -38,7 +38,7 @@ from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.features.encode import scaled_of
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Asking, ScoreRequest, together
+from flfed.rows.training.requests import Asking, together
 from flfed.rows.training.tuning.best_model import column_forecasts, naive_forecasts
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
@@ -114,13 +114,13 @@ def arm_scores(
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
-    arms = [_outputs(session, arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
+    arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
     if same and session.study.compare.own == "best":
         arms.append(session.local_model("same"))
     outputs, local, adjusted, *others = yield from together(arms)
     begun: list[Any] = []
     if start:
-        begun = yield from together([_outputs(session, start, x), session.pulled(start, encoder)])
+        begun = yield from together([session.outputs(start, x), session.pulled(start, encoder)])
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
@@ -150,13 +150,8 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     rows = replace(training, x=scaled_of(training.x, layout, encoder))
     x = scaled_of(holdout.x, layout, encoder)
     columns = column_forecasts(session.study.compare.naive, layout, encoder)
-    forecasts = naive_forecasts(rows, columns, session.site.policy.least_rows())
+    forecasts = naive_forecasts(rows, columns, session.policy.least_rows())
     return {arm: session.predictions(forecast(x), encoder) for arm, forecast in forecasts.items()}
-
-
-def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:
-    outputs: np.ndarray = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
-    return outputs
 
 
 def compare(
@@ -186,7 +181,7 @@ def compare(
         What the run began with, where that is a model of an earlier run.
     """
     table = session.table.holdout("compare")
-    policy = session.site.policy
+    policy = session.policy
     task = session.task
     y = session.target(table)
     arrays = session.own_arrays.at_site(arrays)
@@ -244,7 +239,7 @@ def _points(
     `counts` are the metrics of counts of the same rows: why each stays, or "". `shared` is the model of the scores.
     """
     points = session.study.compare.points
-    policy = session.site.policy
+    policy = session.policy
     y = session.target(table)
     if not points or session.task != "binary":
         return []
@@ -261,7 +256,7 @@ def _rules(session: SiteSession, points: Sequence[Point], arrays: Arrays, encode
     if all(kind != POINT_KINDS[-1] for kind, _ in points):
         return list(points)
     training = session.table.training
-    outputs = yield from _outputs(session, arrays, session.encode(training, session.in_use(encoder)).x)
+    outputs = yield from session.outputs(arrays, session.encode(training, session.in_use(encoder)).x)
     return set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
 
 
@@ -279,7 +274,7 @@ def _suppressed(
     session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str], points: Sequence[Point]
 ) -> list[PointCounts]:
     """Return the counts at the points that an institution lets leave."""
-    policy = session.site.policy
+    policy = session.policy
     y = session.target(table)
     accuracy = accuracy_leaves(counts)
     if why := _why_no_points(session, y, accuracy):
@@ -301,7 +296,7 @@ def _suppressed(
 
 def _why_no_points(session: SiteSession, y: np.ndarray, accuracy: bool | None) -> str:
     """Return why no count at a point may leave, or ""."""
-    policy = session.site.policy
+    policy = session.policy
     if why := too_few(y, session.task, session.classes, policy):
         return why
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
@@ -323,14 +318,14 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
         y=session.target(table),
         score=score,
         person=_persons(session, table),
-        policy=session.site.policy,
+        policy=session.policy,
         draws=study.compare.draws,
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     found = groupings(study.compare.by, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in found))
     # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
-    if session.site.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
+    if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
     leaves = session.counts_may_leave(claim=True)
     return figures if leaves else [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
@@ -385,7 +380,7 @@ def _left_out(session: SiteSession) -> list[str]:
     if session.study.encode.rows != "complete":
         return []
     count = session.table.left_out
-    policy = session.site.policy
+    policy = session.policy
     # Zero is small as well: that no row has a gap says something of each.
     small = policy.disclosure != "open" and count < policy.cell_minimum
     if policy.disclosure == "open" and not count:

@@ -16,7 +16,7 @@ from flfed.rows.evaluation.scoring import three_digits, too_few
 from flfed.rows.features.encode import ColumnArrays, Encoded, input_slices
 from flfed.rows.session import SiteSession
 from flfed.rows.training.functional import loss_of_rows
-from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.training.requests import Asking
 from flfed.seeds import generator
 from flfed.summaries.summary import Arrays, ColumnLayout, Encoder
 
@@ -79,7 +79,7 @@ def importances(
     if all(stays.values()):
         return [_withheld(column, why) for column, why in stays.items()]
     found = yield from _increases(session, table, arrays, encoder, [name for name, why in stays.items() if not why])
-    digits = float if session.site.policy.disclosure == "open" else three_digits
+    digits = float if session.policy.disclosure == "open" else three_digits
     figures = []
     for column, why in stays.items():
         if why:
@@ -114,7 +114,7 @@ def _increases(
 
 
 def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Asking[float]:
-    outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
+    outputs = yield from session.outputs(arrays, x)
     return loss_of_rows(session.task, outputs, rows.y)
 
 
@@ -132,7 +132,7 @@ def _finite(column: str, increase: float) -> ColumnImportance:
 
 def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> dict[str, str]:
     """Return why each column's importance stays, or ""."""
-    policy = session.site.policy
+    policy = session.policy
     features = session.layout.features
     if policy.disclosure == "open":
         why = "" if len(table) else NO_ROWS
@@ -149,7 +149,7 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
 
 def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> str:
     """Return why no column's importance may leave, or ""."""
-    policy = session.site.policy
+    policy = session.policy
     y = session.target(table)
     if why := too_few(y, session.task, session.classes, policy):
         return why

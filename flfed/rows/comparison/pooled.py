@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.baselines import LocalModel, Trainable, best, first_arrays, network_predictor, tuned
+from flfed.rows.baselines import LocalModel, Trainable, first_arrays, local_model, network_predictor
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.bootstrap import Metric
@@ -21,11 +21,11 @@ from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
 from flfed.rows.session import SiteSession
-from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, ScoreRequest, together
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import OwnFamily
+from flfed.study.tables import Own, OwnFamily
 from flfed.summaries.summary import Arrays, Encoder, fit_encoder, merge
 
 Figures = Mapping[str, Estimate]
@@ -176,11 +176,13 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
     plan = sessions[0].study.compare.pooled
     if plan is not None:
         return {"pooled": LocalModel(exact, (yield from by_plan(rows, given, plan)))}
-    if sessions[0].study.compare.own == "same":
-        return {"pooled": LocalModel(exact, (yield from tuned(rows, given)))}
-    naive = sessions[0].study.compare.naive
-    rival, outputs = yield from together([best(rows, given, sessions[0].layout, exact, naive), tuned(rows, given)])
-    return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
+    compare = sessions[0].study.compare
+    kinds: dict[str, Own] = {"pooled": compare.own}
+    if compare.own != "same":
+        kinds["pooled-same"] = "same"
+    layout = sessions[0].layout
+    asked = [local_model(rows, given, layout, exact, own, compare.naive) for own in kinds.values()]
+    return dict(zip(kinds, (yield from together(asked)), strict=True))
 
 
 def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
@@ -191,13 +193,13 @@ def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encod
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
     each site used for its own figures.
     """
-    requests: list[Request] = []
+    asked = []
     for session in sessions:
         mixed = session.study.compare.union_scaler == "global"
         used = encoder if mixed else session.in_use(encoder)
         x = session.encode(session.table.holdout("compare"), used).x
-        requests.append(ScoreRequest(model=session.model, arrays=session.own_arrays.at_site(arrays), x=x))
-    found = yield requests
+        asked.append(session.outputs(session.own_arrays.at_site(arrays), x))
+    found = yield from together(asked)
     return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found, strict=True)])
 
 
