@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 
 from flfed import registry
 from flfed.rows.baselines import first_arrays
-from flfed.rows.evaluation.intervals import NAN
+from flfed.rows.evaluation.intervals import NAN, wilson
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
@@ -186,26 +186,6 @@ def attack(
     return tuple(chain.from_iterable(found))
 
 
-def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's interval of a share.
-
-    It is of 95 % with the usual `z`.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-
-    Examples
-    --------
-    >>> [round(limit, 4) for limit in wilson(50, 50)]
-    [0.9287, 1.0]
-    """
-    value = count / rows
-    total = rows + z**2
-    reach = z / total * (rows * value * (1 - value) + z**2 / 4) ** 0.5
-    centre = (count + z**2 / 2) / total
-    # Rounding must not put a limit on the wrong side of the share itself.
-    return min(max(0.0, centre - reach), value), max(min(1.0, centre + reach), value)
-
-
 def nothing(attack: str, metric: str, why: str) -> Finding:
     """Return the finding of an attack without a figure.
 
@@ -228,8 +208,8 @@ def share(
     and the interval says only that it is such a count.
     """
     policy = attacked.session.policy
-    low, high = wilson(count, rows)
     value = count / rows
+    low, high, _ = wilson(value, rows)
     method = "Wilson"
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:

@@ -64,13 +64,6 @@ class Size(Protocol):
         """Return the figure with its sign [draws]."""
 
 
-class OfShares(Protocol):
-    """Metric that is a share of rows, such as accuracy."""
-
-    def correct(self, y: Target, score: Score) -> Floats:
-        """Return 1 where a row counts, else 0 or NaN [n]."""
-
-
 @runtime_checkable
 class OfSums(Protocol):
     """Metric of weighted sums over rows, such as a mean loss.
@@ -327,22 +320,23 @@ class Replicates:
             low, high = self.signed.limits(level)
             least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
             return least, max(abs(low), abs(high))
-        bias = self._bias()
-        skew = self._skew()
+        left_out = self.left_out[np.isfinite(self.left_out)]
+        pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
+        size = float((pull**2).sum()) ** 1.5
+        # BCa's acceleration, a sixth of the influence's skewness.
+        skew = float((pull**3).sum()) / (6 * size) if size > 0 else 0.0
         reach = self.reach(level)
+        bias = self._bias()
         tail = bias + np.array([-reach, reach])
         # .1: with two or three units the reach can pass the pole of the transformation
         at = ndtr(bias + tail / np.maximum(1 - skew * tail, 0.1))
-        low, high = self._quantiles(at)
-        return min(float(low), self.value), max(float(high), self.value)
-
-    def _quantiles(self, at: Floats) -> Floats:
-        """Return the `np.quantile` of the ordered draws."""
+        # The `np.quantile` of the ordered draws.
         last = len(self._ordered) - 1
         below = np.minimum((at * last).astype(np.intp), max(last - 1, 0))
-        low = self._ordered[below]
-        high = self._ordered[np.minimum(below + 1, last)]
-        return np.asarray(low + (high - low) * (at * last - below), dtype=np.float64)
+        lower = self._ordered[below]
+        gap = self._ordered[np.minimum(below + 1, last)] - lower
+        low, high = (lower + gap * (at * last - below)).tolist()
+        return min(low, self.value), max(high, self.value)
 
     def plain_limits(self, level: float) -> tuple[float, float]:
         """Return an interval symmetric about the value.
@@ -375,20 +369,11 @@ class Replicates:
 
         It is the normal quantile of the share of draws below the value, equal ones half.
         """
-        rows = len(self._ordered)
-        near = ROUNDING * self.scale
         # Equal but for rounding, which depends on how many draws are summed at a time.
-        less, not_more = (
-            int(self._ordered.searchsorted(*bound))
-            for bound in ((self.value - near, "left"), (self.value + near, "right"))
-        )
+        near = ROUNDING * self.scale
+        less = self._ordered.searchsorted(self.value - near, "left")
+        not_more = self._ordered.searchsorted(self.value + near, "right")
+        rows = len(self._ordered)
         below = (less + not_more) / (2 * rows)
         edge = 0.5 / rows
         return float(ndtri(np.clip(below, edge, 1 - edge)))
-
-    def _skew(self) -> float:
-        """Return BCa's acceleration, a sixth of the influence's skewness."""
-        left_out = self.left_out[np.isfinite(self.left_out)]
-        pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-        size = float((pull**2).sum()) ** 1.5
-        return float((pull**3).sum()) / (6 * size) if size > 0 else 0.0

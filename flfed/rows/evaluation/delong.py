@@ -130,7 +130,17 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     # Counts in whole numbers: exact, and the same in any order of rows.
     first, twice = _ranked(table, ones, real)
     total = (twice * first).sum(axis=1, dtype=np.int64)
-    spreads = _spreads(twice, first, real, (total, m), (2 * m * n - total, n))
+    sums = np.stack([total, 2 * m * n - total])
+    rows = np.maximum(np.stack([m, n]), 1)
+    # Squared deviations of `twice` in either class, about whole numbers: sums of few digits are exact.
+    centre = (sums // rows).astype(np.int32)
+    apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
+    # Rows that only fill up a table have no part in the sums.
+    if not real.all():
+        apart *= real
+    of_ones = apart * first
+    squares = np.stack([np.einsum("ij,ij->i", part, part) for part in (of_ones, apart - of_ones)])
+    spreads = squares - (sums - centre * rows) ** 2 / rows
     with np.errstate(divide="ignore", invalid="ignore"):
         area = total / (2 * m * n)
         variance = sum(s / (4.0 * (m * n / k) ** 2 * (k * (k - 1))) for s, k in zip(spreads, (m, n), strict=True))
@@ -157,31 +167,6 @@ def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.
     if tied.any():
         _, first[tied], twice[tied] = _beaten(table[tied], ones[tied])
     return first, twice
-
-
-def _spreads(
-    twice: NDArray[np.int32],
-    first: Flags,
-    real: Flags,
-    ones: tuple[Integers, Integers],
-    others: tuple[Integers, Integers],
-) -> list[Floats]:
-    """Return either class's squared deviations of `twice`.
-
-    They are summed about the mean. Each class is given as sum and rows.
-
-    About a whole number first: where all rows of a class beat as many the sum is exactly 0.
-    """
-    sums = np.stack([ones[0], others[0]])
-    rows = np.maximum(np.stack([ones[1], others[1]]), 1)
-    centre = (sums // rows).astype(np.int32)
-    apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
-    # Rows that only fill up a table have no part in the sums.
-    if not real.all():
-        apart *= real
-    of_ones = apart * first
-    squares = [np.einsum("ij,ij->i", part, part) for part in (of_ones, apart - of_ones)]
-    return [(square - (s - c * k) ** 2 / k) for square, s, c, k in zip(squares, sums, centre, rows)]
 
 
 def _filled(values: NDArray[Any], real: Flags, other: float) -> NDArray[Any]:

@@ -62,19 +62,35 @@ def add_up(rows: Floats) -> Floats:
     return rows
 
 
-class SumMetric(ABC):
-    """Base of metrics that follow from weighted sums.
-
-    The sums are over rows, as in a mean loss.
+class RowMetric(ABC):
+    """Base of metrics of weighted rows.
 
     Targets are int codes [n], or floats of a regression. Scores are the probability of class 1 [n], of every class
     [n, k], or a regression's predictions [n].
     """
 
     tasks: tuple[str, ...]
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     label: str
+
+    @abstractmethod
+    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
+        """Return the metric [draws] under weights [draws, n].
+
+        Weights are >= 0. NaN where it is not defined.
+        """
+
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+
+class SumMetric(RowMetric):
+    """Base of metrics that follow from weighted sums.
+
+    The sums are over rows, as in a mean loss.
+    """
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -104,23 +120,12 @@ class SumMetric(ABC):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
-
-class RankMetric(ABC):
+class RankMetric(RowMetric):
     """Base of metrics of a ranking.
 
     The rows are put in order once, and weights added up in that order.
-
-    Targets are int codes [n]. Scores are the probability of class 1 [n], or of every class [n, k].
     """
-
-    tasks: tuple[str, ...]
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -152,7 +157,3 @@ class RankMetric(ABC):
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
-
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -20,7 +20,6 @@ class R2Score(SumMetric):
     """
 
     tasks = ("regression",)
-    better = "higher"
     label = "R squared (share of the variance explained)"
 
     def defined(self, y: Target) -> str:

@@ -201,12 +201,20 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
     A stack ends where its memory would be too much, or where most of a batch would be no rows.
     """
     first = requests[places[0]]
+    plan = first.plan
+    private = first.private
     widths = [first.rows.x.shape[1] + 1, *(2 * first.arrays[bias].shape[0] + 1 for _, bias in first.model.layers)]
-    most = CHUNK_BYTES // np.dtype(first.plan.precision).itemsize
+    most = CHUNK_BYTES // np.dtype(plan.precision).itemsize
     chunk: list[int] = []
     total = 0
     widest = 0
-    for _, rows, size, place in _by_steps(requests, places):
+    sites = []
+    for place in places:
+        rows = len(requests[place].rows)
+        # A protected batch is of random size: its expectation is what sites are compared by.
+        size = plan.batch_size(rows) if private is None else math.ceil(private.sampling * rows)
+        sites.append((plan.steps_a_round(rows), rows, size, place))
+    for _, rows, size, place in sorted(sites, key=lambda site: (-site[0], -site[1])):
         total = total + rows
         widest = max(widest, size)
         # Memory is that of the packed rows, or that of all activations where these are more.
@@ -218,20 +226,6 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
             widest = size
         chunk.append(place)
     yield chunk
-
-
-def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[int, int, int, int]]:
-    """Sort sites by steps, then by rows.
-
-    Returns steps, rows, rows of a batch and place of each, the most first.
-    """
-    (plan, private), found = (requests[places[0]].plan, requests[places[0]].private), []
-    for place in places:
-        rows = len(requests[place].rows.y)
-        # A protected batch is of random size: its expectation is what sites are compared by.
-        size = plan.batch_size(rows) if private is None else math.ceil(private.sampling * rows)
-        found.append((plan.steps_a_round(rows), rows, size, place))
-    return sorted(found, key=lambda site: (-site[0], -site[1]))
 
 
 def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:

@@ -264,7 +264,12 @@ def held_out_losses(asked: Search) -> np.ndarray:
     rows = asked.rows
     losses = np.zeros(len(asked.penalties))
     if asked.task == "regression":
-        return sum((_ridge_losses(rows, fold, asked.penalties) for fold in asked.folds), losses)
+        for fold in asked.folds:
+            own = rows.take(fold.train)
+            models = [_ridge(l2, len(own)).fit(own.x, own.y) for l2 in asked.penalties]
+            fitted = np.array([model.predict(rows.x[fold.test]) for model in models])
+            losses = losses + np.square(fitted - rows.y[fold.test]).sum(axis=1)
+        return losses
     with _quiet_newton():
         for fold in asked.folds:
             x = rows.x[fold.test]
@@ -345,17 +350,6 @@ def _ridge(l2: float, rows: int) -> Any:
     from sklearn.linear_model import Ridge
 
     return Ridge(l2 * rows)
-
-
-def _ridge_losses(rows: Encoded, fold: Fold, penalties: np.ndarray) -> np.ndarray:
-    """Return the squared error of each penalty.
-
-    It is summed over a fold's test rows, [penalties].
-    """
-    a = fold.train
-    b = fold.test
-    fitted = [_ridge(l2, len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) for l2 in penalties]
-    return np.asarray(np.square(np.array(fitted) - rows.y[b]).sum(axis=1))
 
 
 def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:
