@@ -76,7 +76,7 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     Of the row counts of all sites, the other sites together are the sum of those given here.
     """
     found = []
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         # Each site is held against the sum of the others, so its own part is needed apart.
         told = {name: _told(column, summary, number, place) for name, summary in sites.items()}
         by_site = {}
@@ -354,7 +354,7 @@ def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, fl
     Of a flag or category the value that moved most.
     """
     moved = {}
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         if column.kind == "number":
             moved[column.name] = float(abs(used.center[number] - exact.center[number]) / exact.scale[number])
         else:

@@ -242,7 +242,7 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
     counts = _by_column(layout, cells)
     center, scale, frequency, spread = (part.copy() for part in (base.center, base.scale, base.frequency, base.spread))
     rows, _ = _rows(counts.values())
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         if column.name not in counts:
             continue
         row, deviation = counts[column.name]

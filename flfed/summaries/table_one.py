@@ -60,7 +60,7 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     merged = {site: merge(parts) for site, parts in sites.items()}
     columns = {ALL: merge(list(chain.from_iterable(sites.values()))), **merged}
     lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:,.0f}" for name, summary in columns.items()}]
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         label = ", ".join(filter(None, (column.name, column.unit)))
         if column.kind == "number":
             cells = _means(column, number, place, sites, columns)

@@ -20,7 +20,7 @@ NO_CUT = float(np.finfo(np.float32).max)
 """Fills up the cut points of a column that has fewer than others; no value is above it."""
 
 
-def fine_edges(low: float, high: float, bins: int = FINE_BINS) -> np.ndarray:
+def fine_edges(low: float, high: float) -> np.ndarray:
     """Return the inner edges of a number's fine bins.
 
     They are even in `sign(v) log(1 + |v|)` between the ends of the schema's range.
@@ -37,7 +37,7 @@ def fine_edges(low: float, high: float, bins: int = FINE_BINS) -> np.ndarray:
         Increasing. Edges of a narrow range that are one number in float32 stand once.
     """
     ends = np.sign([low, high]) * np.log1p(np.abs([low, high]))
-    even = np.linspace(ends[0], ends[1], bins + 1)[1:-1]
+    even = np.linspace(ends[0], ends[1], FINE_BINS + 1)[1:-1]
     return np.unique((np.sign(even) * np.expm1(np.abs(even))).astype(np.float32))
 
 

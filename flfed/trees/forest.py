@@ -61,7 +61,7 @@ class Tree:
 
     def arrays(self) -> Arrays:
         """Return the arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
     def step(self, node: np.ndarray, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
         """Return the node of each row one level further down; a row at a leaf stays.
@@ -284,34 +284,26 @@ def contributions(
     found[:, :, -1] = base
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
-            goes_left = _goes_left(tree, codes, missing)
+            column = np.maximum(tree.column, 0)
+            at = codes[column]
+            within = at <= tree.code[:, None]
+            goes_left = np.where(at == missing[column][:, None], tree.missing_left[:, None], within)
             for leaf, way in _ways(tree):
                 _add(found[:, output], tree, float(tree.value[leaf]), way, goes_left)
     return found
 
 
-def _goes_left(tree: Tree, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Return where each row would go at each node, [nodes, rows]."""
-    column = np.maximum(tree.column, 0)
-    chosen = codes[column]
-    return np.where(chosen == missing[column][:, None], tree.missing_left[:, None], chosen <= tree.code[:, None])
-
-
-def _ways(tree: Tree) -> Iterator[tuple[int, tuple[Branch, ...]]]:
-    """Yield each leaf with the splits on its way."""
-    waiting: list[tuple[int, tuple[Branch, ...]]] = [(0, ())]
-    while waiting:
-        node, way = waiting.pop()
-        if tree.column[node] < 0:
-            yield node, way
-            continue
-        left = int(tree.left[node])
-        cover = float(tree.cover[node])
-        for child in (left, left + 1):
-            # What no row weighed on follows both branches alike.
-            share = float(tree.cover[child]) / cover if cover > 0 else 0.5
-            branch = Branch(node, child == left, share)
-            waiting.append((child, (*way, branch)))
+def _ways(tree: Tree, node: int = 0, way: tuple[Branch, ...] = ()) -> Iterator[tuple[int, tuple[Branch, ...]]]:
+    """Yield each leaf below a node with the splits on its way, those to the right first."""
+    if tree.column[node] < 0:
+        yield node, way
+        return
+    left = int(tree.left[node])
+    cover = float(tree.cover[node])
+    for child in (left + 1, left):
+        # What no row weighed on follows both branches alike.
+        share = float(tree.cover[child]) / cover if cover > 0 else 0.5
+        yield from _ways(tree, child, (*way, Branch(node, child == left, share)))
 
 
 def _add(found: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goes_left: np.ndarray) -> None:
@@ -481,36 +473,30 @@ class GrowingTree:
         if not self._levels:
             self.tree = _leaves(sums[:, : self.widths[0]].sum(axis=1), self.settings)
         else:
-            nodes, sums = _with_siblings(nodes, sums, self._parents)
+            # Children are numbered in pairs after the root, so that a left one is odd: those that were not asked
+            # for are what their parents have more than their siblings.
+            every = np.concatenate([nodes, nodes + np.where(nodes % 2, 1, -1)])
+            order = np.argsort(every)
+            nodes = every[order]
+            sums = np.concatenate([sums, self._parents - sums])[order]
         found = best_splits(sums, self.widths, self.settings)
         split = np.flatnonzero(np.isfinite(found.gain))
         self._levels += 1
         total = sums[split, : self.widths[0]].sum(axis=1)
         children = np.stack([found.left[split], total - found.left[split]], axis=1)
         first = len(self.tree.column) + 2 * np.arange(len(split))
-        self._split(nodes[split], found, split, first)
-        self.tree = _joined(self.tree, _leaves(children.reshape(-1, sums.shape[2]), self.settings))
-        more = self._levels < self.settings.depth
-        self.asked = first + (children[:, 0, 1] > children[:, 1, 1]) if more else first[:0]
-        self._parents = sums[split] if more else sums[:0]
-
-    def _split(self, nodes: np.ndarray, found: Splits, split: np.ndarray, left: np.ndarray) -> None:
         tree = self.tree
-        tree.column[nodes] = found.column[split]
-        tree.code[nodes] = found.code[split]
-        tree.missing_left[nodes] = found.missing_left[split]
-        tree.gain[nodes] = found.gain[split]
-        tree.left[nodes] = left
-        tree.value[nodes] = 0.0
-
-
-def _with_siblings(nodes: np.ndarray, sums: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nodes of a level in order, with their sums; those of the nodes not asked for are differences."""
-    # Children are numbered in pairs after the root, so that a left one is odd.
-    siblings = nodes + np.where(nodes % 2, 1, -1)
-    every = np.concatenate([nodes, siblings])
-    order = np.argsort(every)
-    return every[order], np.concatenate([sums, parents - sums])[order]
+        at = nodes[split]
+        for name in ("column", "code", "missing_left", "gain"):
+            getattr(tree, name)[at] = getattr(found, name)[split]
+        tree.left[at] = first
+        tree.value[at] = 0.0
+        more = _leaves(children.reshape(-1, sums.shape[2]), self.settings).arrays()
+        self.tree = Tree(**{name: np.concatenate([own, more[name]]) for name, own in tree.arrays().items()})
+        self.asked = first + (children[:, 0, 1] > children[:, 1, 1])
+        if self._levels == self.settings.depth:
+            self.asked = first[:0]
+        self._parents = sums[split]
 
 
 def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
@@ -529,11 +515,6 @@ def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
         gain=np.zeros(count, dtype=np.float32),
         cover=totals[:, 1].copy(),
     )
-
-
-def _joined(tree: Tree, more: Tree) -> Tree:
-    others = more.arrays()
-    return Tree(**{name: np.concatenate([value, others[name]]) for name, value in tree.arrays().items()})
 
 
 class GrowingRound:

@@ -76,14 +76,15 @@ def summarise(table: pd.DataFrame | ColumnArrays, layout: Layout) -> Summary:
     """
     columns = layout.columns
     rows = coded(table, layout)
-    cells = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
+    counts = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
+    cells = np.concatenate(counts).astype(float)
     return Summary(
         rows=np.array([float(rows.rows)]),
         moments=np.array([_moments(rows, c) for c in columns]),
         moments_known=np.ones(len(columns)),
-        cells=np.concatenate(cells).astype(float),
-        cells_known=np.ones(sum(len(c.cells) for c in columns)),
-        lower=np.zeros(sum(len(c.cells) for c in columns)),
+        cells=cells,
+        cells_known=np.ones(len(cells)),
+        lower=np.zeros(len(cells)),
         left=np.zeros(len(columns)),
         leaks=_leak_sums(rows, layout),
         leaks_known=np.ones((len(layout.features), layout.outcomes, 2)),
@@ -248,7 +249,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     left = []
     moments = []
     lower = []
-    for column, place in zip(layout.columns, layout.slices().values(), strict=True):
+    for _, column, place in layout.places():
         # All that leaves of a column follows from these groups of its cells.
         cells = exact.cells[place]
         groups = grouped(cells, column.kind, minimum, complete=column is layout.target)
