@@ -267,7 +267,15 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
             for column in layout.features
         ]
     ).reshape(exact.leaks_known.shape)
-    coarse = _coarse_leaks(exact, in_steps=layout.task == "regression" or people is not None)
+    # The rows of all sites alike: where they are 0 for want of values, few values are known.
+    u, v, strength, weight = np.moveaxis(exact.leaks, -1, 0)
+    strong = exact.rows[0] * np.where(strength > SEPARATION * weight, 1.0, 0.5)
+    if layout.task == "regression" or people is not None:
+        there = np.where(v > 0, v, 1.0)
+        steps = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
+        u = np.round(u / np.sqrt(there), 1) * np.sqrt(steps)
+        v = steps
+    coarse = np.stack([u, v, strong, np.full_like(v, exact.rows[0])], axis=-1)
     return replace(
         exact,
         moments=np.array(moments),
@@ -380,22 +388,6 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
         shares = total * shares / shares.sum()
         found += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
     return [float(value) for value in found]
-
-
-def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
-    """Return leak sums with one-bit strength, the test optionally in steps."""
-    leaks = exact.leaks.copy()
-    # The rows of all sites alike: where they are 0 for want of values, few values are known.
-    leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
-    leaks[..., 3] = exact.rows[0]
-    if in_steps:
-        u = leaks[..., 0]
-        v = leaks[..., 1]
-        there = np.where(v > 0, v, 1.0)
-        coarse = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
-        leaks[..., 0] = np.round(u / np.sqrt(there), 1) * np.sqrt(coarse)
-        leaks[..., 1] = coarse
-    return leaks
 
 
 def _leaks_known(

@@ -99,7 +99,12 @@ class SystemNoise:
 
         They are multiples of 2^-53.
         """
-        return (np.frombuffer(_unguessable(8 * count), dtype=np.uint64) >> np.uint64(11)) * 2.0**-53
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+        # A new key of the operating system for each call.
+        stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
+        drawn = np.frombuffer(stream.update(bytes(8 * count)), dtype=np.uint64)
+        return (drawn >> np.uint64(11)) * 2.0**-53
 
     def normal(self, count: int) -> np.ndarray:
         """Return float64 [count], of mean 0 and deviation 1."""
@@ -119,17 +124,6 @@ class SystemNoise:
         angle = torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
         # Torch's cosines and sines take a third of numpy's time.
         return np.concatenate([radius * angle.cos().numpy(), radius * angle.sin().numpy()])[:count]
-
-
-def _unguessable(count: int) -> bytes:
-    """Return so many unpredictable bytes.
-
-    They are of a stream whose key is the operating system's, and is used once.
-    """
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-
-    stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
-    return stream.update(bytes(count))
 
 
 def no_spending(round: int) -> None:
