@@ -111,8 +111,8 @@ def _best_epochs(
     tested = rows.take(held)
     tried = yield from together([_tried(fitted, tested, start, given, plan, numbers) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), given.plan, numbers[0])
-    for plan, losses in zip(plans, tried, strict=True):
-        for number, loss in zip(numbers, losses, strict=True):
+    for plan, losses in zip(plans, tried):
+        for number, loss in zip(numbers, losses):
             if loss < best[0]:
                 best = (loss, plan, number)
     # With both known, all rows are trained on from the start.

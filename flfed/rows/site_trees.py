@@ -284,7 +284,7 @@ def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arr
         whole = np.logical_or.reduce([root, *(told_by_tree(codes, missing, y, tree, depth) for tree in trees)])
         return {"rows": len(y), "root": int(root.sum()), "tree": int(whole.sum())}
 
-    sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts, strict=True)}
+    sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts)}
     codes = np.concatenate([of_site for of_site, _ in parts], axis=-1)
     y = np.concatenate([of_site for _, of_site in parts], axis=-1)
     return {"sites": sites, "together": counted(codes, y)}

@@ -245,7 +245,7 @@ def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -
             nothing = np.zeros_like(constant)
             base, *others = (own.values.get(value, nothing) for value in column.cells[:-1])
             constant = constant + base
-            for adds, share, unit in zip(others, frequency[1:-1], spread[1:-1], strict=True):
+            for adds, share, unit in zip(others, frequency[1:-1], spread[1:-1]):
                 rows.append((adds - base) * unit)
                 constant = constant + (adds - base) * share
         if layout.missing_indicator:
@@ -289,7 +289,7 @@ def _contributions(source: Source, taken: Collection[str]) -> tuple[dict[str, _C
             constant = constant - slope * encoder.center[number]
         else:
             named = column.cells[1:-1]
-            for value, row, share, unit in zip(named, own, frequency[1:-1], spread[1:-1], strict=False):
+            for value, row, share, unit in zip(named, own, frequency[1:-1], spread[1:-1]):
                 values[value] = row / unit
                 constant = constant - values[value] * share
         found[column.name] = _Column(slope, values)

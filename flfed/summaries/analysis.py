@@ -114,8 +114,8 @@ class AnalysisLayout:
         if not column.edges:
             shares = [told(share(float(count), known, deviation, of_known)) for count in counts[:-1]]
             return found | {
-                "shares": dict(zip(column.cells[:-1], shares, strict=True)),
-                "counts": dict(zip(column.cells[:-1], display.tolist(), strict=True)),
+                "shares": dict(zip(column.cells[:-1], shares)),
+                "counts": dict(zip(column.cells[:-1], display.tolist())),
             }
         edges = own_edges(column)
         moments = moments_of(column, parts, known, deviation)
@@ -134,7 +134,7 @@ class AnalysisLayout:
         first, second = self.cross[place]
         test = independence(table, deviation)
         keys = ("chi2", "degrees-of-freedom", "p")
-        related = None if test is None else dict(zip(keys, test, strict=True))
+        related = None if test is None else dict(zip(keys, test))
         return {
             "columns": [first.name, second.name],
             "values": [list(first.cells[:-1]), list(second.cells[:-1])],
@@ -166,7 +166,7 @@ class AnalysisLayout:
         found: Found = {}
         for what, first in means[0].items():
             found[what] = {}
-            for name, of in zip(names[1:], means[1:], strict=True):
+            for name, of in zip(names[1:], means[1:]):
                 mean = of[what]
                 less = None if mean is None or first is None else mean.minus(first)
                 found[what][f"{name} - {names[0]}"] = told(less)
@@ -182,7 +182,7 @@ def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> 
         return {"mean": moments_of(column, parts, known, deviation).mean()}
     shares: dict[str, Interval | None] = {
         label: share(float(count), known, deviation, deviation * OUTSIDE)
-        for label, count in zip(column.cells, counts[:-1], strict=False)
+        for label, count in zip(column.cells, counts[:-1])
     }
     if len(shares) == 2:
         del shares[column.cells[0]]

@@ -147,7 +147,7 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
         return found | {"reason": OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.
     sums = [other.sums for other in there]
-    rest = list(map(math.fsum, zip(*sums, strict=True)))
+    rest = list(map(math.fsum, zip(*sums)))
     compared = _numbers if column.kind == "number" else _shares
     size, chance, reason = compared(own.sums, rest)
     if size is None:

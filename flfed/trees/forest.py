@@ -544,7 +544,7 @@ class GrowingRound:
     def grow(self, sums: np.ndarray) -> None:
         """Add a level, given the sums over all sites of the nodes asked for, tree after tree."""
         start = 0
-        for growing, nodes in zip(self._growing, self.asked, strict=True):
+        for growing, nodes in zip(self._growing, self.asked):
             if len(nodes):
                 growing.grow(sums[start : start + len(nodes)])
             start += len(nodes)

@@ -144,10 +144,10 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         """
         close = CLOSE[attacked.session.study.plan.precision]
         length = np.maximum(np.linalg.norm(x, axis=1), 1e-12)
-        gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed, strict=True)]
+        gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed)]
         count = int((np.array(gaps) <= close * length).sum())
         cosines = np.zeros(len(gaps))
-        for place, (row, (g, best)) in enumerate(zip(x, guessed, strict=True)):
+        for place, (row, (g, best)) in enumerate(zip(x, guessed)):
             if len(g):
                 cosines[place] = _cosine(row, g[best])
         # Single rows and batches have names of their own among the figures.

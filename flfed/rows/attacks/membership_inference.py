@@ -253,5 +253,5 @@ def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray
     without = norm.logcdf(target, means[1], deviations[1])
     if not online:
         return np.asarray(without)
-    pair = [norm.logpdf(target, mean, deviation) for mean, deviation in zip(means, deviations, strict=True)]
+    pair = [norm.logpdf(target, mean, deviation) for mean, deviation in zip(means, deviations)]
     return np.asarray(pair[0] - pair[1])

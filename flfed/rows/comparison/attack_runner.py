@@ -253,7 +253,7 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Aski
         rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
         fitted = yield [
             replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
-            for arrays, rows, rng in zip(models, tables, rngs, strict=True)
+            for arrays, rows, rng in zip(models, tables, rngs)
         ]
         models = [found.arrays for found in fitted]
     return models

@@ -125,12 +125,12 @@ def arm_scores(
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
-    scores |= dict(zip([OWN_SAME], own[1:], strict=False))
+    scores |= dict(zip([OWN_SAME], own[1:]))
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if begun:
         found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
-        scores |= dict(zip(STARTED, found, strict=True))
+        scores |= dict(zip(STARTED, found))
     if same:
         scores |= _naive_scores(session, table)
     return scores

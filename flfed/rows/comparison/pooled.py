@@ -86,8 +86,8 @@ def reference(
     first = sessions[0]
     holdouts = [w.table.holdout("compare") for w in sessions]
     metrics = within_steps(first.metrics, holdouts, first.study.compare)
-    y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts, strict=True)])
-    union = joined([w.coded(t) for w, t in zip(sessions, holdouts, strict=True)])
+    y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts)])
+    union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
     # Asked side by side, so that an engine computes for all of them together.
     asked = [
@@ -137,7 +137,7 @@ def _own_everywhere(
     first = sessions[0]
     found: dict[str, list[float]] = {name: [] for name in metrics}
     # The mean would be dragged to chance by models that are constants.
-    for session, model in zip(sessions, local, strict=True):
+    for session, model in zip(sessions, local):
         if _has_one_class(session):
             continue
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
@@ -182,7 +182,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
         kinds["pooled-same"] = "same"
     layout = sessions[0].layout
     asked = [local_model(rows, given, layout, exact, own, compare.naive) for own in kinds.values()]
-    return dict(zip(kinds, (yield from together(asked)), strict=True))
+    return dict(zip(kinds, (yield from together(asked))))
 
 
 def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
@@ -200,7 +200,7 @@ def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encod
         x = session.encode(session.table.holdout("compare"), used).x
         asked.append(session.outputs(session.own_arrays.at_site(arrays), x))
     found = yield from together(asked)
-    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found, strict=True)])
+    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found)])
 
 
 def personalised_scores(
@@ -238,4 +238,4 @@ def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:
     Two sites' groups are never one.
     """
     holdouts = [w.table.holdout("compare") for w in sessions]
-    return codes_apart([groups_of(w, t) for w, t in zip(sessions, holdouts, strict=True)], [len(t) for t in holdouts])
+    return codes_apart([groups_of(w, t) for w, t in zip(sessions, holdouts)], [len(t) for t in holdouts])

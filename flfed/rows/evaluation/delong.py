@@ -143,7 +143,7 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     spreads = squares - (sums - centre * rows) ** 2 / rows
     with np.errstate(divide="ignore", invalid="ignore"):
         area = total / (2 * m * n)
-        variance = sum(s / (4.0 * (m * n / k) ** 2 * (k * (k - 1))) for s, k in zip(spreads, (m, n), strict=True))
+        variance = sum(s / (4.0 * (m * n / k) ** 2 * (k * (k - 1))) for s, k in zip(spreads, (m, n)))
     area[lost] = np.nan
     return np.stack([area, np.where((np.minimum(m, n) < 2) | lost, np.nan, variance)])
 

@@ -176,7 +176,7 @@ def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.n
         return None
     found = []
     start = 0
-    for code, count in zip(codes, rows, strict=True):
+    for code, count in zip(codes, rows):
         own = np.arange(count) if code is None else code
         found.append(own + start)
         start += int(own.max(initial=-1)) + 1
@@ -280,7 +280,7 @@ def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
         return x
     codes = {}
     values = {}
-    for column, given in zip(layout.features, x.T, strict=True):
+    for column, given in zip(layout.features, x.T):
         missing = len(column.cells) - 1
         plain = 0 if column.kind == "number" else given
         codes[column.name] = np.where(np.isnan(given), missing, plain).astype(int)

@@ -380,7 +380,7 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
         return [0.0, 0.0, 0.0]
     z = (np.arange(missing) + 0.5) * 2 / missing - 1
     found = np.zeros(3)
-    for number, (own, total) in enumerate(zip(bins, totals, strict=True)):
+    for number, (own, total) in enumerate(zip(bins, totals)):
         shares = np.ones(len(own))
         if number in (0, len(bins) - 1):
             shares = 1 / np.arange(1.0, len(own) + 1) ** 2

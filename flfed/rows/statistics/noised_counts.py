@@ -189,7 +189,7 @@ def cell_queries(layout: Layout, noises: tuple[float, float]) -> tuple[GaussianQ
     """Return the mechanisms of both counts, by their noise multipliers."""
     first, second = (
         GaussianQuery(sensitivity=max(sensitivity, 1.0), noise=noise, step=STEP)
-        for sensitivity, noise in zip(sensitivities(layout), noises, strict=True)
+        for sensitivity, noise in zip(sensitivities(layout), noises)
     )
     return first, second
 

@@ -120,7 +120,7 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     try:
         return answer(requests) if requests else []
     except Exception:  # noqa: BLE001 - done again below, where each request has its own error
-        for source, state in zip(sources, states, strict=True):
+        for source, state in zip(sources, states):
             source.state = state  # the same draws as if it had been done alone at once
         return [_alone(request) for request in requests]
 
@@ -185,7 +185,7 @@ def _programs(requests: Sequence[FitRequest]) -> dict[Hashable, list[int]]:
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
     known: dict[Hashable, Hashable] = {}
-    for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
+    for place, (request, source) in enumerate(zip(requests, sources)):
         # Requests that draw from one generator draw in their order.
         single = source is not None and drawing[id(source)] > 1
         program = None if single else program_of(request, known)

@@ -113,7 +113,7 @@ class Kept:
         key = (task == "multi-class", dtype, *map(id, rows))
         refs, found = self._found.get(key, ([], None))
         # A number may have passed to another object after the first one's end.
-        if found is not None and all(ref() is site for ref, site in zip(refs, rows, strict=True)):
+        if found is not None and all(ref() is site for ref, site in zip(refs, rows)):
             return found
         found = pack(rows, task, dtype)
         self._keep(key, rows, found)
@@ -274,7 +274,7 @@ class BatchPlan:
         # With the sites' starts added below, a place that is not written becomes the row of zeros.
         index[:] = self._rows.sum() - starts
         parts = (self._rows.tolist(), self._steps.tolist(), self._epoch.tolist(), index.reshape(len(index), -1))
-        for site, (rows, steps, epoch, places) in enumerate(zip(*parts, strict=True)):
+        for site, (rows, steps, epoch, places) in enumerate(zip(*parts)):
             if epoch == 1:
                 index[site, : max(0, steps - start), :rows] = np.arange(rows)
             else:
@@ -309,7 +309,7 @@ def _alike(sites: np.ndarray, widths: np.ndarray, most: int) -> Iterator[tuple[i
     They are first and last + 1 of steps with the same sites and rows, of at most `most` rows or one step.
     """
     changes = np.flatnonzero(np.diff(sites) | np.diff(widths)) + 1
-    for first, last in zip([0, *changes], [*changes, len(sites)], strict=True):
+    for first, last in zip([0, *changes], [*changes, len(sites)]):
         length = max(1, most // int(sites[first] * widths[first]))
         for start in range(int(first), int(last), length):
             yield start, min(start + length, int(last))

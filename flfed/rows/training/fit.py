@@ -144,7 +144,7 @@ def drawn(
     for order, size in epochs(len(rows), plan, rng):
         whole = len(order) == size == len(rows)
         parts = tensors if whole else [part.index_select(0, order) for part in tensors]
-        for batch in zip(*(torch.split(part, size) for part in parts), strict=True):
+        for batch in zip(*(torch.split(part, size) for part in parts)):
             yield batch if weight is not None else (*batch, None)
 
 

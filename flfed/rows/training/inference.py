@@ -95,10 +95,10 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
         asked = [requests[place] for place in places]
         found = np.concatenate([outputs[place] for place in places])
         figures[:, places], histograms = _figures(asked, found)
-        counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
+        counts |= {place: counted for place, counted in zip(places, histograms) if counted is not None}
     return [
         Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
-        for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist(), strict=True))
+        for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist()))
     ]
 
 
@@ -135,7 +135,7 @@ def _figures(asked: Sequence[MeasureRequest], outputs: np.ndarray) -> tuple[np.n
     if not any(request.histogram for request in asked):
         return found, [None] * len(asked)
     counts = histograms_of_odds(y, outputs[:, 0], sizes)
-    return found, [own if request.histogram else None for request, own in zip(asked, counts, strict=True)]
+    return found, [own if request.histogram else None for request, own in zip(asked, counts)]
 
 
 def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
@@ -151,10 +151,10 @@ def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
     alone = [[unit] for unit in units if not _is_small(unit)]
     for stack in filter(None, stacks + alone):
         computed = [_product(stack[0])] if len(stack) == 1 else _stacked(stack)
-        for unit, outputs in zip(stack, computed, strict=True):
+        for unit, outputs in zip(stack, computed):
             # A unit's outputs are cut into those of the requests that it was made of.
             ends = list(accumulate((len(x) for x in unit.xs), initial=0))
-            for place, (start, end) in zip(unit.places, pairwise(ends), strict=True):
+            for place, (start, end) in zip(unit.places, pairwise(ends)):
                 found[place] = outputs[start:end]
     return found
 
@@ -290,7 +290,7 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     first = stack[0]
     longest = _up(stack[-1].rows)
     table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
-    for room, unit in zip(table, stack, strict=True):
+    for room, unit in zip(table, stack):
         np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
     arrays = {}
     for name in first.arrays:
@@ -299,4 +299,4 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(first.model)])
     with torch.inference_mode():
         outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
-    return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack, strict=True)]
+    return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack)]

@@ -99,7 +99,7 @@ class Stack:
         absent: Sequence[Tensor | None] = batches.absent or [None] * steps
         parts = (part.unbind(0) for part in (batches.x, outputs, target, scale))
         # Residual: what outputs expect less what the target is, times the row's share.
-        for x, out, less, factor, empty in zip(*parts, absent, strict=True):
+        for x, out, less, factor, empty in zip(*parts, absent):
             passes.forward(x, out, empty)
             torch.addcmul(less, expected(task, out, residual), factor, out=residual)
             if empty is not None:
@@ -133,7 +133,7 @@ class Stack:
 
     def _add_penalties(self, weights: list[Tensor], gradients: list[Tensor], sites: int) -> None:
         if self._first.plan.l2:
-            for w, g in zip(self._penalised(weights), self._penalised(gradients), strict=True):
+            for w, g in zip(self._penalised(weights), self._penalised(gradients)):
                 g.addcmul_(w, _like(self._l2[:sites], w))
         if self._first.terms:
             anchors = self._anchors(sites)
@@ -141,7 +141,7 @@ class Stack:
                 g = self._named(gradients)[name]
                 for term in self._first.terms:
                     g += term(w, anchors[name])
-        for g, constant in zip(gradients, self._corrections, strict=False):
+        for g, constant in zip(gradients, self._corrections):
             g += constant[:sites]
         for name in self._first.frozen:
             self._named(gradients)[name].zero_()
@@ -160,7 +160,7 @@ class Stack:
         Weights are [sites, inputs, outputs], intercepts [sites, outputs].
         """
         views = {}
-        for (weight, bias), tensor in zip(self._first.model.layers, tensors, strict=True):
+        for (weight, bias), tensor in zip(self._first.model.layers, tensors):
             views[weight] = tensor[:, :-1]
             views[bias] = tensor[:, -1]
         return views
@@ -273,7 +273,7 @@ class Passes:
     """
 
     def __init__(self, weights: list[Tensor], gradients: list[Tensor], rows: int, room: BufferPool) -> None:
-        self._layers = [_Layer(w, g) for w, g in zip(weights, gradients, strict=True)]
+        self._layers = [_Layer(w, g) for w, g in zip(weights, gradients)]
         for number, layer in enumerate(self._layers[:-1]):
             layer.take_room(number, rows, room)
 
@@ -299,7 +299,7 @@ class Passes:
 
         They follow from the loss's derivative by the outputs, [sites, rows, outputs].
         """
-        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
+        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1]):
             layer.through(before, residual)  # through the weights as they are before the step
             layer.collect(before.hidden, residual)
             residual = before.room
@@ -316,13 +316,13 @@ class Passes:
         Source: Goodfellow 2015, "Efficient per-example gradient computations".
         """
         parts = [(self._layers[-1], residual)]
-        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
+        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1]):
             layer.through(before, parts[0][1])
             parts.insert(0, (before, before.room))
         # A row's gradient is an outer product in each layer: its norm is the product of two norms.
         inputs = [x, *(layer.hidden for layer in self._layers[:-1])]
         square = x.new_zeros((), dtype=torch.float64)
-        for a, (_, d) in zip(inputs, parts, strict=True):
+        for a, (_, d) in zip(inputs, parts):
             square = square + (_norms(a) * _norms(d)).square_()
         finite = square.isfinite()
         if not finite.all():  # put away before products, where 0 times NaN is NaN
@@ -333,7 +333,7 @@ class Passes:
         # Sums are in a type of their own, which may be wider than that of the weights.
         dtype = self._layers[0].summed
         scale = (clip / square.sqrt_().clamp_min_(clip)).to(dtype).unsqueeze(-1)
-        for a, (layer, d) in zip(inputs, parts, strict=True):
+        for a, (layer, d) in zip(inputs, parts):
             layer.collect(a.to(dtype), d.to(dtype).mul_(scale))
         return finite
 

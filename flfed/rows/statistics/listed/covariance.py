@@ -78,7 +78,7 @@ class Covariance:
         mean = sums["sum"] / rows
         covariance = (sums["product"] - rows * np.outer(mean, mean)) / (rows - 1)
         deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()
-        sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations, strict=True)}
+        sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations)}
         return found | {
             "mean": (mean + self._middle(schema)).tolist(),
             "sd": sd,

@@ -75,7 +75,7 @@ class OddsRatio:
         """Return the groups' rows and events, the odds ratio with interval and p-value."""
         sums = added(sites)
         (d, c), (b, a) = sums["table"].astype(int).tolist()
-        rows = zip(_values(schema, self.by), ((c, d), (a, b)), strict=True)
+        rows = zip(_values(schema, self.by), ((c, d), (a, b)))
         groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
         found: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
         if not min(a, b, c, d):

@@ -76,7 +76,7 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
     found: dict[int, LinearPredictor] = {}
     for places in _alike(searches):
         paths = _path_of_each([searches[place] for place in places])
-        for place, path in zip(places, paths, strict=True):
+        for place, path in zip(places, paths):
             if path is not None:
                 found[place] = _best(searches[place], path)
     models = []
@@ -143,7 +143,7 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
     `path` is [folds + 1, penalties, outputs, inputs + 1].
     """
     losses = np.zeros(len(PENALTIES))
-    for fold, w in zip(search.folds, path, strict=False):
+    for fold, w in zip(search.folds, path):
         x = search.rows.x[fold.test]
         y = search.rows.y[fold.test]
         losses += log_losses(x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1], y).sum(axis=-1)
@@ -165,7 +165,7 @@ def _paths(searches: Sequence[Search]) -> list[np.ndarray]:
     step = max(1, 2 * BLOCK // one // (len(searches) * (FOLDS + 1)))
     for start in range(0, len(PENALTIES), step):
         parts.append(_path(searches, tables, PENALTIES[start : start + step]))
-    return [np.concatenate(found, axis=1) for found in zip(*parts, strict=True)]
+    return [np.concatenate(found, axis=1) for found in zip(*parts)]
 
 
 def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: np.ndarray) -> list[np.ndarray]:
@@ -189,7 +189,7 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
     parts = newton(replace(own, w=start, z=own.outputs(start)), factor[torch.from_numpy(again)] * share)
     ends = np.cumsum(many)
-    found = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)), strict=True)
+    found = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)))
     return [np.concatenate(both).reshape(-1, count, *solved.shape[1:]) for both in found]
 
 
@@ -210,7 +210,7 @@ def _stacked(
     weight = np.zeros((sets, longest))
     sizes: list[int] = []
     own: list[int] = []
-    for number, (search, some) in enumerate(zip(searches, trains, strict=True)):
+    for number, (search, some) in enumerate(zip(searches, trains)):
         y = search.rows.y
         rows = len(search.rows)
         for train in some:
@@ -382,7 +382,7 @@ class Stack:
         The places are of an array with `times` lines a problem.
         """
         bounds = times * np.searchsorted(self.own, np.arange(len(self.tables) + 1))
-        for table, start, end in zip(self.tables, bounds, bounds[1:], strict=False):
+        for table, start, end in zip(self.tables, bounds, bounds[1:]):
             if start < end:
                 yield table, slice(start, end)
 
