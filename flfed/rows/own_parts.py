@@ -133,9 +133,9 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
     By maximum likelihood. Several outputs are told apart by their differences only, so that their mean is
     taken off. For a regression the mean residual, of `residual_variance`.
     """
-    outputs = outputs.astype(np.float64)  # what crosses is of one type, whatever the plan's precision
+    outputs = outputs.astype(float)  # what crosses is of one type, whatever the plan's precision
     if task == "regression":
-        left = y.astype(np.float64) - outputs[:, 0]
+        left = y.astype(float) - outputs[:, 0]
         if len(left) < 2:
             return None
         return np.array([left.mean()]), np.array([np.sqrt(residual_variance(left) / len(left))])

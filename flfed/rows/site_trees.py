@@ -20,7 +20,7 @@ from flfed.study.kinds import refits
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
-from flfed.trees.forest import Tree, depth_of, forest_of, trees_of, without_trees
+from flfed.trees.forest import depth_of, forest_of, trees_of, without_trees
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,12 +202,7 @@ def tree_columns(session: SiteSession) -> ColumnArrays:
     return session.coded(session.table.training) if refits(session.study) else session.fitted_columns()
 
 
-def tree_rows(session: SiteSession, encoder: Encoder) -> Encoded:
-    """Return the encoded rows that trees are grown on in the end."""
-    return session.training(encoder) if refits(session.study) else session.fitted(encoder)
-
-
-def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | None = None) -> np.ndarray:
+def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> np.ndarray:
     """Return which rows lie in a cell whose rows all have one outcome.
 
     Parameters
@@ -227,40 +222,13 @@ def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | None = None) 
     [False, False, True, True]
     """
     found = np.zeros(len(y), dtype=bool)
-    places = np.zeros(len(y), dtype=np.int64) if node is None else node.astype(np.int64)
     for code in codes:
         width = int(code.max(initial=0)) + 1
-        cell = places * width + code
+        cell = node * width + code
         low, high = (np.full(int(cell.max(initial=0)) + 1, end) for end in (np.inf, -np.inf))
         np.minimum.at(low, cell, y)
         np.maximum.at(high, cell, y)
         found |= (low == high)[cell]
-    return found
-
-
-def told_by_tree(codes: np.ndarray, missing: np.ndarray, y: np.ndarray, tree: Tree, depth: int) -> np.ndarray:
-    """Return which rows' outcomes follow from the sums of all nodes of a run's first tree.
-
-    Parameters
-    ----------
-    codes : int array [columns, rows]
-    missing : int array [columns]
-        The code of a missing value.
-    y : array [rows]
-    tree : Tree
-        The first of a run: in it a row's gradient is its outcome.
-    depth : int
-        Most levels of its splits; each has sums, those of the leaves after the last follow from it.
-
-    Returns
-    -------
-    bool array [rows]
-    """
-    node = np.zeros(codes.shape[1], dtype=np.int64)
-    found = told_rows(codes, y)
-    for _ in range(depth - 1):
-        node = tree.step(node, codes, missing)
-        found |= told_rows(codes, y, node)
     return found
 
 
@@ -275,13 +243,23 @@ def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arr
     """
     missing = widths_of(arrays) - 1
     depth = depth_of(arrays["value"].shape[2])
-    rows = [tree_rows(session, encoder) for session in sessions]
-    parts = [(codes_in(own.x, arrays), own.y) for own in rows]
+    parts = []
+    for session in sessions:
+        # The rows that trees are grown on in the end.
+        own = session.training(encoder) if refits(session.study) else session.fitted(encoder)
+        parts.append((codes_in(own.x, arrays), own.y))
     trees = next(iter(forest_of(arrays)), [])
 
     def counted(codes: np.ndarray, y: np.ndarray) -> dict[str, int]:
         root = told_rows(codes, y)
-        whole = np.logical_or.reduce([root, *(told_by_tree(codes, missing, y, tree, depth) for tree in trees)])
+        whole = root.copy()
+        # In the first trees of a run a row's gradient is its outcome. Each level of splits has sums; those of the
+        # leaves after the last follow from it.
+        for tree in trees:
+            node = np.zeros(len(y), dtype=np.int64)
+            for _ in range(depth - 1):
+                node = tree.step(node, codes, missing)
+                whole |= told_rows(codes, y, node)
         return {"rows": len(y), "root": int(root.sum()), "tree": int(whole.sum())}
 
     sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts)}

@@ -253,4 +253,4 @@ def shown(counts: np.ndarray, total: float) -> np.ndarray:
     # The largest number of counts that stay above 0 says how much is taken off.
     last = np.flatnonzero(falling - over > 0)
     off = over[last[-1]] if len(last) else over[0]
-    return np.asarray(np.maximum(counts - off, 0.0), dtype=np.float64)
+    return np.asarray(np.maximum(counts - off, 0.0), dtype=float)

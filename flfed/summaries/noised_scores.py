@@ -78,7 +78,7 @@ def first_counts(odds: Floats, weights: Floats) -> Floats:
     >>> found[63:65].tolist(), float(found.sum())
     ([1.0, 2.0], 3.0)
     """
-    return np.bincount(GRID.places(odds), weights, minlength=GRID.bins).astype(np.float64)
+    return np.bincount(GRID.places(odds), weights, minlength=GRID.bins).astype(float)
 
 
 def score_counts(odds: Floats, classes: NDArray[np.int64], weights: Floats, edges: NDArray[np.int64]) -> Floats:
@@ -110,7 +110,7 @@ def score_counts(odds: Floats, classes: NDArray[np.int64], weights: Floats, edge
         raise ValueError(f"edges of bins must rise from 0 to {GRID.bins}")
     bins = len(edges) - 1
     place = np.searchsorted(edges, GRID.places(odds), side="right") - 1 + bins * (classes == 1)
-    return np.bincount(place, weights, minlength=2 * bins).astype(np.float64).reshape(2, bins)
+    return np.bincount(place, weights, minlength=2 * bins).astype(float).reshape(2, bins)
 
 
 def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> NDArray[np.int64] | None:
@@ -396,12 +396,20 @@ def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviati
     least = float(rows.sum()) / len(rows) / 4
     width = np.diff(bounds)
     size = np.maximum(rows, least)
-    (low, high), doubts = _tails(size, edges, first, deviation)
+    # The bounds of the end bins, and the bins beside them over which their rows fall off.
+    points = GRID.points()[::2]
+    start = int(edges[1])
+    end = int(edges[-2])
+    over = max(len(size) // 4, 1)
+    at_start = points[start] - points[start::-1]
+    at_end = points[end:] - points[end]
+    low, doubt_low = _tail(size, points[edges[over + 1]] - points[start], at_start, first[:start][::-1], deviation)
+    high, doubt_high = _tail(size[::-1], points[end] - points[edges[-over - 2]], at_end, first[end:], deviation)
     guess = (bounds[:-1] + bounds[1:]) / 2
     doubt = width / 4
     guess[0] = bounds[1] - low
     guess[-1] = bounds[-2] + high
-    doubt[0], doubt[-1] = doubts
+    doubt[[0, -1]] = doubt_low, doubt_high
     middle = GRID.points()[1::2]
     of_bin = np.repeat(np.arange(len(rows)), np.diff(edges))
     near = (middle > bounds[1] - FAR * low) & (middle < bounds[-2] + FAR * high)
@@ -414,20 +422,6 @@ def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviati
     # Noise may bring a mean to the other side of an end bin's bound.
     mean[0], mean[-1] = min(mean[0], bounds[1] - low / 20), max(mean[-1], bounds[-2] + high / 20)
     return Spread(odds=_points(mean, bounds), error=np.sqrt(weight * noise))
-
-
-def _tails(size: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> tuple[Floats, Floats]:
-    """Return mean distances of the lowest and the highest bin's predictions from their bounds, and their doubts."""
-    points = GRID.points()[::2]
-    low = int(edges[1])
-    high = int(edges[-2])
-    over = max(len(size) // 4, 1)
-    ends = (
-        (size, points[edges[over + 1]] - points[low], points[low] - points[low::-1], first[:low][::-1]),
-        (size[::-1], points[high] - points[edges[-over - 2]], points[high:] - points[high], first[high:]),
-    )
-    found = np.array([_tail(*end, deviation) for end in ends])
-    return found[:, 0], found[:, 1]
 
 
 def _tail(size: Floats, gap: float, away: Floats, cells: Floats, deviation: float) -> tuple[float, float]:

@@ -141,7 +141,7 @@ def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
         Most codes of a number.
     """
     for own, column in zip(cuts, layout.features, strict=True):
-        possible = possible_cuts(column).astype(np.float64)
+        possible = possible_cuts(column).astype(float)
         # As whole numbers: a zero with a sign is another bit, too.
         places = np.flatnonzero(np.isin(possible.view(np.int64), own.view(np.int64)))
         if column.kind == "number" and len(places) >= most:

@@ -227,7 +227,7 @@ def gains_by_column(forest: Sequence[Sequence[Tree]], columns: int) -> np.ndarra
     # One more for the leaves, whose column is -1.
     found = np.zeros(columns + 1)
     for tree in chain.from_iterable(forest):
-        np.add.at(found, tree.column, tree.gain.astype(np.float64))
+        np.add.at(found, tree.column, tree.gain.astype(float))
     return found[:columns]
 
 

@@ -93,8 +93,12 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
         # Less the mean over trainings: a canary that is easy in all of them tells nothing.
-        guesses, right = self._guessed(signals - signals.mean(axis=0), inside)
-        return (self._finding(attacked, inside.size, guesses, right),)
+        order = np.argsort(signals - signals.mean(axis=0), axis=None, kind="stable")
+        # Only the clearest coins are guessed, since a wrong guess costs more than none: the highest are "in".
+        half = max(1, int(self.guessed * inside.size / 2))
+        coins = inside.reshape(-1)
+        right = int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
+        return (self._finding(attacked, inside.size, 2 * half, right),)
 
     def _canaries(self, attacked: Attacked, rows: Encoded, rng: np.random.Generator) -> Encoded:
         """Return random rows as canaries.
@@ -113,17 +117,6 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         weight = np.full(count, float(rows.weight.mean()))
         return Encoded(directions * length, y.astype(rows.y.dtype), weight, None)
 
-    def _guessed(self, scores: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
-        """Return how many coins were guessed, and rightly.
-
-        The highest scores are guessed "in", the lowest "out".
-        """
-        # Only the clearest coins are guessed: a wrong guess costs more than none.
-        order = np.argsort(scores, axis=None, kind="stable")
-        coins = inside.reshape(-1)
-        half = max(1, int(self.guessed * inside.size / 2))
-        return 2 * half, int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
-
     def _finding(self, attacked: Attacked, coins: int, guesses: int, right: int) -> Finding:
         epsilon, delta = attacked.promised or (NAN, DELTA)
         bound = least_epsilon(coins, guesses, right, delta)
@@ -133,7 +126,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
             "and not the ε of the run."
         )
         return Finding(
-            attack=NAME, metric=METRIC, value=bound, low=bound, high=NAN, method="Steinke, Nasr and Jagielski 2023",
+            attack=NAME, metric=METRIC, value=bound, low=bound, method="Steinke, Nasr and Jagielski 2023",
             rows=coins, promise=epsilon, beyond=bound > epsilon, says=says,
         )  # fmt: skip
 

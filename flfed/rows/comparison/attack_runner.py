@@ -61,13 +61,13 @@ class Finding:
 
     attack: str
     metric: str
-    value: float
-    low: float
-    high: float
-    method: str
-    rows: int
-    promise: float
-    beyond: bool
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    method: str = ""
+    rows: int = 0
+    promise: float = NAN
+    beyond: bool = False
     says: str
 
 
@@ -191,10 +191,7 @@ def nothing(attack: str, metric: str, why: str) -> Finding:
 
     It says why there is none.
     """
-    return Finding(
-        attack=attack, metric=metric, value=NAN, low=NAN, high=NAN, method="", rows=0, promise=NAN, beyond=False,
-        says=f"No figure: {why}.",
-    )  # fmt: skip
+    return Finding(attack=attack, metric=metric, says=f"No figure: {why}.")
 
 
 def share(
@@ -214,8 +211,10 @@ def share(
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
         # The interval spans all small counts, so that it does not tell which one it is.
-        edges = 1 / rows, (policy.cell_minimum - 1) / rows
-        low, high = edges if count == least else (1 - edges[1], 1 - edges[0])
+        low = 1 / rows
+        high = (policy.cell_minimum - 1) / rows
+        if count > least:
+            low, high = 1 - high, 1 - low
         value = NAN
         method = "a small count, withheld"
     return Finding(

@@ -106,7 +106,7 @@ def own_part(
     own_encoder = part.own_encoder()
     shared = session.training(encoder)
     rows = replace(shared, x=part.encode(session.table.training, own_encoder).x, weight=np.ones(len(shared)))
-    offset = (yield from session.outputs(arrays, shared.x)).astype(np.float64)
+    offset = (yield from session.outputs(arrays, shared.x)).astype(float)
     deviation = INTERCEPT_SD if sd is None else site_deviation(offset, rows.y, session.task, sd)
     rng = generator(session.seed, site=session.site.name, purpose="own-columns")
     fit = own_fit(rows, offset, session.task, rng, deviation)

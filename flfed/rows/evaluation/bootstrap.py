@@ -116,7 +116,7 @@ def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: i
     parts = min(units, BLOCKS)
     part = (rng.permutation(units) % parts)[codes]
     for some in _chunks(parts, len(codes)):
-        yield (part[:, None] != np.arange(some.start, some.stop)).astype(np.float64).T
+        yield (part[:, None] != np.arange(some.start, some.stop)).astype(float).T
 
 
 def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int) -> Iterator[Floats]:
@@ -129,7 +129,7 @@ def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int,
         picks = rng.integers(0, units, size=(count, units))
         picks *= count
         picks += np.arange(count)[:, None]
-        times = np.bincount(picks.ravel(), minlength=count * units).reshape(units, count).astype(np.float64)
+        times = np.bincount(picks.ravel(), minlength=count * units).reshape(units, count).astype(float)
         by_row = times if len(codes) == units else times[codes]
         yield by_row.T
 

@@ -134,7 +134,7 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     rows = np.maximum(np.stack([m, n]), 1)
     # Squared deviations of `twice` in either class, about whole numbers: sums of few digits are exact.
     centre = (sums // rows).astype(np.int32)
-    apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
+    apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(float)
     # Rows that only fill up a table have no part in the sums.
     if not real.all():
         apart *= real

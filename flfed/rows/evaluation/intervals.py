@@ -202,7 +202,7 @@ class _Areas:
 
     def __init__(self, y: Target, scores: Mapping[str, Score]) -> None:
         self.at = {arm: place for place, arm in enumerate(scores)}
-        stack = np.stack([np.asarray(score, dtype=np.float64) for score in scores.values()])
+        stack = np.stack([np.asarray(score, dtype=float) for score in scores.values()])
         stack[~np.isfinite(stack).all(axis=1)] = np.nan
         auc, self.covariance = delong(y, stack)
         self.value = {arm: float(auc[place]) for arm, place in self.at.items()}

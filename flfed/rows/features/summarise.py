@@ -38,7 +38,7 @@ def column_layout(
     """
     if column.range is not None:
         # Bins follow from the schema or the study, never from the rows.
-        low, high = column.scale(np.array(within or column.range, dtype=np.float64))
+        low, high = column.scale(np.array(within or column.range, dtype=float))
         edges = np.linspace(low, high, bins + 1)
         labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(bins))
         typical = None if column.typical is None else tuple(column.scale(np.array(column.typical)).tolist())
@@ -148,33 +148,27 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     to 1, and V at least its variance (`chance_at_most`).
     """
     y = outcomes(rows, layout)
-    missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
-    u, v = _missing_sums(missing, y, layout)
+    is_number = layout.task == "regression"
+    centred = _ranked(y) if is_number else y - y.mean(axis=0)
+    squares = np.square(centred).sum(axis=0)
+    # Of a column without a gap U and V are 0.
+    u = np.zeros((len(layout.features), layout.outcomes))
+    v = np.zeros(u.shape)
     strength = np.empty(u.shape)
     for number, column in enumerate(layout.features):
-        known = ~missing[number] if missing[number].any() else slice(None)
+        gap = rows.codes[column.name] == len(column.cells) - 1
+        known: np.ndarray | slice = slice(None)
+        if gap.any():
+            known = ~gap
+            # Column by column: of a product of all, the last bit of one would tell of gaps in another.
+            u[number] = gap.astype(float) @ centred
+            share = gap.mean()
+            v[number] = squares * (len(y) * share * (1 - share)) / max(len(y) - 1, 1)
+            if is_number:  # as if drawn with replacement, the smaller of the two groups of rows
+                v[number] /= max(share, 1 - share)
         strength[number] = [_strength(rows, column, known, of[known], layout.task) for of in y.T]
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
-
-
-def _missing_sums(missing: Sequence[np.ndarray], y: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return U and V of missingness, [features, outcomes]; of a column without a gap both are 0."""
-    u = np.zeros((len(missing), layout.outcomes))
-    v = np.zeros(u.shape)
-    centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
-    squares = np.square(centred).sum(axis=0)
-    for number, gap in enumerate(missing):
-        if not gap.any():
-            continue
-        # Column by column: of a product of all, the last bit of one would tell of gaps in another.
-        u[number] = gap.astype(float) @ centred
-        share = gap.mean()
-        spread = len(y) * share * (1 - share)
-        v[number] = squares * spread / max(len(y) - 1, 1)
-        if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
-            v[number] /= max(share, 1 - share)
-    return u, v
 
 
 def _ranked(y: np.ndarray) -> np.ndarray:

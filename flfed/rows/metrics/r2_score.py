@@ -36,8 +36,8 @@ class R2Score(SumMetric):
 
         They are squared error, squared and plain distance to the mean. Their sums make the metric.
         """
-        centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or two of the sums cancel
-        return np.stack([(score.astype(np.float64) - y) ** 2, centred**2, centred], axis=1)
+        centred = np.asarray(y - np.mean(y), dtype=float)  # or two of the sums cancel
+        return np.stack([(score.astype(float) - y) ** 2, centred**2, centred], axis=1)
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return R squared [draws] of weighted sums.

@@ -97,7 +97,7 @@ class NoisedAnalysis:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return what a site sends: one array."""
-        return {ANSWER: ((self.layout(schema).entries,), np.dtype(np.float64))}
+        return {ANSWER: ((self.layout(schema).entries,), np.dtype(float))}
 
     def largest(self, schema: Schema) -> Sums:
         """Return the most that one row adds to each number."""
@@ -161,7 +161,7 @@ def _counted(column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int
     if not column.edges:
         return found
     low, *_, high = own_edges(column).tolist()
-    values = cells.to_numpy(dtype=np.float64)
+    values = cells.to_numpy(dtype=float)
     # The square is that of the value before it is weighed: a person's squares, too, weigh one together.
     square = clipped(values, low, high, np.ones(len(values))) ** 2
     once = clipped(values, low, high, weights)

@@ -66,7 +66,7 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
     """Return a site's sums as float64 array [entries], for secure sums: no row adds more than 1 to an entry."""
     largest = statistic.largest(schema)
     parts = [np.ravel(sums[name] / largest.get(name, 1.0)) for name in statistic.shapes(schema)]
-    return np.concatenate(parts).astype(np.float64)
+    return np.concatenate(parts).astype(float)
 
 
 def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sums:

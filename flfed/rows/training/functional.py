@@ -145,7 +145,7 @@ def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
     """
     if task == "regression":
         return outputs[..., 0]
-    logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float64))
+    logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=float))
     if task == "binary":
         return torch.sigmoid(logits[..., 0]).numpy()
     return torch.softmax(logits, -1).numpy()

@@ -186,14 +186,14 @@ def _product(unit: _Unit) -> np.ndarray:
     if not layers:  # what the model makes of rows that are filled up is not known
         with torch.inference_mode():
             given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
-            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=np.float64, order="C") for x in given]
+            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in given]
         return found[0] if len(found) == 1 else np.concatenate(found)
     parts = []
     for block, rows in _blocks(unit.xs, unit.precision):
         x = torch.from_numpy(block)
         with torch.inference_mode():
             y = _through(layers, x)[:, :width]
-        parts.append(np.array(y[:rows].numpy(), dtype=np.float64, order="C"))
+        parts.append(np.array(y[:rows].numpy(), dtype=float, order="C"))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -299,4 +299,4 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(first.model)])
     with torch.inference_mode():
         outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
-    return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack)]
+    return [np.array(found[: unit.rows], dtype=float) for found, unit in zip(outputs, stack)]

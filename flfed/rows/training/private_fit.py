@@ -239,7 +239,7 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
         rows[:, place] = [len(chosen) for chosen, _ in site]
     # Places that hold no row are the last row of `packed`, which is of zeros.
     index = np.full((steps, sites, max(1, rows.max())), len(packed.x) - 1)
-    noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=np.float64)
+    noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=float)
     for place, (site, start) in enumerate(zip(drawn, starts)):
         for step, (chosen, added) in enumerate(site):
             np.add(chosen, start, out=index[step, place, : len(chosen)])

@@ -50,7 +50,7 @@ class Covariance:
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
         count = len(self.of)
-        real = np.dtype(np.float64)
+        real = np.dtype(float)
         whole = ((1,), np.dtype(np.uint64))
         return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
 
@@ -62,7 +62,7 @@ class Covariance:
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's rows, sums and products."""
-        values = table[list(self.of)].to_numpy(dtype=np.float64)
+        values = table[list(self.of)].to_numpy(dtype=float)
         known = values[~np.isnan(values).any(axis=1)] - self._middle(schema)
         whole = {"rows": len(known), "missing": len(values) - len(known)}
         counts = {name: np.array([count], dtype=np.uint64) for name, count in whole.items()}

@@ -95,7 +95,7 @@ class SafetyStock:
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows and squares [the last few..., all], absolute errors, and later rows by error [bins]."""
         whole = np.dtype(np.uint64)
-        real = np.dtype(np.float64)
+        real = np.dtype(float)
         sets = len(self.last) + 1
         bins = 2 * self._most(schema) + 1
         return {
@@ -114,7 +114,7 @@ class SafetyStock:
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's sums."""
         known = table.dropna(subset=[*self.columns(schema)]).sort_values(self.by, kind="stable")
-        error = (known[schema.target] - known[self.forecast]).to_numpy(dtype=np.float64)
+        error = (known[schema.target] - known[self.forecast]).to_numpy(dtype=float)
         late = known[self.by].to_numpy() > self.until
         before = error[~late]
         after = error[late]
