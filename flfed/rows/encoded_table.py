@@ -95,7 +95,9 @@ class EncodedTable:
         if not small:
             return None
         named = " and ".join(small)
-        return Refusal("no-rows", parts=named) if least == 1 else Refusal("too-few-rows", least=least, parts=named)
+        if least == 1:
+            return Refusal("no-rows", parts=named)
+        return Refusal("too-few-rows", least=least, parts=named)
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
@@ -171,7 +173,9 @@ class EncodedTable:
         """
         if self.study.encode.scaler == "schema":
             return self._schema_encoder  # whatever was sent: no server can put rows into it
-        return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
+        if self.study.encode.scaler == "per-site":
+            return self.own_encoder(encoder)
+        return encoder
 
     @cached_property
     def _schema_encoder(self) -> Encoder:
@@ -189,7 +193,9 @@ class EncodedTable:
             return rows
         # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
-        return rows if len(persons) == len(table) else replace(rows, group=group)
+        if len(persons) == len(table):
+            return rows
+        return replace(rows, group=group)
 
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
@@ -229,7 +235,9 @@ class EncodedTable:
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        return "validation" if self._held_rows and not refits(self.study) else "training"
+        if self._held_rows and not refits(self.study):
+            return "validation"
+        return "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""
@@ -264,7 +272,9 @@ class EncodedTable:
         if isinstance(known, ColumnArrays) and self.task != "regression":
             return known.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]
-        return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
+        if self.task == "regression":
+            return cells.to_numpy(dtype=float)
+        return codes(cells, self.layout.target)
 
     def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
         """Convert outputs to probabilities, or predictions in the target's unit."""

@@ -37,7 +37,9 @@ class OwnArrays:
 
     def at_site(self, arrays: Arrays) -> Arrays:
         """Return a shared model as it is at the site: with the site's own part in place of what came."""
-        return {**arrays, **self.part} if self.part else arrays
+        if self.part:
+            return {**arrays, **self.part}
+        return arrays
 
     def parted(self, start: Arrays, delta: Arrays, beside: Arrays) -> tuple[Arrays, Arrays]:
         """Return an update in which the own part is zero, and what is the site's own after the round.
@@ -172,7 +174,9 @@ def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> 
         return sd
     # The wide prior wins only where the rows outweigh the odds against an unlike site.
     gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
-    return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
+    if gain > np.log(UNLIKE - 1):
+        return INTERCEPT_SD
+    return sd
 
 
 def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:

@@ -139,7 +139,8 @@ class SiteSession(EncodedTable):
     ) -> None:
         seed = study.seed + repeat
         schema = datasets.load(study.dataset.name).schema
-        table = study_table(study, site, repeat) if table is None else table
+        if table is None:
+            table = study_table(study, site, repeat)
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
         # Who answers for the site says otherwise, once it has looked at what left before.
@@ -209,7 +210,9 @@ class SiteSession(EncodedTable):
     @property
     def width(self) -> float:
         """The share of the model's hidden units that the site trains; all of a model that has none."""
-        return 1.0 if self.model.linear or self.layout.plain else self.policy.width
+        if self.model.linear or self.layout.plain:
+            return 1.0
+        return self.policy.width
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()

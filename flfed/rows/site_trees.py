@@ -72,7 +72,9 @@ class Level:
     @property
     def place(self) -> int:
         """The round's place among those whose trees are sent, from 1."""
-        return self.round - self.before if self.is_anew else self.round
+        if self.is_anew:
+            return self.round - self.before
+        return self.round
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +201,9 @@ def cells_of_rows(session: SiteSession, least: int) -> Arrays:
 
 def tree_columns(session: SiteSession) -> ColumnArrays:
     """Return the columns of the rows that trees are grown on in the end."""
-    return session.coded(session.table.training) if refits(session.study) else session.fitted_columns()
+    if refits(session.study):
+        return session.coded(session.table.training)
+    return session.fitted_columns()
 
 
 def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> np.ndarray:

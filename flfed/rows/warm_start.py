@@ -343,4 +343,6 @@ def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, given: Tr
     moved, tested = tuned_beside(
         rows, source(rows.x), given.task, given.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
     )
-    return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias) if tested else source
+    if tested:
+        return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias)
+    return source

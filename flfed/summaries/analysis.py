@@ -44,7 +44,9 @@ class AnalysisLayout:
     @property
     def groups(self) -> int:
         """Number of groups, with those whose group is not known; 1 without groups."""
-        return 1 if self.group is None else len(self.group.cells)
+        if self.group is None:
+            return 1
+        return len(self.group.cells)
 
     @property
     def sensitivity(self) -> float:
@@ -101,7 +103,9 @@ class AnalysisLayout:
             "columns": {column.name: self._column(column, whole, of_all) for column in self.columns},
             "cross": [self._crossed(place, parts[f"{CROSS}{place}"], deviation) for place in range(len(self.cross))],
         }
-        return found if self.group is None else found | {"groups": self._grouped(parts, self.group, deviation)}
+        if self.group is None:
+            return found
+        return found | {"groups": self._grouped(parts, self.group, deviation)}
 
     def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Found:
         """Return the figures of one column; parts are of one group, or of all."""
@@ -238,7 +242,9 @@ def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
         return 3.0
     apart = middles - (counts * middles).sum() / total
     second, fourth = ((counts * apart**power).sum() / total for power in (2, 4))
-    return max(1.0, float(fourth / second**2)) if second > 0 else 3.0
+    if second > 0:
+        return max(1.0, float(fourth / second**2))
+    return 3.0
 
 
 def counted(count: float, deviation: float) -> Found | None:

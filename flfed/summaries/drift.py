@@ -105,7 +105,9 @@ def _missing(summary: Summary, cell: int) -> int | None:
 
     It is None where the site keeps the count back.
     """
-    return int(summary.cells[cell]) if summary.cells_known[cell] == summary.sites[0] else None
+    if summary.cells_known[cell] == summary.sites[0]:
+        return int(summary.cells[cell])
+    return None
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,14 @@ def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> 
     """
     if column.kind == "number":
         grouped = in_groups(column, [summary], number, place)
-        return SiteSums(summary.moments[number].tolist(), grouped) if summary.moments_known[number] else None
+        if summary.moments_known[number]:
+            return SiteSums(summary.moments[number].tolist(), grouped)
+        return None
     there = slice(place.start, place.stop - 1)
     known = (summary.cells_known[there] == summary.sites[0]).all()
-    return SiteSums(summary.cells[there].tolist()) if known else None
+    if known:
+        return SiteSums(summary.cells[there].tolist())
+    return None
 
 
 def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteSums | None]) -> dict[str, Any]:
@@ -208,7 +214,9 @@ def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:
     Each comes from count, sum and squares; None where one is 0.
     """
     one, other = (max(squares / n - (total / n) ** 2, 0.0) for n, total, squares in (own, others))
-    return math.sqrt(one / other) if one and other else None
+    if one and other:
+        return math.sqrt(one / other)
+    return None
 
 
 def _too_few(n: float, m: float) -> str:
@@ -217,8 +225,12 @@ def _too_few(n: float, m: float) -> str:
     `n` rows have a value here, and `m` at the other sites. It is "" if they are enough.
     """
     if n < FEW_ROWS:
-        return FEW if n else EMPTY
-    return "" if m >= FEW_ROWS else FEW_ELSEWHERE
+        if n:
+            return FEW
+        return EMPTY
+    if m >= FEW_ROWS:
+        return ""
+    return FEW_ELSEWHERE
 
 
 def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:

@@ -82,7 +82,8 @@ def share(count: float, rows: float, deviation: float, of_rows: float | None = N
     >>> found.value, round(found.low, 3), round(found.high, 3)
     (0.2, 0.156, 0.244)
     """
-    of_rows = deviation if of_rows is None else of_rows
+    if of_rows is None:
+        of_rows = deviation
     if not is_told(rows, of_rows):
         return None
     found = min(max(count / rows, 0.0), 1.0)

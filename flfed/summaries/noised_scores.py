@@ -57,7 +57,9 @@ def number_of_bins(rows: float, deviation: float) -> int:
     >>> number_of_bins(7500.0, 3.8), number_of_bins(7500.0, 1.4)
     (16, 32)
     """
-    return MORE_BINS if rows > MANY * deviation else BINS
+    if rows > MANY * deviation:
+        return MORE_BINS
+    return BINS
 
 
 def first_counts(odds: Floats, weights: Floats) -> Floats:
@@ -191,7 +193,9 @@ class ScoreCounts:
         bins = self.counts.shape[1]
         if not is_told(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
             return CLASS_LOST
-        return ALIKE if bins < FEWEST_BINS else ""
+        if bins < FEWEST_BINS:
+            return ALIKE
+        return ""
 
     @property
     def slope_reason(self) -> str:
@@ -247,7 +251,9 @@ class ScoreCounts:
 
         1 is calibrated, less than 1 too extreme, and 0 tells nothing of the outcome.
         """
-        return None if self.slope_reason else Interval.about(self._line.slope, self._line.variance)
+        if self.slope_reason:
+            return None
+        return Interval.about(self._line.slope, self._line.variance)
 
     @cached_property
     def _spread(self) -> Spread:
@@ -549,7 +555,9 @@ def pair_scale(events: float, others: float) -> float:
     """
     larger = max(events, others)
     smaller = min(events, others)
-    return (1 - (smaller / larger) ** 2 / 5) / larger if larger else 0.0
+    if larger:
+        return (1 - (smaller / larger) ** 2 / 5) / larger
+    return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -628,7 +636,9 @@ class NoisedPairs:
             return CANNOT_BE_TOLD
         if gain.low > 0:
             return JOINING_PAYS
-        return DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
+        if gain.high < 0:
+            return DO_NOT_USE
+        return NO_CLEAR_GAIN
 
     def _unit(self) -> float:
         """Return the difference of AUCs that one of `pairs` is."""

@@ -165,7 +165,9 @@ def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:
 
 def cells_of(column: ColumnLayout) -> int:
     """Return the cells of a column that sites count: a number's fine bins or the values, then the missing ones."""
-    return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
+    if column.kind == "number":
+        return len(edges_of(column)) + 2
+    return len(column.cells)
 
 
 def empty_cuts(layout: Layout, most: int) -> Arrays:

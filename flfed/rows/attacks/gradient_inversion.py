@@ -103,7 +103,9 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         # A site that trains a part of the model sends zeros for the rest.
         guessed = [candidates(attacked, widened(found.arrays, attacked.arrays)) for found in fitted]
         found = self._judged(attacked, rows.x[targets], guessed[:number], 1)
-        return found + self._judged(attacked, rows.x[targets], guessed[number:], size) if size > 1 else found
+        if size > 1:
+            return found + self._judged(attacked, rows.x[targets], guessed[number:], size)
+        return found
 
     def _plan_batch(self, attacked: Attacked, rows: int) -> int:
         """Return how many rows a step has.

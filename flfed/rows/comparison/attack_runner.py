@@ -128,11 +128,15 @@ class Attacked:
         """
         least = self.session.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
-        return f"fewer than {least} {' and '.join(small)} rows" if small else ""
+        if small:
+            return f"fewer than {least} {' and '.join(small)} rows"
+        return ""
 
     def untrained(self) -> str:
         """Return why no model can be trained beside the attacked one; an empty text where it can."""
-        return GROWN if self.session.layout.plain else ""
+        if self.session.layout.plain:
+            return GROWN
+        return ""
 
 
 def attack(

@@ -22,7 +22,6 @@ from flfed.rows.comparison.operating_points import (
     TRAINED,
     CellSuppression,
     PointCounts,
-    accuracy_leaves,
     count_points,
     set_thresholds,
     withhold_all,
@@ -191,7 +190,7 @@ def compare(
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     blocks = blocks_of(session, table)
     draws = session.study.compare.draws
-    groups = _drawn_together(session, table, blocks)
+    groups = groups_of(session, table)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
@@ -206,7 +205,7 @@ def compare(
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
-    points = yield from _points(session, table, scores["global"], counts, (arrays, encoder))
+    points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     notes = _left_out(session)
@@ -232,32 +231,30 @@ def _points(
     table: pd.DataFrame,
     score: np.ndarray,
     counts: Mapping[str, str],
-    shared: tuple[Arrays, Encoder],
+    arrays: Arrays,
+    encoder: Encoder,
 ) -> Asking[list[PointCounts]]:
     """Yield requests and return the exact counts at the study's points, as they may leave.
 
-    `counts` are the metrics of counts of the same rows: why each stays, or "". `shared` is the model of the scores.
+    `counts` are the metrics of counts of the same rows: why each stays, or "". `arrays` and `encoder` make the scores.
     """
     points = session.study.compare.points
     policy = session.policy
     y = session.target(table)
     if not points or session.task != "binary":
         return []
-    if policy.disclosure == "open":
-        return count_points(points, y, score, (yield from _rules(session, points, *shared)))
+    # False positive rates need a threshold, which training rows set.
     rates = [point for point in points if point[0] == POINT_KINDS[-1]]
+    if policy.disclosure == "open":
+        rules: Sequence[Point] = points
+        if rates:
+            training = session.table.training
+            outputs = yield from session.outputs(arrays, session.encode(training, session.in_use(encoder)).x)
+            rules = set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
+        return count_points(points, y, score, rules)
     points = tuple(point for point in points if point not in rates)
     suppressed = _suppressed(session, table, score, counts, points) if points else []
     return [*suppressed, *withhold_all(rates, TRAINED)]
-
-
-def _rules(session: SiteSession, points: Sequence[Point], arrays: Arrays, encoder: Encoder) -> Asking[list[Point]]:
-    """Yield requests and return the points with the thresholds that training rows set for false positive rates."""
-    if all(kind != POINT_KINDS[-1] for kind, _ in points):
-        return list(points)
-    training = session.table.training
-    outputs = yield from session.outputs(arrays, session.encode(training, session.in_use(encoder)).x)
-    return set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
 
 
 def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
@@ -267,7 +264,9 @@ def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
 def _withheld(whys: Iterable[str]) -> str:
     """Return the first reason to withhold a figure, in words, or ""."""
     why = next(filter(None, whys), "")
-    return f"withheld: {why}" if why else ""
+    if why:
+        return f"withheld: {why}"
+    return ""
 
 
 def _suppressed(
@@ -276,8 +275,17 @@ def _suppressed(
     """Return the counts at the points that an institution lets leave."""
     policy = session.policy
     y = session.target(table)
-    accuracy = accuracy_leaves(counts)
-    if why := _why_no_points(session, y, accuracy):
+    leaving = {name for name, why in counts.items() if not why}
+    why = too_few(y, session.task, session.classes, policy)
+    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
+    if not why and policy.allows("score-histogram"):
+        why = HISTOGRAM
+    if not why and leaving - {"accuracy_score"}:
+        why = ANOTHER
+    # Before they are looked at: which of another model's counts are small would tell something, too.
+    if not why and not session.counts_may_leave(claim=False):
+        why = ONCE
+    if why:
         return withhold_all(points, why)
     suppression = CellSuppression(
         y=y,
@@ -286,26 +294,14 @@ def _suppressed(
         rows=session.coded(table),
         layout=session.layout,
         minimum=policy.cell_minimum,
-        accuracy=bool(accuracy),
+        accuracy=bool(leaving),
     )
     found = suppression.leaving(points)
     # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
     leaves = all(point.method for point in found) or session.counts_may_leave(claim=True)
-    return found if leaves else withhold_all(points, ONCE)
-
-
-def _why_no_points(session: SiteSession, y: np.ndarray, accuracy: bool | None) -> str:
-    """Return why no count at a point may leave, or ""."""
-    policy = session.policy
-    if why := too_few(y, session.task, session.classes, policy):
-        return why
-    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
-    if policy.allows("score-histogram"):
-        return HISTOGRAM
-    if accuracy is None:
-        return ANOTHER
-    # Before they are looked at: which of another model's counts are small would tell something, too.
-    return "" if session.counts_may_leave(claim=False) else ONCE
+    if leaves:
+        return found
+    return withhold_all(points, ONCE)
 
 
 def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
@@ -328,13 +324,17 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
     leaves = session.counts_may_leave(claim=True)
-    return figures if leaves else [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
+    if leaves:
+        return figures
+    return [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
     """Return whose each row is, each its own where the schema names no group; blocks of time are no people."""
     group = session.schema.group
-    return pd.factorize(table[group])[0] if group else np.arange(len(table))
+    if group:
+        return pd.factorize(table[group])[0]
+    return np.arange(len(table))
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
@@ -343,20 +343,18 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
     None where each row is its own.
     """
-    return _drawn_together(session, table, blocks_of(session, table))
+    found = blocks_of(session, table)
+    if found is None and session.schema.group:
+        found = pd.factorize(table[session.schema.group])[0]
+    # Where every row is of another person, groups change nothing and cost time.
+    if found is None or len(np.unique(found)) == len(table):
+        return None
+    return found
 
 
 def blocks_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     """Return the number of each row's block, in the order of time; None of a holdout at random."""
     return block_numbers(table, holdout_of(session.study, session.site), session.schema)
-
-
-def _drawn_together(session: SiteSession, table: pd.DataFrame, blocks: np.ndarray | None) -> np.ndarray | None:
-    found = blocks
-    if found is None and session.schema.group:
-        found = pd.factorize(table[session.schema.group])[0]
-    # Where every row is of another person, groups change nothing and cost time.
-    return None if found is None or len(np.unique(found)) == len(table) else found
 
 
 def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:

@@ -51,7 +51,9 @@ def check_own_columns(study: Study, schema: Schema) -> None:
 
 def asked_of(study: Study, site: Site) -> tuple[str, ...]:
     """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
-    return tuple(site.own) if study.compare.declared_columns else ()
+    if study.compare.declared_columns:
+        return tuple(site.own)
+    return ()
 
 
 def used_at(session: SiteSession) -> tuple[str, ...]:

@@ -83,7 +83,9 @@ def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start:
     begun = start()
     if begun is None:
         begun = first_model(session.study, session.schema, session.seed - session.study.seed)
-    return None if arrays_sha256(dict(begun)) == arrays_sha256(arrays) else refused
+    if arrays_sha256(dict(begun)) == arrays_sha256(arrays):
+        return None
+    return refused
 
 
 def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refusal | None:
@@ -95,7 +97,9 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     # The encoder's unit of a regression is the scale of its outcome.
     score = whole if session.task == "regression" else session.probabilities(whole)
     told = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
-    return Refusal("model-single-rows") if told else None
+    if told:
+        return Refusal("model-single-rows")
+    return None
 
 
 def _ignores_inputs(session: SiteSession, arrays: Arrays) -> bool:

@@ -288,13 +288,17 @@ class Replicates:
         if len(kept) < len(self.draws) / 2:
             return "undefined in most draws of rows"
         spread = float(np.ptp(kept)) if len(kept) else 0.0
-        return "" if spread > ROUNDING * self.scale else "every draw of rows gives the same value"
+        if spread > ROUNDING * self.scale:
+            return ""
+        return "every draw of rows gives the same value"
 
     @cached_property
     def kept(self) -> Floats:
         """Draws in which the figure is defined."""
         known = np.isfinite(self.draws)
-        return self.draws if known.all() else self.draws[known]
+        if known.all():
+            return self.draws
+        return self.draws[known]
 
     @cached_property
     def variance(self) -> float:

@@ -350,7 +350,9 @@ def auc_of_histogram(counts: np.ndarray) -> float:
     negatives, positives = counts
     below = np.cumsum(negatives) - negatives
     pairs = negatives.sum() * positives.sum()
-    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
+    if pairs:
+        return float((positives * (below + negatives / 2)).sum() / pairs)
+    return float("nan")
 
 
 def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:

@@ -97,7 +97,9 @@ class SumMetric(RowMetric):
 
         The rows have targets `y` [n].
         """
-        return "" if len(y) else "no rows"
+        if len(y):
+            return ""
+        return "no rows"
 
     @abstractmethod
     def columns(self, y: Target, score: Score) -> Floats:
@@ -134,7 +136,9 @@ class RankMetric(RowMetric):
         """
         if len(y) == 0:
             return "no rows"
-        return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
+        if len(np.unique(y)) > 1:
+            return ""
+        return "only one class in the holdout"
 
     def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric.
@@ -142,7 +146,9 @@ class RankMetric(RowMetric):
         The rows are put in order here, once.
         """
         # A score that is not finite has no place in an order.
-        return undefined if self.defined(y) or not np.isfinite(score).all() else self.drawn(y, score)
+        if self.defined(y) or not np.isfinite(score).all():
+            return undefined
+        return self.drawn(y, score)
 
     @abstractmethod
     def drawn(self, y: Target, score: Score) -> Drawn:

@@ -129,7 +129,9 @@ def leaving(
     people = None if one_each is None else summarise(rows.take(one_each), layout)
     if people is not None:
         exact = replace(exact, leaks=people.leaks)
-    return exact if minimum is None else disclose(exact, layout, minimum, people)
+    if minimum is None:
+        return exact
+    return disclose(exact, layout, minimum, people)
 
 
 def _moments(rows: ColumnArrays, layout: ColumnLayout) -> list[float]:
@@ -188,12 +190,18 @@ def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slic
     of_rows = rows.values if number else rows.codes
     cells = of_rows[column.name][known]
     if task == "regression":
-        return _correlation(cells, y) if number else max(_correlation(cells == code, y) for code in range(last))
-    return _auc(cells, y) if number else _best_auc_of_values(cells, y, last)
+        if number:
+            return _correlation(cells, y)
+        return max(_correlation(cells == code, y) for code in range(last))
+    if number:
+        return _auc(cells, y)
+    return _best_auc_of_values(cells, y, last)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return 0.0 if (x == x[0]).all() else float(abs(np.corrcoef(x, y)[0, 1]))
+    if (x == x[0]).all():
+        return 0.0
+    return float(abs(np.corrcoef(x, y)[0, 1]))
 
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
@@ -331,7 +339,9 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
     if not groups:
         return [whole]
     groups[-1] += open_group
-    return [*groups, [missing]] if apart else groups
+    if apart:
+        return [*groups, [missing]]
+    return groups
 
 
 def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:
@@ -378,7 +388,8 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
         shares = np.ones(len(own))
         if number in (0, len(bins) - 1):
             shares = 1 / np.arange(1.0, len(own) + 1) ** 2
-            shares = shares[::-1] if number == 0 else shares
+            if number == 0:
+                shares = shares[::-1]
         shares = total * shares / shares.sum()
         found += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
     return [float(value) for value in found]

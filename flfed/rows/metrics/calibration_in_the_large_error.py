@@ -33,7 +33,9 @@ class CalibrationInTheLargeError(SumMetric):
         """
         if len(y) == 0:
             return "no rows"
-        return "" if (y == 1).any() else "no positive in the holdout"
+        if (y == 1).any():
+            return ""
+        return "no positive in the holdout"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return each row's expectation and observation [n, 2].

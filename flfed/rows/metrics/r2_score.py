@@ -28,8 +28,12 @@ class R2Score(SumMetric):
         The rows have targets `y` [n].
         """
         if len(y) < 2:
-            return "fewer than two rows" if len(y) else "no rows"
-        return "" if np.ptp(y) > 0 else "the target is the same in every row"
+            if len(y):
+                return "fewer than two rows"
+            return "no rows"
+        if np.ptp(y) > 0:
+            return ""
+        return "the target is the same in every row"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return three terms of each row [n, 3].

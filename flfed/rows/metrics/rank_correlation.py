@@ -39,7 +39,9 @@ class RankCorrelation(RowMetric):
         if len(y) == 0:
             return "no rows"
         several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
-        return "" if several else "no step has two different outcomes"
+        if several:
+            return ""
+        return "no step has two different outcomes"
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""

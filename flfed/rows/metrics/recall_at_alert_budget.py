@@ -45,7 +45,9 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
         """
         if len(y) == 0:
             return "no rows"
-        return "" if (y == 1).any() else "no positive in the holdout"
+        if (y == 1).any():
+            return ""
+        return "no positive in the holdout"
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""

@@ -153,7 +153,9 @@ def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
     import pandas as pd
 
     # Rows whose person is not known may all be one's.
-    return pd.factorize(table[schema.group], use_na_sentinel=False)[0] if schema.group else None
+    if schema.group:
+        return pd.factorize(table[schema.group], use_na_sentinel=False)[0]
+    return None
 
 
 def shapes_of_cells(layout: Layout) -> Shapes:

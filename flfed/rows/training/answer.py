@@ -70,7 +70,9 @@ def _answer_one(request: Request) -> Any:
 
 def fit_one(request: FitRequest) -> Fitted:
     """Train as one request asks, protected or not."""
-    return fit(request) if request.private is None else private_fit(request)
+    if request.private is None:
+        return fit(request)
+    return private_fit(request)
 
 
 def run_client(handler: ClientGenerator) -> Any:
@@ -118,7 +120,9 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
-        return answer(requests) if requests else []
+        if requests:
+            return answer(requests)
+        return []
     except Exception:  # noqa: BLE001 - done again below, where each request has its own error
         for source, state in zip(sources, states):
             source.state = state  # the same draws as if it had been done alone at once
@@ -162,7 +166,8 @@ def fit_stacked(
         Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
         writes to any more.
     """
-    kept = Kept(0) if kept is None else kept
+    if kept is None:
+        kept = Kept(0)
     results = list[Any]([None] * len(requests))
     room = BufferPool()
     programs = _programs(requests)

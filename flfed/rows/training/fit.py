@@ -68,7 +68,8 @@ class Descent:
         g = self._with_terms(g)
         for name in request.frozen:
             g[name] = torch.zeros_like(g[name])
-        g = clip_by_norm(g, plan.clip) if plan.clip else g
+        if plan.clip:
+            g = clip_by_norm(g, plan.clip)
         self._steps += 1
         for name, w in self.w.items():
             memory = self._memory.get(name, ())
@@ -174,7 +175,8 @@ def optimised(
     """
     if plan.optimiser == "sgd":
         if plan.momentum:
-            g = plan.momentum * memory[0] + g if memory else g
+            if memory:
+                g = plan.momentum * memory[0] + g
             memory = (g,)
         return torch.sub(w, g, alpha=lr), memory
     first, second = BETAS

@@ -56,17 +56,23 @@ def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
 
     There are none where its class has other outputs, which may be something else.
     """
-    return tuple(model.layers) if getattr(type(model), "outputs", None) is layered_outputs else ()
+    if getattr(type(model), "outputs", None) is layered_outputs:
+        return tuple(model.layers)
+    return ()
 
 
 def outputs_of(task: str, classes: int) -> int:
     """Return the number of outputs for a task."""
-    return classes if task == "multi-class" else 1
+    if task == "multi-class":
+        return classes
+    return 1
 
 
 def target_dtype(task: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type of a target: whole numbers for classes, else that of the inputs."""
-    return torch.int64 if task == "multi-class" else dtype
+    if task == "multi-class":
+        return torch.int64
+    return dtype
 
 
 def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
@@ -115,7 +121,9 @@ def expected(task: str, outputs: Tensor, out: Tensor) -> Tensor:
     """
     if task == "regression":
         return outputs
-    return torch.sigmoid(outputs, out=out) if task == "binary" else torch.softmax(outputs, -1, out=out)
+    if task == "binary":
+        return torch.sigmoid(outputs, out=out)
+    return torch.softmax(outputs, -1, out=out)
 
 
 def as_expected(task: str, y: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:

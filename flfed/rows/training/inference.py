@@ -187,14 +187,18 @@ def _product(unit: _Unit) -> np.ndarray:
         with torch.inference_mode():
             given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
             found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in given]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate(found)
     parts = []
     for block, rows in _blocks(unit.xs, unit.precision):
         x = torch.from_numpy(block)
         with torch.inference_mode():
             y = _through(layers, x)[:, :width]
         parts.append(np.array(y[:rows].numpy(), dtype=float, order="C"))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts)
 
 
 def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarray, int]]:

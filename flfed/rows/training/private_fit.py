@@ -133,7 +133,9 @@ def in_order(request: FitRequest, w: Tensors) -> list[str]:
     Known layers follow one another; else the order is that of `w`.
     """
     names = list(chain.from_iterable(layers_of(request.model)))
-    return names if set(names) == set(w) else list(w)
+    if set(names) == set(w):
+        return names
+    return list(w)
 
 
 def fit_private_stack(

@@ -109,7 +109,9 @@ class SystemNoise:
     def normal(self, count: int) -> np.ndarray:
         """Return float64 [count], of mean 0 and deviation 1."""
         parts = [self._normal(min(AT_A_TIME, count - start)) for start in range(0, count, AT_A_TIME)]
-        return np.concatenate(parts) if parts else np.empty(0)
+        if parts:
+            return np.concatenate(parts)
+        return np.empty(0)
 
     def _normal(self, count: int) -> np.ndarray:
         """Return so many normal draws.

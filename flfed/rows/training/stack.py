@@ -82,7 +82,9 @@ class Stack:
         It is [sites, ...], or without that dimension where it is one for all.
         """
         given = [own[name] for own in arrays]
-        return given[0] if all(array is given[0] for array in given) else np.stack(given)
+        if all(array is given[0] for array in given):
+            return given[0]
+        return np.stack(given)
 
     def train(self, batches: Batches) -> None:
         """Train the first sites for a block's steps."""

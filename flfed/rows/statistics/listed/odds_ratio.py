@@ -92,4 +92,6 @@ class OddsRatio:
 
 def _values(schema: Schema, name: str) -> tuple[str, ...]:
     column = schema.columns[name]
-    return column.values if column.kind == "category" else ("no", "yes")
+    if column.kind == "category":
+        return column.values
+    return ("no", "yes")

@@ -174,4 +174,6 @@ class SafetyStock:
 
 def _deviation(sums: Sums, place: int) -> float | None:
     rows = int(sums["rows"][place])
-    return math.sqrt(float(sums["square"][place]) / rows) if rows else None
+    if rows:
+        return math.sqrt(float(sums["square"][place]) / rows)
+    return None

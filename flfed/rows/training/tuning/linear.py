@@ -245,7 +245,9 @@ def chosen(losses: np.ndarray) -> int:
 
     Losses are [penalties]. If all are 0, nothing was tested: then it is the last, which trusts the rows least.
     """
-    return int(np.argmin(losses)) if losses.any() else len(losses) - 1
+    if losses.any():
+        return int(np.argmin(losses))
+    return len(losses) - 1
 
 
 def search_alone(asked: Search) -> LinearPredictor:

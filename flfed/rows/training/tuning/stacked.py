@@ -297,7 +297,9 @@ class Products:
 
         [pairs, rows]; None if they are too many to be kept.
         """
-        return self._of(self.x) if len(self._pairs[0]) * len(self.x) <= KEPT else None
+        if len(self._pairs[0]) * len(self.x) <= KEPT:
+            return self._of(self.x)
+        return None
 
     def _of(self, x: np.ndarray) -> np.ndarray:
         columns = np.ascontiguousarray(x.T)
@@ -415,7 +417,9 @@ class Stack:
         """
         times = len(weight) // len(self.own)
         found = [table.summed(weight[some, : len(table.x)]) for table, some in self.each(times)]
-        return np.concatenate(found) if len(found) > 1 else found[0]
+        if len(found) > 1:
+            return np.concatenate(found)
+        return found[0]
 
 
 def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
@@ -443,7 +447,8 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
         turns += 1
         if turns > TURNS:
             raise np.linalg.LinAlgError
-        factor = factor_of(now) if factor is None else factor
+        if factor is None:
+            factor = factor_of(now)
         size = np.zeros(len(live))
         for _ in range(STEPS):
             slope = now.inputs(now.weight[:, None] * (_likely(now.z) - now.wanted)) + now.penalty(now.w)
