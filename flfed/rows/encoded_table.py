@@ -54,7 +54,8 @@ class EncodedTable:
         held = for_validation(keys, self.site.holdout, self.site.name, self.seed, self.study.plan.validation)
         self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
         self._held_rows = int(self._held.sum())
-        self._encoded = EncodedCache()
+        self._encoder: Encoder | None = None
+        self._encoded: dict[str, Encoded] = {}
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
 
     @property
@@ -202,12 +203,28 @@ class EncodedTable:
         """Share of the training rows that are of earlier blocks of time than each; None of a holdout at random."""
         return elapsed_shares(self.table.training, holdout_of(self.study, self.site), self.schema)
 
+    def _through(self, encoder: Encoder) -> dict[str, Encoded]:
+        """Return the encoded rows that are kept, all of one encoder: those of another one's numbers go."""
+        # The same object needs no look at its numbers, which most rounds save.
+        if encoder is not self._encoder:
+            if self._encoder is None or not _same(encoder, self._encoder):
+                self._encoded = {}
+            self._encoder = encoder
+        return self._encoded
+
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""
-        kept = self._encoded.through(encoder)
+        kept = self._through(encoder)
         if "training" not in kept:
             kept["training"] = self.encode(self.table.training, self.in_use(encoder))
         return kept["training"]
+
+    def holdout_rows(self, encoder: Encoder) -> Encoded:
+        """Return the encoded holdout rows, kept for later rounds: what is scored before figures of a model leave."""
+        kept = self._through(encoder)
+        if "holdout" not in kept:
+            kept["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
+        return kept["holdout"]
 
     def fitted(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows without those for validation."""
@@ -225,7 +242,7 @@ class EncodedTable:
         if not self._held_rows:
             rows = self.training(encoder)
             return rows, rows
-        kept = self._encoded.through(encoder)
+        kept = self._through(encoder)
         if "validation" not in kept:
             rows = self.training(encoder)
             kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
@@ -249,11 +266,10 @@ class EncodedTable:
     def scored_rows(self, encoder: Encoder) -> list[Encoded]:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
         fitted, scored = self.round_rows(encoder)
-        kept = self._encoded.through(encoder)
-        if "holdout" not in kept:
-            kept["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
-        validation = [scored] if self._held_rows else []
-        return [fitted, *validation, kept["holdout"]]
+        found = [fitted, self.holdout_rows(encoder)]
+        if self._held_rows:
+            found.insert(1, scored)
+        return found
 
     @cached_property
     def scored_persons(self) -> np.ndarray:
@@ -285,29 +301,6 @@ class EncodedTable:
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Convert outputs to probabilities of classes."""
         return probabilities(self.task, outputs)
-
-
-class EncodedCache:
-    """Cache of rows that went through one encoder.
-
-    They are kept by part of the table, and made once for all rounds.
-    """
-
-    def __init__(self) -> None:
-        self._encoder: Encoder | None = None
-        self._rows: dict[str, Encoded] = {}
-
-    def through(self, encoder: Encoder) -> dict[str, Encoded]:
-        """Return the cached rows of one encoder.
-
-        The dictionary is to be added to. Rows of another encoder are dropped.
-        """
-        # The same object needs no look at its numbers, which most rounds save.
-        if encoder is not self._encoder:
-            if self._encoder is None or not _same(encoder, self._encoder):
-                self._rows = {}
-            self._encoder = encoder
-        return self._rows
 
 
 def _same(one: Encoder, other: Encoder) -> bool:

@@ -239,13 +239,6 @@ class SiteSession(EncodedTable):
         chance = protection.chance(rng)
         return replace(request, private=protection.steps, chance=chance, units=protection.units)
 
-    def holdout_rows(self, encoder: Encoder) -> Encoded:
-        """Return the holdout rows encoded, kept for later rounds."""
-        kept = self._encoded.through(encoder)
-        if "holdout" not in kept:
-            kept["holdout"] = self.encode(self.table.holdout("rounds"), self.in_use(encoder))
-        return kept["holdout"]
-
     def measured(
         self, kind: str, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, rows: Encoded, model: Any = None
     ) -> Asking[RowScores]:

@@ -79,11 +79,6 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     for number, column, place in layout.places():
         # Each site is held against the sum of the others, so its own part is needed apart.
         told = {name: _told(column, summary, number, place) for name, summary in sites.items()}
-        by_site = {}
-        for name, summary in sites.items():
-            others = [of for site, of in told.items() if site != name]
-            entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
-            by_site[name] = entry | _compared(column, told[name], others)
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
         towards: str | None = None
@@ -91,10 +86,14 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             towards = ""
         elif len(values) == 2:
             towards = values[-1]
-        if towards:
-            for name, entry in by_site.items():
-                others = [of for site, of in told.items() if site != name]
+        by_site = {}
+        for name, summary in sites.items():
+            others = [of for site, of in told.items() if site != name]
+            entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
+            entry |= _compared(column, told[name], others)
+            if towards:
                 entry["mirrored"] = is_mirrored(entry["difference"], told[name], others)
+            by_site[name] = entry
         head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
         found.append(head | {"towards": towards, "sites": by_site})
     return found

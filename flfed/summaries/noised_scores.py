@@ -621,8 +621,19 @@ class NoisedPairs:
         """
         if not is_told(min(self.events, self.others), self.count_deviation):
             return None
-        variance = self._sampling_variance() + self.deviation**2
-        return self._unit() * math.sqrt(variance + self.pairs**2 * self._unit_variance())
+        larger = max(self.events, self.others)
+        smaller = min(self.events, self.others)
+        # The variance of `pairs` from one draw of people to another, never below 0.
+        rows = larger + smaller
+        scale = (pair_scale(larger, smaller) * rows) ** 2 / SQUARES_WEIGHT
+        mean_square = max(self.pairs**2 - self.deviation**2, 0.0) * rows / (larger * smaller)
+        sampling = _mean_above_zero(self.squares * scale - mean_square, self.deviation * scale)
+        # The relative variance of the unit by the noise of the class counts, to first order: log(unit) moves by -bend
+        # with log(larger), and by bend - 1 with log(smaller).
+        square = (smaller / larger) ** 2 / 5
+        bend = 2 * square / (1 - square)
+        of_unit = self.count_deviation**2 * (((1 - bend) / smaller) ** 2 + (bend / larger) ** 2)
+        return self._unit() * math.sqrt(sampling + self.deviation**2 + self.pairs**2 * of_unit)
 
     def verdict(self) -> str:
         """Return the code of what joining is worth.
@@ -643,22 +654,6 @@ class NoisedPairs:
     def _unit(self) -> float:
         """Return the difference of AUCs that one of `pairs` is."""
         return 1 / (pair_scale(self.events, self.others) * self.events * self.others)
-
-    def _unit_variance(self) -> float:
-        """Return the relative variance of the unit by the noise of the class counts, to first order."""
-        larger = max(self.events, self.others)
-        smaller = min(self.events, self.others)
-        square = (smaller / larger) ** 2 / 5
-        # log(unit) moves by -bend with log(larger), and by bend - 1 with log(smaller).
-        bend = 2 * square / (1 - square)
-        return self.count_deviation**2 * (((1 - bend) / smaller) ** 2 + (bend / larger) ** 2)
-
-    def _sampling_variance(self) -> float:
-        """Return the variance of `pairs` from one draw of people to another, never below 0."""
-        rows = self.events + self.others
-        unit = (pair_scale(self.events, self.others) * rows) ** 2 / SQUARES_WEIGHT
-        mean_square = max(self.pairs**2 - self.deviation**2, 0.0) * rows / (self.events * self.others)
-        return _mean_above_zero(self.squares * unit - mean_square, self.deviation * unit)
 
 
 def _mean_above_zero(value: float, deviation: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -242,21 +242,15 @@ class BatchPlan:
             for a, b in _alike(sites, widths, most):
                 part = index[: sites[a], a:b, : widths[a]].transpose(1, 0, 2)
                 block = Block(b - a, np.ascontiguousarray(part), used[: sites[a], a:b].T.copy(), int(self._rows.sum()))
-                if self._whole:
-                    yield from self._repeated(block, most)
-                else:
+                if not self._whole:
                     yield block
-
-    def _repeated(self, block: Block, most: int) -> Iterator[Block]:
-        """Yield one step as often as it is taken.
-
-        All its rows are in it.
-        """
-        left = int(self._steps.max())
-        at_a_time = max(1, most // block.index.size)
-        while left > 0:
-            yield Block(min(left, at_a_time), block.index, block.used, block.none)
-            left -= at_a_time
+                    continue
+                # One step as often as it is taken.
+                left = int(self._steps.max())
+                at_a_time = max(1, most // block.index.size)
+                while left > 0:
+                    yield replace(block, steps=min(left, at_a_time))
+                    left -= at_a_time
 
     def _used(self, start: int, end: int) -> np.ndarray:
         """Return how many rows each site takes.

@@ -5,7 +5,7 @@ They are functions of arrays alone, as those of `torch.nn.functional` are.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +31,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x @ weight + bias.unsqueeze(-2)
 
 
-class _Layers(Protocol):
-    layers: tuple[tuple[str, str], ...]
-
-
-def layered_outputs(model: _Layers, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
+def layered_outputs(model: Any, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
     """Return the outputs of a model's layers.
 
     [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions.
@@ -141,9 +137,8 @@ def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
 
     Class weights and penalties are not in it.
     """
-    wanted = y if task == "regression" else y.astype(np.int64)
-    target = torch.from_numpy(wanted)
-    return float(row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), target).mean())
+    losses = row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
+    return float(losses.mean())
 
 
 def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:

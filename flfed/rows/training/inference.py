@@ -122,9 +122,7 @@ def _figures(asked: Sequence[MeasureRequest], outputs: np.ndarray) -> tuple[np.n
     task = asked[0].task
     sizes = np.array([len(request.rows.y) for request in asked])
     y = np.concatenate([request.rows.y for request in asked])
-    wanted = y if task == "regression" else y.astype(np.int64, copy=False)
-    target = torch.from_numpy(wanted)
-    losses = row_losses(task, torch.from_numpy(outputs), target).numpy()
+    losses = row_losses(task, torch.from_numpy(outputs), torch.from_numpy(y)).numpy()
     found = np.full((3, len(asked)), np.nan)
     # Each site's rows lie side by side: one reduction gives every mean.
     found[0] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes

@@ -155,7 +155,19 @@ class MeasureRequest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _OfRowsAlone:
+class _Drawing:
+    """A request that draws."""
+
+    rng: np.random.Generator
+
+    @property
+    def source(self) -> np.random.BitGenerator:
+        """The generator that is drawn from."""
+        return self.rng.bit_generator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfRowsAlone(_Drawing):
     """A request for a model chosen by cross-validation.
 
     Attributes
@@ -171,12 +183,6 @@ class _OfRowsAlone:
     rows: Encoded
     task: str
     classes: int
-    rng: np.random.Generator
-
-    @property
-    def source(self) -> np.random.BitGenerator:
-        """The generator that is drawn from."""
-        return self.rng.bit_generator
 
 
 class TuneRequest(_OfRowsAlone):
@@ -215,7 +221,7 @@ PACKED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class PackRequest:
+class PackRequest(_Drawing):
     """A request to pack an update for its way; the result is what it is packed into.
 
     Attributes
@@ -229,12 +235,6 @@ class PackRequest:
 
     pack: Callable[[Sequence[Packed], Sequence[np.random.Generator]], Sequence[Packed]]
     arrays: Packed
-    rng: np.random.Generator
-
-    @property
-    def source(self) -> np.random.BitGenerator:
-        """The generator that is drawn from."""
-        return self.rng.bit_generator
 
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:

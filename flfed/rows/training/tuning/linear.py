@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,8 @@ NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
 
-class Predictor(Protocol):
-    """A function from inputs to outputs.
-
-    Inputs are [rows, inputs], outputs [rows, outputs].
-    """
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return outputs."""
-        ...
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""A function from inputs [rows, inputs] to outputs [rows, outputs]."""
 
 
 @dataclass(frozen=True, eq=False)
