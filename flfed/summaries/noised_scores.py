@@ -83,7 +83,7 @@ def first_counts(odds: Floats, weights: Floats) -> Floats:
     return np.bincount(GRID.places(odds), weights, minlength=GRID.bins).astype(float)
 
 
-def score_counts(odds: Floats, classes: NDArray[np.int64], weights: Floats, edges: NDArray[np.int64]) -> Floats:
+def score_counts(odds: Floats, classes: Integers, weights: Floats, edges: Integers) -> Floats:
     """Return the rows by class and bin, float64 [2, bins].
 
     Parameters
@@ -115,7 +115,7 @@ def score_counts(odds: Floats, classes: NDArray[np.int64], weights: Floats, edge
     return np.bincount(place, weights, minlength=2 * bins).astype(float).reshape(2, bins)
 
 
-def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> NDArray[np.int64] | None:
+def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> Integers | None:
     """Return bins of about equally many rows each; None where the rows are lost in the noise.
 
     Parameters
@@ -183,7 +183,7 @@ class ScoreCounts:
 
     counts: Floats
     deviation: float
-    edges: NDArray[np.int64]
+    edges: Integers
     first: Floats
     first_deviation: float
 
@@ -291,6 +291,7 @@ METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
 
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 GRID = ScoreBins(bins=128)
 """The public cells of the first histogram, even in the inverse hyperbolic sine of the log-odds: .05 wide at even odds,
@@ -366,7 +367,7 @@ def expit(odds: Floats) -> Floats:
     return (1 + np.tanh(odds / 2)) / 2
 
 
-def bounds_of(edges: NDArray[np.int64]) -> Floats:
+def bounds_of(edges: Integers) -> Floats:
     """Return the log-odds at which bins begin and end, those of the ends as `GRID.limit`.
 
     Parameters
@@ -377,7 +378,7 @@ def bounds_of(edges: NDArray[np.int64]) -> Floats:
     return np.asarray(np.clip(GRID.points()[::2][edges], -GRID.limit, GRID.limit))
 
 
-def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> Spread:
+def spread_within(rows: Floats, edges: Integers, first: Floats, deviation: float) -> Spread:
     """Return predictions that stand for those of each bin.
 
     Parameters

@@ -81,8 +81,8 @@ class SiteComparison:
 
     training_rows: int
     holdout_rows: int
-    arms: Mapping[str, Mapping[str, Estimate]]
-    differences: Mapping[str, Mapping[Pair, Difference]]
+    arms: Arms
+    differences: Differences
     summary: Summary | None
     histogram: np.ndarray | None
     note: str

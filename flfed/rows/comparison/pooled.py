@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, first_arrays, local_model, network_predictor
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.comparison.own_columns import adjusted_scores
-from flfed.rows.evaluation.bootstrap import Metric
+from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
@@ -125,7 +125,7 @@ def _own_everywhere(
     local: Sequence[LocalModel],
     union: ColumnArrays,
     y: np.ndarray,
-    metrics: Mapping[str, Metric],
+    metrics: Metrics,
 ) -> Figures:
     """Return the own models' mean over all holdouts.
 

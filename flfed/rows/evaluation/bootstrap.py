@@ -5,7 +5,7 @@ It has weights that metrics share, BCa limits, and p.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, product
@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, Score, Target
 
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
+Codes: TypeAlias = NDArray[np.intp]
+Scores: TypeAlias = Mapping[str, Score]
+"""Scores of each arm for the same rows."""
 
 CHUNK = 64_000
 MOST = 250_000
@@ -56,6 +59,9 @@ class Metric(Protocol):
         """Return the metric, or NaN if undefined."""
 
 
+Metrics: TypeAlias = Mapping[str, Metric]
+
+
 @runtime_checkable
 class Size(Protocol):
     """Metric that is the absolute value of a signed figure."""
@@ -85,11 +91,11 @@ class OfSums(Protocol):
 class Ranking(Protocol):
     """Metric of a ranking, with its rows put in order once."""
 
-    def ranked(self, y: Target, score: Score) -> Callable[[Floats], Floats]:
+    def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights [draws, n] to metric [draws]."""
 
 
-def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
+def units_of(rows: int, groups: Groups) -> tuple[Codes, int]:
     """Return each row's unit and their number.
 
     Units [rows] are codes from 0.
@@ -106,7 +112,7 @@ def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
     return codes.astype(np.intp), len(found)
 
 
-def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int) -> Iterator[Floats]:
+def left_out_weights(rng: np.random.Generator, codes: Codes, units: int) -> Iterator[Floats]:
     """Yield jackknife weights [parts, n].
 
     They are 0 for one part of the units and else 1.
@@ -119,7 +125,7 @@ def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: i
         yield (part[:, None] != np.arange(some.start, some.stop)).astype(float).T
 
 
-def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int) -> Iterator[Floats]:
+def drawn_weights(rng: np.random.Generator, codes: Codes, units: int, draws: int) -> Iterator[Floats]:
     """Yield bootstrap weights [some draws, n].
 
     Each is how often the row's unit is drawn, and there are `draws` rows in all.
@@ -140,9 +146,9 @@ def _chunks(total: int, width: int) -> Iterator[slice]:
 
 
 def replicate(
-    metrics: Mapping[str, Metric],
+    metrics: Metrics,
     y: Target,
-    scores: Mapping[str, Score],
+    scores: Scores,
     rng: np.random.Generator,
     draws: int,
     groups: Groups = None,
@@ -194,7 +200,7 @@ def _replicates(metric: Metric, y: Target, score: Score, both: Floats, draws: in
 class _Sums:
     """Metrics of sums for every arm, as one product."""
 
-    def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Mapping[str, Score]) -> None:
+    def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Scores) -> None:
         self._metrics = metrics
         columns = [np.ones((len(y), 1))]
         self._places = {}
@@ -216,11 +222,9 @@ class _Sums:
         }
 
 
-def _functions(
-    metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]
-) -> dict[Pair, Callable[[Floats], Floats]]:
+def _functions(metrics: Metrics, y: Target, scores: Scores) -> dict[Pair, Drawn]:
     """Return each arm's function from weights to metric."""
-    found: dict[Pair, Callable[[Floats], Floats]] = {}
+    found: dict[Pair, Drawn] = {}
     for name, metric in metrics.items():
         for arm, score in scores.items():
             if isinstance(metric, Ranking) and _follows(metric, "ranked"):

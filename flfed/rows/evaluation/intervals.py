@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.evaluation.bootstrap import Groups, Metric, Pair, Replicates, replicate
+from flfed.rows.evaluation.bootstrap import Groups, Metric, Metrics, Pair, Replicates, Scores, replicate
 from flfed.rows.evaluation.delong import delong
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
 
@@ -94,9 +94,9 @@ def estimate(
 
 
 def compare(
-    metrics: Mapping[str, Metric],
+    metrics: Metrics,
     y: Target,
-    scores: Mapping[str, Score],
+    scores: Scores,
     pairs: Iterable[Pair],
     rng: np.random.Generator,
     draws: int = DRAWS,
@@ -168,7 +168,7 @@ def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
     return evidence.estimate(arm)
 
 
-def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mapping[str, Score]) -> Difference:
+def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Scores) -> Difference:
     if evidence is None or not np.isfinite([evidence.value[arm] for arm in pair]).all():
         return Difference(NAN, NAN, NAN, NAN, why or "the scores are not finite")
     # Equal scores differ by nothing, and have no variance to divide by.
@@ -182,7 +182,7 @@ def interval_of(metric: Metric) -> str:
     return str(getattr(metric, "interval", ""))
 
 
-def _closed_forms(metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]) -> dict[str, _Evidence]:
+def _closed_forms(metrics: Metrics, y: Target, scores: Scores) -> dict[str, _Evidence]:
     """Return the evidence that needs no bootstrap."""
     found: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
@@ -200,7 +200,7 @@ class _Areas:
     It is by DeLong, and by Hanley-McNeil where DeLong has no variance.
     """
 
-    def __init__(self, y: Target, scores: Mapping[str, Score]) -> None:
+    def __init__(self, y: Target, scores: Scores) -> None:
         self.at = {arm: place for place, arm in enumerate(scores)}
         stack = np.stack([np.asarray(score, dtype=float) for score in scores.values()])
         stack[~np.isfinite(stack).all(axis=1)] = np.nan
