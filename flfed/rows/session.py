@@ -311,23 +311,23 @@ class SiteSession(EncodedTable):
             return network_predictor(self.model, self.own_arrays.model)
         arrays = self.own_arrays.at_site(arrays)
         key = (arrays_sha256(arrays), encoder.sha256(), sd)
-        if key not in self._personal:
-            self._personal = {key: (yield from self._made_personal(arrays, encoder, sd))}
-        return self._personal[key]
-
-    def _made_personal(self, arrays: Arrays, encoder: Encoder, sd: float | None) -> Asking[Predictor]:
-        # A copy: what is kept must not change with the caller's arrays.
+        if key in self._personal:
+            return self._personal[key]
         rows = self.training(encoder)
+        # A copy: what is kept must not change with the caller's arrays.
         arrays = {name: value.copy() for name, value in arrays.items()}
-        if not (self.model.linear or self.layout.plain):
+        if self.model.linear or self.layout.plain:
+            outputs = yield from self.outputs(arrays, rows.x)
+            # The estimate over all sites holds here only as far as this site's rows do not contradict it.
+            if sd is not None:
+                sd = site_deviation(outputs, rows.y, self.task, sd)
+            shift = own_intercept(outputs, rows.y, self.task, sd)
+            plain = network_predictor(self.model, arrays)
+            self._personal = {key: lambda x: plain(x) + shift}
+        else:
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
-            return network_predictor(self.model, tuned_arrays)
-        outputs = yield from self.outputs(arrays, rows.x)
-        # The estimate over all sites holds here only as far as this site's rows do not contradict it.
-        own = None if sd is None else site_deviation(outputs, rows.y, self.task, sd)
-        shift = own_intercept(outputs, rows.y, self.task, own)
-        plain = network_predictor(self.model, arrays)
-        return lambda x: plain(x) + shift
+            self._personal = {key: network_predictor(self.model, tuned_arrays)}
+        return self._personal[key]
 
     def offset(self, arrays: Arrays, encoder: Encoder) -> Asking[tuple[np.ndarray, np.ndarray] | None]:
         """Estimate the site's intercept, relative to the model's.

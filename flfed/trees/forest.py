@@ -395,7 +395,12 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     columns come in their order; of one column first splits whose missing rows go right, from the lowest code on,
     then those whose missing rows go left, from the highest code down.
     """
-    padded, missing = _padded(sums, widths)
+    # By node, column and code, without the last code of each column: that of missing rows.
+    codes = int(widths.max()) - 1
+    ends = np.cumsum(widths)
+    missing = sums[:, ends - 1]
+    padded = np.zeros((*missing.shape[:2], codes, sums.shape[2]), dtype=sums.dtype)
+    padded[:, np.arange(codes) < (widths - 1)[:, None]] = np.delete(sums, ends - 1, axis=1)
     total = padded.sum(axis=2) + missing
     below = np.cumsum(padded, axis=2)
     # Of a split before code 0 only missing rows go left.
@@ -411,7 +416,6 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
         allowed &= (left[..., 2] >= settings.least_rows) & (right[..., 2] >= settings.least_rows)
     gain = np.where(allowed, gain, -np.inf).astype(np.float32)
     nodes = np.arange(len(sums))
-    codes = padded.shape[2]
     column, place = np.divmod(_first_of_best(gain.reshape(len(sums), -1)), 2 * codes)
     missing_left = place >= codes
     code = np.where(missing_left, 2 * codes - 2 - place, place)
@@ -420,18 +424,6 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
 
 def _first_of_best(gain: np.ndarray) -> np.ndarray:
     return np.asarray(gain.argmax(axis=1))
-
-
-def _padded(sums: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums by node, column and code, and those of missing rows by node and column."""
-    codes = int(widths.max()) - 1
-    ends = np.cumsum(widths)
-    padded = np.zeros((len(sums), len(widths), codes, sums.shape[2]), dtype=sums.dtype)
-    inside = np.arange(codes) < (widths - 1)[:, None]
-    kept = np.ones(int(ends[-1]), dtype=bool)
-    kept[ends - 1] = False
-    padded[:, inside] = sums[:, kept]
-    return padded, sums[:, ends - 1]
 
 
 def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:

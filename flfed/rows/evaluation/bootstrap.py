@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, product
 from math import sqrt
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, Score, Target
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RowMetric, Score, Target
 
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
 Codes: TypeAlias = NDArray[np.intp]
 Scores: TypeAlias = Mapping[str, Score]
 """Scores of each arm for the same rows."""
+Metrics: TypeAlias = Mapping[str, RowMetric]
 
 CHUNK = 64_000
 MOST = 250_000
@@ -39,27 +40,6 @@ noise of about `0.65 / BLOCKS`, which moves a limit by less than 1 % of the inte
 
 ROUNDING = 1e-12
 """What two figures that are equal may differ by, in units of their size."""
-
-
-class Metric(Protocol):
-    """Interface of every metric in `flfed.rows.metrics`."""
-
-    tasks: tuple[str, ...]
-    better: Literal["higher", "lower"]
-    unit: str
-    label: str
-
-    def defined(self, y: Target) -> str:
-        """Return "" or why the metric is undefined on `y` [n]."""
-
-    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n], NaN where undefined."""
-
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric, or NaN if undefined."""
-
-
-Metrics: TypeAlias = Mapping[str, Metric]
 
 
 @runtime_checkable
@@ -186,7 +166,7 @@ def replicate(
     return found
 
 
-def _replicates(metric: Metric, y: Target, score: Score, both: Floats, draws: int, units: int) -> Replicates:
+def _replicates(metric: RowMetric, y: Target, score: Score, both: Floats, draws: int, units: int) -> Replicates:
     """Return the replicates of one figure, of its values with parts left out and then of its draws."""
     value = metric.value(y, score)
     signed = None
@@ -235,7 +215,7 @@ def _functions(metrics: Metrics, y: Target, scores: Scores) -> dict[Pair, Drawn]
     return found
 
 
-def _follows(metric: Metric, shortcut: str) -> bool:
+def _follows(metric: object, shortcut: str) -> bool:
     """Tell whether a metric's shortcut is valid.
 
     It stands for `weighted` and `signed`, and a subclass may have its own of these.

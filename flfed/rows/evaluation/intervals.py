@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.evaluation.bootstrap import Groups, Metric, Metrics, Pair, Replicates, Scores, replicate
+from flfed.rows.evaluation.bootstrap import Groups, Metrics, Pair, Replicates, Scores, replicate
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
+from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target
 
 DRAWS = 2000
 """Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
@@ -79,7 +79,7 @@ class Difference:
 
 
 def estimate(
-    metric: Metric,
+    metric: RowMetric,
     y: Target,
     score: Score,
     rng: np.random.Generator,
@@ -177,7 +177,7 @@ def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Scores
     return evidence.difference(*pair)
 
 
-def interval_of(metric: Metric) -> str:
+def interval_of(metric: RowMetric) -> str:
     """Return "wilson", "delong", "logit" or "", the interval of a metric."""
     return str(getattr(metric, "interval", ""))
 
@@ -320,7 +320,7 @@ def _normal_difference(value: float, centre: float, error: float, method: str) -
 class _Draws:
     """Any metric by its bootstrap replicates per arm."""
 
-    def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], method: str) -> None:
+    def __init__(self, metric: RowMetric, replicates: Mapping[str, Replicates], method: str) -> None:
         self.ranks = interval_of(metric) in ("delong", "logit")
         self.replicates = replicates
         self.method = method
@@ -407,24 +407,25 @@ def widen_differences(
     for metric, of_pairs in differences.items():
         widened[metric] = {}
         for (a, b), found in of_pairs.items():
-            widened[metric][a, b] = _widened(found, count, effective_blocks(mean[b] - mean[a]))
+            effective = effective_blocks(mean[b] - mean[a])
+            widened[metric][a, b] = found
+            # Scores that are the same at every row differ by nothing, however many blocks there are.
+            if not math.isfinite(found.low) or found.low == found.high:
+                continue
+            if effective < LEAST_BLOCKS:
+                widened[metric][a, b] = Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                continue
+            quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
+            # A bootstrap's interval is Student's already, that of a closed form is normal.
+            before = Z
+            if found.method.startswith("bootstrap"):
+                before = float(stdtrit(count - 1, (1 + LEVEL) / 2))
+            factor = math.sqrt(count / effective) * quantile / before
+            low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
+            p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
+            method = f"{int(effective)} independent blocks of time"
+            widened[metric][a, b] = Difference(found.value, low, high, p, method)
     return widened
-
-
-def _widened(found: Difference, blocks: int, effective: float) -> Difference:
-    """Return a difference whose interval is of `effective` blocks, where it was of `blocks`."""
-    # Scores that are the same at every row differ by nothing, however many blocks there are.
-    if not math.isfinite(found.low) or found.low == found.high:
-        return found
-    if effective < LEAST_BLOCKS:
-        return Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
-    quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
-    # A bootstrap's interval is Student's already, that of a closed form is normal.
-    before = stdtrit(blocks - 1, (1 + LEVEL) / 2) if found.method.startswith("bootstrap") else Z
-    factor = math.sqrt(blocks / effective) * quantile / float(before)
-    low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
-    p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
-    return Difference(found.value, low, high, p, f"{int(effective)} independent blocks of time")
 
 
 def row_losses(task: str, y: Target, score: Score) -> Floats:

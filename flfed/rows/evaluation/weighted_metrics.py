@@ -75,6 +75,10 @@ class RowMetric(ABC):
     label: str
 
     @abstractmethod
+    def defined(self, y: Target) -> str:
+        """Return "" or why the metric is undefined on `y` [n]."""
+
+    @abstractmethod
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n].
 

@@ -47,8 +47,10 @@ def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
     before = slice(None)
     layers = layers_of(model)
     for number, (weight, bias) in enumerate(layers):
-        last = number == len(layers) - 1
-        after = slice(None) if last else slice(units_trained(len(arrays[bias]), width))
+        after = slice(None)
+        if number < len(layers) - 1:
+            # A share such as .3 of 10 is a little below 3 in binary.
+            after = slice(max(1, math.floor(width * len(arrays[bias]) + 1e-9)))
         found[weight] = arrays[weight][before, after]
         found[bias] = arrays[bias][after]
         before = after
@@ -78,18 +80,6 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
             found[weight] = found[weight].copy()
             found[weight][kept:, :outputs] = 0
     return found
-
-
-def units_trained(units: int, width: float) -> int:
-    """Return how many units of a layer are trained.
-
-    Examples
-    --------
-    >>> [units_trained(units, 0.5) for units in (16, 15, 1)], units_trained(10, 0.3)
-    ([8, 7, 1], 3)
-    """
-    # A share such as .3 of 10 is a little below 3 in binary.
-    return max(1, math.floor(width * units + 1e-9))
 
 
 def narrowed(request: FitRequest, width: float) -> FitRequest:
