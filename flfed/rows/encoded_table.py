@@ -50,9 +50,10 @@ class EncodedTable:
     def __post_init__(self) -> None:
         """Draw the validation rows."""
         # A plan with validation keeps some training rows apart, drawn by the run's seed.
-        keys = self.table.training_keys() if self.study.plan.validation else []
-        held = for_validation(keys, self.site.holdout, self.site.name, self.seed, self.study.plan.validation)
-        self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
+        self._held = np.zeros(len(self.table.training), dtype=bool)
+        share = self.study.plan.validation
+        if share and (keys := self.table.training_keys()):
+            self._held = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
         self._held_rows = int(self._held.sum())
         self._encoder: Encoder | None = None
         self._encoded: dict[str, Encoded] = {}

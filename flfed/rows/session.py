@@ -5,6 +5,7 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -79,8 +80,9 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
 
     The study says which rows and split by whom. `repeat` is as for `SiteSession`.
     """
-    features = datasets.load(study.dataset.name).schema.features(study.dataset.features)
-    complete = features if study.encode.rows == "complete" else ()
+    complete: Sequence[str] = ()
+    if study.encode.rows == "complete":
+        complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
     if not study.split.fixed:
         return site.read(repeat, complete=complete)
     published = registry.load("split", study.split.fixed)()
@@ -248,7 +250,9 @@ class SiteSession(EncodedTable):
         """
         # What does not change with the round is computed once for each kind of rows.
         if kind not in self._figures:
-            target = self.target(table)[self._held] if kind == "validation" else self.target(table)
+            target = self.target(table)
+            if kind == "validation":
+                target = target[self._held]
             self._figures[kind] = RoundFigures(
                 kind, target, task=self.task, classes=self.classes, metric=self.primary, policy=self.policy,
                 alert_budget=self.study.compare.alert_budget,

@@ -32,8 +32,8 @@ def fit(request: FitRequest) -> Fitted:
     The caller's arrays are unchanged.
     """
     now = Descent(request)
-    for x, y, weight in drawn(request.rows, request.task, request.plan, request.rng, now.dtype):
-        now.step(*gradient(request.model, request.task, now.w, x, y, weight))
+    for batch in drawn(request.rows, request.task, request.plan, request.rng, now.dtype):
+        now.step(*gradient(request.model, request.task, now.w, *batch))
     return now.result()
 
 
@@ -127,7 +127,7 @@ def gradient(
 
 def drawn(
     rows: Encoded, task: str, plan: Plan, rng: np.random.Generator, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor, ...]]:
     """Yield the batch of each step.
 
     It is made of inputs, targets and weights; there are no weights where all are 1.
@@ -135,18 +135,15 @@ def drawn(
     Rows are put in order once an epoch and batches are slices of it: indexing for each step costs
     a tenth of a small fit.
     """
-    x = torch.tensor(rows.x, dtype=dtype)
-    y = torch.tensor(rows.y, dtype=target_dtype(task, dtype))
+    tensors = [torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.y, dtype=target_dtype(task, dtype))]
     # Weights of 1 are left out: the loss without them takes fewer calls.
-    weight = None if (rows.weight == 1).all() else torch.tensor(rows.weight, dtype=dtype)
-    tensors = [x, y]
-    if weight is not None:
-        tensors.append(weight)
+    if (rows.weight != 1).any():
+        tensors.append(torch.tensor(rows.weight, dtype=dtype))
     for order, size in epochs(len(rows), plan, rng):
-        whole = len(order) == size == len(rows)
-        parts = tensors if whole else [part.index_select(0, order) for part in tensors]
-        for batch in zip(*(torch.split(part, size) for part in parts)):
-            yield batch if weight is not None else (*batch, None)
+        parts = tensors
+        if not len(order) == size == len(rows):
+            parts = [part.index_select(0, order) for part in tensors]
+        yield from zip(*(torch.split(part, size) for part in parts))
 
 
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:

@@ -6,7 +6,7 @@ There is one product where the model is the same, and one sort for all areas und
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -88,18 +88,29 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     """
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     figures = np.full((3, len(requests)), np.nan)
-    # Requests without rows still get a histogram, of zeros.
-    empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows.y)]
-    counts = {place: np.zeros((2, BINS)) for place in empty}
+    counts: dict[int, np.ndarray] = {}
     for places in _measured_together(requests):
         asked = [requests[place] for place in places]
+        # Each site's rows lie side by side: one reduction gives every mean.
+        sizes = np.array([len(request.rows) for request in asked])
+        y = np.concatenate([request.rows.y for request in asked])
         found = np.concatenate([outputs[place] for place in places])
-        figures[:, places], histograms = _figures(asked, found)
-        counts |= {place: counted for place, counted in zip(places, histograms) if counted is not None}
-    return [
-        Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
-        for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist()))
-    ]
+        losses = row_losses(asked[0].task, torch.from_numpy(found), torch.from_numpy(y)).numpy()
+        figures[0, places] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
+        if any(request.area for request in asked):
+            figures[1:, places] = areas(y, found[:, 0], sizes)
+        if any(request.histogram for request in asked):
+            counts |= dict(zip(places, histograms_of_odds(y, found[:, 0], sizes)))
+    measured = []
+    for place, request in enumerate(requests):
+        figure = Measured(outputs=outputs[place], loss=float(figures[0, place]))
+        if request.area:
+            figure = replace(figure, area=float(figures[1, place]), variance=float(figures[2, place]))
+        if request.histogram:
+            # Requests without rows still get one, of zeros.
+            figure = replace(figure, histogram=counts.get(place, np.zeros((2, BINS))))
+        measured.append(figure)
+    return measured
 
 
 def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]]:
@@ -110,30 +121,6 @@ def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]
         sizes = np.array([len(requests[place].rows.y) for place in some.tolist()])
         for part in alike(sizes):
             yield some[part].tolist()
-
-
-def _figures(asked: Sequence[MeasureRequest], outputs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """Return the figures of several sites.
-
-    They are loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
-
-    `outputs` are those of all rows, one site after the other, each with at least one.
-    """
-    task = asked[0].task
-    sizes = np.array([len(request.rows.y) for request in asked])
-    y = np.concatenate([request.rows.y for request in asked])
-    losses = row_losses(task, torch.from_numpy(outputs), torch.from_numpy(y)).numpy()
-    found = np.full((3, len(asked)), np.nan)
-    # Each site's rows lie side by side: one reduction gives every mean.
-    found[0] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
-    ranked = [request.area for request in asked]
-    if any(ranked):
-        found[1:] = areas(y, outputs[:, 0], sizes)
-        found[1:, np.logical_not(ranked)] = np.nan
-    if not any(request.histogram for request in asked):
-        return found, [None] * len(asked)
-    counts = histograms_of_odds(y, outputs[:, 0], sizes)
-    return found, [own if request.histogram else None for request, own in zip(asked, counts)]
 
 
 def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
