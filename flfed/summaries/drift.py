@@ -143,7 +143,14 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     Only others that give their sums count. It is what a record keeps.
     """
     there = [other for other in others if other is not None]
-    found = {"difference": None, "chance": None, "spread": None, "reason": "", "about": False, "compared-with": 0}
+    found: dict[str, Any] = {
+        "difference": None,
+        "chance": None,
+        "spread": None,
+        "reason": "",
+        "about": False,
+        "compared-with": 0,
+    }
     if not others:
         return found | {"reason": NO_OTHERS}
     if own is None:
@@ -158,16 +165,12 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     if size is None:
         return found | {"reason": reason}
     about = own.grouped or any(other.grouped for other in there)
-    if about:
-        chance = None
-    spread = _spread(own.sums, rest) if column.kind == "number" else None
-    return found | {
-        "difference": size,
-        "spread": spread,
-        "chance": chance,
-        "about": about,
-        "compared-with": len(there),
-    }
+    found |= {"difference": size, "about": about, "compared-with": len(there)}
+    if not about:
+        found["chance"] = chance
+    if column.kind == "number":
+        found["spread"] = _spread(own.sums, rest)
+    return found
 
 
 def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence[SiteSums | None]) -> bool:

@@ -195,8 +195,9 @@ def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encod
     """
     asked = []
     for session in sessions:
-        mixed = session.study.compare.union_scaler == "global"
-        used = encoder if mixed else session.in_use(encoder)
+        used = encoder
+        if session.study.compare.union_scaler != "global":
+            used = session.in_use(encoder)
         x = session.encode(session.table.holdout("compare"), used).x
         asked.append(session.outputs(session.own_arrays.at_site(arrays), x))
     found = yield from together(asked)

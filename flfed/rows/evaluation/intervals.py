@@ -150,7 +150,9 @@ def compare(
     if groups is None:
         found = _closed_forms(known, y, scores)
     rest = {name: metric for name, metric in known.items() if name not in found}
-    method = "bootstrap" if groups is None else "bootstrap over groups"
+    method = "bootstrap"
+    if groups is not None:
+        method += " over groups"
     for name, arms in replicate(rest, y, scores, rng, draws, groups).items():
         found[name] = _Draws(metrics[name], arms, method)
     estimates = {}

@@ -182,20 +182,26 @@ def _ranked(y: np.ndarray) -> np.ndarray:
 
 def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
     """Return a column's best AUC or absolute correlation (NaN for few rows)."""
-    least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
-    if least < LEAST_KNOWN or np.ptp(y) == 0:
-        return float("nan")
-    number = column.kind == "number"
-    last = len(column.cells) - 1
-    of_rows = rows.values if number else rows.codes
-    cells = of_rows[column.name][known]
+    positives = y.sum()
+    negatives = len(y) - positives
+    least = min(positives, negatives)
     if task == "regression":
-        if number:
-            return _correlation(cells, y)
-        return max(_correlation(cells == code, y) for code in range(last))
-    if number:
-        return _auc(cells, y)
-    return _best_auc_of_values(cells, y, last)
+        least = len(y) / 2
+    if least < LEAST_KNOWN or np.ptp(y) == 0:
+        return np.nan
+    if column.kind == "number":
+        values = rows.values[column.name][known]
+        if task == "regression":
+            return _correlation(values, y)
+        return _auc(values, y)
+    codes = rows.codes[column.name][known]
+    last = len(column.cells) - 1
+    if task == "regression":
+        return max(_correlation(codes == code, y) for code in range(last))
+    ones = np.bincount(codes, weights=y, minlength=last)
+    zeros = np.bincount(codes, minlength=last) - ones
+    # The largest AUC of one value, or of its absence: half the pairs, and half the difference of the shares.
+    return float(0.5 + np.abs(ones / positives - zeros / negatives).max() / 2)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -213,15 +219,6 @@ def _auc(x: np.ndarray, y: np.ndarray) -> float:
     positives = len(own)
     auc = (ranks.sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
     return float(max(auc, 1 - auc))
-
-
-def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
-    """Return the largest AUC of one code below `values`, or its absence."""
-    ones = np.bincount(cells, weights=y, minlength=values)
-    positives = y.sum()
-    zeros = np.bincount(cells, minlength=values) - ones
-    # Half the pairs, and half the difference of the shares: 1/2 + (share of positives - share of negatives) / 2
-    return float(0.5 + np.abs(ones / positives - zeros / (len(y) - positives)).max() / 2)
 
 
 def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | None = None) -> Summary:

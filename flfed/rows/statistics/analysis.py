@@ -107,11 +107,9 @@ class NoisedAnalysis:
         """Return the exact numbers of a site's rows, which do not leave: `query` puts the noise on them."""
         layout = self.layout(schema)
         weights = weights_of(table, schema, by_person=self.by_person)
-        at = (
-            np.zeros(len(table), dtype=np.int64)
-            if layout.group is None
-            else codes(table[layout.group.name], layout.group)
-        )
+        at = np.zeros(len(table), dtype=np.int64)
+        if layout.group is not None:
+            at = codes(table[layout.group.name], layout.group)
         parts: Arrays = {ROWS: np.bincount(at, weights, minlength=layout.groups)}
         for column in layout.columns:
             parts |= _counted(column, table[column.name], at, layout.groups, weights)

@@ -34,8 +34,11 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> Arrays:
     -----
     Cells are the fine bins of a number or the values of a flag or category, then the missing ones.
     """
-    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
-    outcome = np.zeros(rows.rows, dtype=np.int64) if classes == 1 else rows.codes[layout.target.name].astype(np.int64)
+    classes = 1
+    outcome = np.zeros(rows.rows, dtype=np.int64)
+    if least and layout.task != "regression":
+        classes = len(layout.target.cells) - 1
+        outcome = rows.codes[layout.target.name].astype(np.int64)
     found = {}
     for column in counted_columns(layout, least):
         cells = cells_of(column)
@@ -47,9 +50,9 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> Arrays:
 def fine_codes(rows: ColumnArrays, column: ColumnLayout) -> np.ndarray:
     """Return the cell of each row in a column: a number's fine bin or the value, or that of missing ones."""
     # What lies outside of a number's range is in the bin at that end.
-    number = column.kind == "number"
-    found = codes_of(rows.values[column.name], edges_of(column)) if number else rows.codes[column.name]
-    return np.asarray(found, dtype=np.int64)
+    if column.kind == "number":
+        return codes_of(rows.values[column.name], edges_of(column))
+    return rows.codes[column.name].astype(np.int64)
 
 
 def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -231,8 +231,11 @@ class BatchPlan:
         There are at most `most` rows, or one step, at a time.
         """
         # Where every batch is a whole table, one step's rows do for all.
-        window = 1 if self._whole else max(1, window_bytes // (8 * len(self._rows) * self._width))
-        last = 1 if self._whole else int(self._steps.max())
+        window = 1
+        last = 1
+        if not self._whole:
+            window = max(1, window_bytes // (8 * len(self._rows) * self._width))
+            last = int(self._steps.max())
         for start in range(0, last, window):
             end = min(start + window, last)
             index = self._index(start, end)

@@ -188,14 +188,13 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
     seed = int(rng.integers(2**31))
     single = np.flatnonzero(~free)
     others = np.flatnonzero(free)
-    group = None if rows.group is None else rows.group[others]
-    if group is None:
+    if rows.group is None:
         drawn = stratified_folds(rows.y[others], count, seed)
     else:
         from sklearn.model_selection import StratifiedGroupKFold
 
         parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        drawn = list(parts.split(others, rows.y[others], group))
+        drawn = list(parts.split(others, rows.y[others], rows.group[others]))
     return _testable(rows, [Fold(np.concatenate([others[a], single]), others[b]) for a, b in drawn])
 
 
