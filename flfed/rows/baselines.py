@@ -25,7 +25,13 @@ from flfed.rows.training.requests import (
     TuneRequest,
     together,
 )
-from flfed.rows.training.tuning.best_model import Rival, column_forecasts, linear_family, suffice_for_trees
+from flfed.rows.training.tuning.best_model import (
+    Rival,
+    column_forecasts,
+    linear_family,
+    naive_forecasts,
+    suffice_for_trees,
+)
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
@@ -220,6 +226,17 @@ def local_model(
         return LocalModel(encoder, (yield from tuned(rows, given)))
     rival = yield from best(rows, given, layout, encoder, naive, least)
     return LocalModel(encoder, rival.outputs, rival.family)
+
+
+def naive_outputs(
+    rows: Encoded, x: np.ndarray, layout: Layout, encoder: Encoder, naive: Sequence[str], least: int
+) -> dict[OwnFamily, np.ndarray]:
+    """Return what forecasts without a model say of inputs, by family; rows in no order of time have none."""
+    # They are functions of scaled inputs, also where trees take the columns as they are.
+    own = replace(rows, x=scaled_of(rows.x, layout, encoder))
+    scaled = scaled_of(x, layout, encoder)
+    forecasts = naive_forecasts(own, column_forecasts(naive, layout, encoder), least)
+    return {family: forecast(scaled) for family, forecast in forecasts.items()}
 
 
 def network_predictor(model: Any, arrays: Arrays) -> Predictor:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.refusals import Refusal
-from flfed.rows.data.holdout import elapsed_shares, for_validation
+from flfed.rows.data.holdout import block_numbers, elapsed_shares, for_validation
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, holdout_of
@@ -212,6 +212,10 @@ class EncodedTable:
                 self._encoded = {}
             self._encoder = encoder
         return self._encoded
+
+    def blocks(self, table: pd.DataFrame) -> np.ndarray | None:
+        """Return the number of each row's block, in the order of time; None of a holdout at random."""
+        return block_numbers(table, holdout_of(self.study, self.site), self.schema)
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""

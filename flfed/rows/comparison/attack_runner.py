@@ -218,7 +218,8 @@ def share(
         low = 1 / rows
         high = (policy.cell_minimum - 1) / rows
         if count > least:
-            low, high = 1 - high, 1 - low
+            low = 1 - high
+            high = 1 - 1 / rows
         value = NAN
         method = "a small count, withheld"
     return Finding(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
     ANOTHER,
@@ -29,16 +30,12 @@ from flfed.rows.comparison.operating_points import (
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
-from flfed.rows.data.holdout import Holdout, block_numbers
-from flfed.rows.data.site import holdout_of
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
-from flfed.rows.features.encode import scaled_of
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
-from flfed.rows.training.tuning.best_model import column_forecasts, naive_forecasts
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
@@ -139,18 +136,12 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     """Return the predictions of forecasts without a model, of a regression under a holdout by time."""
     if session.task != "regression" or session.study.compare.own != "best":
         return {}
-    if isinstance(holdout_of(session.study, session.site), Holdout):
-        return {}  # rows in no order have no last value
     encoder = session.own_encoder()
-    layout = session.layout
     training = session.encode(session.table.training, encoder)
-    holdout = session.encode(table, encoder)
-    # They are functions of scaled inputs, also where trees take the columns as they are.
-    rows = replace(training, x=scaled_of(training.x, layout, encoder))
-    x = scaled_of(holdout.x, layout, encoder)
-    columns = column_forecasts(session.study.compare.naive, layout, encoder)
-    forecasts = naive_forecasts(rows, columns, session.policy.least_rows())
-    return {arm: session.predictions(forecast(x), encoder) for arm, forecast in forecasts.items()}
+    x = session.encode(table, encoder).x
+    naive = session.study.compare.naive
+    outputs = naive_outputs(training, x, session.layout, encoder, naive, session.policy.least_rows())
+    return {arm: session.predictions(found, encoder) for arm, found in outputs.items()}
 
 
 def compare(
@@ -188,7 +179,7 @@ def compare(
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    blocks = blocks_of(session, table)
+    blocks = session.blocks(table)
     draws = session.study.compare.draws
     groups = groups_of(session, table)
     metrics = within_steps(session.metrics, [table], session.study.compare)
@@ -276,17 +267,16 @@ def _suppressed(
     policy = session.policy
     y = session.target(table)
     leaving = {name for name, why in counts.items() if not why}
-    why = too_few(y, session.task, session.classes, policy)
-    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
-    if not why and policy.allows("score-histogram"):
-        why = HISTOGRAM
-    if not why and leaving - {"accuracy_score"}:
-        why = ANOTHER
-    # Before they are looked at: which of another model's counts are small would tell something, too.
-    if not why and not session.counts_may_leave(claim=False):
-        why = ONCE
-    if why:
+    if why := too_few(y, session.task, session.classes, policy):
         return withhold_all(points, why)
+    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
+    if policy.allows("score-histogram"):
+        return withhold_all(points, HISTOGRAM)
+    if leaving - {"accuracy_score"}:
+        return withhold_all(points, ANOTHER)
+    # Before they are looked at: which of another model's counts are small would tell something, too.
+    if not session.counts_may_leave(claim=False):
+        return withhold_all(points, ONCE)
     suppression = CellSuppression(
         y=y,
         score=score,
@@ -343,18 +333,13 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
     None where each row is its own.
     """
-    found = blocks_of(session, table)
+    found = session.blocks(table)
     if found is None and session.schema.group:
         found = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.
     if found is None or len(np.unique(found)) == len(table):
         return None
     return found
-
-
-def blocks_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
-    """Return the number of each row's block, in the order of time; None of a holdout at random."""
-    return block_numbers(table, holdout_of(session.study, session.site), session.schema)
 
 
 def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:
