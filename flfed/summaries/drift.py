@@ -164,9 +164,8 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     size, chance, reason = compared(own.sums, rest)
     if size is None:
         return found | {"reason": reason}
-    about = own.grouped or any(other.grouped for other in there)
-    found |= {"difference": size, "about": about, "compared-with": len(there)}
-    if not about:
+    found |= {"difference": size, "about": any(of.grouped for of in (own, *there)), "compared-with": len(there)}
+    if not found["about"]:
         found["chance"] = chance
     if column.kind == "number":
         found["spread"] = _spread(own.sums, rest)

@@ -87,30 +87,37 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     The outputs are computed in the plan's precision.
     """
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
-    figures = np.full((3, len(requests)), np.nan)
-    counts: dict[int, np.ndarray] = {}
+    measured: dict[int, Measured] = {}
     for places in _measured_together(requests):
         asked = [requests[place] for place in places]
-        # Each site's rows lie side by side: one reduction gives every mean.
-        sizes = np.array([len(request.rows) for request in asked])
-        y = np.concatenate([request.rows.y for request in asked])
-        found = np.concatenate([outputs[place] for place in places])
-        losses = row_losses(asked[0].task, torch.from_numpy(found), torch.from_numpy(y)).numpy()
-        figures[0, places] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
-        if any(request.area for request in asked):
-            figures[1:, places] = areas(y, found[:, 0], sizes)
-        if any(request.histogram for request in asked):
-            counts |= dict(zip(places, histograms_of_odds(y, found[:, 0], sizes)))
-    measured = []
+        measured |= dict(zip(places, _measured(asked, [outputs[place] for place in places])))
     for place, request in enumerate(requests):
-        figure = Measured(outputs=outputs[place], loss=float(figures[0, place]))
+        if place not in measured:
+            # Requests without rows still get a histogram, of zeros.
+            counts = np.zeros((2, BINS)) if request.histogram else None
+            measured[place] = Measured(outputs=outputs[place], loss=np.nan, histogram=counts)
+    return [measured[place] for place in range(len(requests))]
+
+
+def _measured(asked: Sequence[MeasureRequest], outputs: list[np.ndarray]) -> Iterator[Measured]:
+    """Yield the figures of several sites of one task, each with at least one row, as far as they are asked for."""
+    # Each site's rows lie side by side: one reduction gives every mean.
+    sizes = np.array([len(request.rows) for request in asked])
+    y = np.concatenate([request.rows.y for request in asked])
+    found = np.concatenate(outputs)
+    losses = row_losses(asked[0].task, torch.from_numpy(found), torch.from_numpy(y)).numpy()
+    means = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
+    if any(request.area for request in asked):
+        of_areas = areas(y, found[:, 0], sizes).T.tolist()
+    if any(request.histogram for request in asked):
+        counts = histograms_of_odds(y, found[:, 0], sizes)
+    for place, request in enumerate(asked):
+        figure = Measured(outputs=outputs[place], loss=float(means[place]))
         if request.area:
-            figure = replace(figure, area=float(figures[1, place]), variance=float(figures[2, place]))
+            figure = replace(figure, area=of_areas[place][0], variance=of_areas[place][1])
         if request.histogram:
-            # Requests without rows still get one, of zeros.
-            figure = replace(figure, histogram=counts.get(place, np.zeros((2, BINS))))
-        measured.append(figure)
-    return measured
+            figure = replace(figure, histogram=counts[place])
+        yield figure
 
 
 def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]]:

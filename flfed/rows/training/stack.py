@@ -54,11 +54,7 @@ class Stack:
         self._plain = _is_plain(self._first)
         self._moving = [OptimiserState.of(w, plan, plain=self._plain) for w in weights]
         self._start = [w.clone() for w in weights] if self._first.terms or self._first.frozen else weights
-        self._corrections: list[Tensor] = []
-        if self._first.correction:
-            # What a site names no constant gradient for has zeros.
-            zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
-            self._corrections = self._stacked([{**zeros, **request.correction} for request in requests], dtype)
+        self._corrections = self._constants(requests, dtype)
         self._lr = torch.tensor([request.lr for request in requests], dtype=dtype)[:, None, None]
         self._l2 = torch.tensor([request.plan.l2 for request in requests], dtype=dtype)[:, None, None]
         self._losses = torch.zeros(len(requests), dtype=torch.float64)
@@ -75,6 +71,13 @@ class Stack:
             found.numpy()[:, inputs] = self._given(bias, arrays)
             layers.append(found)
         return layers
+
+    def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:
+        """Stack the constant gradients of each layer, if there are some; what a site names none for has zeros."""
+        if not self._first.correction:
+            return []
+        zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
+        return self._stacked([{**zeros, **request.correction} for request in requests], dtype)
 
     def _given(self, name: str, arrays: Sequence[Arrays]) -> np.ndarray:
         """Stack an array of all sites as it came.

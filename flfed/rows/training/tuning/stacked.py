@@ -83,8 +83,10 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
     for place, search in enumerate(searches):
         if place in found:
             models.append(found[place])
+        elif search.task == "regression":
+            models.append(_ridge(search))
         else:
-            models.append(_ridge(search) if search.task == "regression" else search_alone(search))
+            models.append(search_alone(search))
     return models
 
 
