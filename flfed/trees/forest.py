@@ -250,7 +250,7 @@ class Branch:
 
 
 def contributions(
-    trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray, *, outputs: int = 1, base: float = 0.0
+    trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray, *, outputs: int = 1
 ) -> np.ndarray:
     """Return what each column adds to each row's score.
 
@@ -262,8 +262,6 @@ def contributions(
         The code of a missing value, by column.
     outputs : int
         Scores of a row, where there are no trees to tell it.
-    base : float
-        The score without any tree.
 
     Returns
     -------
@@ -281,7 +279,6 @@ def contributions(
     if trees:
         outputs = len(trees[0])
     found = np.zeros((rows, outputs, columns + 1))
-    found[:, :, -1] = base
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
             column = np.maximum(tree.column, 0)

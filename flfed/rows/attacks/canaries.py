@@ -154,10 +154,10 @@ def p_value(coins: int, guesses: int, right: int, epsilon: float, delta: float) 
     return min(1.0, float(binom.sf(right - 1, guesses, q)) + 2 * coins * delta * most)
 
 
-def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence: float = CONFIDENCE) -> float:
+def least_epsilon(coins: int, guesses: int, right: int, delta: float) -> float:
     """Return the largest ε that the guesses refute.
 
-    So many right guesses refute it at `confidence`, to 1e-6, and 0 where they refute none.
+    So many right guesses refute it at `CONFIDENCE`, to 1e-6, and 0 where they refute none.
 
     Examples
     --------
@@ -166,11 +166,11 @@ def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence
     """
     low = 0.0
     high = 64.0
-    if p_value(coins, guesses, right, low, delta) > 1 - confidence:
-        return 0.0
     # The bound is where the probability crosses the confidence, found by halving.
     while high - low > 1e-6:
         middle = (low + high) / 2
-        refuted = p_value(coins, guesses, right, middle, delta) <= 1 - confidence
-        low, high = (middle, high) if refuted else (low, middle)
+        if p_value(coins, guesses, right, middle, delta) <= 1 - CONFIDENCE:
+            low = middle
+        else:
+            high = middle
     return low
