@@ -187,13 +187,12 @@ def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float
     shift = own_intercept(outputs, y, task, sd)
     moved = outputs + shift
     precision = max(sd, NO_SD) ** -2.0
+    loss = loss_of_rows(task, moved, y)
+    bend = _curvature(moved, task)
     if task == "regression":
         variance = residual_variance(y - outputs[:, 0])
-        loss = loss_of_rows(task, moved, y) / variance
-        bend = np.array([[len(y) / variance]])
-    else:
-        loss = loss_of_rows(task, moved, y)
-        bend = _curvature(moved, task)
+        loss = loss / variance
+        bend = bend / variance
     spread = np.linalg.slogdet(np.eye(len(shift)) + bend / precision)[1]
     return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
 
