@@ -91,7 +91,8 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
         return 0.5 * (outputs.squeeze(-1) - y).square()
     if task == "binary":
         return binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
-    return nll_loss(torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none").reshape(y.shape)
+    likely = torch.log_softmax(outputs, -1).flatten(0, -2)
+    return nll_loss(likely, y.flatten().long(), reduction="none").reshape(y.shape)
 
 
 def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
