@@ -5,7 +5,7 @@ Fairly tuned models on its own rows: what it could do without the others.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from flfed.rows.features.encode import Encoded, scaled_of
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
-    ComputeRequest,
+    Asking,
     FitRequest,
     Fitted,
     RivalRequest,
@@ -25,12 +25,18 @@ from flfed.rows.training.requests import (
     TuneRequest,
     together,
 )
-from flfed.rows.training.tuning.best_model import Rival, column_forecasts, linear_family, suffice_for_trees
+from flfed.rows.training.tuning.best_model import (
+    Rival,
+    column_forecasts,
+    linear_family,
+    naive_forecasts,
+    suffice_for_trees,
+)
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import LINEAR_FAMILIES, OwnFamily
-from flfed.summaries.summary import Encoder, Layout
+from flfed.study.tables import LINEAR_FAMILIES, Own, OwnFamily
+from flfed.summaries.summary import Arrays, Encoder, Layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,10 +76,7 @@ class LocalModel:
     family: OwnFamily | None = None
 
 
-Asking = Generator[ComputeRequest, Any, dict[str, np.ndarray]]
-
-
-def tuned_network(rows: Encoded, given: Trainable) -> Asking:
+def tuned_network(rows: Encoded, given: Trainable) -> Asking[Arrays]:
     """Train a fairly tuned model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -81,42 +84,13 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
     quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
     """
-    held = _own_validation(rows, given)
-    if not 0 < held.sum() < len(rows):
-        return (yield from _epochs(rows, first_arrays(given, rows.x.shape[1]), given, given.plan, given.rounds))
     base = given.plan.l2 or 1e-4
     plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
-    # The penalty and the number of epochs are chosen together, by the lowest loss on the rows kept apart.
-    fitted = rows.take(~held)
-    tested = rows.take(held)
-    tried = yield from together([_tried(fitted, tested, given, plan) for plan in plans])
-    best: tuple[float, Plan, int] = (float("inf"), given.plan, 1)
-    for plan, losses in zip(plans, tried, strict=True):
-        for number, loss in enumerate(losses, 1):
-            if loss < best[0]:
-                best = (loss, plan, number)
-    return (yield from _epochs(rows, first_arrays(given, rows.x.shape[1]), given, best[1], best[2]))
+    start = first_arrays(given, rows.x.shape[1])
+    return (yield from _best_epochs(rows, start, given, plans, range(1, given.rounds + 1), given.rounds))
 
 
-def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, list[float]]:
-    """Train by one plan and score after each round.
-
-    Yields the requests and returns the loss on `tested` rows after each round of training on `rows`.
-    """
-    arrays = first_arrays(given, rows.x.shape[1])
-    losses = []
-    for number in range(1, given.rounds + 1):
-        arrays = yield from _epoch(rows, arrays, given, plan, number)
-        losses.append((yield from _loss(tested, arrays, given)))
-    return losses
-
-
-def _loss(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable) -> Generator[ComputeRequest, Any, float]:
-    outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=rows.x)
-    return loss_of_rows(given.task, outputs, rows.y)
-
-
-def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) -> Asking:
+def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Arrays]:
     """Fine-tune the global model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -124,25 +98,44 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
     A tenth of the plan's learning rate; up to ten epochs, as many as help on a quarter of the
     rows (of the groups), which may be none.
     """
-    held = _own_validation(rows, given)
     plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
+    # Zero epochs are scored first, so that the global model itself may win.
+    return (yield from _best_epochs(rows, start, given, [plan], range(11), 0))
+
+
+def _best_epochs(
+    rows: Encoded, start: Arrays, given: Trainable, plans: Sequence[Plan], numbers: range, untested: int
+) -> Asking[Arrays]:
+    """Train by the plan and number of epochs of least loss on rows kept apart.
+
+    Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
+    """
+    held = _own_validation(rows, given)
     if not 0 < held.sum() < len(rows):
-        return start
+        return (yield from _epochs(rows, start, given, given.plan, untested))
     fitted = rows.take(~held)
     tested = rows.take(held)
-    arrays = start
-    # Zero epochs are scored first, so that the global model itself may win.
-    best = float("inf")
-    epochs = 0
-    for number in range(11):
+    tried = yield from together([_tried(fitted, tested, start, given, plan, numbers) for plan in plans])
+    best: tuple[float, Plan, int] = (float("inf"), given.plan, numbers[0])
+    for plan, losses in zip(plans, tried):
+        for number, loss in zip(numbers, losses):
+            if loss < best[0]:
+                best = (loss, plan, number)
+    # With both known, all rows are trained on from the start.
+    return (yield from _epochs(rows, start, given, *best[1:]))
+
+
+def _tried(
+    rows: Encoded, tested: Encoded, arrays: Arrays, given: Trainable, plan: Plan, numbers: range
+) -> Asking[list[float]]:
+    """Yield requests and return the loss on `tested` rows after each number of epochs on `rows`."""
+    losses = []
+    for number in numbers:
         if number:
-            arrays = yield from _epoch(fitted, arrays, given, plan, number)
-        loss = yield from _loss(tested, arrays, given)
-        if loss < best:
-            best = loss
-            epochs = number
-    # With the number of epochs known, all rows are trained on from the start.
-    return (yield from _epochs(rows, start, given, plan, epochs))
+            arrays = yield from _epoch(rows, arrays, given, plan, number)
+        outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=tested.x)
+        losses.append(loss_of_rows(given.task, outputs, tested.y))
+    return losses
 
 
 def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
@@ -155,10 +148,10 @@ def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
         return latest
     codes, units = units_of(len(rows), rows.group)
     drawn = generator(given.seed, site=given.site, purpose="own-validation").random(units)
-    return np.asarray(drawn[codes] < 0.25)
+    return drawn[codes] < 0.25
 
 
-def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
+def first_arrays(given: Trainable, inputs: int) -> Arrays:
     """Return the arrays that training starts from.
 
     They are the same for every site of a study.
@@ -168,13 +161,13 @@ def first_arrays(given: Trainable, inputs: int) -> dict[str, np.ndarray]:
     return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
 
 
-def _epochs(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan: Plan, epochs: int) -> Asking:
+def _epochs(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, epochs: int) -> Asking[Arrays]:
     for number in range(1, epochs + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
     return arrays
 
 
-def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan: Plan, number: int) -> Asking:
+def _epoch(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, number: int) -> Asking[Arrays]:
     rng = generator(given.seed, site=given.site, purpose="own-fit", number=number)
     lr = plan.lr * plan.factor(number, given.rounds)
     fitted: Fitted = yield FitRequest(
@@ -183,7 +176,7 @@ def _epoch(rows: Encoded, arrays: dict[str, np.ndarray], given: Trainable, plan:
     return fitted.arrays
 
 
-def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
+def tuned(rows: Encoded, given: Trainable) -> Asking[Predictor]:
     """Tune a model on the rows of one site.
 
     Yields the requests and returns the function of its outputs.
@@ -202,7 +195,7 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Pre
 
 def best(
     rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = (), least: int = 0
-) -> Generator[ComputeRequest, Any, Rival]:
+) -> Asking[Rival]:
     """Find the best model of one site's rows.
 
     Yields requests and returns what was found, a function of the same inputs: of a linear study whose linear model is
@@ -225,7 +218,28 @@ def best(
     return replace(found, outputs=lambda x: found.outputs(scaled_of(x, layout, encoder)))
 
 
-def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:
+def local_model(
+    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, own: Own, naive: Sequence[str], least: int = 0
+) -> Asking[LocalModel]:
+    """Yield requests and return the own model of a kind: of the study's model, or the best of any."""
+    if own == "same":
+        return LocalModel(encoder, (yield from tuned(rows, given)))
+    rival = yield from best(rows, given, layout, encoder, naive, least)
+    return LocalModel(encoder, rival.outputs, rival.family)
+
+
+def naive_outputs(
+    rows: Encoded, x: np.ndarray, layout: Layout, encoder: Encoder, naive: Sequence[str], least: int
+) -> dict[OwnFamily, np.ndarray]:
+    """Return what forecasts without a model say of inputs, by family; rows in no order of time have none."""
+    # They are functions of scaled inputs, also where trees take the columns as they are.
+    own = replace(rows, x=scaled_of(rows.x, layout, encoder))
+    scaled = scaled_of(x, layout, encoder)
+    forecasts = naive_forecasts(own, column_forecasts(naive, layout, encoder), least)
+    return {family: forecast(scaled) for family, forecast in forecasts.items()}
+
+
+def network_predictor(model: Any, arrays: Arrays) -> Predictor:
     """Return the prediction function of a trained network.
 
     It maps inputs to the outputs of `model` with `arrays`.

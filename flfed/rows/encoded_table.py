@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from flfed.refusals import Refusal
-from flfed.rows.data.holdout import elapsed_shares, for_validation
+from flfed.rows.data.holdout import block_numbers, elapsed_shares, for_validation
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable, holdout_of
 from flfed.rows.features.encode import ColumnArrays, Encoded, coded, codes, decode_target, encode
@@ -49,12 +50,19 @@ class EncodedTable:
     def __post_init__(self) -> None:
         """Draw the validation rows."""
         # A plan with validation keeps some training rows apart, drawn by the run's seed.
-        keys = self.table.training_keys() if self.study.plan.validation else []
-        held = for_validation(keys, self.site.holdout, self.site.name, self.seed, self.study.plan.validation)
-        self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
+        self._held = np.zeros(len(self.table.training), dtype=bool)
+        share = self.study.plan.validation
+        if share and (keys := self.table.training_keys()):
+            self._held = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
         self._held_rows = int(self._held.sum())
-        self._encoded = EncodedCache()
+        self._encoder: Encoder | None = None
+        self._encoded: dict[str, Encoded] = {}
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
+
+    @property
+    def policy(self) -> Policy:
+        """What the institution lets leave."""
+        return self.site.policy
 
     @property
     def task(self) -> str:
@@ -84,12 +92,14 @@ class EncodedTable:
             del parts["holdout"]
         if self.study.plan.validation:
             parts["validation"] = self._held_rows
-        least = self.site.policy.least_rows()
+        least = self.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
         if not small:
             return None
         named = " and ".join(small)
-        return Refusal("no-rows", parts=named) if least == 1 else Refusal("too-few-rows", least=least, parts=named)
+        if least == 1:
+            return Refusal("no-rows", parts=named)
+        return Refusal("too-few-rows", least=least, parts=named)
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
@@ -98,12 +108,12 @@ class EncodedTable:
     def holdout_summary(self) -> Summary | None:
         """Return the holdout sums that may leave, None if too small."""
         held = self.table.holdout("compare")
-        if len(held) < self.site.policy.least_rows():
+        if len(held) < self.policy.least_rows():
             return None
         return self._leaving(held, self.coded(held))
 
     def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
-        minimum = None if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
+        minimum = None if self.policy.disclosure == "open" else self.policy.cell_minimum
         return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
 
     def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
@@ -165,7 +175,9 @@ class EncodedTable:
         """
         if self.study.encode.scaler == "schema":
             return self._schema_encoder  # whatever was sent: no server can put rows into it
-        return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
+        if self.study.encode.scaler == "per-site":
+            return self.own_encoder(encoder)
+        return encoder
 
     @cached_property
     def _schema_encoder(self) -> Encoder:
@@ -183,19 +195,41 @@ class EncodedTable:
             return rows
         # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
-        return rows if len(persons) == len(table) else replace(rows, group=group)
+        if len(persons) == len(table):
+            return rows
+        return replace(rows, group=group)
 
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
         """Share of the training rows that are of earlier blocks of time than each; None of a holdout at random."""
         return elapsed_shares(self.table.training, holdout_of(self.study, self.site), self.schema)
 
+    def _through(self, encoder: Encoder) -> dict[str, Encoded]:
+        """Return the encoded rows that are kept, all of one encoder: those of another one's numbers go."""
+        # The same object needs no look at its numbers, which most rounds save.
+        if encoder is not self._encoder:
+            if self._encoder is None or not _same(encoder, self._encoder):
+                self._encoded = {}
+            self._encoder = encoder
+        return self._encoded
+
+    def blocks(self, table: pd.DataFrame) -> np.ndarray | None:
+        """Return the number of each row's block, in the order of time; None of a holdout at random."""
+        return block_numbers(table, holdout_of(self.study, self.site), self.schema)
+
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""
-        kept = self._encoded.through(encoder)
+        kept = self._through(encoder)
         if "training" not in kept:
             kept["training"] = self.encode(self.table.training, self.in_use(encoder))
         return kept["training"]
+
+    def holdout_rows(self, encoder: Encoder) -> Encoded:
+        """Return the encoded holdout rows, kept for later rounds: what is scored before figures of a model leave."""
+        kept = self._through(encoder)
+        if "holdout" not in kept:
+            kept["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
+        return kept["holdout"]
 
     def fitted(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows without those for validation."""
@@ -213,7 +247,7 @@ class EncodedTable:
         if not self._held_rows:
             rows = self.training(encoder)
             return rows, rows
-        kept = self._encoded.through(encoder)
+        kept = self._through(encoder)
         if "validation" not in kept:
             rows = self.training(encoder)
             kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
@@ -223,7 +257,9 @@ class EncodedTable:
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        return "validation" if self._held_rows and not refits(self.study) else "training"
+        if self._held_rows and not refits(self.study):
+            return "validation"
+        return "training"
 
     def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""
@@ -235,11 +271,10 @@ class EncodedTable:
     def scored_rows(self, encoder: Encoder) -> list[Encoded]:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
         fitted, scored = self.round_rows(encoder)
-        kept = self._encoded.through(encoder)
-        if "holdout" not in kept:
-            kept["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
-        validation = [scored] if self._held_rows else []
-        return [fitted, *validation, kept["holdout"]]
+        found = [fitted, self.holdout_rows(encoder)]
+        if self._held_rows:
+            found.insert(1, scored)
+        return found
 
     @cached_property
     def scored_persons(self) -> np.ndarray:
@@ -250,7 +285,7 @@ class EncodedTable:
             return np.arange(len(training) + len(holdout))
         column = self.schema.group
         parts = [training[column][~self._held], training[column][self._held], holdout[column]]
-        return np.asarray(pd.factorize(pd.concat(parts, ignore_index=True))[0])
+        return pd.factorize(pd.concat(parts, ignore_index=True))[0]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return class codes, or the target in its unit."""
@@ -258,7 +293,9 @@ class EncodedTable:
         if isinstance(known, ColumnArrays) and self.task != "regression":
             return known.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]
-        return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
+        if self.task == "regression":
+            return cells.to_numpy(dtype=float)
+        return codes(cells, self.layout.target)
 
     def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
         """Convert outputs to probabilities, or predictions in the target's unit."""
@@ -269,29 +306,6 @@ class EncodedTable:
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Convert outputs to probabilities of classes."""
         return probabilities(self.task, outputs)
-
-
-class EncodedCache:
-    """Cache of rows that went through one encoder.
-
-    They are kept by part of the table, and made once for all rounds.
-    """
-
-    def __init__(self) -> None:
-        self._encoder: Encoder | None = None
-        self._rows: dict[str, Encoded] = {}
-
-    def through(self, encoder: Encoder) -> dict[str, Encoded]:
-        """Return the cached rows of one encoder.
-
-        The dictionary is to be added to. Rows of another encoder are dropped.
-        """
-        # The same object needs no look at its numbers, which most rounds save.
-        if encoder is not self._encoder:
-            if self._encoder is None or not _same(encoder, self._encoder):
-                self._rows = {}
-            self._encoder = encoder
-        return self._rows
 
 
 def _same(one: Encoder, other: Encoder) -> bool:

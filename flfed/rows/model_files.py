@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flfed.errors import UsageError
 from flfed.parsers import LONGEST, decode_text, parse_json, parse_tensors
 from flfed.rows.data.schema import Schema, read_schema
-from flfed.rows.study_model import MOST_PARAMETERS, Arrays, model_shapes, study_layout
+from flfed.rows.study_model import MOST_PARAMETERS, model_shapes, study_layout
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder, Layout
+from flfed.summaries.summary import Arrays, Encoder, Layout
 from flfed.trees.cut_points import codes_in
 from flfed.trees.forest import NoTrees, forest_of
 
@@ -195,12 +195,13 @@ def _content(path: Path, most: int) -> bytes:
 
 def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> bool:
     """Tell whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
-    shapes = {name: shape for name, (shape, _) in model_shapes(study, schema).items()}
-    kinds = dict.fromkeys(shapes, "f")
-    if facts.quantised is not None:
-        shapes, kinds = _quantised_shapes(shapes)
-    given = {name: value.shape for name, value in stored.items()}
-    return given == shapes and {name: value.dtype.kind for name, value in stored.items()} == kinds
+    wanted: dict[str, tuple[object, str]] = {}
+    for name, (shape, _) in model_shapes(study, schema).items():
+        wanted[name] = (shape, "f")
+        if facts.quantised is not None and len(shape) >= 2:
+            wanted[name] = (shape, "i")
+            wanted[name + SCALE] = (shape[-1:], "f")
+    return {name: (value.shape, value.dtype.kind) for name, value in stored.items()} == wanted
 
 
 def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
@@ -220,16 +221,3 @@ def _are_trees(arrays: Arrays) -> bool:
     except NoTrees:
         return False
     return True
-
-
-def _quantised_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Return the shapes that quantising makes of a model's arrays, and NumPy's kind of each: "i" or "f"."""
-    stored: dict[str, tuple[int, ...]] = {}
-    kinds = {}
-    for name, shape in shapes.items():
-        stored[name] = shape
-        kinds[name] = "f" if len(shape) < 2 else "i"
-        if len(shape) >= 2:
-            stored[name + SCALE] = shape[-1:]
-            kinds[name + SCALE] = "f"
-    return stored, kinds

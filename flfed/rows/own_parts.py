@@ -14,8 +14,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import Term
 from flfed.rows.training.tuning.linear import curvature, fit_beside
-
-Arrays = dict[str, np.ndarray]
+from flfed.summaries.summary import Arrays
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +37,9 @@ class OwnArrays:
 
     def at_site(self, arrays: Arrays) -> Arrays:
         """Return a shared model as it is at the site: with the site's own part in place of what came."""
-        return {**arrays, **self.part} if self.part else arrays
+        if self.part:
+            return {**arrays, **self.part}
+        return arrays
 
     def parted(self, start: Arrays, delta: Arrays, beside: Arrays) -> tuple[Arrays, Arrays]:
         """Return an update in which the own part is zero, and what is the site's own after the round.
@@ -134,9 +135,9 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
     By maximum likelihood. Several outputs are told apart by their differences only, so that their mean is
     taken off. For a regression the mean residual, of `residual_variance`.
     """
-    outputs = outputs.astype(np.float64)  # what crosses is of one type, whatever the plan's precision
+    outputs = outputs.astype(float)  # what crosses is of one type, whatever the plan's precision
     if task == "regression":
-        left = y.astype(np.float64) - outputs[:, 0]
+        left = y.astype(float) - outputs[:, 0]
         if len(left) < 2:
             return None
         return np.array([left.mean()]), np.array([np.sqrt(residual_variance(left) / len(left))])
@@ -173,7 +174,9 @@ def site_deviation(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> 
         return sd
     # The wide prior wins only where the rows outweigh the odds against an unlike site.
     gain = _evidence(outputs, y, task, INTERCEPT_SD) - _evidence(outputs, y, task, sd)
-    return INTERCEPT_SD if gain > np.log(UNLIKE - 1) else sd
+    if gain > np.log(UNLIKE - 1):
+        return INTERCEPT_SD
+    return sd
 
 
 def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float:
@@ -184,13 +187,12 @@ def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float
     shift = own_intercept(outputs, y, task, sd)
     moved = outputs + shift
     precision = max(sd, NO_SD) ** -2.0
+    loss = loss_of_rows(task, moved, y)
+    bend = _curvature(moved, task)
     if task == "regression":
         variance = residual_variance(y - outputs[:, 0])
-        loss = loss_of_rows(task, moved, y) / variance
-        bend = np.array([[len(y) / variance]])
-    else:
-        loss = loss_of_rows(task, moved, y)
-        bend = _curvature(moved, task)
+        loss = loss / variance
+        bend = bend / variance
     spread = np.linalg.slogdet(np.eye(len(shift)) + bend / precision)[1]
     return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
 

@@ -5,7 +5,7 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.rows.baselines import LocalModel, Trainable, best, fine_tuned, network_predictor, tuned
+from flfed.rows.baselines import LocalModel, Trainable, fine_tuned, local_model, network_predictor
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
@@ -27,21 +27,18 @@ from flfed.rows.study_model import first_model as first_model
 from flfed.rows.study_model import study_layout, study_trainable
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import Protection
-from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
-from flfed.rows.training.tuning.best_model import Rival
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.warm_start import pulled
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, Layout, arrays_sha256
 
-Arrays = dict[str, np.ndarray]
 FIT = "fit"
 """The purpose of what a site draws in a round."""
-Asking = Generator[ComputeRequest, Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +80,9 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
 
     The study says which rows and split by whom. `repeat` is as for `SiteSession`.
     """
-    features = datasets.load(study.dataset.name).schema.features(study.dataset.features)
-    complete = features if study.encode.rows == "complete" else ()
+    complete: Sequence[str] = ()
+    if study.encode.rows == "complete":
+        complete = datasets.load(study.dataset.name).schema.features(study.dataset.features)
     if not study.split.fixed:
         return site.read(repeat, complete=complete)
     published = registry.load("split", study.split.fixed)()
@@ -98,21 +96,6 @@ def redraws(study: Study, site: Site) -> bool:
         return study.split.redraw
     # By time the holdout is the same in every repeat.
     return site.policy.resplit and isinstance(site.holdout, Holdout)
-
-
-def _round_fit(
-    session: SiteSession, arrays: Arrays, rows: Encoded, round: int, lr: float, added: AddedGradients
-) -> FitRequest:
-    """Return the request of a round's fit, of the part of the hidden units that the site trains."""
-    rng = session.draws.of(session.site.name, round)
-    request = session.fit_request(arrays, rows, rng, lr=lr, terms=added.terms)
-    return narrowed(replace(request, correction=added.correction), session.width)
-
-
-def _told_rows(rows: Encoded, protection: Protection | None) -> int:
-    """Return for how many rows an update stands: what is known of it under noise, where no exact number may leave."""
-    known = None if protection is None else protection.units
-    return len(rows.y) if known is None else int(known.units)
 
 
 class ClaimCounts(Protocol):
@@ -158,7 +141,8 @@ class SiteSession(EncodedTable):
     ) -> None:
         seed = study.seed + repeat
         schema = datasets.load(study.dataset.name).schema
-        table = study_table(study, site, repeat) if table is None else table
+        if table is None:
+            table = study_table(study, site, repeat)
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
         # Who answers for the site says otherwise, once it has looked at what left before.
@@ -186,7 +170,7 @@ class SiteSession(EncodedTable):
         terms: tuple[Term, ...] = (),
         correction: Arrays | None = None,
         own: AddedGradients = NOTHING_ADDED,
-    ) -> Generator[ComputeRequest, Any, Trained]:
+    ) -> Asking[Trained]:
         """Score the incoming model and train from it.
 
         Yields the requests and returns what came of them.
@@ -196,29 +180,41 @@ class SiteSession(EncodedTable):
         """
         arrays = self.own_arrays.at_site(arrays)
         rows, scored = self.model_rows(encoder)
+        protection = self.protection
+        # An update stands for the rows that are known under noise, where no exact number may leave.
+        told = len(rows)
+        if protection is not None and protection.units is not None:
+            told = int(protection.units.units)
         scores = None
         if score:
             scores = yield from self.measured(self.scored_part, self.table.training, arrays, encoder, scored)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
-            return Trained({}, _told_rows(rows, self.protection), 0.0, 0, scores)
-        if self.protection is not None:
-            self.protection.spend(round)  # on the disk before anything is computed
+            return Trained({}, told, 0.0, 0, scores)
+        if protection is not None:
+            protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
         shared = AddedGradients(terms=terms, correction=correction or {})
-        fits: list[Request] = [_round_fit(self, arrays, rows, round, lr, shared)]
+        fits: list[Request] = [self._round_fit(arrays, rows, round, lr, shared)]
         if self.own_arrays.model is not None:
-            fits.append(_round_fit(self, self.own_arrays.model, rows, round, lr, own))
+            fits.append(self._round_fit(self.own_arrays.model, rows, round, lr, own))
         # Side by side, so that an engine may stack each with those of other sites.
         found: list[Fitted] = yield fits
         delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
         delta, kept = self.own_arrays.parted(arrays, delta, beside)
-        return Trained(delta, _told_rows(rows, self.protection), found[0].loss, found[0].steps, scores, lr, kept)
+        return Trained(delta, told, found[0].loss, found[0].steps, scores, lr, kept)
+
+    def _round_fit(self, arrays: Arrays, rows: Encoded, round: int, lr: float, added: AddedGradients) -> FitRequest:
+        """Return the request of a round's fit, of the part of the hidden units that the site trains."""
+        request = self.fit_request(arrays, rows, self.draws.of(self.site.name, round), lr=lr, terms=added.terms)
+        return narrowed(replace(request, correction=added.correction), self.width)
 
     @property
     def width(self) -> float:
         """The share of the model's hidden units that the site trains; all of a model that has none."""
-        return 1.0 if self.model.linear or self.layout.plain else self.site.policy.width
+        if self.model.linear or self.layout.plain:
+            return 1.0
+        return self.policy.width
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()
@@ -245,25 +241,20 @@ class SiteSession(EncodedTable):
         chance = protection.chance(rng)
         return replace(request, private=protection.steps, chance=chance, units=protection.units)
 
-    def holdout_rows(self, encoder: Encoder) -> Encoded:
-        """Return the holdout rows encoded, kept for later rounds."""
-        kept = self._encoded.through(encoder)
-        if "holdout" not in kept:
-            kept["holdout"] = self.encode(self.table.holdout("rounds"), self.in_use(encoder))
-        return kept["holdout"]
-
     def measured(
         self, kind: str, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, rows: Encoded, model: Any = None
-    ) -> Asking:
+    ) -> Asking[RowScores]:
         """Score rows of a kind, "training" or "validation", by the study's model or another one.
 
         Yields the request and returns the scores that may leave.
         """
         # What does not change with the round is computed once for each kind of rows.
         if kind not in self._figures:
-            target = self.target(table)[self._held] if kind == "validation" else self.target(table)
+            target = self.target(table)
+            if kind == "validation":
+                target = target[self._held]
             self._figures[kind] = RoundFigures(
-                kind, target, task=self.task, classes=self.classes, metric=self.primary, policy=self.site.policy,
+                kind, target, task=self.task, classes=self.classes, metric=self.primary, policy=self.policy,
                 alert_budget=self.study.compare.alert_budget,
             )  # fmt: skip
         figures = self._figures[kind]
@@ -282,7 +273,7 @@ class SiteSession(EncodedTable):
         """Return the settings for training on this site alone."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    def local_model(self, own: Own | None = None) -> Generator[ComputeRequest, Any, LocalModel]:
+    def local_model(self, own: Own | None = None) -> Asking[LocalModel]:
         """Tune a model on this site's training rows alone.
 
         Yields the requests and returns the model, which is made once.
@@ -293,27 +284,25 @@ class SiteSession(EncodedTable):
         if own not in self._local:
             encoder = self.own_encoder()
             rows = self.encode(self.table.training, encoder)
-            if own == "same":
-                self._local[own] = LocalModel(encoder, (yield from tuned(rows, self.trainable())))
-            else:
-                rival = yield from self.rival(rows, self.layout, encoder)
-                self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
+            self._local[own] = yield from self.tuned_model(rows, self.layout, encoder, own)
         return self._local[own]
 
-    def rival(self, rows: Encoded, layout: Layout, encoder: Encoder) -> Generator[ComputeRequest, Any, Rival]:
-        """Find the best model of this site's rows in a layout, as the study and the site's policy allow."""
+    def tuned_model(self, rows: Encoded, layout: Layout, encoder: Encoder, own: Own) -> Asking[LocalModel]:
+        """Yield requests and return a model of a kind of this site's rows in a layout, as study and policy allow."""
         naive = self.study.compare.naive
-        least = self.site.policy.least_rows()
-        return (yield from best(rows, self.trainable(), layout, encoder, naive, least))
+        return local_model(rows, self.trainable(), layout, encoder, own, naive, self.policy.least_rows())
 
-    def pulled(self, start: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Predictor]:
+    def outputs(self, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:
+        """Yield one request and return the outputs of the study's model for inputs."""
+        outputs: np.ndarray = yield ScoreRequest(model=self.model, arrays=arrays, x=x)
+        return outputs
+
+    def pulled(self, start: Arrays, encoder: Encoder) -> Asking[Predictor]:
         """Fit a model to this site that is pulled towards the one that the run began with."""
         rows = self.encode(self.table.training, self.in_use(encoder))
         return (yield from pulled(rows, start, self.trainable()))
 
-    def personalised(
-        self, arrays: Arrays, encoder: Encoder, sd: float | None = None
-    ) -> Generator[ComputeRequest, Any, Predictor]:
+    def personalised(self, arrays: Arrays, encoder: Encoder, sd: float | None = None) -> Asking[Predictor]:
         """Fit the global model to this site.
 
         Yields the requests and returns the function of its outputs.
@@ -326,29 +315,25 @@ class SiteSession(EncodedTable):
             return network_predictor(self.model, self.own_arrays.model)
         arrays = self.own_arrays.at_site(arrays)
         key = (arrays_sha256(arrays), encoder.sha256(), sd)
-        if key not in self._personal:
-            self._personal = {key: (yield from self._made_personal(arrays, encoder, sd))}
+        if key in self._personal:
+            return self._personal[key]
+        rows = self.training(encoder)
+        # A copy: what is kept must not change with the caller's arrays.
+        arrays = {name: value.copy() for name, value in arrays.items()}
+        if self.model.linear or self.layout.plain:
+            outputs = yield from self.outputs(arrays, rows.x)
+            # The estimate over all sites holds here only as far as this site's rows do not contradict it.
+            if sd is not None:
+                sd = site_deviation(outputs, rows.y, self.task, sd)
+            shift = own_intercept(outputs, rows.y, self.task, sd)
+            plain = network_predictor(self.model, arrays)
+            self._personal = {key: lambda x: plain(x) + shift}
+        else:
+            tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
+            self._personal = {key: network_predictor(self.model, tuned_arrays)}
         return self._personal[key]
 
-    def _made_personal(
-        self, arrays: Arrays, encoder: Encoder, sd: float | None
-    ) -> Generator[ComputeRequest, Any, Predictor]:
-        # A copy: what is kept must not change with the caller's arrays.
-        rows = self.training(encoder)
-        arrays = {name: value.copy() for name, value in arrays.items()}
-        if not (self.model.linear or self.layout.plain):
-            tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
-            return network_predictor(self.model, tuned_arrays)
-        outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
-        # The estimate over all sites holds here only as far as this site's rows do not contradict it.
-        own = None if sd is None else site_deviation(outputs, rows.y, self.task, sd)
-        shift = own_intercept(outputs, rows.y, self.task, own)
-        plain = network_predictor(self.model, arrays)
-        return lambda x: plain(x) + shift
-
-    def offset(
-        self, arrays: Arrays, encoder: Encoder
-    ) -> Generator[ComputeRequest, Any, tuple[np.ndarray, np.ndarray] | None]:
+    def offset(self, arrays: Arrays, encoder: Encoder) -> Asking[tuple[np.ndarray, np.ndarray] | None]:
         """Estimate the site's intercept, relative to the model's.
 
         Yields the requests and returns the offset and its standard error.
@@ -360,7 +345,7 @@ class SiteSession(EncodedTable):
             return None
         rows = self.training(encoder)
         arrays = self.own_arrays.at_site(arrays)
-        if too_few(rows.y, self.task, self.classes, self.site.policy):
+        if too_few(rows.y, self.task, self.classes, self.policy):
             return None
-        outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)
+        outputs = yield from self.outputs(arrays, rows.x)
         return own_offset(outputs, rows.y, self.task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,12 @@ from flfed.rows.features.encode import ColumnArrays, Encoded, plain_inputs
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts, fine_codes
 from flfed.rows.training.functional import loss_of_rows
-from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.training.requests import Asking
 from flfed.study.kinds import refits
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
-from flfed.trees.forest import Tree, depth_of, forest_of, trees_of, without_trees
+from flfed.trees.forest import depth_of, forest_of, trees_of, without_trees
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +52,7 @@ class Level:
     round: int
     before: int = 0
     score: bool
-    forest: Mapping[str, np.ndarray]
+    forest: Arrays
     sha256: str
     last: np.ndarray
     tree: np.ndarray
@@ -72,7 +72,9 @@ class Level:
     @property
     def place(self) -> int:
         """The round's place among those whose trees are sent, from 1."""
-        return self.round - self.before if self.is_anew else self.round
+        if self.is_anew:
+            return self.round - self.before
+        return self.round
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +110,7 @@ class _Scored:
 SCORED = _Scored()
 
 
-def grown(
-    session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
-) -> Generator[ComputeRequest, Any, Grown | None]:
+def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool) -> Asking[Grown | None]:
     """Return a site's sums of one level, None where it lacks the trees before the round.
 
     Yields the requests by which the trees before the round are scored.
@@ -194,22 +194,19 @@ def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool
     return outputs_refusal(session, [trees.scores[part] for part in parts]) is not None
 
 
-def cells_of_rows(session: SiteSession, least: int) -> dict[str, np.ndarray]:
+def cells_of_rows(session: SiteSession, least: int) -> Arrays:
     """Return the rows that trees grow on in the end by cell and outcome, as `cell_counts` does."""
     return cell_counts(tree_columns(session), session.layout, least)
 
 
 def tree_columns(session: SiteSession) -> ColumnArrays:
     """Return the columns of the rows that trees are grown on in the end."""
-    return session.coded(session.table.training) if refits(session.study) else session.fitted_columns()
+    if refits(session.study):
+        return session.coded(session.table.training)
+    return session.fitted_columns()
 
 
-def tree_rows(session: SiteSession, encoder: Encoder) -> Encoded:
-    """Return the encoded rows that trees are grown on in the end."""
-    return session.training(encoder) if refits(session.study) else session.fitted(encoder)
-
-
-def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | None = None) -> np.ndarray:
+def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> np.ndarray:
     """Return which rows lie in a cell whose rows all have one outcome.
 
     Parameters
@@ -229,10 +226,9 @@ def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | None = None) 
     [False, False, True, True]
     """
     found = np.zeros(len(y), dtype=bool)
-    places = np.zeros(len(y), dtype=np.int64) if node is None else node.astype(np.int64)
     for code in codes:
         width = int(code.max(initial=0)) + 1
-        cell = places * width + code
+        cell = node * width + code
         low, high = (np.full(int(cell.max(initial=0)) + 1, end) for end in (np.inf, -np.inf))
         np.minimum.at(low, cell, y)
         np.maximum.at(high, cell, y)
@@ -240,35 +236,7 @@ def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | None = None) 
     return found
 
 
-def told_by_tree(codes: np.ndarray, missing: np.ndarray, y: np.ndarray, tree: Tree, depth: int) -> np.ndarray:
-    """Return which rows' outcomes follow from the sums of all nodes of a run's first tree.
-
-    Parameters
-    ----------
-    codes : int array [columns, rows]
-    missing : int array [columns]
-        The code of a missing value.
-    y : array [rows]
-    tree : Tree
-        The first of a run: in it a row's gradient is its outcome.
-    depth : int
-        Most levels of its splits; each has sums, those of the leaves after the last follow from it.
-
-    Returns
-    -------
-    bool array [rows]
-    """
-    node = np.zeros(codes.shape[1], dtype=np.int64)
-    found = told_rows(codes, y)
-    for _ in range(depth - 1):
-        node = tree.step(node, codes, missing)
-        found |= told_rows(codes, y, node)
-    return found
-
-
-def told_of_sites(
-    sessions: Sequence[SiteSession], encoder: Encoder, arrays: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
+def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arrays) -> dict[str, Any]:
     """Return how many training rows' outcomes follow from the sums of a run's first trees.
 
     Returns
@@ -279,16 +247,26 @@ def told_of_sites(
     """
     missing = widths_of(arrays) - 1
     depth = depth_of(arrays["value"].shape[2])
-    rows = [tree_rows(session, encoder) for session in sessions]
-    parts = [(codes_in(own.x, arrays), own.y) for own in rows]
+    parts = []
+    for session in sessions:
+        # The rows that trees are grown on in the end.
+        own = session.training(encoder) if refits(session.study) else session.fitted(encoder)
+        parts.append((codes_in(own.x, arrays), own.y))
     trees = next(iter(forest_of(arrays)), [])
 
     def counted(codes: np.ndarray, y: np.ndarray) -> dict[str, int]:
         root = told_rows(codes, y)
-        whole = np.logical_or.reduce([root, *(told_by_tree(codes, missing, y, tree, depth) for tree in trees)])
+        whole = root.copy()
+        # In the first trees of a run a row's gradient is its outcome. Each level of splits has sums; those of the
+        # leaves after the last follow from it.
+        for tree in trees:
+            node = np.zeros(len(y), dtype=np.int64)
+            for _ in range(depth - 1):
+                node = tree.step(node, codes, missing)
+                whole |= told_rows(codes, y, node)
         return {"rows": len(y), "root": int(root.sum()), "tree": int(whole.sum())}
 
-    sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts, strict=True)}
+    sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts)}
     codes = np.concatenate([of_site for of_site, _ in parts], axis=-1)
     y = np.concatenate([of_site for _, of_site in parts], axis=-1)
     return {"sites": sites, "together": counted(codes, y)}

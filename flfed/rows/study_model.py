@@ -16,9 +16,8 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
-from flfed.summaries.summary import Layout
+from flfed.summaries.summary import Arrays, Layout
 
-Arrays = dict[str, np.ndarray]
 MOST_PARAMETERS = 2**24
 """Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
 

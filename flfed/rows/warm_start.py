@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Generator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,17 @@ from flfed.rows.model_files import read_model_files
 from flfed.rows.own_parts import INTERCEPT_SD
 from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.training.requests import Asking
 from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.summaries.summary import ColumnLayout, Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout, arrays_sha256
 
-Arrays = dict[str, np.ndarray]
 PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
 """Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
 MISSING = None
-"""Key of a column's being missing among its contributions."""
+SLOPE = ""
+"""What stands for a column's being missing, and for the number that it is, in place of a value of it."""
 REPEAT = re.compile(r".*-r(\d+)")
 """How the id of a run of several repeats ends."""
 
@@ -176,22 +176,6 @@ def read_source(folder: Path, where: str) -> Source:
     return replace(found, repeat=number, run_id=files.facts.run)
 
 
-@dataclass(frozen=True, eq=False)
-class _Column:
-    """What one column adds to each output of the first layer.
-
-    Attributes
-    ----------
-    slope : array [outputs] or None
-        Of a number, for a step of 1 of its value after the transform.
-    values : dict of value (None: missing) to array [outputs]
-        Of a flag or category, and of being missing.
-    """
-
-    slope: np.ndarray | None
-    values: dict[str | None, np.ndarray] = field(default_factory=dict)
-
-
 def fitting_columns(source: Layout, layout: Layout) -> list[str]:
     """Return the names of the columns that two layouts have in common: of one kind, with one transform."""
     known = {column.name: column for column in source.features}
@@ -202,7 +186,7 @@ def _alike(a: ColumnLayout, b: ColumnLayout) -> bool:
     return (a.kind == "number") == (b.kind == "number") and a.transform == b.transform
 
 
-def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> Arrays:
+def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -> Arrays:
     """Return the source's arrays for other inputs.
 
     On rows without a missing cell the outputs are the source's, where it knows all columns.
@@ -223,89 +207,75 @@ def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, e
     no input for it. What a missing cell is taken for is the new encoder's.
     """
     (weight, bias), *_ = source.layers
-    found = {name: value.astype(np.float64) for name, value in source.arrays.items()}
-    w = first[weight].astype(np.float64)
-    constant = found[bias]
+    found = {name: value.astype(float) for name, value in source.arrays.items()}
+    w = first[weight].astype(float)
     taken = fitting_columns(source.layout, layout)
-    columns, more = _contributions(source, taken)
-    constant = constant + more
+    adds, more = _contributions(source, found[weight], taken)
+    constant = found[bias] + more
+    nothing = np.zeros_like(constant)
     places = input_slices(layout)
-    cells = layout.slices()
-    for number, column in enumerate(layout.features):
+    inputs = _inputs(layout, encoder)
+    for column in layout.features:
         if column.name not in taken:
             continue
-        own = columns[column.name]
-        at = places[column.name]
-        frequency = encoder.frequency[cells[column.name]]
-        spread = encoder.spread[cells[column.name]]
+        base = adds.get((column.name, column.cells[0]), nothing)
+        constant = constant + base
         rows = []
-        if own.slope is not None:
-            rows.append(own.slope * encoder.scale[number])
-            constant = constant + own.slope * encoder.center[number]
-        else:
-            nothing = np.zeros_like(constant)
-            base, *others = (own.values.get(value, nothing) for value in column.cells[:-1])
-            constant = constant + base
-            for adds, share, unit in zip(others, frequency[1:-1], spread[1:-1], strict=True):
-                rows.append((adds - base) * unit)
-                constant = constant + (adds - base) * share
-        if layout.missing_indicator:
-            absent = own.values.get(MISSING, np.zeros_like(constant))
-            rows.append(absent * spread[-1])
-            constant = constant + absent * frequency[-1]
-        w[at] = np.stack(rows)
+        for value, shift, unit in inputs[column.name]:
+            own = adds.get((column.name, value), nothing)
+            if value is not MISSING:
+                own = own - base
+            rows.append(own * unit)
+            constant = constant + own * shift
+        w[places[column.name]] = np.stack(rows)
     found[weight] = w
     found[bias] = constant
     if layout.task == "regression":
-        _in_units(found, source, encoder)
+        # The last layer changes so that predictions in the outcome's unit stay the same.
+        weight, bias = source.layers[-1]
+        factor = source.encoder.scale[-1] / encoder.scale[-1]
+        found[weight] = found[weight] * factor
+        found[bias] = found[bias] * factor + (source.encoder.center[-1] - encoder.center[-1]) / encoder.scale[-1]
     return {name: found[name].astype(value.dtype) for name, value in first.items()}
 
 
-def _contributions(source: Source, taken: Collection[str]) -> tuple[dict[str, _Column], np.ndarray]:
-    """Return what each column that is taken adds by its values, and the constant that its centres leave.
-
-    A column that is left out adds what it adds at its centre, where its inputs are 0: nothing.
-    """
-    (weight, _), *_ = source.layers
-    w = source.arrays[weight].astype(np.float64)
-    places = input_slices(source.layout)
-    cells = source.layout.slices()
-    encoder = source.encoder
+def _inputs(layout: Layout, encoder: Encoder) -> dict[str, list[tuple[str | None, float, float]]]:
+    """Return by column what each of its inputs is of: a value, and what is taken off it and it is divided by."""
     found = {}
+    for number, column, place in layout.places():
+        shares = encoder.frequency[place]
+        spread = encoder.spread[place]
+        own: list[tuple[str | None, float, float]] = [(SLOPE, encoder.center[number], encoder.scale[number])]
+        if column.kind != "number":
+            own = list(zip(column.cells[1:-1], shares[1:-1], spread[1:-1]))
+        if layout.missing_indicator:
+            own.append((MISSING, shares[-1], spread[-1]))
+        found[column.name] = own
+    return found
+
+
+def _contributions(
+    source: Source, w: np.ndarray, taken: Collection[str]
+) -> tuple[dict[tuple[str, str | None], np.ndarray], np.ndarray]:
+    """Return what each value of the columns taken adds to each output, and the constant that their centres leave.
+
+    `w` is the source's first weight, float64. A number adds so much a unit of its scale, as value `SLOPE`.
+    """
+    inputs = _inputs(source.layout, source.encoder)
+    adds: dict[tuple[str, str | None], np.ndarray] = {}
     constant = np.zeros(w.shape[1])
-    for number, column in enumerate(source.layout.features):
-        if column.name not in taken:
+    for name, place in input_slices(source.layout).items():
+        if name not in taken:
             continue
-        own = w[places[column.name]]
-        at = cells[column.name]
-        frequency = encoder.frequency[at]
-        spread = encoder.spread[at]
-        values: dict[str | None, np.ndarray] = {}
-        slope = None
-        if source.layout.missing_indicator:
-            values[MISSING] = own[-1] / spread[-1]
-            constant = constant - values[MISSING] * frequency[-1]
-        if column.kind == "number":
-            slope = own[0] / encoder.scale[number]
-            constant = constant - slope * encoder.center[number]
-        else:
-            named = column.cells[1:-1]
-            for value, row, share, unit in zip(named, own, frequency[1:-1], spread[1:-1], strict=False):
-                values[value] = row / unit
-                constant = constant - values[value] * share
-        found[column.name] = _Column(slope, values)
-    return found, constant
+        # Being missing comes first.
+        rows = sorted(zip(inputs[name], w[place]), key=lambda row: row[0][0] is not MISSING)
+        for (value, shift, unit), row in rows:
+            adds[name, value] = row / unit
+            constant = constant - adds[name, value] * shift
+    return adds, constant
 
 
-def _in_units(found: Arrays, source: Source, encoder: Encoder) -> None:
-    """Change the last layer so that predictions in the outcome's unit stay the same."""
-    weight, bias = source.layers[-1]
-    factor = source.encoder.scale[-1] / encoder.scale[-1]
-    found[weight] = found[weight] * factor
-    found[bias] = found[bias] * factor + (source.encoder.center[-1] - encoder.center[-1]) / encoder.scale[-1]
-
-
-def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: Layout) -> str:
+def defect(source: Source, model: Any, first: Arrays, layout: Layout) -> str:
     """Return why a model cannot begin from a source, "" where it can.
 
     Parameters
@@ -340,7 +310,7 @@ def _outcome(layout: Layout) -> tuple[object, ...]:
     return layout.task, target.name, target.transform, cells
 
 
-def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
+def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Predictor]:
     """Fit a model to one site's rows that is pulled towards a source.
 
     Yields the requests and returns the function of its outputs.
@@ -368,9 +338,11 @@ def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, given: Tr
     The penalty is `pull / 2 * |w - source|²` of the mean loss; the intercept moves by the prior of a site's own. Where
     no fold can be tested it is the source itself.
     """
-    source = LinearPredictor(weight.astype(np.float64), bias.astype(np.float64))
+    source = LinearPredictor(weight.astype(float), bias.astype(float))
     rng = generator(given.seed, site=given.site, purpose="folds")
     moved, tested = tuned_beside(
         rows, source(rows.x), given.task, given.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
     )
-    return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias) if tested else source
+    if tested:
+        return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias)
+    return source

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flfed.summaries.noised_counts import Interval, Moments, independence, quantile, share, shown
-from flfed.summaries.summary import ColumnLayout
+from flfed.summaries.summary import Arrays, ColumnLayout
 
 Found = dict[str, Any]
 ROWS = "rows"
@@ -44,7 +44,9 @@ class AnalysisLayout:
     @property
     def groups(self) -> int:
         """Number of groups, with those whose group is not known; 1 without groups."""
-        return 1 if self.group is None else len(self.group.cells)
+        if self.group is None:
+            return 1
+        return len(self.group.cells)
 
     @property
     def sensitivity(self) -> float:
@@ -67,7 +69,7 @@ class AnalysisLayout:
             found[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
         return found
 
-    def parts(self, answer: np.ndarray) -> dict[str, np.ndarray]:
+    def parts(self, answer: np.ndarray) -> Arrays:
         """Return the parts of an answer, float64 [entries]."""
         found = {}
         start = 0
@@ -101,7 +103,9 @@ class AnalysisLayout:
             "columns": {column.name: self._column(column, whole, of_all) for column in self.columns},
             "cross": [self._crossed(place, parts[f"{CROSS}{place}"], deviation) for place in range(len(self.cross))],
         }
-        return found if self.group is None else found | {"groups": self._grouped(parts, self.group, deviation)}
+        if self.group is None:
+            return found
+        return found | {"groups": self._grouped(parts, self.group, deviation)}
 
     def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Found:
         """Return the figures of one column; parts are of one group, or of all."""
@@ -114,8 +118,8 @@ class AnalysisLayout:
         if not column.edges:
             shares = [told(share(float(count), known, deviation, of_known)) for count in counts[:-1]]
             return found | {
-                "shares": dict(zip(column.cells[:-1], shares, strict=True)),
-                "counts": dict(zip(column.cells[:-1], display.tolist(), strict=True)),
+                "shares": dict(zip(column.cells[:-1], shares)),
+                "counts": dict(zip(column.cells[:-1], display.tolist())),
             }
         edges = own_edges(column)
         moments = moments_of(column, parts, known, deviation)
@@ -134,7 +138,7 @@ class AnalysisLayout:
         first, second = self.cross[place]
         test = independence(table, deviation)
         keys = ("chi2", "degrees-of-freedom", "p")
-        related = None if test is None else dict(zip(keys, test, strict=True))
+        related = None if test is None else dict(zip(keys, test))
         return {
             "columns": [first.name, second.name],
             "values": [list(first.cells[:-1]), list(second.cells[:-1])],
@@ -142,7 +146,7 @@ class AnalysisLayout:
             "independence": related,
         }
 
-    def _grouped(self, parts: Mapping[str, np.ndarray], group: ColumnLayout, deviation: float) -> Found:
+    def _grouped(self, parts: Arrays, group: ColumnLayout, deviation: float) -> Found:
         """Return the figures of each group, and of the others less the first."""
         names = group.cells[:-1]
         total = float(parts[ROWS][:-1].sum())
@@ -160,15 +164,13 @@ class AnalysisLayout:
         compared = {column.name: self._compared(column, each, names, deviation) for column in self.columns}
         return {"by": group.name, "of": found, "compared": compared}
 
-    def _compared(
-        self, column: ColumnLayout, each: list[dict[str, np.ndarray]], names: tuple[str, ...], deviation: float
-    ) -> Found:
+    def _compared(self, column: ColumnLayout, each: list[Arrays], names: tuple[str, ...], deviation: float) -> Found:
         """Return the differences of means, or of shares, between each further group and the first."""
         means = [_means(column, parts, deviation) for parts in each]
         found: Found = {}
         for what, first in means[0].items():
             found[what] = {}
-            for name, of in zip(names[1:], means[1:], strict=True):
+            for name, of in zip(names[1:], means[1:]):
                 mean = of[what]
                 less = None if mean is None or first is None else mean.minus(first)
                 found[what][f"{name} - {names[0]}"] = told(less)
@@ -184,7 +186,7 @@ def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> 
         return {"mean": moments_of(column, parts, known, deviation).mean()}
     shares: dict[str, Interval | None] = {
         label: share(float(count), known, deviation, deviation * OUTSIDE)
-        for label, count in zip(column.cells, counts[:-1], strict=False)
+        for label, count in zip(column.cells, counts[:-1])
     }
     if len(shares) == 2:
         del shares[column.cells[0]]
@@ -240,7 +242,9 @@ def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
         return 3.0
     apart = middles - (counts * middles).sum() / total
     second, fourth = ((counts * apart**power).sum() / total for power in (2, 4))
-    return max(1.0, float(fourth / second**2)) if second > 0 else 3.0
+    if second > 0:
+        return max(1.0, float(fourth / second**2))
+    return 3.0
 
 
 def counted(count: float, deviation: float) -> Found | None:

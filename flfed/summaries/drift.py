@@ -76,14 +76,9 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     Of the row counts of all sites, the other sites together are the sum of those given here.
     """
     found = []
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         # Each site is held against the sum of the others, so its own part is needed apart.
         told = {name: _told(column, summary, number, place) for name, summary in sites.items()}
-        by_site = {}
-        for name, summary in sites.items():
-            others = [of for site, of in told.items() if site != name]
-            entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
-            by_site[name] = entry | _compared(column, told[name], others)
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
         towards: str | None = None
@@ -91,10 +86,14 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             towards = ""
         elif len(values) == 2:
             towards = values[-1]
-        if towards:
-            for name, entry in by_site.items():
-                others = [of for site, of in told.items() if site != name]
+        by_site = {}
+        for name, summary in sites.items():
+            others = [of for site, of in told.items() if site != name]
+            entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
+            entry |= _compared(column, told[name], others)
+            if towards:
                 entry["mirrored"] = is_mirrored(entry["difference"], told[name], others)
+            by_site[name] = entry
         head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
         found.append(head | {"towards": towards, "sites": by_site})
     return found
@@ -105,7 +104,9 @@ def _missing(summary: Summary, cell: int) -> int | None:
 
     It is None where the site keeps the count back.
     """
-    return int(summary.cells[cell]) if summary.cells_known[cell] == summary.sites[0] else None
+    if summary.cells_known[cell] == summary.sites[0]:
+        return int(summary.cells[cell])
+    return None
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,14 @@ def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> 
     """
     if column.kind == "number":
         grouped = in_groups(column, [summary], number, place)
-        return SiteSums(summary.moments[number].tolist(), grouped) if summary.moments_known[number] else None
+        if summary.moments_known[number]:
+            return SiteSums(summary.moments[number].tolist(), grouped)
+        return None
     there = slice(place.start, place.stop - 1)
     known = (summary.cells_known[there] == summary.sites[0]).all()
-    return SiteSums(summary.cells[there].tolist()) if known else None
+    if known:
+        return SiteSums(summary.cells[there].tolist())
+    return None
 
 
 def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteSums | None]) -> dict[str, Any]:
@@ -138,7 +143,14 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     Only others that give their sums count. It is what a record keeps.
     """
     there = [other for other in others if other is not None]
-    found = {"difference": None, "chance": None, "spread": None, "reason": "", "about": False, "compared-with": 0}
+    found: dict[str, Any] = {
+        "difference": None,
+        "chance": None,
+        "spread": None,
+        "reason": "",
+        "about": False,
+        "compared-with": 0,
+    }
     if not others:
         return found | {"reason": NO_OTHERS}
     if own is None:
@@ -147,22 +159,17 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
         return found | {"reason": OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.
     sums = [other.sums for other in there]
-    rest = list(map(math.fsum, zip(*sums, strict=True)))
+    rest = list(map(math.fsum, zip(*sums)))
     compared = _numbers if column.kind == "number" else _shares
     size, chance, reason = compared(own.sums, rest)
     if size is None:
         return found | {"reason": reason}
-    about = own.grouped or any(other.grouped for other in there)
-    if about:
-        chance = None
-    spread = _spread(own.sums, rest) if column.kind == "number" else None
-    return found | {
-        "difference": size,
-        "spread": spread,
-        "chance": chance,
-        "about": about,
-        "compared-with": len(there),
-    }
+    found |= {"difference": size, "about": any(of.grouped for of in (own, *there)), "compared-with": len(there)}
+    if not found["about"]:
+        found["chance"] = chance
+    if column.kind == "number":
+        found["spread"] = _spread(own.sums, rest)
+    return found
 
 
 def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence[SiteSums | None]) -> bool:
@@ -208,7 +215,9 @@ def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:
     Each comes from count, sum and squares; None where one is 0.
     """
     one, other = (max(squares / n - (total / n) ** 2, 0.0) for n, total, squares in (own, others))
-    return math.sqrt(one / other) if one and other else None
+    if one and other:
+        return math.sqrt(one / other)
+    return None
 
 
 def _too_few(n: float, m: float) -> str:
@@ -217,8 +226,12 @@ def _too_few(n: float, m: float) -> str:
     `n` rows have a value here, and `m` at the other sites. It is "" if they are enough.
     """
     if n < FEW_ROWS:
-        return FEW if n else EMPTY
-    return "" if m >= FEW_ROWS else FEW_ELSEWHERE
+        if n:
+            return FEW
+        return EMPTY
+    if m >= FEW_ROWS:
+        return ""
+    return FEW_ELSEWHERE
 
 
 def _numbers(own: Sequence[float], others: Sequence[float]) -> tuple[float | None, float | None, str]:
@@ -354,7 +367,7 @@ def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, fl
     Of a flag or category the value that moved most.
     """
     moved = {}
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         if column.kind == "number":
             moved[column.name] = float(abs(used.center[number] - exact.center[number]) / exact.scale[number])
         else:

@@ -82,7 +82,8 @@ def share(count: float, rows: float, deviation: float, of_rows: float | None = N
     >>> found.value, round(found.low, 3), round(found.high, 3)
     (0.2, 0.156, 0.244)
     """
-    of_rows = deviation if of_rows is None else of_rows
+    if of_rows is None:
+        of_rows = deviation
     if not is_told(rows, of_rows):
         return None
     found = min(max(count / rows, 0.0), 1.0)
@@ -193,7 +194,7 @@ def rising(below: np.ndarray) -> np.ndarray:
     """Return a curve that nowhere falls: the mean of the nearest from above and below; as `below`."""
     from_left = np.maximum.accumulate(below)
     from_right = np.minimum.accumulate(below[::-1])[::-1]
-    return np.asarray((from_left + from_right) / 2)
+    return (from_left + from_right) / 2
 
 
 def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float] | None:
@@ -253,4 +254,4 @@ def shown(counts: np.ndarray, total: float) -> np.ndarray:
     # The largest number of counts that stay above 0 says how much is taken off.
     last = np.flatnonzero(falling - over > 0)
     off = over[last[-1]] if len(last) else over[0]
-    return np.asarray(np.maximum(counts - off, 0.0), dtype=np.float64)
+    return np.asarray(np.maximum(counts - off, 0.0), dtype=float)

@@ -57,7 +57,9 @@ def number_of_bins(rows: float, deviation: float) -> int:
     >>> number_of_bins(7500.0, 3.8), number_of_bins(7500.0, 1.4)
     (16, 32)
     """
-    return MORE_BINS if rows > MANY * deviation else BINS
+    if rows > MANY * deviation:
+        return MORE_BINS
+    return BINS
 
 
 def first_counts(odds: Floats, weights: Floats) -> Floats:
@@ -78,10 +80,10 @@ def first_counts(odds: Floats, weights: Floats) -> Floats:
     >>> found[63:65].tolist(), float(found.sum())
     ([1.0, 2.0], 3.0)
     """
-    return np.bincount(GRID.places(odds), weights, minlength=GRID.bins).astype(np.float64)
+    return np.bincount(GRID.places(odds), weights, minlength=GRID.bins).astype(float)
 
 
-def score_counts(odds: Floats, classes: NDArray[np.int64], weights: Floats, edges: NDArray[np.int64]) -> Floats:
+def score_counts(odds: Floats, classes: Integers, weights: Floats, edges: Integers) -> Floats:
     """Return the rows by class and bin, float64 [2, bins].
 
     Parameters
@@ -110,10 +112,10 @@ def score_counts(odds: Floats, classes: NDArray[np.int64], weights: Floats, edge
         raise ValueError(f"edges of bins must rise from 0 to {GRID.bins}")
     bins = len(edges) - 1
     place = np.searchsorted(edges, GRID.places(odds), side="right") - 1 + bins * (classes == 1)
-    return np.bincount(place, weights, minlength=2 * bins).astype(np.float64).reshape(2, bins)
+    return np.bincount(place, weights, minlength=2 * bins).astype(float).reshape(2, bins)
 
 
-def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> NDArray[np.int64] | None:
+def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> Integers | None:
     """Return bins of about equally many rows each; None where the rows are lost in the noise.
 
     Parameters
@@ -181,7 +183,7 @@ class ScoreCounts:
 
     counts: Floats
     deviation: float
-    edges: NDArray[np.int64]
+    edges: Integers
     first: Floats
     first_deviation: float
 
@@ -191,7 +193,9 @@ class ScoreCounts:
         bins = self.counts.shape[1]
         if not is_told(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
             return CLASS_LOST
-        return ALIKE if bins < FEWEST_BINS else ""
+        if bins < FEWEST_BINS:
+            return ALIKE
+        return ""
 
     @property
     def slope_reason(self) -> str:
@@ -247,7 +251,9 @@ class ScoreCounts:
 
         1 is calibrated, less than 1 too extreme, and 0 tells nothing of the outcome.
         """
-        return None if self.slope_reason else Interval.about(self._line.slope, self._line.variance)
+        if self.slope_reason:
+            return None
+        return Interval.about(self._line.slope, self._line.variance)
 
     @cached_property
     def _spread(self) -> Spread:
@@ -285,6 +291,7 @@ METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
 
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 GRID = ScoreBins(bins=128)
 """The public cells of the first histogram, even in the inverse hyperbolic sine of the log-odds: .05 wide at even odds,
@@ -342,7 +349,7 @@ class Line:
 
     def probability(self, odds: Floats) -> Floats:
         """Return the recalibrated probability of each of these log-odds, which is never quite 0 or 1."""
-        return np.asarray(np.clip(expit(self.intercept + self.slope * odds), 1e-9, 1 - 1e-9))
+        return np.clip(expit(self.intercept + self.slope * odds), 1e-9, 1 - 1e-9)
 
 
 CALIBRATED = Line(0.0, 1.0, math.inf)
@@ -357,10 +364,10 @@ def expit(odds: Floats) -> Floats:
     >>> expit(np.array([-800.0, 0.0, 800.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return np.asarray((1 + np.tanh(odds / 2)) / 2)
+    return (1 + np.tanh(odds / 2)) / 2
 
 
-def bounds_of(edges: NDArray[np.int64]) -> Floats:
+def bounds_of(edges: Integers) -> Floats:
     """Return the log-odds at which bins begin and end, those of the ends as `GRID.limit`.
 
     Parameters
@@ -371,7 +378,7 @@ def bounds_of(edges: NDArray[np.int64]) -> Floats:
     return np.asarray(np.clip(GRID.points()[::2][edges], -GRID.limit, GRID.limit))
 
 
-def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> Spread:
+def spread_within(rows: Floats, edges: Integers, first: Floats, deviation: float) -> Spread:
     """Return predictions that stand for those of each bin.
 
     Parameters
@@ -396,12 +403,20 @@ def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviati
     least = float(rows.sum()) / len(rows) / 4
     width = np.diff(bounds)
     size = np.maximum(rows, least)
-    (low, high), doubts = _tails(size, edges, first, deviation)
+    # The bounds of the end bins, and the bins beside them over which their rows fall off.
+    points = GRID.points()[::2]
+    start = int(edges[1])
+    end = int(edges[-2])
+    over = max(len(size) // 4, 1)
+    at_start = points[start] - points[start::-1]
+    at_end = points[end:] - points[end]
+    low, doubt_low = _tail(size, points[edges[over + 1]] - points[start], at_start, first[:start][::-1], deviation)
+    high, doubt_high = _tail(size[::-1], points[end] - points[edges[-over - 2]], at_end, first[end:], deviation)
     guess = (bounds[:-1] + bounds[1:]) / 2
     doubt = width / 4
     guess[0] = bounds[1] - low
     guess[-1] = bounds[-2] + high
-    doubt[0], doubt[-1] = doubts
+    doubt[[0, -1]] = doubt_low, doubt_high
     middle = GRID.points()[1::2]
     of_bin = np.repeat(np.arange(len(rows)), np.diff(edges))
     near = (middle > bounds[1] - FAR * low) & (middle < bounds[-2] + FAR * high)
@@ -414,20 +429,6 @@ def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviati
     # Noise may bring a mean to the other side of an end bin's bound.
     mean[0], mean[-1] = min(mean[0], bounds[1] - low / 20), max(mean[-1], bounds[-2] + high / 20)
     return Spread(odds=_points(mean, bounds), error=np.sqrt(weight * noise))
-
-
-def _tails(size: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> tuple[Floats, Floats]:
-    """Return mean distances of the lowest and the highest bin's predictions from their bounds, and their doubts."""
-    points = GRID.points()[::2]
-    low = int(edges[1])
-    high = int(edges[-2])
-    over = max(len(size) // 4, 1)
-    ends = (
-        (size, points[edges[over + 1]] - points[low], points[low] - points[low::-1], first[:low][::-1]),
-        (size[::-1], points[high] - points[edges[-over - 2]], points[high:] - points[high], first[high:]),
-    )
-    found = np.array([_tail(*end, deviation) for end in ends])
-    return found[:, 0], found[:, 1]
 
 
 def _tail(size: Floats, gap: float, away: Floats, cells: Floats, deviation: float) -> tuple[float, float]:
@@ -472,7 +473,7 @@ def _points(mean: Floats, bounds: Floats) -> Floats:
     tail = -np.log(even) / -np.log(even).mean()
     odds[0] = bounds[1] - tail * (bounds[1] - mean[0])
     odds[-1] = bounds[-2] + tail[::-1] * (mean[-1] - bounds[-2])
-    return np.asarray(np.clip(odds, -GRID.limit, GRID.limit))
+    return np.clip(odds, -GRID.limit, GRID.limit)
 
 
 def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None:
@@ -555,7 +556,9 @@ def pair_scale(events: float, others: float) -> float:
     """
     larger = max(events, others)
     smaller = min(events, others)
-    return (1 - (smaller / larger) ** 2 / 5) / larger if larger else 0.0
+    if larger:
+        return (1 - (smaller / larger) ** 2 / 5) / larger
+    return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -619,8 +622,19 @@ class NoisedPairs:
         """
         if not is_told(min(self.events, self.others), self.count_deviation):
             return None
-        variance = self._sampling_variance() + self.deviation**2
-        return self._unit() * math.sqrt(variance + self.pairs**2 * self._unit_variance())
+        larger = max(self.events, self.others)
+        smaller = min(self.events, self.others)
+        # The variance of `pairs` from one draw of people to another, never below 0.
+        rows = larger + smaller
+        scale = (pair_scale(larger, smaller) * rows) ** 2 / SQUARES_WEIGHT
+        mean_square = max(self.pairs**2 - self.deviation**2, 0.0) * rows / (larger * smaller)
+        sampling = _mean_above_zero(self.squares * scale - mean_square, self.deviation * scale)
+        # The relative variance of the unit by the noise of the class counts, to first order: log(unit) moves by -bend
+        # with log(larger), and by bend - 1 with log(smaller).
+        square = (smaller / larger) ** 2 / 5
+        bend = 2 * square / (1 - square)
+        of_unit = self.count_deviation**2 * (((1 - bend) / smaller) ** 2 + (bend / larger) ** 2)
+        return self._unit() * math.sqrt(sampling + self.deviation**2 + self.pairs**2 * of_unit)
 
     def verdict(self) -> str:
         """Return the code of what joining is worth.
@@ -634,27 +648,13 @@ class NoisedPairs:
             return CANNOT_BE_TOLD
         if gain.low > 0:
             return JOINING_PAYS
-        return DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
+        if gain.high < 0:
+            return DO_NOT_USE
+        return NO_CLEAR_GAIN
 
     def _unit(self) -> float:
         """Return the difference of AUCs that one of `pairs` is."""
         return 1 / (pair_scale(self.events, self.others) * self.events * self.others)
-
-    def _unit_variance(self) -> float:
-        """Return the relative variance of the unit by the noise of the class counts, to first order."""
-        larger = max(self.events, self.others)
-        smaller = min(self.events, self.others)
-        square = (smaller / larger) ** 2 / 5
-        # log(unit) moves by -bend with log(larger), and by bend - 1 with log(smaller).
-        bend = 2 * square / (1 - square)
-        return self.count_deviation**2 * (((1 - bend) / smaller) ** 2 + (bend / larger) ** 2)
-
-    def _sampling_variance(self) -> float:
-        """Return the variance of `pairs` from one draw of people to another, never below 0."""
-        rows = self.events + self.others
-        unit = (pair_scale(self.events, self.others) * rows) ** 2 / SQUARES_WEIGHT
-        mean_square = max(self.pairs**2 - self.deviation**2, 0.0) * rows / (self.events * self.others)
-        return _mean_above_zero(self.squares * unit - mean_square, self.deviation * unit)
 
 
 def _mean_above_zero(value: float, deviation: float) -> float:

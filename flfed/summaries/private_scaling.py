@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def cell_edges(column: ColumnLayout) -> np.ndarray:
     unit = (high - low) / UNITS
     edges = unit * np.sinh(np.linspace(math.asinh(low / unit), math.asinh(high / unit), CELLS + 1))
     edges[[0, -1]] = low, high  # and not by a rounding beside them
-    return np.asarray(edges, dtype=np.float64)
+    return edges
 
 
 def number_cells(column: ColumnLayout, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -240,9 +240,8 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
     """
     base = schema_encoder(layout)
     counts = _by_column(layout, cells)
-    center, scale, frequency, spread = (part.copy() for part in (base.center, base.scale, base.frequency, base.spread))
     rows, _ = _rows(counts.values())
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         if column.name not in counts:
             continue
         row, deviation = counts[column.name]
@@ -250,16 +249,20 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
         missing = slice(place.stop - 1, place.stop)
         if column.kind == "number":
             found = center_and_scale(
-                row[:-1], cell_edges(column), deviation=deviation, rows=rows - row[-1], most_scale=scale[number]
-            ) or (center[number], scale[number])
+                row[:-1], cell_edges(column), deviation=deviation, rows=rows - row[-1], most_scale=base.scale[number]
+            )
+            if found is not None:
+                base.center[number] = found[0]
             # A plain layout's target is divided by the width of its range, whatever its rows.
-            center[number], scale[number] = (found[0], scale[number]) if layout.plain else found
+            if found is not None and not layout.plain:
+                base.scale[number] = found[1]
         elif is_told(known := float(row[:-1].sum()), deviation):
-            frequency[values], spread[values] = shares_of(row[:-1], known, deviation)
+            base.frequency[values], base.spread[values] = shares_of(row[:-1], known, deviation)
         if is_told(rows, deviation):
-            frequency[missing], spread[missing] = shares_of(row[-1:], rows, deviation)
-    weight = _class_weight(*counts[layout.target.name]) if layout.task != "regression" else base.class_weight
-    return Encoder(center=center, scale=scale, frequency=frequency, spread=spread, class_weight=weight)
+            base.frequency[missing], base.spread[missing] = shares_of(row[-1:], rows, deviation)
+    if layout.task == "regression":
+        return base
+    return replace(base, class_weight=_class_weight(*counts[layout.target.name]))
 
 
 def _by_column(layout: Layout, cells: NoisedCells) -> dict[str, tuple[np.ndarray, float]]:
@@ -292,4 +295,4 @@ def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:
     if not is_told(known, deviation):
         return np.ones(classes)
     shares = np.clip(1 / classes, *((row[:-1] + reach) / known for reach in (-deviation, deviation)))
-    return np.asarray(1 / (classes * np.maximum(shares, deviation / known)))
+    return 1 / (classes * np.maximum(shares, deviation / known))

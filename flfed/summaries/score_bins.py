@@ -155,7 +155,9 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     0.25
     """
     pairs = negative.sum() * positive.sum()
-    return float(negative @ positive / 2 / pairs) if pairs else float("nan")
+    if pairs:
+        return float(negative @ positive / 2 / pairs)
+    return float("nan")
 
 
 def dense(counts: Mapping[str, Any], bins: int) -> np.ndarray:

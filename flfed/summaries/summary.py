@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+Arrays = dict[str, np.ndarray]
+"""Arrays by name, such as a model's."""
 BINS = 64
 """Bins of a number, even over its range: enough that groups of ten rows tell a spread."""
 SEPARATION = 0.98
@@ -58,12 +60,16 @@ class ColumnLayout:
     @property
     def middle(self) -> float:
         """Middle of a number's range for its moments, else 0."""
-        return (self.edges[0] + self.edges[-1]) / 2 if self.edges else 0.0
+        if self.edges:
+            return (self.edges[0] + self.edges[-1]) / 2
+        return 0.0
 
     @property
     def half(self) -> float:
         """Half of a number's range, its moments' unit, else 1."""
-        return (self.edges[-1] - self.edges[0]) / 2 if self.edges else 1.0
+        if self.edges:
+            return (self.edges[-1] - self.edges[0]) / 2
+        return 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,9 @@ class Layout:
     @property
     def outcomes(self) -> int:
         """Number of outcomes for leaks, 1 unless multi-class."""
-        return len(self.target.cells) - 1 if self.task == "multi-class" else 1
+        if self.task == "multi-class":
+            return len(self.target.cells) - 1
+        return 1
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array of a summary."""
@@ -132,6 +140,12 @@ class Layout:
             found[column.name] = slice(start, start + len(column.cells))
             start += len(column.cells)
         return found
+
+    def places(self) -> Iterator[tuple[int, ColumnLayout, slice]]:
+        """Yield each column's number, the column and its slice of the vector of cells."""
+        slices = self.slices()
+        for number, column in enumerate(self.columns):
+            yield number, column, slices[column.name]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -175,9 +189,9 @@ class Summary:
     leaks_known: np.ndarray
     sites: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Return the vectors by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
 
 def merge(summaries: Sequence[Summary]) -> Summary:
@@ -194,19 +208,17 @@ def merge(summaries: Sequence[Summary]) -> Summary:
         return summaries[0]
     sums = {}
     for name in summaries[0].arrays():
-        sums[name] = _exact_sum([summary.arrays()[name] for summary in summaries])
+        stacked = np.stack([getattr(summary, name) for summary in summaries])
+        with np.errstate(over="ignore", invalid="ignore"):  # where they are not finite, `fsum` says so
+            total = stacked.sum(axis=0)
+            size = np.abs(stacked).sum(axis=0)
+        # The sum of two is rounded once as it is, and that of small whole numbers, such as counts, not at all.
+        exact = np.isfinite(size)
+        if len(summaries) > 2:
+            exact = (size < 2**53) & (stacked == np.rint(stacked)).all(axis=0)
+        total[~exact] = [math.fsum(column) for column in stacked[:, ~exact].T]
+        sums[name] = total
     return Summary(**sums)
-
-
-def _exact_sum(arrays: list[np.ndarray]) -> np.ndarray:
-    stacked = np.stack(arrays).reshape(len(arrays), -1)
-    with np.errstate(over="ignore", invalid="ignore"):  # where they are not finite, `fsum` says so
-        total: np.ndarray = stacked.sum(axis=0)
-        size = np.abs(stacked).sum(axis=0)
-    # The sum of two is rounded once as it is, and that of small whole numbers, such as counts, not at all.
-    exact = np.isfinite(size) if len(arrays) == 2 else (size < 2**53) & (stacked == np.rint(stacked)).all(axis=0)
-    total[~exact] = [math.fsum(column) for column in stacked.T[~exact]]
-    return total.reshape(arrays[0].shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,9 +244,9 @@ class Encoder:
     spread: np.ndarray
     class_weight: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Return the vectors by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
     def sha256(self) -> str:
         """Return the encoder's hash over sorted names and little-endian bytes."""
@@ -282,7 +294,7 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     scale = np.ones(len(layout.columns))
     frequency = np.zeros(len(summary.cells))
     spread = np.ones(len(summary.cells))
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         if column.kind == "number":
             center[number], scale[number] = _center_and_scale(column, summary.moments[number])
             # A regression's target is scaled under any scaler.
@@ -322,14 +334,9 @@ def schema_encoder(layout: Layout) -> Encoder:
         frequency += [1 / values] * values + [0.0]
     shares = np.array(frequency)
     deviation = np.maximum(np.sqrt(shares * (1 - shares)), LEAST_SPREAD)
-    classes = 0 if layout.task == "regression" else len(layout.target.cells) - 1
-    return Encoder(
-        center=center,
-        scale=scale,
-        frequency=shares,
-        spread=np.where(shares > 0, deviation, 1.0),
-        class_weight=np.ones(classes),
-    )
+    spread = np.where(shares > 0, deviation, 1.0)
+    weight = np.ones(layout.encoder_shapes()["class_weight"])
+    return Encoder(center=center, scale=scale, frequency=shares, spread=spread, class_weight=weight)
 
 
 def one_class(layout: Layout, summary: Summary) -> bool:

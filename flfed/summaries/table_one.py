@@ -60,7 +60,7 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     merged = {site: merge(parts) for site, parts in sites.items()}
     columns = {ALL: merge(list(chain.from_iterable(sites.values()))), **merged}
     lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:,.0f}" for name, summary in columns.items()}]
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+    for number, column, place in layout.places():
         label = ", ".join(filter(None, (column.name, column.unit)))
         if column.kind == "number":
             cells = _means(column, number, place, sites, columns)
@@ -142,7 +142,9 @@ def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, p
 
 def _geometric_mean(center: float, grouped: bool) -> str:
     amount = math.expm1(center)
-    return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
+    if grouped:
+        return f"{ABOUT} {digits(amount, 2)}"
+    return digits(amount, 4)
 
 
 def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) -> str:
@@ -158,7 +160,8 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
     variance = squares / count - mean**2
     # A variance within rounding of 0 would have digits that mean nothing.
     if count == 1 or variance <= CONSTANT * squares / count:
-        center = center if abs(center) > CONSTANT * column.half else 0.0
+        if abs(center) <= CONSTANT * column.half:
+            center = 0.0
         spread = NO_DEVIATION if count == 1 else "0"
         said = f"{digits(center, 4)} ± {spread}"
     else:
@@ -166,7 +169,9 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
         figures = 2 if grouped else 3
         place = _place(deviation, figures)
         said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
-    return f"{ABOUT} {said}" if grouped else said
+    if grouped:
+        return f"{ABOUT} {said}"
+    return said
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
@@ -179,7 +184,9 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
     count = summary.cells[cell] + summary.lower[cell]
     known = summary.cells_known[cell]
     if known < summary.sites[0]:
-        return f"at least {count:,.0f}" if count else SUPPRESSED
+        if count:
+            return f"at least {count:,.0f}"
+        return SUPPRESSED
     rows = summary.rows[0]
     if missing is not None:
         rows = rows - summary.cells[missing]
@@ -222,7 +229,9 @@ def _place(value: float, significant: int) -> int:
     They are of `value`, and below 0 for tens, hundreds and so on.
     """
     # The power of ten once it is rounded: 9.996 to three digits is 10.0.
-    return significant - 1 - int(f"{value:.{significant - 1}e}".partition("e")[2]) if value else 0
+    if value:
+        return significant - 1 - int(f"{value:.{significant - 1}e}".partition("e")[2])
+    return 0
 
 
 def _to_place(value: float, place: int) -> str:

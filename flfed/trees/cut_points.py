@@ -5,11 +5,9 @@ The fine bins follow from the schema's range alone, so that counts in them can b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
 from flfed.trees.forest import NoTrees
 
 FINE_BINS = 1024
@@ -22,7 +20,7 @@ NO_CUT = float(np.finfo(np.float32).max)
 """Fills up the cut points of a column that has fewer than others; no value is above it."""
 
 
-def fine_edges(low: float, high: float, bins: int = FINE_BINS) -> np.ndarray:
+def fine_edges(low: float, high: float) -> np.ndarray:
     """Return the inner edges of a number's fine bins.
 
     They are even in `sign(v) log(1 + |v|)` between the ends of the schema's range.
@@ -39,7 +37,7 @@ def fine_edges(low: float, high: float, bins: int = FINE_BINS) -> np.ndarray:
         Increasing. Edges of a narrow range that are one number in float32 stand once.
     """
     ends = np.sign([low, high]) * np.log1p(np.abs([low, high]))
-    even = np.linspace(ends[0], ends[1], bins + 1)[1:-1]
+    even = np.linspace(ends[0], ends[1], FINE_BINS + 1)[1:-1]
     return np.unique((np.sign(even) * np.expm1(np.abs(even))).astype(np.float32))
 
 
@@ -55,7 +53,7 @@ def codes_of(values: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     [0, 0, 1, 2]
     """
     codes = np.searchsorted(cuts, values.astype(np.float32), side="left")
-    return np.asarray(np.where(np.isnan(values), len(cuts) + 1, codes))
+    return np.where(np.isnan(values), len(cuts) + 1, codes)
 
 
 def cut_points(edges: np.ndarray, counts: np.ndarray, most: int = CODES) -> np.ndarray:
@@ -143,7 +141,7 @@ def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
         Most codes of a number.
     """
     for own, column in zip(cuts, layout.features, strict=True):
-        possible = possible_cuts(column).astype(np.float64)
+        possible = possible_cuts(column).astype(float)
         # As whole numbers: a zero with a sign is another bit, too.
         places = np.flatnonzero(np.isin(possible.view(np.int64), own.view(np.int64)))
         if column.kind == "number" and len(places) >= most:
@@ -155,7 +153,7 @@ def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
     return True
 
 
-def cuts_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+def cuts_sha256(arrays: Arrays) -> str:
     """Return the hash of the cut points of a forest's arrays."""
     return arrays_sha256({name: arrays[name] for name in ("cuts", "missing")})
 
@@ -167,10 +165,12 @@ def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:
 
 def cells_of(column: ColumnLayout) -> int:
     """Return the cells of a column that sites count: a number's fine bins or the values, then the missing ones."""
-    return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
+    if column.kind == "number":
+        return len(edges_of(column)) + 2
+    return len(column.cells)
 
 
-def empty_cuts(layout: Layout, most: int) -> dict[str, np.ndarray]:
+def empty_cuts(layout: Layout, most: int) -> Arrays:
     """Return the arrays of cut points as they are before sites have counted; see `chosen_cuts`."""
     width = 1
     for column in layout.features:
@@ -179,7 +179,7 @@ def empty_cuts(layout: Layout, most: int) -> dict[str, np.ndarray]:
     return {"cuts": np.full((len(layout.features), width), NO_CUT), "missing": np.zeros(len(layout.features))}
 
 
-def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, least: int = 0) -> dict[str, np.ndarray]:
+def chosen_cuts(layout: Layout, counts: Arrays, most: int, least: int = 0) -> Arrays:
     """Return the cut points of all columns.
 
     Parameters
@@ -217,12 +217,12 @@ def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, lea
     return found
 
 
-def widths_of(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def widths_of(arrays: Arrays) -> np.ndarray:
     """Return how many codes each column has, that of a missing value among them, int [columns]."""
     return np.asarray((arrays["cuts"] < NO_CUT).sum(axis=1) + 2)
 
 
-def codes_in(x: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def codes_in(x: np.ndarray, arrays: Arrays) -> np.ndarray:
     """Return plain inputs [rows, columns] as codes, int [columns, rows].
 
     Raises NoTrees where a missing value's code is no code of its column.

@@ -16,6 +16,7 @@ import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
+from flfed.summaries.summary import Arrays
 
 UNIT = 2.0**-30
 """What one of a sum of gradients stands for: they are whole numbers, so that no order of adding changes a bit."""
@@ -58,9 +59,9 @@ class Tree:
     gain: np.ndarray
     cover: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """Return the arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
     def step(self, node: np.ndarray, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
         """Return the node of each row one level further down; a row at a leaf stays.
@@ -120,7 +121,7 @@ def forest_shapes(rounds: int, outputs: int, depth: int) -> dict[str, tuple[int,
     return dict.fromkeys(KEYS, shape)
 
 
-def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]:
+def empty_forest(rounds: int, outputs: int, depth: int) -> Arrays:
     """Return the arrays of trees that are not grown yet, in float64: each is a leaf of value 0."""
     shapes = forest_shapes(rounds, outputs, depth)
     arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
@@ -178,7 +179,7 @@ LARGEST = 2.0**62
 """No number of a tree is as large: a leaf's is at most a sum of gradients in `UNIT`, which fits 62 bits."""
 
 
-def _sound(of: Mapping[str, np.ndarray], columns: int) -> bool:
+def _sound(of: Arrays, columns: int) -> bool:
     """Tell whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
     whole = np.stack([of["column"], of["code"], of["left"], of["cover"]])
     every = np.stack(list(of.values()))
@@ -199,7 +200,7 @@ def round_of(arrays: Mapping[str, np.ndarray], number: int) -> np.ndarray:
     return np.stack([arrays[key][number] for key in KEYS])
 
 
-def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarray) -> dict[str, np.ndarray]:
+def with_round(arrays: Arrays, number: int, stacked: np.ndarray) -> Arrays:
     """Return a forest's arrays with the trees of a round, counted from 0, in their place."""
     found = dict(arrays)
     for key, value in zip(KEYS, stacked, strict=True):
@@ -208,7 +209,7 @@ def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarra
     return found
 
 
-def without_trees(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def without_trees(arrays: Arrays) -> Arrays:
     """Return a forest's arrays with its cut points and no tree."""
     rounds, outputs, nodes = arrays["value"].shape
     return {**arrays, **empty_forest(rounds, outputs, depth_of(nodes))}
@@ -226,7 +227,7 @@ def gains_by_column(forest: Sequence[Sequence[Tree]], columns: int) -> np.ndarra
     # One more for the leaves, whose column is -1.
     found = np.zeros(columns + 1)
     for tree in chain.from_iterable(forest):
-        np.add.at(found, tree.column, tree.gain.astype(np.float64))
+        np.add.at(found, tree.column, tree.gain.astype(float))
     return found[:columns]
 
 
@@ -249,7 +250,7 @@ class Branch:
 
 
 def contributions(
-    trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray, *, outputs: int = 1, base: float = 0.0
+    trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray, *, outputs: int = 1
 ) -> np.ndarray:
     """Return what each column adds to each row's score.
 
@@ -261,8 +262,6 @@ def contributions(
         The code of a missing value, by column.
     outputs : int
         Scores of a row, where there are no trees to tell it.
-    base : float
-        The score without any tree.
 
     Returns
     -------
@@ -280,37 +279,28 @@ def contributions(
     if trees:
         outputs = len(trees[0])
     found = np.zeros((rows, outputs, columns + 1))
-    found[:, :, -1] = base
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
-            goes_left = _goes_left(tree, codes, missing)
+            column = np.maximum(tree.column, 0)
+            at = codes[column]
+            within = at <= tree.code[:, None]
+            goes_left = np.where(at == missing[column][:, None], tree.missing_left[:, None], within)
             for leaf, way in _ways(tree):
                 _add(found[:, output], tree, float(tree.value[leaf]), way, goes_left)
     return found
 
 
-def _goes_left(tree: Tree, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Return where each row would go at each node, [nodes, rows]."""
-    column = np.maximum(tree.column, 0)
-    chosen = codes[column]
-    return np.where(chosen == missing[column][:, None], tree.missing_left[:, None], chosen <= tree.code[:, None])
-
-
-def _ways(tree: Tree) -> Iterator[tuple[int, tuple[Branch, ...]]]:
-    """Yield each leaf with the splits on its way."""
-    waiting: list[tuple[int, tuple[Branch, ...]]] = [(0, ())]
-    while waiting:
-        node, way = waiting.pop()
-        if tree.column[node] < 0:
-            yield node, way
-            continue
-        left = int(tree.left[node])
-        cover = float(tree.cover[node])
-        for child in (left, left + 1):
-            # What no row weighed on follows both branches alike.
-            share = float(tree.cover[child]) / cover if cover > 0 else 0.5
-            branch = Branch(node, child == left, share)
-            waiting.append((child, (*way, branch)))
+def _ways(tree: Tree, node: int = 0, way: tuple[Branch, ...] = ()) -> Iterator[tuple[int, tuple[Branch, ...]]]:
+    """Yield each leaf below a node with the splits on its way, those to the right first."""
+    if tree.column[node] < 0:
+        yield node, way
+        return
+    left = int(tree.left[node])
+    cover = float(tree.cover[node])
+    for child in (left + 1, left):
+        # What no row weighed on follows both branches alike.
+        share = float(tree.cover[child]) / cover if cover > 0 else 0.5
+        yield from _ways(tree, child, (*way, Branch(node, child == left, share)))
 
 
 def _add(found: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goes_left: np.ndarray) -> None:
@@ -402,7 +392,12 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     columns come in their order; of one column first splits whose missing rows go right, from the lowest code on,
     then those whose missing rows go left, from the highest code down.
     """
-    padded, missing = _padded(sums, widths)
+    # By node, column and code, without the last code of each column: that of missing rows.
+    codes = int(widths.max()) - 1
+    ends = np.cumsum(widths)
+    missing = sums[:, ends - 1]
+    padded = np.zeros((*missing.shape[:2], codes, sums.shape[2]), dtype=sums.dtype)
+    padded[:, np.arange(codes) < (widths - 1)[:, None]] = np.delete(sums, ends - 1, axis=1)
     total = padded.sum(axis=2) + missing
     below = np.cumsum(padded, axis=2)
     # Of a split before code 0 only missing rows go left.
@@ -418,7 +413,6 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
         allowed &= (left[..., 2] >= settings.least_rows) & (right[..., 2] >= settings.least_rows)
     gain = np.where(allowed, gain, -np.inf).astype(np.float32)
     nodes = np.arange(len(sums))
-    codes = padded.shape[2]
     column, place = np.divmod(_first_of_best(gain.reshape(len(sums), -1)), 2 * codes)
     missing_left = place >= codes
     code = np.where(missing_left, 2 * codes - 2 - place, place)
@@ -429,23 +423,11 @@ def _first_of_best(gain: np.ndarray) -> np.ndarray:
     return np.asarray(gain.argmax(axis=1))
 
 
-def _padded(sums: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return sums by node, column and code, and those of missing rows by node and column."""
-    codes = int(widths.max()) - 1
-    ends = np.cumsum(widths)
-    padded = np.zeros((len(sums), len(widths), codes, sums.shape[2]), dtype=sums.dtype)
-    inside = np.arange(codes) < (widths - 1)[:, None]
-    kept = np.ones(int(ends[-1]), dtype=bool)
-    kept[ends - 1] = False
-    padded[:, inside] = sums[:, kept]
-    return padded, sums[:, ends - 1]
-
-
 def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
     """Return `G^2 / (H + l2)` in float32, of sums [..., 2 or 3]."""
     slope = sums[..., 0] * UNIT
     curvature = sums[..., 1] * UNIT
-    return np.asarray((np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32))
+    return (np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32)
 
 
 class GrowingTree:
@@ -480,36 +462,30 @@ class GrowingTree:
         if not self._levels:
             self.tree = _leaves(sums[:, : self.widths[0]].sum(axis=1), self.settings)
         else:
-            nodes, sums = _with_siblings(nodes, sums, self._parents)
+            # Children are numbered in pairs after the root, so that a left one is odd: those that were not asked
+            # for are what their parents have more than their siblings.
+            every = np.concatenate([nodes, nodes + np.where(nodes % 2, 1, -1)])
+            order = np.argsort(every)
+            nodes = every[order]
+            sums = np.concatenate([sums, self._parents - sums])[order]
         found = best_splits(sums, self.widths, self.settings)
         split = np.flatnonzero(np.isfinite(found.gain))
         self._levels += 1
         total = sums[split, : self.widths[0]].sum(axis=1)
         children = np.stack([found.left[split], total - found.left[split]], axis=1)
         first = len(self.tree.column) + 2 * np.arange(len(split))
-        self._split(nodes[split], found, split, first)
-        self.tree = _joined(self.tree, _leaves(children.reshape(-1, sums.shape[2]), self.settings))
-        more = self._levels < self.settings.depth
-        self.asked = first + (children[:, 0, 1] > children[:, 1, 1]) if more else first[:0]
-        self._parents = sums[split] if more else sums[:0]
-
-    def _split(self, nodes: np.ndarray, found: Splits, split: np.ndarray, left: np.ndarray) -> None:
         tree = self.tree
-        tree.column[nodes] = found.column[split]
-        tree.code[nodes] = found.code[split]
-        tree.missing_left[nodes] = found.missing_left[split]
-        tree.gain[nodes] = found.gain[split]
-        tree.left[nodes] = left
-        tree.value[nodes] = 0.0
-
-
-def _with_siblings(nodes: np.ndarray, sums: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nodes of a level in order, with their sums; those of the nodes not asked for are differences."""
-    # Children are numbered in pairs after the root, so that a left one is odd.
-    siblings = nodes + np.where(nodes % 2, 1, -1)
-    every = np.concatenate([nodes, siblings])
-    order = np.argsort(every)
-    return every[order], np.concatenate([sums, parents - sums])[order]
+        at = nodes[split]
+        for name in ("column", "code", "missing_left", "gain"):
+            getattr(tree, name)[at] = getattr(found, name)[split]
+        tree.left[at] = first
+        tree.value[at] = 0.0
+        more = _leaves(children.reshape(-1, sums.shape[2]), self.settings).arrays()
+        self.tree = Tree(**{name: np.concatenate([own, more[name]]) for name, own in tree.arrays().items()})
+        self.asked = first + (children[:, 0, 1] > children[:, 1, 1])
+        if self._levels == self.settings.depth:
+            self.asked = first[:0]
+        self._parents = sums[split]
 
 
 def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
@@ -528,11 +504,6 @@ def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
         gain=np.zeros(count, dtype=np.float32),
         cover=totals[:, 1].copy(),
     )
-
-
-def _joined(tree: Tree, more: Tree) -> Tree:
-    others = more.arrays()
-    return Tree(**{name: np.concatenate([value, others[name]]) for name, value in tree.arrays().items()})
 
 
 class GrowingRound:
@@ -562,7 +533,7 @@ class GrowingRound:
     def grow(self, sums: np.ndarray) -> None:
         """Add a level, given the sums over all sites of the nodes asked for, tree after tree."""
         start = 0
-        for growing, nodes in zip(self._growing, self.asked, strict=True):
+        for growing, nodes in zip(self._growing, self.asked):
             if len(nodes):
                 growing.grow(sums[start : start + len(nodes)])
             start += len(nodes)

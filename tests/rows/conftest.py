@@ -14,12 +14,12 @@ from flfed.rows.comparison.attack_runner import Attacked, Promised, trained
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.private_noise import Protection
 from flfed.study.plan import PrivateSteps
 from flfed.study.study import Study
-from flfed.summaries.summary import fit_encoder
+from flfed.summaries.summary import Arrays, fit_encoder
 
 INPUTS = 40
 SCHEMA = 'format = 1\nname = "wide"\ntask = "binary"\ntarget = "y"\n' + "".join(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from flfed.rows.attacks.gradient_inversion import GradientInversion, candidates
-from flfed.rows.comparison.attack_runner import Finding, wilson
+from flfed.rows.comparison.attack_runner import Finding
 from flfed.rows.data.policy import Policy
+from flfed.rows.evaluation.intervals import wilson
 from flfed.rows.training.answer import compute_one_by_one, run_client
 from flfed.rows.training.requests import FitRequest, run_client_by
 from flfed.study.plan import PrivateSteps
@@ -40,7 +41,7 @@ def inverted(attacked, records: int = 50) -> dict[str, Finding]:
 def test_one_step_on_one_row_without_protection_gives_50_of_50_rows_exactly(wide_site, changes):
     found = inverted(wide_site(changes))
     assert (found["share-recovered"].value, found["share-recovered"].rows) == (1.0, 50)
-    assert found["share-recovered"].low == pytest.approx(wilson(50, 50)[0]) and found["share-recovered"].high == 1
+    assert found["share-recovered"].low == pytest.approx(wilson(1.0, 50)[0]) and found["share-recovered"].high == 1
     assert found["median-cosine"].value == pytest.approx(1, abs=1e-6)
 
 

@@ -136,7 +136,7 @@ class SiteSums:
             entries = noise.clipped(entries)
         updates, sums = rings(len(cohort.sites), self._largest())
         rng = self.rng(asked, seed)
-        vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng)))
+        vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng=rng)))
         if noise is not None:
             vector = noise.added(vector, updates, _chance(self.keys, asked, seed).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))

@@ -15,7 +15,7 @@ from scipy.stats import binom
 from flfed.rows.comparison.attack_runner import Attacked, Finding, log_odds, nothing, trained
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded, pooled_rows
-from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.training.requests import Asking, together
 from flfed.study.settings import Settings
 
 NAME = "canaries"
@@ -88,13 +88,17 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         inside = rng.random((trainings, len(canaries))) < 0.5
         tables = [pooled_rows([rows, canaries.take(chosen)]) for chosen in inside]
         models = yield from trained(attacked, tables, NAME)
-        outputs = yield [ScoreRequest(model=work.model, arrays=arrays, x=canaries.x) for arrays in models]
+        outputs = yield from together([work.outputs(arrays, canaries.x) for arrays in models])
         signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
         # Less the mean over trainings: a canary that is easy in all of them tells nothing.
-        guesses, right = self._guessed(signals - signals.mean(axis=0), inside)
-        return (self._finding(attacked, inside.size, guesses, right),)
+        order = np.argsort(signals - signals.mean(axis=0), axis=None, kind="stable")
+        # Only the clearest coins are guessed, since a wrong guess costs more than none: the highest are "in".
+        half = max(1, int(self.guessed * inside.size / 2))
+        coins = inside.reshape(-1)
+        right = int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
+        return (self._finding(attacked, inside.size, 2 * half, right),)
 
     def _canaries(self, attacked: Attacked, rows: Encoded, rng: np.random.Generator) -> Encoded:
         """Return random rows as canaries.
@@ -113,17 +117,6 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         weight = np.full(count, float(rows.weight.mean()))
         return Encoded(directions * length, y.astype(rows.y.dtype), weight, None)
 
-    def _guessed(self, scores: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
-        """Return how many coins were guessed, and rightly.
-
-        The highest scores are guessed "in", the lowest "out".
-        """
-        # Only the clearest coins are guessed: a wrong guess costs more than none.
-        order = np.argsort(scores, axis=None, kind="stable")
-        coins = inside.reshape(-1)
-        half = max(1, int(self.guessed * inside.size / 2))
-        return 2 * half, int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
-
     def _finding(self, attacked: Attacked, coins: int, guesses: int, right: int) -> Finding:
         epsilon, delta = attacked.promised or (NAN, DELTA)
         bound = least_epsilon(coins, guesses, right, delta)
@@ -133,7 +126,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
             "and not the ε of the run."
         )
         return Finding(
-            attack=NAME, metric=METRIC, value=bound, low=bound, high=NAN, method="Steinke, Nasr and Jagielski 2023",
+            attack=NAME, metric=METRIC, value=bound, low=bound, method="Steinke, Nasr and Jagielski 2023",
             rows=coins, promise=epsilon, beyond=bound > epsilon, says=says,
         )  # fmt: skip
 
@@ -161,10 +154,10 @@ def p_value(coins: int, guesses: int, right: int, epsilon: float, delta: float) 
     return min(1.0, float(binom.sf(right - 1, guesses, q)) + 2 * coins * delta * most)
 
 
-def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence: float = CONFIDENCE) -> float:
+def least_epsilon(coins: int, guesses: int, right: int, delta: float) -> float:
     """Return the largest ε that the guesses refute.
 
-    So many right guesses refute it at `confidence`, to 1e-6, and 0 where they refute none.
+    So many right guesses refute it at `CONFIDENCE`, to 1e-6, and 0 where they refute none.
 
     Examples
     --------
@@ -173,11 +166,11 @@ def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence
     """
     low = 0.0
     high = 64.0
-    if p_value(coins, guesses, right, low, delta) > 1 - confidence:
-        return 0.0
     # The bound is where the probability crosses the confidence, found by halving.
     while high - low > 1e-6:
         middle = (low + high) / 2
-        refuted = p_value(coins, guesses, right, middle, delta) <= 1 - confidence
-        low, high = (middle, high) if refuted else (low, middle)
+        if p_value(coins, guesses, right, middle, delta) <= 1 - CONFIDENCE:
+            low = middle
+        else:
+            high = middle
     return low

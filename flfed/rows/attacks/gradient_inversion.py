@@ -15,12 +15,12 @@ from scipy.stats import binom
 from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Arrays
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Asking, FitRequest
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
+from flfed.summaries.summary import Arrays
 
 NAME = "gradient-inversion"
 CLOSE = {"float64": 1e-6, "float32": 1e-3}
@@ -103,7 +103,9 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         # A site that trains a part of the model sends zeros for the rest.
         guessed = [candidates(attacked, widened(found.arrays, attacked.arrays)) for found in fitted]
         found = self._judged(attacked, rows.x[targets], guessed[:number], 1)
-        return found + self._judged(attacked, rows.x[targets], guessed[number:], size) if size > 1 else found
+        if size > 1:
+            return found + self._judged(attacked, rows.x[targets], guessed[number:], size)
+        return found
 
     def _plan_batch(self, attacked: Attacked, rows: int) -> int:
         """Return how many rows a step has.
@@ -144,12 +146,15 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         """
         close = CLOSE[attacked.session.study.plan.precision]
         length = np.maximum(np.linalg.norm(x, axis=1), 1e-12)
-        gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed, strict=True)]
-        count = int((np.array(gaps) <= close * length).sum())
-        cosines = np.zeros(len(gaps))
-        for place, (row, (g, best)) in enumerate(zip(x, guessed, strict=True)):
+        gaps = np.full(len(x), np.inf)
+        cosines = np.zeros(len(x))
+        for place, (row, (g, best)) in enumerate(zip(x, guessed)):
             if len(g):
-                cosines[place] = _cosine(row, g[best])
+                gaps[place] = np.linalg.norm(g - row, axis=1).min()
+                lengths = float(np.linalg.norm(row)) * float(np.linalg.norm(g[best]))
+                if 0 < lengths < np.inf:
+                    cosines[place] = row @ g[best] / lengths
+        count = int((gaps <= close * length).sum())
         # Single rows and batches have names of their own among the figures.
         where = "" if size == 1 else AT_BATCH
         rows = "a single row" if size == 1 else f"{size} rows, as in the plan"
@@ -157,8 +162,11 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         noisy = "with the site's clipping and noise" if attacked.session.protection else "without protection"
         says = f"From the update of {steps} from the global model, {noisy}, an attacker guesses the inputs of a row. "
         blind = f"A blind guess has cosines of about {1 / np.sqrt(max(x.shape[1], 1)):.2f} either way."
-        low, high = _median_interval(cosines)
-        median = round(float(np.median(cosines)), 2)
+        # The interval of a median lies between two of the values, in hundredths, and needs no distribution.
+        ordered = np.sort(cosines)
+        lower = max(int(binom.ppf(0.025, len(x), 0.5)) - 1, 0)
+        figures = (np.median(cosines), ordered[lower], ordered[len(x) - 1 - lower])
+        median, low, high = (round(float(figure), 2) for figure in figures)
         promise = NAN if attacked.promised is None else 0.0
         return (
             share(
@@ -171,7 +179,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
             ),
             Finding(
                 attack=NAME, metric=f"median-cosine{where}", value=median, low=low, high=high,
-                method="order statistics", rows=len(x), promise=NAN, beyond=False,
+                method="order statistics", rows=len(x),
                 says=f"{says}The median cosine of guess and row; 1 is the row's own direction. {blind}",
             ),
         )  # fmt: skip
@@ -203,8 +211,8 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
 
     Adam's first step is `lr * g / (|g| + eps)`, so that `|g| = eps * d / (lr - d)` for a step of length d.
     """
-    before = np.asarray(before, dtype=np.float64)
-    change = np.asarray(delta, dtype=np.float64)
+    before = np.asarray(before, dtype=float)
+    change = np.asarray(delta, dtype=float)
     # A penalty moves the arrays as well, and is taken off first.
     if penalised and plan.l1:
         change = change + np.sign(before + change) * plan.lr * plan.l1
@@ -218,18 +226,3 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
     if penalised and plan.l2:
         g = g - plan.l2 * before
     return g
-
-
-def _cosine(row: np.ndarray, guess: np.ndarray) -> float:
-    lengths = float(np.linalg.norm(row)) * float(np.linalg.norm(guess))
-    return float(row @ guess) / lengths if 0 < lengths < np.inf else 0.0
-
-
-def _median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a median.
-
-    It lies between two of the values, in hundredths, and needs no distribution.
-    """
-    ordered = np.sort(values)
-    lower = max(int(binom.ppf(0.025, len(values), 0.5)) - 1, 0)
-    return round(float(ordered[lower]), 2), round(float(ordered[len(values) - 1 - lower]), 2)

@@ -18,7 +18,7 @@ from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil, logit_limits
 from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
-from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.training.requests import Asking, together
 from flfed.study.settings import Settings
 
 NAME = "membership-inference"
@@ -97,9 +97,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
             return tuple(nothing(NAME, metric, why) for metric in METRICS)
         inside = self._halves(attacked, rows)
         models = yield from trained(attacked, [rows.take(half) for half in inside], f"{NAME}/shadow")
-        outputs = yield [
-            ScoreRequest(model=work.model, arrays=arrays, x=rows.x) for arrays in (attacked.arrays, *models)
-        ]
+        outputs = yield from together([work.outputs(arrays, rows.x) for arrays in (attacked.arrays, *models)])
         signals = np.stack([log_odds(work.task, found, rows.y) for found in outputs])
         # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
@@ -255,5 +253,5 @@ def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray
     without = norm.logcdf(target, means[1], deviations[1])
     if not online:
         return np.asarray(without)
-    pair = [norm.logpdf(target, mean, deviation) for mean, deviation in zip(means, deviations, strict=True)]
+    pair = [norm.logpdf(target, mean, deviation) for mean, deviation in zip(means, deviations)]
     return np.asarray(pair[0] - pair[1])

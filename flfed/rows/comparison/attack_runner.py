@@ -19,13 +19,13 @@ from scipy.special import logsumexp
 
 from flfed import registry
 from flfed.rows.baselines import first_arrays
-from flfed.rows.evaluation.intervals import NAN
+from flfed.rows.evaluation.intervals import NAN, wilson
 from flfed.rows.features.encode import Encoded
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.settings import read_settings
-from flfed.summaries.summary import Encoder
+from flfed.summaries.summary import Arrays, Encoder
 
 GROWN = "trees grow from the sums of all sites, so that none can be trained beside them on other rows"
 Promised = tuple[float, float]
@@ -61,13 +61,13 @@ class Finding:
 
     attack: str
     metric: str
-    value: float
-    low: float
-    high: float
-    method: str
-    rows: int
-    promise: float
-    beyond: bool
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    method: str = ""
+    rows: int = 0
+    promise: float = NAN
+    beyond: bool = False
     says: str
 
 
@@ -126,13 +126,17 @@ class Attacked:
         --------
         `attacked.too_few(members=120, holdout=7)` at an institution: "fewer than 10 holdout rows".
         """
-        least = self.session.site.policy.least_rows()
+        least = self.session.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
-        return f"fewer than {least} {' and '.join(small)} rows" if small else ""
+        if small:
+            return f"fewer than {least} {' and '.join(small)} rows"
+        return ""
 
     def untrained(self) -> str:
         """Return why no model can be trained beside the attacked one; an empty text where it can."""
-        return GROWN if self.session.layout.plain else ""
+        if self.session.layout.plain:
+            return GROWN
+        return ""
 
 
 def attack(
@@ -186,35 +190,12 @@ def attack(
     return tuple(chain.from_iterable(found))
 
 
-def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's interval of a share.
-
-    It is of 95 % with the usual `z`.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
-
-    Examples
-    --------
-    >>> [round(limit, 4) for limit in wilson(50, 50)]
-    [0.9287, 1.0]
-    """
-    value = count / rows
-    total = rows + z**2
-    reach = z / total * (rows * value * (1 - value) + z**2 / 4) ** 0.5
-    centre = (count + z**2 / 2) / total
-    # Rounding must not put a limit on the wrong side of the share itself.
-    return min(max(0.0, centre - reach), value), max(min(1.0, centre + reach), value)
-
-
 def nothing(attack: str, metric: str, why: str) -> Finding:
     """Return the finding of an attack without a figure.
 
     It says why there is none.
     """
-    return Finding(
-        attack=attack, metric=metric, value=NAN, low=NAN, high=NAN, method="", rows=0, promise=NAN, beyond=False,
-        says=f"No figure: {why}.",
-    )  # fmt: skip
+    return Finding(attack=attack, metric=metric, says=f"No figure: {why}.")
 
 
 def share(
@@ -227,15 +208,18 @@ def share(
     At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
     and the interval says only that it is such a count.
     """
-    policy = attacked.session.site.policy
-    low, high = wilson(count, rows)
+    policy = attacked.session.policy
     value = count / rows
+    low, high, _ = wilson(value, rows)
     method = "Wilson"
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
         # The interval spans all small counts, so that it does not tell which one it is.
-        edges = 1 / rows, (policy.cell_minimum - 1) / rows
-        low, high = edges if count == least else (1 - edges[1], 1 - edges[0])
+        low = 1 / rows
+        high = (policy.cell_minimum - 1) / rows
+        if count > least:
+            low = 1 - high
+            high = 1 - 1 / rows
         value = NAN
         method = "a small count, withheld"
     return Finding(
@@ -273,7 +257,7 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Aski
         rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
         fitted = yield [
             replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
-            for arrays, rows, rng in zip(models, tables, rngs, strict=True)
+            for arrays, rows, rng in zip(models, tables, rngs)
         ]
         models = [found.arrays for found in fitted]
     return models

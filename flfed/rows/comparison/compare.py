@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
     ANOTHER,
@@ -22,7 +23,6 @@ from flfed.rows.comparison.operating_points import (
     TRAINED,
     CellSuppression,
     PointCounts,
-    accuracy_leaves,
     count_points,
     set_thresholds,
     withhold_all,
@@ -30,20 +30,16 @@ from flfed.rows.comparison.operating_points import (
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
-from flfed.rows.data.holdout import Holdout, block_numbers
-from flfed.rows.data.site import holdout_of
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate, row_losses, widen_differences
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
-from flfed.rows.features.encode import scaled_of
-from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import Asking, ScoreRequest, together
-from flfed.rows.training.tuning.best_model import column_forecasts, naive_forecasts
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
-from flfed.summaries.summary import Encoder, Summary
+from flfed.summaries.summary import Arrays, Encoder, Summary
 
 Arms = dict[str, dict[str, Estimate]]
 Differences = dict[str, dict[Pair, Difference]]
@@ -82,8 +78,8 @@ class SiteComparison:
 
     training_rows: int
     holdout_rows: int
-    arms: Mapping[str, Mapping[str, Estimate]]
-    differences: Mapping[str, Mapping[Pair, Difference]]
+    arms: Arms
+    differences: Differences
     summary: Summary | None
     histogram: np.ndarray | None
     note: str
@@ -102,7 +98,7 @@ def arm_scores(
     *,
     same: bool = False,
     start: Arrays | None = None,
-) -> Asking[dict[str, np.ndarray]]:
+) -> Asking[Arrays]:
     """Yield requests and return the arms' predictions.
 
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
@@ -114,49 +110,38 @@ def arm_scores(
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
-    arms = [_outputs(session, arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
+    arms = [session.outputs(arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
     if same and session.study.compare.own == "best":
         arms.append(session.local_model("same"))
     outputs, local, adjusted, *others = yield from together(arms)
     begun: list[Any] = []
     if start:
-        begun = yield from together([_outputs(session, start, x), session.pulled(start, encoder)])
+        begun = yield from together([session.outputs(start, x), session.pulled(start, encoder)])
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
-    scores |= dict(zip([OWN_SAME], own[1:], strict=False))
+    scores |= dict(zip([OWN_SAME], own[1:]))
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if begun:
         found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
-        scores |= dict(zip(STARTED, found, strict=True))
+        scores |= dict(zip(STARTED, found))
     if same:
         scores |= _naive_scores(session, table)
     return scores
 
 
-def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.ndarray]:
+def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     """Return the predictions of forecasts without a model, of a regression under a holdout by time."""
     if session.task != "regression" or session.study.compare.own != "best":
         return {}
-    if isinstance(holdout_of(session.study, session.site), Holdout):
-        return {}  # rows in no order have no last value
     encoder = session.own_encoder()
-    layout = session.layout
     training = session.encode(session.table.training, encoder)
-    holdout = session.encode(table, encoder)
-    # They are functions of scaled inputs, also where trees take the columns as they are.
-    rows = replace(training, x=scaled_of(training.x, layout, encoder))
-    x = scaled_of(holdout.x, layout, encoder)
-    columns = column_forecasts(session.study.compare.naive, layout, encoder)
-    forecasts = naive_forecasts(rows, columns, session.site.policy.least_rows())
-    return {arm: session.predictions(forecast(x), encoder) for arm, forecast in forecasts.items()}
-
-
-def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Asking[np.ndarray]:
-    outputs: np.ndarray = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
-    return outputs
+    x = session.encode(table, encoder).x
+    naive = session.study.compare.naive
+    outputs = naive_outputs(training, x, session.layout, encoder, naive, session.policy.least_rows())
+    return {arm: session.predictions(found, encoder) for arm, found in outputs.items()}
 
 
 def compare(
@@ -186,7 +171,7 @@ def compare(
         What the run began with, where that is a model of an earlier run.
     """
     table = session.table.holdout("compare")
-    policy = session.site.policy
+    policy = session.policy
     task = session.task
     y = session.target(table)
     arrays = session.own_arrays.at_site(arrays)
@@ -194,9 +179,9 @@ def compare(
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    blocks = blocks_of(session, table)
+    blocks = session.blocks(table)
     draws = session.study.compare.draws
-    groups = _drawn_together(session, table, blocks)
+    groups = groups_of(session, table)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
@@ -211,7 +196,7 @@ def compare(
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = {name: reasons[name] for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)}
     arms, differences = _one_accuracy(*judged, list(counts))
-    points = yield from _points(session, table, scores["global"], counts, (arrays, encoder))
+    points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     notes = _left_out(session)
@@ -237,53 +222,61 @@ def _points(
     table: pd.DataFrame,
     score: np.ndarray,
     counts: Mapping[str, str],
-    shared: tuple[Arrays, Encoder],
+    arrays: Arrays,
+    encoder: Encoder,
 ) -> Asking[list[PointCounts]]:
     """Yield requests and return the exact counts at the study's points, as they may leave.
 
-    `counts` are the metrics of counts of the same rows: why each stays, or "". `shared` is the model of the scores.
+    `counts` are the metrics of counts of the same rows: why each stays, or "". `arrays` and `encoder` make the scores.
     """
     points = session.study.compare.points
-    policy = session.site.policy
+    policy = session.policy
     y = session.target(table)
     if not points or session.task != "binary":
         return []
-    if policy.disclosure == "open":
-        return count_points(points, y, score, (yield from _rules(session, points, *shared)))
+    # False positive rates need a threshold, which training rows set.
     rates = [point for point in points if point[0] == POINT_KINDS[-1]]
+    if policy.disclosure == "open":
+        rules: Sequence[Point] = points
+        if rates:
+            training = session.table.training
+            outputs = yield from session.outputs(arrays, session.encode(training, session.in_use(encoder)).x)
+            rules = set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
+        return count_points(points, y, score, rules)
     points = tuple(point for point in points if point not in rates)
     suppressed = _suppressed(session, table, score, counts, points) if points else []
     return [*suppressed, *withhold_all(rates, TRAINED)]
 
 
-def _rules(session: SiteSession, points: Sequence[Point], arrays: Arrays, encoder: Encoder) -> Asking[list[Point]]:
-    """Yield requests and return the points with the thresholds that training rows set for false positive rates."""
-    if all(kind != POINT_KINDS[-1] for kind, _ in points):
-        return list(points)
-    training = session.table.training
-    outputs = yield from _outputs(session, arrays, session.encode(training, session.in_use(encoder)).x)
-    return set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
-
-
-def _losses(task: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
     return {arm: row_losses(task, y, score) for arm, score in scores.items()}
 
 
 def _withheld(whys: Iterable[str]) -> str:
     """Return the first reason to withhold a figure, in words, or ""."""
     why = next(filter(None, whys), "")
-    return f"withheld: {why}" if why else ""
+    if why:
+        return f"withheld: {why}"
+    return ""
 
 
 def _suppressed(
     session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str], points: Sequence[Point]
 ) -> list[PointCounts]:
     """Return the counts at the points that an institution lets leave."""
-    policy = session.site.policy
+    policy = session.policy
     y = session.target(table)
-    accuracy = accuracy_leaves(counts)
-    if why := _why_no_points(session, y, accuracy):
+    leaving = {name for name, why in counts.items() if not why}
+    if why := too_few(y, session.task, session.classes, policy):
         return withhold_all(points, why)
+    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
+    if policy.allows("score-histogram"):
+        return withhold_all(points, HISTOGRAM)
+    if leaving - {"accuracy_score"}:
+        return withhold_all(points, ANOTHER)
+    # Before they are looked at: which of another model's counts are small would tell something, too.
+    if not session.counts_may_leave(claim=False):
+        return withhold_all(points, ONCE)
     suppression = CellSuppression(
         y=y,
         score=score,
@@ -291,26 +284,14 @@ def _suppressed(
         rows=session.coded(table),
         layout=session.layout,
         minimum=policy.cell_minimum,
-        accuracy=bool(accuracy),
+        accuracy=bool(leaving),
     )
     found = suppression.leaving(points)
     # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
     leaves = all(point.method for point in found) or session.counts_may_leave(claim=True)
-    return found if leaves else withhold_all(points, ONCE)
-
-
-def _why_no_points(session: SiteSession, y: np.ndarray, accuracy: bool | None) -> str:
-    """Return why no count at a point may leave, or ""."""
-    policy = session.site.policy
-    if why := too_few(y, session.task, session.classes, policy):
-        return why
-    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
-    if policy.allows("score-histogram"):
-        return HISTOGRAM
-    if accuracy is None:
-        return ANOTHER
-    # Before they are looked at: which of another model's counts are small would tell something, too.
-    return "" if session.counts_may_leave(claim=False) else ONCE
+    if leaves:
+        return found
+    return withhold_all(points, ONCE)
 
 
 def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
@@ -323,23 +304,27 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
         y=session.target(table),
         score=score,
         person=_persons(session, table),
-        policy=session.site.policy,
+        policy=session.policy,
         draws=study.compare.draws,
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     found = groupings(study.compare.by, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in found))
     # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
-    if session.site.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
+    if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
     leaves = session.counts_may_leave(claim=True)
-    return figures if leaves else [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
+    if leaves:
+        return figures
+    return [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
     """Return whose each row is, each its own where the schema names no group; blocks of time are no people."""
     group = session.schema.group
-    return pd.factorize(table[group])[0] if group else np.arange(len(table))
+    if group:
+        return pd.factorize(table[group])[0]
+    return np.arange(len(table))
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
@@ -348,20 +333,13 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
     None where each row is its own.
     """
-    return _drawn_together(session, table, blocks_of(session, table))
-
-
-def blocks_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
-    """Return the number of each row's block, in the order of time; None of a holdout at random."""
-    return block_numbers(table, holdout_of(session.study, session.site), session.schema)
-
-
-def _drawn_together(session: SiteSession, table: pd.DataFrame, blocks: np.ndarray | None) -> np.ndarray | None:
-    found = blocks
+    found = session.blocks(table)
     if found is None and session.schema.group:
         found = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.
-    return None if found is None or len(np.unique(found)) == len(table) else found
+    if found is None or len(np.unique(found)) == len(table):
+        return None
+    return found
 
 
 def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:
@@ -385,7 +363,7 @@ def _left_out(session: SiteSession) -> list[str]:
     if session.study.encode.rows != "complete":
         return []
     count = session.table.left_out
-    policy = session.site.policy
+    policy = session.policy
     # Zero is small as well: that no row has a gap says something of each.
     small = policy.disclosure != "open" and count < policy.cell_minimum
     if policy.disclosure == "open" and not count:

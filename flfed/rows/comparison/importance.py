@@ -14,11 +14,11 @@ import pandas as pd
 from flfed.rows.comparison.operating_points import HISTOGRAM, ONCE
 from flfed.rows.evaluation.scoring import three_digits, too_few
 from flfed.rows.features.encode import ColumnArrays, Encoded, input_slices
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import SiteSession
 from flfed.rows.training.functional import loss_of_rows
-from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.training.requests import Asking
 from flfed.seeds import generator
-from flfed.summaries.summary import ColumnLayout, Encoder
+from flfed.summaries.summary import Arrays, ColumnLayout, Encoder
 
 NO_ROWS = "no rows"
 NOT_FINITE = "the scores are not finite"
@@ -76,63 +76,49 @@ def importances(
     if not session.study.compare.importance:
         return []
     stays = _reasons(session, table, person)
-    if all(stays.values()):
-        return [_withheld(column, why) for column, why in stays.items()]
-    found = yield from _increases(session, table, arrays, encoder, [name for name, why in stays.items() if not why])
-    digits = float if session.site.policy.disclosure == "open" else three_digits
+    rows = session.encode(table, session.in_use(encoder))
+    before = np.nan
+    if not all(stays.values()):
+        before = yield from _loss(session, arrays, rows, rows.x)
+    digits = float if session.policy.disclosure == "open" else three_digits
+    places = input_slices(session.layout)
     figures = []
-    for column, why in stays.items():
-        if why:
-            figures.append(_withheld(column, why))
-        else:
-            figures.append(_finite(column, digits(found[column])))
+    for number, (column, why) in enumerate(stays.items()):
+        increase = np.nan
+        method = why
+        if not why:
+            increase = digits((yield from _mean_loss(session, arrays, rows, places[column], number)) - before)
+            method = "" if np.isfinite(increase) else NOT_FINITE
+        elif why != NO_ROWS:  # which is no matter of policy
+            method = f"withheld: {why}"
+        if method:
+            increase = np.nan
+        figures.append(ColumnImportance(column=column, increase=increase, method=method))
     return figures
 
 
-def _increases(
-    session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, columns: list[str]
-) -> Asking[dict[str, float]]:
-    """Yield requests and return the mean increase of the loss by column."""
-    rows = session.encode(table, session.in_use(encoder))
-    before = yield from _loss(session, arrays, rows, rows.x)
-    places = input_slices(session.layout)
-    found = {}
-    for number, column in enumerate(places):
-        if column not in columns:
-            continue
-        # Each column has its own draws, so that a difference of two columns is not that of the rows in which they
-        # differ alone.
-        rng = generator(session.seed, site=session.site.name, purpose=PERMUTE, number=number)
-        losses = []
-        for _ in range(session.study.compare.importance):
-            # The other columns are as they were: a copy each time.
-            x = rows.x.copy()
-            x[:, places[column]] = rows.x[rng.permutation(len(rows)), places[column]]
-            losses.append((yield from _loss(session, arrays, rows, x)))
-        found[column] = float(np.mean(losses)) - before
-    return found
+def _mean_loss(session: SiteSession, arrays: Arrays, rows: Encoded, place: slice, number: int) -> Asking[float]:
+    """Yield requests and return the mean loss with the inputs at a place permuted."""
+    # Each column has its own draws, so that a difference of two columns is not that of the rows in which they
+    # differ alone.
+    rng = generator(session.seed, site=session.site.name, purpose=PERMUTE, number=number)
+    losses = []
+    for _ in range(session.study.compare.importance):
+        # The other columns are as they were: a copy each time.
+        x = rows.x.copy()
+        x[:, place] = rows.x[rng.permutation(len(rows)), place]
+        losses.append((yield from _loss(session, arrays, rows, x)))
+    return float(np.mean(losses))
 
 
 def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Asking[float]:
-    outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
+    outputs = yield from session.outputs(arrays, x)
     return loss_of_rows(session.task, outputs, rows.y)
-
-
-def _withheld(column: str, why: str) -> ColumnImportance:
-    # That there are no rows is no matter of policy.
-    method = why if why == NO_ROWS else f"withheld: {why}"
-    return ColumnImportance(column=column, increase=np.nan, method=method)
-
-
-def _finite(column: str, increase: float) -> ColumnImportance:
-    if np.isfinite(increase):
-        return ColumnImportance(column=column, increase=increase)
-    return ColumnImportance(column=column, increase=np.nan, method=NOT_FINITE)
 
 
 def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> dict[str, str]:
     """Return why each column's importance stays, or ""."""
-    policy = session.site.policy
+    policy = session.policy
     features = session.layout.features
     if policy.disclosure == "open":
         why = "" if len(table) else NO_ROWS
@@ -149,7 +135,7 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
 
 def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> str:
     """Return why no column's importance may leave, or ""."""
-    policy = session.site.policy
+    policy = session.policy
     y = session.target(table)
     if why := too_few(y, session.task, session.classes, policy):
         return why
@@ -162,7 +148,9 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
     # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
     if session.task == "binary" and policy.allows("score-histogram"):
         return HISTOGRAM
-    return "" if session.counts_may_leave(claim=False) else ONCE
+    if session.counts_may_leave(claim=False):
+        return ""
+    return ONCE
 
 
 def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:

@@ -5,7 +5,7 @@ They are of one model on one site's holdout, and held back as the site's policy 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +106,10 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
         return known >= at
     allowed = int(at * len(known) + 1e-9)  # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29
     # The row after the last that is allowed stays, and so do all that have its score.
-    return (known > np.sort(known)[::-1][allowed]) if allowed < len(known) else np.ones(len(known), bool)
+    flagged = np.ones(len(known), bool)
+    if allowed < len(known):
+        flagged = known > np.sort(known)[::-1][allowed]
+    return flagged
 
 
 def count_points(
@@ -179,21 +182,16 @@ class CellSuppression:
         cuts: list[np.ndarray] = []
         for place, point in enumerate(points):
             cut = flagged_rows(self.score, point)
+            # Of a cut and the one at which accuracy calls rows positive: none, or many, rows of a class lie between.
+            between = np.bincount(self.y[cut ^ (self.score > CALLED)], minlength=2)
+            apart = not self.accuracy or ((between == 0) | (between >= self.minimum)).all()
             if len(cuts) == MOST_CUTS:
                 found[place] = withhold_all([point], ENOUGH)[0]
-            elif self._apart_from_half(cut) and self._fits([*cuts, cut]):
+            elif apart and self._fits([*cuts, cut]):
                 cuts.append(cut)
             else:
                 found[place] = withhold_all([point], f"a count of fewer than {self.minimum} rows would follow")[0]
         return found
-
-    def _apart_from_half(self, cut: np.ndarray) -> bool:
-        """Tell whether a cut is far from where accuracy calls rows positive, or just there.
-
-        Else the right calls less these counts would tell of the few rows in between.
-        """
-        between = np.bincount(self.y[cut ^ (self.score > CALLED)], minlength=2)
-        return not self.accuracy or bool(((between == 0) | (between >= self.minimum)).all())
 
     def _fits(self, cuts: Sequence[np.ndarray]) -> bool:
         """Tell whether no small count follows from these cuts."""
@@ -234,20 +232,3 @@ class CellSuppression:
         inside = chosen @ both
         rest = (inside > 0) @ both.sum(axis=0) - inside.sum(axis=1)
         return not ((rest > 0) & (rest < self.minimum)).any()
-
-
-def accuracy_leaves(counts: Mapping[str, str]) -> bool | None:
-    """Tell whether accuracy alone of the metrics of counts leaves.
-
-    Parameters
-    ----------
-    counts : dict of metric to str
-        Of the metrics from which counts of rows follow, why each stays, or "".
-
-    Returns
-    -------
-    bool or None
-        None where another one leaves, of which nobody knows where it cuts.
-    """
-    leaves = {name for name, why in counts.items() if not why}
-    return None if leaves - {"accuracy_score"} else bool(leaves)

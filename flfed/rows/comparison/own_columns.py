@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.rows.baselines import tuned
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_parts import INTERCEPT_SD, NO_SD, site_deviation
-from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import Asking, ScoreRequest
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import Asking
 from flfed.rows.training.tuning.linear import LinearPredictor, tuned_beside
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder
+from flfed.summaries.summary import Arrays, Encoder
 
 ARM = "local-only-own-columns"
 """The arm of a site's own model of the shared columns and its own."""
@@ -52,7 +51,9 @@ def check_own_columns(study: Study, schema: Schema) -> None:
 
 def asked_of(study: Study, site: Site) -> tuple[str, ...]:
     """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
-    return tuple(site.own) if study.compare.declared_columns else ()
+    if study.compare.declared_columns:
+        return tuple(site.own)
+    return ()
 
 
 def used_at(session: SiteSession) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ def adjusted_scores(
     # Of a site that trains a model of its own beside the shared one, that is its adjusted model.
     arrays = session.own_arrays.model or session.own_arrays.at_site(arrays)
     own = yield from own_part(session, arrays, encoder, sd)
-    outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
+    outputs = yield from session.outputs(arrays, x)
     return session.predictions(outputs + own(table)[:, None], encoder)
 
 
@@ -107,7 +108,7 @@ def own_part(
     own_encoder = part.own_encoder()
     shared = session.training(encoder)
     rows = replace(shared, x=part.encode(session.table.training, own_encoder).x, weight=np.ones(len(shared)))
-    offset = (yield ScoreRequest(model=session.model, arrays=arrays, x=shared.x)).astype(np.float64)
+    offset = (yield from session.outputs(arrays, shared.x)).astype(float)
     deviation = INTERCEPT_SD if sd is None else site_deviation(offset, rows.y, session.task, sd)
     rng = generator(session.seed, site=session.site.name, purpose="own-columns")
     fit = own_fit(rows, offset, session.task, rng, deviation)
@@ -123,12 +124,8 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking[np.ndarray
     wide = _with_columns(session, (*features, *used_at(session)))
     encoder = wide.own_encoder()
     rows = wide.encode(session.table.training, encoder)
-    if session.study.compare.own == "same":
-        outputs = yield from tuned(rows, session.trainable())
-    else:
-        rival = yield from session.rival(rows, wide.layout, encoder)
-        outputs = rival.outputs
-    return wide.predictions(outputs(wide.encode(table, encoder).x), encoder)
+    model = yield from session.tuned_model(rows, wide.layout, encoder, session.study.compare.own)
+    return wide.predictions(model.outputs(wide.encode(table, encoder).x), encoder)
 
 
 def _with_columns(session: SiteSession, names: Sequence[str]) -> EncodedTable:

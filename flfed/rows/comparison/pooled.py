@@ -13,20 +13,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.baselines import LocalModel, Trainable, best, first_arrays, network_predictor, tuned
+from flfed.rows.baselines import LocalModel, Trainable, first_arrays, local_model, network_predictor
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.comparison.own_columns import adjusted_scores
-from flfed.rows.evaluation.bootstrap import Metric
+from flfed.rows.evaluation.bootstrap import Metrics
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.encode import ColumnArrays, Encoded, codes_apart, encode, joined, pooled_rows
-from flfed.rows.session import Arrays, SiteSession
-from flfed.rows.training.requests import Asking, FitRequest, Fitted, Request, ScoreRequest, together
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import Asking, FitRequest, Fitted, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import OwnFamily
-from flfed.summaries.summary import Encoder, fit_encoder, merge
+from flfed.study.tables import Own, OwnFamily
+from flfed.summaries.summary import Arrays, Encoder, fit_encoder, merge
 
 Figures = Mapping[str, Estimate]
 """Metric to estimate."""
@@ -86,8 +86,8 @@ def reference(
     first = sessions[0]
     holdouts = [w.table.holdout("compare") for w in sessions]
     metrics = within_steps(first.metrics, holdouts, first.study.compare)
-    y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts, strict=True)])
-    union = joined([w.coded(t) for w, t in zip(sessions, holdouts, strict=True)])
+    y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts)])
+    union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
     # Asked side by side, so that an engine computes for all of them together.
     asked = [
@@ -125,7 +125,7 @@ def _own_everywhere(
     local: Sequence[LocalModel],
     union: ColumnArrays,
     y: np.ndarray,
-    metrics: Mapping[str, Metric],
+    metrics: Metrics,
 ) -> Figures:
     """Return the own models' mean over all holdouts.
 
@@ -137,7 +137,7 @@ def _own_everywhere(
     first = sessions[0]
     found: dict[str, list[float]] = {name: [] for name in metrics}
     # The mean would be dragged to chance by models that are constants.
-    for session, model in zip(sessions, local, strict=True):
+    for session, model in zip(sessions, local):
         if _has_one_class(session):
             continue
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
@@ -176,11 +176,13 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
     plan = sessions[0].study.compare.pooled
     if plan is not None:
         return {"pooled": LocalModel(exact, (yield from by_plan(rows, given, plan)))}
-    if sessions[0].study.compare.own == "same":
-        return {"pooled": LocalModel(exact, (yield from tuned(rows, given)))}
-    naive = sessions[0].study.compare.naive
-    rival, outputs = yield from together([best(rows, given, sessions[0].layout, exact, naive), tuned(rows, given)])
-    return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
+    compare = sessions[0].study.compare
+    kinds: dict[str, Own] = {"pooled": compare.own}
+    if compare.own != "same":
+        kinds["pooled-same"] = "same"
+    layout = sessions[0].layout
+    asked = [local_model(rows, given, layout, exact, own, compare.naive) for own in kinds.values()]
+    return dict(zip(kinds, (yield from together(asked))))
 
 
 def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
@@ -191,14 +193,15 @@ def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encod
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
     each site used for its own figures.
     """
-    requests: list[Request] = []
+    asked = []
     for session in sessions:
-        mixed = session.study.compare.union_scaler == "global"
-        used = encoder if mixed else session.in_use(encoder)
+        used = encoder
+        if session.study.compare.union_scaler != "global":
+            used = session.in_use(encoder)
         x = session.encode(session.table.holdout("compare"), used).x
-        requests.append(ScoreRequest(model=session.model, arrays=session.own_arrays.at_site(arrays), x=x))
-    found = yield requests
-    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found, strict=True)])
+        asked.append(session.outputs(session.own_arrays.at_site(arrays), x))
+    found = yield from together(asked)
+    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found)])
 
 
 def personalised_scores(
@@ -236,4 +239,4 @@ def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:
     Two sites' groups are never one.
     """
     holdouts = [w.table.holdout("compare") for w in sessions]
-    return codes_apart([groups_of(w, t) for w, t in zip(sessions, holdouts, strict=True)], [len(t) for t in holdouts])
+    return codes_apart([groups_of(w, t) for w, t in zip(sessions, holdouts)], [len(t) for t in holdouts])

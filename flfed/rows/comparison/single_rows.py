@@ -5,21 +5,21 @@ A threshold between all people and one tells whether this one is there, and with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.session import Arrays, SiteSession, first_model
-from flfed.rows.training.requests import Asking, Request, ScoreRequest
+from flfed.rows.session import SiteSession, first_model
+from flfed.rows.training.requests import Asking, together
 from flfed.study.study import covers_model
-from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.summaries.summary import Arrays, Encoder, arrays_sha256
 
 CLOSE = 1e-6
 """Distance up to which two scores are one, and a score is sure."""
 SURE = 0.9
 """Share of sure scores from which on a model is a threshold."""
-Start = Callable[[], Mapping[str, np.ndarray] | None]
+Start = Callable[[], Arrays | None]
 """Returns the model of an earlier run that a run begins with, None where there is none."""
 
 
@@ -56,7 +56,7 @@ def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: i
 
 def holds_models(session: SiteSession) -> bool:
     """Tell whether a site looks at a model's scores before figures of it leave."""
-    return session.site.policy.disclosure != "open" and not covers_model(session.study)
+    return session.policy.disclosure != "open" and not covers_model(session.study)
 
 
 def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start: Start) -> Asking[Refusal | None]:
@@ -76,17 +76,16 @@ def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start:
     if not holds_models(session) or _ignores_inputs(session, arrays):
         return None
     arrays = session.own_arrays.at_site(arrays)
-    requests: list[Request] = [
-        ScoreRequest(model=session.model, arrays=arrays, x=rows.x) for rows in session.scored_rows(encoder)
-    ]
-    outputs: list[np.ndarray] = yield requests
-    refused = outputs_refusal(session, outputs)
+    asked = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
+    refused = outputs_refusal(session, (yield from together(asked)))
     if refused is None:
         return None
     begun = start()
     if begun is None:
         begun = first_model(session.study, session.schema, session.seed - session.study.seed)
-    return None if arrays_sha256(dict(begun)) == arrays_sha256(arrays) else refused
+    if arrays_sha256(dict(begun)) == arrays_sha256(arrays):
+        return None
+    return refused
 
 
 def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refusal | None:
@@ -97,8 +96,10 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     whole = np.concatenate(outputs)
     # The encoder's unit of a regression is the scale of its outcome.
     score = whole if session.task == "regression" else session.probabilities(whole)
-    told = tells_single_rows(score, session.scored_persons, session.task, session.site.policy.cell_minimum)
-    return Refusal("model-single-rows") if told else None
+    told = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
+    if told:
+        return Refusal("model-single-rows")
+    return None
 
 
 def _ignores_inputs(session: SiteSession, arrays: Arrays) -> bool:

@@ -125,12 +125,12 @@ def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
     except ValueError:
         raise UsageError(f"[compare]: by={words!r} needs where bands begin, such as {example}") from None
     low, high = schema.columns[column].range or (-math.inf, math.inf)
-    rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high), strict=True))
+    rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high)))
     if not rising or len(cuts) > MOST_CUTS:
         raise UsageError(
             f"[compare]: by={words!r} needs rising numbers within {low:g} to {high:g}, at most {MOST_CUTS}: {example}"
         )
-    between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:], strict=False)]
+    between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:])]
     return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)
 
 

@@ -5,21 +5,25 @@ It has weights that metrics share, BCa limits, and p.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, product
 from math import sqrt
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RowMetric, Score, Target
 
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
+Codes: TypeAlias = NDArray[np.intp]
+Scores: TypeAlias = Mapping[str, Score]
+"""Scores of each arm for the same rows."""
+Metrics: TypeAlias = Mapping[str, RowMetric]
 
 CHUNK = 64_000
 MOST = 250_000
@@ -38,37 +42,12 @@ ROUNDING = 1e-12
 """What two figures that are equal may differ by, in units of their size."""
 
 
-class Metric(Protocol):
-    """Interface of every metric in `flfed.rows.metrics`."""
-
-    tasks: tuple[str, ...]
-    better: Literal["higher", "lower"]
-    unit: str
-    label: str
-
-    def defined(self, y: Target) -> str:
-        """Return "" or why the metric is undefined on `y` [n]."""
-
-    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n], NaN where undefined."""
-
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric, or NaN if undefined."""
-
-
 @runtime_checkable
 class Size(Protocol):
     """Metric that is the absolute value of a signed figure."""
 
     def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the figure with its sign [draws]."""
-
-
-class OfShares(Protocol):
-    """Metric that is a share of rows, such as accuracy."""
-
-    def correct(self, y: Target, score: Score) -> Floats:
-        """Return 1 where a row counts, else 0 or NaN [n]."""
 
 
 @runtime_checkable
@@ -92,11 +71,11 @@ class OfSums(Protocol):
 class Ranking(Protocol):
     """Metric of a ranking, with its rows put in order once."""
 
-    def ranked(self, y: Target, score: Score) -> Callable[[Floats], Floats]:
+    def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights [draws, n] to metric [draws]."""
 
 
-def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
+def units_of(rows: int, groups: Groups) -> tuple[Codes, int]:
     """Return each row's unit and their number.
 
     Units [rows] are codes from 0.
@@ -113,7 +92,7 @@ def units_of(rows: int, groups: Groups) -> tuple[NDArray[np.intp], int]:
     return codes.astype(np.intp), len(found)
 
 
-def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int) -> Iterator[Floats]:
+def left_out_weights(rng: np.random.Generator, codes: Codes, units: int) -> Iterator[Floats]:
     """Yield jackknife weights [parts, n].
 
     They are 0 for one part of the units and else 1.
@@ -123,10 +102,10 @@ def left_out_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: i
     parts = min(units, BLOCKS)
     part = (rng.permutation(units) % parts)[codes]
     for some in _chunks(parts, len(codes)):
-        yield (part[:, None] != np.arange(some.start, some.stop)).astype(np.float64).T
+        yield (part[:, None] != np.arange(some.start, some.stop)).astype(float).T
 
 
-def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int, draws: int) -> Iterator[Floats]:
+def drawn_weights(rng: np.random.Generator, codes: Codes, units: int, draws: int) -> Iterator[Floats]:
     """Yield bootstrap weights [some draws, n].
 
     Each is how often the row's unit is drawn, and there are `draws` rows in all.
@@ -136,7 +115,7 @@ def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int,
         picks = rng.integers(0, units, size=(count, units))
         picks *= count
         picks += np.arange(count)[:, None]
-        times = np.bincount(picks.ravel(), minlength=count * units).reshape(units, count).astype(np.float64)
+        times = np.bincount(picks.ravel(), minlength=count * units).reshape(units, count).astype(float)
         by_row = times if len(codes) == units else times[codes]
         yield by_row.T
 
@@ -147,9 +126,9 @@ def _chunks(total: int, width: int) -> Iterator[slice]:
 
 
 def replicate(
-    metrics: Mapping[str, Metric],
+    metrics: Metrics,
     y: Target,
-    scores: Mapping[str, Score],
+    scores: Scores,
     rng: np.random.Generator,
     draws: int,
     groups: Groups = None,
@@ -187,7 +166,7 @@ def replicate(
     return found
 
 
-def _replicates(metric: Metric, y: Target, score: Score, both: Floats, draws: int, units: int) -> Replicates:
+def _replicates(metric: RowMetric, y: Target, score: Score, both: Floats, draws: int, units: int) -> Replicates:
     """Return the replicates of one figure, of its values with parts left out and then of its draws."""
     value = metric.value(y, score)
     signed = None
@@ -201,7 +180,7 @@ def _replicates(metric: Metric, y: Target, score: Score, both: Floats, draws: in
 class _Sums:
     """Metrics of sums for every arm, as one product."""
 
-    def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Mapping[str, Score]) -> None:
+    def __init__(self, metrics: Mapping[str, OfSums], y: Target, scores: Scores) -> None:
         self._metrics = metrics
         columns = [np.ones((len(y), 1))]
         self._places = {}
@@ -223,11 +202,9 @@ class _Sums:
         }
 
 
-def _functions(
-    metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score]
-) -> dict[Pair, Callable[[Floats], Floats]]:
+def _functions(metrics: Metrics, y: Target, scores: Scores) -> dict[Pair, Drawn]:
     """Return each arm's function from weights to metric."""
-    found: dict[Pair, Callable[[Floats], Floats]] = {}
+    found: dict[Pair, Drawn] = {}
     for name, metric in metrics.items():
         for arm, score in scores.items():
             if isinstance(metric, Ranking) and _follows(metric, "ranked"):
@@ -238,7 +215,7 @@ def _functions(
     return found
 
 
-def _follows(metric: Metric, shortcut: str) -> bool:
+def _follows(metric: object, shortcut: str) -> bool:
     """Tell whether a metric's shortcut is valid.
 
     It stands for `weighted` and `signed`, and a subclass may have its own of these.
@@ -295,13 +272,17 @@ class Replicates:
         if len(kept) < len(self.draws) / 2:
             return "undefined in most draws of rows"
         spread = float(np.ptp(kept)) if len(kept) else 0.0
-        return "" if spread > ROUNDING * self.scale else "every draw of rows gives the same value"
+        if spread > ROUNDING * self.scale:
+            return ""
+        return "every draw of rows gives the same value"
 
     @cached_property
     def kept(self) -> Floats:
         """Draws in which the figure is defined."""
         known = np.isfinite(self.draws)
-        return self.draws if known.all() else self.draws[known]
+        if known.all():
+            return self.draws
+        return self.draws[known]
 
     @cached_property
     def variance(self) -> float:
@@ -327,22 +308,23 @@ class Replicates:
             low, high = self.signed.limits(level)
             least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
             return least, max(abs(low), abs(high))
-        bias = self._bias()
-        skew = self._skew()
+        left_out = self.left_out[np.isfinite(self.left_out)]
+        pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
+        size = float((pull**2).sum()) ** 1.5
+        # BCa's acceleration, a sixth of the influence's skewness.
+        skew = float((pull**3).sum()) / (6 * size) if size > 0 else 0.0
         reach = self.reach(level)
+        bias = self._bias()
         tail = bias + np.array([-reach, reach])
         # .1: with two or three units the reach can pass the pole of the transformation
         at = ndtr(bias + tail / np.maximum(1 - skew * tail, 0.1))
-        low, high = self._quantiles(at)
-        return min(float(low), self.value), max(float(high), self.value)
-
-    def _quantiles(self, at: Floats) -> Floats:
-        """Return the `np.quantile` of the ordered draws."""
+        # The `np.quantile` of the ordered draws.
         last = len(self._ordered) - 1
         below = np.minimum((at * last).astype(np.intp), max(last - 1, 0))
-        low = self._ordered[below]
-        high = self._ordered[np.minimum(below + 1, last)]
-        return np.asarray(low + (high - low) * (at * last - below), dtype=np.float64)
+        lower = self._ordered[below]
+        gap = self._ordered[np.minimum(below + 1, last)] - lower
+        low, high = (lower + gap * (at * last - below)).tolist()
+        return min(low, self.value), max(high, self.value)
 
     def plain_limits(self, level: float) -> tuple[float, float]:
         """Return an interval symmetric about the value.
@@ -375,20 +357,11 @@ class Replicates:
 
         It is the normal quantile of the share of draws below the value, equal ones half.
         """
-        rows = len(self._ordered)
-        near = ROUNDING * self.scale
         # Equal but for rounding, which depends on how many draws are summed at a time.
-        less, not_more = (
-            int(self._ordered.searchsorted(*bound))
-            for bound in ((self.value - near, "left"), (self.value + near, "right"))
-        )
+        near = ROUNDING * self.scale
+        less = self._ordered.searchsorted(self.value - near, "left")
+        not_more = self._ordered.searchsorted(self.value + near, "right")
+        rows = len(self._ordered)
         below = (less + not_more) / (2 * rows)
         edge = 0.5 / rows
         return float(ndtri(np.clip(below, edge, 1 - edge)))
-
-    def _skew(self) -> float:
-        """Return BCa's acceleration, a sixth of the influence's skewness."""
-        left_out = self.left_out[np.isfinite(self.left_out)]
-        pull = left_out.mean() - left_out if len(left_out) else np.zeros(1)
-        size = float((pull**2).sum()) ** 1.5
-        return float((pull**3).sum()) / (6 * size) if size > 0 else 0.0

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Floats
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Counts = NDArray[np.int32]
 
 CELLS = 16_384
 """Rows of several sites ranked at once, with those that fill them up to the longest: 128 KB an array."""
@@ -26,7 +27,7 @@ FEW = 700
 LARGEST = float(np.finfo(np.float64).max)
 
 
-def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats, Floats]:
+def delong(y: Target, scores: Score) -> tuple[Floats, Floats]:
     """Return the AUCs and their covariance.
 
     They are those of each arm, by ranks in O(n log n).
@@ -51,8 +52,7 @@ def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats,
     n = int((~ones).sum())
     # An arm without a number is ranked as if it were 0, and gets its NaN back below.
     lost = np.isnan(scores).any(axis=1)
-    known = np.where(lost[:, None], 0.0, scores) if lost.any() else scores
-    order, _, twice = _beaten(known, np.broadcast_to(ones, scores.shape))
+    order, _, twice = _beaten(np.where(np.reshape(lost, (-1, 1)), 0.0, scores), np.broadcast_to(ones, scores.shape))
     beaten = np.empty(scores.shape)
     beaten.reshape(-1)[order] = twice / 2
     beaten[lost] = np.nan
@@ -90,7 +90,7 @@ def alike(sizes: Integers) -> Iterator[Integers]:
         start += count
 
 
-def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) -> Floats:
+def areas(y: Target, scores: Score, sizes: Integers) -> Floats:
     """Return each site's AUC and its DeLong variance.
 
     The result is [2, sites].
@@ -130,15 +130,25 @@ def areas(y: NDArray[np.number], scores: NDArray[np.floating], sizes: Integers) 
     # Counts in whole numbers: exact, and the same in any order of rows.
     first, twice = _ranked(table, ones, real)
     total = (twice * first).sum(axis=1, dtype=np.int64)
-    spreads = _spreads(twice, first, real, (total, m), (2 * m * n - total, n))
+    sums = np.stack([total, 2 * m * n - total])
+    rows = np.maximum(np.stack([m, n]), 1)
+    # Squared deviations of `twice` in either class, about whole numbers: sums of few digits are exact.
+    centre = (sums // rows).astype(np.int32)
+    apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(float)
+    # Rows that only fill up a table have no part in the sums.
+    if not real.all():
+        apart *= real
+    of_ones = apart * first
+    squares = np.stack([np.einsum("ij,ij->i", part, part) for part in (of_ones, apart - of_ones)])
+    spreads = squares - (sums - centre * rows) ** 2 / rows
     with np.errstate(divide="ignore", invalid="ignore"):
         area = total / (2 * m * n)
-        variance = sum(s / (4.0 * (m * n / k) ** 2 * (k * (k - 1))) for s, k in zip(spreads, (m, n), strict=True))
+        variance = sum(s / (4.0 * (m * n / k) ** 2 * (k * (k - 1))) for s, k in zip(spreads, (m, n)))
     area[lost] = np.nan
     return np.stack([area, np.where((np.minimum(m, n) < 2) | lost, np.nan, variance)])
 
 
-def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.int32]]:
+def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, Counts]:
     """Rank a padded table and count beaten rows.
 
     Returns `first` and `twice` of `_beaten`. Rows that are not `real` rank last.
@@ -159,31 +169,6 @@ def _ranked(table: Floats, ones: Flags, real: Flags) -> tuple[Flags, NDArray[np.
     return first, twice
 
 
-def _spreads(
-    twice: NDArray[np.int32],
-    first: Flags,
-    real: Flags,
-    ones: tuple[Integers, Integers],
-    others: tuple[Integers, Integers],
-) -> list[Floats]:
-    """Return either class's squared deviations of `twice`.
-
-    They are summed about the mean. Each class is given as sum and rows.
-
-    About a whole number first: where all rows of a class beat as many the sum is exactly 0.
-    """
-    sums = np.stack([ones[0], others[0]])
-    rows = np.maximum(np.stack([ones[1], others[1]]), 1)
-    centre = (sums // rows).astype(np.int32)
-    apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
-    # Rows that only fill up a table have no part in the sums.
-    if not real.all():
-        apart *= real
-    of_ones = apart * first
-    squares = [np.einsum("ij,ij->i", part, part) for part in (of_ones, apart - of_ones)]
-    return [(square - (s - c * k) ** 2 / k) for square, s, c, k in zip(squares, sums, centre, rows)]
-
-
 def _filled(values: NDArray[Any], real: Flags, other: float) -> NDArray[Any]:
     """Return sites' values as a padded table.
 
@@ -196,7 +181,7 @@ def _filled(values: NDArray[Any], real: Flags, other: float) -> NDArray[Any]:
     return table
 
 
-def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp], Flags, NDArray[np.int32]]:
+def _beaten(scores: Score, ones: Flags) -> tuple[NDArray[np.intp], Flags, Counts]:
     """Rank the rows and count those beaten.
 
     For every place the rows of the other class below it are counted, in each row of a table.
@@ -238,7 +223,7 @@ def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp]
     return order, first, below + first * (reach - 2 * below)
 
 
-def _groups(tied: Flags, place: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def _groups(tied: Flags, place: Counts) -> tuple[Counts, Counts]:
     """Return the first and last place of ties.
 
     They are those of the rows equal to each place, [tables, rows].

@@ -13,18 +13,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
-from flfed.rows.evaluation.bootstrap import Groups, Metric, OfShares, Pair, Replicates, replicate
+from flfed.rows.evaluation.bootstrap import Groups, Metrics, Pair, Replicates, Scores, replicate
 from flfed.rows.evaluation.delong import delong
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
+from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target
 
 DRAWS = 2000
 """Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
 
+LEVEL = 0.95
+"""Of each interval on its own."""
+Z = float(ndtri((1 + LEVEL) / 2))
 NAN = float("nan")
 
 
@@ -76,29 +79,27 @@ class Difference:
 
 
 def estimate(
-    metric: Metric,
+    metric: RowMetric,
     y: Target,
     score: Score,
     rng: np.random.Generator,
     draws: int = DRAWS,
-    level: float = 0.95,
     groups: Groups = None,
 ) -> Estimate:
     """Return a metric of one model with its interval.
 
     Parameters are as in `compare`.
     """
-    return compare({"": metric}, y, {"": score}, (), rng, draws, level, groups)[0][""][""]
+    return compare({"": metric}, y, {"": score}, (), rng, draws, groups)[0][""][""]
 
 
 def compare(
-    metrics: Mapping[str, Metric],
+    metrics: Metrics,
     y: Target,
-    scores: Mapping[str, Score],
+    scores: Scores,
     pairs: Iterable[Pair],
     rng: np.random.Generator,
     draws: int = DRAWS,
-    level: float = 0.95,
     groups: Groups = None,
 ) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[Pair, Difference]]]:
     """Return every estimate and every paired difference.
@@ -118,8 +119,6 @@ def compare(
         The same state gives the same draws, whatever metrics and arms are asked for.
     draws : int, > 0
         Bootstrap draws.
-    level : float, 0 to 1
-        Of each interval on its own.
     groups : int [n], optional
         Rows of one code are drawn together; every metric is then bootstrapped.
 
@@ -149,9 +148,13 @@ def compare(
     found: dict[str, _Evidence] = {}
     # Closed forms take rows to be independent, which those of one person are not.
     if groups is None:
-        found = _closed_forms(known, y, scores, ndtri((1 + level) / 2))
+        found = _closed_forms(known, y, scores)
     rest = {name: metric for name, metric in known.items() if name not in found}
-    found |= _bootstraps(rest, y, scores, rng, draws, level, groups)
+    method = "bootstrap"
+    if groups is not None:
+        method += " over groups"
+    for name, arms in replicate(rest, y, scores, rng, draws, groups).items():
+        found[name] = _Draws(metrics[name], arms, method)
     estimates = {}
     differences = {}
     for name in metrics:
@@ -161,28 +164,13 @@ def compare(
     return estimates, differences
 
 
-class _Evidence(Protocol):
-    """Values of one metric and their uncertainty.
-
-    The value is per arm.
-    """
-
-    value: dict[str, float]
-
-    def estimate(self, arm: str) -> Estimate:
-        """Return the interval of an arm with finite value."""
-
-    def difference(self, a: str, b: str) -> Difference:
-        """Return a minus b for arms with finite values."""
-
-
 def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
     if evidence is None or not np.isfinite(evidence.value[arm]):
         return Estimate(NAN, NAN, NAN, NAN, why or "the scores are not finite")
     return evidence.estimate(arm)
 
 
-def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mapping[str, Score]) -> Difference:
+def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Scores) -> Difference:
     if evidence is None or not np.isfinite([evidence.value[arm] for arm in pair]).all():
         return Difference(NAN, NAN, NAN, NAN, why or "the scores are not finite")
     # Equal scores differ by nothing, and have no variance to divide by.
@@ -191,22 +179,20 @@ def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Mappin
     return evidence.difference(*pair)
 
 
-def interval_of(metric: Metric) -> str:
+def interval_of(metric: RowMetric) -> str:
     """Return "wilson", "delong", "logit" or "", the interval of a metric."""
     return str(getattr(metric, "interval", ""))
 
 
-def _closed_forms(
-    metrics: Mapping[str, Metric], y: Target, scores: Mapping[str, Score], z: float
-) -> dict[str, _Evidence]:
+def _closed_forms(metrics: Metrics, y: Target, scores: Scores) -> dict[str, _Evidence]:
     """Return the evidence that needs no bootstrap."""
     found: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
         if interval_of(metric) == "wilson":
-            shares = cast(OfShares, metric)
-            found[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()}, z)
+            shares: Any = metric
+            found[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
         elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):
-            found[name] = _Areas(y, scores, z)
+            found[name] = _Areas(y, scores)
     return found
 
 
@@ -216,16 +202,15 @@ class _Areas:
     It is by DeLong, and by Hanley-McNeil where DeLong has no variance.
     """
 
-    def __init__(self, y: Target, scores: Mapping[str, Score], z: float) -> None:
+    def __init__(self, y: Target, scores: Scores) -> None:
         self.at = {arm: place for place, arm in enumerate(scores)}
-        stack = np.stack([np.asarray(score, dtype=np.float64) for score in scores.values()])
+        stack = np.stack([np.asarray(score, dtype=float) for score in scores.values()])
         stack[~np.isfinite(stack).all(axis=1)] = np.nan
         auc, self.covariance = delong(y, stack)
         self.value = {arm: float(auc[place]) for arm, place in self.at.items()}
         # Equal where two arms put the rows in one order; adding the row's zeros keeps NaN apart from itself.
         self.ranks = np.stack([np.unique(row, return_inverse=True)[1] + 0.0 * row for row in stack])
         self.counts = (int((y == 1).sum()), int((y == 0).sum()))
-        self.z = z
 
     def estimate(self, arm: str) -> Estimate:
         value = self.value[arm]
@@ -237,7 +222,7 @@ class _Areas:
         else:
             centre, variance = hanley_mcneil(value, *self.counts)
             method = "Hanley-McNeil"
-        return Estimate(value, *logit_limits(value, centre, variance, self.z), variance, method)
+        return Estimate(value, *logit_limits(value, centre, variance, Z), variance, method)
 
     def difference(self, a: str, b: str) -> Difference:
         value = self.value[a] - self.value[b]
@@ -250,7 +235,7 @@ class _Areas:
         if not variance > 1e-12 * own:  # rounding of three terms that cancel
             variance = sum(hanley_mcneil(self.value[arm], *self.counts)[1] for arm in (a, b))
             method = "Hanley-McNeil"
-        return _normal_difference(value, value, np.sqrt(variance), self.z, method)
+        return _normal_difference(value, value, np.sqrt(variance), method)
 
 
 def logit_limits(auc: float, centre: float, variance: float, z: float) -> tuple[float, float]:
@@ -291,43 +276,45 @@ def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, fl
     return moved, variance / (positives * negatives)
 
 
+def wilson(value: float, rows: int) -> tuple[float, float, float]:
+    """Return the limits and half the width of Wilson's interval of a share of rows, at 95 %."""
+    total = rows + Z**2
+    reach = Z / total * math.sqrt(rows * value * (1 - value) + Z**2 / 4)
+    centre = (rows * value + Z**2 / 2) / total
+    # Rounding must not put a limit on the wrong side of the share itself.
+    return min(max(0.0, centre - reach), value), max(min(1.0, centre + reach), value), reach
+
+
 class _Shares:
     """Accuracy as a share of rows.
 
     It is by Wilson for one arm, and by Agresti-Min for a difference.
     """
 
-    def __init__(self, correct: Mapping[str, Floats], z: float) -> None:
+    def __init__(self, correct: Mapping[str, Floats]) -> None:
         self.correct = correct
-        self.z = z
         self.value = {arm: float(right.mean()) for arm, right in correct.items()}
 
     def estimate(self, arm: str) -> Estimate:
         value = self.value[arm]
-        rows = len(self.correct[arm])
-        total = rows + self.z**2
-        centre = (rows * value + self.z**2 / 2) / total
-        reach = self.z / total * np.sqrt(rows * value * (1 - value) + self.z**2 / 4)
-        low = max(0.0, centre - reach)
-        high = min(1.0, centre + reach)
-        variance = float((reach / self.z) ** 2)
-        return Estimate(value, min(float(low), value), max(float(high), value), variance, "Wilson")
+        low, high, reach = wilson(value, len(self.correct[arm]))
+        return Estimate(value, low, high, (reach / Z) ** 2, "Wilson")
 
     def difference(self, a: str, b: str) -> Difference:
         apart = self.correct[a] - self.correct[b]
         rows = len(apart) + 2  # half a row in each cell of the table of right and wrong
         centre = float(apart.sum()) / rows
         error = np.sqrt((apart @ apart + 1) / rows - centre**2) / np.sqrt(rows)
-        return _normal_difference(float(apart.mean()), centre, error, self.z, "Agresti-Min")
+        return _normal_difference(float(apart.mean()), centre, error, "Agresti-Min")
 
 
-def _normal_difference(value: float, centre: float, error: float, z: float, method: str) -> Difference:
+def _normal_difference(value: float, centre: float, error: float, method: str) -> Difference:
     """Return a difference with a normal interval.
 
-    It is of two shares or areas with `centre +- z error`, cut to -1 to 1.
+    It is of two shares or areas with `centre +- Z error`, cut to -1 to 1.
     """
-    low = max(-1.0, centre - z * error)
-    high = min(1.0, centre + z * error)
+    low = max(-1.0, centre - Z * error)
+    high = min(1.0, centre + Z * error)
     p = float(2 * ndtr(-abs(centre) / error))
     return Difference(value, min(float(low), value), max(float(high), value), p, method)
 
@@ -335,10 +322,9 @@ def _normal_difference(value: float, centre: float, error: float, z: float, meth
 class _Draws:
     """Any metric by its bootstrap replicates per arm."""
 
-    def __init__(self, metric: Metric, replicates: Mapping[str, Replicates], level: float, method: str) -> None:
+    def __init__(self, metric: RowMetric, replicates: Mapping[str, Replicates], method: str) -> None:
         self.ranks = interval_of(metric) in ("delong", "logit")
         self.replicates = replicates
-        self.level = level
         self.method = method
         self.value = {arm: found.value for arm, found in replicates.items()}
 
@@ -348,36 +334,22 @@ class _Draws:
             return Estimate(found.value, NAN, NAN, NAN, found.reason())
         if self.ranks:
             # BCa takes it for a bias that rows drawn twice tie with themselves.
-            limits = logit_limits(found.value, found.value, found.variance, found.reach(self.level))
+            limits = logit_limits(found.value, found.value, found.variance, found.reach(LEVEL))
         else:
-            limits = found.limits(self.level)
+            limits = found.limits(LEVEL)
         return Estimate(found.value, *limits, found.variance, self.method)
 
     def difference(self, a: str, b: str) -> Difference:
         found = self.replicates[a].minus(self.replicates[b])
         if found.reason():
             return Difference(found.value, NAN, NAN, NAN, found.reason())
-        return Difference(found.value, *found.plain_limits(self.level), found.p_value(), self.method)
+        return Difference(found.value, *found.plain_limits(LEVEL), found.p_value(), self.method)
 
 
-def _bootstraps(
-    metrics: Mapping[str, Metric],
-    y: Target,
-    scores: Mapping[str, Score],
-    rng: np.random.Generator,
-    draws: int,
-    level: float,
-    groups: Groups,
-) -> dict[str, _Evidence]:
-    """Return the evidence without a closed form."""
-    method = "bootstrap" if groups is None else "bootstrap over groups"
-    found = replicate(metrics, y, scores, rng, draws, groups)
-    return {name: _Draws(metrics[name], arms, level, method) for name, arms in found.items()}
-
-
+_Evidence = _Areas | _Shares | _Draws
+"""Values of one metric by arm, and their uncertainty."""
 LEAST_BLOCKS = 8
 """Effective blocks below which there is no interval."""
-LEVEL = 0.95
 TOO_FEW_BLOCKS = "too few independent blocks of time"
 """Why a difference has no interval."""
 
@@ -433,29 +405,29 @@ def widen_differences(
     there = rows > 0
     mean = {arm: np.bincount(blocks, loss)[there] / rows[there] for arm, loss in losses.items()}
     count = int(there.sum())
-    widened = {}
+    widened: dict[str, dict[Pair, Difference]] = {}
     for metric, of_pairs in differences.items():
-        widened[metric] = {
-            pair: _widened(found, count, effective_blocks(mean[pair[1]] - mean[pair[0]]))
-            for pair, found in of_pairs.items()
-        }
+        widened[metric] = {}
+        for (a, b), found in of_pairs.items():
+            effective = effective_blocks(mean[b] - mean[a])
+            widened[metric][a, b] = found
+            # Scores that are the same at every row differ by nothing, however many blocks there are.
+            if not math.isfinite(found.low) or found.low == found.high:
+                continue
+            if effective < LEAST_BLOCKS:
+                widened[metric][a, b] = Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                continue
+            quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
+            # A bootstrap's interval is Student's already, that of a closed form is normal.
+            before = Z
+            if found.method.startswith("bootstrap"):
+                before = float(stdtrit(count - 1, (1 + LEVEL) / 2))
+            factor = math.sqrt(count / effective) * quantile / before
+            low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
+            p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
+            method = f"{int(effective)} independent blocks of time"
+            widened[metric][a, b] = Difference(found.value, low, high, p, method)
     return widened
-
-
-def _widened(found: Difference, blocks: int, effective: float) -> Difference:
-    """Return a difference whose interval is of `effective` blocks, where it was of `blocks`."""
-    # Scores that are the same at every row differ by nothing, however many blocks there are.
-    if not math.isfinite(found.low) or found.low == found.high:
-        return found
-    if effective < LEAST_BLOCKS:
-        return Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
-    quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
-    # A bootstrap's interval is Student's already, that of a closed form is normal.
-    before = stdtrit(blocks - 1, (1 + LEVEL) / 2) if found.method.startswith("bootstrap") else ndtri((1 + LEVEL) / 2)
-    factor = math.sqrt(blocks / effective) * quantile / float(before)
-    low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
-    p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
-    return Difference(found.value, low, high, p, f"{int(effective)} independent blocks of time")
 
 
 def row_losses(task: str, y: Target, score: Score) -> Floats:

@@ -28,40 +28,34 @@ DIGITS = 3
 
 
 def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
-    """Return every listed metric for a task.
+    """Return every listed metric for a task but those within steps.
 
-    They are by name. Those of an alert budget are there only where there is one.
+    Metrics that need a share of rows to look at are among them only where `alert_budget` is given.
     """
-    # What a program gives after the first run is listed as well.
-    return _metrics_of(task, alert_budget, registry.lent("metric"))
-
-
-@lru_cache(maxsize=64)
-def _metrics_of(task: str, alert_budget: float | None, lent: tuple[type, ...]) -> dict[str, Any]:
-    # Only metrics with a budget need one, and the others are made without.
-    listed = {name: registry.load("metric", name) for name in registry.names("metric")}
-    budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
-    others = {name: kind for name, kind in listed.items() if name not in budgeted | _stepped(lent).keys()}
-    made = {name: kind() for name, kind in others.items()}
-    if alert_budget is not None:
-        made |= {name: listed[name](alert_budget=alert_budget) for name in sorted(budgeted)}
-    return {name: metric for name, metric in made.items() if task in metric.tasks}
+    found = _listed(task, alert_budget, registry.lent("metric"))
+    return {name: metric for name, metric in found.items() if not hasattr(metric, "within")}
 
 
 def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:
     """Return every listed metric for a task, and those within steps where the study names what steps are."""
-    found = metrics_of(task, compare.alert_budget)
     if not compare.rank_within:
-        return found
-    stepped = {name: kind() for name, kind in _stepped(registry.lent("metric")).items() if task in kind.tasks}
-    return dict(sorted({**found, **stepped}.items()))
+        return metrics_of(task, compare.alert_budget)
+    return dict(sorted(_listed(task, compare.alert_budget, registry.lent("metric")).items()))
 
 
+# What a program gives after the first run is listed as well.
 @lru_cache(maxsize=64)
-def _stepped(lent: tuple[type, ...]) -> dict[str, Any]:
-    """Return the listed metrics within steps, by name."""
-    listed = {name: registry.load("metric", name) for name in registry.names("metric")}
-    return {name: kind for name, kind in listed.items() if hasattr(kind, "within")}
+def _listed(task: str, alert_budget: float | None, lent: tuple[type, ...]) -> dict[str, Any]:
+    """Return every listed metric for a task, those with a budget last."""
+    plain = {}
+    budgeted = {}
+    for name in registry.names("metric"):
+        kind = registry.load("metric", name)
+        if "alert_budget" not in inspect.signature(kind).parameters:
+            plain[name] = kind()
+        elif alert_budget is not None:
+            budgeted[name] = kind(alert_budget=alert_budget)
+    return {name: metric for name, metric in (plain | budgeted).items() if task in metric.tasks}
 
 
 def within_steps(metrics: Mapping[str, Any], tables: Sequence[pd.DataFrame], compare: Compare) -> dict[str, Any]:
@@ -176,10 +170,10 @@ def withheld(
     few = too_few(y, task, classes, policy)
     if few:
         return few
+    found = _listed(task, alert_budget, registry.lent("metric")).get(metric)
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
-    if metric in _stepped(registry.lent("metric")):
+    if hasattr(found, "within"):
         return "its steps may have few rows"
-    found = metrics_of(task, alert_budget).get(metric)
     if found is not None and is_count(metric, task, alert_budget) and smallest_count(found, y, score) < least:
         return f"fewer than {least} rows behind it"
     return ""
@@ -356,7 +350,9 @@ def auc_of_histogram(counts: np.ndarray) -> float:
     negatives, positives = counts
     below = np.cumsum(negatives) - negatives
     pairs = negatives.sum() * positives.sum()
-    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
+    if pairs:
+        return float((positives * (below + negatives / 2)).sum() / pairs)
+    return float("nan")
 
 
 def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:

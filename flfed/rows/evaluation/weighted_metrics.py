@@ -62,26 +62,48 @@ def add_up(rows: Floats) -> Floats:
     return rows
 
 
-class SumMetric(ABC):
-    """Base of metrics that follow from weighted sums.
-
-    The sums are over rows, as in a mean loss.
+class RowMetric(ABC):
+    """Base of metrics of weighted rows.
 
     Targets are int codes [n], or floats of a regression. Scores are the probability of class 1 [n], of every class
     [n, k], or a regression's predictions [n].
     """
 
     tasks: tuple[str, ...]
-    better: Literal["higher", "lower"]
+    better: Literal["higher", "lower"] = "higher"
     unit: str = ""
     label: str
+
+    @abstractmethod
+    def defined(self, y: Target) -> str:
+        """Return "" or why the metric is undefined on `y` [n]."""
+
+    @abstractmethod
+    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
+        """Return the metric [draws] under weights [draws, n].
+
+        Weights are >= 0. NaN where it is not defined.
+        """
+
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+
+class SumMetric(RowMetric):
+    """Base of metrics that follow from weighted sums.
+
+    The sums are over rows, as in a mean loss.
+    """
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
 
         The rows have targets `y` [n].
         """
-        return "" if len(y) else "no rows"
+        if len(y):
+            return ""
+        return "no rows"
 
     @abstractmethod
     def columns(self, y: Target, score: Score) -> Floats:
@@ -104,23 +126,12 @@ class SumMetric(ABC):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
-
-class RankMetric(ABC):
+class RankMetric(RowMetric):
     """Base of metrics of a ranking.
 
     The rows are put in order once, and weights added up in that order.
-
-    Targets are int codes [n]. Scores are the probability of class 1 [n], or of every class [n, k].
     """
-
-    tasks: tuple[str, ...]
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -129,7 +140,9 @@ class RankMetric(ABC):
         """
         if len(y) == 0:
             return "no rows"
-        return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
+        if len(np.unique(y)) > 1:
+            return ""
+        return "only one class in the holdout"
 
     def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric.
@@ -137,7 +150,9 @@ class RankMetric(ABC):
         The rows are put in order here, once.
         """
         # A score that is not finite has no place in an order.
-        return undefined if self.defined(y) or not np.isfinite(score).all() else self.drawn(y, score)
+        if self.defined(y) or not np.isfinite(score).all():
+            return undefined
+        return self.drawn(y, score)
 
     @abstractmethod
     def drawn(self, y: Target, score: Score) -> Drawn:
@@ -152,7 +167,3 @@ class RankMetric(ABC):
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
-
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -5,13 +5,13 @@ Columns are read out of pandas once, as arrays, for several sums and inputs. The
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from flfed.summaries.summary import ColumnLayout, Encoder, Layout
+from flfed.summaries.summary import Arrays, ColumnLayout, Encoder, Layout
 
 # number    age      ──►  (x - center) / scale, 0 where missing  │ 1 where missing  (if any site lacks one)
 # category  colour   ──►  one column a value that a site has     │ 1 where missing
@@ -63,8 +63,8 @@ class ColumnArrays:
     """
 
     rows: int
-    codes: Mapping[str, np.ndarray]
-    values: Mapping[str, np.ndarray]
+    codes: Arrays
+    values: Arrays
 
     def take(self, rows: np.ndarray) -> ColumnArrays:
         """Return the rows of a mask or of indices."""
@@ -176,7 +176,7 @@ def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.n
         return None
     found = []
     start = 0
-    for code, count in zip(codes, rows, strict=True):
+    for code, count in zip(codes, rows):
         own = np.arange(count) if code is None else code
         found.append(own + start)
         start += int(own.max(initial=-1)) + 1
@@ -238,14 +238,27 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
 
 
 def _scaled_inputs(rows: ColumnArrays, layout: Layout, encoder: Encoder) -> np.ndarray:
-    slices = layout.slices()
-    start = 0
+    cells = layout.slices()
     # The matrix is filled in place: parts that are joined later would hold it twice.
     x = np.empty((rows.rows, len(input_names(layout))))
+    places = input_slices(layout)
     for number, column in enumerate(layout.features):
-        for inputs in _inputs(rows, column, encoder, number, slices[column.name], layout.missing_indicator):
-            x[:, start : start + inputs.shape[1]] = inputs
-            start += inputs.shape[1]
+        inputs = x[:, places[column.name]]
+        chosen = rows.codes[column.name]
+        missing = len(column.cells) - 1
+        shares = encoder.frequency[cells[column.name]]
+        spread = encoder.spread[cells[column.name]]
+        if column.kind == "number":
+            # A missing number becomes 0, the centre, so that it moves no output by itself.
+            values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]
+            inputs[:, 0] = np.where(np.isnan(values), 0.0, values)
+        else:
+            # Each value's inputs are made once and looked up by code.
+            of_cell = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
+            of_cell[missing] = 0.0
+            inputs[:, : missing - 1] = of_cell[:, 1:].take(chosen, axis=0)
+        if layout.missing_indicator:
+            inputs[:, -1] = ((chosen == missing) - shares[-1]) / spread[-1]
     return x
 
 
@@ -253,11 +266,11 @@ def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     """Return the columns as they are, float64 [rows, columns]: numbers, places of values, NaN where missing."""
     x = np.empty((rows.rows, len(layout.features)))
     for number, column in enumerate(layout.features):
-        codes = rows.codes[column.name]
-        missing = len(column.cells) - 1
-        x[:, number] = (
-            rows.values[column.name] if column.kind == "number" else np.where(codes == missing, np.nan, codes)
-        )
+        if column.kind == "number":
+            x[:, number] = rows.values[column.name]
+        else:
+            codes = rows.codes[column.name]
+            x[:, number] = np.where(codes == len(column.cells) - 1, np.nan, codes)
     return x
 
 
@@ -267,36 +280,12 @@ def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
         return x
     codes = {}
     values = {}
-    for column, given in zip(layout.features, x.T, strict=True):
+    for column, given in zip(layout.features, x.T):
         missing = len(column.cells) - 1
         plain = 0 if column.kind == "number" else given
         codes[column.name] = np.where(np.isnan(given), missing, plain).astype(int)
         values[column.name] = given
     return _scaled_inputs(ColumnArrays(len(x), codes, values), replace(layout, plain=False), encoder)
-
-
-def _inputs(
-    rows: ColumnArrays, column: ColumnLayout, encoder: Encoder, number: int, place: slice, missing_indicator: bool
-) -> Iterator[np.ndarray]:
-    """Yield one column's inputs.
-
-    They are [rows, 1] or [rows, values - 1]; then, if asked for, whether the column is missing, [rows, 1].
-    """
-    chosen = rows.codes[column.name]
-    missing = len(column.cells) - 1
-    shares = encoder.frequency[place]
-    spread = encoder.spread[place]
-    if column.kind == "number":
-        # A missing number becomes 0, the centre, so that it moves no output by itself.
-        values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]
-        yield np.where(np.isnan(values), 0.0, values)[:, None]
-    else:
-        # Each value's inputs are made once and looked up by code.
-        of_cell = (np.eye(missing + 1, missing) - shares[:-1]) / spread[:-1]
-        of_cell[missing] = 0.0
-        yield of_cell[:, 1:].take(chosen, axis=0)
-    if missing_indicator:
-        yield ((chosen == missing) - shares[-1])[:, None] / spread[-1]
 
 
 def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:

@@ -38,7 +38,7 @@ def column_layout(
     """
     if column.range is not None:
         # Bins follow from the schema or the study, never from the rows.
-        low, high = column.scale(np.array(within or column.range, dtype=np.float64))
+        low, high = column.scale(np.array(within or column.range, dtype=float))
         edges = np.linspace(low, high, bins + 1)
         labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(bins))
         typical = None if column.typical is None else tuple(column.scale(np.array(column.typical)).tolist())
@@ -76,14 +76,15 @@ def summarise(table: pd.DataFrame | ColumnArrays, layout: Layout) -> Summary:
     """
     columns = layout.columns
     rows = coded(table, layout)
-    cells = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
+    counts = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
+    cells = np.concatenate(counts).astype(float)
     return Summary(
         rows=np.array([float(rows.rows)]),
         moments=np.array([_moments(rows, c) for c in columns]),
         moments_known=np.ones(len(columns)),
-        cells=np.concatenate(cells).astype(float),
-        cells_known=np.ones(sum(len(c.cells) for c in columns)),
-        lower=np.zeros(sum(len(c.cells) for c in columns)),
+        cells=cells,
+        cells_known=np.ones(len(cells)),
+        lower=np.zeros(len(cells)),
         left=np.zeros(len(columns)),
         leaks=_leak_sums(rows, layout),
         leaks_known=np.ones((len(layout.features), layout.outcomes, 2)),
@@ -128,7 +129,9 @@ def leaving(
     people = None if one_each is None else summarise(rows.take(one_each), layout)
     if people is not None:
         exact = replace(exact, leaks=people.leaks)
-    return exact if minimum is None else disclose(exact, layout, minimum, people)
+    if minimum is None:
+        return exact
+    return disclose(exact, layout, minimum, people)
 
 
 def _moments(rows: ColumnArrays, layout: ColumnLayout) -> list[float]:
@@ -147,33 +150,27 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     to 1, and V at least its variance (`chance_at_most`).
     """
     y = outcomes(rows, layout)
-    missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
-    u, v = _missing_sums(missing, y, layout)
+    is_number = layout.task == "regression"
+    centred = _ranked(y) if is_number else y - y.mean(axis=0)
+    squares = np.square(centred).sum(axis=0)
+    # Of a column without a gap U and V are 0.
+    u = np.zeros((len(layout.features), layout.outcomes))
+    v = np.zeros(u.shape)
     strength = np.empty(u.shape)
     for number, column in enumerate(layout.features):
-        known = ~missing[number] if missing[number].any() else slice(None)
+        gap = rows.codes[column.name] == len(column.cells) - 1
+        known: np.ndarray | slice = slice(None)
+        if gap.any():
+            known = ~gap
+            # Column by column: of a product of all, the last bit of one would tell of gaps in another.
+            u[number] = gap.astype(float) @ centred
+            share = gap.mean()
+            v[number] = squares * (len(y) * share * (1 - share)) / max(len(y) - 1, 1)
+            if is_number:  # as if drawn with replacement, the smaller of the two groups of rows
+                v[number] /= max(share, 1 - share)
         strength[number] = [_strength(rows, column, known, of[known], layout.task) for of in y.T]
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
-
-
-def _missing_sums(missing: Sequence[np.ndarray], y: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-    """Return U and V of missingness, [features, outcomes]; of a column without a gap both are 0."""
-    u = np.zeros((len(missing), layout.outcomes))
-    v = np.zeros(u.shape)
-    centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
-    squares = np.square(centred).sum(axis=0)
-    for number, gap in enumerate(missing):
-        if not gap.any():
-            continue
-        # Column by column: of a product of all, the last bit of one would tell of gaps in another.
-        u[number] = gap.astype(float) @ centred
-        share = gap.mean()
-        spread = len(y) * share * (1 - share)
-        v[number] = squares * spread / max(len(y) - 1, 1)
-        if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
-            v[number] /= max(share, 1 - share)
-    return u, v
 
 
 def _ranked(y: np.ndarray) -> np.ndarray:
@@ -185,20 +182,32 @@ def _ranked(y: np.ndarray) -> np.ndarray:
 
 def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
     """Return a column's best AUC or absolute correlation (NaN for few rows)."""
-    least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
-    if least < LEAST_KNOWN or np.ptp(y) == 0:
-        return float("nan")
-    number = column.kind == "number"
-    last = len(column.cells) - 1
-    of_rows = rows.values if number else rows.codes
-    cells = of_rows[column.name][known]
+    positives = y.sum()
+    negatives = len(y) - positives
+    least = min(positives, negatives)
     if task == "regression":
-        return _correlation(cells, y) if number else max(_correlation(cells == code, y) for code in range(last))
-    return _auc(cells, y) if number else _best_auc_of_values(cells, y, last)
+        least = len(y) / 2
+    if least < LEAST_KNOWN or np.ptp(y) == 0:
+        return np.nan
+    if column.kind == "number":
+        values = rows.values[column.name][known]
+        if task == "regression":
+            return _correlation(values, y)
+        return _auc(values, y)
+    codes = rows.codes[column.name][known]
+    last = len(column.cells) - 1
+    if task == "regression":
+        return max(_correlation(codes == code, y) for code in range(last))
+    ones = np.bincount(codes, weights=y, minlength=last)
+    zeros = np.bincount(codes, minlength=last) - ones
+    # The largest AUC of one value, or of its absence: half the pairs, and half the difference of the shares.
+    return float(0.5 + np.abs(ones / positives - zeros / negatives).max() / 2)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return 0.0 if (x == x[0]).all() else float(abs(np.corrcoef(x, y)[0, 1]))
+    if (x == x[0]).all():
+        return 0.0
+    return float(abs(np.corrcoef(x, y)[0, 1]))
 
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
@@ -210,15 +219,6 @@ def _auc(x: np.ndarray, y: np.ndarray) -> float:
     positives = len(own)
     auc = (ranks.sum() - positives * (positives + 1) / 2) / (positives * (len(y) - positives))
     return float(max(auc, 1 - auc))
-
-
-def _best_auc_of_values(cells: np.ndarray, y: np.ndarray, values: int) -> float:
-    """Return the largest AUC of one code below `values`, or its absence."""
-    ones = np.bincount(cells, weights=y, minlength=values)
-    positives = y.sum()
-    zeros = np.bincount(cells, minlength=values) - ones
-    # Half the pairs, and half the difference of the shares: 1/2 + (share of positives - share of negatives) / 2
-    return float(0.5 + np.abs(ones / positives - zeros / (len(y) - positives)).max() / 2)
 
 
 def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | None = None) -> Summary:
@@ -248,7 +248,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     left = []
     moments = []
     lower = []
-    for column, place in zip(layout.columns, layout.slices().values(), strict=True):
+    for _, column, place in layout.places():
         # All that leaves of a column follows from these groups of its cells.
         cells = exact.cells[place]
         groups = grouped(cells, column.kind, minimum, complete=column is layout.target)
@@ -266,7 +266,15 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
             for column in layout.features
         ]
     ).reshape(exact.leaks_known.shape)
-    coarse = _coarse_leaks(exact, in_steps=layout.task == "regression" or people is not None)
+    # The rows of all sites alike: where they are 0 for want of values, few values are known.
+    u, v, strength, weight = np.moveaxis(exact.leaks, -1, 0)
+    strong = exact.rows[0] * np.where(strength > SEPARATION * weight, 1.0, 0.5)
+    if layout.task == "regression" or people is not None:
+        there = np.where(v > 0, v, 1.0)
+        steps = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
+        u = np.round(u / np.sqrt(there), 1) * np.sqrt(steps)
+        v = steps
+    coarse = np.stack([u, v, strong, np.full_like(v, exact.rows[0])], axis=-1)
     return replace(
         exact,
         moments=np.array(moments),
@@ -328,7 +336,9 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
     if not groups:
         return [whole]
     groups[-1] += open_group
-    return [*groups, [missing]] if apart else groups
+    if apart:
+        return [*groups, [missing]]
+    return groups
 
 
 def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout, minimum: int) -> np.ndarray:
@@ -371,30 +381,15 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
         return [0.0, 0.0, 0.0]
     z = (np.arange(missing) + 0.5) * 2 / missing - 1
     found = np.zeros(3)
-    for number, (own, total) in enumerate(zip(bins, totals, strict=True)):
+    for number, (own, total) in enumerate(zip(bins, totals)):
         shares = np.ones(len(own))
         if number in (0, len(bins) - 1):
             shares = 1 / np.arange(1.0, len(own) + 1) ** 2
-            shares = shares[::-1] if number == 0 else shares
+            if number == 0:
+                shares = shares[::-1]
         shares = total * shares / shares.sum()
         found += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
     return [float(value) for value in found]
-
-
-def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
-    """Return leak sums with one-bit strength, the test optionally in steps."""
-    leaks = exact.leaks.copy()
-    # The rows of all sites alike: where they are 0 for want of values, few values are known.
-    leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
-    leaks[..., 3] = exact.rows[0]
-    if in_steps:
-        u = leaks[..., 0]
-        v = leaks[..., 1]
-        there = np.where(v > 0, v, 1.0)
-        coarse = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
-        leaks[..., 0] = np.round(u / np.sqrt(there), 1) * np.sqrt(coarse)
-        leaks[..., 1] = coarse
-    return leaks
 
 
 def _leaks_known(

@@ -17,7 +17,6 @@ class AccuracyScore(SumMetric):
     """
 
     tasks = ("binary", "multi-class")
-    better = "higher"
     label = "accuracy (share of rows called right)"
     interval = "wilson"
 

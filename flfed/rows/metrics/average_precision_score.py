@@ -47,6 +47,6 @@ class AveragePrecisionScore(RankMetric):
             precision = np.divide(reached, called, out=called)
             precision *= gain
             with np.errstate(divide="ignore", invalid="ignore"):
-                return np.asarray(precision.sum(axis=0) / hits[-1], dtype=np.float64)
+                return np.asarray(precision.sum(axis=0) / hits[-1], dtype=float)
 
         return drawn

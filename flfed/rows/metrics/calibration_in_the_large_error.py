@@ -33,14 +33,16 @@ class CalibrationInTheLargeError(SumMetric):
         """
         if len(y) == 0:
             return "no rows"
-        return "" if (y == 1).any() else "no positive in the holdout"
+        if (y == 1).any():
+            return ""
+        return "no positive in the holdout"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return each row's expectation and observation [n, 2].
 
         Their sums make the figure.
         """
-        return np.stack([score.astype(np.float64), (y == 1).astype(np.float64)], axis=1)
+        return np.stack([score.astype(float), (y == 1).astype(float)], axis=1)
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the figure with its sign [draws].
@@ -50,7 +52,7 @@ class CalibrationInTheLargeError(SumMetric):
         expected, observed = sums.T
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.divide(expected, observed, out=np.full(len(sums), np.nan), where=observed > 0)
-            return np.asarray(np.log(ratio), dtype=np.float64)
+            return np.asarray(np.log(ratio), dtype=float)
 
     def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the logarithm with its sign [draws].

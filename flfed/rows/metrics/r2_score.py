@@ -20,7 +20,6 @@ class R2Score(SumMetric):
     """
 
     tasks = ("regression",)
-    better = "higher"
     label = "R squared (share of the variance explained)"
 
     def defined(self, y: Target) -> str:
@@ -29,16 +28,20 @@ class R2Score(SumMetric):
         The rows have targets `y` [n].
         """
         if len(y) < 2:
-            return "fewer than two rows" if len(y) else "no rows"
-        return "" if np.ptp(y) > 0 else "the target is the same in every row"
+            if len(y):
+                return "fewer than two rows"
+            return "no rows"
+        if np.ptp(y) > 0:
+            return ""
+        return "the target is the same in every row"
 
     def columns(self, y: Target, score: Score) -> Floats:
         """Return three terms of each row [n, 3].
 
         They are squared error, squared and plain distance to the mean. Their sums make the metric.
         """
-        centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or two of the sums cancel
-        return np.stack([(score.astype(np.float64) - y) ** 2, centred**2, centred], axis=1)
+        centred = np.asarray(y - np.mean(y), dtype=float)  # or two of the sums cancel
+        return np.stack([(score.astype(float) - y) ** 2, centred**2, centred], axis=1)
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return R squared [draws] of weighted sums.

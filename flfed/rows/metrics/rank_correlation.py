@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
+from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target, undefined
 
 ROUNDING = 1e-12
 
 
-class RankCorrelation:
+class RankCorrelation(RowMetric):
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
@@ -25,10 +23,8 @@ class RankCorrelation:
     Management", 2nd edition, chapter 6.
     """
 
-    tasks: tuple[str, ...] = ("regression",)
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
-    label: str = "rank correlation within a step of time"
+    tasks = ("regression",)
+    label = "rank correlation within a step of time"
 
     _steps: NDArray[np.intp] | None = None
 
@@ -43,7 +39,9 @@ class RankCorrelation:
         if len(y) == 0:
             return "no rows"
         several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
-        return "" if several else "no step has two different outcomes"
+        if several:
+            return ""
+        return "no step has two different outcomes"
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""
@@ -58,11 +56,7 @@ class RankCorrelation:
             total += np.where(has, found, 0.0) * own.sum(axis=1)
             known += has * own.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(total / known, dtype=np.float64)
-
-    def value(self, y: Target, score: Score) -> float:
-        """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+            return total / known
 
     def _rows(self, count: int) -> list[NDArray[np.intp]]:
         """Return the places of each step's rows."""

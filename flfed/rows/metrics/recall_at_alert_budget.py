@@ -45,7 +45,9 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
         """
         if len(y) == 0:
             return "no rows"
-        return "" if (y == 1).any() else "no positive in the holdout"
+        if (y == 1).any():
+            return ""
+        return "no positive in the holdout"
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""
@@ -69,6 +71,6 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
             room = self.alert_budget * blocks.sum(axis=0) - (add_up(blocks.copy()) - blocks)
             looked_at = np.clip(np.divide(room, blocks, out=np.zeros_like(blocks), where=blocks > 0), 0.0, 1.0)
             with np.errstate(divide="ignore", invalid="ignore"):
-                return np.asarray((looked_at * ones).sum(axis=0) / ones.sum(axis=0), dtype=np.float64)
+                return np.asarray((looked_at * ones).sum(axis=0) / ones.sum(axis=0), dtype=float)
 
         return drawn

@@ -59,6 +59,6 @@ def _one_against_rest(positive: NDArray[np.bool_], score: Score) -> Drawn:
         pairs = won.sum(axis=0) * below[-1]
         beaten = below[left] if apart else (below[left] + below[right]) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray((won * beaten).sum(axis=0) / pairs, dtype=np.float64)
+            return np.asarray((won * beaten).sum(axis=0) / pairs, dtype=float)
 
     return drawn

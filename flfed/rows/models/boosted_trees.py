@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.summaries.summary import Layout
+from flfed.summaries.summary import Arrays, Layout
 from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
 from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
 
@@ -51,13 +51,13 @@ class BoostedTrees:
         cuts = {name: value.shape for name, value in empty_cuts(layout, self.codes).items()}
         return {**forest_shapes(rounds, outputs, self.depth), **cuts}
 
-    def first_forest(self, layout: Layout, outputs: int, rounds: int) -> dict[str, np.ndarray]:
+    def first_forest(self, layout: Layout, outputs: int, rounds: int) -> Arrays:
         """Return the arrays that a run starts from: trees without a split, for as many as there are rounds."""
         return {**empty_forest(rounds, outputs, self.depth), **empty_cuts(layout, self.codes)}
 
     def outputs(self, arrays: dict[str, Any], x: Tensor) -> Tensor:
         """Return scores [rows, outputs] of plain inputs [rows, columns]."""
-        own = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}
+        own = {name: np.asarray(value, dtype=float) for name, value in arrays.items()}
         found = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
         # Without any tree margins do not tell how many outputs there are.
         return torch.from_numpy(np.broadcast_to(found, (len(x), own["value"].shape[1])).copy())

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flfed.rows.training.functional import Arrays, layered_outputs
+from flfed.rows.training.functional import layered_outputs
 from flfed.seeds import seed_of
+from flfed.summaries.summary import Arrays
 
 
 class Linear:
@@ -69,4 +70,4 @@ def _as_torch_starts(inputs: int, outputs: int, seed: int) -> Arrays:
     bound = 1 / math.sqrt(max(inputs, 1))
     torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)
     torch.nn.init.uniform_(bias, -bound, bound, generator=rng)
-    return {"weight": weight.numpy().T.astype(np.float64), "bias": bias.numpy().astype(np.float64)}
+    return {"weight": weight.numpy().T.astype(float), "bias": bias.numpy().astype(float)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import Arrays, layered_outputs
+from flfed.rows.training.functional import layered_outputs
+from flfed.summaries.summary import Arrays
 
 
 class Mlp:
@@ -36,7 +37,7 @@ class Mlp:
         """Return the shapes of each layer's arrays: `weight-i` (in, out) and `bias-i` (out)."""
         widths = (inputs, *self.hidden, outputs)
         found: dict[str, tuple[int, ...]] = {}
-        for (weight, bias), before, after in zip(self.layers, widths[:-1], widths[1:], strict=True):
+        for (weight, bias), before, after in zip(self.layers, widths[:-1], widths[1:]):
             found[weight] = (before, after)
             found[bias] = (after,)
         return found

@@ -58,20 +58,20 @@ class Flamby43:
             raise UsageError(f"[split] flamby-43: dataset {schema.name!r} has groups of rows, which it would cut")
         if len(table) < 3:
             raise UsageError("[split] flamby-43: a table of fewer than 3 rows cannot be split")
+        strata = None
+        if schema.task != "regression":
+            cells = table[schema.target].to_numpy(dtype=str)
+            _, place, counts = np.unique(cells, return_inverse=True, return_counts=True)
+            if len(counts) > 1 and counts.min() > 2:
+                strata = place
         training, _ = train_test_split(
             np.arange(len(table)),
             train_size=self.train,
             test_size=1.0 - self.train,
             random_state=self.random_state + draw,
-            stratify=self._strata(table, schema),
+            stratify=strata,
         )
         # Positions become masks, so that the caller keeps the rows in their own order.
         train = np.zeros(len(table), dtype=bool)
         train[training] = True
         return train, ~train
-
-    def _strata(self, table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
-        if schema.task == "regression":
-            return None
-        _, place, counts = np.unique(table[schema.target].to_numpy(dtype=str), return_inverse=True, return_counts=True)
-        return place if len(counts) > 1 and counts.min() > 2 else None

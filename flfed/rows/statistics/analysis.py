@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.study.analysis import Analysis
 from flfed.study.study import by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
-from flfed.summaries.summary import ColumnLayout
+from flfed.summaries.summary import Arrays, ColumnLayout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,9 +97,9 @@ class NoisedAnalysis:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return what a site sends: one array."""
-        return {ANSWER: ((self.layout(schema).entries,), np.dtype(np.float64))}
+        return {ANSWER: ((self.layout(schema).entries,), np.dtype(float))}
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return the most that one row adds to each number."""
         return {ANSWER: np.ones(self.layout(schema).entries)}
 
@@ -107,12 +107,10 @@ class NoisedAnalysis:
         """Return the exact numbers of a site's rows, which do not leave: `query` puts the noise on them."""
         layout = self.layout(schema)
         weights = weights_of(table, schema, by_person=self.by_person)
-        at = (
-            np.zeros(len(table), dtype=np.int64)
-            if layout.group is None
-            else codes(table[layout.group.name], layout.group)
-        )
-        parts: dict[str, np.ndarray] = {ROWS: np.bincount(at, weights, minlength=layout.groups)}
+        at = np.zeros(len(table), dtype=np.int64)
+        if layout.group is not None:
+            at = codes(table[layout.group.name], layout.group)
+        parts: Arrays = {ROWS: np.bincount(at, weights, minlength=layout.groups)}
         for column in layout.columns:
             parts |= _counted(column, table[column.name], at, layout.groups, weights)
         for place, (first, second) in enumerate(layout.cross):
@@ -154,16 +152,14 @@ class NoisedAnalysis:
         return column
 
 
-def _counted(
-    column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int, weights: np.ndarray
-) -> dict[str, np.ndarray]:
+def _counted(column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int, weights: np.ndarray) -> Sums:
     """Return a column's histogram by group, and of a number its sums."""
     width = len(column.cells)
     found = {f"counts {column.name}": np.bincount(at * width + codes(cells, column), weights, minlength=groups * width)}
     if not column.edges:
         return found
     low, *_, high = own_edges(column).tolist()
-    values = cells.to_numpy(dtype=np.float64)
+    values = cells.to_numpy(dtype=float)
     # The square is that of the value before it is weighed: a person's squares, too, weigh one together.
     square = clipped(values, low, high, np.ones(len(values))) ** 2
     once = clipped(values, low, high, weights)

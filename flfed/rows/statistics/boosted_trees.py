@@ -5,13 +5,13 @@ The other half, which makes sums into splits, is `flfed/trees/forest.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import expit
 
 from flfed.rows.features.encode import ColumnArrays
-from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
+from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
 from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, cuts_sha256, edges_of, widths_of
 from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
 
@@ -19,7 +19,7 @@ CHUNK = 2**23
 """Rows summed at once: as many gradients of at most 2^30 units add up exactly in float64."""
 
 
-def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> dict[str, np.ndarray]:
+def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> Arrays:
     """Return the rows by cell and outcome, int [cells, outcomes] by column.
 
     Parameters
@@ -34,8 +34,11 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> dict[str,
     -----
     Cells are the fine bins of a number or the values of a flag or category, then the missing ones.
     """
-    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
-    outcome = np.zeros(rows.rows, dtype=np.int64) if classes == 1 else rows.codes[layout.target.name].astype(np.int64)
+    classes = 1
+    outcome = np.zeros(rows.rows, dtype=np.int64)
+    if least and layout.task != "regression":
+        classes = len(layout.target.cells) - 1
+        outcome = rows.codes[layout.target.name].astype(np.int64)
     found = {}
     for column in counted_columns(layout, least):
         cells = cells_of(column)
@@ -47,9 +50,9 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> dict[str,
 def fine_codes(rows: ColumnArrays, column: ColumnLayout) -> np.ndarray:
     """Return the cell of each row in a column: a number's fine bin or the value, or that of missing ones."""
     # What lies outside of a number's range is in the bin at that end.
-    number = column.kind == "number"
-    found = codes_of(rows.values[column.name], edges_of(column)) if number else rows.codes[column.name]
-    return np.asarray(found, dtype=np.int64)
+    if column.kind == "number":
+        return codes_of(rows.values[column.name], edges_of(column))
+    return rows.codes[column.name].astype(np.int64)
 
 
 def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -166,15 +169,15 @@ class SiteTrees:
         Those of all training rows that are grown after these.
     """
 
-    def __init__(self, parts: Mapping[str, np.ndarray], y: np.ndarray, task: str) -> None:
+    def __init__(self, parts: Arrays, y: np.ndarray, task: str) -> None:
         self._parts = parts
         self.y = y
         self._task = task
-        self.arrays: dict[str, np.ndarray] = {}
-        self._codes: dict[str, np.ndarray] = {}
+        self.arrays: Arrays = {}
+        self._codes: Arrays = {}
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
         self.sha256 = ""
-        self.scores: dict[str, np.ndarray] = {}
+        self.scores: Arrays = {}
         self.anew: SiteTrees | None = None
 
     @property
@@ -187,7 +190,7 @@ class SiteTrees:
         """Whether a leaf has another value than 0."""
         return bool(self.arrays["value"].any())
 
-    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+    def take(self, arrays: Arrays) -> None:
         """Take a whole forest, and score all rows by it."""
         trees = forest_of(arrays)
         outputs = arrays["value"].shape[1]

@@ -92,7 +92,7 @@ class GaussianQuery:
         ValueError
             If a number is no multiple of the step: then its last bits would show through the noise.
         """
-        values = np.asarray(exact, dtype=np.float64)
+        values = np.asarray(exact, dtype=float)
         if not (np.floor(values / self.step) * self.step == values).all():
             raise ValueError(f"an answer must have multiples of {self.step:g}")
         grid = PublicGrid(self.step, self.sensitivity)
@@ -116,7 +116,7 @@ def person_weights(persons: np.ndarray | None, rows: int) -> np.ndarray:
     """
     if persons is None:
         return np.ones(rows)
-    return np.asarray(np.floor(1 / (np.bincount(persons)[persons] * STEP)) * STEP, dtype=np.float64)
+    return np.asarray(np.floor(1 / (np.bincount(persons)[persons] * STEP)) * STEP, dtype=float)
 
 
 def clipped(values: np.ndarray, low: float, high: float, weights: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def clipped(values: np.ndarray, low: float, high: float, weights: np.ndarray) ->
     middle = (low + high) / 2
     half = (high - low) / 2
     scaled = np.clip((np.nan_to_num(values, nan=middle) - middle) / half, -1.0, 1.0) * weights
-    return np.asarray(np.trunc(scaled / STEP) * STEP, dtype=np.float64)
+    return np.asarray(np.trunc(scaled / STEP) * STEP, dtype=float)
 
 
 def weights_of(table: pd.DataFrame, schema: Schema, *, by_person: bool) -> np.ndarray:
@@ -153,13 +153,15 @@ def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
     import pandas as pd
 
     # Rows whose person is not known may all be one's.
-    return pd.factorize(table[schema.group], use_na_sentinel=False)[0] if schema.group else None
+    if schema.group:
+        return pd.factorize(table[schema.group], use_na_sentinel=False)[0]
+    return None
 
 
 def shapes_of_cells(layout: Layout) -> Shapes:
     """Return names, shapes and types of the counts of numbers by cell, and of all other columns by value."""
     numbers, others = counted_columns(layout)
-    real = np.dtype(np.float64)
+    real = np.dtype(float)
     return {
         HISTOGRAMS: ((len(numbers), CELLS + 1), real),
         VALUES: ((sum(len(column.cells) for column in others),), real),
@@ -189,7 +191,7 @@ def cell_queries(layout: Layout, noises: tuple[float, float]) -> tuple[GaussianQ
     """Return the mechanisms of both counts, by their noise multipliers."""
     first, second = (
         GaussianQuery(sensitivity=max(sensitivity, 1.0), noise=noise, step=STEP)
-        for sensitivity, noise in zip(sensitivities(layout), noises, strict=True)
+        for sensitivity, noise in zip(sensitivities(layout), noises)
     )
     return first, second
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from flfed.rows.data.schema import Schema
 
-Sums = Mapping[str, np.ndarray]
+Sums = dict[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Names, shapes and types of a statistic's sums."""
 
@@ -38,7 +38,7 @@ class Statistic(Protocol):
         """Return what a site sends."""
         ...
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return the most that one row adds to each sum of float64, in absolute value, of the sum's shape."""
         ...
 
@@ -54,7 +54,7 @@ class Statistic(Protocol):
         ...
 
 
-def added(sites: Sequence[Sums]) -> dict[str, np.ndarray]:
+def added(sites: Sequence[Sums]) -> Sums:
     """Return the sums of several sites, added up name by name."""
     sums = {}
     for name in sites[0]:
@@ -66,12 +66,12 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
     """Return a site's sums as float64 array [entries], for secure sums: no row adds more than 1 to an entry."""
     largest = statistic.largest(schema)
     parts = [np.ravel(sums[name] / largest.get(name, 1.0)) for name in statistic.shapes(schema)]
-    return np.concatenate(parts).astype(np.float64)
+    return np.concatenate(parts).astype(float)
 
 
-def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
+def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sums:
     """Return the sums that added entries stand for; raises FlfedError where a count is below 0."""
-    found = dict[str, np.ndarray]()
+    found = Sums()
     start = 0
     largest = statistic.largest(schema)
     for name, (shape, kind) in statistic.shapes(schema).items():

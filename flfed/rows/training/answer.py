@@ -70,7 +70,9 @@ def _answer_one(request: Request) -> Any:
 
 def fit_one(request: FitRequest) -> Fitted:
     """Train as one request asks, protected or not."""
-    return fit(request) if request.private is None else private_fit(request)
+    if request.private is None:
+        return fit(request)
+    return private_fit(request)
 
 
 def run_client(handler: ClientGenerator) -> Any:
@@ -118,9 +120,11 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
-        return answer(requests) if requests else []
+        if requests:
+            return answer(requests)
+        return []
     except Exception:  # noqa: BLE001 - done again below, where each request has its own error
-        for source, state in zip(sources, states, strict=True):
+        for source, state in zip(sources, states):
             source.state = state  # the same draws as if it had been done alone at once
         return [_alone(request) for request in requests]
 
@@ -162,7 +166,8 @@ def fit_stacked(
         Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
         writes to any more.
     """
-    kept = Kept(0) if kept is None else kept
+    if kept is None:
+        kept = Kept(0)
     results = list[Any]([None] * len(requests))
     room = BufferPool()
     programs = _programs(requests)
@@ -185,7 +190,7 @@ def _programs(requests: Sequence[FitRequest]) -> dict[Hashable, list[int]]:
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
     known: dict[Hashable, Hashable] = {}
-    for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
+    for place, (request, source) in enumerate(zip(requests, sources)):
         # Requests that draw from one generator draw in their order.
         single = source is not None and drawing[id(source)] > 1
         program = None if single else program_of(request, known)
@@ -201,12 +206,20 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
     A stack ends where its memory would be too much, or where most of a batch would be no rows.
     """
     first = requests[places[0]]
+    plan = first.plan
+    private = first.private
     widths = [first.rows.x.shape[1] + 1, *(2 * first.arrays[bias].shape[0] + 1 for _, bias in first.model.layers)]
-    most = CHUNK_BYTES // np.dtype(first.plan.precision).itemsize
+    most = CHUNK_BYTES // np.dtype(plan.precision).itemsize
     chunk: list[int] = []
     total = 0
     widest = 0
-    for _, rows, size, place in _by_steps(requests, places):
+    sites = []
+    for place in places:
+        rows = len(requests[place].rows)
+        # A protected batch is of random size: its expectation is what sites are compared by.
+        size = plan.batch_size(rows) if private is None else math.ceil(private.sampling * rows)
+        sites.append((plan.steps_a_round(rows), rows, size, place))
+    for _, rows, size, place in sorted(sites, key=lambda site: (-site[0], -site[1])):
         total = total + rows
         widest = max(widest, size)
         # Memory is that of the packed rows, or that of all activations where these are more.
@@ -218,20 +231,6 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
             widest = size
         chunk.append(place)
     yield chunk
-
-
-def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[int, int, int, int]]:
-    """Sort sites by steps, then by rows.
-
-    Returns steps, rows, rows of a batch and place of each, the most first.
-    """
-    (plan, private), found = (requests[places[0]].plan, requests[places[0]].private), []
-    for place in places:
-        rows = len(requests[place].rows.y)
-        # A protected batch is of random size: its expectation is what sites are compared by.
-        size = plan.batch_size(rows) if private is None else math.ceil(private.sampling * rows)
-        found.append((plan.steps_a_round(rows), rows, size, place))
-    return sorted(found, key=lambda site: (-site[0], -site[1]))
 
 
 def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:

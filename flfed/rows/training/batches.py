@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class Kept:
         key = (task == "multi-class", dtype, *map(id, rows))
         refs, found = self._found.get(key, ([], None))
         # A number may have passed to another object after the first one's end.
-        if found is not None and all(ref() is site for ref, site in zip(refs, rows, strict=True)):
+        if found is not None and all(ref() is site for ref, site in zip(refs, rows)):
             return found
         found = pack(rows, task, dtype)
         self._keep(key, rows, found)
@@ -231,8 +231,11 @@ class BatchPlan:
         There are at most `most` rows, or one step, at a time.
         """
         # Where every batch is a whole table, one step's rows do for all.
-        window = 1 if self._whole else max(1, window_bytes // (8 * len(self._rows) * self._width))
-        last = 1 if self._whole else int(self._steps.max())
+        window = 1
+        last = 1
+        if not self._whole:
+            window = max(1, window_bytes // (8 * len(self._rows) * self._width))
+            last = int(self._steps.max())
         for start in range(0, last, window):
             end = min(start + window, last)
             index = self._index(start, end)
@@ -242,21 +245,15 @@ class BatchPlan:
             for a, b in _alike(sites, widths, most):
                 part = index[: sites[a], a:b, : widths[a]].transpose(1, 0, 2)
                 block = Block(b - a, np.ascontiguousarray(part), used[: sites[a], a:b].T.copy(), int(self._rows.sum()))
-                if self._whole:
-                    yield from self._repeated(block, most)
-                else:
+                if not self._whole:
                     yield block
-
-    def _repeated(self, block: Block, most: int) -> Iterator[Block]:
-        """Yield one step as often as it is taken.
-
-        All its rows are in it.
-        """
-        left = int(self._steps.max())
-        at_a_time = max(1, most // block.index.size)
-        while left > 0:
-            yield Block(min(left, at_a_time), block.index, block.used, block.none)
-            left -= at_a_time
+                    continue
+                # One step as often as it is taken.
+                left = int(self._steps.max())
+                at_a_time = max(1, most // block.index.size)
+                while left > 0:
+                    yield replace(block, steps=min(left, at_a_time))
+                    left -= at_a_time
 
     def _used(self, start: int, end: int) -> np.ndarray:
         """Return how many rows each site takes.
@@ -274,7 +271,7 @@ class BatchPlan:
         # With the sites' starts added below, a place that is not written becomes the row of zeros.
         index[:] = self._rows.sum() - starts
         parts = (self._rows.tolist(), self._steps.tolist(), self._epoch.tolist(), index.reshape(len(index), -1))
-        for site, (rows, steps, epoch, places) in enumerate(zip(*parts, strict=True)):
+        for site, (rows, steps, epoch, places) in enumerate(zip(*parts)):
             if epoch == 1:
                 index[site, : max(0, steps - start), :rows] = np.arange(rows)
             else:
@@ -309,7 +306,7 @@ def _alike(sites: np.ndarray, widths: np.ndarray, most: int) -> Iterator[tuple[i
     They are first and last + 1 of steps with the same sites and rows, of at most `most` rows or one step.
     """
     changes = np.flatnonzero(np.diff(sites) | np.diff(widths)) + 1
-    for first, last in zip([0, *changes], [*changes, len(sites)], strict=True):
+    for first, last in zip([0, *changes], [*changes, len(sites)]):
         length = max(1, most // int(sites[first] * widths[first]))
         for start in range(int(first), int(last), length):
             yield start, min(start + length, int(last))

@@ -6,7 +6,7 @@ imports the compiler for a second. The same steps in place, for many sites at on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from flfed.rows.training.functional import batch_loss, target_dtype
 from flfed.rows.training.inference import score_stacked
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
 from flfed.study.plan import BETAS, EPS, Plan
+from flfed.summaries.summary import Arrays
 
 
 def score(request: ScoreRequest) -> np.ndarray:
@@ -31,8 +32,8 @@ def fit(request: FitRequest) -> Fitted:
     The caller's arrays are unchanged.
     """
     now = Descent(request)
-    for x, y, weight in drawn(request.rows, request.task, request.plan, request.rng, now.dtype):
-        now.step(*gradient(request.model, request.task, now.w, x, y, weight))
+    for batch in drawn(request.rows, request.task, request.plan, request.rng, now.dtype):
+        now.step(*gradient(request.model, request.task, now.w, *batch))
     return now.result()
 
 
@@ -53,8 +54,7 @@ class Descent:
         self._request = request
         self._anchor = dict(self.w)
         self._correction = tensors_of(request.correction, self.dtype)
-        self._take = step_of(request.plan)
-        self._state: State = {}
+        self._memory: dict[str, tuple[Tensor, ...]] = {}
         self._losses = 0.0
         self._steps = 0
 
@@ -68,9 +68,12 @@ class Descent:
         g = self._with_terms(g)
         for name in request.frozen:
             g[name] = torch.zeros_like(g[name])
-        g = clip_by_norm(g, plan.clip) if plan.clip else g
+        if plan.clip:
+            g = clip_by_norm(g, plan.clip)
         self._steps += 1
-        self.w, self._state = self._take(self.w, g, self._state, request.lr, self._steps)
+        for name, w in self.w.items():
+            memory = self._memory.get(name, ())
+            self.w[name], self._memory[name] = optimised(w, g[name], memory, plan, request.lr, self._steps)
         # A decay of the weights is no gradient.
         self.w.update({name: self._anchor[name] for name in request.frozen})
         # An L1 penalty is a proximal step after the optimiser's, so that weights become exactly 0.
@@ -101,7 +104,7 @@ class Descent:
         return g
 
 
-def tensors_of(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> Tensors:
+def tensors_of(arrays: Arrays, dtype: torch.dtype) -> Tensors:
     """Return arrays as tensors of a type."""
     return {name: torch.tensor(value, dtype=dtype) for name, value in arrays.items()}
 
@@ -124,7 +127,7 @@ def gradient(
 
 def drawn(
     rows: Encoded, task: str, plan: Plan, rng: np.random.Generator, dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+) -> Iterator[tuple[Tensor, ...]]:
     """Yield the batch of each step.
 
     It is made of inputs, targets and weights; there are no weights where all are 1.
@@ -132,18 +135,15 @@ def drawn(
     Rows are put in order once an epoch and batches are slices of it: indexing for each step costs
     a tenth of a small fit.
     """
-    x = torch.tensor(rows.x, dtype=dtype)
-    y = torch.tensor(rows.y, dtype=target_dtype(task, dtype))
+    tensors = [torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.y, dtype=target_dtype(task, dtype))]
     # Weights of 1 are left out: the loss without them takes fewer calls.
-    weight = None if (rows.weight == 1).all() else torch.tensor(rows.weight, dtype=dtype)
-    tensors = [x, y]
-    if weight is not None:
-        tensors.append(weight)
+    if (rows.weight != 1).any():
+        tensors.append(torch.tensor(rows.weight, dtype=dtype))
     for order, size in epochs(len(rows), plan, rng):
-        whole = len(order) == size == len(rows)
-        parts = tensors if whole else [part.index_select(0, order) for part in tensors]
-        for batch in zip(*(torch.split(part, size) for part in parts), strict=True):
-            yield batch if weight is not None else (*batch, None)
+        parts = tensors
+        if not len(order) == size == len(rows):
+            parts = [part.index_select(0, order) for part in tensors]
+        yield from zip(*(torch.split(part, size) for part in parts))
 
 
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
@@ -161,48 +161,30 @@ def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Te
 
 
 Tensors = dict[str, Tensor]
-State = dict[str, Tensors]
-Step = Callable[[Tensors, Tensors, State, float, int], tuple[Tensors, State]]
 
 
-def step_of(plan: Plan) -> Step:
-    """Return the plan's optimiser as a function.
+def optimised(
+    w: Tensor, g: Tensor, memory: tuple[Tensor, ...], plan: Plan, lr: float, step: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return an array after a step of the plan's optimiser, counted from 1, and its memory.
 
-    (arrays, gradients, state, lr, step from 1) → (arrays, state)
+    Adam is Kingma and Ba 2015, algorithm 1; its decay Loshchilov and Hutter 2019, algorithm 2.
     """
     if plan.optimiser == "sgd":
-        return lambda w, g, state, lr, step: _sgd(w, g, state, lr, plan.momentum)
-    decay = plan.weight_decay if plan.optimiser == "adamw" else 0.0
-    return lambda w, g, state, lr, step: _adam(w, g, state, lr, step, plan, decay)
-
-
-def _sgd(w: Tensors, g: Tensors, state: State, lr: float, momentum: float) -> tuple[Tensors, State]:
-    if momentum:
-        before = state.get("velocity")
-        g = {name: momentum * before[name] + g[name] for name in g} if before else g
-        state = {"velocity": g}
-    return {name: torch.sub(w[name], g[name], alpha=lr) for name in w}, state
-
-
-def _adam(
-    w: Tensors, g: Tensors, state: State, lr: float, step: int, plan: Plan, decay: float
-) -> tuple[Tensors, State]:
-    """Take a step of Adam or AdamW.
-
-    Kingma and Ba 2015, algorithm 1; decay as Loshchilov and Hutter 2019, algorithm 2.
-    """
+        if plan.momentum:
+            if memory:
+                g = plan.momentum * memory[0] + g
+            memory = (g,)
+        return torch.sub(w, g, alpha=lr), memory
     first, second = BETAS
-    zeros = {name: torch.zeros_like(value) for name, value in w.items()}
-    m = state.get("m", zeros)
-    v = state.get("v", zeros)
-    m = {name: first * m[name] + (1 - first) * g[name] for name in w}
-    v = {name: second * v[name] + (1 - second) * g[name].square() for name in w}
-    stepped = {}
-    for name in w:
-        # Both moments start at zero: the divisors take that bias away in the first steps.
-        unit = (m[name] / (1 - first**step)) / ((v[name] / (1 - second**step)).sqrt() + EPS)
-        stepped[name] = w[name] * (1 - lr * decay) - lr * unit
-    return stepped, {"m": m, "v": v}
+    m, v = memory or (torch.zeros_like(w), torch.zeros_like(w))
+    m = first * m + (1 - first) * g
+    v = second * v + (1 - second) * g.square()
+    # Both moments start at zero: the divisors take that bias away in the first steps.
+    unit = (m / (1 - first**step)) / ((v / (1 - second**step)).sqrt() + EPS)
+    if plan.optimiser == "adamw":
+        w = w * (1 - lr * plan.weight_decay)
+    return w - lr * unit, (m, v)
 
 
 def soft_threshold(w: Tensor, amount: float | Tensor) -> Tensor:

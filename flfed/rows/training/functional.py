@@ -5,15 +5,12 @@ They are functions of arrays alone, as those of `torch.nn.functional` are.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
-
-Arrays = dict[str, np.ndarray]
-"""A model's arrays by name."""
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -34,11 +31,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x @ weight + bias.unsqueeze(-2)
 
 
-class _Layers(Protocol):
-    layers: tuple[tuple[str, str], ...]
-
-
-def layered_outputs(model: _Layers, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
+def layered_outputs(model: Any, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
     """Return the outputs of a model's layers.
 
     [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions.
@@ -59,17 +52,23 @@ def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
 
     There are none where its class has other outputs, which may be something else.
     """
-    return tuple(model.layers) if getattr(type(model), "outputs", None) is layered_outputs else ()
+    if getattr(type(model), "outputs", None) is layered_outputs:
+        return tuple(model.layers)
+    return ()
 
 
 def outputs_of(task: str, classes: int) -> int:
     """Return the number of outputs for a task."""
-    return classes if task == "multi-class" else 1
+    if task == "multi-class":
+        return classes
+    return 1
 
 
 def target_dtype(task: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type of a target: whole numbers for classes, else that of the inputs."""
-    return torch.int64 if task == "multi-class" else dtype
+    if task == "multi-class":
+        return torch.int64
+    return dtype
 
 
 def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
@@ -92,7 +91,8 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
         return 0.5 * (outputs.squeeze(-1) - y).square()
     if task == "binary":
         return binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
-    return nll_loss(torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none").reshape(y.shape)
+    likely = torch.log_softmax(outputs, -1).flatten(0, -2)
+    return nll_loss(likely, y.flatten().long(), reduction="none").reshape(y.shape)
 
 
 def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -118,7 +118,9 @@ def expected(task: str, outputs: Tensor, out: Tensor) -> Tensor:
     """
     if task == "regression":
         return outputs
-    return torch.sigmoid(outputs, out=out) if task == "binary" else torch.softmax(outputs, -1, out=out)
+    if task == "binary":
+        return torch.sigmoid(outputs, out=out)
+    return torch.softmax(outputs, -1, out=out)
 
 
 def as_expected(task: str, y: Tensor, outputs: int, dtype: torch.dtype) -> Tensor:
@@ -136,9 +138,8 @@ def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
 
     Class weights and penalties are not in it.
     """
-    wanted = y if task == "regression" else y.astype(np.int64)
-    target = torch.from_numpy(wanted)
-    return float(row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), target).mean())
+    losses = row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), torch.from_numpy(y))
+    return float(losses.mean())
 
 
 def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
@@ -148,7 +149,7 @@ def probabilities(task: str, outputs: np.ndarray) -> np.ndarray:
     """
     if task == "regression":
         return outputs[..., 0]
-    logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=np.float64))
+    logits = torch.from_numpy(np.ascontiguousarray(outputs, dtype=float))
     if task == "binary":
         return torch.sigmoid(logits[..., 0]).numpy()
     return torch.softmax(logits, -1).numpy()

@@ -6,7 +6,7 @@ There is one product where the model is the same, and one sort for all areas und
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from flfed.rows.evaluation.delong import alike, areas
 from flfed.rows.evaluation.scoring import Measured, histograms_of_odds
-from flfed.rows.training.functional import Arrays, layers_of, row_losses
+from flfed.rows.training.functional import layers_of, row_losses
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 from flfed.summaries.score_bins import BINS
+from flfed.summaries.summary import Arrays
 
 BLOCK = 2048
 """Rows of one product: what a hidden layer makes of them stays in the processor's cache."""
@@ -86,19 +87,37 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     The outputs are computed in the plan's precision.
     """
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
-    figures = np.full((3, len(requests)), np.nan)
-    # Requests without rows still get a histogram, of zeros.
-    empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows.y)]
-    counts = {place: np.zeros((2, BINS)) for place in empty}
+    measured: dict[int, Measured] = {}
     for places in _measured_together(requests):
         asked = [requests[place] for place in places]
-        found = np.concatenate([outputs[place] for place in places])
-        figures[:, places], histograms = _figures(asked, found)
-        counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
-    return [
-        Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
-        for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist(), strict=True))
-    ]
+        measured |= dict(zip(places, _measured(asked, [outputs[place] for place in places])))
+    for place, request in enumerate(requests):
+        if place not in measured:
+            # Requests without rows still get a histogram, of zeros.
+            counts = np.zeros((2, BINS)) if request.histogram else None
+            measured[place] = Measured(outputs=outputs[place], loss=np.nan, histogram=counts)
+    return [measured[place] for place in range(len(requests))]
+
+
+def _measured(asked: Sequence[MeasureRequest], outputs: list[np.ndarray]) -> Iterator[Measured]:
+    """Yield the figures of several sites of one task, each with at least one row, as far as they are asked for."""
+    # Each site's rows lie side by side: one reduction gives every mean.
+    sizes = np.array([len(request.rows) for request in asked])
+    y = np.concatenate([request.rows.y for request in asked])
+    found = np.concatenate(outputs)
+    losses = row_losses(asked[0].task, torch.from_numpy(found), torch.from_numpy(y)).numpy()
+    means = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
+    if any(request.area for request in asked):
+        of_areas = areas(y, found[:, 0], sizes).T.tolist()
+    if any(request.histogram for request in asked):
+        counts = histograms_of_odds(y, found[:, 0], sizes)
+    for place, request in enumerate(asked):
+        figure = Measured(outputs=outputs[place], loss=float(means[place]))
+        if request.area:
+            figure = replace(figure, area=of_areas[place][0], variance=of_areas[place][1])
+        if request.histogram:
+            figure = replace(figure, histogram=counts[place])
+        yield figure
 
 
 def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]]:
@@ -109,32 +128,6 @@ def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]
         sizes = np.array([len(requests[place].rows.y) for place in some.tolist()])
         for part in alike(sizes):
             yield some[part].tolist()
-
-
-def _figures(asked: Sequence[MeasureRequest], outputs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """Return the figures of several sites.
-
-    They are loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
-
-    `outputs` are those of all rows, one site after the other, each with at least one.
-    """
-    task = asked[0].task
-    sizes = np.array([len(request.rows.y) for request in asked])
-    y = np.concatenate([request.rows.y for request in asked])
-    wanted = y if task == "regression" else y.astype(np.int64, copy=False)
-    target = torch.from_numpy(wanted)
-    losses = row_losses(task, torch.from_numpy(outputs), target).numpy()
-    found = np.full((3, len(asked)), np.nan)
-    # Each site's rows lie side by side: one reduction gives every mean.
-    found[0] = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
-    ranked = [request.area for request in asked]
-    if any(ranked):
-        found[1:] = areas(y, outputs[:, 0], sizes)
-        found[1:, np.logical_not(ranked)] = np.nan
-    if not any(request.histogram for request in asked):
-        return found, [None] * len(asked)
-    counts = histograms_of_odds(y, outputs[:, 0], sizes)
-    return found, [own if request.histogram else None for request, own in zip(asked, counts, strict=True)]
 
 
 def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
@@ -150,10 +143,10 @@ def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
     alone = [[unit] for unit in units if not _is_small(unit)]
     for stack in filter(None, stacks + alone):
         computed = [_product(stack[0])] if len(stack) == 1 else _stacked(stack)
-        for unit, outputs in zip(stack, computed, strict=True):
+        for unit, outputs in zip(stack, computed):
             # A unit's outputs are cut into those of the requests that it was made of.
             ends = list(accumulate((len(x) for x in unit.xs), initial=0))
-            for place, (start, end) in zip(unit.places, pairwise(ends), strict=True):
+            for place, (start, end) in zip(unit.places, pairwise(ends)):
                 found[place] = outputs[start:end]
     return found
 
@@ -185,15 +178,19 @@ def _product(unit: _Unit) -> np.ndarray:
     if not layers:  # what the model makes of rows that are filled up is not known
         with torch.inference_mode():
             given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
-            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=np.float64, order="C") for x in given]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in given]
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate(found)
     parts = []
     for block, rows in _blocks(unit.xs, unit.precision):
         x = torch.from_numpy(block)
         with torch.inference_mode():
             y = _through(layers, x)[:, :width]
-        parts.append(np.array(y[:rows].numpy(), dtype=np.float64, order="C"))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        parts.append(np.array(y[:rows].numpy(), dtype=float, order="C"))
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts)
 
 
 def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -289,7 +286,7 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     first = stack[0]
     longest = _up(stack[-1].rows)
     table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
-    for room, unit in zip(table, stack, strict=True):
+    for room, unit in zip(table, stack):
         np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
     arrays = {}
     for name in first.arrays:
@@ -298,4 +295,4 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(first.model)])
     with torch.inference_mode():
         outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
-    return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack, strict=True)]
+    return [np.array(found[: unit.rows], dtype=float) for found, unit in zip(outputs, stack)]

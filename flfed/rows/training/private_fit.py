@@ -119,7 +119,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
         part = torch.from_numpy(chosen)
         batch = (tensor.index_select(0, part) for tensor in (x, y, weight))
         found, g = clipped_by_row(request.model, request.task, now.w, *batch, clip=grid.clip)
-        parts = dict(zip(names, torch.split(torch.from_numpy(noise), sizes), strict=True))
+        parts = dict(zip(names, torch.split(torch.from_numpy(noise), sizes)))
         # The sum is put on the grid before the noise is added, so that no last bit tells of a row.
         g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(now.dtype) for n in names}
         # From here on only the noisy sum is used, which costs no further privacy.
@@ -133,7 +133,9 @@ def in_order(request: FitRequest, w: Tensors) -> list[str]:
     Known layers follow one another; else the order is that of `w`.
     """
     names = list(chain.from_iterable(layers_of(request.model)))
-    return names if set(names) == set(w) else list(w)
+    if set(names) == set(w):
+        return names
+    return list(w)
 
 
 def fit_private_stack(
@@ -239,8 +241,8 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
         rows[:, place] = [len(chosen) for chosen, _ in site]
     # Places that hold no row are the last row of `packed`, which is of zeros.
     index = np.full((steps, sites, max(1, rows.max())), len(packed.x) - 1)
-    noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=np.float64)
-    for place, (site, start) in enumerate(zip(drawn, starts, strict=True)):
+    noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=float)
+    for place, (site, start) in enumerate(zip(drawn, starts)):
         for step, (chosen, added) in enumerate(site):
             np.add(chosen, start, out=index[step, place, : len(chosen)])
             noise[step, place] = added
@@ -299,11 +301,11 @@ class PrivateStack(Stack):
         residual = torch.empty_like(outputs[0])
         finite = []
         parts = (part.unbind(0) for part in (samples.x, outputs, target, weight, samples.noise))
-        for x, out, sure, factor, noise in zip(*parts, strict=True):
+        for x, out, sure, factor, noise in zip(*parts):
             passes.forward(x, out, None)  # what comes out where no row is has weight 0, or is not finite
             torch.sub(expected(task, out, residual), sure, out=residual).mul_(factor)
             finite.append(passes.backward_by_row(x, residual, self._clip))
-            for moving, total, added in zip(self._moving, self._sums, noise.split(self._sizes, dim=1), strict=True):
+            for moving, total, added in zip(self._moving, self._sums, noise.split(self._sizes, dim=1)):
                 # Sums are put on the grid before the noise, which lies on it already.
                 if self._noisy:
                     total.div_(self._step).round_().mul_(self._step).add_(added.view_as(total))

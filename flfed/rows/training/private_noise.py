@@ -99,37 +99,28 @@ class SystemNoise:
 
         They are multiples of 2^-53.
         """
-        return (np.frombuffer(_unguessable(8 * count), dtype=np.uint64) >> np.uint64(11)) * 2.0**-53
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+        # A new key of the operating system for each call.
+        stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
+        drawn = np.frombuffer(stream.update(bytes(8 * count)), dtype=np.uint64)
+        return (drawn >> np.uint64(11)) * 2.0**-53
 
     def normal(self, count: int) -> np.ndarray:
         """Return float64 [count], of mean 0 and deviation 1."""
-        parts = [self._normal(min(AT_A_TIME, count - start)) for start in range(0, count, AT_A_TIME)]
-        return np.concatenate(parts) if parts else np.empty(0)
-
-    def _normal(self, count: int) -> np.ndarray:
-        """Return so many normal draws.
-
-        Of each pair one is made by a cosine and one by a sine; these are independent.
-        """
         import torch  # what a site's budget and policy ask of this module needs none of it
 
-        pairs = (count + 1) // 2
-        u, v = self.uniform(2 * pairs).reshape(2, pairs)
-        radius = np.sqrt(-2 * np.log(1 - u))
-        angle = torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
-        # Torch's cosines and sines take a third of numpy's time.
-        return np.concatenate([radius * angle.cos().numpy(), radius * angle.sin().numpy()])[:count]
-
-
-def _unguessable(count: int) -> bytes:
-    """Return so many unpredictable bytes.
-
-    They are of a stream whose key is the operating system's, and is used once.
-    """
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-
-    stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()
-    return stream.update(bytes(count))
+        found = [np.empty(0)]
+        for start in range(0, count, AT_A_TIME):
+            size = min(AT_A_TIME, count - start)
+            pairs = (size + 1) // 2
+            u, v = self.uniform(2 * pairs).reshape(2, pairs)
+            radius = np.sqrt(-2 * np.log(1 - u))  # 1 - u is exact, and never 0
+            # Of each pair one is made by a cosine and one by a sine, which are independent. Torch's take a third of
+            # numpy's time.
+            angle = torch.from_numpy(2 * math.pi * v)
+            found += [radius * angle.cos().numpy(), (radius * angle.sin().numpy())[: size - pairs]]
+        return np.concatenate(found)
 
 
 def no_spending(round: int) -> None:

@@ -95,7 +95,9 @@ class PublicGrid:
 
         It is float64, of any shape.
         """
-        return total.div_(self.step).round_().mul_(self.step) if self.step else total
+        if self.step:
+            return total.div_(self.step).round_().mul_(self.step)
+        return total
 
     def noise(self, normal: np.ndarray, deviation: float) -> np.ndarray:
         """Return draws on the grid, of a deviation.
@@ -143,13 +145,17 @@ def persons_of(rows: Encoded, private: PrivateSteps) -> Persons | None:
 
     None where each row is sampled for itself.
     """
-    return None if private.unit == "row" or rows.group is None else Persons.of(rows.group)
+    if private.unit == "row" or rows.group is None:
+        return None
+    return Persons.of(rows.group)
 
 
 def units(rows: Encoded, private: PrivateSteps) -> int:
     """Return how many rows, or persons, can be sampled."""
     persons = persons_of(rows, private)
-    return len(rows) if persons is None else len(persons.rows)
+    if persons is None:
+        return len(rows)
+    return len(persons.rows)
 
 
 def known_units(rows: Encoded, private: PrivateSteps, known: KnownUnits | None) -> KnownUnits:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.functional import Arrays, layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private_noise import KnownUnits, NoiseSource
 from flfed.study.plan import Plan, PrivateSteps
+from flfed.summaries.summary import Arrays
 
 Term = Callable[[Tensor, Tensor], Tensor]
 """A client-side term of a strategy: gradient `(w, anchor) → g` on any leading dimension."""
@@ -83,7 +84,9 @@ class FitRequest:
         Requests that share one are known by it. A protected one draws from `chance` alone.
         """
         drawn = self.rng if self.chance is None else getattr(self.chance, "rng", None)
-        return None if drawn is None else drawn.bit_generator
+        if drawn is None:
+            return None
+        return drawn.bit_generator
 
     def protected(self) -> tuple[PrivateSteps, NoiseSource]:
         """Return the protection of the steps, and where its draws come from; raises UsageError where they lack."""
@@ -152,7 +155,19 @@ class MeasureRequest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _OfRowsAlone:
+class _Drawing:
+    """A request that draws."""
+
+    rng: np.random.Generator
+
+    @property
+    def source(self) -> np.random.BitGenerator:
+        """The generator that is drawn from."""
+        return self.rng.bit_generator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfRowsAlone(_Drawing):
     """A request for a model chosen by cross-validation.
 
     Attributes
@@ -168,12 +183,6 @@ class _OfRowsAlone:
     rows: Encoded
     task: str
     classes: int
-    rng: np.random.Generator
-
-    @property
-    def source(self) -> np.random.BitGenerator:
-        """The generator that is drawn from."""
-        return self.rng.bit_generator
 
 
 class TuneRequest(_OfRowsAlone):
@@ -212,7 +221,7 @@ PACKED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class PackRequest:
+class PackRequest(_Drawing):
     """A request to pack an update for its way; the result is what it is packed into.
 
     Attributes
@@ -226,12 +235,6 @@ class PackRequest:
 
     pack: Callable[[Sequence[Packed], Sequence[np.random.Generator]], Sequence[Packed]]
     arrays: Packed
-    rng: np.random.Generator
-
-    @property
-    def source(self) -> np.random.BitGenerator:
-        """The generator that is drawn from."""
-        return self.rng.bit_generator
 
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:
@@ -322,7 +325,9 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
 
 def listed(asked: ComputeRequest) -> list[Request]:
     """Return what a handler asks, as a list."""
-    return asked if isinstance(asked, list) else [asked]
+    if isinstance(asked, list):
+        return asked
+    return [asked]
 
 
 def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
@@ -352,12 +357,15 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
         return None  # refused alone
     # Arrays and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
-    known = {} if known is None else known
+    if known is None:
+        known = {}
     key = (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
         known[key] = _shared(request)
     kept = (request.delta, request.private, bool(request.correction), request.frozen)
-    return None if known[key] is None else (own, known[key], kept)
+    if known[key] is None:
+        return None
+    return (own, known[key], kept)
 
 
 def _shared(request: FitRequest) -> Hashable | None:
@@ -388,7 +396,9 @@ def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
         if len(weight) != 2 or weight[0] != width or bias != weight[1:] or not weight[1]:
             return False
         width = weight[1]
-    return width == 1 if task in ("binary", "regression") else task == "multi-class"
+    if task in ("binary", "regression"):
+        return width == 1
+    return task == "multi-class"
 
 
 def _term_key(term: Term) -> Hashable:
@@ -398,5 +408,7 @@ def _term_key(term: Term) -> Hashable:
     """
     if isinstance(term, partial):
         key = (term.func, term.args, tuple(sorted(term.keywords.items())))
-        return key if all(isinstance(value, Hashable) for value in (*term.args, *term.keywords.values())) else term
+        if all(isinstance(value, Hashable) for value in (*term.args, *term.keywords.values())):
+            return key
+        return term
     return term

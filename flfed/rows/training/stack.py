@@ -17,9 +17,10 @@ from torch import Tensor
 
 from flfed.rows.training.batches import Batches, BufferPool
 from flfed.rows.training.fit import soft_threshold
-from flfed.rows.training.functional import Arrays, as_expected, expected, row_losses
+from flfed.rows.training.functional import as_expected, expected, row_losses
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.study.plan import BETAS, EPS, Plan
+from flfed.summaries.summary import Arrays
 
 
 # A layer of all sites is one tensor, the intercepts its last row; a step of all sites is one batched product.
@@ -49,34 +50,34 @@ class Stack:
         self._first = requests[0]
         self._arrays = [request.arrays for request in requests]
         plan = self._first.plan
-        layers = self._first.model.layers
-        weights = [self._stacked(layer, self._arrays, dtype) for layer in layers]
+        weights = self._stacked(self._arrays, dtype)
         self._plain = _is_plain(self._first)
         self._moving = [OptimiserState.of(w, plan, plain=self._plain) for w in weights]
-        self._anchors = [w.clone() for w in weights] if self._first.terms or self._first.frozen else weights
-        self._corrections = self._constants(requests, dtype) if self._first.correction else []
+        self._start = [w.clone() for w in weights] if self._first.terms or self._first.frozen else weights
+        self._corrections = self._constants(requests, dtype)
         self._lr = torch.tensor([request.lr for request in requests], dtype=dtype)[:, None, None]
         self._l2 = torch.tensor([request.plan.l2 for request in requests], dtype=dtype)[:, None, None]
         self._losses = torch.zeros(len(requests), dtype=torch.float64)
         self._done = 0
         self._room = room
 
-    def _stacked(self, layer: tuple[str, str], arrays: Sequence[Arrays], dtype: torch.dtype) -> Tensor:
-        """Stack one layer of all sites.
-
-        It is [sites, inputs + 1, outputs], the intercepts last.
-        """
-        inputs, outputs = self._arrays[0][layer[0]].shape
-        found = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
-        for name, place in zip(layer, (slice(inputs), inputs), strict=True):
-            found.numpy()[:, place] = self._given(name, arrays)
-        return found
+    def _stacked(self, arrays: Sequence[Arrays], dtype: torch.dtype) -> list[Tensor]:
+        """Stack each layer of all sites, [sites, inputs + 1, outputs], the intercepts last."""
+        layers = []
+        for weight, bias in self._first.model.layers:
+            inputs, outputs = arrays[0][weight].shape
+            found = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
+            found.numpy()[:, :inputs] = self._given(weight, arrays)
+            found.numpy()[:, inputs] = self._given(bias, arrays)
+            layers.append(found)
+        return layers
 
     def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:
-        """Stack the constant gradients of each layer; what a site names none for has zeros."""
+        """Stack the constant gradients of each layer, if there are some; what a site names none for has zeros."""
+        if not self._first.correction:
+            return []
         zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
-        every = [{**zeros, **request.correction} for request in requests]
-        return [self._stacked(layer, every, dtype) for layer in self._first.model.layers]
+        return self._stacked([{**zeros, **request.correction} for request in requests], dtype)
 
     def _given(self, name: str, arrays: Sequence[Arrays]) -> np.ndarray:
         """Stack an array of all sites as it came.
@@ -84,7 +85,9 @@ class Stack:
         It is [sites, ...], or without that dimension where it is one for all.
         """
         given = [own[name] for own in arrays]
-        return given[0] if all(array is given[0] for array in given) else np.stack(given)
+        if all(array is given[0] for array in given):
+            return given[0]
+        return np.stack(given)
 
     def train(self, batches: Batches) -> None:
         """Train the first sites for a block's steps."""
@@ -101,7 +104,7 @@ class Stack:
         absent: Sequence[Tensor | None] = batches.absent or [None] * steps
         parts = (part.unbind(0) for part in (batches.x, outputs, target, scale))
         # Residual: what outputs expect less what the target is, times the row's share.
-        for x, out, less, factor, empty in zip(*parts, absent, strict=True):
+        for x, out, less, factor, empty in zip(*parts, absent):
             passes.forward(x, out, empty)
             torch.addcmul(less, expected(task, out, residual), factor, out=residual)
             if empty is not None:
@@ -109,7 +112,11 @@ class Stack:
             passes.backward(x, residual)
             self._done += 1
             self._move(moving, sites)
-        self._losses[:sites] += _losses(task, outputs, batches)
+        losses = batches.share * row_losses(task, outputs, batches.y)
+        if batches.absent is not None:
+            # A row that is none may have an infinite loss, which no share of 0 takes away.
+            losses.masked_fill_(batches.share == 0, 0)
+        self._losses[:sites] += losses.sum(dim=(0, 2)).to(torch.float64)
 
     def _move(self, moving: list[OptimiserState], sites: int) -> None:
         """Update the arrays from the gradients, as `fit` does."""
@@ -121,31 +128,32 @@ class Stack:
             self._add_penalties(weights, gradients, sites)
             if plan.clip:
                 _clip_in_place(gradients, plan.clip)
-            _step_in_place(moving, lr, self._done, plan)
-            self._put_back_frozen(weights, sites)
+            for tensors in moving:
+                tensors.step(lr, self._done, plan)
+            for name in self._first.frozen:
+                self._named(weights)[name].copy_(self._anchors(sites)[name])
         if plan.l1:
             for w in self._penalised(weights):
                 w.copy_(soft_threshold(w, _like(lr * plan.l1, w)))
 
-    def _put_back_frozen(self, weights: list[Tensor], sites: int) -> None:
-        for name in self._first.frozen:
-            anchors = self._named([anchor[:sites] for anchor in self._anchors])
-            self._named(weights)[name].copy_(anchors[name])
-
     def _add_penalties(self, weights: list[Tensor], gradients: list[Tensor], sites: int) -> None:
         if self._first.plan.l2:
-            for w, g in zip(self._penalised(weights), self._penalised(gradients), strict=True):
+            for w, g in zip(self._penalised(weights), self._penalised(gradients)):
                 g.addcmul_(w, _like(self._l2[:sites], w))
         if self._first.terms:
-            anchors = self._named([anchor[:sites] for anchor in self._anchors])
+            anchors = self._anchors(sites)
             for name, w in self._named(weights).items():
                 g = self._named(gradients)[name]
                 for term in self._first.terms:
                     g += term(w, anchors[name])
-        for g, constant in zip(gradients, self._corrections, strict=False):
+        for g, constant in zip(gradients, self._corrections):
             g += constant[:sites]
         for name in self._first.frozen:
             self._named(gradients)[name].zero_()
+
+    def _anchors(self, sites: int) -> dict[str, Tensor]:
+        """Return the first sites' arrays as they were before the first step, by name."""
+        return self._named([start[:sites] for start in self._start])
 
     def _penalised(self, tensors: list[Tensor]) -> list[Tensor]:
         named = self._named(tensors)
@@ -157,7 +165,7 @@ class Stack:
         Weights are [sites, inputs, outputs], intercepts [sites, outputs].
         """
         views = {}
-        for (weight, bias), tensor in zip(self._first.model.layers, tensors, strict=True):
+        for (weight, bias), tensor in zip(self._first.model.layers, tensors):
             views[weight] = tensor[:, :-1]
             views[bias] = tensor[:, -1]
         return views
@@ -188,18 +196,6 @@ def _like(factor: Tensor, w: Tensor) -> Tensor:
     It then meets [sites, ...].
     """
     return factor.reshape(-1, *[1] * (w.dim() - 1))
-
-
-def _losses(task: str, outputs: Tensor, batches: Batches) -> Tensor:
-    """Sum the losses of each site's batches.
-
-    The sums are float64 [sites].
-    """
-    found = batches.share * row_losses(task, outputs, batches.y)
-    if batches.absent is not None:
-        # A row that is none may have an infinite loss, which no share of 0 takes away.
-        found.masked_fill_(batches.share == 0, 0)
-    return found.sum(dim=(0, 2)).to(torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,42 +229,23 @@ class OptimiserState:
         g = w if self.g is self.w else self.g[:sites]
         return OptimiserState(w, g, tuple(part[:sites] for part in self.memory))
 
-
-def _step_in_place(moving: Sequence[OptimiserState], lr: Tensor, step: int, plan: Plan) -> None:
-    """Take the plan's step for every site.
-
-    It is the same step as `step_of` takes, for the sites of a stack.
-
-    Parameters
-    ----------
-    moving : sequence of OptimiserState
-    lr : tensor [sites, 1, 1]
-    step : int, from 1
-    """
-    for tensors in moving:
+    def step(self, lr: Tensor, step: int, plan: Plan) -> None:
+        """Take the plan's step, counted from 1, in place: the same as `optimised` takes, `lr` [sites, 1, 1]."""
+        g = self.g
         if plan.optimiser == "sgd":
-            _sgd_in_place(tensors, lr, plan.momentum)
-        else:
-            _adam_in_place(tensors, lr, step, plan)
-
-
-def _sgd_in_place(tensors: OptimiserState, lr: Tensor, momentum: float) -> None:
-    for velocity in tensors.memory:
-        torch.add(tensors.g, velocity, alpha=momentum, out=velocity)
-    g = tensors.memory[0] if tensors.memory else tensors.g
-    tensors.w.addcmul_(g, lr, value=-1)
-
-
-def _adam_in_place(tensors: OptimiserState, lr: Tensor, step: int, plan: Plan) -> None:
-    (first, second), (m, v) = BETAS, tensors.memory
-    m.mul_(first).add_(tensors.g, alpha=1 - first)
-    v.mul_(second).addcmul_(tensors.g, tensors.g, value=1 - second)
-    if plan.optimiser == "adamw":
-        tensors.w.mul_(1 - lr * plan.weight_decay)
-    # The gradient is used up by now: its memory serves for the root.
-    root = torch.div(v, 1 - second**step, out=tensors.g).sqrt_().add_(EPS)
-    unit = torch.div(m, root, out=root)
-    tensors.w.addcmul_(unit, lr / (1 - first**step), value=-1)
+            for velocity in self.memory:
+                g = torch.add(g, velocity, alpha=plan.momentum, out=velocity)
+            self.w.addcmul_(g, lr, value=-1)
+            return
+        first, second = BETAS
+        m, v = self.memory
+        m.mul_(first).add_(g, alpha=1 - first)
+        v.mul_(second).addcmul_(g, g, value=1 - second)
+        if plan.optimiser == "adamw":
+            self.w.mul_(1 - lr * plan.weight_decay)
+        # The gradient is used up by now: its memory serves for the root.
+        root = torch.div(v, 1 - second**step, out=g).sqrt_().add_(EPS)
+        self.w.addcmul_(torch.div(m, root, out=root), lr / (1 - first**step), value=-1)
 
 
 def _clip_in_place(gradients: Sequence[Tensor], bound: float) -> None:
@@ -301,7 +278,7 @@ class Passes:
     """
 
     def __init__(self, weights: list[Tensor], gradients: list[Tensor], rows: int, room: BufferPool) -> None:
-        self._layers = [_Layer(w, g) for w, g in zip(weights, gradients, strict=True)]
+        self._layers = [_Layer(w, g) for w, g in zip(weights, gradients)]
         for number, layer in enumerate(self._layers[:-1]):
             layer.take_room(number, rows, room)
 
@@ -327,7 +304,7 @@ class Passes:
 
         They follow from the loss's derivative by the outputs, [sites, rows, outputs].
         """
-        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
+        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1]):
             layer.through(before, residual)  # through the weights as they are before the step
             layer.collect(before.hidden, residual)
             residual = before.room
@@ -344,13 +321,13 @@ class Passes:
         Source: Goodfellow 2015, "Efficient per-example gradient computations".
         """
         parts = [(self._layers[-1], residual)]
-        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1], strict=True):
+        for layer, before in zip(self._layers[:0:-1], self._layers[-2::-1]):
             layer.through(before, parts[0][1])
             parts.insert(0, (before, before.room))
         # A row's gradient is an outer product in each layer: its norm is the product of two norms.
         inputs = [x, *(layer.hidden for layer in self._layers[:-1])]
         square = x.new_zeros((), dtype=torch.float64)
-        for a, (_, d) in zip(inputs, parts, strict=True):
+        for a, (_, d) in zip(inputs, parts):
             square = square + (_norms(a) * _norms(d)).square_()
         finite = square.isfinite()
         if not finite.all():  # put away before products, where 0 times NaN is NaN
@@ -361,7 +338,7 @@ class Passes:
         # Sums are in a type of their own, which may be wider than that of the weights.
         dtype = self._layers[0].summed
         scale = (clip / square.sqrt_().clamp_min_(clip)).to(dtype).unsqueeze(-1)
-        for a, (layer, d) in zip(inputs, parts, strict=True):
+        for a, (layer, d) in zip(inputs, parts):
             layer.collect(a.to(dtype), d.to(dtype).mul_(scale))
         return finite
 

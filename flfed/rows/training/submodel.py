@@ -8,14 +8,15 @@ site counts as having changed nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import Arrays, layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import FitRequest
+from flfed.summaries.summary import Arrays
 
 
 #   weight-0 [inputs, 16]   bias-0 [16]   weight-1 [16, 1]   bias-1 [1]
@@ -24,7 +25,7 @@ from flfed.rows.training.requests import FitRequest
 #        │    │    │        └────┴────┘      ├────┤           0: not sent through a product; its update is zero
 #        └────┴────┘                         │ 0  │           an output's intercept is of every sub-model
 #                                            └────┘
-def submodel(model: object, arrays: Mapping[str, np.ndarray], width: float) -> Arrays:
+def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
     """Return the first part of a model's hidden units.
 
     Parameters
@@ -46,8 +47,10 @@ def submodel(model: object, arrays: Mapping[str, np.ndarray], width: float) -> A
     before = slice(None)
     layers = layers_of(model)
     for number, (weight, bias) in enumerate(layers):
-        last = number == len(layers) - 1
-        after = slice(None) if last else slice(units_trained(len(arrays[bias]), width))
+        after = slice(None)
+        if number < len(layers) - 1:
+            # A share such as .3 of 10 is a little below 3 in binary.
+            after = slice(max(1, math.floor(width * len(arrays[bias]) + 1e-9)))
         found[weight] = arrays[weight][before, after]
         found[bias] = arrays[bias][after]
         before = after
@@ -79,18 +82,6 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
     return found
 
 
-def units_trained(units: int, width: float) -> int:
-    """Return how many units of a layer are trained.
-
-    Examples
-    --------
-    >>> [units_trained(units, 0.5) for units in (16, 15, 1)], units_trained(10, 0.3)
-    ([8, 7, 1], 3)
-    """
-    # A share such as .3 of 10 is a little below 3 in binary.
-    return max(1, math.floor(width * units + 1e-9))
-
-
 def narrowed(request: FitRequest, width: float) -> FitRequest:
     """Return the request to train the sub-model of a width; the request itself where all units are trained.
 
@@ -110,7 +101,7 @@ def narrowed(request: FitRequest, width: float) -> FitRequest:
     return replace(request, arrays=arrays, correction=submodel(request.model, {**zeros, **request.correction}, width))
 
 
-def widened(delta: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> Arrays:
+def widened(delta: Arrays, like: Arrays) -> Arrays:
     """Return a sub-model's update in the shapes of the whole model.
 
     It is exactly zero wherever the sub-model has no entry.

@@ -71,7 +71,7 @@ class Codec(SitePart):
         rng = np.random.Generator(stream.advance(FAR))  # NumPy's types know of no `advance`
         if codec.feedback and step.kept.keys() >= whole.keys():
             whole = {name: value + step.kept[name] for name, value in whole.items()}
-        step.delta = yield PackRequest(codec.encode_all, whole, rng)
+        step.delta = yield PackRequest(codec.encode_all, whole, rng=rng)
         # An update that cannot be read is refused on its way, and leaves nothing to be added to the next.
         if codec.feedback and codec.defect(step.delta, self.shapes) is None:
             sent = codec.decode(step.delta, self.shapes)

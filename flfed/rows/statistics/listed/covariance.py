@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,11 +50,11 @@ class Covariance:
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
         count = len(self.of)
-        real = np.dtype(np.float64)
+        real = np.dtype(float)
         whole = ((1,), np.dtype(np.uint64))
         return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return half of each range, and products of these."""
         ranges = [schema.columns[name].range or (0.0, 1.0) for name in self.of]
         half = np.array([(high - low) / 2 for low, high in ranges])
@@ -62,7 +62,7 @@ class Covariance:
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's rows, sums and products."""
-        values = table[list(self.of)].to_numpy(dtype=np.float64)
+        values = table[list(self.of)].to_numpy(dtype=float)
         known = values[~np.isnan(values).any(axis=1)] - self._middle(schema)
         whole = {"rows": len(known), "missing": len(values) - len(known)}
         counts = {name: np.array([count], dtype=np.uint64) for name, count in whole.items()}
@@ -78,7 +78,7 @@ class Covariance:
         mean = sums["sum"] / rows
         covariance = (sums["product"] - rows * np.outer(mean, mean)) / (rows - 1)
         deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()
-        sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations, strict=True)}
+        sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations)}
         return found | {
             "mean": (mean + self._middle(schema)).tolist(),
             "sd": sd,

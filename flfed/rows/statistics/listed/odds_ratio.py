@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class OddsRatio:
         """Return the table [group, outcome], and the rows without a group."""
         return {"table": ((2, 2), np.dtype(np.uint64)), "missing": ((1,), np.dtype(np.uint64))}
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return nothing: all sums are counts."""
         return {}
 
@@ -75,7 +75,7 @@ class OddsRatio:
         """Return the groups' rows and events, the odds ratio with interval and p-value."""
         sums = added(sites)
         (d, c), (b, a) = sums["table"].astype(int).tolist()
-        rows = zip(_values(schema, self.by), ((c, d), (a, b)), strict=True)
+        rows = zip(_values(schema, self.by), ((c, d), (a, b)))
         groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
         found: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
         if not min(a, b, c, d):
@@ -92,4 +92,6 @@ class OddsRatio:
 
 def _values(schema: Schema, name: str) -> tuple[str, ...]:
     column = schema.columns[name]
-    return column.values if column.kind == "category" else ("no", "yes")
+    if column.kind == "category":
+        return column.values
+    return ("no", "yes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ class SafetyStock:
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows and squares [the last few..., all], absolute errors, and later rows by error [bins]."""
         whole = np.dtype(np.uint64)
-        real = np.dtype(np.float64)
+        real = np.dtype(float)
         sets = len(self.last) + 1
         bins = 2 * self._most(schema) + 1
         return {
@@ -106,7 +106,7 @@ class SafetyStock:
             "missing": ((1,), whole),
         }
 
-    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+    def largest(self, schema: Schema) -> Sums:
         """Return the largest error, and its square."""
         most = self._most(schema) * self.step
         return {"square": np.full(len(self.last) + 1, most**2), "absolute": np.array([most])}
@@ -114,7 +114,7 @@ class SafetyStock:
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's sums."""
         known = table.dropna(subset=[*self.columns(schema)]).sort_values(self.by, kind="stable")
-        error = (known[schema.target] - known[self.forecast]).to_numpy(dtype=np.float64)
+        error = (known[schema.target] - known[self.forecast]).to_numpy(dtype=float)
         late = known[self.by].to_numpy() > self.until
         before = error[~late]
         after = error[late]
@@ -174,4 +174,6 @@ class SafetyStock:
 
 def _deviation(sums: Sums, place: int) -> float | None:
     rows = int(sums["rows"][place])
-    return math.sqrt(float(sums["square"][place]) / rows) if rows else None
+    if rows:
+        return math.sqrt(float(sums["square"][place]) / rows)
+    return None

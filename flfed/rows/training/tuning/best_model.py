@@ -146,7 +146,9 @@ def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator
         with _one_thread():
             model = _boosted(asked.rows, asked.task, min(TREES), min(TREES[min(TREES)]), seed)
         trees = Rival("boosted-trees", lambda x: _outputs(model, x))
-    return trees.outputs if asked.outputs in (1, len(asked.present)) else _whole(trees.outputs, asked)
+    if asked.outputs in (1, len(asked.present)):
+        return trees.outputs
+    return _whole(trees.outputs, asked)
 
 
 def _whole(outputs: Predictor, asked: Search) -> Predictor:
@@ -154,7 +156,8 @@ def _whole(outputs: Predictor, asked: Search) -> Predictor:
 
     def of_all(x: np.ndarray) -> np.ndarray:
         own = outputs(x)
-        own = np.hstack([np.zeros_like(own), own]) if own.shape[1] == 1 else own
+        if own.shape[1] == 1:
+            own = np.hstack([np.zeros_like(own), own])
         share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(asked.rows))
         found = np.tile(share, (1, asked.outputs))
         found[:, asked.present] = own
@@ -165,7 +168,9 @@ def _whole(outputs: Predictor, asked: Search) -> Predictor:
 
 def linear_family(task: str) -> OwnFamily:
     """Return the family of a linear model of a task."""
-    return "ridge-regression" if task == "regression" else "logistic-regression"
+    if task == "regression":
+        return "ridge-regression"
+    return "logistic-regression"
 
 
 def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
@@ -294,12 +299,13 @@ def naive_forecasts(
 
 def _latest_rows(rows: Encoded, least: int) -> np.ndarray:
     """Return which are the latest whole blocks with `least` rows of as many people; none where there are none."""
-    elapsed = np.zeros(len(rows)) if rows.elapsed is None else rows.elapsed
-    if not 0 < least <= len(rows):
-        return np.zeros(len(rows), dtype=bool)
-    latest = elapsed >= np.sort(elapsed)[-least]
-    people = int(latest.sum()) if rows.group is None else len(np.unique(rows.group[latest]))
-    return latest if people >= least else np.zeros(len(rows), dtype=bool)
+    latest = np.zeros(len(rows), dtype=bool)
+    if 0 < least <= len(rows) and rows.elapsed is not None:
+        latest = rows.elapsed >= np.sort(rows.elapsed)[-least]
+    # There are so many rows already, but they may be of fewer people.
+    if rows.group is not None and len(np.unique(rows.group[latest])) < least:
+        latest[:] = False
+    return latest
 
 
 def _constant(rows: Encoded, value: float) -> LinearPredictor:
@@ -329,7 +335,9 @@ def last_over_mean(rows: Encoded, least: int) -> float:
         after = rows.take(np.flatnonzero(elapsed >= start))
         if LAST in found:
             errors += [squared_error(found[LAST], after), squared_error(found[MEAN], after)]
-    return float(errors[0] / errors[1]) if errors[1] else np.inf
+    if errors[1]:
+        return float(errors[0] / errors[1])
+    return np.inf
 
 
 def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> list[LinearPredictor]:

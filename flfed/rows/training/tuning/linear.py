@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,15 +34,8 @@ NEAR = 1e-7
 """Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
 
-class Predictor(Protocol):
-    """A function from inputs to outputs.
-
-    Inputs are [rows, inputs], outputs [rows, outputs].
-    """
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return outputs."""
-        ...
+Predictor = Callable[[np.ndarray], np.ndarray]
+"""A function from inputs [rows, inputs] to outputs [rows, outputs]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,14 +188,13 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
     seed = int(rng.integers(2**31))
     single = np.flatnonzero(~free)
     others = np.flatnonzero(free)
-    group = None if rows.group is None else rows.group[others]
-    if group is None:
+    if rows.group is None:
         drawn = stratified_folds(rows.y[others], count, seed)
     else:
         from sklearn.model_selection import StratifiedGroupKFold
 
         parts = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        drawn = list(parts.split(others, rows.y[others], group))
+        drawn = list(parts.split(others, rows.y[others], rows.group[others]))
     return _testable(rows, [Fold(np.concatenate([others[a], single]), others[b]) for a, b in drawn])
 
 
@@ -245,7 +237,9 @@ def chosen(losses: np.ndarray) -> int:
 
     Losses are [penalties]. If all are 0, nothing was tested: then it is the last, which trusts the rows least.
     """
-    return int(np.argmin(losses)) if losses.any() else len(losses) - 1
+    if losses.any():
+        return int(np.argmin(losses))
+    return len(losses) - 1
 
 
 def search_alone(asked: Search) -> LinearPredictor:
@@ -264,7 +258,12 @@ def held_out_losses(asked: Search) -> np.ndarray:
     rows = asked.rows
     losses = np.zeros(len(asked.penalties))
     if asked.task == "regression":
-        return sum((_ridge_losses(rows, fold, asked.penalties) for fold in asked.folds), losses)
+        for fold in asked.folds:
+            own = rows.take(fold.train)
+            models = [_ridge(l2, len(own)).fit(own.x, own.y) for l2 in asked.penalties]
+            fitted = np.array([model.predict(rows.x[fold.test]) for model in models])
+            losses = losses + np.square(fitted - rows.y[fold.test]).sum(axis=1)
+        return losses
     with _quiet_newton():
         for fold in asked.folds:
             x = rows.x[fold.test]
@@ -345,17 +344,6 @@ def _ridge(l2: float, rows: int) -> Any:
     from sklearn.linear_model import Ridge
 
     return Ridge(l2 * rows)
-
-
-def _ridge_losses(rows: Encoded, fold: Fold, penalties: np.ndarray) -> np.ndarray:
-    """Return the squared error of each penalty.
-
-    It is summed over a fold's test rows, [penalties].
-    """
-    a = fold.train
-    b = fold.test
-    fitted = [_ridge(l2, len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) for l2 in penalties]
-    return np.asarray(np.square(np.array(fitted) - rows.y[b]).sum(axis=1))
 
 
 def _constant(counts: np.ndarray, inputs: int, task: str) -> LinearPredictor:

@@ -73,32 +73,35 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
     That is with too many unknowns, where a fold lacks one of several classes, and for rows so
     unlike in size that a Hessian is no longer positive in float64.
     """
-    found: list[LinearPredictor | None] = [None] * len(searches)
+    found: dict[int, LinearPredictor] = {}
     for places in _alike(searches):
         paths = _path_of_each([searches[place] for place in places])
-        for place, path in zip(places, paths, strict=True):
+        for place, path in zip(places, paths):
             if path is not None:
                 found[place] = _best(searches[place], path)
-    return [model or _unstacked(search) for search, model in zip(searches, found, strict=True)]
+    models = []
+    for place, search in enumerate(searches):
+        if place in found:
+            models.append(found[place])
+        elif search.task == "regression":
+            models.append(_ridge(search))
+        else:
+            models.append(search_alone(search))
+    return models
 
 
 def _path_of_each(searches: Sequence[Search]) -> Sequence[np.ndarray | None]:
     """Return the coefficients of each search, as `_paths` does; None for one that no stack can solve."""
-    paths = _paths(searches)
-    if paths is not None:
-        return paths
-    if len(searches) == 1:
-        return [None]
+    try:
+        return _paths(searches)
+    except np.linalg.LinAlgError:
+        if len(searches) == 1:
+            return [None]
     # One that cannot be solved does not cost the others their stack.
     found: list[np.ndarray | None] = []
     for search in searches:
         found += _path_of_each([search])
     return found
-
-
-def _unstacked(search: Search) -> LinearPredictor:
-    """Fit a search that no stack could solve, by a closed form or by scikit-learn."""
-    return _ridge(search) if search.task == "regression" else search_alone(search)
 
 
 def _alike(searches: Sequence[Search]) -> Iterator[list[int]]:
@@ -142,7 +145,7 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
     `path` is [folds + 1, penalties, outputs, inputs + 1].
     """
     losses = np.zeros(len(PENALTIES))
-    for fold, w in zip(search.folds, path, strict=False):
+    for fold, w in zip(search.folds, path):
         x = search.rows.x[fold.test]
         y = search.rows.y[fold.test]
         losses += log_losses(x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1], y).sum(axis=-1)
@@ -150,12 +153,12 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
     return LinearPredictor(best[:, :-1].T, best[:, -1])
 
 
-def _paths(searches: Sequence[Search]) -> list[np.ndarray] | None:
+def _paths(searches: Sequence[Search]) -> list[np.ndarray]:
     """Return the coefficients of each search.
 
     They are [folds + 1, penalties, outputs, inputs + 1], the last of all rows.
 
-    None if they could not be found. Few penalties at a time where one search has many rows.
+    Raises LinAlgError if they could not be found. Few penalties at a time where one search has many rows.
     """
     tables = tuple(Products(np.column_stack([search.rows.x, np.ones(len(search.rows))])) for search in searches)
     outputs, inputs = _unknowns(searches[0])
@@ -163,14 +166,11 @@ def _paths(searches: Sequence[Search]) -> list[np.ndarray] | None:
     parts = []
     step = max(1, 2 * BLOCK // one // (len(searches) * (FOLDS + 1)))
     for start in range(0, len(PENALTIES), step):
-        part = _path(searches, tables, PENALTIES[start : start + step])
-        if part is None:
-            return None
-        parts.append(part)
-    return [np.concatenate(found, axis=1) for found in zip(*parts, strict=True)]
+        parts.append(_path(searches, tables, PENALTIES[start : start + step]))
+    return [np.concatenate(found, axis=1) for found in zip(*parts)]
 
 
-def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: np.ndarray) -> list[np.ndarray] | None:
+def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: np.ndarray) -> list[np.ndarray]:
     """Return some penalties' part of `_paths`.
 
     The fits on all rows come first: a fold's begin there, with the same Hessians, which nearly are its own.
@@ -179,9 +179,7 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     many = [len(search.folds) for search in searches]
     whole = _stacked(searches, tables, [[slice(None)] for _ in searches], penalties)
     solved = newton(whole)
-    factor = None if solved is None else factor_of(replace(whole, w=solved, z=whole.outputs(solved)))
-    if solved is None or factor is None:
-        return None
+    factor = factor_of(replace(whole, w=solved, z=whole.outputs(solved)))
     # Each search's penalties, again for each of its folds.
     again = np.concatenate([np.tile(np.arange(count) + count * r, folds) for r, folds in enumerate(many)])
     trains = []
@@ -192,10 +190,8 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     # The ridge grows with the rows: its ratio is a fold's share of the Hessian, and a factor takes the root.
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
     parts = newton(replace(own, w=start, z=own.outputs(start)), factor[torch.from_numpy(again)] * share)
-    if parts is None:
-        return None
     ends = np.cumsum(many)
-    found = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)), strict=True)
+    found = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)))
     return [np.concatenate(both).reshape(-1, count, *solved.shape[1:]) for both in found]
 
 
@@ -216,7 +212,7 @@ def _stacked(
     weight = np.zeros((sets, longest))
     sizes: list[int] = []
     own: list[int] = []
-    for number, (search, some) in enumerate(zip(searches, trains, strict=True)):
+    for number, (search, some) in enumerate(zip(searches, trains)):
         y = search.rows.y
         rows = len(search.rows)
         for train in some:
@@ -303,7 +299,9 @@ class Products:
 
         [pairs, rows]; None if they are too many to be kept.
         """
-        return self._of(self.x) if len(self._pairs[0]) * len(self.x) <= KEPT else None
+        if len(self._pairs[0]) * len(self.x) <= KEPT:
+            return self._of(self.x)
+        return None
 
     def _of(self, x: np.ndarray) -> np.ndarray:
         columns = np.ascontiguousarray(x.T)
@@ -388,7 +386,7 @@ class Stack:
         The places are of an array with `times` lines a problem.
         """
         bounds = times * np.searchsorted(self.own, np.arange(len(self.tables) + 1))
-        for table, start, end in zip(self.tables, bounds, bounds[1:], strict=False):
+        for table, start, end in zip(self.tables, bounds, bounds[1:]):
             if start < end:
                 yield table, slice(start, end)
 
@@ -421,13 +419,15 @@ class Stack:
         """
         times = len(weight) // len(self.own)
         found = [table.summed(weight[some, : len(table.x)]) for table, some in self.each(times)]
-        return np.concatenate(found) if len(found) > 1 else found[0]
+        if len(found) > 1:
+            return np.concatenate(found)
+        return found[0]
 
 
-def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
+def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
     """Solve a stack of problems.
 
-    Returns the coefficients [problems, outputs, inputs + 1]; None if they cannot be found.
+    Returns the coefficients [problems, outputs, inputs + 1]; raises LinAlgError if they cannot be found.
 
     Parameters
     ----------
@@ -444,15 +444,18 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
     """
     found = np.empty_like(now.w)
     live = np.arange(len(now.w))
-    if not len(live):
-        return found
-    for _ in range(TURNS):
-        factor = factor_of(now) if factor is None else factor
+    turns = 0
+    while len(live):
+        turns += 1
+        if turns > TURNS:
+            raise np.linalg.LinAlgError
         if factor is None:
-            return None
+            factor = factor_of(now)
         size = np.zeros(len(live))
         for _ in range(STEPS):
-            step = _solved(factor, _slope(now))
+            slope = now.inputs(now.weight[:, None] * (_likely(now.z) - now.wanted)) + now.penalty(now.w)
+            flat = torch.from_numpy(slope.reshape(len(slope), -1, 1))
+            step = -torch.cholesky_solve(flat, factor).numpy().reshape(slope.shape)
             along = now.outputs(step)
             before = size
             size = _size(along)
@@ -464,9 +467,7 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
             found[live[~left]] = now.w[~left]
             now = now.take(left)
             live = live[left]
-        if not len(live):
-            break
-    return None if len(live) else found
+    return found
 
 
 def _size(along: np.ndarray) -> np.ndarray:
@@ -491,14 +492,10 @@ def _likely(z: np.ndarray) -> np.ndarray:
     return np.asarray(p)
 
 
-def _slope(now: Stack) -> np.ndarray:
-    return np.asarray(now.inputs(now.weight[:, None] * (_likely(now.z) - now.wanted)) + now.penalty(now.w))
-
-
-def factor_of(now: Stack) -> torch.Tensor | None:
+def factor_of(now: Stack) -> torch.Tensor:
     """Return the Cholesky factors of the Hessians.
 
-    They are [problems, unknowns, unknowns]; None if one Hessian is not positive definite.
+    They are [problems, unknowns, unknowns]; raises LinAlgError if one Hessian is not positive definite.
     """
     p = _likely(now.z)
     (count, outputs, inputs) = now.w.shape
@@ -514,17 +511,11 @@ def factor_of(now: Stack) -> torch.Tensor | None:
         # starts at 0, it stays there, and the Hessian can be inverted.
         hessian[..., -1, -1] += p.shape[-1]
     hessian = hessian.swapaxes(2, 3).reshape(count, outputs * inputs, outputs * inputs)
+    factor: torch.Tensor
     factor, wrong = torch.linalg.cholesky_ex(torch.from_numpy(hessian))
-    return None if wrong.any() or not np.isfinite(hessian).all() else factor
-
-
-def _solved(factor: torch.Tensor, slope: np.ndarray) -> np.ndarray:
-    """Return the Newton step against a slope.
-
-    Both are [problems, outputs, inputs + 1].
-    """
-    flat = torch.from_numpy(slope.reshape(len(slope), -1, 1))
-    return -torch.cholesky_solve(flat, factor).numpy().reshape(slope.shape)
+    if wrong.any() or not np.isfinite(hessian).all():
+        raise np.linalg.LinAlgError
+    return factor
 
 
 def _length(now: Stack, step: np.ndarray, along: np.ndarray, size: np.ndarray) -> np.ndarray:
