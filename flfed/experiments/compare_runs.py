@@ -57,23 +57,19 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         base, other = (Recorded.read(reader, each) for each in runs)
     first, second = reports
     apart, reason = _arrays_apart(*runs)
-    overall = {arm: _figures(first[arm], second[arm]) for arm in REFERENCES}
+    heads = [{key: each[key] for key in HEAD} for each in reports]
     return {
-        "a": _head(first),
-        "b": _head(second),
+        "a": heads[0],
+        "b": heads[1],
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": _settings(*texts),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
-        **overall,
+        **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
         "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
         "sites": _sites(first["sites"], second["sites"]),
         "arrays-max-difference": apart,
         "arrays-reason": reason,
     }
-
-
-def _head(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: report[key] for key in HEAD}
 
 
 def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -91,17 +87,13 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None
 
     Those of a series are there where all repeats agree.
     """
-    each = []
+    found: dict[str, set[Any]] = {name: set() for name in HASHES}
     for run in runs:
-        hashes = {name: run.hashes.get(name) for name in ("study", "schema", "code")}
-        hashes["encoder"] = (reader.summary(run.run, "encoder") or {}).get("sha256")
-        hashes["arrays"] = run.arrays_sha256
-        each.append(hashes)
-    found = {}
-    for name in HASHES:
-        several = {hashes[name] for hashes in each}
-        found[name] = each[0][name] if len(several) == 1 else None
-    return found
+        encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
+        hashes = {**run.hashes, "encoder": encoder, "arrays": run.arrays_sha256}
+        for name, several in found.items():
+            several.add(hashes.get(name))
+    return dict.fromkeys(HASHES) | {name: several.pop() for name, several in found.items() if len(several) == 1}
 
 
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:
@@ -114,21 +106,22 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
 
     Both values go with each, and null where a study has no such key.
     """
-    first = {key: _plain(value) for key, value in leaves(tomllib.loads(a)).items()}
-    second = {key: _plain(value) for key, value in leaves(tomllib.loads(b)).items()}
+    first, second = (leaves(tomllib.loads(text)) for text in (a, b))
+    found = []
     # In the order of the texts: a person finds the keys where they stand.
-    keys = [*first, *(key for key in second if key not in first)]
-    return [
-        {"key": key, "a": first.get(key), "b": second.get(key)} for key in keys if first.get(key) != second.get(key)
-    ]
+    for key in first | second:
+        values = {"a": _plain(first.get(key)), "b": _plain(second.get(key))}
+        if values["a"] != values["b"]:
+            found.append({"key": key, **values})
+    return found
 
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it; a date becomes its text."""
-    return value if isinstance(value, (bool, int, float, str, list)) else str(value)
+    return value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
 
 
-def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return both values of each metric and b - a.
 
     It is None where neither run has this arm.
@@ -136,8 +129,10 @@ def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[s
     if not a and not b:
         return None
     found = {}
-    for metric in dict.fromkeys([*(a or {}), *(b or {})]):
-        one, other = ((given or {}).get(metric, {}).get("value") for given in (a, b))
+    first = a or {}
+    second = b or {}
+    for metric in first | second:
+        one, other = (given.get(metric, {}).get("value") for given in (first, second))
         apart = None if one is None or other is None else other - one
         found[metric] = {"a": one, "b": other, "difference": apart}
     return found
@@ -160,12 +155,8 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
         if is_encrypted(first) or is_encrypted(second):
             return None, "the coordinator has a model as ciphertexts only"
         # Models of other shapes have no entry-wise difference.
-        if _shapes(first) != _shapes(second):
+        if first.keys() != second.keys() or any(first[name].shape != second[name].shape for name in first):
             return None, "the models have arrays of other names or shapes"
         apart = [float(np.abs(second[name] - first[name]).max(initial=0.0)) for name in first]
         largest = max([largest, *apart])
     return largest, ""
-
-
-def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    return {name: value.shape for name, value in arrays.items()}

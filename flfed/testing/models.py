@@ -43,7 +43,7 @@ def check_model(model: type[Any], settings: Mapping[str, Any] | None = None) -> 
     >>> from flfed.rows.models.linear import Linear
     >>> check_model(Linear)
     """
-    check(MODEL_RULES, Subject(model, settings or {}))
+    check(MODEL_RULES, Subject(model, settings))
 
 
 def it_says_what_it_is(subject: Subject) -> None:
