@@ -53,7 +53,8 @@ def list_runs(
         found = run_list(reader, search=search, limit=limit, site=site, **chosen)
     yield found
     if found["runs"] or found["series"]:
-        _print(found["runs" if whole else "series"], whole)
+        lines = found["runs"] if whole else found["series"]
+        _print(lines, whole)
     elif search or site or any(chosen.values()):
         yield "No run matches."
     else:
@@ -104,12 +105,7 @@ def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
     with RunReader.open() as reader:
         found = run_log(reader, run)
     yield found
-    rows = []
-    for line in found["log"]:
-        number = "" if line["round"] is None else str(line["round"])
-        at = line["at"][:19].replace("T", " ")
-        name = line["run"]
-        rows.append([at, name, name.rpartition("-")[2], number, line["kind"], line["site"] or "", line["text"]])
+    rows = list(map(_log_row, found["log"]))
     headers = ["when (UTC)", "run", "repeat", "round", "what", "site", ""]
     # Of one run neither its name nor its repeat need be told.
     if len({row[1] for row in rows}) < 2:
@@ -123,6 +119,13 @@ def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
     if found["status"] != "completed":
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
         yield f"Status: {found['status']}{why}."
+
+
+def _log_row(line: dict[str, Any]) -> list[str]:
+    number = "" if line["round"] is None else str(line["round"])
+    at = line["at"][:19].replace("T", " ")
+    run = line["run"]
+    return [at, run, run.rpartition("-")[2], number, line["kind"], line["site"] or "", line["text"]]
 
 
 @output.with_json
@@ -206,4 +209,6 @@ def _runs_of(name: str) -> tuple[str, list[RunEntry]]:
 
     with RunReader.open() as reader:
         runs = reader.runs_of(name)
-    return (name if name == runs[0].run else runs[0].series), runs
+    if name != runs[0].run:
+        name = runs[0].series
+    return name, runs

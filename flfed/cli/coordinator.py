@@ -314,7 +314,8 @@ def _row(site: SiteStatus) -> list[str]:
     if site.seconds_since_request is not None:
         asked = f"{site.seconds_since_request:.0f} s ago"
     since = site.online_since[:16].replace("T", " ")
-    row = [site.site, site.status, "online" if since else site.node, asked, since]
+    node = "online" if since else site.node
+    row = [site.site, site.status, node, asked, since]
     last = site.last_run
     if last is None:
         return [*row, "", "", "", ""]

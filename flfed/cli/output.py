@@ -280,8 +280,8 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
     if uncharged and not whole:
         typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {found['run']} --all")
     elif uncharged:
-        nothing = private["epsilon"] is None
-        typer.echo("Not covered, for nothing was promised:" if nothing else "Not covered by the promise:")
+        why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
+        typer.echo(f"Not covered{why}:")
         for said in uncharged:
             typer.echo(f"  - {said}")
 

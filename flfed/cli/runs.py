@@ -415,19 +415,23 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     if metric is not None:
         first = doubts(found, metric)
         below = [line for line in below if line not in first]
-        for line in filter(None, (*first, joining_in_words(found, metric), tally(found, metric))):
-            output.say(line)
+        _say_all([*first, joining_in_words(found, metric), tally(found, metric)])
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
     if "statistics" in found:
         below = _print_statistic(found, whole=whole)
-    for line in [*below, *unfinished_in_words(found)]:
-        output.say(line)
+    _say_all([*below, *unfinished_in_words(found)])
     if "gains" in found:
-        output.say(largest_gains(found["gains"], None if whole else FEW))
+        most = None if whole else FEW
+        output.say(largest_gains(found["gains"], most))
     output.privacy(found, whole=whole)
     # Who took no part stands above, with the reason.
     above = () if whole else missing_sites(found)
     output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in filter(None, lines):
+        output.say(line)
 
 
 def _print_statistic(found: dict[str, Any], *, whole: bool) -> list[str]:
@@ -475,9 +479,8 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     """Print a line a site, and a line for each figure over all of them."""
     from flfed.records.reports.narrative import GAIN, MARK, interval_name
     from flfed.records.reports.report import metrics_of
-    from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.noised_scores import is_covered, over_all_rows
-    from flfed.records.statistics.verdict import gain_in_brackets, metric_name
+    from flfed.records.statistics.verdict import metric_name
 
     metric = metrics_of(found)[0]
     many = len(found["sites"])
@@ -492,27 +495,45 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     names[gain] = f"gain ({interval_name(found)})"
     by_name = {row[0]: list(row) for row in rows[:many]}
     shown = list(by_name) if every else telling(found, metric)[:FEW]
-    # The model that is better at a site is told by a mark, for want of room.
-    adjusted = set()
-    for name, site in found["sites"].items():
-        best = best_arm(site, metric)
-        if best is None:
-            continue
-        by_name[name][gain] = gain_in_brackets(best[1], found["verdict-rule"]["worthwhile"][metric])
-        if best[0] == "personalised":
-            by_name[name][gain] += MARK
-            adjusted.add(name)
+    adjusted = _put_gains(found, metric, by_name, gain)
     order = dict.fromkeys([*shown, *by_name])
     spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
     if adjusted & set(shown):
         output.say(f"{MARK.strip()} of the shared model adjusted to the site, which is the better one there.")
-    # Figures over all sites stand in the columns of the models alone.
-    columns = [place for place in range(1, gain) if any(row[place] for row in rows[many:])]
+    _print_references(rows[many:], names[:gain], metric_name(metric))
+
+
+def _put_gains(found: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
+    """Put the gain of each site into its row; return the sites where the adjusted model is better, told by a mark."""
+    from flfed.records.reports.narrative import MARK
+    from flfed.records.reports.site_verdict import best_arm
+    from flfed.records.statistics.verdict import gain_in_brackets
+
+    least = found["verdict-rule"]["worthwhile"][metric]
+    adjusted = set()
+    for name, site in found["sites"].items():
+        best = best_arm(site, metric)
+        if best is None:
+            continue
+        rows[name][place] = gain_in_brackets(best[1], least)
+        # For want of room it is a mark.
+        if best[0] == "personalised":
+            rows[name][place] += MARK
+            adjusted.add(name)
+    return adjusted
+
+
+def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metric: str) -> None:
+    """Print a line for each figure over all sites; it has figures in the columns of the models alone."""
+    columns = [place for place in range(1, len(names)) if any(row[place] for row in rows)]
     figures = [names[place] for place in columns]
     if len(figures) == 1:
-        figures = [metric_name(metric)]
-    output.as_table(["over all sites", *figures], [[row[0], *(row[at] for at in columns)] for row in rows[many:]])
+        figures = [metric]
+    lines = []
+    for row in rows:
+        lines.append([row[0], *(row[place] for place in columns)])
+    output.as_table(["over all sites", *figures], lines)
 
 
 def telling(found: dict[str, Any], metric: str) -> list[str]:

@@ -87,23 +87,18 @@ def approve_study(
         return
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
-    from flfed.deployment.operator.secure_sums import agreed, read_sites
+    from flfed.deployment.operator.secure_sums import agreed
     from flfed.deployment.site_state.approval import given_start, keep_start
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    # The sites are those of the command line, or else of the study.
-    sites = read_sites(co_sites) if co_sites else dict.fromkeys(found.dataset.sites or (), "")
-    # The site itself takes part in any case, and is none of the others.
-    others = tuple(sorted(sites.keys() - {own.name}))
-    if not others:
-        raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
+    sites = _sites(co_sites, found)
+    others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
     if compared:
         check_counted(own, found)
     source = given_start(folder, found, start)
-    lifted = [name.strip() for name in without.split(",")] if without else []
-    agreement = agreed(folder, found, sites, lifted)
+    agreement = agreed(folder, found, sites, _named(without))
     words = _words(folder, own, found, others, agreement, compared)
     decision = _decision(words, yes, as_json)
     if decision == "approve":
@@ -118,6 +113,26 @@ def approve_study(
         typer.echo(f"{found.name}: nothing is decided, so {own.name} does not answer it.")
         return
     output.show(_decided(folder, decided), as_json)
+
+
+def _sites(given: str, study: Study) -> dict[str, str]:
+    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
+    from flfed.deployment.operator.secure_sums import read_sites
+
+    return read_sites(given) if given else dict.fromkeys(study.dataset.sites or (), "")
+
+
+def _named(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",")] if given else []
+
+
+def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
+    """Return the other sites that are named."""
+    # The site itself takes part in any case, and is none of the others.
+    others = tuple(sorted(sites.keys() - {site.name}))
+    if not others:
+        raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
+    return others
 
 
 def _words(

@@ -106,7 +106,8 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
     from flfed.records.ledger_line import Totals
 
     # A ledger may be long: it is added up line by line, and for people the last ones are kept.
-    last = deque[Any](maxlen=None if as_json else SHOWN)
+    most = None if as_json else SHOWN
+    last = deque[Any](maxlen=most)
     found = Totals()
     for line in lines:
         found.add(line)
@@ -116,9 +117,7 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
 
 def _lines(name: str, run: str, found: Totals, last: deque[Line]) -> output.Shown:
     """Yield the lines, as they stand in the ledger and as --export gives them, with their sums; then for people."""
-    rounds = []
-    for (number, kind), total in sorted(found.rounds.items()):
-        rounds.append({"round": number, "kind": kind, **vars(total)})
+    rounds = _rounds(found)
     shown = {"site": name, "run": run or None, **vars(found.all)}
     shown |= {"studies": _listed(found.studies, "study"), "days": _listed(found.days, "day")}
     if run:
@@ -140,6 +139,13 @@ def _lines(name: str, run: str, found: Totals, last: deque[Line]) -> output.Show
     _sums("study", found.studies)
     _sums("day", found.days)
     yield f"In all {found.all.bytes:,} bytes in {counted(found.all.lines, 'line')}."
+
+
+def _rounds(found: Totals) -> list[dict[str, Any]]:
+    lines = []
+    for (number, kind), total in sorted(found.rounds.items()):
+        lines.append({"round": number, "kind": kind, **vars(total)})
+    return lines
 
 
 def _row(line: Line) -> list[str]:
@@ -273,13 +279,14 @@ def _verified(
     # The newest receipt says up to which line the ledger cannot have been cut.
     newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     head = None if last is None else last.hash
+    signed = 0 if newest is None else newest.n
     yield {
         "site": site,
         "lines": count,
         "head": head,
         "receipts": len(receipts.signed),
         "receipts-of-other-keys": len(receipts.earlier),
-        "signed-lines": 0 if newest is None else newest.n,
+        "signed-lines": signed,
         "repaired": inspection.repairs,
         "problems": problems,
         "notes": inspection.notes,

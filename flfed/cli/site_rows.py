@@ -116,7 +116,9 @@ def _checked(checked: Checked) -> output.Shown:
     rows = []
     for line in checked.lines:
         passed = "pass" if line.passed else "FAIL"
-        rows.append([line.column, "note" if line.note else passed, line.detail])
+        if line.note:
+            passed = "note"
+        rows.append([line.column, passed, line.detail])
     title = f"{checked.site}: {checked.rows} rows"
     below = [row[1] != "pass" for row in rows]
     output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
@@ -188,23 +190,29 @@ def refresh_rows(
     agreed = found.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
     frozen = found.write() if agreed else None
     if as_json:
-        now = frozen or found.before
-        output.print_json({
-            "site": site.name,
-            "dataset": found.prepared.site.dataset,
-            **{part: _count(many, exact) for part, many in vars(found.difference).items()},
-            "voids": list(found.voids),
-            "resting": _resting(found.prepared.resting, exact),
-            "drifted": found.drifted,
-            "written": frozen is not None,
-            "rows-sha256": now and now.sha256,
-            "unusable": found.unusable,
-        })  # fmt: skip
+        output.print_json(_refreshed(found, frozen, exact))
     elif frozen is not None:
         _say_excluded(_excluded(frozen, exact))
         typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
     elif found.changes:
         typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
+
+
+def _refreshed(found: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
+    """Return what was found and written, for a program; small counts are withheld, as it may be sent on."""
+    site = found.prepared.site
+    now = frozen or found.before
+    return {
+        "site": site.name,
+        "dataset": site.dataset,
+        **{part: _count(many, exact) for part, many in vars(found.difference).items()},
+        "voids": list(found.voids),
+        "resting": _resting(found.prepared.resting, exact),
+        "drifted": found.drifted,
+        "written": frozen is not None,
+        "rows-sha256": now and now.sha256,
+        "unusable": found.unusable,
+    }
 
 
 def _say_difference(found: Refresh, exact: bool) -> None:
@@ -324,7 +332,8 @@ def new_site(
         factor = match.field.multiply if match.field else None
         facts: dict[str, object] = {"column": match.column, "own": match.own, "sure": match.sure, "why": match.why}
         columns.append(facts | {"unit-factor": factor})
-        rows.append([match.column, match.own or "–", "" if match.sure else "look", match.why])
+        mark = "" if match.sure else "look"
+        rows.append([match.column, match.own or "–", mark, match.why])
     yield {"site": name, "dataset": dataset, "columns": columns, "files": list(map(str, written))}
     print_reasons("read from", rows, f"{name}: a mapping to {dataset}")
     for line in _advice(made, written[0]):

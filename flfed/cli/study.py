@@ -43,11 +43,17 @@ def list_studies(as_json: bool = output.JSON) -> None:
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
     for word, kind in kinds.items():
         if not as_json:
-            packages = registry.others(kind)
-            told = [f"{name} ({packages[name]})" if name in packages else name for name in registry.names(kind)]
-            output.say(f"{word.capitalize()}: {', '.join(told)}")
+            output.say(f"{word.capitalize()}: {', '.join(_names_with_packages(kind))}")
         for clash in registry.clashes(kind):
             typer.echo(clash, err=True)
+
+
+def _names_with_packages(kind: str) -> list[str]:
+    """Return the names of one kind, with the package of those that another one brings."""
+    from flfed import registry
+
+    packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
+    return [name + packages.get(name, "") for name in registry.names(kind)]
 
 
 @app.command("show", epilog="Example: flfed study show preterm-birth")
@@ -84,24 +90,25 @@ def new_study(
 
     dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
     schema = datasets.load(dataset).schema
-    # Only open sites have their validation rows back; research sites, cut from one table, are open.
-    opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
-    asked: dict[str, Any] = {"model": model}
+    asked: dict[str, Any] = {"model": model, "private": bool(private)}
+    suffix = "study"
+    purpose_then = StudyTemplate.purpose
     if analysis:
+        suffix = "table"
+        purpose_then = COUNTS
         asked["columns"] = _countable(schema)
-        named = name or f"{dataset}-table"
-        purpose = purpose or COUNTS
     else:
-        named = name or f"{dataset}-study"
         usual = MODELS[schema.task]
         asked["model"] = model or _asked("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
         if private is None and covers != "study":
-            private = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no") == "yes"
-    if purpose:
-        asked["purpose"] = purpose
+            answer = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
+            asked["private"] = answer == "yes"
+    named = name or f"{dataset}-{suffix}"
+    # Only open sites have their validation rows back; research sites, cut from one table, are open.
+    opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
-        name=named, dataset=dataset, task=schema.task, private=bool(private), covers=covers, sums=True, refit=opened,
-        **asked,
+        name=named, dataset=dataset, purpose=purpose or purpose_then, task=schema.task, covers=covers, sums=True,
+        refit=opened, **asked,
     )  # fmt: skip
     # What cannot be run is refused before it is written.
     text = template.text()

@@ -123,10 +123,7 @@ def audit(
     FlfedError
         If no site could be attacked.
     """
-    known = registry.names("attack")
-    for name in attacks:
-        if name not in known:
-            raise UsageError(f"attack {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    chosen = _known_attacks(attacks)
     with RunReader.open(store) as reader:
         entries = reader.runs_of(run)
         series = reader.series(run)
@@ -165,9 +162,17 @@ def audit(
         recorder.after(entry.rounds + 1)
         with engine.started(found, config, resources) as (grid, tables), engine.after_run(grid, recorder):
             auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
-            # Each attack once, in the order that was given.
-            done = auditor.conduct(list(dict.fromkeys(attacks)) or known, only)
+            done = auditor.conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))
+
+
+def _known_attacks(given: Sequence[str]) -> list[str]:
+    """Return the attacks to make, each once."""
+    known = registry.names("attack")
+    for name in given:
+        if name not in known:
+            raise UsageError(f"attack {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    return list(dict.fromkeys(given)) or known
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
@@ -235,10 +240,7 @@ class Auditor:
         # Sums can be held to the record only where all sites of the run are here.
         if self.tables is not None and self._is_whole(nodes):
             self._check_rows(self.tables, sorted(nodes))
-        # Those that share figures of their own are attacked, or of these the named ones.
-        shared_as = self.recorder.shared_as
-        asked = {site for site in nodes if not only or shared_as.name(site) in only} - shared_as.in_sums_only
-        wanted = {site: node for site, node in nodes.items() if site in asked}
+        wanted = self._wanted(nodes, only)
         findings: list[AuditRow] = []
         for number, attack in enumerate(attacks):
             self.recorder.progress("attacks", number, len(attacks))
@@ -251,8 +253,7 @@ class Auditor:
         self.recorder.progress("attacks", len(attacks), len(attacks))
         # A fault at some sites is told beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):
-            why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
-            raise FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
+            raise self._no_site()
         self.recorder.events("holdout-opened", dict.fromkeys(wanted, "audit"))
         return Audited(
             run=self.entry.run,
@@ -261,6 +262,16 @@ class Auditor:
             findings=tuple(findings),
             faults=dict(sorted(self.faults.items())),
         )
+
+    def _wanted(self, nodes: Mapping[str, int], only: Sequence[str]) -> dict[str, int]:
+        """Return the sites to attack: those that share figures of their own, or of these the named ones."""
+        shared_as = self.recorder.shared_as
+        named = {site for site in nodes if not only or shared_as.name(site) in only}
+        return {site: nodes[site] for site in nodes if site in named - shared_as.in_sums_only}
+
+    def _no_site(self) -> FlfedError:
+        why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
+        return FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
 
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites.
@@ -278,26 +289,32 @@ class Auditor:
         found: dict[str, int] = {}
         for site, (key, reply) in sorted(replies.items()):
             # One that is not recorded took no part in the run.
-            if site not in recorded_as:
-                continue
-            if not reply.accepted:
-                self._fault(site, reply.reason)
-            elif self.recorder.shared_as.name(site) not in self.recorded:
-                self._fault(site, OTHERWISE)
-            else:
+            if site in recorded_as and self._is_there(site, reply):
                 found[site] = nodes[key]
         self.recorder.taking_part = set(found)
         sent = {site: answers.to_node[replies[site][0]] for site in found}
         received = {site: answers.to_server[replies[site][0]] for site in found}
         self.recorder.crossed(ENROL, sent, received)
-        # Of the nodes that sent no reply an engine of institutions knows the sites.
+        self._note_silent(answers.faults)
+        return found
+
+    def _note_silent(self, faults: Mapping[str, Any]) -> None:
+        # Only an engine of institutions knows the sites of nodes that sent no reply.
         known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
-        for key, why in answers.faults.items():
+        for key, why in faults.items():
             if key in known:
                 self._fault(known[key], why.cause)
             else:
                 self._fault(f"node {key}", why)
-        return found
+
+    def _is_there(self, site: str, reply: EnrolReply) -> bool:
+        if not reply.accepted:
+            self._fault(site, reply.reason)
+        elif self.recorder.shared_as.name(site) not in self.recorded:
+            self._fault(site, OTHERWISE)
+        else:
+            return True
+        return False
 
     def _recorded_as(self, sites: Iterable[str]) -> dict[str, Any]:
         """Return how sites are recorded in the run.

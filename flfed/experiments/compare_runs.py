@@ -57,10 +57,9 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         base, other = (Recorded.read(reader, each) for each in runs)
     first, second = reports
     apart, reason = _arrays_apart(*runs)
-    heads = [{key: each[key] for key in HEAD} for each in reports]
     return {
-        "a": heads[0],
-        "b": heads[1],
+        "a": _head(first),
+        "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": _settings(*texts),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
@@ -70,6 +69,10 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         "arrays-max-difference": apart,
         "arrays-reason": reason,
     }
+
+
+def _head(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: report[key] for key in HEAD}
 
 
 def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -155,8 +158,12 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
         if is_encrypted(first) or is_encrypted(second):
             return None, "the coordinator has a model as ciphertexts only"
         # Models of other shapes have no entry-wise difference.
-        if first.keys() != second.keys() or any(first[name].shape != second[name].shape for name in first):
+        if _shapes(first) != _shapes(second):
             return None, "the models have arrays of other names or shapes"
         apart = [float(np.abs(second[name] - first[name]).max(initial=0.0)) for name in first]
         largest = max([largest, *apart])
     return largest, ""
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in arrays.items()}

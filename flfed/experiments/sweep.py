@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -128,7 +127,7 @@ class Swept:
 
         The best is first, and those without one are last.
         """
-        return sorted(self.points, key=lambda point: math.inf if point.loss is None else point.loss)
+        return sorted(self.points, key=lambda point: (point.loss is None, point.loss))
 
     @property
     def best(self) -> Point | None:
@@ -331,8 +330,9 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
     writer.summary("encoder", {"sha256": kept.encoder.sha256()})
+    status = "stopped" if strategy.stopped else "completed"
     writer.finish(
-        status="stopped" if strategy.stopped else "completed",
+        status=status,
         reason=recorder.shared_as.text(strategy.stopped),
         seconds=time.monotonic() - began,
         arrays_sha256=arrays_sha256(arrays),
@@ -352,10 +352,8 @@ def _judged(settings: Settings, run: str) -> Point:
         # Points are ranked by the figures over all sites.
         rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
     figures = {row.metric: row.value for row in rows}
-    loss = figures.get("loss")
-    if entry.status != "completed":
-        loss = None
-    reason = entry.reason or ""
+    loss = figures.get("loss") if entry.status == "completed" else None
+    reason = entry.reason
     if loss is None and not reason:
         reason = "no site may give its validation loss"
     return Point(
@@ -366,7 +364,7 @@ def _judged(settings: Settings, run: str) -> Point:
         rounds=rounds,
         loss=loss,
         primary=figures.get(entry.primary),
-        rows=next((row.n or 0 for row in rows if row.metric == "loss"), 0),
+        rows=sum(row.n or 0 for row in rows if row.metric == "loss"),
     )
 
 

@@ -257,11 +257,12 @@ def compared(
     if sd is None:
         sd = intervals.sd_of(values)
     pairs = zip(count(1), seeds, expected.by_repeat, values, strict=False)
+    without = len(values) - len(there) if there else 0
     return Compared(
         expected=expected,
         ours=entry.get("value"),
         sd=sd,
-        without=len(values) - len(there) if there else 0,
+        without=without,
         by_repeat=tuple(starmap(Repeat, pairs)),
     )
 

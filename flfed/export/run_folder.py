@@ -160,10 +160,8 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder or Path(found["run"])
-        if model is not None and dtype == FLOAT32:
-            model = model.to_float32()
-        if model is not None and dtype == INT8:
-            model = model.to_int8()
+        if model is not None:
+            model = _in_dtype(model, dtype)
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
         files = _tables(reader, runs, found)
@@ -174,6 +172,13 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model.write(target, signer)
         exported = model.run
     return Exported(found["run"], target, exported, reason, _names(target), signer)
+
+
+def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
+    """Return a model with its weights in one of `DTYPES`."""
+    if dtype == FLOAT32:
+        return model.to_float32()
+    return model.to_int8() if dtype == INT8 else model
 
 
 def _names(folder: Path) -> tuple[str, ...]:
@@ -448,12 +453,17 @@ def _of_analysis(found: Found) -> Iterator[Figure]:
             of_what = what if what == "mean" else f"share of {what}"
             yield from (_figure(pair, column, f"difference of {of_what}", one) for pair, one in pairs.items())
     for crossed in found["cross"]:
-        column = " by ".join(crossed["columns"])
-        rows, across = crossed["values"]
-        for row, counts in zip(rows, crossed["counts"], strict=True):
-            yield from (_figure("", column, f"count of {row}, {at}", n) for at, n in zip(across, counts, strict=True))
-        test = crossed["independence"] or dict.fromkeys(("chi2", "degrees-of-freedom", "p"))
-        yield from (_figure("", column, name, one) for name, one in test.items())
+        yield from _of_crossed(crossed)
+
+
+def _of_crossed(crossed: Found) -> Iterator[Figure]:
+    """Yield the numbers of a cross-table."""
+    column = " by ".join(crossed["columns"])
+    rows, across = crossed["values"]
+    for row, counts in zip(rows, crossed["counts"], strict=True):
+        yield from (_figure("", column, f"count of {row}, {at}", n) for at, n in zip(across, counts, strict=True))
+    test = crossed["independence"] or dict.fromkeys(("chi2", "degrees-of-freedom", "p"))
+    yield from (_figure("", column, name, one) for name, one in test.items())
 
 
 def _of_rows(found: Found, group: str, unit: str) -> Iterator[Figure]:
@@ -480,15 +490,20 @@ def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:
             continue
         if isinstance(one, list):
             yield from _of_list(one, figure, columns)
+        # A column may be called "value", too.
         elif isinstance(one, Mapping) and (isinstance(one.get("value"), Mapping) or "value" not in one):
-            # Figures by column, which may be called "value", or by another part, which is then in their name.
-            for part, of in one.items():
-                if part in columns:
-                    yield _figure("", part, figure, of)
-                else:
-                    yield from _of_statistic(of, f"{figure} {part} ")
+            yield from _of_parts(one, figure, columns)
         elif one is not None:
             yield _figure("", "", figure, one)
+
+
+def _of_parts(parts: Found, figure: str, columns: list[str]) -> Iterator[Figure]:
+    """Yield figures by column, or by another part, which is then in their name."""
+    for part, one in parts.items():
+        if part in columns:
+            yield _figure("", part, figure, one)
+        else:
+            yield from _of_statistic(one, f"{figure} {part} ")
 
 
 def _of_list(listed: list[Any], figure: str, columns: list[str]) -> Iterator[Figure]:
