@@ -47,8 +47,8 @@ _PUBLIC = {
     "federate": "flfed.notebook.federate",
     "layered_outputs": "flfed.rows.training.functional",
     "load": "flfed.notebook.result",
-    "resume": "flfed.notebook.result",
-    "run": "flfed.notebook.result",
+    "resume": "flfed.notebook.federate",
+    "run": "flfed.notebook.federate",
     "runs": "flfed.notebook.result",
 }
 

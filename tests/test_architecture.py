@@ -206,7 +206,7 @@ def test_site_packages_import_only_public_names_of_flfed():
     [
         ("import pandas as pd", "flfed/updates", ["pandas"]),
         ("def f():\n    from flfed.rows import site", "flfed/updates", ["flfed.rows", "flfed.rows.site"]),
-        ("from flfed import run", "flfed/records", ["flfed.notebook.result"]),
+        ("from flfed import run", "flfed/records", ["flfed.notebook.federate"]),
         ("from flfed import rows", "flfed/records", ["flfed.rows"]),
         ("from ..rows import site", "flfed/updates", ["..rows"]),
         ("import sklearn.metrics", "flfed/updates", ["sklearn.metrics"]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import completion, output
-from flfed.errors import UsageError
+from flfed.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from flfed.records.store.entries import RunEntry
@@ -35,8 +35,7 @@ def list_runs(
     site: str = typer.Option("", metavar="NAME", help="Only runs that asked this site, as the run names it."),
     limit: int = typer.Option(50, min=1, help="At most so many."),
     whole: bool = typer.Option(False, "--all", help="A line for each repeat instead of one for all of them."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """List studies that were run, newest first: one line for all repeats, with the shared model's figure.
 
     The figure is the study's primary metric on the holdout rows of all sites together, with its interval; of
@@ -52,22 +51,14 @@ def list_runs(
     chosen = {"study": study, "status": status, "engine": engine, "since": start}
     with RunReader.open() as reader:
         found = run_list(reader, search=search, limit=limit, site=site, **chosen)
-    if as_json:
-        output.as_json(found)
-    elif found["runs"] or found["series"]:
+    yield found
+    if found["runs"] or found["series"]:
         lines = found["runs"] if whole else found["series"]
         _print(lines, whole)
     elif search or site or any(chosen.values()):
-        typer.echo("No run matches.")
+        yield "No run matches."
     else:
-        typer.echo("No runs yet. Start one with: flfed demo")
-
-
-def _of(series: dict[str, Any], what: str) -> str:
-    """Return "10", or "3 of 10" where not all are done."""
-    done = series[what]
-    planned = series[f"{what}-planned"]
-    return str(done) if done == planned else f"{done} of {planned}"
+        yield "No runs yet. Start one with: flfed demo"
 
 
 def _print(lines: list[dict[str, Any]], whole: bool) -> None:
@@ -75,9 +66,9 @@ def _print(lines: list[dict[str, Any]], whole: bool) -> None:
     # A column that says nothing is left out.
     headers = [header for header in rows[0] if any(map(itemgetter(header), rows))]
     gone = output.as_table(headers, list(map(itemgetter(*headers), rows)), spare=SPARE)
-    noted = [row for row in rows if "note" in gone and row["note"]]
-    for row in noted:
-        output.say(f"{row['run']}: {row['note']}")
+    for row in rows:
+        if "note" in gone and row["note"]:
+            output.say(f"{row['run']}: {row['note']}")
 
 
 def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
@@ -90,8 +81,10 @@ def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
     if whole:
         row["rounds"] = str(of["rounds"])
     else:
-        row["repeats"] = _of(of, "repeats")
-        row["rounds"] = _of(of, "rounds")
+        for what in ("repeats", "rounds"):
+            done = of[what]
+            planned = of[f"{what}-planned"]
+            row[what] = str(done) if done == planned else f"{done} of {planned}"
     row["engine"] = of["engine"]
     row["started, UTC"] = of["started"][:16].replace("T", " ")
     gone = of["missing"]
@@ -101,7 +94,7 @@ def _row(of: dict[str, Any], whole: bool) -> dict[str, str]:
 
 
 @output.tables
-def log_run(run: str = RUN, whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
+def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
     """Show what happened in a run, in order of time: its begin, its rounds, its events, its end.
 
     Of a round the seconds are written down; when it ended is counted from them.
@@ -111,34 +104,35 @@ def log_run(run: str = RUN, whole: bool = output.ALL, as_json: bool = output.JSO
 
     with RunReader.open() as reader:
         found = run_log(reader, run)
-    if as_json:
-        output.as_json(found)
-        return
-    several = len({line["run"] for line in found["log"]}) > 1
-    rows = [_log_row(line, several) for line in found["log"]]
+    yield found
+    rows = list(map(_log_row, found["log"]))
+    headers = ["when (UTC)", "run", "repeat", "round", "what", "site", ""]
+    # Of one run neither its name nor its repeat need be told.
+    if len({row[1] for row in rows}) < 2:
+        for cells in (headers, *rows):
+            del cells[1:3]
     title = found["run"]
     if len(rows) > LINES and not whole:
         title = f"{title}: the last {LINES} of {len(rows):,} lines, --all has all"
         rows = rows[-LINES:]
-    repeat = ["run", "repeat"] if several else []
-    headers = ["when (UTC)", *repeat, "round", "what", "site", ""]
     output.as_table(headers, rows, title=title, spare=("run", "round"), cut="")
     if found["status"] != "completed":
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-        typer.echo(f"Status: {found['status']}{why}.")
+        yield f"Status: {found['status']}{why}."
 
 
-def _log_row(line: dict[str, Any], several: bool) -> list[str]:
+def _log_row(line: dict[str, Any]) -> list[str]:
     number = "" if line["round"] is None else str(line["round"])
-    repeat = [line["run"], line["run"].rpartition("-")[2]] if several else []
-    return [line["at"][:19].replace("T", " "), *repeat, number, line["kind"], line["site"] or "", line["text"]]
+    at = line["at"][:19].replace("T", " ")
+    run = line["run"]
+    return [at, run, run.rpartition("-")[2], number, line["kind"], line["site"] or "", line["text"]]
 
 
+@output.with_json
 def note_run(
     run: str = RUN,
     text: str = typer.Argument(..., help="What to note; an empty text takes the note away."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Note something on a run, or on all repeats of a series: run list and run show tell it.
 
     The note is kept in the store. It replaces an earlier one.
@@ -148,15 +142,12 @@ def note_run(
 
     # What is no text at all becomes a question mark: no database takes it.
     words = " ".join(text.encode("utf-8", "replace").decode().split())
-    found = _runs_of(run)
-    name = _name(found, run)
+    name, runs = _runs_of(run)
     with RunStore.open() as store:
-        store.note([one.run for one in found], words, by=who())
-    if as_json:
-        output.as_json({"run": name, "note": words})
-    else:
-        done = "noted" if words else "the note is gone"
-        typer.echo(f"{name}: {done}.")
+        store.note([one.run for one in runs], words, by=who())
+    yield {"run": name, "note": words}
+    done = "noted" if words else "the note is gone"
+    yield f"{name}: {done}."
 
 
 def delete_run(
@@ -171,29 +162,29 @@ def delete_run(
     """
     from flfed.records.store.writer import RunStore
 
-    found = _runs_of(run)
-    name = _name(found, run)
-    many = "1 run" if len(found) == 1 else f"{len(found)} runs"
-    if not yes and (as_json or not output.agreed(f"Delete {name} ({found[0].study}, {many}) for good?")):
+    name, runs = _runs_of(run)
+    many = counted(len(runs), "run")
+    if not yes and (as_json or not output.agreed(f"Delete {name} ({runs[0].study}, {many}) for good?")):
         raise UsageError(f"run {name} is not deleted; to delete it: flfed run delete {name} --yes")
     # Imported once it is needed: it loads numpy.
     from flfed.updates.checkpoints import checkpoint as checkpoints
 
+    ids = [one.run for one in runs]
     with RunStore.open() as store:
-        store.delete([one.run for one in found])
+        store.delete(ids)
     # After the store: files without a record are of no use, a record without its files is one that is no more.
-    for each in {name, *(one.run for one in found)}:
+    for each in {name, *ids}:
         checkpoints.forget(each)
     if as_json:
-        output.as_json({"run": name, "deleted": [one.run for one in found]})
+        output.print_json({"run": name, "deleted": ids})
     else:
         typer.echo(f"{name}: deleted ({many}).")
 
 
+@output.with_json
 def upgrade_run_store(
     backed_up: bool = typer.Option(False, "--backed-up", help="A copy of the store on a server was made (pg_dump)."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Update a run store that an earlier flfed wrote; an SQLite file is copied first.
 
     End all runs before. The copy stands beside the file, with the earlier revision after its name. Of a store on
@@ -202,24 +193,22 @@ def upgrade_run_store(
     from flfed.records.store.database import upgrade_store
 
     done = upgrade_store(backed_up=backed_up)
-    if as_json:
-        copy = None if done.copy is None else str(done.copy)
-        output.as_json({"store": done.store, "before": done.before, "after": done.after, "copy": copy})
-    elif done.before == done.after:
-        typer.echo(f"{done.store}: revision {done.after} is the newest, nothing is to be done.")
-    else:
-        typer.echo(f"{done.store}: updated from revision {done.before} to {done.after}.")
-        if done.copy is not None:
-            typer.echo(f"As it was before: {done.copy}")
+    copy = None if done.copy is None else str(done.copy)
+    yield {"store": done.store, "before": done.before, "after": done.after, "copy": copy}
+    if done.before == done.after:
+        yield f"{done.store}: revision {done.after} is the newest, nothing is to be done."
+        return
+    yield f"{done.store}: updated from revision {done.before} to {done.after}."
+    if copy is not None:
+        yield f"As it was before: {copy}"
 
 
-def _runs_of(name: str) -> list[RunEntry]:
+def _runs_of(name: str) -> tuple[str, list[RunEntry]]:
+    """Return the runs of a name, and the id that was meant, also where it was "latest"."""
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
-        return reader.runs_of(name)
-
-
-def _name(found: list[RunEntry], asked: str) -> str:
-    """Return the id that was meant, also where it was "latest"."""
-    return found[0].run if asked == found[0].run else found[0].series
+        runs = reader.runs_of(name)
+    if name != runs[0].run:
+        name = runs[0].series
+    return name, runs

@@ -10,12 +10,12 @@ import typer
 
 from flfed.cli import output
 from flfed.cli.study import NAME, SET
+from flfed.paths import CoordinatorFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flfed.deployment.coordinator.status import LastRun, SiteStatus
-    from flfed.paths import CoordinatorFolder
+    from flfed.deployment.coordinator.status import SiteStatus
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
@@ -31,63 +31,56 @@ class Key(StrEnum):
     signing = "signing"
 
 
+@output.with_json
 def init_coordinator(
     title: str = typer.Option(..., help="What people read at the sites, such as 'Heart consortium'."),
     address: str = typer.Option(..., metavar="HOST:PORT", help="Where sites reach it from outside."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Make a coordinator: a certificate authority, the server's certificate and a signing key; never over another."""
     from flfed.deployment.coordinator.certificates import Settings, initialise, server_days_left
-    from flfed.paths import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     initialise(folder, Settings(title, address))
     days = server_days_left(folder)
-    if as_json:
-        output.as_json({"title": title, "address": address, "folder": str(folder.root), "server-days": days})
-        return
-    typer.echo(f"{title} is at {folder.root}: keep a backup of its folder `keys` where nobody else can read it.")
-    typer.echo(f"The server's certificate, for {address}, holds for {days} days: flfed coordinator rotate server")
-    typer.echo("Invite the first site with: flfed coordinator invite SITE")
+    yield {"title": title, "address": address, "folder": str(folder.root), "server-days": days}
+    yield f"{title} is at {folder.root}: keep a backup of its folder `keys` where nobody else can read it."
+    yield f"The server's certificate, for {address}, holds for {days} days: flfed coordinator rotate server"
+    yield "Invite the first site with: flfed coordinator invite SITE"
 
 
+@output.with_json
 def invite_site(
     site: str = SITE,
     days: int = typer.Option(14, min=1, max=90, help="For how many days the invitation holds."),
     to: Path = TO,
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Invite a site: write its kit, SITE.kit.zip. Inviting it again makes the earlier kit worthless.
 
     Whoever has the kit can join under this name, once: send it by a way that both sides trust, and
     compare its SHA-256 by telephone. A site that was revoked can be invited anew.
     """
     from flfed.deployment.coordinator.kits import invite
-    from flfed.paths import CoordinatorFolder
 
     made = invite(CoordinatorFolder.default(), site, to=to, days=days)
-    if as_json:
-        output.as_json({"site": made.site, "kit": str(made.file), "expires": made.expires, "kit-sha256": made.sha256})
-        return
-    typer.echo(f"{made.file} is the kit of {made.site}; it holds until {made.expires}.")
-    typer.echo(f"SHA-256 of the kit, which `flfed site join` shows too: {made.sha256}")
-    typer.echo(f"The site sends {made.site}.admission back; then: flfed coordinator admit {made.site}.admission")
+    yield {"site": made.site, "kit": str(made.file), "expires": made.expires, "kit-sha256": made.sha256}
+    yield f"{made.file} is the kit of {made.site}; it holds until {made.expires}."
+    yield f"SHA-256 of the kit, which `flfed site join` shows too: {made.sha256}"
+    yield f"The site sends {made.site}.admission back; then: flfed coordinator admit {made.site}.admission"
 
 
 def _initialised() -> CoordinatorFolder:
     """Return the coordinator's folder, or refuse where none was initialised."""
     from flfed.deployment.coordinator.certificates import settings
-    from flfed.paths import CoordinatorFolder
 
     folder = CoordinatorFolder.default()
     settings(folder)
     return folder
 
 
+@output.with_json
 def admit_site(
     file: Path = typer.Argument(..., metavar="FILE", help="What the site sent back, SITE.admission."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Admit a site by its admission file: signature, invitation, name and key are checked.
 
     Compare the key's fingerprint with the site by telephone: whoever had the kit could have made the file.
@@ -97,21 +90,23 @@ def admit_site(
     # Settings are read first, so that a missing coordinator is said before a file is opened.
     folder = _initialised()
     found = admit(folder, file)
-    if as_json:
-        facts = {"site": found.site, "node-key": found.fingerprint, "already": found.already}
-        output.as_json({**facts, "gate-key": found.gate_key})
-        return
+    yield {
+        "site": found.site,
+        "node-key": found.fingerprint,
+        "already": found.already,
+        "gate-key": found.gate_key,
+    }
     done = "was admitted by this file already: nothing is left to do" if found.already else "is admitted"
-    typer.echo(f"{found.site} {done}; its key, as `flfed site join` showed it: {found.fingerprint}")
+    yield f"{found.site} {done}; its key, as `flfed site join` showed it: {found.fingerprint}"
     if found.gate_key:
-        typer.echo(f"Its gate's, which other sites ask it for and not you: {found.gate_key}")
+        yield f"Its gate's, which other sites ask it for and not you: {found.gate_key}"
 
 
+@output.with_json
 def site_key(
     site: str = SITE,
     fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="As `flfed site key` shows it at the site."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Take in the fingerprint of a site's gate, where its admission had none or the site made another key.
 
     It is for you to see which sites can take part in studies with secure sums. Each site pins the fingerprints that
@@ -120,14 +115,13 @@ def site_key(
     from flfed.deployment.coordinator.admission import note_gate_key
 
     said, before = note_gate_key(_initialised(), site, fingerprint)
-    if as_json:
-        output.as_json({"site": site, "gate-key": said, "before": before})
-        return
+    yield {"site": site, "gate-key": said, "before": before}
     instead = f" instead of {before}: who pins that one must approve anew" if before not in ("", said) else ""
-    typer.echo(f"{site}: the fingerprint of its gate is {said}{instead}.")
+    yield f"{site}: the fingerprint of its gate is {said}{instead}."
 
 
-def revoke_site(site: str = SITE, as_json: bool = output.JSON) -> None:
+@output.with_json
+def revoke_site(site: str = SITE) -> output.Shown:
     """Take back a site's invitation or admission: its key is never admitted again, under any name.
 
     What it sent before stays in the run records.
@@ -136,19 +130,17 @@ def revoke_site(site: str = SITE, as_json: bool = output.JSON) -> None:
 
     folder = _initialised()
     already = revoke(folder, site)
-    if as_json:
-        output.as_json({"site": site, "already": already})
-        return
+    yield {"site": site, "already": already}
     done = "was revoked already" if already else "is revoked"
-    typer.echo(f"{site} {done}.")
-    typer.echo(f"To have it back, with another key: flfed coordinator invite {site}")
+    yield f"{site} {done}."
+    yield f"To have it back, with another key: flfed coordinator invite {site}"
 
 
+@output.with_json
 def site_ledger(
     site: str = SITE,
     restart: str = typer.Option("", "--restart", metavar="WHY", help="The site lost its ledger; WHY goes on record."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Show what was signed last of a site's ledger; with --restart, take note that the site lost it.
 
     A ledger that does not go on from what was signed is a fault in every run: it was cut, written anew, or
@@ -165,23 +157,21 @@ def site_ledger(
     found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
     if not found.n:
         check_invited(folder, site)
-    if as_json:
-        output.as_json({**found.facts(), "restarted": bool(restart)})
-        return
+    yield {**found.facts(), "restarted": bool(restart)}
     if found.n:
-        typer.echo(f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}.")
+        yield f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}."
     else:
-        typer.echo(f"No line of {site}'s ledger is signed.")
+        yield f"No line of {site}'s ledger is signed."
     if restart:
-        typer.echo("It is on record that the site lost them: the next run signs the ledger that it has then.")
+        yield "It is on record that the site lost them: the next run signs the ledger that it has then."
 
 
+@output.with_json
 def rotate_key(
     key: Key = typer.Argument(..., help="Which key to change."),
     finish: bool = typer.Option(False, "--finish", help="authority only: let the prepared one take over."),
     to: Path = TO,
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Change a key of the coordinator.
 
     server: another key and certificate for the server, by the same authority. Nothing to do at the sites.
@@ -207,16 +197,14 @@ def rotate_key(
     # The folder is checked before a key is changed: the renewal must not be lost.
     kits.check_folder(to)
     file = _change(folder, key, finish, to)
-    if as_json:
-        renewal = None if file is None else str(file)
-        output.as_json({"key": key.value, "finished": finish, "renewal": renewal})
-        return
-    typer.echo(f"{key.value}: done. {TAKEN_UP}")
+    renewal = None if file is None else str(file)
+    yield {"key": key.value, "finished": finish, "renewal": renewal}
+    yield f"{key.value}: done. {TAKEN_UP}"
     # Only some changes concern the sites.
     if file is not None:
-        _say_renewal(file)
+        yield _renewal(file)
     if key is Key.authority and not finish:
-        typer.echo("When all sites have: flfed coordinator rotate authority --finish")
+        yield "When all sites have: flfed coordinator rotate authority --finish"
 
 
 def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path | None:
@@ -236,20 +224,18 @@ def _change(folder: CoordinatorFolder, key: Key, finish: bool, to: Path) -> Path
     return kits.renewal(folder, to=to)
 
 
-def write_renewal(to: Path = TO, as_json: bool = output.JSON) -> None:
+@output.with_json
+def write_renewal(to: Path = TO) -> output.Shown:
     """Write a renewal for all sites: after flfed was updated, or if that of `rotate authority` was lost."""
     from flfed.deployment.coordinator.kits import renewal
-    from flfed.paths import CoordinatorFolder
 
     file = renewal(CoordinatorFolder.default(), to=to)
-    if as_json:
-        output.as_json({"renewal": str(file)})
-        return
-    _say_renewal(file)
+    yield {"renewal": str(file)}
+    yield _renewal(file)
 
 
-def _say_renewal(file: Path) -> None:
-    typer.echo(f"Send {file} to every site, which takes it by: flfed site join --renew {file.name}")
+def _renewal(file: Path) -> str:
+    return f"Send {file} to every site, which takes it by: flfed site join --renew {file.name}"
 
 
 LISTEN = typer.Option(
@@ -275,7 +261,6 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     from flfed.deployment.coordinator.proxy import listening
     from flfed.deployment.coordinator.serve import serve
     from flfed.deployment.processes.supervisor import told_to_stop
-    from flfed.paths import CoordinatorFolder
 
     # A wrong address is refused before any process starts.
     bind, port = listening(listen)
@@ -284,32 +269,32 @@ def serve_coordinator(listen: str = LISTEN) -> None:
 
 
 @output.tables
-def coordinator_status(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
+def coordinator_status(whole: bool = output.ALL) -> output.Shown:
     """Show who is admitted and online, and what each site did in its last run."""
+    from flfed.deployment.coordinator.certificates import RENEWED_DAYS
     from flfed.deployment.coordinator.status import status
-    from flfed.paths import CoordinatorFolder
 
     found = status(CoordinatorFolder.default())
-    if as_json:
-        output.as_json(found.as_json())
-        return
+    yield found.as_json()
     serving = "serving" if found.serving else "NOT serving: flfed coordinator serve"
-    typer.echo(f"{found.title}, {found.address}: {serving}.")
-    typer.echo(f"The server's certificate holds for {_days(found.server_days)}.")
+    yield f"{found.title}, {found.address}: {serving}."
+    days = f"{found.server_days} days"
+    if found.server_days < RENEWED_DAYS:
+        days += "; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
+    yield f"The server's certificate holds for {days}."
     # A file that cannot be read hides one site, and not all of them.
     for problem in found.problems:
-        typer.echo(f"Left out: {problem}.")
+        yield f"Left out: {problem}."
     if found.sites:
         _print_sites(found.sites, whole)
     else:
-        typer.echo("No site was invited yet: flfed coordinator invite SITE")
+        yield "No site was invited yet: flfed coordinator invite SITE"
 
 
 def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
-    rows = [[site.site, site.status, *_node(site), *_last(site.last_run)] for site in sites]
     headers = ["site", "", "node", "asked", "online since", "last run", "run", "answer", "round"]
     spare = ("run", "online since", "asked", "round", "last run")
-    output.as_table(headers, rows, spare=spare, more="sites: --all", whole=whole)
+    output.as_table(headers, list(map(_row, sites)), spare=spare, more="sites: --all", whole=whole)
     reasons = []
     for site in sites:
         last = site.last_run
@@ -323,27 +308,18 @@ def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
         typer.echo(f"No gate's key is known here of {without}; at the site: flfed site key SITE")
 
 
-def _days(left: int) -> str:
-    from flfed.deployment.coordinator.certificates import RENEWED_DAYS
-
-    if left >= RENEWED_DAYS:
-        return f"{left} days"
-    return f"{left} days; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
-
-
-def _node(site: SiteStatus) -> list[str]:
-    """Return how a site's node stands, when it asked last, and since when it is online."""
-    seconds = site.seconds_since_request
-    asked = "" if seconds is None else f"{seconds:.0f} s ago"
+def _row(site: SiteStatus) -> list[str]:
+    """Return how a site's node stands, when it asked last, since when it is online, and its last run."""
+    asked = ""
+    if site.seconds_since_request is not None:
+        asked = f"{site.seconds_since_request:.0f} s ago"
     since = site.online_since[:16].replace("T", " ")
-    node = "online" if site.online_since else site.node
-    return [node, asked, since]
-
-
-def _last(last: LastRun | None) -> list[str]:
+    node = "online" if since else site.node
+    row = [site.site, site.status, node, asked, since]
+    last = site.last_run
     if last is None:
-        return ["", "", "", ""]
-    return [f"{last.study}, {last.state}", last.run, last.answer, f"{last.round} of {last.of}"]
+        return [*row, "", "", "", ""]
+    return [*row, f"{last.study}, {last.state}", last.run, last.answer, f"{last.round} of {last.of}"]
 
 
 @output.tables

@@ -30,39 +30,35 @@ TO = typer.Option(Path(), help="Write what is new into this folder.")
 
 @app.command("list", epilog="Example: flfed data list")
 @output.tables
-def list_data(as_json: bool = output.JSON) -> None:
+def list_data() -> output.Shown:
     """List the datasets found, and whether their files are here."""
     from flfed.rows.data import datasets
 
     found: list[dict[str, object]] = []
+    broken = {}
+    rows = []
+    headers = ["dataset", "task", "kind", "licence", "state"]
     for name in datasets.names():
+        line: dict[str, object] = {"dataset": name, "task": "", "licence": "", "kind": "", "synthetic": False}
         # A broken dataset is listed with its error, so that the others can still be seen.
         try:
             dataset = datasets.load(name)
         except UsageError as error:
-            broken = {"dataset": name, "task": "", "licence": "", "kind": "", "synthetic": False, "absent": []}
-            found.append(broken | {"state": f"broken: {error}"})
-            continue
-        absent = [file.name for file in dataset.absent()]
-        how = _kind(dataset.source)
-        state = f"to be fetched: flfed data get {name}" if absent else "here"
-        found.append(
-            {"dataset": name, "task": dataset.schema.task, "licence": dataset.source.licence, "kind": how}
-            | {"synthetic": dataset.source.synthetic, "state": state, "absent": absent}
-        )
-    if as_json:
-        output.as_json({"datasets": found})
-        return
-    headers = ["dataset", "task", "kind", "licence", "state"]
-    broken = {}
-    rows = []
-    for line in found:
+            broken[name] = f"broken: {error}"
+            line |= {"absent": [], "state": broken[name]}
+        else:
+            source = dataset.source
+            absent = [file.name for file in dataset.absent()]
+            state = f"to be fetched: flfed data get {name}" if absent else "here"
+            line |= {"task": dataset.schema.task, "licence": source.licence, "kind": _kind(source)}
+            line |= {"synthetic": source.synthetic, "state": state, "absent": absent}
+        found.append(line)
         cells = [str(line[key]).replace("to be fetched", "fetch") for key in headers]
         # Sentences would leave no room for anything else, and stand below.
-        if str(line["state"]).startswith("broken"):
-            broken[cells[0]] = line["state"]
+        if name in broken:
             cells[-1] = "broken"
         rows.append(cells)
+    yield {"datasets": found}
     output.as_table(headers, rows, spare=("licence", "kind", "task"))
     for name, why in broken.items():
         output.say(f"{name}: {why}")
@@ -120,8 +116,7 @@ def new_data(
     replace: bool = typer.Option(
         False, "--replace", help="Write over dataset and sites that are there; holdouts and policies stay as they are."
     ),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Write dataset, schema, sites and a first study for tables of your own.
 
     Kinds of columns, values, ranges and codes for "not known" are proposed from the rows, and marked for a person to
@@ -141,54 +136,62 @@ def new_data(
     left = left_behind(made, to)
     study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()}, replace=replace, hint=", or --replace it")
-    found = _as_json(made, written) | {"kept-holdouts": list(kept.sites), "moved-holdouts": list(kept.moved)}
-    output.either(as_json, found, lambda: _print_new(made, written, to, [*kept.lines(), *_left_in_words(left)]))
-
-
-def _left_in_words(sites: list[str]) -> list[str]:
-    """Return what is said of sites of the dataset that are not among those that were made."""
-    if not sites:
-        return []
-    return [f"Sites of this dataset that were made before, and are none of its tables now: {', '.join(sites)}. Delete "
-            "their folders if no study is to ask them."]  # fmt: skip
+    yield _as_json(made, written) | {"kept-holdouts": list(kept.sites), "moved-holdouts": list(kept.moved)}
+    below = list(kept.lines())
+    if left:
+        below.append(
+            f"Sites of this dataset that were made before, and are none of its tables now: {', '.join(left)}. Delete "
+            "their folders if no study is to ask them."
+        )
+    _print_new(made, written, to, below)
 
 
 def _task(word: str) -> Task | None:
     """Return the task that a word names."""
+    if not word:
+        return None
     known: tuple[Task, ...] = ("binary", "multi-class", "regression")
-    found = next((task for task in known if task == word), None)
-    if word and found is None:
+    if word not in known:
         raise UsageError(f"--task {word}: must be one of {', '.join(known)}")
-    return found
+    return known[known.index(word)]
 
 
 def _lines(made: Workspace) -> list[dict[str, object]]:
     """Return what each column is taken for."""
     proposal = made.proposal
     target = proposal.target
-    first = {"column": proposal.schema.target, "kind": f"target, {target.task}", "sure": target.sure, "why": target.why}
-    lines: list[dict[str, object]] = [first | {"feature": False, "leak": ""}]
+    lines: list[dict[str, object]] = [
+        {
+            "column": proposal.schema.target,
+            "kind": f"target, {target.task}",
+            "sure": target.sure,
+            "why": target.why,
+            "feature": False,
+            "leak": "",
+        }
+    ]
     for one in proposal.columns.values():
         line = {"column": one.name, "kind": one.kind, "sure": one.sure, "why": one.why}
-        leak = proposal.leaks.get(one.name, "")
-        lines.append(line | {"feature": one.name in proposal.schema.features(), "leak": leak})
+        is_feature = one.name in proposal.schema.features()
+        lines.append(line | {"feature": is_feature, "leak": proposal.leaks.get(one.name, "")})
     return lines
 
 
 def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
+    schema = made.proposal.schema
     return {
         "dataset": made.name,
-        "task": made.proposal.schema.task,
-        "features": list(made.proposal.schema.features()),
+        "task": schema.task,
+        "features": list(schema.features()),
         "columns": _lines(made),
-        "unconfirmed": list(made.proposal.schema.unconfirmed),
+        "unconfirmed": list(schema.unconfirmed),
         "sites": [site.name for site in made.sites],
-        "offers": [vars(one) for one in made.proposal.offers],
+        "offers": list(map(vars, made.proposal.offers)),
         "left-out-rows": count_in_words(made.left_out),
         "rows-without-outcome": count_in_words(made.proposal.target.unlabelled),
         "rows-of-no-class": count_in_words(made.of_no_class),
         "notes": list(made.notes),
-        "files": [str(path) for path in written],
+        "files": list(map(str, written)),
     }
 
 

@@ -8,15 +8,17 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 import typer
 
+from flfed import packages
 from flfed.errors import UsageError
 from flfed.spreadsheet import csv_text
 
@@ -27,7 +29,11 @@ SCREEN = 30
 """Lines that are printed of a long table; with what stands around it, that is a screen of 40."""
 CUT_TO, LEAST_CUT = 20, 10
 """Signs of a text that is cut: other columns are left out for the first, and nothing is for the second."""
+BETWEEN = 2
+"""Blanks behind each column."""
 Form = Literal["plain", "csv", "md"]
+Shown = Iterator[object]
+"""What a command yields: its object for --json, then lines for people."""
 FORMAT = typer.Option("plain", "--format", help="How tables are printed; of csv the rest goes to standard error.")
 ALL = typer.Option(False, "--all", help="Print every line of a long table.")
 JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.")
@@ -38,7 +44,7 @@ def agreed(question: str) -> bool:
     return sys.stdin.isatty() and typer.confirm(question)
 
 
-def as_json(found: object) -> None:
+def print_json(found: object) -> None:
     """Print one JSON object."""
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
@@ -60,34 +66,59 @@ def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
         say(f"… and {len(lines) - most} more such lines: --all")
 
 
-def either(json_wanted: bool, found: object, in_words: Callable[[], None]) -> None:
-    """Print one JSON object, or the same in words."""
-    if json_wanted:
-        as_json(found)
-    else:
-        in_words()
+def show(steps: Shown, as_json: bool) -> None:
+    """Print the object that comes first, or without it all that follows."""
+    found = next(steps)
+    if as_json:
+        print_json(found)
+        return
+    for line in steps:
+        typer.echo(line)
 
 
-def tables(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that prints tables the option --format."""
+def with_json(command: Callable[..., Shown]) -> Callable[..., None]:
+    """Give a command the option --json: it yields its object, and after that the lines for people.
+
+    With the option its object is printed, and it goes no further.
+    """
+
+    @wraps(command)
+    def shown(*args: Any, as_json: bool = False, **options: Any) -> None:
+        show(command(*args, **options), as_json)
+
+    return _with_option(shown, command, "as_json", JSON, bool)
+
+
+def tables(command: Callable[..., Shown | None]) -> Callable[..., None]:
+    """Give a command that prints tables the option --format, and --json to one that yields (`with_json`)."""
+    shown = with_json(command) if inspect.isgeneratorfunction(command) else command
 
     @wraps(command)
     def formatted(*args: Any, form: Form = "plain", **options: Any) -> None:
         if form == "plain":
-            return command(*args, **options)
+            shown(*args, **options)
+            return
         if options.get("as_json"):
             raise UsageError("--format and --json are asked one at a time")
         click.get_current_context().meta[__name__] = _Tables(form, sys.stdout)
         # Of CSV standard output has the tables alone, so that a program can read it.
         with redirect_stdout(sys.stderr if form == "csv" else sys.stdout):
-            return command(*args, **options)
+            shown(*args, **options)
 
+    return _with_option(formatted, shown, "form", FORMAT, Form)
+
+
+def _with_option(
+    wrapper: Callable[..., None], command: Callable[..., object], name: str, option: Any, kind: Any
+) -> Callable[..., None]:
+    """Return a wrapper of a command with one more option than it."""
     # Typer reads the options off the signature, and their types off the annotations.
     signature = inspect.signature(command)
-    option = inspect.Parameter("form", inspect.Parameter.KEYWORD_ONLY, default=FORMAT, annotation=Form)
-    formatted.__dict__["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
-    formatted.__annotations__ = command.__annotations__ | {"form": Form}
-    return formatted
+    more = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+    signature = signature.replace(parameters=[*signature.parameters.values(), more])
+    wrapper.__dict__["__signature__"] = signature
+    wrapper.__annotations__ = command.__annotations__ | {name: kind}
+    return wrapper
 
 
 @dataclass
@@ -145,101 +176,81 @@ def as_table(
     below : sequence of bool, one for each row
         Of which rows such a text stands whole below the table, behind the first cell of its row.
     """
-    context = click.get_current_context(silent=True)
-    if context is not None and (other := context.meta.get(__name__)) is not None:
+    other = getattr(click.get_current_context(silent=True), "meta", {}).get(__name__)
+    if other is not None:
         other.print(headers, rows, title)
         return []
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    fold = bool(more) and not whole and len(rows) > most
-    printed = rows[:most] if fold else rows
-    grid = _Grid(list(headers), [list(row) for row in printed])
-    # Texts that are cut leave room for other columns first, and take what is left of it.
-    texts: list[str] = []
-    if cut is not None and sys.stdout.isatty():
-        texts = grid.column(cut)
-        grid.put(cut, texts, CUT_TO)
-    gone = _drop_spare(grid, spare, console.width)
-    room = 0
-    if cut is not None:
-        room = max(console.width - grid.width(without=cut), LEAST_CUT)
-        grid.put(cut, texts, room)
-    _print_grid(grid, title, console)
-    if fold:
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else 160)
+    printed = rows[:most] if more and not whole else rows
+    # Each column with its header, which comes first.
+    columns = {column[0]: list(column) for column in zip(headers, *printed, strict=True)}
+    texts = columns[cut] if cut is not None and is_terminal else []
+    gone = _fit(columns, texts, spare, console.width)
+    _print_columns(columns, title, console)
+    if len(printed) < len(rows):
         typer.echo(f"… and {len(rows) - len(printed)} more {more}")
-    _say_cut_texts(grid, texts, room, below)
+    if texts:
+        _say_cut_texts(texts, columns[texts[0]], rows, below)
     return gone
 
 
-def _drop_spare(grid: _Grid, spare: Sequence[str], width: int) -> list[str]:
-    """Leave out columns until every row fits on one line, and return which."""
+def _fit(columns: dict[str, list[str]], texts: Sequence[str], spare: Sequence[str], width: int) -> list[str]:
+    """Leave out columns until every row fits on one line, and cut texts to what is left; return those columns."""
+    # Texts that are cut leave room for other columns first, and take what is left of it.
+    if texts:
+        columns[texts[0]] = _cut(texts, CUT_TO)
     gone = []
     for name in spare:
-        if grid.width() <= width:
-            break
-        if name in grid.headers:
-            grid.drop(name)
+        if name in columns and _width(columns.values()) > width:
+            del columns[name]
             gone.append(name)
+    if texts:
+        others = _width(column for name, column in columns.items() if name != texts[0])
+        columns[texts[0]] = _cut(texts, max(width - others - BETWEEN, LEAST_CUT))
     return gone
 
 
-def _say_cut_texts(grid: _Grid, texts: Sequence[str], room: int, below: Sequence[bool]) -> None:
+def _say_cut_texts(
+    texts: Sequence[str], shown: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[bool]
+) -> None:
     """Print texts that were cut whole, where the table has them below it; else say where they are whole."""
-    cut_off = [number for number, text in enumerate(texts) if len(text) > room]
+    cut_off = [number for number, text in enumerate(texts) if text != shown[number]]
     if cut_off and not below:
         say("Texts that end in … are whole with --json, and with --format md.")
         return
+    # The header comes first, and is never cut.
     for number in cut_off:
-        if below[number]:
-            say(f"{grid.rows[number][0]}: {texts[number]}")
+        if below[number - 1]:
+            say(f"{rows[number - 1][0]}: {texts[number]}")
 
 
-@dataclass
-class _Grid:
-    """Headers and rows of a plain table, of which columns can be left out; behind each column are two blanks."""
-
-    headers: list[str]
-    rows: list[list[str]]
-
-    def column(self, name: str) -> list[str]:
-        """Return the cells of a column."""
-        place = self.headers.index(name)
-        return [row[place] for row in self.rows]
-
-    def put(self, name: str, texts: Sequence[str], width: int) -> None:
-        """Put texts into a column, each cut to a width."""
-        place = self.headers.index(name)
-        for row, text in zip(self.rows, texts, strict=False):
-            row[place] = text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
-
-    def drop(self, name: str) -> None:
-        """Leave out a column."""
-        place = self.headers.index(name)
-        for cells in (self.headers, *self.rows):
-            del cells[place]
-
-    def width(self, without: str | None = None) -> int:
-        """Return the width at which no cell is broken, and no word of a header; but of one column its blanks alone."""
-        widths = dict(zip(self.headers, _whole_cells(self.headers, self.rows), strict=True))
-        if without is not None:
-            widths[without] = 0
-        return sum(widths.values()) + 2 * len(self.headers)
+def _cut(column: Sequence[str], width: int) -> list[str]:
+    """Return a column with its texts cut to a width; its header is whole."""
+    header, *texts = column
+    return [header, *(text if len(text) <= width else f"{text[: width - 1].rstrip()}…" for text in texts)]
 
 
-def _print_grid(grid: _Grid, title: str, console: Console) -> None:
+def _width(columns: Iterable[Sequence[str]]) -> int:
+    """Return the width of a table in which no cell is broken, and no word of a header."""
+    return sum(_whole(column) + BETWEEN for column in columns)
+
+
+def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Console) -> None:
     """Print a table at the width of a console; where not even its words fit, the terminal breaks the lines."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    between = 2 * len(grid.headers)
-    widths = column_widths(grid.headers, grid.rows, room=console.width - between)
+    between = BETWEEN * len(columns)
+    widths = column_widths(list(columns.values()), room=console.width - between)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for header, width in zip(grid.headers, widths, strict=True):
+    for header, width in zip(columns, widths, strict=True):
         table.add_column(header, overflow="fold", width=width)
-    for row in grid.rows:
-        table.add_row(*(Text(cell) for cell in row))
+    for cells in islice(zip(*columns.values(), strict=True), 1, None):
+        table.add_row(*map(Text, cells))
     # Where not even the words fit, the terminal breaks the lines: an id stays whole.
     console.width = max(console.width, sum(widths) + between)
     # By itself: as the table's own title it would be broken at the width of a narrow table.
@@ -248,16 +259,7 @@ def _print_grid(grid: _Grid, title: str, console: Console) -> None:
     console.print(table)
 
 
-def _whole_cells(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return the least widths at which no cell is broken, and no word of a header."""
-    widths = []
-    for place, header in enumerate(headers):
-        cells = [len(row[place]) for row in rows]
-        widths.append(max([_longest_word([header]), *cells]))
-    return widths
-
-
-def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
+def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
     """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover.
 
     `whole`: with the list of what is not covered.
@@ -267,23 +269,21 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
     from flfed.records.reports.privacy import in_words, not_covered
     from flfed.records.reports.privacy_tables import charged_lines, told_in_words
 
-    private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
+    private = found["privacy"]
+    ended = found["status"] in ("completed", "stopped") and found["rounds"] > 0
     told = told_in_words(found.get("told-outcomes") or {})
-    audit = read_all(AuditFigure, found["audit"])
-    for line in [*in_words(private, audit, attackable=ended), *told]:
+    for line in [*in_words(private, read_all(AuditFigure, found["audit"]), attackable=ended), *told]:
         say(line)
     charges(charged_lines(private))
     uncharged = not_covered(private)
-    if not uncharged:
-        # A run without anything uncovered has nothing to warn of.
-        return
-    if not whole:
+    # A run without anything uncovered has nothing to warn of.
+    if uncharged and not whole:
         typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {found['run']} --all")
-        return
-    nothing = private["epsilon"] is None
-    typer.echo("Not covered, for nothing was promised:" if nothing else "Not covered by the promise:")
-    for said in uncharged:
-        typer.echo(f"  - {said}")
+    elif uncharged:
+        why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
+        typer.echo(f"Not covered{why}:")
+        for said in uncharged:
+            typer.echo(f"  - {said}")
 
 
 def charges(lines: Sequence[Mapping[str, str]]) -> None:
@@ -295,27 +295,30 @@ def charges(lines: Sequence[Mapping[str, str]]) -> None:
         say(SHARES_READ)
 
 
-def promise(found: Mapping[str, Any]) -> None:
+def promise(found: dict[str, Any]) -> None:
     """Print what a study promises of privacy, before it is run, and how much that does not cover."""
     from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
     from flfed.records.reports.privacy_tables import charged_lines, told_from
     from flfed.records.statistics.verdict import number
 
-    lines = promise_in_words(dict(found))
+    lines = promise_in_words(found)
+    charged = charged_lines(found)
     # A mechanism without such a figure leaves it out.
-    figures = [(word, found[key]) for word, key in (("noise multiplier", "noise"), ("sampling", "sampling"))]
-    known = [f"{word} {number(value, 3)}" for word, value in figures if value is not None]
-    known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []
+    figures = {"noise multiplier": found["noise"], "sampling": found["sampling"]}
+    known = [f"{word} {number(value, 3)}" for word, value in figures.items() if value is not None]
+    if known:
+        known.append(f"clip {found['clip']:g}, {found['steps']} {counted(found)}")
     if found.get(ONE_ANSWER):
         known = [f"noise multiplier {number(found['noise'], 3)} on all numbers of the answer together"]
-    charged = charged_lines(dict(found))
-    lines += [f"{'How, in training' if charged else 'How'}: {', '.join(known)}."] if known else []
+    if known:
+        how = "How, in training" if charged else "How"
+        lines.append(f"{how}: {', '.join(known)}.")
     lines += [f"Warning: {said}" for said in found["warnings"]]
     lines += [f"Note: {said}" for said in found["notes"]]
     for line in lines:
         typer.echo(line)
     charges(charged)
-    if least := told_from(dict(found)):
+    if least := told_from(found):
         typer.echo(least)
     if stays := found.get("stays"):
         typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")
@@ -323,41 +326,42 @@ def promise(found: Mapping[str, Any]) -> None:
     typer.echo(f"Not covered: {many}. --json lists them, docs/privacy.md explains them.")
 
 
-def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room: int) -> list[int]:
+def column_widths(columns: Sequence[Sequence[str]], *, room: int) -> list[int]:
     """Return the width of each column, in all at most `room` where the longest words allow it.
 
-    A column is at least as wide as its longest word, so that no word and no figure is broken, and
-    at most as wide as its longest cell. What is left goes, character by character, to the column
+    A column, whose header comes first, is at least as wide as its longest word, so that no word and no figure is
+    broken, and at most as wide as its longest cell. What is left goes, character by character, to the column
     whose cells need the most lines.
 
     Examples
     --------
-    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=28)
+    >>> column_widths([["site", "new-york-clinic"], ["verdict", "no clear gain"]], room=28)
     [15, 13]
-    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=24)
+    >>> column_widths([["site", "new-york-clinic"], ["verdict", "no clear gain"]], room=24)
     [15, 9]
-    >>> column_widths(["site", "verdict"], [["new-york-clinic", "no clear gain"]], room=10)
+    >>> column_widths([["site", "new-york-clinic"], ["verdict", "no clear gain"]], room=10)
     [15, 7]
     """
-    # No column starts narrower than its longest word.
-    columns = []
-    for place, header in enumerate(headers):
-        columns.append([header, *(row[place] for row in rows)])
-    widths = _whole_cells(headers, rows)
-    # Where every cell has room on one line, only headers are broken.
+    widths = list(map(_whole, columns))
+    # Where every cell has room on one line, only headers are broken; else no column starts wider than a word.
     if sum(widths) > room:
-        widths = [_longest_word(column) for column in columns]
-    most = [max(map(len, column)) for column in columns]
-    lines = [_lines(column, width) for column, width in zip(columns, widths, strict=True)]
+        widths = list(map(_longest_word, columns))
+    lines = list(map(_lines, columns, widths))
     for _ in range(room - sum(widths)):
         # Room goes where it saves lines, until every cell is on one line.
-        open_ones = [place for place, width in enumerate(widths) if width < most[place]]
+        open_ones = [place for place, column in enumerate(columns) if widths[place] < max(map(len, column))]
         if not open_ones:
             break
-        place = max(open_ones, key=lambda place: lines[place])
+        place = max(open_ones, key=lines.__getitem__)
         widths[place] += 1
         lines[place] = _lines(columns[place], widths[place])
     return widths
+
+
+def _whole(column: Sequence[str]) -> int:
+    """Return the least width at which no cell of a column is broken, and no word of its header."""
+    header, *cells = column
+    return max([_longest_word([header]), *map(len, cells)])
 
 
 def _longest_word(cells: Sequence[str]) -> int:
@@ -370,15 +374,15 @@ def _lines(cells: Sequence[str], width: int) -> int:
     found = 0
     for cell in cells:
         used = 0
-        for word in cell.split() if len(cell) > width else ():
-            used, more = (used + 1 + len(word), 0) if used and used + 1 + len(word) <= width else (len(word), used > 0)
-            found += more
+        for word in cell.split():
+            if used and used + 1 + len(word) > width:
+                found += 1
+                used = 0
+            used += bool(used) + len(word)
     return found
 
 
 def passed_over(site: str) -> None:
     """Say where a package of this site lies in the current folder, and another one is taken."""
-    from flfed.packages import passed_over as said
-
-    if sentence := said("site", site):
+    if sentence := packages.passed_over("site", site):
         typer.echo(sentence, err=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
     from flfed.export.predict import Predictions
     from flfed.records.reports.audit_headlines import Audit
-    from flfed.records.store.entries import EventEntry
 
 
 WORST = 4
@@ -34,9 +33,14 @@ def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output
     Of many sites the most telling are shown; --all shows each, and lists what no promise covers.
     """
     if as_json:
-        output.as_json(object_of(run))
+        output.print_json(object_of(run))
         return
-    print_report(report_of(run), whole=whole)
+    from flfed.records.reports.report import report
+    from flfed.records.store.reader import RunReader
+
+    with RunReader.open() as reader:
+        found = report(reader, run)
+    print_report(found, whole=whole)
 
 
 @app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
@@ -45,16 +49,17 @@ def compare(
     a: str = typer.Argument(..., help="A run's or series' id, or latest.", autocompletion=completion.runs),
     b: str = typer.Argument(..., help="The other one.", autocompletion=completion.runs),
     whole: bool = output.ALL,
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Show two runs side by side: settings, figures, and how far their models are apart."""
     from flfed.experiments.compare_runs import compare_runs
 
     found = compare_runs(a, b)
-    output.either(as_json, found, lambda: _print_comparison(found, whole=whole))
+    yield found
+    _print_comparison(found, whole=whole)
 
 
 @app.command("export", epilog="Example: flfed run export latest --to my-model")
+@output.with_json
 def export_run(
     run: str = LATEST,
     to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
@@ -63,32 +68,29 @@ def export_run(
         metavar="trained|float32|int8",
         help="Weights as trained, in float32, or as int8, a quarter of float32's bytes.",
     ),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Write a run into a folder: its model for `flfed predict`, its report, its figures as CSV."""
     from flfed.export.run_folder import export
 
     done = export(run, to, dtype=dtype)
-    if as_json:
-        output.as_json(done.as_object())
-        return
+    yield done.as_object()
     # The files are named even where a model is not among them.
-    typer.echo(f"{done.folder}: {', '.join(done.files)}")
+    yield f"{done.folder}: {', '.join(done.files)}"
     if done.model is None:
-        typer.echo(f"No model is among them: {done.reason}")
+        yield f"No model is among them: {done.reason}"
     else:
-        typer.echo(f"Use it: flfed predict {done.folder} TABLE")
+        yield f"Use it: flfed predict {done.folder} TABLE"
     if done.signer is not None:
-        typer.echo(f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that.")
+        yield f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that."
 
 
 @app.command("report", epilog="Example: flfed run report latest --output report.html")
+@output.with_json
 def report_run(
     run: str = LATEST,
     file: Path | None = typer.Option(None, "--output", help="The HTML file; default: RUN.html, here."),
     site: str = typer.Option("", metavar="NAME", help="For the people of this site: its figures alone."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Write a run's report as one HTML file, to read, print or hand on.
 
     It has the verdict, figures with intervals, curves, Table 1, privacy and hashes; it loads nothing. An earlier report
@@ -96,7 +98,6 @@ def report_run(
     """
     from flfed.records.document.document import write_document
     from flfed.records.store.reader import RunReader
-    from flfed.records.store.visibility import Viewer
 
     with RunReader.open() as reader:
         runs = reader.runs_of(run)
@@ -107,23 +108,22 @@ def report_run(
     # What "latest" means is settled here: for one site's people another run may be the latest.
     name = runs[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
-    viewer = Viewer("site", site) if site else Viewer()
-    write_document(to, name, viewer=viewer)
-    if as_json:
-        output.as_json({"run": name, "file": str(to), "site": site or None})
-        return
+    write_document(to, name, site=site)
+    yield {"run": name, "file": str(to), "site": site or None}
     whose = f" for {site}" if site else ""
-    typer.echo(f"{to}: the report of run {name}{whose}.")
+    yield f"{to}: the report of run {name}{whose}."
 
 
 def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     """Print two runs side by side, for people."""
     _print_settings(found)
     # Runs without a round, such as those of an analysis, have no arrays to hold against each other.
-    trained = bool(found["a"]["rounds"] or found["b"]["rounds"])
+    trained = found["a"]["rounds"] or found["b"]["rounds"]
     words = {True: "equal", False: "different", None: "not known"}
-    hashes = {name: both for name, both in found["hashes"].items() if trained or name != "arrays"}
-    output.say(", ".join(f"{name} {words[both['equal']]}" for name, both in hashes.items()))
+    hashes = {name: words[both["equal"]] for name, both in found["hashes"].items()}
+    if not trained:
+        del hashes["arrays"]
+    output.say(", ".join(f"{name} {said}" for name, said in hashes.items()))
     _print_compared_figures(found, whole=whole)
     apart = found["arrays-max-difference"]
     if not trained:
@@ -136,43 +136,47 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
 
 def _print_settings(found: dict[str, Any]) -> None:
     """Print what two runs are, and the keys in which their studies differ: they share most of theirs."""
+    a = found["a"]
+    b = found["b"]
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
-    rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
-    rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
+    rows = [_cells([key, a[key], b[key]]) for key in keys]
+    rows += [_cells(change.values()) for change in found["settings"]]
     output.as_table(["", "A", "B"], rows)
 
 
 def _print_compared_figures(found: dict[str, Any], *, whole: bool) -> None:
     """Print the figures of two runs over all sites and at each: of a site the primary metric is enough."""
-    primary = set(found["primary"].values())
+    primary = found["primary"].values()
+    headers = ["metric", "A", "B", "B - A"]
     lines = []
     for arm in ("global", "sites-mean", "pooled"):
-        metrics = None if whole or arm == "global" else primary
-        lines += [[arm, *line] for line in _metric_lines(found[arm], metrics)]
+        metrics = found[arm] or {}
+        lines += _metric_lines([arm], metrics, metrics if whole or arm == "global" else primary)
     if lines:
-        output.as_table(["over all sites", "metric", "A", "B", "B - A"], lines)
+        output.as_table(["over all sites", *headers], lines)
     lines = []
     for site, arms in found["sites"].items():
-        for arm, metrics_of_arm in arms.items():
-            lines += [[site, arm, *line] for line in _metric_lines(metrics_of_arm, primary)]
+        for arm, metrics in arms.items():
+            lines += _metric_lines([site, arm], metrics or {}, primary)
     if lines:
-        headers = ["site", "arm", "metric", "A", "B", "B - A"]
+        headers = ["site", "arm", *headers]
         output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
 
 
-def _metric_lines(metrics: dict[str, Any] | None, only: Collection[str] | None) -> list[list[str]]:
-    """Return a line for each metric of two runs, `only` some of them or all; none where nothing was compared."""
-    lines = []
-    for metric, both in (metrics or {}).items():
-        if only is None or metric in only:
-            lines.append([metric, _said(both["a"]), _said(both["b"]), _said(both["difference"])])
-    return lines
+def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -> list[list[str]]:
+    """Return a line for each of some metrics of two runs, which begins with where its figures are of."""
+    wanted = set(only)
+    return [[*of, *_cells([metric, *both.values()])] for metric, both in metrics.items() if metric in wanted]
 
 
-def _said(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+def _cells(values: Iterable[object]) -> list[str]:
+    """Return values of two runs as cells."""
+    cells = []
+    for value in values:
+        if value is None:
+            value = "–"
+        cells.append(f"{value:.4f}" if isinstance(value, float) else str(value))
+    return cells
 
 
 def predict(
@@ -214,12 +218,16 @@ def predict(
     if out is not None:
         write_private(out, found.as_csv(), advice="choose another file with --out")
     if as_json:
-        head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)} | signed.as_object()
-        kept: dict[str, Any] = {"predictions": found.rows()} if out is None else {"out": str(out)}
+        shown = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)}
+        shown |= signed.as_object()
+        shown |= {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
+        if out is None:
+            shown["predictions"] = found.rows()
+        else:
+            shown["out"] = str(out)
         if reasons is not None:
-            kept |= {"explanations": {"out": str(explain), "unit": reasons.unit, "columns": list(reasons.headers)}}
-        metrics = {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
-        output.as_json({**head, **metrics, **kept})
+            shown["explanations"] = {"out": str(explain), "unit": reasons.unit, "columns": list(reasons.headers)}
+        output.print_json(shown)
         return
     if out is None:
         typer.echo(found.as_csv(), nl=False)
@@ -240,12 +248,12 @@ def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
     for note in found.notes:
         typer.echo(note, err=to_stderr)
     for name, figure in found.figures.items():
-        if figure["value"] is None:
-            said = f"not defined: {figure['method']}"
-        elif figure["low"] is None:
-            said = f"{figure['value']:.4f} (no interval: {figure['method']})"
-        else:
-            said = f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
+        said = f"not defined: {figure['method']}"
+        if figure["value"] is not None:
+            reach = f"no interval: {figure['method']}"
+            if figure["low"] is not None:
+                reach = f"{figure['low']:.4f} to {figure['high']:.4f}"
+            said = f"{figure['value']:.4f} ({reach})"
         typer.echo(f"  {name}: {said}", err=to_stderr)
 
 
@@ -276,21 +284,23 @@ def audit(
             from flfed.experiments.audit import audit as audit_run
         with progress(quiet=as_json) as told:
             found = audit_run(run, only=sites, attacks=attacks, progress=told)
-    output.either(as_json, found.as_object(), lambda: print_audit(found, whole=all_figures))
+    if as_json:
+        output.print_json(found.as_object())
+    else:
+        _print_audit(found, whole=all_figures)
     # Beyond the promise is a failure, so that a script notices.
     if found.beyond():
         raise typer.Exit(1)
 
 
-def print_audit(found: Audited, *, whole: bool = False) -> None:
+def _print_audit(found: Audited, *, whole: bool) -> None:
     """Print what each attack reached, and what it means, for people; `whole`: every figure."""
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, by_figure, headlines, not_promised, ordered
 
     promise = found.promise
-    if promise is None:
-        said = "promises nothing: no [privacy] mechanism with a guarantee."
-    else:
+    said = "promises nothing: no [privacy] mechanism with a guarantee."
+    if promise is not None:
         said = (
             f"promises each {promise.unit}: epsilon {promise.epsilon:.3g} at delta {promise.delta:g}, "
             f"by {promise.mechanism}."
@@ -302,12 +312,13 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
             f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
         )
     rows = read_all(AuditFigure, [row.as_object() for row in found.findings])
-    shown = ordered(rows) if whole else headlines(rows)
+    told = shown = ordered(rows)
+    if not whole:
+        shown = headlines(rows)
+        # Of each figure what it means at the worst site; where there is none, why.
+        told = [lines[0] for lines in by_figure(shown)] + [line for line in shown if line.value is None]
     if shown:
         _print_attacks(shown, whole=whole)
-    # Of each figure what it means at the worst site; where there is none, why.
-    worst = [lines[0] for lines in by_figure(shown)]
-    told = shown if whole else [*worst, *(line for line in shown if line.value is None)]
     for line in [*_sentences(told, rows), *not_promised(rows)]:
         output.say(line)
     if len(shown) < len(rows):
@@ -325,16 +336,19 @@ def _print_attacks(shown: Audit, *, whole: bool) -> None:
     if not whole and len(shown) > output.SCREEN:
         told = list(chain.from_iterable(rows[:WORST] for rows in by_figure(shown)))
     lines = []
+    names = {}
     for row in told:
         bound = "nothing" if row.promise is None else number(row.promise)
-        lines.append([row.attack, str(row.site), figure_name(row.metric), reached(row), bound, row.verdict])
+        figure = figure_name(row.metric)
+        names[f"{row.attack}: {figure}."] = row.attack
+        lines.append([row.attack, str(row.site), figure, reached(row), bound, row.verdict])
     headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
-    attacks = {row.attack for row in told}
-    spare = ("promised", "figure", "attack") if len(attacks) == 1 else ("promised", "figure")
-    gone = output.as_table(headers, lines, spare=spare)
-    if "figure" in gone:
-        for attack, figure in dict.fromkeys((line[0], line[2]) for line in lines):
-            output.say(f"{attack}: {figure}.")
+    spare = ["promised", "figure"]
+    if len(set(names.values())) == 1:
+        spare.append("attack")
+    if "figure" in output.as_table(headers, lines, spare=spare):
+        for line in names:
+            output.say(line)
     if len(told) < len(shown):
         typer.echo(f"… and {len(shown) - len(told)} more lines: --all")
     output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
@@ -347,9 +361,9 @@ def _sentences(told: Audit, rows: Audit) -> list[str]:
     found = []
     # A sentence that is true of all sites names none of them.
     for attack, says in dict.fromkeys((row.attack, row.says) for row in told):
-        tried = dict.fromkeys(row.site for row in rows if row.attack == attack)
-        sites = dict.fromkeys(row.site for row in rows if (row.attack, row.says) == (attack, says))
-        where = "" if len(sites) == len(tried) else f", {some([str(site) for site in sites])}"
+        tried = {row.site for row in rows if row.attack == attack}
+        sites = dict.fromkeys(str(row.site) for row in rows if (row.attack, row.says) == (attack, says))
+        where = "" if len(sites) == len(tried) else f", {some(list(sites))}"
         found.append(f"{attack}{where}: {says}")
     return found
 
@@ -363,15 +377,6 @@ SHOW_ALL = "flfed run show {run} --all"
 EACH_SITE = f"Figures of each site: {SHOW_ALL}; those of its groups: --json."
 MANY, FEW = 12, 8
 """Of more sites than the first, so many are shown: with what stands around them that is a screen of 40 lines."""
-
-
-def report_of(run: str) -> dict[str, Any]:
-    """Return what the store has of a run."""
-    from flfed.records.reports.report import report
-    from flfed.records.store.reader import RunReader
-
-    with RunReader.open() as reader:
-        return report(reader, run)
 
 
 def object_of(run: str) -> dict[str, Any]:
@@ -410,11 +415,11 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     if metric is not None:
         first = doubts(found, metric)
         below = [line for line in below if line not in first]
-        for line in filter(None, (*first, joining_in_words(found, metric), tally(found, metric))):
-            output.say(line)
+        _say_all([*first, joining_in_words(found, metric), tally(found, metric)])
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
-    for line in [*_of_statistic(found, below, whole=whole), *unfinished_in_words(found)]:
-        output.say(line)
+    if "statistics" in found:
+        below = _print_statistic(found, whole=whole)
+    _say_all([*below, *unfinished_in_words(found)])
     if "gains" in found:
         most = None if whole else FEW
         output.say(largest_gains(found["gains"], most))
@@ -424,27 +429,28 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
 
 
-def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> list[str]:
-    """Print the tables of a study's statistic, and return its sentences; of another study, those `below` its table.
+def _say_all(lines: Iterable[str]) -> None:
+    for line in filter(None, lines):
+        output.say(line)
 
-    Long tables of single sites are printed where `whole`.
-    """
+
+def _print_statistic(found: dict[str, Any], *, whole: bool) -> list[str]:
+    """Print the tables of a study's statistic, those of single sites where `whole`, and return its sentences."""
     from flfed.records.reports.faults import missing_in_words
     from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 
-    if "statistics" not in found:
-        return below
-    tables = statistic_tables(found["statistics"])
     more = f"lines: {SHOW_ALL}".format(**found)
     # The run's name stands above the first table alone.
     title = f"{found['study']} ({found['run']})"
-    for table in tables:
-        if whole or not table.of_each_site:
-            rows = [list(line.values()) for line in table.lines]
-            said = ": ".join(filter(None, (title, table.title)))
-            output.as_table(list(table.lines[0]), rows, said, spare=table.spare, more=more, whole=whole)
-            title = ""
-    hidden = any(table.of_each_site for table in tables) and not whole
+    hidden = False
+    for table in statistic_tables(found["statistics"]):
+        if table.of_each_site and not whole:
+            hidden = True
+            continue
+        rows = [list(line.values()) for line in table.lines]
+        said = ": ".join(filter(None, (title, table.title)))
+        output.as_table(list(table.lines[0]), rows, said, spare=table.spare, more=more, whole=whole)
+        title = ""
     first, *others = statistic_in_words(found["statistics"], found["repeats"])
     lines = [first, *missing_in_words(found), *others]
     if hidden:
@@ -452,7 +458,7 @@ def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> li
     return lines
 
 
-def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) -> list[str]:
+def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[str]:
     """Return the events that people should know of, alike ones of many sites together; the others stay in the store."""
     from flfed.records.reports.faults import fault_kind, sites_together
 
@@ -473,9 +479,8 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     """Print a line a site, and a line for each figure over all of them."""
     from flfed.records.reports.narrative import GAIN, MARK, interval_name
     from flfed.records.reports.report import metrics_of
-    from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.noised_scores import is_covered, over_all_rows
-    from flfed.records.statistics.verdict import gain_in_brackets, metric_name
+    from flfed.records.statistics.verdict import metric_name
 
     metric = metrics_of(found)[0]
     many = len(found["sites"])
@@ -490,15 +495,7 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     names[gain] = f"gain ({interval_name(found)})"
     by_name = {row[0]: list(row) for row in rows[:many]}
     shown = list(by_name) if every else telling(found, metric)[:FEW]
-    # The model that is better at a site is told by a mark, for want of room.
-    adjusted = set()
-    for name, site in found["sites"].items():
-        best = best_arm(site, metric)
-        if best is not None:
-            by_name[name][gain] = gain_in_brackets(best[1], found["verdict-rule"]["worthwhile"][metric])
-            if best[0] == "personalised":
-                by_name[name][gain] += MARK
-                adjusted.add(name)
+    adjusted = _put_gains(found, metric, by_name, gain)
     order = dict.fromkeys([*shown, *by_name])
     spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
@@ -507,13 +504,35 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     _print_references(rows[many:], names[:gain], metric_name(metric))
 
 
+def _put_gains(found: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
+    """Put the gain of each site into its row; return the sites where the adjusted model is better, told by a mark."""
+    from flfed.records.reports.narrative import MARK
+    from flfed.records.reports.site_verdict import best_arm
+    from flfed.records.statistics.verdict import gain_in_brackets
+
+    least = found["verdict-rule"]["worthwhile"][metric]
+    adjusted = set()
+    for name, site in found["sites"].items():
+        best = best_arm(site, metric)
+        if best is None:
+            continue
+        rows[name][place] = gain_in_brackets(best[1], least)
+        # For want of room it is a mark.
+        if best[0] == "personalised":
+            rows[name][place] += MARK
+            adjusted.add(name)
+    return adjusted
+
+
 def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metric: str) -> None:
     """Print a line for each figure over all sites; it has figures in the columns of the models alone."""
     columns = [place for place in range(1, len(names)) if any(row[place] for row in rows)]
+    figures = [names[place] for place in columns]
+    if len(figures) == 1:
+        figures = [metric]
     lines = []
     for row in rows:
         lines.append([row[0], *(row[place] for place in columns)])
-    figures = [metric] if len(columns) == 1 else [names[place] for place in columns]
     output.as_table(["over all sites", *figures], lines)
 
 
@@ -525,8 +544,9 @@ def telling(found: dict[str, Any], metric: str) -> list[str]:
     order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, CANNOT_BE_TOLD)
 
     def key(name: str) -> tuple[int, float]:
-        best = best_gain(found["sites"][name], metric)
-        size = best.value if best is not None and best.value is not None else 0.0
-        return order.index(site_verdict(found["sites"][name], metric)[0]), -abs(size)
+        site = found["sites"][name]
+        best = best_gain(site, metric)
+        size = 0.0 if best is None else best.value or 0.0
+        return order.index(site_verdict(site, metric)[0]), -abs(size)
 
     return sorted(found["sites"], key=key)

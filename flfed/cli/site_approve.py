@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import completion, output
+from flfed.cli import output
+from flfed.cli.site_rows import NAME, opened
 from flfed.errors import UsageError
+from flfed.paths import SiteFolder, home
 
 if TYPE_CHECKING:
     from flfed.deployment.operator.secure_sums import Agreement
     from flfed.deployment.site_state.approval import Approval
-    from flfed.paths import SiteFolder
     from flfed.rows.data.site import Site
     from flfed.study.study import Study
 
@@ -75,23 +76,23 @@ def approve_study(
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.study.study import Study
 
-    given = [option for option, is_given in (("--yes", yes), ("--compared", compared)) if is_given]
-    if refuse and given:
-        raise UsageError(f"{given[0]} and --refuse exclude each other")
-    folder, own = _opened(site)
+    for option, is_given in (("--yes", yes), ("--compared", compared)):
+        if refuse and is_given:
+            raise UsageError(f"{option} and --refuse exclude each other")
+    own, folder = _opened(site)
     found = Study.load(study)
     # A refusal needs no check: it holds whatever the study asks.
     if refuse:
-        _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
+        output.show(_decided(folder, write_refusal(folder, found, by=_who(by))), as_json)
         return
     _check_answering(folder)
-    sites = _sites(co_sites, found)
-    others = _others(sites, own)
     from flfed.deployment.operator.run_budget import check_counted
     from flfed.deployment.operator.secure_sums import agreed
     from flfed.deployment.site_state.approval import given_start, keep_start
     from flfed.deployment.site_state.comparisons import add_comparisons
 
+    sites = _sites(co_sites, found)
+    others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
     if compared:
@@ -105,143 +106,13 @@ def approve_study(
             keep_start(folder, found, source)
         if compared:
             add_comparisons(folder, found, compared, by=_who(by))
-        _say_decided(folder, _approved(folder, own, found, others, agreement, _who(by)), as_json)
+        decided = _approved(folder, own, found, others, agreement, _who(by))
     elif decision == "refuse":
-        _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
+        decided = write_refusal(folder, found, by=_who(by))
     else:
         typer.echo(f"{found.name}: nothing is decided, so {own.name} does not answer it.")
-
-
-def _words(
-    folder: SiteFolder, own: Site, study: Study, others: tuple[str, ...], agreement: Agreement, compared: int
-) -> list[str]:
-    """Return the text that a person reads before deciding, a paragraph each."""
-    from flfed.deployment.operator.run_budget import comparisons_in_words, runs_in_words, study_in_words
-    from flfed.deployment.operator.secure_sums import other_studies, words_of_others
-    from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
-    from flfed.deployment.site_state.trusted_files import coordinator_of
-
-    words = plain_words(study, own, others, coordinator_of(folder), agreement=agreement)
-    words += words_of_others(study.dataset.name, other_studies(folder, study, others, agreement))
-    words += _rows(folder, own, study) + _told(folder, own, study) + study_in_words(folder, own, study)
-    return words + runs_in_words(folder, own, study) + comparisons_in_words(folder, own, study, compared)
-
-
-def withdraw_study(
-    study: str = typer.Argument(..., help="The study's name, or the first characters of its SHA-256."),
-    site: str = SITE,
-    by: str = BY,
-    as_json: bool = output.JSON,
-) -> None:
-    """Withdraw the approval of a study: from the next message on the site does not answer it."""
-    from flfed.deployment.site_state.approval import withdraw
-
-    folder, _ = _opened(site)
-    withdrawn = withdraw(folder, study, by=_who(by))
-    if as_json:
-        output.as_json({"site": folder.site, "withdrawn": [one.facts() for one in withdrawn]})
         return
-    for one in withdrawn:
-        typer.echo(f"{folder.site}: the approval of {one.study} ({one.study_sha256[:12]}) is withdrawn.")
-    typer.echo("What has left cannot be called back: the coordinator has the updates and sums of earlier rounds.")
-
-
-def pause_site(
-    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
-    end: bool = typer.Option(False, "--resume", help="Answer again."),
-    by: str = BY,
-    as_json: bool = output.JSON,
-) -> None:
-    """Stop answering messages of every study, from the next message on; approvals stay as they are."""
-    from flfed.deployment.site_state import approval
-
-    folder, _ = _opened(name)
-    before = approval.is_paused(folder)
-    if end:
-        approval.resume(folder)
-    else:
-        approval.pause(folder, by=_who(by))
-    if as_json:
-        output.as_json({"site": folder.site, "paused": not end, "changed": before == end})
-        return
-    said = "answers again" if end else f"is paused; to answer again: flfed site pause {folder.site} --resume"
-    same = "" if before == end else " (as before)"
-    typer.echo(f"{folder.site} {said}{same}.")
-
-
-@output.tables
-def site_status(
-    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
-    as_json: bool = output.JSON,
-) -> None:
-    """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
-    from flfed.deployment.operator.status import status_of
-
-    folder, own = _opened(name)
-    found = status_of(folder, own)
-    if as_json:
-        output.as_json(found)
-        return
-    paused = "yes, nothing is answered" if found["paused"] else "no"
-    key = found["gate-key"] or f"none yet: flfed site key {own.name}"
-    typer.echo(f"{own.name}: {found['joined'] or 'has not joined yet'}")
-    typer.echo(f"Paused: {paused}")
-    typer.echo(f"Fingerprint of its gate: {key}")
-    _print_frozen(found)
-    rows = [
-        [a["study"], a["study-sha256"][:12], f"{a['decision']} by {a['by']}", a["at"], _with(a), _holds(a)]
-        for a in found["studies"]
-    ]
-    _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
-    rows = [
-        [str(line["n"]), line["at"], line["kind"], line["reason"] or line["study"], line["run"], str(line["bytes"])]
-        for line in found["last"]
-    ]
-    _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
-    for problem in found["problems"]:
-        typer.echo(f"Look at this: {problem}", err=True)
-
-
-def _print_frozen(found: dict[str, Any]) -> None:
-    """Print which rows are frozen, for how many models they may be compared, and whose rest."""
-    from flfed.deployment.site_state.comparisons import TELLS
-
-    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
-    _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
-    for one in found["comparisons"]:
-        said = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
-        typer.echo(f"Comparisons of {one['dataset']!r}: {said}. {TELLS}")
-    for one in found["frozen"]:
-        # The number is text, since a small one is withheld.
-        if one["resting"] != "0":
-            why = "so that nobody can tell who opted out, or who came"
-            typer.echo(f"Of {one['dataset']!r} the rows of {one['resting']} other people rest, {why}.")
-
-
-def _opened(name: str) -> tuple[SiteFolder, Site]:
-    """Return the folder and the package of a site: the one named, or the only one that has joined here."""
-    from flfed.paths import SiteFolder, home
-    from flfed.rows.data import site_discovery as sites
-
-    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
-    # With one site joined its name need not be typed.
-    if not name and len(joined) != 1:
-        many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
-        raise UsageError(f"{many}: say which one with --site NAME")
-    site = sites.load(name or joined[0])
-    output.passed_over(site.name)
-    return SiteFolder(site.name), site
-
-
-def _check_answering(folder: SiteFolder) -> None:
-    """Raise where the site answers nothing: others may write in its folder, or its ledger is lost."""
-    from flfed.deployment.site_state.ledger_loss import Continuity
-    from flfed.deployment.site_state.trusted_files import open_folder
-    from flfed.records.ledger import ledger_of
-
-    why = open_folder(folder) or Continuity(folder, ledger_of(folder)).refusal()
-    if why:
-        raise UsageError(f"nothing is approved: {why}")
+    output.show(_decided(folder, decided), as_json)
 
 
 def _sites(given: str, study: Study) -> dict[str, str]:
@@ -262,6 +133,133 @@ def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
     if not others:
         raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
     return others
+
+
+def _words(
+    folder: SiteFolder, own: Site, study: Study, others: tuple[str, ...], agreement: Agreement, compared: int
+) -> list[str]:
+    """Return the text that a person reads before deciding, a paragraph each."""
+    from flfed.deployment.operator.run_budget import comparisons_in_words, runs_in_words, study_in_words
+    from flfed.deployment.operator.secure_sums import other_studies, words_of_others
+    from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
+    from flfed.deployment.site_state.trusted_files import coordinator_of
+
+    words = plain_words(study, own, others, coordinator_of(folder), agreement=agreement)
+    words += words_of_others(study.dataset.name, other_studies(folder, study, others, agreement))
+    words += _rows(folder, own, study) + _told(folder, own, study) + study_in_words(folder, own, study)
+    return words + runs_in_words(folder, own, study) + comparisons_in_words(folder, own, study, compared)
+
+
+@output.with_json
+def withdraw_study(
+    study: str = typer.Argument(..., help="The study's name, or the first characters of its SHA-256."),
+    site: str = SITE,
+    by: str = BY,
+) -> output.Shown:
+    """Withdraw the approval of a study: from the next message on the site does not answer it."""
+    from flfed.deployment.site_state.approval import withdraw
+
+    _, folder = _opened(site)
+    withdrawn = withdraw(folder, study, by=_who(by))
+    yield {"site": folder.site, "withdrawn": [one.facts() for one in withdrawn]}
+    for one in withdrawn:
+        yield f"{folder.site}: the approval of {one.study} ({one.study_sha256[:12]}) is withdrawn."
+    yield "What has left cannot be called back: the coordinator has the updates and sums of earlier rounds."
+
+
+@output.with_json
+def pause_site(
+    name: str = NAME,
+    end: bool = typer.Option(False, "--resume", help="Answer again."),
+    by: str = BY,
+) -> output.Shown:
+    """Stop answering messages of every study, from the next message on; approvals stay as they are."""
+    from flfed.deployment.site_state import approval
+
+    _, folder = _opened(name)
+    before = approval.is_paused(folder)
+    if end:
+        approval.resume(folder)
+    else:
+        approval.pause(folder, by=_who(by))
+    yield {"site": folder.site, "paused": not end, "changed": before == end}
+    said = "answers again" if end else f"is paused; to answer again: flfed site pause {folder.site} --resume"
+    same = "" if before == end else " (as before)"
+    yield f"{folder.site} {said}{same}."
+
+
+@output.tables
+def site_status(name: str = NAME) -> output.Shown:
+    """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
+    from flfed.deployment.operator.status import status_of
+
+    own, folder = _opened(name)
+    found = status_of(folder, own)
+    yield found
+    paused = "yes, nothing is answered" if found["paused"] else "no"
+    key = found["gate-key"] or f"none yet: flfed site key {own.name}"
+    yield f"{own.name}: {found['joined'] or 'has not joined yet'}"
+    yield f"Paused: {paused}"
+    yield f"Fingerprint of its gate: {key}"
+    _print_frozen(found)
+    rows = list(map(_row, found["studies"]))
+    _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
+    rows = []
+    for line in found["last"]:
+        told = line["reason"] or line["study"]
+        rows.append([str(line["n"]), line["at"], line["kind"], told, line["run"], str(line["bytes"])])
+    _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
+    for problem in found["problems"]:
+        typer.echo(f"Look at this: {problem}", err=True)
+
+
+def _row(decided: dict[str, Any]) -> list[str]:
+    """Return the cells of a decision about a study."""
+    others = ", ".join(decided["co-sites"]) or "nobody"
+    if decided["sums"]:
+        others += " (sums only)"
+    holds = f"no: {decided['reason']}" if decided["reason"] else "yes"
+    by = f"{decided['decision']} by {decided['by']}"
+    return [decided["study"], decided["study-sha256"][:12], by, decided["at"], others, holds]
+
+
+def _print_frozen(found: dict[str, Any]) -> None:
+    """Print which rows are frozen, for how many models they may be compared, and whose rest."""
+    from flfed.deployment.site_state.comparisons import TELLS
+
+    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
+    _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    for one in found["comparisons"]:
+        said = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
+        typer.echo(f"Comparisons of {one['dataset']!r}: {said}. {TELLS}")
+    for one in found["frozen"]:
+        # The number is text, since a small one is withheld.
+        if one["resting"] != "0":
+            why = "so that nobody can tell who opted out, or who came"
+            typer.echo(f"Of {one['dataset']!r} the rows of {one['resting']} other people rest, {why}.")
+
+
+def _opened(name: str) -> tuple[Site, SiteFolder]:
+    """Return the package and the folder of a site: the one named, or the only one that has joined here."""
+    joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
+    # With one site joined its name need not be typed.
+    if not name and len(joined) != 1:
+        many = f"{len(joined)} sites have joined here ({', '.join(joined)})" if joined else "no site has joined here"
+        raise UsageError(f"{many}: say which one with --site NAME")
+    site, folder = opened(name or joined[0])
+    output.passed_over(site.name)
+    return site, folder
+
+
+def _check_answering(folder: SiteFolder) -> None:
+    """Raise where the site answers nothing: others may write in its folder, or its ledger is lost."""
+    from flfed.deployment.site_state.ledger_loss import Continuity
+    from flfed.deployment.site_state.trusted_files import open_folder
+    from flfed.records.ledger import ledger_of
+
+    why = open_folder(folder) or Continuity(folder, ledger_of(folder)).refusal()
+    if why:
+        raise UsageError(f"nothing is approved: {why}")
 
 
 def _check(study: Study, site: Site, others: tuple[str, ...]) -> None:
@@ -344,9 +342,7 @@ def _approved(
         schema_sha256=schema_sha256,
         bundle_sha256=bundle_sha256(),
         coordinator=coordinator_of(folder),
-        sums=agreement.sums,
-        pins=agreement.pins,
-        lifted=agreement.lifted,
+        **vars(agreement),
     )
 
 
@@ -366,39 +362,26 @@ def _who(given: str) -> str:
     """Return who decides, as one line."""
     # A line break in a name would forge another line of the log.
     if given.strip():
-        return "".join(map(_printable, given)).strip()[:LONGEST_NAME]
+        return "".join(letter if letter.isprintable() else " " for letter in given).strip()[:LONGEST_NAME]
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = f"user {os.getuid()}"
     # Under sudo both accounts are told: who typed, and who ran it.
     other = os.environ.get("SUDO_USER", "")
-    return f"{other} (as {user})"[:LONGEST_NAME] if other.isprintable() and other else user
+    if other and other.isprintable():
+        return f"{other} (as {user})"[:LONGEST_NAME]
+    return user
 
 
-def _printable(letter: str) -> str:
-    return letter if letter.isprintable() else " "
-
-
-def _say_decided(folder: SiteFolder, approval: Approval, as_json: bool) -> None:
-    if as_json:
-        output.as_json({"site": folder.site, **approval.facts()})
-        return
-    typer.echo(f"{folder.site}: study {approval.study} ({approval.study_sha256[:12]}) is {approval.decision}.")
+def _decided(folder: SiteFolder, approval: Approval) -> output.Shown:
+    yield {"site": folder.site, **approval.facts()}
+    yield f"{folder.site}: study {approval.study} ({approval.study_sha256[:12]}) is {approval.decision}."
     if approval.decision == "approved":
-        typer.echo(
+        yield (
             f"It is answered while this runs: flfed site serve {folder.site}. "
             f"To end it: flfed site withdraw {approval.study}"
         )
-
-
-def _with(found: dict[str, Any]) -> str:
-    names = ", ".join(found["co-sites"]) or "nobody"
-    return f"{names} (sums only)" if found["sums"] else names
-
-
-def _holds(found: dict[str, Any]) -> str:
-    return f"no: {found['reason']}" if found["reason"] else "yes"
 
 
 SPARE = ("SHA-256", "at", "line", "with", "run")

@@ -16,10 +16,10 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
+from flfed.paths import SiteFolder, write_private
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.ledger_loss import Receipts
-    from flfed.paths import SiteFolder
     from flfed.records.ledger import Inspection, Ledger
     from flfed.records.ledger_line import Line, Total, Totals
 
@@ -70,21 +70,19 @@ def show_ledger(
     folder = _joined(name)
     ledger = ledger_of(folder)
     if repair:
-        _repair(ledger, name, repair, as_json=as_json)
+        output.show(_repair(ledger, name, repair), as_json)
     elif restart:
-        _restart(folder, restart, as_json=as_json)
+        output.show(_restart(folder, restart), as_json)
     elif verify:
-        _verify(folder, ledger, as_json=as_json)
+        _verify(folder, ledger, as_json)
     elif export:
         _export(_chosen(ledger, since, run), export)
     else:
-        _show(name, _chosen(ledger, since, run), run, as_json=as_json)
+        _show(name, _chosen(ledger, since, run), run, as_json)
 
 
 def _joined(name: str) -> SiteFolder:
     """Return a site's folder; without one it has no ledger, and an empty one would look as if nothing had left."""
-    from flfed.paths import SiteFolder
-
     folder = SiteFolder(name)
     if not folder.root.is_dir():
         raise UsageError(f"site {name!r} has no folder here ({folder.root}); first: flfed site join KIT")
@@ -104,52 +102,50 @@ def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
     return (line for line in ledger.lines() if line.at >= start and (not run or line.facts.get("run") == run))
 
 
-def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
+def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
     from flfed.records.ledger_line import Totals
 
     # A ledger may be long: it is added up line by line, and for people the last ones are kept.
-    kept = None if as_json else SHOWN
-    last = deque[Any](maxlen=kept)
+    most = None if as_json else SHOWN
+    last = deque[Any](maxlen=most)
     found = Totals()
     for line in lines:
         found.add(line)
         last.append(line)
-    if as_json:
-        output.as_json(_as_object(name, run, found, last))
-    elif last:
-        _print_lines(name, run, found, last)
-    else:
-        what = "nothing of this left" if run else "nothing left"
-        typer.echo(f"{name}: {what} so far.")
+    output.show(_lines(name, run, found, last), as_json)
 
 
-def _as_object(name: str, run: str, found: Totals, last: deque[Line]) -> dict[str, Any]:
-    """Return the lines, as they stand in the ledger and as --export gives them, with their sums."""
-    shown: dict[str, Any] = {"site": name, "run": run or None, "lines": found.all.lines, "bytes": found.all.bytes}
+def _lines(name: str, run: str, found: Totals, last: deque[Line]) -> output.Shown:
+    """Yield the lines, as they stand in the ledger and as --export gives them, with their sums; then for people."""
+    rounds = _rounds(found)
+    shown = {"site": name, "run": run or None, **vars(found.all)}
     shown |= {"studies": _listed(found.studies, "study"), "days": _listed(found.days, "day")}
     if run:
-        rounds = sorted(found.rounds.items())
-        shown["rounds"] = [
-            {"round": number, "kind": kind, "lines": total.lines, "bytes": total.bytes}
-            for (number, kind), total in rounds
-        ]
-    return shown | {"entries": [json.loads(line.raw) for line in last]}
-
-
-def _print_lines(name: str, run: str, found: Totals, last: deque[Line]) -> None:
+        shown["rounds"] = rounds
+    yield shown | {"entries": [json.loads(line.raw) for line in last]}
+    if not last:
+        what = "nothing of this left" if run else "nothing left"
+        yield f"{name}: {what} so far."
+        return
     title = f"{name}: what left"
     # The table tells that it has a part only.
     if found.all.lines > len(last):
         title = f"{name}: the last {len(last)} of {found.all.lines:,} lines"
     columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
-    output.as_table(columns, [_row(line) for line in last], title=title, spare=("study", "line", "round"))
+    output.as_table(columns, list(map(_row, last)), title=title, spare=("study", "line", "round"))
     if run:
-        rounds = sorted(found.rounds.items())
-        cells = [[str(number or NONE), kind, f"{total.bytes:,}"] for (number, kind), total in rounds]
+        cells = [[str(one["round"] or NONE), str(one["kind"]), f"{one['bytes']:,}"] for one in rounds]
         output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
     _sums("study", found.studies)
     _sums("day", found.days)
-    typer.echo(f"In all {found.all.bytes:,} bytes in {counted(found.all.lines, 'line')}.")
+    yield f"In all {found.all.bytes:,} bytes in {counted(found.all.lines, 'line')}."
+
+
+def _rounds(found: Totals) -> list[dict[str, Any]]:
+    lines = []
+    for (number, kind), total in sorted(found.rounds.items()):
+        lines.append({"round": number, "kind": kind, **vars(total)})
+    return lines
 
 
 def _row(line: Line) -> list[str]:
@@ -167,50 +163,46 @@ def _sums(word: str, found: Mapping[str, Total]) -> None:
 
 
 def _listed(found: Mapping[str, Total], word: str) -> list[dict[str, Any]]:
-    return [{word: key, "lines": total.lines, "bytes": total.bytes} for key, total in sorted(found.items())]
+    return [{word: key, **vars(total)} for key, total in sorted(found.items())]
 
 
 def _export(lines: Iterator[Line], target: str) -> None:
     """Write lines, each as it stands in the ledger, to standard output or into a new private file."""
-    from flfed.paths import write_private
-
+    texts = (line.raw.decode("ascii") + "\n" for line in lines)
     if target == "-":
-        sys.stdout.writelines(line.raw.decode("ascii") + "\n" for line in lines)
+        sys.stdout.writelines(texts)
         return
-    texts = [line.raw.decode("ascii") + "\n" for line in lines]
-    write_private(Path(target), "".join(texts), advice="name a file in a folder that is there")
-    typer.echo(f"{len(texts):,} lines written to {target}.", err=True)
+    whole = list(texts)
+    write_private(Path(target), "".join(whole), advice="name a file in a folder that is there")
+    typer.echo(f"{len(whole):,} lines written to {target}.", err=True)
 
 
-def _repair(ledger: Ledger, name: str, why: str, *, as_json: bool) -> None:
+def _repair(ledger: Ledger, name: str, why: str) -> output.Shown:
     line = ledger.repair(by=who(), why=why)
-    if as_json:
-        number = None if line is None else line.n
-        output.as_json({"site": name, "repaired": number})
-    elif line is None:
-        typer.echo(f"{name}: its last line is whole; there is nothing to repair.")
-    else:
-        left = line.facts["torn-bytes"]
-        typer.echo(f"{name}: {left} bytes of a torn line are set aside; line {line.n} says so, by whom, and why.")
+    if line is None:
+        yield {"site": name, "repaired": None}
+        yield f"{name}: its last line is whole; there is nothing to repair."
+        return
+    yield {"site": name, "repaired": line.n}
+    left = line.facts["torn-bytes"]
+    yield f"{name}: {left} bytes of a torn line are set aside; line {line.n} says so, by whom, and why."
 
 
-def _restart(folder: SiteFolder, why: str, *, as_json: bool) -> None:
+def _restart(folder: SiteFolder, why: str) -> output.Shown:
     from flfed.deployment.site_state.ledger_loss import restart
 
     found = restart(folder, by=who(), why=why)
-    if as_json:
-        facts = {"restarted": found.line.at, "carried": found.carried, "aside": [str(path) for path in found.aside]}
-        output.as_json({"site": folder.site, **facts})
-        return
-    typer.echo(f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why.")
-    typer.echo(f"{counted(found.carried, 'line')} of runs and of spent privacy could be read and came over.")
+    aside = list(map(str, found.aside))
+    yield {"site": folder.site, "restarted": found.line.at, "carried": found.carried, "aside": aside}
+    yield f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why."
+    yield f"{counted(found.carried, 'line')} of runs and of spent privacy could be read and came over."
     if found.line.follows_loss:
-        typer.echo("Studies that were approved before need a new approval; until then nothing of them is answered.")
-        typer.echo("All models that might be compared count as used: flfed site approve STUDY --compared N adds some.")
-        typer.echo("Masked sums have all sites that an approval pins, or a list that came over.")
-    for path in found.aside:
-        typer.echo(f"Set aside, to be kept: {path}")
-    typer.echo(f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY")
+        yield "Studies that were approved before need a new approval; until then nothing of them is answered."
+        yield "All models that might be compared count as used: flfed site approve STUDY --compared N adds some."
+        yield "Masked sums have all sites that an approval pins, or a list that came over."
+    for path in aside:
+        yield f"Set aside, to be kept: {path}"
+    yield f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY"
 
 
 def who() -> str:
@@ -221,7 +213,7 @@ def who() -> str:
         return f"user {os.getuid()}"
 
 
-def _verify(folder: SiteFolder, ledger: Ledger, *, as_json: bool) -> None:
+def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
     from flfed.deployment.site_state.ledger_loss import read_receipts
     from flfed.records.ledger import Inspection
 
@@ -237,11 +229,11 @@ def _verify(folder: SiteFolder, ledger: Ledger, *, as_json: bool) -> None:
     # A clock that runs behind is no damage, and has a sentence of its own.
     ahead = _ahead(folder.site, ledger, inspection.last)
     problems = [*changed, *ahead]
-    if as_json:
-        _verified_as_json(folder.site, count, inspection, receipts, problems)
-    else:
-        _print_verified(folder.site, count, first, inspection, receipts)
-        _print_problems(problems, inspection.notes)
+    output.show(_verified(folder.site, count, first, inspection, receipts, problems), as_json)
+    if not as_json:
+        _say_some("- {}.", problems, "- and {:,} more; --json has them all.")
+        earlier = "Note: {}; an earlier version wrote it, by a clock that was set back."
+        _say_some(earlier, inspection.notes, "And {:,} such lines more; --json has them all.")
         if ledger.is_torn():
             typer.echo(f"If a crash cut the last line off: flfed site ledger {folder.site} --repair WHY")
         if not changed:
@@ -253,16 +245,12 @@ def _verify(folder: SiteFolder, ledger: Ledger, *, as_json: bool) -> None:
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
 
 
-def _print_problems(problems: Sequence[str], notes: Sequence[str]) -> None:
-    """Print the first problems and notes, and how many more there are."""
-    for problem in problems[:PROBLEMS]:
-        typer.echo(f"- {problem}.")
-    if len(problems) > PROBLEMS:
-        typer.echo(f"- and {len(problems) - PROBLEMS:,} more; --json has them all.")
-    for note in notes[:PROBLEMS]:
-        typer.echo(f"Note: {note}; an earlier version wrote it, by a clock that was set back.")
-    if len(notes) > PROBLEMS:
-        typer.echo(f"And {len(notes) - PROBLEMS:,} such lines more; --json has them all.")
+def _say_some(said: str, found: Sequence[str], more: str) -> None:
+    """Print the first problems or notes, each in its sentence, and how many more there are."""
+    for one in found[:PROBLEMS]:
+        typer.echo(said.format(one))
+    if len(found) > PROBLEMS:
+        typer.echo(more.format(len(found) - PROBLEMS))
 
 
 def _lost(folder: SiteFolder, ledger: Ledger) -> list[str]:
@@ -284,73 +272,70 @@ def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:
     return [f"{site} cannot go on: {ahead_in_words(last)}; {todo}"]
 
 
-def _verified_as_json(site: str, count: int, inspection: Inspection, receipts: Receipts, problems: list[str]) -> None:
+def _verified(
+    site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts, problems: list[str]
+) -> output.Shown:
     last = inspection.last
+    # The newest receipt says up to which line the ledger cannot have been cut.
+    newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
     head = None if last is None else last.hash
-    output.as_json({
+    signed = 0 if newest is None else newest.n
+    yield {
         "site": site,
         "lines": count,
         "head": head,
         "receipts": len(receipts.signed),
         "receipts-of-other-keys": len(receipts.earlier),
-        "signed-lines": max((receipt.n for receipt in receipts.signed), default=0),
+        "signed-lines": signed,
         "repaired": inspection.repairs,
         "problems": problems,
         "notes": inspection.notes,
-    })  # fmt: skip
-
-
-def _print_verified(site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts) -> None:
-    last = inspection.last
+    }
     lines = 0
     if first is None or last is None:
-        typer.echo(f"{site}: no lines.")
+        yield f"{site}: no lines."
     else:
         lines = last.n
         dates = f"from {first.at[:10]} to {last.at[:10]}"
-        typer.echo(f"{site}: {counted(count, 'line')}, {dates}; the head is {last.hash}.")
+        yield f"{site}: {counted(count, 'line')}, {dates}; the head is {last.hash}."
     if first is not None:
-        _print_restart(first)
-    # The newest receipt says up to which line the ledger cannot have been cut.
-    newest = max(receipts.signed, key=lambda receipt: receipt.n, default=None)
+        yield from _restarted(first)
     if newest is None:
-        typer.echo("The coordinator signed none of them: that the last ones were cut off would not show.")
+        yield "The coordinator signed none of them: that the last ones were cut off would not show."
     else:
-        after = max(lines - newest.n, 0)
-        open_ones = f"; {counted(after, 'later line')} would not show as cut off" if after else ""
+        after = lines - newest.n
+        open_ones = f"; {counted(after, 'later line')} would not show as cut off" if after > 0 else ""
         many = counted(len(receipts.signed), "receipt")
-        typer.echo(f"{many} of the coordinator, the last of line {newest.n:,} (run {newest.run}){open_ones}.")
+        yield f"{many} of the coordinator, the last of line {newest.n:,} (run {newest.run}){open_ones}."
     if receipts.earlier:
         many = counted(len(receipts.earlier), "receipt")
-        typer.echo(f"{many} signed with a key that the coordinator never had, as far as its renewals say.")
+        yield f"{many} signed with a key that the coordinator never had, as far as its renewals say."
     if inspection.repairs:
-        typer.echo(f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair.")
+        yield f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair."
 
 
-def _print_restart(first: Line) -> None:
-    """Print who began the ledger anew, and why, where its first line says so."""
+def _restarted(first: Line) -> Iterator[str]:
+    """Yield who began the ledger anew, and why, where its first line says so."""
     from flfed.records.ledger_line import RESTARTED
 
     if first.kind == RESTARTED:
         by = first.facts.get("by")
         why = first.facts.get("why")
         before = "had a line that was later than the clock" if "ahead-line" in first.facts else "was lost"
-        typer.echo(f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it {before}.")
+        yield f"It began anew on {first.at[:10]}, by {by}: {why}. The ledger before it {before}."
 
 
 @output.tables
 def show_budget(
     name: str = SITE,
     dataset: str = typer.Option("", "--dataset", help="One of the site's datasets; all unless given."),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Show what was spent of the budget of differential privacy, by dataset, study and run, and what left uncharged.
 
     By the site's ledger, over all studies and years. What is spent was written down before it was used,
     so that a crash may have spent what nobody got.
     """
     from flfed.deployment.operator.budget import budget_as_json
-    from flfed.paths import SiteFolder
     from flfed.records.ledger import ledger_of
     from flfed.rows.data import site_discovery as sites
 
@@ -358,13 +343,11 @@ def show_budget(
     if dataset and dataset not in site.datasets:
         raise UsageError(f"site {name!r} does not serve dataset {dataset!r}; it serves: {', '.join(site.datasets)}")
     found = budget_as_json(site, ledger_of(SiteFolder(site.name)), dataset)
-    if as_json:
-        output.as_json(found)
-        return
+    yield found
     for one in found["datasets"]:
         _print(one, found)
     if found["restarted"]:
-        typer.echo(f"The ledger began anew on {found['restarted'][:10]}: what the one before lost is not counted here.")
+        yield f"The ledger began anew on {found['restarted'][:10]}: what the one before lost is not counted here."
 
 
 def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
@@ -378,12 +361,8 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     rows = [_charged(run) for run in one["runs"]]
     if rows:
         # The columns are of use only where datasets share one account, or a run was charged to one side alone.
-        left_out = set[str]()
-        if len(one["account"]) <= 1:
-            left_out.add("dataset")
-        if not any("side" in run for run in one["runs"]):
-            left_out.add("people")
-        columns = [name for name in rows[0] if name not in left_out]
+        is_told = {"dataset": len(one["account"]) > 1, "people": any("side" in run for run in one["runs"])}
+        columns = [name for name in rows[0] if is_told.get(name, True)]
         spare = ("unit", "sampling", "steps", "since", "noise")
         output.as_table(columns, list(map(itemgetter(*columns), rows)), title=COMPOSED, spare=spare)
     lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
@@ -411,23 +390,20 @@ def _charged(run: dict[str, Any]) -> dict[str, str]:
     }
 
 
+@output.with_json
 def take_model(
     name: str = SITE,
     run: str = RUN,
     to: Path = typer.Option(..., help="A new or empty folder."),
     repeat: int = REPEAT,
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Write the model of a run that the coordinator lacks, or lacks a part of, into a folder, for `flfed predict`."""
     from flfed.export.run_folder import export_at_site
-    from flfed.paths import SiteFolder
 
     done = export_at_site(SiteFolder(name).site, run, repeat, to)
-    if as_json:
-        output.as_json(done.as_object())
-        return
-    typer.echo(f"{done.folder}: {', '.join(done.files)}")
-    typer.echo(f"Use it: flfed predict {done.folder} TABLE")
+    yield done.as_object()
+    yield f"{done.folder}: {', '.join(done.files)}"
+    yield f"Use it: flfed predict {done.folder} TABLE"
 
 
 @output.tables
@@ -436,8 +412,7 @@ def list_models(
     people: Path = typer.Option(
         ..., "--people", metavar="FILE", help="A private file as excluded.csv: a column's name, an identifier a line."
     ),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """List the runs that had these people's rows in them, by the keyed hashes that the site keeps.
 
     Nothing of it leaves the site, and no identifier is written down.
@@ -450,22 +425,21 @@ def list_models(
     site = sites.load(name)
     found = lineage(site, wanted)
     others = unlisted(site)
-    if as_json:
-        head = {"site": name, "people": len(wanted.identifiers), "runs": [one.as_object() for one in found]}
-        output.as_json(head | {"unlisted": [{"run": run, "study": study} for run, study in others.items()]})
-        return
+    runs = [one.as_object() for one in found]
+    unnamed = [{"run": run, "study": study} for run, study in others.items()]
+    yield {"site": name, "people": len(wanted.identifiers), "runs": runs, "unlisted": unnamed}
     lines = []
     for one in found:
         parts = ", ".join(f"{part}: {count}" for part, count in one.parts.items())
         lines.append([one.run, str(one.repeat), one.study, parts])
     output.as_table(["run", "repeat", "study", "people in its rows"], lines, f"{name}: runs with these people's rows")
-    typer.echo(
+    yield (
         f"{counted(len({one.run for one in found}), 'run')} had rows of {people_in_words(len(wanted.identifiers))} "
         "on the list. To leave people out from now on: excluded.csv, flfed site refresh, and a new approval."
     )
     if others:
         named = ", ".join(f"{run} ({study})" for run, study in others.items())
-        typer.echo(
+        yield (
             f"No list of people is kept of {counted(len(others), 'run')} of which all that left was charged to an "
             f"epsilon, as whoever was in the table then took part: {named}."
         )
@@ -476,22 +450,18 @@ def compare_model(
     name: str = SITE,
     run: str = RUN,
     repeat: int = REPEAT,
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Hold a run's last model against the site's own model, without noise, on the site's test rows.
 
     It is for runs of which no exact figure leaves. Nothing of it leaves either, and nothing is charged.
     """
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
-    from flfed.paths import SiteFolder
     from flfed.records.statistics.own_models import family_in_words
     from flfed.records.statistics.verdict import ARM_NAMES, interval, metric_name, number, sentence_case
     from flfed.rows.data import site_discovery as sites
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
-    if as_json:
-        output.as_json(done.as_json())
-        return
+    yield done.as_json()
     found = done.found
     lines = []
     for metric, of in found.arms.items():
@@ -502,15 +472,15 @@ def compare_model(
     output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {found.holdout_rows} test rows")
     first = next(iter(found.arms))
     code, sentence = done.verdict(first)
-    typer.echo(f"{sentence_case(code)}. {sentence}")
+    yield f"{sentence_case(code)}. {sentence}"
     family = family_in_words({found.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
-    typer.echo(
+    yield (
         f"The site's own model{own} was trained here on {found.training_rows} rows "
         "without noise, and so is the adjusted one. These figures are exact: who is told them learns of single rows "
         "what no epsilon bounds."
     )
-    typer.echo(
+    yield (
         f"The rows are those frozen at {done.frozen}. If that was after the run, rows may have changed sides since, "
         "and the run's model may have been trained on some of these test rows: its figures are too good then."
     )

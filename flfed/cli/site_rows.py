@@ -4,59 +4,62 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flfed.cli import completion, output
 from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, TO, cd, print_reasons
 from flfed.errors import UsageError, count_in_words
+from flfed.paths import SiteFolder
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.freeze import Refresh
+    from flfed.rows.data.site import Site
     from flfed.rows.data.sources import Source
-    from flfed.rows.data.table_check import Checked, Line
-    from flfed.rows.proposals.matching import Match, SiteProposal
-    from flfed.rows.snapshots.opt_outs import Resting
-    from flfed.rows.snapshots.snapshot import Frozen
+    from flfed.rows.data.table_check import Checked
+    from flfed.rows.proposals.matching import SiteProposal
 
 
 app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.")
 
 
+def opened(name: str) -> tuple[Site, SiteFolder]:
+    """Return a site with its folder."""
+    from flfed.rows.data import site_discovery
+
+    site = site_discovery.load(name)
+    return site, SiteFolder(site.name)
+
+
 @app.command("list", epilog="Example: flfed site list")
 @output.tables
-def list_sites(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
+def list_sites(whole: bool = output.ALL) -> output.Shown:
     """List the sites found, with dataset and disclosure."""
     from flfed.rows.data import site_discovery as sites
 
     found = []
     lines = []
+    broken = {}
     # A broken package is listed with its error, so that the others can still be seen.
     for name in sites.names():
         try:
             s = sites.load(name)
-            lines.append([name, s.title, ", ".join(s.datasets), s.policy.disclosure])
+            line = [name, s.title, ", ".join(s.datasets), s.policy.disclosure]
             served = {"dataset": s.dataset, "also": list(s.also)}
-            found.append({"site": name, "title": s.title, **served, "disclosure": s.policy.disclosure})
         except UsageError as error:
-            lines.append([name, f"broken: {error}", "", ""])
-            found.append({"site": name, "title": lines[-1][1], "dataset": "", "also": [], "disclosure": ""})
-    if as_json:
-        output.as_json({"sites": found})
-        return
+            broken[name] = f"broken: {error}"
+            line = [name, broken[name], "", ""]
+            served = {"dataset": "", "also": []}
+        lines.append(line)
+        found.append({"site": name, "title": line[1], **served, "disclosure": line[3]})
+    yield {"sites": found}
     headers = ["site", "title", "dataset", "disclosure"]
     gone = output.as_table(headers, lines, spare=("title", "disclosure"), more="sites: --all", whole=whole)
     # A package that cannot be loaded has its reason in the column of titles.
-    broken = [line for line in lines if "title" in gone and not line[2]]
-    for line in broken:
-        output.say(f"{line[0]}: {line[1]}")
-
-
-def _passed(line: Line) -> str:
-    if line.note:
-        return "note"
-    return "pass" if line.passed else "FAIL"
+    if "title" in gone:
+        for name, why in broken.items():
+            output.say(f"{name}: {why}")
 
 
 DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
@@ -76,13 +79,11 @@ def check_site(
 ) -> None:
     """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
     from flfed.deployment.site_state.trusted_files import open_folder
-    from flfed.paths import SiteFolder
-    from flfed.rows.data import site_discovery as sites
     from flfed.rows.data.table_check import check_site as check
     from flfed.rows.data.table_check import write_local_rows
 
-    site = sites.load(name)
-    if why := open_folder(SiteFolder(site.name)):
+    site, folder = opened(name)
+    if why := open_folder(folder):
         typer.echo(f"WARNING, {why}", err=True)
     dataset = dataset or site.dataset
     checked = check(site.serving(dataset))
@@ -91,13 +92,7 @@ def check_site(
         lines = write_local_rows(checked, local_rows)
         said = "1 line" if lines == 1 else f"{lines} lines"
         typer.echo(f"{said} written to {local_rows}; it names rows, so it must not leave the site.", err=True)
-    if as_json:
-        counts = {"rows": checked.rows, "training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
-        counts |= {"features": checked.features, "mapped-features": checked.mapped}
-        columns = [asdict(line) for line in checked.lines]
-        output.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": columns})
-    else:
-        _print_checked(checked)
+    output.show(_checked(checked), as_json)
     if not checked.passed:
         raise UsageError(
             f"site {checked.site!r} does not fit dataset {dataset!r}: {_first_wrong(checked)}; "
@@ -105,50 +100,71 @@ def check_site(
         )
 
 
-def _print_checked(checked: Checked) -> None:
+def _checked(checked: Checked) -> output.Shown:
     from flfed.rows.data.table_check import features_in_words
 
-    rows = [[line.column, _passed(line), line.detail] for line in checked.lines]
+    yield {
+        "site": checked.site,
+        "passed": checked.passed,
+        "rows": checked.rows,
+        "training-rows": checked.training_rows,
+        "holdout-rows": checked.holdout_rows,
+        "features": checked.features,
+        "mapped-features": checked.mapped,
+        "columns": list(map(asdict, checked.lines)),
+    }
+    rows = []
+    for line in checked.lines:
+        passed = "pass" if line.passed else "FAIL"
+        if line.note:
+            passed = "note"
+        rows.append([line.column, passed, line.detail])
     title = f"{checked.site}: {checked.rows} rows"
     below = [row[1] != "pass" for row in rows]
     output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
     fits = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
     verdict = fits if checked.passed else "does not fit yet"
-    typer.echo(f"{checked.site} {verdict}; {features_in_words(checked.mapped, checked.features)}.")
+    yield f"{checked.site} {verdict}; {features_in_words(checked.mapped, checked.features)}."
 
 
 def _first_wrong(checked: Checked) -> str:
     """Return the first reason why a table does not fit; one is enough for a sentence, and the table has them all."""
-    wrong = [line for line in checked.lines if not line.passed]
-    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-    if wrong[0].column == "table":
-        return f"{wrong[0].detail}{more}"
-    return f"column {wrong[0].column!r} {wrong[0].detail}{more}"
+    first, *others = (line for line in checked.lines if not line.passed)
+    more = f" (and {len(others)} more)" if others else ""
+    column = "" if first.column == "table" else f"column {first.column!r} "
+    return f"{column}{first.detail}{more}"
 
 
 NAME = typer.Argument(..., help="The site's name.", autocompletion=completion.sites)
 EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
 
 
-def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, as_json: bool = output.JSON) -> None:
+@output.with_json
+def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT) -> output.Shown:
     """Write down the site's rows as they are now, mapped and checked, as those that its gate serves.
 
     People on the list of those who opted out (excluded.csv) are left out first.
     """
     from flfed.deployment.site_state.freeze import freeze_first
-    from flfed.paths import SiteFolder
-    from flfed.rows.data import site_discovery as sites
 
-    site = sites.load(name)
-    folder = SiteFolder(site.name)
+    site, folder = opened(name)
     frozen = freeze_first(folder, site.serving(dataset or site.dataset))
-    if as_json:
-        output.as_json(_shown(frozen, exact))
-        return
-    _say_excluded(frozen, exact)
-    _say_resting(frozen.resting, exact)
-    typer.echo(f"{frozen.site}: {frozen.rows} rows of {frozen.dataset!r} are frozen.")
-    typer.echo(f"SHA-256 of the rows: {frozen.sha256}")
+    gone = _excluded(frozen, exact)
+    resting = _resting(frozen.resting, exact)
+    yield {
+        "site": frozen.site,
+        "dataset": frozen.dataset,
+        "rows": frozen.rows,
+        "at": frozen.at,
+        "rows-sha256": frozen.sha256,
+        "schema-sha256": frozen.schema_sha256,
+        "excluded": gone,
+        "resting": resting,
+    }
+    _say_excluded(gone)
+    _say_resting(resting)
+    yield f"{frozen.site}: {frozen.rows} rows of {frozen.dataset!r} are frozen."
+    yield f"SHA-256 of the rows: {frozen.sha256}"
 
 
 @output.tables
@@ -165,36 +181,36 @@ def refresh_rows(
     joined or left. With --json nothing is asked: it writes with --yes only.
     """
     from flfed.deployment.site_state.freeze import refresh
-    from flfed.paths import SiteFolder
-    from flfed.rows.data import site_discovery as sites
 
-    site = sites.load(name)
-    found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
+    site, folder = opened(name)
+    found = refresh(folder, site.serving(dataset or site.dataset))
     if not as_json:
         _say_difference(found, exact)
     # With --json nothing is asked, so that only --yes writes.
     agreed = found.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
     frozen = found.write() if agreed else None
     if as_json:
-        output.as_json(_refreshed(found, frozen, exact))
+        output.print_json(_refreshed(found, frozen, exact))
     elif frozen is not None:
-        _say_excluded(frozen, exact)
+        _say_excluded(_excluded(frozen, exact))
         typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
     elif found.changes:
         typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
 
 
-def _refreshed(found: Refresh, frozen: Frozen | None, exact: bool) -> dict[str, object]:
+def _refreshed(found: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
     """Return what was found and written, for a program; small counts are withheld, as it may be sent on."""
     site = found.prepared.site
-    counts = {part: _count(many, exact) for part, many in vars(found.difference).items()}
     now = frozen or found.before
-    sha256 = now.sha256 if now else None
-    return {"site": site.name, "dataset": site.dataset, **counts, "voids": list(found.voids)} | {
+    return {
+        "site": site.name,
+        "dataset": site.dataset,
+        **{part: _count(many, exact) for part, many in vars(found.difference).items()},
+        "voids": list(found.voids),
         "resting": _resting(found.prepared.resting, exact),
         "drifted": found.drifted,
         "written": frozen is not None,
-        "rows-sha256": sha256,
+        "rows-sha256": now and now.sha256,
         "unusable": found.unusable,
     }
 
@@ -211,7 +227,7 @@ def _say_difference(found: Refresh, exact: bool) -> None:
     output.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
     if found.names_table:
         typer.echo("An earlier version froze them, and did not write down which table they are: freeze them again.")
-    _say_resting(found.prepared.resting, exact)
+    _say_resting(_resting(found.prepared.resting, exact))
     _warn_of_drift(found)
     for study in found.voids:
         typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
@@ -234,18 +250,22 @@ def _warn_of_drift(found: Refresh) -> None:
     )
 
 
-def _say_excluded(frozen: Frozen, exact: bool) -> None:
+def _excluded(frozen: Any, exact: bool) -> dict[str, Any] | None:
+    """Return how many people opted out, how many of them were found, and how many rows went."""
     counted = frozen.excluded
-    if counted is None:
-        return
-    rows = _count(counted.rows, exact)
-    typer.echo(f"{counted.found} of {counted.listed} identifiers of people who opted out were found; {rows} rows went.")
+    return counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
 
 
-def _say_resting(resting: Resting | None, exact: bool) -> None:
+def _say_excluded(gone: dict[str, Any] | None) -> None:
+    if gone is not None:
+        found = f"{gone['found']} of {gone['listed']} identifiers of people who opted out were found"
+        typer.echo(f"{found}; {gone['rows']} rows went.")
+
+
+def _say_resting(resting: dict[str, str] | None) -> None:
     if resting is not None:
         typer.echo(
-            f"{_count(resting.persons, exact)} other people's rows rest as well, so that nobody can tell from sums "
+            f"{resting['persons']} other people's rows rest as well, so that nobody can tell from sums "
             "which left before who opted out, or who came; they come back when that cannot be told any more."
         )
 
@@ -254,17 +274,10 @@ def _count(many: int, exact: bool) -> str:
     return str(many) if exact else count_in_words(many)
 
 
-def _shown(frozen: Frozen, exact: bool) -> dict[str, object]:
-    """Return the facts of a snapshot for a program; the file's name is the gate's own matter."""
-    counted = frozen.excluded
-    gone = counted and {"listed": counted.listed, "found": counted.found, "rows": _count(counted.rows, exact)}
-    facts = {key: value for key, value in frozen.as_json().items() if key in ("site", "dataset", "rows", "at")}
-    hashes = {"rows-sha256": frozen.sha256, "schema-sha256": frozen.schema_sha256}
-    return facts | hashes | {"excluded": gone, "resting": _resting(frozen.resting, exact)}
-
-
-def _resting(resting: Resting | None, exact: bool) -> dict[str, str] | None:
-    return None if resting is None else {part: _count(many, exact) for part, many in vars(resting).items()}
+def _resting(resting: object | None, exact: bool) -> dict[str, str] | None:
+    if resting is None:
+        return None
+    return {part: _count(many, exact) for part, many in vars(resting).items()}
 
 
 def replay_round(
@@ -278,12 +291,11 @@ def replay_round(
     Exit codes: 0 bit for bit what the ledger says, 1 not, 2 wrong use, or no longer kept.
     """
     from flfed.deployment.operator.replay import replay
-    from flfed.paths import SiteFolder
-    from flfed.rows.data import site_discovery as sites
 
-    found = replay(SiteFolder(site), sites.load(site), run, round)
+    own, _ = opened(site)
+    found = replay(SiteFolder(site), own, run, round)
     if as_json:
-        output.as_json(found.as_json())
+        output.print_json(found.as_json())
     # The object is printed first, so that a program has it also where the replay differs.
     if error := found.error():
         raise error
@@ -304,8 +316,7 @@ def new_site(
     title: str = typer.Option("", help="The institution's name for people."),
     public: bool = PUBLIC,
     to: Path = TO,
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Write a site's package: its source, a proposed mapping to a dataset's schema, a holdout and a policy.
 
     Columns are matched one to one by names, values, units and ranges. No cell is printed.
@@ -315,25 +326,19 @@ def new_site(
     source = _source(from_file, query, url_variable, names, sheet)
     made = propose_site(name, dataset, source, title=title, open_data=public)
     written = made.write(to)
-    if as_json:
-        columns = list(map(_as_object, made.matches))
-        output.as_json({"site": name, "dataset": dataset, "columns": columns, "files": [str(path) for path in written]})
-        return
-    rows = list(map(_row, made.matches))
+    columns = []
+    rows = []
+    for match in made.matches:
+        factor = match.field.multiply if match.field else None
+        facts: dict[str, object] = {"column": match.column, "own": match.own, "sure": match.sure, "why": match.why}
+        columns.append(facts | {"unit-factor": factor})
+        mark = "" if match.sure else "look"
+        rows.append([match.column, match.own or "–", mark, match.why])
+    yield {"site": name, "dataset": dataset, "columns": columns, "files": list(map(str, written))}
     print_reasons("read from", rows, f"{name}: a mapping to {dataset}")
     for line in _advice(made, written[0]):
         output.say(line)
-    typer.echo(f"Next: {cd(to)}flfed site check {name}")
-
-
-def _as_object(match: Match) -> dict[str, object]:
-    factor = match.field.multiply if match.field else None
-    return {"column": match.column, "own": match.own, "sure": match.sure, "why": match.why, "unit-factor": factor}
-
-
-def _row(match: Match) -> list[str]:
-    mark = "" if match.sure else "look"
-    return [match.column, match.own or "–", mark, match.why]
+    yield f"Next: {cd(to)}flfed site check {name}"
 
 
 def _source(file: Path | None, query: str, url_variable: str, names: str, sheet: str) -> Source:

@@ -13,6 +13,7 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError
+from flfed.paths import SiteFolder, home
 
 if TYPE_CHECKING:
     from flfed.deployment.operator.join import Joined
@@ -36,7 +37,6 @@ def serve_site(
     from flfed.deployment.processes.serve import serve
     from flfed.deployment.processes.supervisor import told_to_stop
     from flfed.packages import named_folders
-    from flfed.paths import SiteFolder
     from flfed.rows.data import site_discovery as sites
 
     # The node has no package to look at, and may not read it.
@@ -55,6 +55,7 @@ def serve_site(
         )
 
 
+@output.with_json
 def write_units(
     name: str = NAME,
     out: Path = typer.Option(..., "--out", metavar="DIR", help="Where to write them."),
@@ -63,20 +64,15 @@ def write_units(
     address: str = typer.Option(
         "", "--address", metavar="IP:PORT", help="The coordinator's; the node may then reach nothing else."
     ),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Write units for systemd with two users, and a compose file, for a site."""
     from flfed.deployment.processes import units
 
     files = units.filled(name, command=command or _installed(), base=base, address=address or _known(name))
     written = units.write(out, files)
-    if as_json:
-        output.as_json({"site": name, "files": [str(path) for path in written]})
-        return
-    for path in written:
-        typer.echo(str(path))
-    typer.echo(
-        f"""
+    yield {"site": name, "files": list(map(str, written))}
+    yield from written
+    yield f"""
 As root, once:
   cp {out}/flfed-{name}-sysusers.conf /etc/sysusers.d/ && systemd-sysusers
   cp {out}/flfed-{name}-tmpfiles.conf /etc/tmpfiles.d/ && systemd-tmpfiles --create
@@ -85,7 +81,6 @@ Join as flfed-net with FLFED_HOME={base}/net; approve and freeze as flfed-gate w
 FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages; so make the gate's key: flfed site key {name}. Then:
   cp {out}/flfed-{name}-*.service /etc/systemd/system/ && systemctl daemon-reload
   systemctl enable --now flfed-{name}-network flfed-{name}-gate"""
-    )
 
 
 def _installed() -> Path:
@@ -101,7 +96,6 @@ def _installed() -> Path:
 def _known(name: str) -> str:
     """Return the coordinator's address where this site has joined as this user, else ""."""
     from flfed.deployment.operator.join import joined
-    from flfed.paths import SiteFolder
 
     try:
         return str(joined(SiteFolder(name)).get("address", ""))
@@ -109,6 +103,7 @@ def _known(name: str) -> str:
         return ""
 
 
+@output.with_json
 def join_site(
     file: Path = typer.Argument(..., metavar="KIT", help="What the coordinator sent: SITE.kit.zip, or a renewal."),
     renew: bool = typer.Option(
@@ -118,8 +113,7 @@ def join_site(
     to: Path = typer.Option(
         Path("."), "--to", help="The folder to write SITE.admission into.", show_default="the current folder"
     ),
-    as_json: bool = output.JSON,
-) -> None:
+) -> output.Shown:
     """Join a consortium with the kit that its coordinator sent; the site's private keys are made here and stay here.
 
     A kit is believed: take it from somebody you know, and compare its SHA-256 by telephone. Send
@@ -135,21 +129,20 @@ def join_site(
     if not renew:
         if site:
             raise UsageError("--site goes with --renew only: a kit says for which site it is")
-        found = join.join(file, to=to)
-        output.either(as_json, _facts(found), lambda: _say_joined(found))
+        made = join.join(file, to=to)
+        yield _facts(made)
+        yield from _joined_in_words(made)
         return
     renewed = join.renew(file, to=to, site=site)
-    if as_json:
-        joined = None if renewed.joined is None else _facts(renewed.joined)
-        output.as_json({"site": renewed.site, "changed": list(renewed.changed), "joined": joined})
-        return
+    facts = None if renewed.joined is None else _facts(renewed.joined)
+    yield {"site": renewed.site, "changed": list(renewed.changed), "joined": facts}
     changed = ", ".join(renewed.changed) or "nothing but its date"
-    typer.echo(f"{renewed.site} is renewed; changed: {changed}. A site that serves takes it up by itself.")
+    yield f"{renewed.site} is renewed; changed: {changed}. A site that serves takes it up by itself."
     if renewed.joined is not None:
-        _say_joined(renewed.joined)
+        yield from _joined_in_words(renewed.joined)
 
 
-def _facts(found: Joined) -> dict[str, str | bool]:
+def _facts(found: Joined) -> dict[str, object]:
     return {
         "site": found.site,
         "coordinator": found.coordinator,
@@ -163,20 +156,19 @@ def _facts(found: Joined) -> dict[str, str | bool]:
     }
 
 
-def _say_joined(found: Joined) -> None:
+def _joined_in_words(found: Joined) -> output.Shown:
     from flfed.deployment.site_state.trusted_files import open_folder
-    from flfed.paths import SiteFolder
 
-    typer.echo(f"{found.site} joins {found.coordinator} at {found.address}.")
-    typer.echo(f"Send {found.admission} to the coordinator, who must admit it by {found.expires}.")
-    typer.echo(f"SHA-256 of the kit, to compare with the coordinator by telephone: {found.kit_sha256}")
-    typer.echo(f"Fingerprint of this site's key, for the coordinator to compare: {found.key}")
+    yield f"{found.site} joins {found.coordinator} at {found.address}."
+    yield f"Send {found.admission} to the coordinator, who must admit it by {found.expires}."
+    yield f"SHA-256 of the kit, to compare with the coordinator by telephone: {found.kit_sha256}"
+    yield f"Fingerprint of this site's key, for the coordinator to compare: {found.key}"
     if found.gate_key:
-        typer.echo(f"Fingerprint of its gate, for the other sites of studies with secure sums: {found.gate_key}")
+        yield f"Fingerprint of its gate, for the other sites of studies with secure sums: {found.gate_key}"
     else:
-        typer.echo(f"For studies with secure sums, as the user with the data: flfed site key {found.site}")
+        yield f"For studies with secure sums, as the user with the data: flfed site key {found.site}"
     if not _has_package(found.site):
-        typer.echo(
+        yield (
             f"There is no site package {found.site!r} here yet, and without one nothing can be approved or served "
             f"(by the user who has the data, where that is another); when there is: flfed site check {found.site}"
         )
@@ -184,7 +176,8 @@ def _say_joined(found: Joined) -> None:
         typer.echo(f"Look at this: {why}", err=True)
 
 
-def show_key(name: str = NAME, as_json: bool = output.JSON) -> None:
+@output.with_json
+def show_key(name: str = NAME) -> output.Shown:
     """Show the fingerprint of the site's gate, whose key is made where there is none.
 
     The gate signs with it in studies with secure sums. Read the fingerprint to the people of each other site, by
@@ -193,16 +186,12 @@ def show_key(name: str = NAME, as_json: bool = output.JSON) -> None:
     it could name a key of its own.
     """
     from flfed.deployment.site_state.trusted_files import make_signing_key
-    from flfed.paths import SiteFolder
 
-    folder = SiteFolder(name)
-    said, made = make_signing_key(folder)
-    if as_json:
-        output.as_json({"site": name, "gate-key": said, "made": made})
-        return
+    said, made = make_signing_key(SiteFolder(name))
+    yield {"site": name, "gate-key": said, "made": made}
     now = ", whose key is made now" if made else ""
-    typer.echo(f"Fingerprint of the gate of {name}{now}: {said}")
-    typer.echo(f"Read it to each other site of a study with secure sums, who names it: --with {name}={said}")
+    yield f"Fingerprint of the gate of {name}{now}: {said}"
+    yield f"Read it to each other site of a study with secure sums, who names it: --with {name}={said}"
 
 
 def _has_package(site: str) -> bool:
@@ -225,7 +214,6 @@ def open_site_app(
     from flfed.cli import dashboard
     from flfed.deployment import site_app
     from flfed.deployment.site_app import SITE, TOKEN, closed
-    from flfed.paths import SiteFolder, home
     from flfed.rows.data import site_discovery as sites
 
     # The folder belongs to one user, and the error says whom to ask.

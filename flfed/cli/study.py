@@ -32,12 +32,12 @@ def list_studies(as_json: bool = output.JSON) -> None:
     from flfed.study.study import Study, names
 
     studies = [Study.load(name) for name in names()]
-    regular = ("model", "metric", "mechanism", "codec", "attack")
-    kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in regular} | {"statistics": "statistic"}
+    kinds = {"strategies": "strategy"}
+    kinds |= {f"{kind}s": kind for kind in ("model", "metric", "mechanism", "codec", "attack", "statistic")}
     # A program gets the names alone, and people also where each comes from.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
-        output.as_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
+        output.print_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
     else:
         rows = [[s.name, s.dataset.name, s.purpose] for s in studies]
         output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
@@ -52,12 +52,8 @@ def _names_with_packages(kind: str) -> list[str]:
     """Return the names of one kind, with the package of those that another one brings."""
     from flfed import registry
 
-    others = registry.others(kind)
-    found = []
-    for name in registry.names(kind):
-        package = f" ({others[name]})" if name in others else ""
-        found.append(f"{name}{package}")
-    return found
+    packages = {name: f" ({package})" for name, package in registry.others(kind).items()}
+    return [name + packages.get(name, "") for name in registry.names(kind)]
 
 
 @app.command("show", epilog="Example: flfed study show preterm-birth")
@@ -94,26 +90,29 @@ def new_study(
 
     dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
     schema = datasets.load(dataset).schema
+    asked: dict[str, Any] = {"model": model, "private": bool(private)}
     suffix = "study"
-    usual = StudyTemplate.purpose
-    columns: list[str] = []
+    purpose_then = StudyTemplate.purpose
     if analysis:
         suffix = "table"
-        usual = COUNTS
-        columns = _countable(schema)
+        purpose_then = COUNTS
+        asked["columns"] = _countable(schema)
     else:
-        model = model or _asked("--model", "Model", [MODELS[schema.task], "mlp", "boosted-trees"], MODELS[schema.task])
+        usual = MODELS[schema.task]
+        asked["model"] = model or _asked("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
         if private is None and covers != "study":
-            private = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no") == "yes"
+            answer = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
+            asked["private"] = answer == "yes"
     named = name or f"{dataset}-{suffix}"
     # Only open sites have their validation rows back; research sites, cut from one table, are open.
     opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
-        name=named, dataset=dataset, purpose=purpose or usual, model=model, task=schema.task, private=bool(private),
-        covers=covers, columns=columns, sums=True, refit=opened,
+        name=named, dataset=dataset, purpose=purpose or purpose_then, task=schema.task, covers=covers, sums=True,
+        refit=opened, **asked,
     )  # fmt: skip
     # What cannot be run is refused before it is written.
-    check(Study.parse(text := template.text()))
+    text = template.text()
+    check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(f"Written: {path}. Look at purpose and legal-basis in it. Next: flfed study run {path}")
 
@@ -134,9 +133,8 @@ def _asked(option: str, question: str, known: list[str], default: str) -> str:
 
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")
-def check_study(
-    name: str = NAME, changes: list[str] = SET, whole: bool = output.ALL, as_json: bool = output.JSON
-) -> None:
+@output.with_json
+def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output.ALL) -> output.Shown:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
     from flfed.deployment.operator.study_description import bytes_of_runs
@@ -156,15 +154,13 @@ def check_study(
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
     began = source_in_words(study)
     exchanges = exchanges_of_run(study)
-    if as_json:
-        known = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
-        if exchanges:
-            known["exchanges"] = exchanges
-        known["bytes"] = sizes
-        if began:
-            known["warm-start"] = began[1]
-        output.as_json(known)
-        return
+    shown = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
+    if exchanges:
+        shown["exchanges"] = exchanges
+    shown["bytes"] = sizes
+    if began:
+        shown["warm-start"] = began[1]
+    yield shown
     for line in can_be_run(study, facts):
         output.say(line)
     if began:

@@ -17,6 +17,7 @@ from flfed.cli.study import NAME, SET, app, study_of
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 
 if TYPE_CHECKING:
+    from flfed.experiments.fewer_rows import Without
     from flfed.experiments.sweep import Swept
     from flfed.experiments.verify import Compared, Verified
     from flfed.federation.server.run import Result
@@ -87,17 +88,20 @@ def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> 
             from flfed.rows.snapshots.opt_outs import Excluded
         with progress(quiet=as_json) as told:
             found = run_without(study, Excluded.read(people), progress=told)
-    if as_json:
-        output.as_json(found.as_object())
-        return
+    output.show(_without(found, study.name), as_json)
+
+
+def _without(found: Without, study: str) -> output.Shown:
+    shown = found.as_object()
+    yield shown
     output.say(
         f"Without {counted(found.rows, 'row')} of {people_in_words(found.people)}: the model's numbers move by at "
         f"most {found.largest:.3g} (root mean square {found.root_mean_square:.3g})."
     )
     lines = [[metric, f"{all_:.4f}", f"{left:.4f}"] for metric, (all_, left) in found.figures.items()]
-    output.as_table(["over all test rows", "all rows", "without them"], lines, f"{study.name}")
+    output.as_table(["over all test rows", "all rows", "without them"], lines, study)
     output.say(
-        f"Runs: {found.whole.report['run']} and {found.left.report['run']}. Test rows of these people are left out, "
+        f"Runs: {shown['run']} and {shown['run-without']}. Test rows of these people are left out, "
         "too. One person's leaving must not show to others: of open data alone is it told."
     )
 
@@ -111,24 +115,20 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
         with progress(quiet=as_json) as told:
             points = run_curve(study, site, repeats=repeats, progress=told)
     if as_json:
-        output.as_json({"study": study.name, "site": site, "points": [point.as_object() for point in points]})
+        output.print_json({"study": study.name, "site": site, "points": [point.as_object() for point in points]})
         return
     lines = []
     for point in points:
-        gain = point.gain
         rows = ABSENT if point.rows is None else str(point.rows)
-        figures = [_signed(gain["value"]), _signed(gain["low"]), _signed(gain["high"])]
-        lines.append([f"{point.share:.0%}", rows, *figures, gain["verdict"], point.run])
+        figures = [_number(point.gain[end], "+") for end in ("value", "low", "high")]
+        lines.append([f"{point.share:.0%}", rows, *figures, point.gain["verdict"], point.run])
     headers = ["share", "training rows", "gain (+ is better)", "low", "high", "verdict", "run"]
     output.as_table(headers, lines, title=f"{study.name}: what joining is worth to {site}", spare=("share", "run"))
 
 
 @app.command("resume", epilog="Example: flfed study resume latest")
 @output.tables
-def resume_study(
-    run: str = LATEST,
-    as_json: bool = output.JSON,
-) -> None:
+def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
     """Go on with a run that died, stopped or failed, and with the repeats that are left.
 
     No round is lost or counted twice. Exit codes: as for study run.
@@ -150,14 +150,14 @@ def _ran(go: Callable[[Progress], Result], as_json: bool) -> Result:
         if as_json and error.run:
             # Where the store itself has gone, the first error is what counts.
             with suppress(FlfedError):
-                output.as_json(runs.object_of(error.run))
+                output.print_json(runs.object_of(error.run))
         raise
 
 
 def _show(result: Result, as_json: bool) -> None:
     """Print what a run found, and leave with 3 where it stopped."""
     if as_json:
-        output.as_json(runs.object_of(result.run))
+        output.print_json(runs.object_of(result.run))
     else:
         runs.print_report(result.report)
     # Stopped is neither success nor failure, so that a script can tell it apart.
@@ -182,31 +182,37 @@ def verify_study(
 
         with progress(quiet=as_json) as told:
             found = verify(study, engine=engine, progress=told)
-    output.either(as_json, found.as_json(), lambda: _print_verified(found))
+    output.show(_verified(found), as_json)
     # All figures are printed before the error ends the command.
     if error := found.error():
         raise error
 
 
-def _print_verified(found: Verified) -> None:
-    headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
-    rows = [[f.expected.path, _published(f), _ours(f), _signed(f.difference), _verdict(f)] for f in found.figures]
+def _verified(found: Verified) -> output.Shown:
+    yield found.as_json()
+    rows = []
+    for figure in found.figures:
+        ours = _number(figure.ours)
+        if figure.sd is not None:
+            ours += f", sd {figure.sd:.4f}"
+        verdict = "holds" if figure.holds else "does not hold"
+        rows.append([figure.expected.path, _published(figure), ours, _number(figure.difference, "+"), verdict])
     over = f"{found.repeats} repeats" if found.repeats > 1 else "1 run"
     title = f"{found.study}: expected and ours, {over} ({found.run})"
+    headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
     output.as_table(headers, rows, title=title, spare=("difference", "expected"))
     for figure in found.figures:
         output.say(f"{figure.expected.path}: {_published(figure)} is expected, after: {figure.expected.source}.")
     # Single repeats are shown only where each has a published figure.
     for figure in found.figures:
-        if figure.by_repeat:
-            lines = [
-                [str(r.repeat), str(r.seed), _number(r.published), _number(r.ours), _signed(r.difference)]
-                for r in figure.by_repeat
-            ]
+        lines = []
+        for r in figure.by_repeat:
+            lines.append([str(r.repeat), str(r.seed), *map(_number, (r.published, r.ours)), _number(r.difference, "+")])
+        if lines:
             columns = ["repeat", "seed", "published", "ours", "difference"]
             output.as_table(columns, lines, title=f"{figure.expected.path}, one by one")
     if found.holds:
-        typer.echo("Every expected figure holds.")
+        yield "Every expected figure holds."
 
 
 def _published(figure: Compared) -> str:
@@ -214,24 +220,13 @@ def _published(figure: Compared) -> str:
     return f"at least {expected.least:g}" if expected.value is None else f"{expected.value:g} ± {expected.tolerance:g}"
 
 
-def _ours(figure: Compared) -> str:
-    spread = "" if figure.sd is None else f", sd {figure.sd:.4f}"
-    return f"{_number(figure.ours)}{spread}"
-
-
-def _verdict(figure: Compared) -> str:
-    return "holds" if figure.holds else "does not hold"
-
-
-def _number(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.4f}"
-
-
-def _signed(value: float | None) -> str:
+def _number(value: float | None, sign: str = "") -> str:
     if value is None:
         return ABSENT
     # No "-0.0000": it reads as a difference.
-    return "0.0000" if f"{abs(value):.4f}" == "0.0000" else f"{value:+.4f}"
+    if sign and f"{abs(value):.4f}" == "0.0000":
+        return "0.0000"
+    return f"{value:{sign}.4f}"
 
 
 @output.tables
@@ -253,12 +248,13 @@ def sweep_study(
             typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
         with progress(quiet=as_json) as told:
             found = sweep(study, points, progress=told)
-    output.either(as_json, found.as_json(), lambda: _print_swept(found))
+    output.show(_swept(found), as_json)
     if error := found.error():
         raise error
 
 
-def _print_swept(found: Swept) -> None:
+def _swept(found: Swept) -> output.Shown:
+    yield found.as_json()
     if not found.points:
         return
     keys = list(found.points[0].settings)

@@ -5,9 +5,9 @@ Its own model is attacked, and how far each attack got is recorded beside the gu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from flwr.serverapp import Grid
@@ -16,26 +16,22 @@ from flfed import registry
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest
 from flfed.export.model_folder import SharedModel
-from flfed.export.run_folder import WITHOUT_MODEL, shared_model
+from flfed.export.run_folder import WITHOUT_MODEL, model_of
 from flfed.federation.client.audit import promise_of
-from flfed.federation.engines.engine import PooledReference, RunResources, answer_of, engine_of, path_of
+from flfed.federation.engines.engine import PooledReference, RunConfig, RunResources, answer_of, engine_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import GIVEN
 from flfed.federation.server.run_setting import ask, deadline_of
-from flfed.records.reports.report import report
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
-from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
-from flfed.study.kinds import most_rounds
 from flfed.study.study import covers_model
-from flfed.study.tables import Sharing, in_sums_only, strictest
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
-from flfed.updates.messages.compare import AUDIT, AuditFigure, AuditReply, AuditRequest
+from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
@@ -75,13 +71,12 @@ class Audited:
 
     def as_object(self) -> dict[str, Any]:
         """Return the object of `flfed audit --json`."""
-        promise = None if self.promise is None else asdict(self.promise)
         return {
             "run": self.run,
             "study": self.study,
             "repeat": self.repeat,
             "repeats": self.repeats,
-            "promise": promise,
+            "promise": self.promise and asdict(self.promise),
             "findings": [row.as_object() for row in self.findings],
             "faults": [{"site": site, "reason": reason} for site, reason in self.faults.items()],
         }
@@ -136,10 +131,10 @@ def audit(
         entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
         # Some engines leave the attack to another one that reads the same tables.
         engine = engine_of(engine_of(entry.engine).audited_by)
-        model = shared_model(reader, entry, series, report(reader, entry.run))
+        model = model_of(reader, entry)
         asked = reader.summary(entry.run, "asked") or {}
         sums = reader.summary(entry.run, "training-sums") or {}
-        recorded = _accepted(reader, entry.run)
+        recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study = model.study
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps no model to attack: run the study itself")
@@ -157,21 +152,17 @@ def audit(
     there = engine.sites(study, sites)
     found = [site for site in there if site.name in asked.get("names", [site.name])]
     torch.set_num_threads(1)
-    config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": entry.repeat}
     # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
     key = "run" if engine.remote else "run-here"
-    config[key] = entry.run
-    answer = answer_of(path_of(engine, study, stacked=True))
+    config: RunConfig = {"study": study.text, "repeat": entry.repeat, key: entry.run}
+    resources = RunResources(answer_of(path_of(engine, study, stacked=True)), progress)
     with RunStore.open(store) as opened:
-        recorder = Recorder(
-            opened.added_to(entry.run), facts["primary"], most_rounds(study), progress, SharedAs(series=entry.series)
-        )
+        shared_as = SharedAs(series=entry.series)
+        recorder = Recorder(opened.added_to(entry.run), facts["primary"], entry.rounds_planned, progress, shared_as)
         recorder.after(entry.rounds + 1)
-        with (
-            engine.started(found, config, RunResources(answer, progress)) as (grid, tables),
-            engine.after_run(grid, recorder),
-        ):
-            done = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)
+        with engine.started(found, config, resources) as (grid, tables), engine.after_run(grid, recorder):
+            auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
+            done = auditor.conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))
 
 
@@ -193,12 +184,14 @@ def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None
         if name not in recorded:
             names = sorted(recorded)
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
-        if in_sums_only(recorded[name].shared_as):
+        if name in _in_sums_only(recorded):
             raise UsageError(f"site {name!r} shares no figures of its own: what an attack reached there is one")
 
 
-def _accepted(reader: RunReader, run: str) -> dict[str, SiteEntry]:
-    return {site.site: site for site in reader.sites(run) if site.status == "accepted"}
+def _in_sums_only(recorded: Mapping[str, SiteEntry]) -> frozenset[str]:
+    """Return the sites that shared figures in sums only, as the record has them."""
+    sharing: dict[str, Any] = {name: site.shared_as for name, site in recorded.items()}
+    return SharedAs(sharing).in_sums_only
 
 
 @dataclass
@@ -272,19 +265,9 @@ class Auditor:
 
     def _wanted(self, nodes: Mapping[str, int], only: Sequence[str]) -> dict[str, int]:
         """Return the sites to attack: those that share figures of their own, or of these the named ones."""
-        shown = self.recorder.shared_as.name
-        silent = self.recorder.shared_as.in_sums_only
-        open_ones = {site: node for site, node in nodes.items() if site not in silent}
-        return {site: node for site, node in open_ones.items() if not only or shown(site) in only}
-
-    def _is_there(self, site: str, reply: EnrolReply) -> bool:
-        if not reply.accepted:
-            self._fault(site, reply.reason)
-        elif self.recorder.shared_as.name(site) not in self.recorded:
-            self._fault(site, OTHERWISE)
-        else:
-            return True
-        return False
+        shared_as = self.recorder.shared_as
+        named = {site for site in nodes if not only or shared_as.name(site) in only}
+        return {site: nodes[site] for site in nodes if site in named - shared_as.in_sums_only}
 
     def _no_site(self) -> FlfedError:
         why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
@@ -299,11 +282,10 @@ class Auditor:
         nodes = {str(node): node for node in self.grid.get_node_ids()}
         answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(self.model.study))
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
-        recorded_as = self._recorded_as(list(replies))
+        recorded_as = self._recorded_as(replies)
         # What a site asked for once stays, whatever its policy says now.
-        self.recorder.share(
-            {s: strictest(reply.share_metrics, recorded_as.get(s, "named")) for s, (_, reply) in replies.items()}
-        )
+        self.recorder.share(recorded_as)
+        self.recorder.share({site: reply.share_metrics for site, (_, reply) in replies.items()})
         found: dict[str, int] = {}
         for site, (key, reply) in sorted(replies.items()):
             # One that is not recorded took no part in the run.
@@ -316,32 +298,41 @@ class Auditor:
         self._note_silent(answers.faults)
         return found
 
-    def _note_silent(self, faults: Mapping[str, Refusal]) -> None:
+    def _note_silent(self, faults: Mapping[str, Any]) -> None:
+        # Only an engine of institutions knows the sites of nodes that sent no reply.
         known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
         for key, why in faults.items():
-            cause = why.cause if key in known else why
-            self._fault(known.get(key, f"node {key}"), cause)
+            if key in known:
+                self._fault(known[key], why.cause)
+            else:
+                self._fault(f"node {key}", why)
 
-    def _recorded_as(self, sites: Sequence[str]) -> dict[str, Sharing]:
+    def _is_there(self, site: str, reply: EnrolReply) -> bool:
+        if not reply.accepted:
+            self._fault(site, reply.reason)
+        elif self.recorder.shared_as.name(site) not in self.recorded:
+            self._fault(site, OTHERWISE)
+        else:
+            return True
+        return False
+
+    def _recorded_as(self, sites: Iterable[str]) -> dict[str, Any]:
         """Return how sites are recorded in the run.
 
         Sites that are not in its record are left out.
         """
-        found: dict[str, Sharing] = {}
         hidden = [site for site in sites if site not in self.recorded]
         called = pseudonyms(self.entry.series, hidden) if hidden else {}
-        for site in sites:
-            entry = self.recorded.get(site) or self.recorded.get(called.get(site, ""))
-            if entry is not None:
-                found[site] = cast(Sharing, entry.shared_as)
-        return found
+        names = {site: called.get(site, site) for site in sites}
+        return {site: self.recorded[name].shared_as for site, name in names.items() if name in self.recorded}
 
     def _is_whole(self, sites: Collection[str]) -> bool:
         """Tell whether these sites made the run's encoder.
 
         Their sums did. A site that gave none was not compared.
         """
-        compared = {n for n, e in self.recorded.items() if e.rows is not None or in_sums_only(e.shared_as)}
+        compared = {name for name, entry in self.recorded.items() if entry.rows is not None}
+        compared |= _in_sums_only(self.recorded)
         return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
 
     def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:
@@ -366,11 +357,15 @@ class Auditor:
         self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
         for site, why in answers.faults.items():
             self._fault(site, why, attack)
+        rows: list[AuditRow] = []
+        shared_as = self.recorder.shared_as
         # A site whose rows changed would be tested on rows that the model never saw.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
-        rows: list[AuditRow] = []
-        for name, reply in self.recorder.shared_as.own(usable).items():
-            rows += [self._row(attack, name, figure) for figure in reply.figures]
+        for name, reply in shared_as.own(usable).items():
+            for figure in reply.figures:
+                payload = {key: getattr(figure, key) for key in ("promise", "verdict", "says", "method", "rows")}
+                payload["says"] = shared_as.text(figure.says)
+                rows.append(AuditRow(attack, name, figure.metric, figure.value, figure.low, figure.high, payload))
         self.store.audit(self.entry.run, rows)
         return rows
 
@@ -386,11 +381,6 @@ class Auditor:
         self._fault(site, CHANGED)
         return True
 
-    def _row(self, attack: str, site: str, figure: AuditFigure) -> AuditRow:
-        payload = {name: getattr(figure, name) for name in ("promise", "verdict", "says", "method", "rows")}
-        payload["says"] = self.recorder.shared_as.text(figure.says)
-        return AuditRow(attack, site, figure.metric, figure.value, figure.low, figure.high, payload)
-
     def _fault(self, site: str, reason: str, attack: str = "") -> None:
         """Record that a site was not attacked.
 
@@ -399,16 +389,15 @@ class Auditor:
         text = f"{attack}: {reason}" if attack else reason
         said = self.recorder.shared_as.text(text)
         name = self.recorder.shared_as.name(site)
-        if said not in self.faults.get(name, ""):
-            self.faults[name] = f"{self.faults[name]}; {said}" if name in self.faults else said
+        before = self.faults.get(name, "")
+        if said not in before:
+            self.faults[name] = f"{before}; {said}" if before else said
             self.recorder.events("note", {site: f"not attacked: {said}"})
 
 
 def _command(run: str, attacks: Sequence[str], sites: Sequence[str]) -> str:
     """Return the command that makes some attacks at some sites."""
     words = ["flfed", "audit", run]
-    for name in attacks:
-        words += ["--attack", name]
-    for name in sites:
-        words += ["--site", name]
+    words += [f"--attack {name}" for name in attacks]
+    words += [f"--site {name}" for name in sites]
     return " ".join(words)

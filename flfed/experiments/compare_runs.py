@@ -57,14 +57,13 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         base, other = (Recorded.read(reader, each) for each in runs)
     first, second = reports
     apart, reason = _arrays_apart(*runs)
-    overall = {arm: _figures(first[arm], second[arm]) for arm in REFERENCES}
     return {
         "a": _head(first),
         "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": _settings(*texts),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
-        **overall,
+        **{arm: _figures(first[arm], second[arm]) for arm in REFERENCES},
         "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
         "sites": _sites(first["sites"], second["sites"]),
         "arrays-max-difference": apart,
@@ -91,17 +90,13 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None
 
     Those of a series are there where all repeats agree.
     """
-    each = []
+    found: dict[str, set[Any]] = {name: set() for name in HASHES}
     for run in runs:
-        hashes = {name: run.hashes.get(name) for name in ("study", "schema", "code")}
-        hashes["encoder"] = (reader.summary(run.run, "encoder") or {}).get("sha256")
-        hashes["arrays"] = run.arrays_sha256
-        each.append(hashes)
-    found = {}
-    for name in HASHES:
-        several = {hashes[name] for hashes in each}
-        found[name] = each[0][name] if len(several) == 1 else None
-    return found
+        encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
+        hashes = {**run.hashes, "encoder": encoder, "arrays": run.arrays_sha256}
+        for name, several in found.items():
+            several.add(hashes.get(name))
+    return dict.fromkeys(HASHES) | {name: several.pop() for name, several in found.items() if len(several) == 1}
 
 
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:
@@ -114,21 +109,22 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
 
     Both values go with each, and null where a study has no such key.
     """
-    first = {key: _plain(value) for key, value in leaves(tomllib.loads(a)).items()}
-    second = {key: _plain(value) for key, value in leaves(tomllib.loads(b)).items()}
+    first, second = (leaves(tomllib.loads(text)) for text in (a, b))
+    found = []
     # In the order of the texts: a person finds the keys where they stand.
-    keys = [*first, *(key for key in second if key not in first)]
-    return [
-        {"key": key, "a": first.get(key), "b": second.get(key)} for key in keys if first.get(key) != second.get(key)
-    ]
+    for key in first | second:
+        values = {"a": _plain(first.get(key)), "b": _plain(second.get(key))}
+        if values["a"] != values["b"]:
+            found.append({"key": key, **values})
+    return found
 
 
 def _plain(value: Any) -> Any:
     """Return a value as JSON has it; a date becomes its text."""
-    return value if isinstance(value, (bool, int, float, str, list)) else str(value)
+    return value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
 
 
-def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return both values of each metric and b - a.
 
     It is None where neither run has this arm.
@@ -136,8 +132,10 @@ def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[s
     if not a and not b:
         return None
     found = {}
-    for metric in dict.fromkeys([*(a or {}), *(b or {})]):
-        one, other = ((given or {}).get(metric, {}).get("value") for given in (a, b))
+    first = a or {}
+    second = b or {}
+    for metric in first | second:
+        one, other = (given.get(metric, {}).get("value") for given in (first, second))
         apart = None if one is None or other is None else other - one
         found[metric] = {"a": one, "b": other, "difference": apart}
     return found

@@ -5,7 +5,7 @@ The first tells how far model and figures move, the second what joining is worth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of a site's training rows."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Without:
     """What a study is without some people.
 
@@ -105,9 +105,9 @@ def run_without(
     """
     given = sites
     sites = find_sites(study, sites)
-    if closed := [site.name for site in sites if site.policy.disclosure != "open"]:
+    if closed := _closed(sites):
         raise UsageError(
-            f"--without shows what single rows change in a model, and the policy of {', '.join(closed)} is not 'open': "
+            f"--without shows what single rows change in a model, and the policy of {closed} is not 'open': "
             "in a consortium a site leaves people out itself (excluded.csv, flfed site refresh, a new approval)"
         )
     whole = run(study, sites=given, progress=progress)
@@ -129,15 +129,12 @@ def run_without(
     figures = {
         metric: (of["value"], left.report["global"][metric]["value"]) for metric, of in whole.report["global"].items()
     }
-    return Without(
-        rows=counts[0],
-        people=counts[1],
-        whole=whole,
-        left=left,
-        largest=largest,
-        root_mean_square=root,
-        figures=figures,
-    )
+    return Without(*counts, whole=whole, left=left, largest=largest, root_mean_square=root, figures=figures)
+
+
+def _closed(sites: Iterable[Site]) -> str:
+    """Return the sites whose policy is not open, in a row."""
+    return ", ".join(site.name for site in sites if site.policy.disclosure != "open")
 
 
 def _check_found(rows: int, people: int) -> None:
@@ -247,18 +244,15 @@ def run_curve(
     if site not in found:
         known = ", ".join(found)
         raise UsageError(f"--curve {site}: no site of the study{nearest(site, list(found))} Known: {known}")
-    if closed := [one.name for one in found.values() if one.policy.disclosure != "open"]:
-        raise UsageError(
-            f"--curve compares models of some of a site's rows, and the policy of {', '.join(closed)} is not 'open'"
-        )
+    if closed := _closed(found.values()):
+        raise UsageError(f"--curve compares models of some of a site's rows, and the policy of {closed} is not 'open'")
     # Research sites are cut here, so that one of them can be given fewer rows.
-    whole = study.replace({"dataset.partition": None}) if study.dataset.partition is not None else study
+    if study.dataset.partition is not None:
+        study = study.replace({"dataset.partition": None})
     points = []
     for share in SHARES:
-        cut: dict[str, Site] = dict(found)
-        if share < 1:
-            cut[site] = FewerRows.of(found[site], share, study.seed)
-        report = run(whole, sites=list(cut.values()), repeats=repeats, progress=progress).report
+        cut = found | {site: FewerRows.of(found[site], share, study.seed)} if share < 1 else found
+        report = run(study, sites=list(cut.values()), repeats=repeats, progress=progress).report
         primary = primary_of(report)
         own = report["sites"].get(site, {})
         if primary is None:
@@ -277,6 +271,6 @@ def _random_order(rows: pd.DataFrame, group: str | None, rng: np.random.Generato
 
 def _training_rows(figures: Mapping[str, Any]) -> int | None:
     """Return the training rows of a site's entry in a report, None where it keeps them back."""
-    if not figures.get("rows") or not figures.get("holdout-rows"):
-        return None
-    return int(figures["rows"] - figures["holdout-rows"])
+    rows = figures.get("rows")
+    held_out = figures.get("holdout-rows")
+    return rows - held_out if rows and held_out else None

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,21 +17,15 @@ import torch
 
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, RunStopped, UsageError, interruption
-from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import answer_of, find_sites, path_of
-from flfed.federation.engines.inprocess import InProcess, grid_of
+from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, find_sites, path_of
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
-from flfed.parsers import parse_toml
-from flfed.records.store.entries import MetricRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
-from flfed.rows.training.requests import Compute
-from flfed.study.kinds import refits
 from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
@@ -134,7 +127,7 @@ class Swept:
 
         The best is first, and those without one are last.
         """
-        return sorted(self.points, key=_by_loss)
+        return sorted(self.points, key=lambda point: (point.loss is None, point.loss))
 
     @property
     def best(self) -> Point | None:
@@ -142,8 +135,7 @@ class Swept:
 
         It is the first of equals, and None where no point has one.
         """
-        first = next(iter(self.ranked()), None)
-        return first if first is not None and first.loss is not None else None
+        return next((point for point in self.ranked() if point.loss is not None), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `flfed study sweep --json`."""
@@ -178,12 +170,12 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """
     grid: dict[str, tuple[Any, ...]] = {}
     for text in texts:
-        key, separator, values = text.partition("=")
-        if not separator or not key.strip() or not values.strip():
+        key, _, values = map(str.strip, text.partition("="))
+        if not key or not values:
             raise UsageError(f"--grid {text}: write it as key=value,value, such as plan.lr=0.01,0.1")
-        if key.strip() in grid:
+        if key in grid:
             raise UsageError(f"--grid {text}: the key is given twice; write all its values after one --grid")
-        grid[key.strip()] = _values(values, text)
+        grid[key] = _values(values, text)
     return grid
 
 
@@ -193,13 +185,13 @@ def _values(values: str, text: str) -> tuple[Any, ...]:
     They are read as TOML where they are, and as words where they are not.
     """
     # A list of TOML values keeps numbers and flags as what they are.
-    try:
-        return tuple(parse_toml(f"values = [{values}]", "the grid")["values"])
-    except UsageError:
-        words = [word.strip() for word in values.split(",")]
+    found = toml_value(f"[{values}]")
+    if isinstance(found, list):
+        return tuple(found)
+    words = [word.strip() for word in values.split(",")]
     if not all(words):
         raise UsageError(f"--grid {text}: a value is empty; write it as key=value,value, such as plan.lr=0.01,0.1")
-    return tuple(toml_value(word) for word in words)
+    return tuple(map(toml_value, words))
 
 
 def _toml(value: Any) -> str:
@@ -237,11 +229,12 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
     for key, values in zip(full, grid.values(), strict=True):
         _check_key(key, values, full)
     # Trees that are grown anew have no rows left to judge them.
-    plain = study.replace({"strategy.refit": False}) if refits(study) else study
+    if study.strategy.settings.get("refit"):
+        study = study.replace({"strategy.refit": False})
     points: list[tuple[Settings, Study]] = []
     for values in itertools.product(*grid.values()):
         settings = dict(zip(full, values, strict=True))
-        point = plain.replace(settings)
+        point = study.replace(settings)
         # A point that cannot run is found before the first one has run for hours.
         check(point)
         points.append((settings, point))
@@ -296,7 +289,7 @@ def sweep(
         If a point failed; it is in the store as failed.
     """
     # All points share one reading of the tables.
-    taking_part = {site.name: CachedSite.of(site) for site in find_sites(study, sites)}
+    taking_part = list(map(CachedSite.of, find_sites(study, sites)))
     torch.set_num_threads(1)
     found = list[Point]()
     stopped = ""
@@ -313,30 +306,24 @@ def sweep(
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found), stopped=stopped)
 
 
-def _run_of(series: str, point: Study, sites: Mapping[str, Site], store: RunStore, progress: Progress) -> str:
+def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, progress: Progress) -> str:
     """Run one point, in a series of its own since its settings are; return the run's id."""
     facts = check(point)
-    engine = InProcess()
+    engine = engine_of("inprocess")
     name = store.begin_series(study=series, study_sha256=point.sha256(), study_text=point.text)
     path = path_of(engine, point, stacked=True)
     writer = begin(store, name, point, facts, engine=engine.name, path=path)
     recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=name))
-    _conduct(point, sites, recorder, answer_of(path))
-    return writer.run
-
-
-def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Compute | None) -> None:
-    """Run one point without its comparison.
-
-    It enrols, summarises, and runs the rounds and the last evaluation.
-    """
-    writer = recorder.writer
     began = time.monotonic()
-    side = SiteClient(lambda name, _: sites[name])
-    grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0, "run-here": writer.run}, answer)
+    config: RunConfig = {"study": point.text, "repeat": 0, "run-here": writer.run}
+    resources = RunResources(answer_of(path), progress)
     try:
-        with bad_end_written(writer, began, kept="the points that were done are in the run store"):
+        with (
+            engine.started(sites, config, resources) as (grid, _),
+            bad_end_written(writer, began, kept="the points that were done are in the run store"),
+        ):
             recorder.note(NOTE)
+            # It enrols, summarises, and runs the rounds and the last evaluation: there is no comparison.
             conductor = FederatedRun(grid, point, recorder)
             participants, kept = conductor.begin()
             strategy, arrays = conductor.rounds(participants, kept.encoder, kept)
@@ -351,6 +338,7 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
         arrays_sha256=arrays_sha256(arrays),
         best_round=strategy.best_round,
     )
+    return writer.run
 
 
 def _judged(settings: Settings, run: str) -> Point:
@@ -361,30 +349,23 @@ def _judged(settings: Settings, run: str) -> Point:
     with RunReader.open() as reader:
         entry = reader.runs_of(run)[0]
         rounds = entry.best_round or 0
-        figures = _over_all_sites(reader.metrics(run, rounds))
-    loss = figures.get("loss")
-    primary = figures.get(entry.primary)
-    reason = entry.reason or ""
-    best = loss.value if loss is not None and entry.status == "completed" else None
-    if best is None and not reason:
+        # Points are ranked by the figures over all sites.
+        rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
+    figures = {row.metric: row.value for row in rows}
+    loss = figures.get("loss") if entry.status == "completed" else None
+    reason = entry.reason
+    if loss is None and not reason:
         reason = "no site may give its validation loss"
-    of_primary = None if primary is None else primary.value
-    counted = 0 if loss is None else loss.n or 0
     return Point(
         settings=settings,
         run=run,
         status=entry.status,
         reason=reason,
         rounds=rounds,
-        loss=best,
-        primary=of_primary,
-        rows=counted,
+        loss=loss,
+        primary=figures.get(entry.primary),
+        rows=sum(row.n or 0 for row in rows if row.metric == "loss"),
     )
-
-
-def _over_all_sites(rows: Iterable[MetricRow]) -> dict[str, MetricRow]:
-    """Return the validation figures over all sites, by which points are ranked."""
-    return {row.metric: row for row in rows if row.site is None and row.arm == "validation"}
 
 
 def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -399,7 +380,3 @@ def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
             point = replace(point, loss=None, reason=f"judged on {point.rows} of {most} validation rows only")
         found.append(point)
     return tuple(found)
-
-
-def _by_loss(point: Point) -> float:
-    return math.inf if point.loss is None else point.loss

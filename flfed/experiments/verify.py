@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, starmap
 from typing import Any
 
 from flfed.callbacks import Progress, no_progress
@@ -25,7 +26,7 @@ from flfed.study.tables import Expectation
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Repeat:
     """One repeat and its published figure.
 
@@ -106,18 +107,16 @@ class Compared:
         difference = self.difference
         if self.holds:
             return ""
-        if self.ours is None or difference is None:
+        if difference is None:
             return f"{path} was not measured"
         # A mean over the repeats that have the figure would hide those that failed.
         if self.without:
             return f"{path} is missing in {self.without} of the repeats"
+        measured = f"{path} is {self.ours:.4f}, {abs(difference):.4f}"
         if self.expected.least is not None:
-            return f"{path} is {self.ours:.4f}, {-difference:.4f} below the least of {self.expected.least:g}"
+            return f"{measured} below the least of {self.expected.least:g}"
         side = "above" if difference > 0 else "below"
-        allowed = self.expected.tolerance
-        return (
-            f"{path} is {self.ours:.4f}, {abs(difference):.4f} {side} {self.published:g} where {allowed:g} is allowed"
-        )
+        return f"{measured} {side} {self.published:g} where {self.expected.tolerance:g} is allowed"
 
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""
@@ -253,19 +252,18 @@ def compared(
     entry = entry_at(whole, expected.path, strict=strict) or {}
     values = [(entry_at(found, expected.path, strict=False) or {}).get("value") for found in each]
     there = [value for value in values if value is not None]
-    pairs = zip(seeds, expected.by_repeat, values, strict=False)
     # The report's own spread counts, where it has one.
-    sd = entry["sd"] if entry.get("sd") is not None else intervals.sd_of(values)
+    sd = entry.get("sd")
+    if sd is None:
+        sd = intervals.sd_of(values)
+    pairs = zip(count(1), seeds, expected.by_repeat, values, strict=False)
     without = len(values) - len(there) if there else 0
     return Compared(
         expected=expected,
         ours=entry.get("value"),
         sd=sd,
         without=without,
-        by_repeat=tuple(
-            Repeat(repeat=number, seed=seed, published=published, ours=ours)
-            for number, (seed, published, ours) in enumerate(pairs, start=1)
-        ),
+        by_repeat=tuple(starmap(Repeat, pairs)),
     )
 
 
@@ -285,19 +283,20 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
     """
     place: Any = found
     for part in path.split("."):
-        if not isinstance(place, Mapping) or part not in place:
-            if not strict:
-                return None
+        known = list(place) if isinstance(place, Mapping) else []
+        if part in known:
+            place = place[part]
+        elif strict:
             # Where the path must exist, the error names the nearest part that does.
-            known = list(place) if isinstance(place, Mapping) else []
             names = f" There: {', '.join(known)}" if known else ""
             raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, known)}{names}")
-        place = place[part]
+        else:
+            return None
     if isinstance(place, Mapping) and "value" in place:
         return dict(place)
-    if not strict:
-        return None
-    raise UsageError(f"[expected] {path!r}: is no figure of the run's report; one is 'global.roc_auc_score'")
+    if strict:
+        raise UsageError(f"[expected] {path!r}: is no figure of the run's report; one is 'global.roc_auc_score'")
+    return None
 
 
 def check_expected(study: Study) -> None:

@@ -163,17 +163,16 @@ class SharedModel:
             )
         stored = quantise(self.arrays)
         layout = self.layout
+        by = self.encoder
         # Under scaler "none" the encoder knows no deviations; the schema's are near enough to draw rows by.
-        plain = self.study.encode.scaler == "none"
-        by = replace(self.encoder, scale=schema_encoder(layout).scale) if plain else self.encoder
+        if self.study.encode.scaler == "none":
+            by = replace(by, scale=schema_encoder(layout).scale)
         rows = drawn_rows(layout, by, DRAWN_ROWS, generator(self.study.seed, site="", purpose="quantised"))
         x = encode(rows, layout, self.encoder).x
         after = replace(self, arrays=dequantise(stored))
         moved = np.abs(after.predictions(x) - self.predictions(x))
-        found = Quantised(
-            stored=stored, of=arrays_sha256(self.arrays), mean=float(moved.mean()), largest=float(moved.max())
-        )
-        return replace(after, quantised=found)
+        means = {"mean": float(moved.mean()), "largest": float(moved.max())}
+        return replace(after, quantised=Quantised(stored=stored, of=arrays_sha256(self.arrays), **means))
 
     def write(self, folder: Path, signer: Signer | None = None) -> None:
         """Write the files of the folder.
@@ -191,20 +190,19 @@ class SharedModel:
         FlfedError
             If the disk does not take them.
         """
-        grown = xgboost_files(self.arrays, self.layout, self.encoder) if self.layout.plain else {}
         meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
         # All files are made in memory first, so that their hashes can go into the index.
         arrays = self.arrays if self.quantised is None else self.quantised.stored
         files = {
-            MODEL: save({name: np.ascontiguousarray(value) for name, value in arrays.items()}),
-            ENCODER: save({name: np.ascontiguousarray(value) for name, value in self.encoder.arrays().items()}),
+            MODEL: _safetensors(arrays),
+            ENCODER: _safetensors(self.encoder.arrays()),
             SCHEMA: tomli_w.dumps(meaning).encode(),
             STUDY: self.study.text.encode(),
-            **grown,
         }
-        index = self._index() | {
-            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        }
+        if self.layout.plain:
+            files |= xgboost_files(self.arrays, self.layout, self.encoder)
+        index = self._index()
+        index["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         # The signature is made first, so that the seal covers it as well.
         if signer is not None:
             index["signed"] = signer.signature(seal(index))
@@ -218,18 +216,18 @@ class SharedModel:
         It is without the files' hashes.
         """
         layout = self.layout
-        quantised = self.quantised
-        more: dict[str, Any] = {} if quantised is None else {"quantised": quantised.as_object()}
+        form = FORMAT
+        more: dict[str, Any] = {}
+        if self.quantised is not None:
+            form = FORMAT_INT8
+            more["quantised"] = self.quantised.as_object()
         if self.rounded_of:
             more["rounded"] = {"dtype": "float32", "of-arrays-sha256": self.rounded_of}
         if layout.plain:  # what an input of the XGBoost file is
             more["columns"] = []
             for column in layout.features:
-                if column.kind == "number":
-                    more["columns"].append({"name": column.name, "unit": column.unit})
-                else:
-                    more["columns"].append({"name": column.name, "values": list(column.cells[:-1])})
-        form = FORMAT if quantised is None else FORMAT_INT8
+                kind = {"unit": column.unit} if column.kind == "number" else {"values": list(column.cells[:-1])}
+                more["columns"].append({"name": column.name, **kind})
         return {
             "format": form,
             "run": self.run,
@@ -301,14 +299,17 @@ def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
     if isinstance(found, Mapping) and found.keys() == PARTS and all(isinstance(part, str) for part in found.values()):
         title = found["coordinator"]
         key = found["signing-key"]
-        sha256 = seal(rest)
         # A title of control characters could pretend to be another text on a screen.
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
-        if whole and coordinator_signed(model_facts(title, sha256), found["signature"], key):
+        if whole and coordinator_signed(model_facts(title, seal(rest)), found["signature"], key):
             return Signature(title, key)
     raise UsageError(
         f"{folder / INDEX}: its signature does not hold: somebody changed the model after it was signed; not used"
     )
+
+
+def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
+    return save({name: np.ascontiguousarray(value) for name, value in arrays.items()})
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -23,15 +23,13 @@ from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import MAP_TO_NONE, oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import MAP_IT, NONE_FOUND, Field, Finding, with_text_names
-from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.encode import codes, encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
-from flfed.trees.cut_points import codes_in, widths_of
-from flfed.trees.forest import contributions, forest_of
+from flfed.trees.cut_points import contributions_of
 
 MEAN = "mean of all rows"
 """Header of what a prediction is without knowing any column."""
@@ -88,8 +86,7 @@ class Predictions:
         """
         rows = []
         for number, row in enumerate(self.values.tolist(), start=1):
-            cells = {header: finite(value) for header, value in zip(self.headers, row, strict=True)}
-            rows.append({"row": number, **cells})
+            rows.append({"row": number, **dict(zip(self.headers, map(finite, row), strict=True))})
         return rows
 
     def as_csv(self) -> str:
@@ -121,8 +118,8 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     """
     if not path.is_file():
         raise UsageError(f"table {path}: there is no such file")
-    source = Parquet(str(path.resolve())) if path.suffix.lower() in (".parquet", ".pq") else Csv(str(path.resolve()))
-    raw = source.read(())
+    kind = Parquet if path.suffix.lower() in (".parquet", ".pq") else Csv
+    raw = kind(str(path.resolve())).read(())
     # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
         raise UsageError(f"table {path}: has one column only; its columns must be separated by commas")
@@ -150,7 +147,7 @@ def predict_frame(
     """
     table = with_text_names(table)
     unread = set(model.schema.features()) - {column.name for column in model.layout.features}
-    absent: dict[str, str | Field | None] = {name: None for name in unread if name not in table.columns}
+    absent: dict[str, str | Field | None] = dict.fromkeys(unread - set(table.columns))
     return _predict(model, table, absent | dict(mapping or {}), (), ON_TABLE)
 
 
@@ -183,21 +180,26 @@ def _predict(
 ) -> Predictions:
     table, clipped = mapped_rows(model, raw, mapping, missing)
     x = encode(table, model.layout, model.encoder).x
-    values, usable = _values(model, table, x)
+    values = model.predictions(x).astype(float).reshape(len(table), -1)
+    usable = np.ones(len(table), dtype=bool)
+    # The study never saw a row with a gap, so that a value there would mean nothing.
+    if model.study.encode.rows == "complete":
+        usable = table[[column.name for column in model.layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
+        values[~usable] = np.nan
     notes = [*clipped, *_notes(model, raw, table, mapping)]
     if model.quantised is not None:
         notes.append(model.quantised.in_words(model.schema.columns[model.schema.target].unit))
     if not usable.all():
         few = count_in_words(int((~usable).sum()))
         notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
-    target = table[model.schema.target]
     # Figures need rows that have both an outcome and a prediction.
-    known = usable & target.notna().to_numpy()
+    known = usable & table[model.schema.target].notna().to_numpy()
+    figures = {}
     if known.any():
+        figures = _figures(model, table[known], values[known])
         notes.append(about)
         if not known.all():
             notes.append(f"The figures are of {known.sum()} of {len(table)} rows: the others have no outcome.")
-    figures = _figures(model, table[known], values[known]) if known.any() else {}
     headers, of = _headers(model)
     return Predictions(
         headers=headers, values=values, of=of, figures=figures, known=int(known.sum()),
@@ -229,9 +231,9 @@ def mapped_rows(
             "for another table; train it with scaler='global'"
         )
     # The outcome may be missing: predicting is for rows without one.
-    table, findings = map_table(raw, _unbounded(model.schema), mapping or {}, missing, outcome=False)
+    table, findings = map_table(raw, _unbounded(model), mapping or {}, missing, outcome=False)
     if findings:
-        raise _first_error(findings[0], model.schema)
+        raise _first_error(findings[0], model.schema.name)
     if not len(table):
         raise UsageError("the table has no rows: there is nothing to predict")
     return _within_ranges(model, table)
@@ -244,13 +246,13 @@ def inputs_of(
     return encode(mapped_rows(model, with_text_names(raw), mapping)[0], model.layout, model.encoder).x
 
 
-def _unbounded(schema: Schema) -> Schema:
-    """Return a schema without the ranges that nobody has confirmed."""
-    everything = {"range": (-math.inf, math.inf)}
+def _unbounded(model: SharedModel) -> Any:
+    """Return a model's schema without the ranges that nobody has confirmed."""
+    schema = model.schema
     columns = dict(schema.columns)
     for name in schema.unconfirmed:
         if columns[name].kind == "number":
-            columns[name] = columns[name].model_copy(update=everything)
+            columns[name] = columns[name].model_copy(update={"range": (-math.inf, math.inf)})
     return schema.model_copy(update={"columns": columns})
 
 
@@ -261,16 +263,15 @@ def _within_ranges(model: SharedModel, table: pd.DataFrame) -> tuple[pd.DataFram
     """
     notes = []
     columns = {}
-    for feature in model.layout.features:
-        name = feature.name
-        column = model.schema.columns[feature.name]
+    read = {feature.name: model.schema.columns[feature.name] for feature in model.layout.features}
+    for name, column in read.items():
         if name not in model.schema.unconfirmed or column.kind != "number" or column.range is None:
             continue
-        columns[name] = table[name].clip(*column.range)
+        low, high = column.range
+        columns[name] = table[name].clip(low, high)
         outside = int((columns[name] != table[name]).sum() - table[name].isna().sum())
         if outside:
             few = count_in_words(outside)
-            low, high = column.range
             notes.append(
                 f"column {name!r}: {few} rows lie outside {low:g} to {high:g}, a range that nobody has confirmed, and "
                 "are scored at its end"
@@ -288,7 +289,7 @@ ADVICE = {
 """What is to be done about a table without a mapping, instead of what its mapping could say."""
 
 
-def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
+def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
     """Return the error of a table to predict.
 
     What may be meant is told as well, for the table is the reader's own.
@@ -299,7 +300,7 @@ def _first_error(finding: Finding, schema: Schema) -> UsageError | TableError:
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
     if rule == NONE_FOUND:
-        return UsageError(f"the table has none of the columns of dataset {schema.name!r}: {finding.hint}")
+        return UsageError(f"the table has none of the columns of dataset {dataset!r}: {finding.hint}")
     if finding.hint:
         rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"
     return TableError(error.column, rule, error.bad)
@@ -312,29 +313,10 @@ def _notes(
 
     Only columns that the model reads count.
     """
-    read = {column.name for column in model.layout.features}
-    found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in read | {"table"}]
+    named = {column.name: f"column {column.name!r}" for column in model.layout.features} | {"table": "the table"}
+    found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in named]
     # Nothing is mapped here.
-    return [f"{_place(note.column)}: {note.text.removesuffix(MAP_TO_NONE)}" for note in found]
-
-
-def _place(column: str) -> str:
-    return "the table" if column == "table" else f"column {column!r}"
-
-
-def _values(model: SharedModel, table: pd.DataFrame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return predictions, and which rows have one.
-
-    The predictions are [rows, columns].
-    """
-    layout = model.layout
-    values = model.predictions(x).astype(float).reshape(len(table), -1)
-    usable = np.ones(len(table), dtype=bool)
-    # The study never saw a row with a gap, so that a value there would mean nothing.
-    if model.study.encode.rows == "complete":
-        usable = table[[column.name for column in layout.features]].notna().all(axis=1).to_numpy(dtype=bool)
-        values[~usable] = np.nan
-    return values, usable
+    return [f"{named[note.column]}: {note.text.removesuffix(MAP_TO_NONE)}" for note in found]
 
 
 def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
@@ -372,8 +354,8 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
     )
     figures = {}
     for name, arms in found.items():
-        e = arms[""]
-        figures[name] = {"value": finite(e.value), "low": finite(e.low), "high": finite(e.high), "method": e.method}
+        ends = {end: finite(getattr(arms[""], end)) for end in ("value", "low", "high")}
+        figures[name] = {**ends, "method": arms[""].method}
     return figures
 
 
@@ -424,20 +406,16 @@ def explained(model: SharedModel, x: np.ndarray) -> Explanations:
             f"--explain is of boosted trees, and this model is {model.study.model.name!r}: of a regression the "
             "coefficients say it, in the run's report"
         )
-    task = model.schema.task
     schema = model.schema
     scale = 1.0
     base = 0.0
-    unit = "log-odds" if task == "binary" else "score"
-    if task == "regression":
+    unit = "log-odds" if schema.task == "binary" else "score"
+    if schema.task == "regression":
         scale = float(model.encoder.scale[-1])
         base = float(model.encoder.center[-1])
         column = schema.columns[schema.target]
         unit = f"logarithm of {schema.target}" if column.transform == "log1p" else column.unit or schema.target
-    missing = widths_of(model.arrays) - 1
-    forest = forest_of(model.arrays)
-    outputs = model.arrays["value"].shape[1]
-    values = scale * contributions(forest, codes_in(x, model.arrays), missing, outputs=outputs)
+    values = scale * contributions_of(model.arrays, x)
     values[:, :, -1] += base
     columns = [*(column.name for column in model.layout.features), MEAN]
     classes = [f" ({name})" for name in schema.classes] if values.shape[1] > 1 else [""]

@@ -106,9 +106,15 @@ class Exported:
 
     def as_object(self) -> dict[str, Any]:
         """Return the object of `flfed run export --json`."""
-        shown = {"run": self.run, "folder": str(self.folder), "model": self.model, "reason": self.reason}
-        by = None if self.signer is None else self.signer.title
-        return shown | {"files": list(self.files), "signed-by": by, "signing-key": self.fingerprint}
+        return {
+            "run": self.run,
+            "folder": str(self.folder),
+            "model": self.model,
+            "reason": self.reason,
+            "files": list(self.files),
+            "signed-by": self.signer and self.signer.title,
+            "signing-key": self.fingerprint,
+        }
 
     @property
     def fingerprint(self) -> str | None:
@@ -153,7 +159,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         reason = _why_no_model(runs, series)
         model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
-        target = folder if folder is not None else Path(found["run"])
+        target = folder or Path(found["run"])
         if model is not None:
             model = _in_dtype(model, dtype)
         # Refused before anything is written: an export is never mixed with another one.
@@ -161,11 +167,11 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         files = _tables(reader, runs, found)
         files["README.txt"] = _readme(found, runs[0].rounds_planned, model, reason)
     write_files(target, {file: content.encode() for file, content in files.items()})
-    if model:
+    exported = None
+    if model is not None:
         model.write(target, signer)
-    written = tuple(sorted(path.name for path in target.iterdir()))
-    exported = model.run if model else None
-    return Exported(found["run"], target, exported, reason, written, signer)
+        exported = model.run
+    return Exported(found["run"], target, exported, reason, _names(target), signer)
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
@@ -173,6 +179,10 @@ def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
     if dtype == FLOAT32:
         return model.to_float32()
     return model.to_int8() if dtype == INT8 else model
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.iterdir()))
 
 
 def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
@@ -234,10 +244,9 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
     if run.hashes.get("schema") != schema.sha256():
         raise FlfedError(f"the schema in {folder} is not the one that the store has of run {run.run}; not exported")
     # Of each site's entry only what describes the model goes along.
-    sites = {
-        site: {"rows": entry["rows"], "holdout-rows": entry["holdout-rows"], "global": entry["global"]}
-        for site, entry in found["sites"].items()
-    }
+    sites = {}
+    for site, entry in found["sites"].items():
+        sites[site] = {key: entry[key] for key in ("rows", "holdout-rows", "global")}
     return SharedModel(
         run=run.run,
         study=study,
@@ -246,6 +255,11 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
         encoder=final.encoder,
         figures={"global": found["global"], "sites-mean": found["sites-mean"], "sites": sites},
     )
+
+
+def model_of(reader: RunReader, run: RunEntry) -> SharedModel:
+    """Return the final model of a run; raises as `shared_model` does."""
+    return shared_model(reader, run, reader.series(run.run), report(reader, run.run))
 
 
 def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
@@ -273,11 +287,16 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
         )
     _refuse_taken(folder)
     study = Study.parse(found.study)
-    schema = datasets.load(study.dataset.name).schema
-    figures: dict[str, Any] = {"global": {}, "sites-mean": {}, "sites": {}}
-    of: dict[str, Any] = {"arrays": {**found.arrays, **found.own}, "encoder": found.encoder}
-    SharedModel(run=run, study=study, schema=schema, figures=figures, **of).write(folder)
-    return Exported(run, folder, run, "", tuple(sorted(path.name for path in folder.iterdir())))
+    model = SharedModel(
+        run=run,
+        study=study,
+        schema=datasets.load(study.dataset.name).schema,
+        arrays={**found.arrays, **found.own},
+        encoder=found.encoder,
+        figures={"global": {}, "sites-mean": {}, "sites": {}},
+    )
+    model.write(folder)
+    return Exported(run, folder, run, "", _names(folder))
 
 
 def _why_at_sites(run: str, text: str) -> str:
@@ -316,8 +335,8 @@ def _gains(found: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
     for site, figures in found["sites"].items():
         for metric in with_verdict(found, metrics_of(dict(found))):
             told = gain_at(figures, metric)
-            ends = (told["value"], told["low"], told["high"])
-            yield (found["run"], site, metric, told["model"], *ends, told["verdict"])
+            told_of = [told[key] for key in ("model", "value", "low", "high", "verdict")]
+            yield (found["run"], site, metric, *told_of)
 
 
 def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
@@ -361,21 +380,20 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
     lines += ["Files", "", *files]
     if model is None:
         return "\n".join([*lines, f"There is no model here: {reason}.", ""])
-    # Without a unit and the meaning of a value nobody could use the predictions.
     schema = model.schema
-    unit = schema.columns[schema.target].unit
-    units = [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
-    files = [*MODEL_FILES]
+    lines += ["The model", "", *MODEL_FILES]
     if model.layout.plain:
-        files += TREE_FILES
-    lines += ["The model", "", *files, "", f"It predicts {_predicted(schema)}, one line a row:", ""]
+        lines += TREE_FILES
+    lines += ["", f"It predicts {_predicted(schema)}, one line a row:", ""]
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
     if model.quantised is not None:
-        lines += [model.quantised.in_words(unit), ""]
+        lines += [model.quantised.in_words(schema.columns[schema.target].unit), ""]
     if model.rounded_of:
         lines += [ROUNDED, ""]
-    lines += ["The columns it reads, with their units (schema.toml has ranges and allowed values):", "", *units, ""]
-    return "\n".join(lines)
+    # Without a unit and the meaning of a value nobody could use the predictions.
+    lines += ["The columns it reads, with their units (schema.toml has ranges and allowed values):", ""]
+    lines += [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
+    return "\n".join([*lines, "", ""])
 
 
 ROUNDED = (
@@ -425,11 +443,11 @@ def _figure(group: str, column: str, figure: str, one: object) -> Figure:
 
 
 def _of_analysis(found: Found) -> Iterator[Figure]:
-    yield from _of_rows(found, "")
+    yield from _of_rows(found, "", found["counts-each"])
     groups = found.get("groups", {"of": {}, "compared": {}})
     for group, of in groups["of"].items():
         yield _figure(group, "", f"share of {found['counts-each']}s", of["share"])
-        yield from _of_rows({**of, "counts-each": found["counts-each"]}, group)
+        yield from _of_rows(of, group, found["counts-each"])
     for column, compared in groups["compared"].items():
         for what, pairs in compared.items():
             of_what = what if what == "mean" else f"share of {what}"
@@ -448,17 +466,19 @@ def _of_crossed(crossed: Found) -> Iterator[Figure]:
     yield from (_figure("", column, name, one) for name, one in test.items())
 
 
-def _of_rows(found: Found, group: str) -> Iterator[Figure]:
+def _of_rows(found: Found, group: str, unit: str) -> Iterator[Figure]:
     """Yield the figures of all rows, or of those of a group."""
-    yield _figure(group, "", f"{found['counts-each']}s", found["rows"])
+    yield _figure(group, "", f"{unit}s", found["rows"])
     for column, of in found["columns"].items():
-        yield from (_figure(group, column, name, of[name]) for name in ("missing", "mean", "sd") if name in of)
-        yield from (_figure(group, column, f"quantile {at}", one) for at, one in of.get("quantiles", {}).items())
-        yield from (_figure(group, column, f"share of {value}", one) for value, one in of.get("shares", {}).items())
-        edges = of.get("edges", [])
-        bins = [f"{low:.12g} to {high:.12g}" for low, high in pairwise(edges)]
-        counts = zip(bins, of["counts"], strict=False) if edges else of["counts"].items()
-        yield from (_figure(group, column, f"count of {value}", one) for value, one in counts)
+        named = {name: of[name] for name in ("missing", "mean", "sd") if name in of}
+        named |= {f"quantile {at}": one for at, one in of.get("quantiles", {}).items()}
+        named |= {f"share of {value}": one for value, one in of.get("shares", {}).items()}
+        counts = of["counts"]
+        if edges := of.get("edges"):
+            bins = [f"{low:.12g} to {high:.12g}" for low, high in pairwise(edges)]
+            counts = dict(zip(bins, counts, strict=False))
+        named |= {f"count of {value}": one for value, one in counts.items()}
+        yield from (_figure(group, column, name, one) for name, one in named.items())
 
 
 def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:
@@ -468,15 +488,11 @@ def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:
         figure = f"{before}{name}"
         if name in ("by-site", "sites", "columns") or isinstance(one, str):
             continue
-        if isinstance(one, Mapping):
-            # A column may be called "value", too.
-            is_figure = "value" in one and not isinstance(one["value"], Mapping)
-            if is_figure:
-                yield _figure("", "", figure, one)
-            else:
-                yield from _of_parts(one, figure, columns)
-        elif isinstance(one, list):
+        if isinstance(one, list):
             yield from _of_list(one, figure, columns)
+        # A column may be called "value", too.
+        elif isinstance(one, Mapping) and (isinstance(one.get("value"), Mapping) or "value" not in one):
+            yield from _of_parts(one, figure, columns)
         elif one is not None:
             yield _figure("", "", figure, one)
 

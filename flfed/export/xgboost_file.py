@@ -49,8 +49,11 @@ def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Enc
     trees = []
     for of_round in forest_of(arrays):
         trees.append([_with_shared(tree, shared, last) for tree in of_round])
-    regression = layout.task == "regression"
-    scale, base = (float(encoder.scale[-1]), float(encoder.center[-1])) if regression else (1.0, 0.0)
+    scale = 1.0
+    base = 0.0
+    if layout.task == "regression":
+        scale = float(encoder.scale[-1])
+        base = float(encoder.center[-1])
     document = xgboost_document(trees, own, layout.task, outputs=arrays["value"].shape[1], scale=scale, base=base)
     return dict(zip(FILES, (to_json(document).encode(), to_ubj(document)), strict=True))
 
@@ -86,11 +89,11 @@ def xgboost_document(
     -----
     XGBoost sends rows below a threshold left, and ours are at most the cut point: the threshold is the next float32.
     """
-    outputs = len(trees[0]) if trees else outputs
-    classes = outputs if outputs > 1 else 0
+    if trees:
+        outputs = len(trees[0])
+    several = outputs > 1
     thresholds = [above(cut) for cut in cuts.values()]
     flat = list(chain.from_iterable(trees))
-    several = outputs > 1
     start = "5E-1" if task == "binary" else repr(float(base)).upper()
     objective: dict[str, Any] = {"name": OBJECTIVES[task]}
     if several:
@@ -113,7 +116,7 @@ def xgboost_document(
             "learner_model_param": {
                 "base_score": f"[{','.join([start] * outputs)}]",
                 "boost_from_average": "0",
-                "num_class": str(classes),
+                "num_class": str(outputs * several),
                 "num_feature": str(len(cuts)),
                 "num_target": "1",
             },
@@ -139,10 +142,11 @@ def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray], scale: floa
     for node in inner:
         conditions[node] = _threshold(thresholds[tree.column[node]], int(tree.code[node]))
     none = np.zeros(0, np.int64)
+    of_none = none.astype(np.int32)
     return {
         "base_weights": values,
-        "categories": none.astype(np.int32),
-        "categories_nodes": none.astype(np.int32),
+        "categories": of_none,
+        "categories_nodes": of_none,
         "categories_segments": none,
         "categories_sizes": none,
         "default_left": tree.missing_left.astype(np.uint8),

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
 import pandas as pd
-from flwr.app import RecordDict
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
+from flfed.callbacks import no_progress
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import RunConfig, answer_of, engine_of, path_of
-from flfed.federation.engines.inprocess import grid_of
-from flfed.federation.server.run_setting import Answers, ask, deadline_of
+from flfed.export.model_folder import SharedModel
+from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, path_of
+from flfed.federation.engines.inprocess import InProcess
+from flfed.federation.server.run_setting import ask, deadline_of
 from flfed.notebook.result import is_number
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
@@ -32,21 +32,16 @@ from flfed.rows.data.sources import Part
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.proposals.own_tables import slug
 from flfed.rows.study_model import study_layout, study_trainable
-from flfed.rows.training.fit import score
-from flfed.rows.training.functional import probabilities
-from flfed.rows.training.requests import ScoreRequest
 from flfed.study.study import Study, plain_value
 from flfed.study.template import StudyTemplate
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
-from flfed.updates.arrays import Arrays
 from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 TARGET = "target"
-Reply = TypeVar("Reply")
 
 
 class FitError(FlfedError, ValueError):
@@ -134,8 +129,9 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise FitError("the classifier needs two classes at least, and y has only one class")
         labels = _halves(X) if sites is None else column_or_1d(sites)
         check_consistent_length(X, labels)
-        dataset = self._dataset(X)
-        table = _table(X).assign(**{TARGET: _class_names(len(self.classes_))[codes]})
+        table = _table(X)
+        dataset = self._dataset(table)
+        table[TARGET] = _class_names(len(self.classes_))[codes]
         try:
             with datasets.in_memory(dataset):
                 made = _sites(table, labels, dataset.name)
@@ -144,20 +140,18 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         except FlfedError as error:
             raise FitError(str(error)) from None
         self.sites_ = [site.name for site in made]
-        self._fitted = study_layout(study, dataset.schema), encoder, study.model.build("model")
+        self._fitted = SharedModel(
+            run="", study=study, schema=dataset.schema, arrays=self.arrays_, encoder=encoder, figures={}
+        )
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities, float64 [rows, classes], in the order of `classes_`."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
-        table = _table(X).assign(**{TARGET: None})
-        layout, encoder, model = self._fitted
-        rows = encode(table, layout, encoder)
-        outputs = score(ScoreRequest(model=model, arrays=dict(self.arrays_), x=rows.x))
-        task = "binary" if len(self.classes_) == 2 else "multi-class"
-        found = probabilities(task, outputs)
-        return np.column_stack([1 - found, found]) if task == "binary" else found
+        model = self._fitted
+        found = model.predictions(encode(_table(X).assign(**{TARGET: None}), model.layout, model.encoder).x)
+        return np.column_stack([1 - found, found]) if len(self.classes_) == 2 else found
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row [rows]."""
@@ -170,14 +164,12 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.allow_nan = True
         return tags
 
-    def _dataset(self, x: np.ndarray) -> Dataset:
+    def _dataset(self, x: pd.DataFrame) -> Dataset:
         """Return a dataset of numbers for this fit alone."""
-        columns = {
-            name: Column(kind="number", range=_range(x[:, place])) for place, name in enumerate(_names(x.shape[1]))
-        }
+        columns = {str(name): Column(kind="number", range=_range(x[name].to_numpy())) for name in x}
         classes = tuple(_class_names(len(self.classes_)))
-        task: Task = "binary" if len(classes) == 2 else "multi-class"
         columns[TARGET] = Column(kind="target", values=classes)
+        task: Task = "binary" if len(classes) == 2 else "multi-class"
         schema = Schema(name=f"fit-{uuid4().hex[:12]}", task=task, target=TARGET, columns=columns)
         return Dataset(schema.name, Path(), schema, SourceDescription(licence="", citation=""))
 
@@ -201,10 +193,6 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Study.parse(StudyTemplate(name="fit", dataset=dataset, model=self.model).text()).replace(chosen)
 
 
-def _names(count: int) -> list[str]:
-    return [f"x{number}" for number in range(count)]
-
-
 def _range(values: np.ndarray) -> tuple[float, float]:
     """Return a range that all values lie in."""
     known = values[~np.isnan(values)]
@@ -218,7 +206,7 @@ def _class_names(count: int) -> np.ndarray:
 
 
 def _table(x: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(x, columns=_names(x.shape[1]))
+    return pd.DataFrame(x).add_prefix("x")
 
 
 def _halves(x: np.ndarray) -> np.ndarray:
@@ -249,7 +237,7 @@ def _sites(table: pd.DataFrame, labels: np.ndarray, dataset: str) -> list[Site]:
     ]
 
 
-def train(study: Study, sites: Sequence[Site]) -> tuple[Arrays, Encoder]:
+def train(study: Study, sites: Sequence[Site]) -> tuple[dict[str, np.ndarray], Encoder]:
     """Return the arrays and the encoder of a study, trained as a run of it would.
 
     Parameters
@@ -264,51 +252,42 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[Arrays, Encoder]:
         If a site does not take part, or a round fails.
     """
     schema = datasets.load(study.dataset.name).schema
-    by_name = {site.name: site for site in sites}
     config: RunConfig = {"study": study.text, "repeat": 0, "run-here": "fit"}
-    engine = engine_of("inprocess")
-    answer = answer_of(path_of(engine, study, stacked=True))
-    grid = grid_of(SiteClient(lambda name, _: by_name[name]), sorted(by_name), config, answer)
-    nodes = {str(node): node for node in grid.get_node_ids()}
-    seconds = deadline_of(study)
-
-    def answers(kind: str, request: Any, read: Callable[[RecordDict], Reply]) -> Mapping[str, Reply]:
-        return _all_of(ask(grid, kind, request, nodes, read, timeout=seconds))
-
-    enrolled = answers(ENROL, EnrolRequest(dataset=schema.name, schema_sha256=schema.sha256()), EnrolReply.from_record)
-    refused = [f"{reply.site}: {reply.reason}" for reply in enrolled.values() if not reply.accepted]
-    if refused:
-        raise UsageError("; ".join(refused))
-    participants = {
-        reply.site: Participant(node_id=nodes[node], rows_high=reply.rows_high, version=reply.version)
-        for node, reply in enrolled.items()
-    }
+    engine = InProcess()
+    resources = RunResources(answer_of(path_of(engine, study, stacked=True)), no_progress)
     layout = study_layout(study, schema)
-    sums = answers(SUMMARISE, SummariseRequest(), SummariseReply.from_record)
-    encoder = fit_encoder(
-        layout, merge([reply.summary for reply in sums.values() if reply.summary is not None]), study.encode.scaler
-    )
-    trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
-    strategy: FedAvg = study.strategy.build("strategy")
-    strategy.assign(
-        RunContext(
-            participants=participants,
-            encoder=encoder,
-            plan=study.plan,
-            rounds=study.rounds,
-            seed=study.seed,
-            codec=codec_of(study),
-            download=download_of(study),
+    with engine.started(sorted(sites, key=lambda site: site.name), config, resources) as (grid, _):
+        nodes = {str(node): node for node in grid.get_node_ids()}
+
+        def answers(kind: str, request: Any, read: Any) -> Mapping[str, Any]:
+            found = ask(grid, kind, request, nodes, read, timeout=deadline_of(study))
+            if found.faults:
+                raise UsageError("; ".join(found.faults.values()))
+            return found.replies
+
+        request = EnrolRequest(dataset=schema.name, schema_sha256=schema.sha256())
+        enrolled = answers(ENROL, request, EnrolReply.from_record)
+        refused = [f"{reply.site}: {reply.reason}" for reply in enrolled.values() if not reply.accepted]
+        if refused:
+            raise UsageError("; ".join(refused))
+        sums = answers(SUMMARISE, SummariseRequest(), SummariseReply.from_record)
+        merged = merge([reply.summary for reply in sums.values() if reply.summary is not None])
+        encoder = fit_encoder(layout, merged, study.encode.scaler)
+        trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
+        strategy: FedAvg = study.strategy.build("strategy")
+        strategy.assign(
+            RunContext(
+                participants={reply.site: Participant.of(nodes[node], reply) for node, reply in enrolled.items()},
+                encoder=encoder,
+                plan=study.plan,
+                rounds=study.rounds,
+                seed=study.seed,
+                codec=codec_of(study),
+                download=download_of(study),
+            )
         )
-    )
-    first = first_arrays(trainable, len(input_names(layout)))
-    result = strategy.start(grid, to_record(first), study.rounds)
+        first = first_arrays(trainable, len(input_names(layout)))
+        result = strategy.start(grid, to_record(first), study.rounds)
     if strategy.stopped:
         raise UsageError(strategy.stopped)
     return to_arrays(result.arrays), encoder
-
-
-def _all_of(found: Answers[Reply]) -> Mapping[str, Reply]:
-    if found.faults:
-        raise UsageError("; ".join(found.faults.values()))
-    return found.replies

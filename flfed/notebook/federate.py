@@ -1,4 +1,4 @@
-"""Federated learning on data frames, in one call."""
+"""Federated learning in one call: on data frames, by a study, or by one that goes on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,14 @@ import torch
 from flfed import registry
 from flfed.callbacks import Progress, is_watched, no_progress, progress_line
 from flfed.errors import UsageError, count_in_words
-from flfed.federation.server.checkpoint_writer import RoundCallback
-from flfed.federation.server.run import run as run_study
-from flfed.files import write_whole
+from flfed.federation.server import run as server
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.notebook.own_model import name_of_model
-from flfed.notebook.result import FrameReading, Result, is_number, with_model
-from flfed.packages import FRAMES
-from flfed.paths import home
+from flfed.notebook.result import Result, is_number, with_model
 from flfed.rows.data.schema import Task
+from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.own_tables import OwnTable
+from flfed.rows.proposals.own_tables import FrameReading, OwnTable
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value, protects_rows
@@ -140,9 +139,10 @@ def federate(
         changes |= keys_of_strategy(strategy)
     with registry.lending("metric", metrics):
         study = study.replace(changes, "keyword") if changes else study
-        keep_reading(workspace)
+        # The schema stands where studies find it by name, and how the data frames were read beside it.
+        FrameReading(workspace.proposal.fields(), workspace.labels()).keep(workspace.name, workspace.files())
         with _shown(progress) as told:
-            found = run_study(
+            found = server.run(
                 study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=told,
                 callback=callback,
             )  # fmt: skip
@@ -254,11 +254,60 @@ def at_several(tables: Iterable[pd.DataFrame]) -> int:
     return sum(many for many, own in zip(shared, hashes, strict=True) if 2 * many >= len(own))
 
 
-def keep_reading(workspace: Workspace) -> None:
-    """Write a dataset's schema where studies find it by name, and how its data frames were read."""
-    for path, text in workspace.files().items():
-        if path.startswith("datasets/"):
-            place = home() / FRAMES / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(place, text.encode())
-    FrameReading.of(workspace).keep(workspace.name)
+def run(
+    study: Study | str | Path,
+    *,
+    engine: str = "inprocess",
+    repeats: int = 1,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    stacked: bool = True,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+    callback: RoundCallback | None = None,
+    **changes: Any,
+) -> Result:
+    """Run a study and return its result.
+
+    Parameters as for `flfed.federation.server.run.run`, and these.
+
+    Parameters
+    ----------
+    **changes
+        Keys of the study, as `--set` has them: `rounds=5`, or `encode={"scaler": "per-site"}`.
+
+    Raises
+    ------
+    UsageError
+        For anything wrong with study, sites or options; nothing was run.
+    FlfedError
+        If a run failed; it is in the store as failed, with the reason.
+
+    Examples
+    --------
+    >>> from flfed import run
+    >>> result = run("wine", rounds=5)  # doctest: +SKIP
+    """
+    chosen = study if isinstance(study, Study) else Study.load(study)
+    chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
+    return with_model(
+        server.run(
+            chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
+            progress=progress, observer=observer, callback=callback,
+        )
+    )  # fmt: skip
+
+
+def resume(
+    run: str,
+    *,
+    sites: Sequence[str | Site] | None = None,
+    store: str | None = None,
+    progress: Progress = no_progress,
+    observer: RunObserver = no_observer,
+) -> Result:
+    """Resume a run that died, stopped or failed.
+
+    Parameters and errors as for `flfed.federation.server.run.resume`.
+    """
+    return with_model(server.resume(run, sites=sites, store=store, progress=progress, observer=observer))

@@ -1,15 +1,14 @@
 """Result of a run for notebooks: tables, charts, a model and a verdict.
 
-Runs whose sites are data frames are started, resumed, loaded and listed here, too.
+Runs of the store are loaded and listed here, too.
 """
 
 from __future__ import annotations
 
 import html
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,30 +17,19 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.callbacks import Progress, no_progress
 from flfed.errors import UsageError, nearest
 from flfed.federation.server import run as server
-from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.files import write_whole
-from flfed.packages import FRAMES
-from flfed.paths import home
 from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import interval_name, story, verdict_in_words
 from flfed.records.reports.report import primary_of, report
-from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.noised_scores import is_uncompared
 from flfed.records.statistics.recorded_statistic import statistic_in_words
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
-from flfed.records.store.visibility import Viewer
-from flfed.rows.data.mapping import read_column
-from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.tables import columns_by_name
+from flfed.rows.proposals.own_tables import FrameReading
 from flfed.rows.proposals.workspace import Workspace
-from flfed.study.study import Study, keys_of, plain_value
+from flfed.study.study import Study
 
 if TYPE_CHECKING:
     import altair as alt
@@ -87,15 +75,13 @@ class CallableReport(dict[str, Any]):
         if site and site not in known:
             raise UsageError(f"site {site!r} is not in the run{nearest(site, known)} It has: {', '.join(known)}")
         path = Path(file)
-        viewer = Viewer("site", site) if site else Viewer()
-        write_document(path, self["run"], store=self._store, viewer=viewer)
+        write_document(path, self["run"], store=self._store, site=site)
         return path
 
 
 def labels_array(labels: Sequence[Any]) -> np.ndarray:
     """Return a target's own values as an array: texts as objects, whole numbers and flags as such."""
-    texts = any(isinstance(label, str) for label in labels)
-    dtype = object if texts else None
+    dtype = object if any(isinstance(label, str) for label in labels) else None
     return np.array(list(labels), dtype=dtype)
 
 
@@ -165,13 +151,11 @@ class Result(server.Result):
         UsageError
             If the run has no model on this machine.
         """
-        from flfed.export.run_folder import shared_model
+        from flfed.export.run_folder import model_of
 
         with RunReader.open(self.store) as reader:
-            run = reader.runs_of(self.run)[0]
-            shared = shared_model(reader, run, reader.series(run.run), report(reader, run.run))
-        reading = FrameReading.kept(shared.schema.name) if self.workspace is None else FrameReading.of(self.workspace)
-        return Model(shared, reading)
+            shared = model_of(reader, reader.runs_of(self.run)[0])
+        return Model(shared, FrameReading.kept(shared.schema.name))
 
     @property
     def plot(self) -> Plots:
@@ -214,13 +198,15 @@ class Result(server.Result):
     def _repr_html_(self) -> str:
         """Return the result as a notebook shows it: the verdict, then what joining gains at each site."""
         first, *others = self._sentences()
-        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in others)
+        lines = [f"<b>{html.escape(first)}</b>", *map(html.escape, others)]
         shown = self.gains[["site", "gain", "low", "high", "verdict"]]
-        table = shown.to_html(index=False, na_rep="–", float_format=_signed, border=0)
-        if not len(shown) or is_uncompared(self.report):
-            return f"<p><b>{html.escape(first)}</b></p>{said}"
-        named = f"<p>Gain by joining (+ is better), low to high: {interval_name(self.report)}.</p>"
-        return f"<p><b>{html.escape(first)}</b></p>{said}{named}{table}"
+        table = ""
+        if len(shown) and not is_uncompared(self.report):
+            lines.append(f"Gain by joining (+ is better), low to high: {interval_name(self.report)}.")
+            table = shown.to_html(
+                index=False, na_rep="–", float_format=lambda value: number(value, signed=True), border=0
+            )
+        return "".join(f"<p>{line}</p>" for line in lines) + table
 
     def _sentences(self) -> list[str]:
         """Return the verdict, then what comes first of the run's story; without a model the figure, then its notes."""
@@ -229,10 +215,6 @@ class Result(server.Result):
             return [figure, *missing_in_words(self.report), *notes[:OTHERS]]
         first = verdict_in_words(self.report)
         return [*first, *[said for said in story(self.report) if said not in first][:OTHERS]]
-
-
-def _signed(value: float) -> str:
-    return number(value, signed=True)
 
 
 class Model:
@@ -333,7 +315,7 @@ class Model:
 
         return inputs_of(self.shared, table, self._mapping(table))
 
-    def _mapping(self, table: pd.DataFrame) -> Mapping[str, str | Field | None]:
+    def _mapping(self, table: pd.DataFrame) -> Mapping[str, Any]:
         """Return how a data frame is read: as those of the training were."""
         if not isinstance(table, pd.DataFrame):
             raise UsageError(f"the model takes a DataFrame with the columns of training, not {type(table).__name__}")
@@ -361,11 +343,13 @@ class Plots:
 
     def gains(self) -> alt.LayerChart | alt.FacetChart:
         """Return the gain of each site with its intervals."""
-        from flfed.records.charts import by_site
+        from flfed.records.sections.gains import at_the_ends, gains
 
         found = self._result.report
         metric = self._metric()
-        drawn = by_site.forest_plot(found, metric, order_of_sites(found, metric))
+        sites = len(found["sites"])
+        section = gains(found, metric, at_the_ends(found, metric, sites), sites)
+        drawn: alt.LayerChart | alt.FacetChart | None = section.charts[0].draw()
         if drawn is None:
             raise UsageError("no site has a gain to draw: see result.gains")
         return drawn
@@ -453,140 +437,6 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
         line = {key: getattr(entry, key) for key in keys}
         lines.append(line | {"figure": figures.get(entry.run)})
     return pd.DataFrame(lines, columns=[*keys, "figure"])
-
-
-def run(
-    study: Study | str | Path,
-    *,
-    engine: str = "inprocess",
-    repeats: int = 1,
-    sites: Sequence[str | Site] | None = None,
-    store: str | None = None,
-    stacked: bool = True,
-    progress: Progress = no_progress,
-    observer: RunObserver = no_observer,
-    callback: RoundCallback | None = None,
-    **changes: Any,
-) -> Result:
-    """Run a study and return its result.
-
-    Parameters as for `flfed.federation.server.run.run`, and these.
-
-    Parameters
-    ----------
-    **changes
-        Keys of the study, as `--set` has them: `rounds=5`, or `encode={"scaler": "per-site"}`.
-
-    Raises
-    ------
-    UsageError
-        For anything wrong with study, sites or options; nothing was run.
-    FlfedError
-        If a run failed; it is in the store as failed, with the reason.
-
-    Examples
-    --------
-    >>> from flfed import run
-    >>> result = run("wine", rounds=5)  # doctest: +SKIP
-    """
-    chosen = study if isinstance(study, Study) else Study.load(study)
-    chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
-    return with_model(
-        server.run(
-            chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
-            progress=progress, observer=observer, callback=callback,
-        )
-    )  # fmt: skip
-
-
-def resume(
-    run: str,
-    *,
-    sites: Sequence[str | Site] | None = None,
-    store: str | None = None,
-    progress: Progress = no_progress,
-    observer: RunObserver = no_observer,
-) -> Result:
-    """Resume a run that died, stopped or failed.
-
-    Parameters and errors as for `flfed.federation.server.run.resume`.
-    """
-    return with_model(server.resume(run, sites=sites, store=store, progress=progress, observer=observer))
-
-
-FILE = "reading.json"
-
-
-@dataclass(frozen=True)
-class FrameReading:
-    """Reading of data frames, as those of a training.
-
-    Attributes
-    ----------
-    fields : mapping of schema column to Field or None
-        None where a column is read as it is.
-    labels : tuple
-        The target's own values for the schema's classes, in their order; none of a regression.
-    """
-
-    fields: Mapping[str, Field | None]
-    labels: tuple[Any, ...] = ()
-
-    @classmethod
-    def of(cls, workspace: Workspace) -> Self:
-        """Return how the data frames of a workspace are read."""
-        proposal = workspace.proposal
-        return cls(proposal.fields(), _labels(workspace))
-
-    @classmethod
-    def kept(cls, dataset: str) -> Self | None:
-        """Return how the data frames of a dataset were read on this machine, None where there were none."""
-        path = home() / FRAMES / "datasets" / dataset / FILE
-        if not path.is_file():
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        fields = {name: None if said is None else _field(said) for name, said in found["fields"].items()}
-        return cls(fields, tuple(found["labels"]))
-
-    def keep(self, dataset: str) -> None:
-        """Write it beside the dataset's schema."""
-        said = {name: None if field is None else asdict(field) for name, field in self.fields.items()}
-        text = json.dumps({"fields": said, "labels": self.labels}, ensure_ascii=False)
-        write_whole(home() / FRAMES / "datasets" / dataset / FILE, text.encode())
-
-    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
-        """Return how a data frame of these column names is read."""
-        return columns_by_name(self.fields, names)
-
-
-def _field(said: Mapping[str, Any]) -> Field:
-    return Field(**{**said, "missing": tuple(said["missing"])})
-
-
-def _labels(workspace: Workspace) -> tuple[Any, ...]:
-    """Return the target's own values for the classes, of each the first that a frame has.
-
-    They are texts where a value is no plain one, or where two classes would be equal.
-    """
-    schema = workspace.proposal.schema
-    column = schema.columns[schema.target]
-    found: dict[str, Any] = {}
-    for site in workspace.sites:
-        table = site.source.table if isinstance(site.source, Frame) else pd.DataFrame()
-        own = workspace.proposal.mapping(list(table.columns)).get(schema.target, schema.target)
-        field = Field(own) if isinstance(own, str) else own
-        if field is None:
-            continue
-        cells = table[field.column]
-        read = pd.Series(read_column(cells, schema.target, column, field)[0])
-        for name in set(schema.classes) - set(found):
-            own_values = cells[(read == name).to_numpy(dtype=bool)]
-            if len(own_values):
-                value = own_values.iloc[0]
-                found[name] = value.item() if hasattr(value, "item") else value
-    labels = tuple(found.get(name, name) for name in schema.classes)
-    plain = all(isinstance(label, (bool, int, float, str)) for label in labels) and len(set(labels)) == len(labels)
-    return labels if plain else schema.classes
 
 
 def is_number(value: object) -> bool:

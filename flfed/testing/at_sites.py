@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import pickle
 import re
@@ -20,7 +19,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import run_client
-from flfed.testing.rules import LISTED, Rule, Subject, check, hold
+from flfed.testing.rules import LISTED, Rule, Subject, are_same, check, hold, hold_paragraph
 
 TASKS = ("binary", "multi-class", "regression")
 CLOSE = 1e-12
@@ -121,11 +120,7 @@ SITE_RULES: tuple[Rule, ...] = (
 
 
 def _same(one: SiteTable, two: SiteTable) -> bool:
-    pairs: list[tuple[pd.DataFrame, pd.DataFrame]] = [
-        (one.training, two.training),
-        (one.holdout("check"), two.holdout("check")),
-    ]
-    return all(a.equals(b) for a, b in pairs)
+    return one.training.equals(two.training) and one.holdout("check").equals(two.holdout("check"))
 
 
 def check_metric(metric: type[Any], settings: Mapping[str, Any] | None = None) -> None:
@@ -149,7 +144,7 @@ def check_metric(metric: type[Any], settings: Mapping[str, Any] | None = None) -
     >>> from flfed.rows.metrics.brier_score_loss import BrierScoreLoss
     >>> check_metric(BrierScoreLoss)
     """
-    check(METRIC_RULES, Subject(metric, settings or {}))
+    check(METRIC_RULES, Subject(metric, settings))
 
 
 def it_says_what_it_is(subject: Subject) -> None:
@@ -193,10 +188,10 @@ def its_arguments_are_left_as_they_were(subject: Subject) -> None:
     """Targets and scores are the caller's."""
     for y, score in _examples(subject):
         weights = np.ones((2, len(y)))
-        before = y.copy(), score.copy(), weights.copy()
+        given = {"y": y, "score": score, "weights": weights}
+        before = {name: value.copy() for name, value in given.items()}
         subject.make().weighted(y, score, weights)
-        same = all(np.array_equal(now, then) for now, then in zip((y, score, weights), before, strict=True))
-        hold(same, "it wrote into y, score or weights")
+        hold(are_same(before, given), "it wrote into y, score or weights")
 
 
 def without_rows_it_is_nan_with_a_reason(subject: Subject) -> None:
@@ -306,12 +301,12 @@ def check_attack(attack: type[Any], attacked: Attacked, settings: Mapping[str, A
     RuleBroken
         For the first rule that does not hold.
     """
-    check(ATTACK_RULES, AttackSubject(kind=attack, settings=settings or {}, attacked=attacked))
+    check(ATTACK_RULES, AttackSubject(kind=attack, settings=settings, attacked=attacked))
 
 
 def the_docstring_says_what_leaves(subject: Subject) -> None:
     """An attack's figures leave the site: whoever allows it reads what they reveal."""
-    hold("Reveals:" in (inspect.getdoc(subject.kind) or ""), "its docstring has no line 'Reveals: ...'")
+    hold_paragraph(subject, "Reveals", "line")
 
 
 def it_finds_what_it_names(subject: AttackSubject) -> None:
@@ -328,11 +323,8 @@ def it_finds_what_it_names(subject: AttackSubject) -> None:
 def a_value_lies_in_its_interval(subject: AttackSubject) -> None:
     """A figure without an interval says more than is known; that of a bound ends where the bound is."""
     for finding in subject.findings():
-        value = finding.value
-        low = finding.low
-        high = finding.high
-        right = low <= value and (math.isnan(high) or value <= high)
-        hold(right, f"{finding.metric}: {value:g} is not in {low:g} to {high:g}")
+        right = finding.low <= finding.value and (math.isnan(finding.high) or finding.value <= finding.high)
+        hold(right, f"{finding.metric}: {finding.value:g} is not in {finding.low:g} to {finding.high:g}")
         hold(finding.method and finding.rows > 0, f"{finding.metric}: it has no method, or is of no row")
         hold(finding.says.endswith("."), f"{finding.metric}: it does not say in a sentence what it is")
 
@@ -357,8 +349,7 @@ def the_model_is_left_as_it_was(subject: AttackSubject) -> None:
     """The arrays are the caller's, who attacks them again or sends them on."""
     before = {name: value.copy() for name, value in subject.attacked.arrays.items()}
     subject.findings()
-    same = all((value == before[name]).all() for name, value in subject.attacked.arrays.items())
-    hold(same and list(before) == list(subject.attacked.arrays), "it wrote into the arrays")
+    hold(are_same(before, subject.attacked.arrays), "it wrote into the arrays")
 
 
 def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:

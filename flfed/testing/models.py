@@ -43,7 +43,7 @@ def check_model(model: type[Any], settings: Mapping[str, Any] | None = None) -> 
     >>> from flfed.rows.models.linear import Linear
     >>> check_model(Linear)
     """
-    check(MODEL_RULES, Subject(model, settings or {}))
+    check(MODEL_RULES, Subject(model, settings))
 
 
 def it_says_what_it_is(subject: Subject) -> None:
@@ -152,7 +152,7 @@ def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
         if schema.task not in subject.kind.tasks:
             continue
         inputs = len(input_names(layout_of(schema, schema.features(None))))
-        outputs = _outputs(schema)
+        outputs = outputs_of(schema.task, len(schema.classes))
         model = subject.make()
         arrays = model.first_arrays(inputs, outputs, np.random.default_rng(0))
         found = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
@@ -172,10 +172,6 @@ MODEL_RULES: tuple[Rule, ...] = (
     no_row_depends_on_another,
     it_accepts_every_dataset_of_its_tasks,
 )
-
-
-def _outputs(schema: Any) -> int:
-    return outputs_of(schema.task, len(schema.classes))
 
 
 def _rows(task: str, rows: int = 40) -> Encoded:

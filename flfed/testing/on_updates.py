@@ -10,7 +10,6 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import Named
-from flfed.testing.rules import LISTED, Rule, Subject, check, hold
+from flfed.testing.rules import LISTED, Rule, Subject, are_same, check, hold, hold_paragraph
 from flfed.testing.strategies import importing_it_brings_no_tables
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.arrays import Arrays, Shapes, shapes_of
@@ -39,6 +38,7 @@ STEPS = 4
 SITES = 12
 ROWS = 20
 CLOSE = 1e-9
+PLAN = Plan(steps=STEPS)
 STUDY = f"""
 format = 1
 name = "checked"
@@ -76,7 +76,7 @@ def check_codec(codec: type[Any], settings: Mapping[str, Any] | None = None) -> 
     >>> from flfed.updates.codecs.int8 import Int8
     >>> check_codec(Int8)
     """
-    check(CODEC_RULES, Subject(codec, settings or {}))
+    check(CODEC_RULES, Subject(codec, settings))
 
 
 def it_builds_on_codec(subject: Subject) -> None:
@@ -86,18 +86,16 @@ def it_builds_on_codec(subject: Subject) -> None:
 
 def the_docstring_says_what_it_reveals(subject: Subject) -> None:
     """Whoever approves a study reads what of an update can still be seen: fewer bytes are no protection."""
-    hold("Reveals:" in (inspect.getdoc(subject.kind) or ""), "its docstring has no paragraph 'Reveals: ...'")
+    hold_paragraph(subject, "Reveals", "paragraph")
 
 
 def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
     """A gate knows what a message must look like before it comes: no value of the arrays has a say in it."""
-    for dtype in DTYPES:
-        for arrays in (_arrays(dtype), _zeros(dtype), _tiny(dtype)):
-            made = subject.make()
-            rng = np.random.default_rng(1)
-            expected = made.shapes(shapes_of(arrays))
-            found = shapes_of(made.encode(arrays, rng))
-            hold(found == dict(expected), f"it packs {found} instead of {dict(expected)}")
+    for arrays in _updates():
+        made = subject.make()
+        expected = made.shapes(shapes_of(arrays))
+        found = shapes_of(made.encode(arrays, np.random.default_rng(1)))
+        hold(found == dict(expected), f"it packs {found} instead of {dict(expected)}")
 
 
 def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
@@ -119,13 +117,12 @@ def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
 
 def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
     """Every entry that is read back lies within `largest_error` of what it was."""
-    for dtype in DTYPES:
-        for arrays in (_arrays(dtype), _tiny(dtype), _uneven(dtype)):
-            stated = subject.make().largest_error(arrays)
-            found = _back(subject, arrays)
-            for name, value in arrays.items():
-                gap = float(np.abs(found[name].astype(np.float64) - value).max())
-                hold(gap <= stated[name], f"an entry of {name!r} is {gap:g} off, {stated[name]:g} is stated")
+    for arrays in _updates():
+        stated = subject.make().largest_error(arrays)
+        found = _back(subject, arrays)
+        for name, value in arrays.items():
+            gap = float(np.abs(found[name].astype(np.float64) - value).max())
+            hold(gap <= stated[name], f"an entry of {name!r} is {gap:g} off, {stated[name]:g} is stated")
 
 
 def zeros_come_back_as_zeros(subject: Subject) -> None:
@@ -154,10 +151,8 @@ def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
 
 def the_same_state_gives_the_same_bytes(subject: Subject) -> None:
     """A round that is done again after a failure sends what it sent before."""
-    first, second = (subject.make().encode(_arrays("float64"), np.random.default_rng(3)) for _ in range(2))
-    same = {name: value.tobytes() for name, value in first.items()} == {
-        name: value.tobytes() for name, value in second.items()
-    }
+    first, second = (_packed(subject) for _ in range(2))
+    same = list(first) == list(second) and all(first[name].tobytes() == second[name].tobytes() for name in first)
     hold(same, "two generators of the same state gave different bytes")
 
 
@@ -166,23 +161,19 @@ def the_given_arrays_are_unchanged(subject: Subject) -> None:
     made = subject.make()
     arrays = _arrays("float64")
     packed = _packed(subject)
-    before = [(name, value.copy()) for name, value in chain(arrays.items(), packed.items())]
+    before = {name: value.copy() for name, value in packed.items()}
     made.encode(arrays, np.random.default_rng(4))
     made.decode(packed, shapes_of(arrays))
-    after = list(chain(arrays.items(), packed.items()))
-    same = len(before) == len(after) and all(
-        one == other and np.array_equal(was, now) for (one, was), (other, now) in zip(before, after, strict=True)
-    )
+    same = are_same(arrays, _arrays("float64")) and are_same(packed, before)
     hold(same, "what it was given became something else")
 
 
 def it_finds_no_defect_in_what_it_packed(subject: Subject) -> None:
     """An honest site is never set aside."""
-    for dtype in DTYPES:
-        for arrays in (_arrays(dtype), _zeros(dtype), _tiny(dtype), _uneven(dtype)):
-            made = subject.make()
-            found = made.defect(made.encode(arrays, np.random.default_rng(5)), shapes_of(arrays))
-            hold(found is None, f"it finds in what it packed itself: {found}")
+    for arrays in _updates():
+        made = subject.make()
+        found = made.defect(made.encode(arrays, np.random.default_rng(5)), shapes_of(arrays))
+        hold(found is None, f"it finds in what it packed itself: {found}")
 
 
 def it_refuses_arrays_of_another_form(subject: Subject) -> None:
@@ -267,6 +258,12 @@ def _uneven(dtype: str) -> Arrays:
     return {name: value.astype(dtype) for name, value in arrays.items()}
 
 
+def _updates() -> Iterator[Arrays]:
+    """Yield an update of each kind, in both precisions."""
+    for dtype in DTYPES:
+        yield from (_arrays(dtype), _zeros(dtype), _tiny(dtype), _uneven(dtype))
+
+
 def _packed(subject: Subject) -> Arrays:
     packed: Arrays = subject.make().encode(_arrays("float64"), np.random.default_rng(8))
     return {name: value.copy() for name, value in packed.items()}
@@ -311,7 +308,7 @@ def check_mechanism(mechanism: type[Any], settings: Mapping[str, Any] | None = N
     >>> from flfed.updates.privacy.site_dp import SiteDp
     >>> check_mechanism(SiteDp)
     """
-    check(MECHANISM_RULES, Subject(mechanism, settings or {}))
+    check(MECHANISM_RULES, Subject(mechanism, settings))
 
 
 def it_builds_on_mechanism(subject: Subject) -> None:
@@ -322,47 +319,45 @@ def it_builds_on_mechanism(subject: Subject) -> None:
 def the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None:
     """A promise says against whom it holds and which two tables cannot be told apart; none is said too."""
     text = inspect.getdoc(subject.kind) or ""
-    hold("Guarantee:" in text, "its docstring has no paragraph 'Guarantee: ...'")
+    hold_paragraph(subject, "Guarantee", "paragraph")
     hold("neighbours" in text.partition("Guarantee:")[2].lower(), "its Guarantee does not name the neighbours")
 
 
 def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
     """What all rounds release, by the accountant, is what is promised: never less is spent than is said."""
     made = subject.make()
-    plan = _study().plan
-    promise = made.promise(plan, ROUNDS)
-    release = made.round_release(plan, ROUNDS)
-    steps = made.private_steps(plan, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
+    release = made.round_release(PLAN, ROUNDS)
+    steps = made.private_steps(PLAN, ROUNDS)
     if promise is None:
         hold(release is None, "it promises nothing, and has sites write down that they spent something")
-        hold(made.spent(plan, ROUNDS, 1) is None, "it promises nothing, and says what a round spends")
+        hold(made.spent(PLAN, ROUNDS, 1) is None, "it promises nothing, and says what a round spends")
         return
     hold(0 < promise.delta < 1 and 0 < promise.epsilon < math.inf, f"it promises {promise.epsilon}, {promise.delta}")
     if release is not None:
         every = epsilon([release] * ROUNDS, promise.delta)
         hold(every <= promise.epsilon + CLOSE, f"its rounds spend {every:g}, it promises {promise.epsilon:g}")
     if steps is not None:
-        taken = Release(steps.noise, steps.sampling, plan.steps)
+        taken = Release(steps.noise, steps.sampling, PLAN.steps)
         hold(release is not None, "sites take protected steps, and no ledger would count them")
         hold(release == taken, f"a round takes {taken}, and {release} is counted")
         found = (promise.noise, promise.sampling, promise.unit, promise.steps)
-        really = (steps.noise, steps.sampling, steps.unit, plan.steps * ROUNDS)
+        really = (steps.noise, steps.sampling, steps.unit, PLAN.steps * ROUNDS)
         hold(found == really, f"it promises steps of {found}, sites take {really}")
 
 
 def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
     """A run that ends early has spent no more than was promised, and no round is free."""
     made = subject.make()
-    plan = _study().plan
-    promise = made.promise(plan, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
     if promise is None:
         return
-    spent = [made.spent(plan, ROUNDS, asked) for asked in range(ROUNDS + 1)]
+    spent = [made.spent(PLAN, ROUNDS, asked) for asked in range(ROUNDS + 1)]
     hold(spent[0] == 0, f"before the first round {spent[0]} is spent")
     grows = all(a < b for a, b in zip(spent, spent[1:], strict=False))
     hold(grows, f"round by round {spent} is spent, which does not grow")
     hold(abs(spent[-1] - promise.epsilon) <= CLOSE, f"all rounds spend {spent[-1]:g} of {promise.epsilon:g}")
-    quick = [made.spent(plan, ROUNDS, asked, quick=True) for asked in range(ROUNDS + 1)]
+    quick = [made.spent(PLAN, ROUNDS, asked, quick=True) for asked in range(ROUNDS + 1)]
     low = [asked for asked in range(ROUNDS + 1) if quick[asked] < spent[asked] - CLOSE]
     hold(not low, f"the quick figure of {low} rounds is below what is spent")
 
@@ -370,12 +365,11 @@ def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
 def a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
     """With and without any one row, the summed gradients of a step are within the clip that is promised."""
     made = subject.make()
-    plan = _study().plan
-    steps = made.private_steps(plan, ROUNDS)
-    promise = made.promise(plan, ROUNDS)
+    steps = made.private_steps(PLAN, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
     if steps is None:
         return
-    clip = steps.clip if promise is None else promise.clip
+    clip = (promise or steps).clip
     whole = _summed(steps, np.arange(ROWS))
     apart = [_apart(whole, _summed(steps, np.delete(np.arange(ROWS), row))) for row in range(ROWS)]
     hold(max(apart) <= clip * (1 + CLOSE), f"a row moves the sum by {max(apart):g}, the clip is {clip:g}")
@@ -386,14 +380,13 @@ def a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
     made = subject.make()
     deltas = _deltas()
     whole = _merged(made, deltas, 0.0)
-    promise = made.promise(_study().plan, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
     if whole is None or promise is None:
         return
-    gaps = []
+    most = 0.0
     for site in deltas:
         without = {other: delta for other, delta in deltas.items() if other != site}
-        gaps.append(_apart(whole, _merged(made, without, 0.0) or {}))
-    most = max(gaps)
+        most = max(most, _apart(whole, _merged(made, without, 0.0) or {}))
     bound = promise.clip / SITES
     hold(most <= bound * (1 + CLOSE), f"a site moves the mean by {most:g}, the clip allows {bound:g}")
     hold(list(whole) == list(_like()), f"its arrays are {list(whole)} instead of {list(_like())}")
@@ -403,7 +396,7 @@ def the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
     """Draws of one are what a deviation of `noise * clip / asked` makes of them, in every coordinate."""
     made = subject.make()
     still, noisy = (_merged(made, _deltas(), draw) for draw in (0.0, 1.0))
-    promise = made.promise(_study().plan, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
     if still is None or noisy is None or promise is None:
         return
     expected = promise.noise * promise.clip / SITES
@@ -414,7 +407,7 @@ def the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
 def one_site_is_not_judged_by_the_others(subject: Subject) -> None:
     """Where a site is hidden, an update set aside for the others' norms would tell of it, by more than its clip."""
     made = subject.make()
-    promise = made.promise(_study().plan, ROUNDS)
+    promise = made.promise(PLAN, ROUNDS)
     if promise is not None and promise.unit == "site":
         hold(made.refuses_by_norm is False, "the guard sets updates aside by the others' norms: refuses_by_norm")
 
@@ -488,7 +481,7 @@ def _deltas() -> dict[str, Arrays]:
 
 def _merged(made: Any, deltas: Mapping[str, Arrays], draw: float) -> Arrays | None:
     found: Arrays | None = made.merged(
-        deltas, plan=_study().plan, rounds=ROUNDS, asked=SITES, normals=lambda count: np.full(count, draw)
+        deltas, plan=PLAN, rounds=ROUNDS, asked=SITES, normals=lambda count: np.full(count, draw)
     )
     return found
 

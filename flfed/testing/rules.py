@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, get_args, get_origin
 
@@ -28,16 +28,16 @@ class Subject:
     Attributes
     ----------
     kind : type
-    settings : mapping of parameter to value
+    settings : mapping of parameter to value, optional
         For its constructor; what is not given has its default.
     """
 
     kind: type[Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | None = None
 
     def make(self) -> Any:
         """Return a new one."""
-        return self.kind(**self.settings)
+        return self.kind(**self.settings or {})
 
 
 Rule = Callable[[Any], None]
@@ -106,9 +106,19 @@ def largest_gap(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
     )
 
 
+def are_same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
+    """Tell whether two sets of arrays have the same names and entries."""
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def hold_paragraph(subject: Subject, word: str, what: str) -> None:
+    """Hold that a docstring says something in a paragraph, or line, of its own."""
+    hold(f"{word}:" in (inspect.getdoc(subject.kind) or ""), f"its docstring has no {what} '{word}: ...'")
+
+
 def the_docstring_names_a_source(subject: Subject) -> None:
     """A reader can look up what it computes: a paper, a section, an equation."""
-    hold("Source:" in (inspect.getdoc(subject.kind) or ""), "its docstring has no line 'Source: ...'")
+    hold_paragraph(subject, "Source", "line")
 
 
 def the_signature_is_the_config_schema(subject: Subject) -> None:

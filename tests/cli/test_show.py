@@ -53,9 +53,9 @@ def test_a_title_wider_than_its_table_stands_on_one_line(capsys):
 
 def test_what_is_left_of_a_line_goes_where_it_saves_most_lines():
     # least widths 2 + 1; the first column needs 1 more for one line, the second 2 more for each of two cells
-    assert output.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=5) == [2, 3]
-    assert output.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=99) == [3, 3]
-    assert output.column_widths(["id"], [], room=9) == [2]
+    assert output.column_widths([["id", "a b", "c"], ["n", "1 2", "3 4"]], room=5) == [2, 3]
+    assert output.column_widths([["id", "a b", "c"], ["n", "1 2", "3 4"]], room=99) == [3, 3]
+    assert output.column_widths([["id"]], room=9) == [2]
 
 
 COMMANDS = (

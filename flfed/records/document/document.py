@@ -400,21 +400,24 @@ def _head(content: Content) -> list[Markup]:
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]
 
 
-def write_document(path: Path, name: str, *, store: str | None = None, viewer: Viewer | None = None) -> None:
+def write_document(path: Path, name: str, *, store: str | None = None, site: str = "") -> None:
     """Write a run's document into a file for its owner alone.
 
     Parameters
     ----------
     path : Path
         A new file, or an earlier document of a run, which is replaced.
-    name, store, viewer
+    name, store
         As for `document`.
+    site : str
+        For the people of this site: its figures alone.
 
     Raises
     ------
     UsageError
         If there is no such run, something else is at `path`, or it cannot be written.
     """
+    viewer = Viewer("site", site) if site else Viewer()
     text = document(name, store=store, viewer=viewer)
     try:
         if path.is_symlink() or (path.exists() and not _is_document(path)):

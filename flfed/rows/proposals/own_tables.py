@@ -1,30 +1,34 @@
-"""Tables that a person names: how they are opened, cut into sites, and what these are called."""
+"""Tables that a person names: how they are opened, read and cut into sites, and what these are called."""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
+from flfed.files import write_whole
+from flfed.packages import FRAMES
+from flfed.paths import home
 from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.expressions import LONGEST
-from flfed.rows.data.parsing.fields import SHEETS, plain_name, where_names_stand
+from flfed.rows.data.parsing.fields import SHEETS, Field, plain_name, where_names_stand
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.partition import site_name
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
 from flfed.rows.proposals.cells import MISSING, is_number_text
 from flfed.rows.proposals.columns import UNLISTED
-from flfed.rows.proposals.tables import column_named
+from flfed.rows.proposals.tables import column_named, columns_by_name
 
 PARQUET = (".parquet", ".pq")
 EXCEL = (".xlsx", ".xlsm")
@@ -320,3 +324,50 @@ def names_of_sites(parts: Sequence[OwnTable]) -> list[str]:
             f"two sites would be called {twice!r} ({titles}): rename one (a file, or a value of the column of sites)"
         )
     return names
+
+
+READING = "reading.json"
+"""File beside a dataset's schema that says how its data frames were read."""
+
+
+@dataclass(frozen=True)
+class FrameReading:
+    """Reading of data frames, as those of a training.
+
+    Attributes
+    ----------
+    fields : mapping of schema column to Field or None
+        None where a column is read as it is.
+    labels : tuple
+        The target's own values for the schema's classes, in their order; none of a regression.
+    """
+
+    fields: Mapping[str, Field | None]
+    labels: tuple[Any, ...] = ()
+
+    @classmethod
+    def kept(cls, dataset: str) -> Self | None:
+        """Return how the data frames of a dataset were read on this machine, None where there were none."""
+        path = home() / FRAMES / "datasets" / dataset / READING
+        if not path.is_file():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Field | None] = dict.fromkeys(found["fields"])
+        for name, said in found["fields"].items():
+            if said is not None:
+                fields[name] = Field(**said | {"missing": tuple(said["missing"])})
+        return cls(fields, tuple(found["labels"]))
+
+    def keep(self, dataset: str, files: Mapping[str, str]) -> None:
+        """Write it where studies find a dataset by name, and beside it those of its files that say what it is."""
+        said = {name: field and asdict(field) for name, field in self.fields.items()}
+        reading = json.dumps({"fields": said, "labels": self.labels}, ensure_ascii=False)
+        for path, text in {**files, f"datasets/{dataset}/{READING}": reading}.items():
+            if path.startswith("datasets/"):
+                place = home() / FRAMES / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(place, text.encode())
+
+    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
+        """Return how a data frame of these column names is read."""
+        return columns_by_name(self.fields, names)

@@ -97,6 +97,31 @@ class Workspace:
         model = MODELS[task]
         return StudyTemplate(**{"name": f"{self.name}-first", "dataset": self.name, "model": model} | facts | choices)
 
+    def labels(self) -> tuple[Any, ...]:
+        """Return the target's own values for the classes, of each the first that a data frame has.
+
+        They are texts where a value is no plain one, or where two classes would be equal.
+        """
+        schema = self.proposal.schema
+        column = schema.columns[schema.target]
+        found: dict[str, Any] = {}
+        for site in self.sites:
+            table = site.source.table if isinstance(site.source, Frame) else pd.DataFrame()
+            own = self.proposal.mapping(list(table.columns)).get(schema.target, schema.target)
+            field = Field(own) if isinstance(own, str) else own
+            if field is None:
+                continue
+            cells = table[field.column]
+            # Of each class the first cell that is read as it.
+            read = pd.Series(read_column(cells, schema.target, column, field)[0])
+            for name in set(schema.classes) - set(found):
+                values = cells[(read == name).to_numpy(dtype=bool)].tolist()
+                if values:
+                    found[name] = values[0]
+        labels = tuple(found.get(name, name) for name in schema.classes)
+        plain = all(isinstance(label, (bool, int, float, str)) for label in labels)
+        return labels if plain and len(set(labels)) == len(labels) else schema.classes
+
     def files(self) -> dict[str, str]:
         """Return the text of each file, by its path in the folder."""
         dataset = f"datasets/{self.name}"
