@@ -17,7 +17,7 @@ from flfed.records.reports.privacy import (
 )
 from flfed.records.reports.report import report
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE, odds_in_words
-from flfed.records.store.entries import AuditRow, CrossedEntry
+from flfed.records.store.entries import AuditRow, CrossedEntry, SiteRow
 from flfed.records.store.reader import RunReader
 
 SITES = ["cleveland", "hungary", "long-beach", "switzerland"]
@@ -214,7 +214,7 @@ def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
     payload["sites"]["real-name-of-a-pseudonym"] = payload["sites"]["cleveland"]
     stray = AuditRow("membership", "real-name-of-a-pseudonym", "roc_auc_score", 0.9)
     found = told(
-        payload, audit=[*attacks, stray], also=lambda run: run.site("hungary", shared_as="aggregate-only")
+        payload, audit=[*attacks, stray], also=lambda run: run.sites([SiteRow("hungary", shared_as="aggregate-only")])
     )  # fmt: skip
     hungary = found["privacy"]["sites"]["hungary"]
     assert (hungary["budget"], hungary["spent-before"]) == (None, None)

@@ -1,8 +1,8 @@
 """Tables of the run store for SQLAlchemy, and rows into them.
 
 They are portable to PostgreSQL. No table has a column for a row of a site: what stands here are names, counts, figures
-and bytes. A new store is made from here; `migrations/` brings an older one to the same, and a test keeps both equal. Many
-rows go in one statement: a round of ten thousand sites leaves as many.
+and bytes. A new store is made from here; `migrations/` brings an older one to the same, and a test keeps both equal.
+Many rows go in one statement: a round of ten thousand sites leaves as many.
 """
 
 from __future__ import annotations
