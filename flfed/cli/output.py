@@ -263,8 +263,8 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
     `whole`: with the list of what is not covered.
     """
     from flfed.records.objects import read_all
-    from flfed.records.reports.audit_headlines import AuditFigure
-    from flfed.records.reports.privacy import in_words, not_covered
+    from flfed.records.reports.audit_headlines import AuditFigure, in_words
+    from flfed.records.reports.privacy import private_of
     from flfed.records.reports.privacy_tables import charged_lines, told_in_words
 
     private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
@@ -273,7 +273,7 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
     for line in [*in_words(private, audit, attackable=ended), *told]:
         say(line)
     charges(charged_lines(private))
-    uncharged = not_covered(private)
+    uncharged = private_of(private).uncharged
     if not uncharged:
         # A run without anything uncovered has nothing to warn of.
         return

@@ -14,6 +14,7 @@ from flfed.records.reports import privacy as private
 from flfed.records.reports import privacy_tables
 from flfed.records.reports.audit_headlines import (
     AuditFigure,
+    standing,
     unpromised_in_words,
 )
 from flfed.records.reports.faults import (
@@ -147,7 +148,7 @@ def privacy(content: Content) -> Markup:
     audit = read_all(AuditFigure, content.found["audit"])
     only = content.only
     run = content.runs[0]
-    code, sentence = private.standing(of, audit, attackable=privacy_tables.has_model(run), only=only)
+    code, sentence = standing(of, audit, attackable=privacy_tables.has_model(run), only=only)
     lines = private.promise_in_words(of)
     if of["mechanism"] not in (None, "none") or audit:
         lines = [*lines, sentence]

@@ -1,4 +1,4 @@
-"""Headlines of an audit, and how each is written.
+"""Headlines of an audit, how each is written, and how a run's promise stands against them.
 
 What attacks reached outside any guarantee is told here as well.
 """
@@ -6,18 +6,34 @@ What attacks reached outside any guarantee is told here as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from flfed.records.reports.privacy import (
+    PrivacyReport,
+    PrivateFacts,
+    listed,
+    private_of,
+    promise_in_words,
+    spending_in_words,
+)
 from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import interval, metric_name, number
-from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.study.tables import in_sums_only
 
-Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
-"""The repeats of a run, as `Recorded` has them."""
+Standing = Literal[
+    "not recorded",
+    "nothing promised",
+    "promised, not measured",
+    "measured in part",
+    "within, at your site",
+    "within the promise",
+    "beyond the promise",
+]
+"""How a promise stands against what was measured; only "within the promise" is shown as green."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,11 @@ FIGURE_NAMES = {
     "share-close": "share nearly recovered",
 }
 """What people call the figures of attacks, where the name of the record says little."""
+HIDDEN = "The figures of other sites are not shown to you: whether the promise held there, the coordinator can tell."
+WHOLE_SITES = (
+    "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
+    "promised."
+)
 VERDICTS_READ = (
     "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
     "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
@@ -339,6 +360,95 @@ def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None
     known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
     where = "" if only is None else " at your site"
     return [f"No promise covers {things}; {known}{where}."]
+
+
+def standing(
+    privacy: PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
+) -> tuple[Standing, str]:
+    """Return how the promise stands against measurements, with a sentence.
+
+    A promise is not good because it was made: "within the promise" needs a figure of every site that
+    spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
+    whether the run has come to a model. What is read by the people of `only` one site is never
+    "within the promise": they do not see what was measured at others.
+    """
+    private = private_of(privacy)
+    # An attack that beat the promise goes before all else, even where the record has no promise.
+    beyond = [line for line in audit if line.verdict == BEYOND]
+    if beyond:
+        places = listed(dict.fromkeys(place_of(line) for line in beyond))
+        return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
+    if private.mechanism is None:
+        return "not recorded", f"Nothing is known of a promise: {private.reason}."
+    if private.epsilon is None:
+        return "nothing promised", _nothing_promised(audit, is_advised=attackable and only is None)
+    if private.unit == "site":
+        return "promised, not measured", WHOLE_SITES
+    return _measured(private, audit, attackable, only)
+
+
+def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str | None) -> tuple[Standing, str]:
+    """Return how a promise to rows stands of which no attack got beyond."""
+    others = "" if only is None else f" {HIDDEN}"
+    within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
+    if not within:
+        return "promised, not measured", _not_measured(privacy, attackable, only) + others
+    part = _measured_in_part(privacy, within, audit)
+    if part:
+        return "measured in part", part + others
+    # People of one site cannot know whether the promise held at the others.
+    if only is not None:
+        return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
+    return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
+
+
+def _nothing_promised(audit: Audit, *, is_advised: bool) -> str:
+    if audit:
+        return "No privacy was promised: what attacks reached is covered by nothing."
+    advice = " `flfed audit RUN` measures what attacks reach." if is_advised else ""
+    return f"No privacy was promised.{advice}"
+
+
+def _not_measured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
+    """Return that no attack was measured against a promise, and how one can be."""
+    if only is not None:
+        return "Promised, but not measured at your site."
+    how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+    if not privacy.is_exact:
+        how = "what an attack reaches would leave beside what is charged"
+    return f"Promised, but not measured: {how}."
+
+
+def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> str:
+    """Return where nothing is known of a promise of which no attack got beyond, "" where all is known."""
+    runs = {line.run for line in within}
+    sites = {line.site for line in within}
+    # A figure over all sites, of no site by name, stands for every one of them.
+    missing = [] if None in sites else [site for site in privacy.sites if site not in sites]
+    if missing:
+        return f"No attack got beyond the promise, but none was tried at {listed(missing)}."
+    if len(runs) < privacy.repeats:
+        repeats = privacy.repeats - len(runs)
+        return f"No attack got beyond the promise, but none was tried in {repeats} of the repeats."
+    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
+    return f"No attack is known to be beyond the promise, but nothing is known of {unknown}." if unknown else ""
+
+
+def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
+    """Return the privacy part of `flfed run show`."""
+    private = private_of(privacy)
+    lines = [*promise_in_words(private), *spending_in_words(private)]
+    lines += [f"Warning: {said}" for said in private.warnings]
+    # Where nothing was promised nor measured, the first sentence has said so.
+    if not audit and private.epsilon is None:
+        return lines
+    first = headlines(audit)
+    lines += audit_in_words(first)
+    more = len(audit) - len(first)
+    if more:
+        lines.append(f"{more} more figures: see `--json`, or the page Privacy.")
+    lines.append(standing(private, audit, attackable=attackable)[1])
+    return [*lines, *unpromised_in_words(len(private.uncharged), audit)]
 
 
 def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:

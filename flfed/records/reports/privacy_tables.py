@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from flfed.records.reports.privacy import (
 from flfed.records.statistics.privacy_odds import KEPT_FOR, SIDES, Charge
 from flfed.records.statistics.verdict import ABSENT, number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
+from flfed.study.tables import SHARINGS
 
 CELLS = "query.bins"
 """Kind of the messages that only a run of trees has."""
@@ -111,15 +113,12 @@ def mechanism_lines(
     """
     private = private_of(privacy)
     taking_part = [site for site in sites if site.status != "refused"]
-    is_noised = private.one_answer or bool(private.covers)
-    small_cells = SMALL_IN_NOISE if is_noised else _small_cells(taking_part, only, _sent(private))
-    how_shared = _how_shared(taking_part, only, "nothing" if is_noised else f"nothing of {_sent(private)}s")
-    return [_noise(private), small_cells, how_shared, _sums(private)]
-
-
-def _sent(privacy: PrivacyReport) -> str:
-    """Return what a site sends, by the word of a run's page."""
-    return "update" if privacy.trained else "answer"
+    small_cells = SMALL_IN_NOISE
+    promises = "nothing"
+    if not private.is_noised:
+        small_cells = _small_cells(taking_part, only, private.sent)
+        promises = f"nothing of {private.sent}s"
+    return [_noise(private), small_cells, _how_shared(taking_part, only, promises), _sums(private)]
 
 
 def _line(what: str, stands: str, how: str, promises: str) -> dict[str, str]:
@@ -142,7 +141,7 @@ def _how_noised(privacy: PrivacyReport) -> str:
     if privacy.one_answer:
         return f"one answer, all numbers of it together with noise multiplier {number(privacy.noise, 3)}"
     if privacy.mechanism == "none":
-        return f"nothing is added to {_sent(privacy)}s"
+        return f"nothing is added to {privacy.sent}s"
     known = []
     if privacy.noise is not None:
         known.append(f"noise multiplier {number(privacy.noise, 3)}")
@@ -153,7 +152,9 @@ def _how_noised(privacy: PrivacyReport) -> str:
     if privacy.steps is not None:
         known.append(f"{counted(privacy)} {privacy.steps}")
     said = ", ".join(known)
-    return f"in training {said}; noised counts beside it" if privacy.covers else said
+    if not privacy.is_exact:
+        return f"in training {said}; noised counts beside it"
+    return said
 
 
 def _small_cells(sites: Sequence[SiteEntry], only: str | None, sent: str) -> dict[str, str]:
@@ -169,10 +170,11 @@ def _small_cells(sites: Sequence[SiteEntry], only: str | None, sent: str) -> dic
 def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> dict[str, str]:
     """Return the line on how sites' figures are written down."""
     ways = []
-    for how in ("named", "pseudonym", "aggregate-only"):
-        count = sum(site.shared_as == how for site in sites)
-        if count:
-            ways.append(f"{how} at your site" if only is not None else f"{how} at {count}")
+    counts = Counter(site.shared_as for site in sites)
+    for how in SHARINGS:
+        where = "your site" if only is not None else str(counts[how])
+        if counts[how]:
+            ways.append(f"{how} at {where}")
     listed = ", ".join(ways) or ABSENT
     return _line("how sites' figures are written down", listed, "the stricter of policy and study", promises)
 
@@ -182,13 +184,11 @@ def _sums(privacy: PrivacyReport) -> dict[str, str]:
     own = "update"
     if privacy.one_answer:
         own = "update, with the noise on it"
-    if privacy.covers:
+    if not privacy.is_exact:
         own = "updates and counts, with the noise on them"
     stands, how, bound = SUMS_TABLE[found.kind]
     how = how.format(own=own, least=found.least)
-    if not privacy.trained:
-        how = how.replace("update", "answer")
-        bound = bound.replace("update", "answer")
+    how, bound = (said.replace("update", privacy.sent) for said in (how, bound))
     return _line("secure aggregation", stands, how, bound)
 
 

@@ -118,24 +118,51 @@ class NoisedScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covered:
-    """What a report's object "privacy" says is charged.
+class Released:
+    """How the figures of a run leave its sites, by the object "privacy" of its report.
 
     Attributes
     ----------
     covers : str or None
         "study" where all that leaves a site is charged to one ε.
     comparison : str or None
-        What leaves of a comparison with the sites' own models, where any does.
+        What then leaves of a comparison with the sites' own models, where any does.
     """
 
     covers: str | None = None
     comparison: str | None = None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether figures are made of exact counts, and not of counts with noise."""
+        return self.covers != "study"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a comparison with the sites' own models leaves them."""
+        return self.is_exact or self.comparison is not None
+
+    @property
+    def why_not_compared(self) -> str:
+        """Why a site without a difference has none; "" where its figures say so themselves."""
+        if self.is_exact:
+            return ""
+        return NO_PAIRS if self.is_compared else WHY_NOT_COMPARED
+
+    @property
+    def rows_heading(self) -> str:
+        """Heading of a site's number of rows."""
+        return "Rows" if self.is_exact else TRAINED_ON.capitalize()
+
+
+def released(found: Found) -> Released:
+    """Return how the figures of a run leave its sites; `found` is its report."""
+    return read(Released, run_of(found).privacy or {})
+
 
 def is_covered(found: Found) -> bool:
     """Tell whether all that leaves a site is charged to one ε, in a run with a model; `found` is its report."""
-    return read(Covered, run_of(found).privacy or {}).covers == "study"
+    return not released(found).is_exact
 
 
 def noised_scores(found: Found) -> NoisedScores | None:
@@ -146,12 +173,13 @@ def noised_scores(found: Found) -> NoisedScores | None:
 
 def is_uncompared(found: Found) -> bool:
     """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
-    return is_covered(found) and read(Covered, run_of(found).privacy).comparison is None
+    return not released(found).is_compared
 
 
 def own_under_noise(found: Found) -> list[str]:
     """Return what the sites' own models are, where they are compared under the study's ε."""
-    return [OWN_UNDER_NOISE] if is_covered(found) and not is_uncompared(found) else []
+    how = released(found)
+    return [OWN_UNDER_NOISE] if how.is_compared and not how.is_exact else []
 
 
 def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:

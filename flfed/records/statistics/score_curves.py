@@ -15,7 +15,7 @@ import numpy as np
 from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.noised_scores import is_covered
+from flfed.records.statistics.noised_scores import released
 from flfed.records.statistics.verdict import ABSENT, interval, number
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.study.tables import in_sums_only
@@ -565,7 +565,7 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
             "Curves of this kind are for outcomes that are yes or no; that of this study is "
             f"{kind.get(run.task, run.task.replace('-', ' '))}."
         )
-    if is_covered(found):
+    if not released(found).is_exact:
         return NOT_SCORED_YET if run.status == "running" else NOT_SCORED
     report = run_of(found)
     if not (report.global_ or any(site_of(site).global_ for site in report.sites.values())):

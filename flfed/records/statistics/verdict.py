@@ -146,6 +146,20 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def shorten(names: Sequence[str], most: int) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    Examples
+    --------
+    >>> shorten(["a", "b"], 2), shorten("abcde", 2)
+    ('a, b', 'a, b and 3 more')
+    """
+    listed = ", ".join(names[:most])
+    if len(names) > most:
+        listed += f" and {len(names) - most} more"
+    return listed
+
+
 def decimals_of(*values: float | None) -> int:
     """Return how many decimals figures of this size deserve.
 
@@ -182,6 +196,23 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     # A figure that is rounded to 0 has no sign.
     sign = "" if not float(text) else MINUS if value < 0 else "+" if signed else ""
     return sign + text.removeprefix("0" if "." in text else "")
+
+
+def better_or_worse(gain: float, digits: int) -> str:
+    """Return the size of a gain, and whether it is one.
+
+    Examples
+    --------
+    >>> better_or_worse(0.004, 3), better_or_worse(-0.02, 2)
+    ('.004 better', '.02 worse')
+    """
+    side = "worse" if gain < 0 else "better"
+    return f"{number(abs(gain), digits)} {side}"
+
+
+def shown_count(count: int | None) -> str:
+    """Return a number of rows, "n/a" where it is not told."""
+    return ABSENT if count is None else str(count)
 
 
 def as_given(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
@@ -220,6 +220,10 @@ class SiteEntry:
     disclosure: str
     shared_as: str
     resplit: bool
+
+
+Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
+"""The repeats of a run, each with its sites by name."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.objects import read_all
 from flfed.records.reports import privacy as private
-from flfed.records.reports.audit_headlines import Audit, AuditFigure, Runs, audit_of, not_promised, unpromised_in_words
+from flfed.records.reports.audit_headlines import (
+    Audit,
+    AuditFigure,
+    audit_of,
+    not_promised,
+    standing,
+    unpromised_in_words,
+)
 from flfed.records.reports.privacy import Private, privacy_of
 from flfed.records.reports.privacy_tables import (
     has_model,
@@ -28,7 +35,7 @@ from flfed.records.sections.privacy import (
     mechanisms_section,
     spent_section,
 )
-from flfed.records.store.entries import CrossedEntry, SiteEntry
+from flfed.records.store.entries import CrossedEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
 
@@ -98,7 +105,7 @@ def promise(privacy: Private, audit: Audit, *, attackable: bool = True, only: st
 
     `only` is the one site whose people read it, and see the figures of no other.
     """
-    code, sentence = private.standing(privacy, audit, attackable=attackable, only=only)
+    code, sentence = standing(privacy, audit, attackable=attackable, only=only)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("### What is promised", width="content")
