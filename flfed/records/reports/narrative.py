@@ -107,15 +107,8 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     # A site's line has its figures as they are, its gain and its verdict.
     for name, site in run.sites.items():
         shown = [number(figure_of(site[arm], metric).value) for arm in arms]
-        rows.append(
-            [
-                name,
-                shown_count(site_of(site).holdout_rows),
-                *shown,
-                gain_in_words(site, metric),
-                site_verdict(site, metric)[0],
-            ]
-        )
+        said = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
+        rows.append([name, shown_count(site_of(site).holdout_rows), *shown, *said])
     return headers, [*rows, *_rows_over_all(found, metric, beside="personalised" in arms)], _below_table(found, metric)
 
 

@@ -364,8 +364,8 @@ def _whole_mean(values: Sequence[int | None]) -> int | None:
 
 
 def _range(values: Sequence[int | None]) -> list[int] | None:
-    known = sorted(value for value in values if value is not None)
-    return known and [known[0], known[-1]] or None
+    known = [value for value in values if value is not None]
+    return [min(known), max(known)] if known else None
 
 
 def _differences(opened: _Opened, site: str, arm: str) -> Report:

@@ -142,11 +142,12 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     run = run_of(found)
     of_site = run.sites[site]
     how = released(found)
-    lines = []
-    if not how.is_exact and how.is_compared or how.is_exact and best_gain(of_site, metric) is not None:
-        lines.append(MEANING)
     if not how.is_exact:
-        return [*lines, *_of_noise(found, site), COSTS, NO_MORE]
+        compared = [MEANING] if how.is_compared else []
+        return [*compared, *_of_noise(found, site), COSTS, NO_MORE]
+    lines = []
+    if best_gain(of_site, metric) is not None:
+        lines.append(MEANING)
     lines += _test_rows(of_site, metric, run.repeats)
     before = run.trained_test_rows or {}
     lines += [*trained_at_site(run.trained_test_rows, site), own_parts_in_words(found)]

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Self
 
-from sqlalchemy import Engine, Integer, Row, RowMapping, Select, func, literal, or_, select
+from sqlalchemy import Engine, Integer, Row, RowMapping, func, literal, or_, select
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
@@ -31,7 +31,7 @@ from flfed.records.store.entries import (
 )
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
-from flfed.records.store.visibility import Fetch, Fetched, OtherNames, of_event, of_run, of_study, of_summary
+from flfed.records.store.visibility import Fetch, Fetched, OtherNames, Query, of_event, of_run, of_study, of_summary
 from flfed.study.tables import IN_SUMS_ONLY
 
 CURVE_ARMS = ("validation", "training")
@@ -270,33 +270,33 @@ class RunReader(OpenStore):
         found = [CrossedEntry(*where, int(size), count) for *where, size, count in self.fetch(query, site=Sent.site)]
         return sorted(found, key=attrgetter("site", "direction", "kind"))
 
-    def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
+    def rows(self, query: Query, *, site: Any) -> Sequence[RowMapping]:
         """Return a query's rows as mappings, limited to the one site if any."""
         return [row._mapping for row in self.fetch(query, site=site)]
 
-    def fetch(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Fetched:
+    def fetch(self, query: Query, *, site: Any) -> Fetched:
         """Return a query's rows, whose columns are attributes, limited to the one site if any."""
         if self._only is not None:
             query = query.where(site == self._only)
         return self._fetch(query)
 
-    def _runs(self) -> Select[*tuple[Any, ...]]:
+    def _runs(self) -> Query:
         """Return the query for the runs that this reader may see."""
         query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
         if self._only is None:
             return query
         return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
 
-    def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
+    def _entries(self, query: Query) -> list[RunEntry]:
         found = [_run_entry(row) for row in self._fetch(query)]
         if self._only is None:
             return found
         return [of_run(run) for run in found]
 
-    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
+    def _rows(self, query: Query) -> Sequence[RowMapping]:
         return [row._mapping for row in self._fetch(query)]
 
-    def _fetch(self, query: Select[*tuple[Any, ...]]) -> Fetched:
+    def _fetch(self, query: Query) -> Fetched:
         with in_words(self._url, "read"), self._engine.connect() as connection:
             return connection.execute(query).all()
 
@@ -326,7 +326,7 @@ def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
 
 def _curve(
     runs: Sequence[str], arm: str, metric: str, sites: Sequence[str] | None, between: tuple[int, int] | None
-) -> Select[*tuple[Any, ...]]:
+) -> Query:
     """Return the query for the means over runs, by round and site."""
     averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
     means = [func.avg(column).label(column.key) for column in averaged]
@@ -343,7 +343,7 @@ def _curve(
     return query
 
 
-def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
+def _by_block(of: Any, width: int) -> Query:
     """Return the query for the means of each `width` rounds."""
     means = [func.avg(of[key]).label(key) for key in ("value", "low", "high", "variance")]
     # The ends of a block show how far its rounds lie apart.
@@ -354,7 +354,7 @@ def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
     return select(*rounds, of.site, of.arm, *means, *ends).group_by(block, of.site, of.arm)
 
 
-def _comparison(run: str, names: Sequence[str]) -> Select[*tuple[Any, ...]]:
+def _comparison(run: str, names: Sequence[str]) -> Query:
     columns = [Comparison.__table__.c[name] for name in names]
     return select(*columns).where(Comparison.run_id == run).order_by(Comparison.id)
 
@@ -365,8 +365,8 @@ def _without(row: RowMapping, *names: str) -> dict[str, Any]:
 
 def _run_entry(row: Row[*tuple[Any, ...]]) -> RunEntry:
     """Return a run, "interrupted" where its process is gone."""
-    fields = _without(row._mapping, "id", "series_id", "primary_metric", "host", "boot", "pid", "process")
+    fields = _without(row._mapping, "id", "series_id", "primary_metric", *Writer.__match_args__)
     entry = RunEntry(run=row.id, series=row.series_id, primary=row.primary_metric, **fields)
-    if entry.status != "running" or not is_gone(Writer(row.host, row.boot, row.pid, row.process)):
+    if entry.status != "running" or not is_gone(Writer.of(row._mapping)):
         return entry
     return replace(entry, status="interrupted", reason=entry.reason or "the program that ran it ended without a word")

@@ -24,7 +24,8 @@ from flfed.refusals import Refusal, read
 from flfed.study.kinds import ANALYSIS
 
 Fetched = Sequence[Row[*tuple[Any, ...]]]
-Fetch = Callable[[Select[*tuple[Any, ...]]], Fetched]
+Query = Select[*tuple[Any, ...]]
+Fetch = Callable[[Query], Fetched]
 """Returns a query's rows."""
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""

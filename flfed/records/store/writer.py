@@ -225,7 +225,7 @@ class RunStore(OpenStore):
             if connection.execute(select(Run.id).where(Run.id == name)).first() is not None:
                 raise UsageError(f"run {name} was begun by another process: see flfed run list")
             connection.execute(insert(Run), [row | {"id": name}])
-        return RunWriter(self._engine, self._url, name, clock=self._clock)
+        return self.added_to(name)
 
     def resume_run(self, run: str, keep: Callable[[int], int]) -> RunWriter:
         """Take over a run whose process is gone.
@@ -260,7 +260,7 @@ class RunStore(OpenStore):
                 connection.execute(update(Run).where(Run.id == run).values(ended))
         if lost is not None:
             raise lost
-        return RunWriter(self._engine, self._url, run, clock=self._clock)
+        return self.added_to(run)
 
     def added_to(self, run: str) -> RunWriter:
         """Return a writer that adds to a finished run."""
