@@ -6,6 +6,7 @@ What attacks reached outside any guarantee is told here as well.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from flfed.records.reports.privacy import (
     spending_in_words,
 )
 from flfed.records.statistics.odd_sites import CHANCE
-from flfed.records.statistics.verdict import interval, metric_name, number
+from flfed.records.statistics.verdict import metric_name, number, with_interval
 from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.study.tables import in_sums_only
@@ -93,6 +94,8 @@ FIRST = (BEYOND, NOT_KNOWN, NO_PROMISE, WITHIN)
 """Verdicts, those that need a look first."""
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """In the order in which it is counted at how many sites each is so."""
+GAPS = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
+"""What stands for what an attack did not tell."""
 ALWAYS = FIRST[:2]
 """Verdicts of which every figure is told, headline or not."""
 AT_BATCH = "-at-plan-batch"
@@ -164,8 +167,8 @@ def _size(line: AuditFigure) -> float:
 
     Without a figure, the most that it may be counts.
     """
-    known = [figure for figure in (line.value, line.high, line.low) if figure is not None]
-    return known[0] if known else float("-inf")
+    known = (figure for figure in (line.value, line.high, line.low) if figure is not None)
+    return next(known, float("-inf"))
 
 
 def by_figure(lines: Audit) -> list[list[AuditFigure]]:
@@ -189,12 +192,14 @@ def figure_name(metric: str) -> str:
     """
     name, batch, _ = metric.partition(AT_BATCH)
     plain = FIGURE_NAMES.get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
-    return plain + (", in the plan's batches" if batch else "")
+    if batch:
+        plain += ", in the plan's batches"
+    return plain
 
 
 def place_of(line: AuditFigure) -> str:
     """Return which attack a figure is of, and where."""
-    return f"{line.attack} at {line.site}" if line.site else str(line.attack)
+    return " at ".join(filter(None, (line.attack, line.site)))
 
 
 def audit_in_words(audit: Audit) -> list[str]:
@@ -208,14 +213,16 @@ def audit_in_words(audit: Audit) -> list[str]:
 def _attack_in_words(lines: Audit) -> str:
     """Return one figure of an attack, at one site or several."""
     first, values = lines[0], [line.value for line in lines if line.value is not None]
-    bounds = {line.promise for line in lines if line.promise is not None}
-    bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
+    bounds = [line.promise for line in lines if line.promise is not None]
+    bound = "nothing is promised"
+    if bounds:
+        bound = f"promised: at most {number(max(bounds))}"
+    if len(lines) == 1:
+        return f"{place_of(first)}: {figure_name(first.metric)} {reached(first)}; {bound}: {first.verdict}."
     # Several sites get the range of their figures, as their intervals differ.
     got = range_of(values) if len(values) > 1 else reached(first)
-    verdicts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in VERDICTS}
-    if len(lines) == 1:
-        return f"{place_of(first)}: {figure_name(first.metric)} {got}; {bound}: {first.verdict}."
-    counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
+    verdicts = Counter(line.verdict for line in lines)
+    counted = ", ".join(f"{verdict} at {verdicts[verdict]}" for verdict in VERDICTS if verdicts[verdict])
     return f"{first.attack}: {figure_name(first.metric)} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
@@ -241,8 +248,7 @@ def reached(line: AuditFigure) -> str:
     """
     if is_bound(line):
         return f"at least {number(line.value)}"
-    span = "" if line.low is None or line.high is None else f" ({interval(line.low, line.high)})"
-    return number(line.value) + span
+    return with_interval(line.value, line.low, line.high)
 
 
 def range_of(values: Sequence[float]) -> str:
@@ -270,7 +276,9 @@ def scale_of(metric: str) -> tuple[float, float] | None:
     ((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), None)
     """
     words = set(re.split(r"[-_]", metric))
-    return (-1.0, 1.0) if "cosine" in words else (0.0, 1.0) if words & {"share", "auc"} else None
+    if "cosine" in words:
+        return -1.0, 1.0
+    return (0.0, 1.0) if words & {"share", "auc"} else None
 
 
 def gave_away(line: AuditFigure) -> bool:
@@ -299,7 +307,9 @@ def share_in_words(value: float) -> str:
     >>> share_in_words(1.0), share_in_words(0.9996), share_in_words(0.02), share_in_words(0.0)
     ('100 %', '99.9 %', '2 %', '0 %')
     """
-    percent = value * 100 if value == 1 else min(value * 100, 99.9)
+    percent = 100 * value
+    if value != 1:
+        percent = min(percent, 99.9)
     return f"{percent:.3g} %"
 
 
@@ -321,15 +331,21 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
     tried = {line.site for line in audit if (line.attack, line.metric) == (worst.attack, metric)}
     sites = {line.site for line in lines}
     # A figure over all sites together has no number of sites.
-    where = f"at {len(sites)} of {len(tried)} sites" if None not in sites else "over all sites"
-    where = where if only is None else "at your site"
+    where = f"at {len(sites)} of {len(tried)} sites"
+    if None in sites:
+        where = "over all sites"
+    if only is not None:
+        where = "at your site"
     if not values:
         return f"{worst.attack} got somewhere {where}; the figure is withheld: no promise covers it."
     shares = [share_in_words(value) for value in (min(values), max(values))]
     share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
-    told = UNCOVERED.get(metric, f"{figure_name(metric)} {{value}}{', where .5 is chance' if 'auc' in metric else ''}")
-    said = told.format(share=share, value=range_of(values))
-    return f"{worst.attack}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
+    told = f"{figure_name(metric)} {{value}}"
+    if "auc" in metric:
+        told += ", where .5 is chance"
+    said = UNCOVERED.get(metric, told).format(share=share, value=range_of(values))
+    what = "them" if metric.endswith("away") else "it"
+    return f"{worst.attack}: {said}, {where}: no promise covers {what}."
 
 
 def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None, trained: bool = True) -> list[str]:
@@ -351,9 +367,8 @@ def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None
     # That no attack succeeded is told apart from no attack having been tried.
     if found:
         return found
-    things = f"{uncharged} things that leave the sites, or steer the run" if uncharged else "what else leaves the sites"
-    if uncharged == 1:
-        things = "one thing that leaves the sites, or steers the run"
+    few = {0: "what else leaves the sites", 1: "one thing that leaves the sites, or steers the run"}
+    things = few.get(uncharged, f"{uncharged} things that leave the sites, or steer the run")
     if not trained:
         return [f"No promise covers {things}."]
     tried = any(line.verdict == "no promise" and line.value is not None for line in audit)
@@ -462,14 +477,12 @@ def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
     """
     rows = []
     for run, sites in runs:
+        told = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
         for entry in reader.audits(run.run):
-            site = sites.get(entry.site) if entry.site is not None else None
-            if entry.site is None or (site is not None and not in_sums_only(site.shared_as)):
-                gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
-                rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
+            if entry.site is None or entry.site in told:
+                line = GAPS | entry.as_object() | {"run": run.run}
+                # Without a lower limit a verdict is unknown.
+                if line["verdict"] == WITHIN and entry.low is None:
+                    line |= {"verdict": NOT_KNOWN}
+                rows.append(line)
     return rows
-
-
-def _judged(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a figure, its verdict unknown without a lower limit."""
-    return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line

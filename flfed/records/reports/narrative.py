@@ -62,7 +62,7 @@ from flfed.records.statistics.verdict import (
     name_interval,
     number,
     sentence_case,
-    shown_count,
+    shown,
     size_and_span,
 )
 from flfed.refusals import read
@@ -106,9 +106,9 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(found), "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
     for name, site in run.sites.items():
-        shown = [number(figure_of(site[arm], metric).value) for arm in arms]
+        cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         said = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
-        rows.append([name, shown_count(site_of(site).holdout_rows), *shown, *said])
+        rows.append([name, shown(site_of(site).holdout_rows), *cells, *said])
     return headers, [*rows, *_rows_over_all(found, metric, beside="personalised" in arms)], _below_table(found, metric)
 
 
@@ -175,9 +175,10 @@ def doubts(found: Report, metric: str) -> list[str]:
     figure = figure_of(run.global_, metric).value
     leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
-        others = " and others" if len(leaking) > MOST_LEAKING else ""
         columns = ", ".join(leaking[:MOST_LEAKING])
-        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}{others}.")
+        if len(leaking) > MOST_LEAKING:
+            columns += " and others"
+        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}.")
     if said := training_in_words(run.training):
         lines.append(said)
     return lines
@@ -227,8 +228,9 @@ def joining_in_words(found: Report, metric: str) -> str:
     says = {PAYS: "A clear benefit", DO_NOT_USE: "A clear loss"}.get(code, "No clear benefit")
     size, span = size_and_span(gain, entry.worthwhile or 0.0)
     start = f"{says} from joining: {metric_name(metric)} {size} on average"
-    judged = f"; {entry.sites} of {entry.of} sites can be judged" if entry.sites < entry.of else ""
-    return f"{start} (95 % CI {span}{judged})."
+    if entry.sites < entry.of:
+        span += f"; {entry.sites} of {entry.of} sites can be judged"
+    return f"{start} (95 % CI {span})."
 
 
 def ends_of(order: Sequence[str], most: int) -> list[str]:
@@ -558,9 +560,12 @@ def tally(found: Report, metric: str) -> str:
     for code, names in by_code.items():
         # How many sites joining pays at is told even where there are none.
         if names or code == PAYS:
-            of = f" of {len(run.sites)} sites" if code == PAYS else ""
-            listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
-            parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
+            part = f"{code.removesuffix(' here')} at {len(names)}"
+            if code == PAYS:
+                part += f" of {len(run.sites)} sites"
+            if 0 < len(names) <= 6:
+                part += f" ({', '.join(names)})"
+            parts.append(part)
     return f"{sentence_case('; '.join(parts))}."
 
 

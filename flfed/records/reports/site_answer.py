@@ -46,7 +46,7 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
     sentence_case,
-    shown_count,
+    shown,
 )
 from flfed.records.store.entries import SiteEntry
 from flfed.study.tables import in_sums_only
@@ -332,7 +332,7 @@ def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_
     site = run_of(found).sites[name]
     here = site_of(site)
     how = released(found)
-    rows = f"{shown_count(here.holdout_rows)} / {shown_count(here.rows)}"
+    rows = f"{shown(here.holdout_rows)} / {shown(here.rows)}"
     start = {"Site": name, "Test / all rows": rows}
     if not how.is_exact:
         start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
