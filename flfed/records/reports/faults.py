@@ -474,10 +474,9 @@ def site_facts(site: SiteEntry, found: Report) -> dict[str, Any]:
 
 def no_sums_in_words(found: Report, events: Sequence[EventEntry]) -> str:
     """Return why a run has no sums over rows to show."""
-    run = run_of(found)
     if not released(found).is_exact:
         return NO_SUMS
-    if run.status == "running":
+    if run_of(found).status == "running":
         return NOT_YET
     for event in events:
         if event.code == "no-table-1":

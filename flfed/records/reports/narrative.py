@@ -93,7 +93,6 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     metric : str
         Which one; the study's primary unless given.
     """
-    run = run_of(found)
     metric = metric or primary_of(found)
     # A run that compared nothing says why, in place of a table.
     if metric is None:
@@ -105,7 +104,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     rows = []
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(found), "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
-    for name, site in run.sites.items():
+    for name, site in run_of(found).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         said = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
         rows.append([name, shown(site_of(site).holdout_rows), *cells, *said])
@@ -217,8 +216,7 @@ def joining_in_words(found: Report, metric: str) -> str:
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
     'No clear benefit from joining: AUC +.008 on average (95 % CI −.061 to +.077; 3 of 4 sites can be judged).'
     """
-    run = run_of(found)
-    entry = figure_of(run.mean_gain, metric)
+    entry = figure_of(run_of(found).mean_gain, metric)
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
@@ -313,8 +311,7 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
 
 def untold_in_words(found: Report, metric: str) -> list[str]:
     """Return why nothing can be told at some sites: of the first of them, and how many more there are."""
-    run = run_of(found)
-    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run.sites.items()}
+    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(found).sites.items()}
     untold = [(name, why) for name, why in reasons.items() if why]
     if not untold:
         return []
@@ -403,8 +400,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
 
 def headline(found: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    run = run_of(found)
-    mean = mean_gain_in_words(run.mean_gain.get(metric), metric, adjusts=released(found).is_exact)
+    mean = mean_gain_in_words(run_of(found).mean_gain.get(metric), metric, adjusts=released(found).is_exact)
     return [said for said in (mean, tally(found, metric)) if said]
 
 
@@ -496,9 +492,8 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
 
     Its interval is the one that the verdict goes by.
     """
-    run = run_of(found)
     paying = []
-    for name, site in run.sites.items():
+    for name, site in run_of(found).sites.items():
         best = best_gain(site, metric)
         if best is not None and site_verdict(site, metric)[0] == PAYS:
             paying.append((name, best.deciding))
@@ -513,8 +508,7 @@ def interval_name(found: Report) -> str:
     >>> interval_name({"verdict-rule": {"sites": 4}}), interval_name({"verdict-rule": {"sites": 1}})
     ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    run = run_of(found)
-    return name_interval(run.rule.sites)
+    return name_interval(run_of(found).rule.sites)
 
 
 def least_gain(found: Report, metric: str) -> str:
@@ -522,14 +516,12 @@ def least_gain(found: Report, metric: str) -> str:
 
     It is text, such as "0" or ".005".
     """
-    run = run_of(found)
-    return as_given(run.rule.worthwhile[metric])
+    return as_given(run_of(found).rule.worthwhile[metric])
 
 
 def is_measured(found: Report, metric: str) -> bool:
     """Tell whether any site's gain has an interval."""
-    run = run_of(found)
-    return any(has_interval(best_gain(site, metric)) for site in run.sites.values())
+    return any(has_interval(best_gain(site, metric)) for site in run_of(found).sites.values())
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:

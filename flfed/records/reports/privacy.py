@@ -214,16 +214,21 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     run, _ = runs[0]
     study = parsed_study(reader.series(run.series).study_text)
     payloads = [payload for payload, _ in found]
-    private = promise | {"noise-from": None, "repeats": len(found)} | _over_repeats(promised, found)
-    if promised.epsilon is not None:
-        private["noise-from"] = noise_from(run.engine, study)
-    private[SUMS] = write(_secure_sums(reader, [run for run, _ in runs], study))
-    private["reason"] = "" if found else NOT_RECORDED
-    private["warnings"] = _once(payload.warnings for payload in payloads)
-    private["uncharged"] = _once(payload.uncharged for payload in payloads)
-    private["sites"] = _sites(found)
+    source = None if promised.epsilon is None else noise_from(run.engine, study)
     kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
-    return private | kind | _charged(first, study)
+    return {
+        **promise,
+        "noise-from": source,
+        "repeats": len(found),
+        **_over_repeats(promised, found),
+        SUMS: write(_secure_sums(reader, [run for run, _ in runs], study)),
+        "reason": "" if found else NOT_RECORDED,
+        "warnings": _once(payload.warnings for payload in payloads),
+        "uncharged": _once(payload.uncharged for payload in payloads),
+        "sites": _sites(found),
+        **kind,
+        **_charged(first, study),
+    }
 
 
 def _once(told: Iterable[Iterable[str] | None]) -> list[str]:
@@ -518,7 +523,9 @@ def spending_in_words(privacy: PrivateFacts) -> list[str]:
     total = _ledgers_in_words(private, spent.values())
     alike = {(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}
     if len(alike) == 1:
-        where = "At its one site" if len(spent) == 1 else f"At each of {len(spent)} sites"
+        where = "At its one site"
+        if len(spent) > 1:
+            where = f"At each of {len(spent)} sites"
         return [f"{where}: {_spending(next(iter(spent.values())), private)}.", *total]
     lines = [f"At {site}: {_spending(line, private)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
     more = len(spent) - len(lines)
@@ -551,22 +558,26 @@ def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
     makes of both, as far as they are of the same δ. The sum itself only the site can tell.
     """
     total = read(SiteSpending, line).spent_after
-    return total, "not known" if total is None else f"at most {epsilon_in_words(total)}"
+    if total is None:
+        return None, "not known"
+    return total, f"at most {epsilon_in_words(total)}"
 
 
 def _spending(line: SiteSpending, privacy: PrivacyReport) -> str:
     said = f"this run ε = {epsilon_in_words(line.epsilon)} for {_times(line, privacy)}"
     # Rounds done again spend again, so a site may have more steps than were planned.
     if privacy.steps is not None and line.steps is not None and line.steps > privacy.steps:
-        why = "" if privacy.one_answer else ", since rounds were done again"
-        said += f", more than the {privacy.steps} planned{why}"
-    total, in_all = of_all_studies(line)
+        said += f", more than the {privacy.steps} planned"
+        if not privacy.one_answer:
+            said += ", since rounds were done again"
     if line.spent_before is not None:
-        before = epsilon_in_words(line.spent_before)
-        after = "how much it has with it, ask the site" if total is None else f"has {in_all} with it"
-        said += f"; its ledger had ε = {before} before, and {after}"
-    budget = ", without a budget" if line.budget is None else f", of a budget of {number(line.budget, 2)}"
-    return said + budget
+        after = "how much it has with it, ask the site"
+        if line.spent_after is not None:
+            after = f"has {of_all_studies(line)[1]} with it"
+        said += f"; its ledger had ε = {epsilon_in_words(line.spent_before)} before, and {after}"
+    if line.budget is None:
+        return f"{said}, without a budget"
+    return f"{said}, of a budget of {number(line.budget, 2)}"
 
 
 def _times(line: SiteSpending, privacy: PrivacyReport) -> str:

@@ -36,6 +36,10 @@ class Recorded:
     figures: dict[Place, list[ComparisonRow]] = field(default_factory=dict)
     differences: dict[Place, list[tuple[DifferenceRow, float | None]]] = field(default_factory=dict)
 
+    def values(self, place: Place) -> list[float | None]:
+        """Return the figures of a place, by repeat."""
+        return [row.value for row in self.figures.get(place, [])]
+
     @classmethod
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
         """Return what some runs recorded, sorted by place.
@@ -194,7 +198,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
             "method": _in_words(texts[place], texts[plain]),
             "plain": texts[place].get(STRATEGY) == PLAIN,
             "rounds": method.runs[0][0].rounds,
-            "value": {metric: _mean(method, metric) for metric in metrics},
+            "value": {metric: mean_of(method.values((None, "global", metric))) for metric in metrics},
             "gain": gain,
         }
         found.append(line)
@@ -216,10 +220,6 @@ def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
         if not _not_paired(opened, sites):
             alike.append(Recorded.read(reader, runs))
     return alike
-
-
-def _mean(recorded: Recorded, metric: str) -> float | None:
-    return mean_of([row.value for row in recorded.figures.get((None, "global", metric), [])])
 
 
 def _in_words(text: Mapping[str, Any], plain: Mapping[str, Any]) -> str:

@@ -143,7 +143,7 @@ def report(reader: RunReader, name: str) -> Report:
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
         **_where_asked(opened),
         "round-bytes": round_bytes(reader, [run.run for run in opened.runs]),
-        **_pooled_family(opened, over_all),
+        **family_keys("pooled", [told.pooled for told in opened.own], other=over_all["pooled-same"] or None),
     }
 
 
@@ -160,11 +160,6 @@ def _shared_and_pooled(over_all: Report) -> Report:
     return told | {arm: over_all[arm] or None for arm in OFTEN_ABSENT}
 
 
-def _pooled_family(opened: _Opened, over_all: Mapping[str, Report]) -> Report:
-    """Return of which family the model on all rows in one place is."""
-    return family_keys("pooled", [told.pooled for told in opened.own], other=over_all["pooled-same"] or None)
-
-
 def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
     """Return the sites' entries by name.
 
@@ -174,18 +169,12 @@ def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> 
     for _, entries in opened.recorded.runs:
         accepted |= {site for site, entry in entries.items() if entry.status != "refused"}
     sites = {site: _site(opened, site) for site in sorted(accepted)}
-    if why := privacy.why_not_compared:
-        _say_why_not_compared(sites, why)
+    for site in sites.values():
+        if privacy.why_not_compared and not site_of(site).difference:
+            site[NOT_COMPARED] = privacy.why_not_compared
     if not_enough(training):
         return {site: _undertrained(of, opened.metrics) for site, of in sites.items()}
     return sites
-
-
-def _say_why_not_compared(sites: Report, why: str) -> None:
-    """Write into each site without a difference why it has none."""
-    for site in sites.values():
-        if not site_of(site).difference:
-            site[NOT_COMPARED] = why
 
 
 def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyReport) -> Report | None:
@@ -251,11 +240,11 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
         "arrays-sha256": first.arrays_sha256,
     }
     if several:
-        found["arrays-sha256"] = None
+        found |= {"arrays-sha256": None}
     if several or name == first.series:
-        found["run"] = first.series
+        found |= {"run": first.series}
     if any(run.path != first.path for run in runs):
-        found["path"] = "mixed"
+        found |= {"path": "mixed"}
     return found
 
 
@@ -463,11 +452,10 @@ def arms_shown(found: Report, metric: str) -> list[str]:
 
     A site's own intercept moves all its predictions alike: it ranks no row before another.
     """
-    run = run_of(found)
     if not released(found).is_exact:
         return ["global"]
     alike = []
-    for site in run.sites.values():
+    for site in run_of(found).sites.values():
         shared, adjusted = (figure_of(site[arm], metric).value for arm in DIFFERENCE_ARMS)
         if shared is not None and adjusted is not None:
             alike.append(math.isclose(shared, adjusted, rel_tol=1e-9, abs_tol=1e-12))

@@ -82,8 +82,7 @@ NO_MORE = (
 
 def should_it_join(found: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
-    run = run_of(found)
-    of_site = run.sites[site]
+    of_site = run_of(found).sites[site]
     if not released(found).is_compared:
         return f"Whether joining pays at {site} is not told."
     code, _ = site_verdict(of_site, metric)
@@ -108,12 +107,11 @@ def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
 
     The text is "" where it is as for all sites.
     """
-    run = run_of(found)
     # A site may have refused, or share sums only; else it is as for all sites.
     entry = next((entry for entry in sites if entry.site == site), None)
     if entry is not None and entry.status == "refused":
         return f"{site} did not take part in this run: {entry.reason.rstrip('.')}."
-    if entry is not None and in_sums_only(entry.shared_as) and run.status == "completed":
+    if entry is not None and in_sums_only(entry.shared_as) and run_of(found).status == "completed":
         return f"{site} shares its figures in sums over all sites only: the record has none of its own."
     return ""
 
@@ -123,9 +121,8 @@ def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
 
     Sites that share sums only have none.
     """
-    run = run_of(found)
     hidden = {site.site for site in sites if in_sums_only(site.shared_as)}
-    return sorted(set(run.sites) - hidden)
+    return sorted(set(run_of(found).sites) - hidden)
 
 
 def rests_on(found: Report, site: str, metric: str) -> list[str]:
@@ -351,10 +348,9 @@ def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_
 
 def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
-    run = run_of(found)
     if not released(found).is_compared:
         return []  # it is so at every site, and told once
-    told = {site: site_verdict(run.sites[site], metric) for site in sites}
+    told = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
     return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
 
 

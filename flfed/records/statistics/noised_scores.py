@@ -13,7 +13,7 @@ from typing import Any
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number, shown
 
 Found = Mapping[str, Any]
 COVERS = "covers"
@@ -253,9 +253,15 @@ def lost_in_words(found: Found, metric: str) -> list[str]:
             by_reason.setdefault(one.reason, []).append(name)
     lines = []
     for reason, names in by_reason.items():
-        whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} sites"
-        lines.append(f"No figure of {whose}: {reason}.")
+        lines.append(f"No figure of {name_sites(names)}: {reason}.")
     return lines
+
+
+def name_sites(sites: Sequence[str]) -> str:
+    """Return the names of a few sites, or how many there are."""
+    if len(sites) > NAMED:
+        return f"{len(sites)} sites"
+    return ", ".join(sites)
 
 
 def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]:
@@ -275,8 +281,7 @@ def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]
 
 def trained_on(site: Found) -> str:
     """Return about how many a site of a report trains on."""
-    rows = site_of(site).rows
-    return ABSENT if rows is None else str(rows)
+    return shown(site_of(site).rows)
 
 
 def _cells(one: FigureReport) -> list[str]:
@@ -310,10 +315,12 @@ def slope_in_words(slope: FigureReport | None) -> str:
     if slope is None or slope.low is None or slope.high is None:
         return ""
     says = "no fault is shown"
-    if slope.high < 1:
-        says = "predictions are too extreme" if slope.low > 0 else "it may be that predictions tell nothing"
-    elif slope.low > 1:
+    if slope.low > 1:
         says = "predictions are too near to the mean"
+    elif slope.high < 1 and slope.low > 0:
+        says = "predictions are too extreme"
+    elif slope.high < 1:
+        says = "it may be that predictions tell nothing"
     ends = interval(slope.low, slope.high)
     return f"{SLOPE} {number(slope.value)} (95 % CI {ends}): {says}. {SLOPE_READ}"
 
@@ -328,9 +335,7 @@ def scores_in_words(found: Found, site: str = "") -> list[str]:
     site : str
         Whose counts; "" for those of all sites together.
     """
-    recorded = noised_scores(found)
-    if recorded is None:
-        return []
+    recorded = noised_scores(found) or NoisedScores()
     one = recorded.sites.get(site) if site else recorded.all_
     if one is None:
         return []
@@ -398,5 +403,4 @@ def shown_counts(one: NoisedCounts) -> Lines:
 
 
 def _count(value: float) -> str:
-    sign = MINUS if round(value) < 0 else ""
-    return f"{sign}{abs(value):,.0f}"
+    return f"{round(value):,}".replace("-", MINUS)

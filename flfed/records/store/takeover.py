@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
@@ -39,7 +39,7 @@ class Writer:
     process: str
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
+    def of(cls, row: RowMapping) -> Self:
         """Return the process that wrote a row of the table `run`."""
         return cls(**{key: row[key] for key in cls.__match_args__})
 
