@@ -56,11 +56,23 @@ def run_list(
 
 def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow) -> Report:
     """Return a run of the list."""
-    line: Report = {"run": run.run, "study": run.study, "status": run.status, "engine": run.engine}
-    line |= {"started": run.started, "rounds": run.rounds}
-    line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
-    line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
-    return line | {"value": figure.value, "low": figure.low, "high": figure.high}
+    return {
+        "run": run.run,
+        "study": run.study,
+        "status": run.status,
+        "engine": run.engine,
+        "started": run.started,
+        "rounds": run.rounds,
+        "sites": len(absent.sites),
+        "missing": sorted(absent.missing),
+        "series": run.series,
+        "repeat": run.repeat,
+        "note": note,
+        "metric": run.primary,
+        "value": figure.value,
+        "low": figure.low,
+        "high": figure.high,
+    }
 
 
 def _series_line(
@@ -78,13 +90,21 @@ def _series_line(
     missing: set[str] = set()
     for run in runs:
         missing |= absent[run.run].missing
-    line = {key: found[key] for key in ("run", "study", "status", "engine", "rounds")}
-    line |= {"started": first.started, "rounds-planned": first.rounds_planned}
-    line |= {"repeats": len(runs), "repeats-planned": first.repeats, "metric": first.primary}
-    line |= {"value": intervals.mean_of(values), "sd": intervals.sd_of(values)}
-    line |= {"low": one and one.low, "high": one and one.high}
-    line |= {"sites": max(len(absent[run.run].sites) for run in runs), "missing": sorted(missing)}
-    return line | {"note": note_in_words({run.run: notes[run.run] for run in runs[::-1] if run.run in notes})}
+    return {
+        **{key: found[key] for key in ("run", "study", "status", "engine", "rounds")},
+        "started": first.started,
+        "rounds-planned": first.rounds_planned,
+        "repeats": len(runs),
+        "repeats-planned": first.repeats,
+        "metric": first.primary,
+        "value": intervals.mean_of(values),
+        "sd": intervals.sd_of(values),
+        "low": one and one.low,
+        "high": one and one.high,
+        "sites": max(len(absent[run.run].sites) for run in runs),
+        "missing": sorted(missing),
+        "note": note_in_words({run.run: notes[run.run] for run in runs[::-1] if run.run in notes}),
+    }
 
 
 def figure_in_words(series: Report) -> tuple[str, str]:

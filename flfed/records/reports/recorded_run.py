@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from flfed.records.objects import figure_of, read_figure
+from flfed.records.objects import figure_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
-from flfed.records.statistics.verdict import Difference, better_of, decimals_for, interval, number
+from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
@@ -115,20 +115,6 @@ def shows(gain: Report, metric: str) -> str:
         return "no difference shown"
     rises = found.low > 0
     return "better" if rises == (better_of(metric) == "higher") else "worse"
-
-
-def with_interval(gain: Report) -> str:
-    """Return a difference with its interval, with as many decimals as keep the bounds' side of 0 visible.
-
-    Examples
-    --------
-    >>> with_interval({"value": -0.0034, "low": -0.0065, "high": -0.0002})
-    '−.0034 (−.0065 to −.0002)'
-    """
-    found = read_figure(gain)
-    digits = decimals_for(Difference(found.value, found.low, found.high))
-    ends = interval(found.low, found.high, digits, signed=True)
-    return f"{number(found.value, digits, signed=True)} ({ends})"
 
 
 def _not_paired(base: Recorded, other: Recorded) -> str:

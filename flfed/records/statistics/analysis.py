@@ -80,6 +80,11 @@ class Number(AnalysedColumn):
     edges: list[float] = field(default_factory=list)
     counts: list[float] = field(default_factory=list)
 
+    @property
+    def figures(self) -> list[Figure | None]:
+        """All figures that may be lost in the noise."""
+        return [self.mean, self.sd, *self.quantiles.values()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Category(AnalysedColumn):
@@ -87,6 +92,11 @@ class Category(AnalysedColumn):
 
     shares: dict[str, Figure | None]
     counts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> list[Figure | None]:
+        """All figures that may be lost in the noise."""
+        return [*self.shares.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -640,11 +650,8 @@ def _lost(found: Analysis) -> int:
     """Return how many figures of all sites are lost in the noise."""
     figures: list[Figure | None] = []
     for of, _ in found.parts.values():
-        figures += [column.missing for column in of.columns.values()]
-        for number_ in of.numbers.values():
-            figures += [number_.mean, number_.sd, *number_.quantiles.values()]
-        for category in of.categories.values():
-            figures += category.shares.values()
+        for column in of.columns.values():
+            figures += [column.missing, *column.figures]
     if found.groups is not None:
         figures += [of.share for of in found.groups.of.values()]
         figures += [one for *_, one in differences(found.groups)]

@@ -206,9 +206,7 @@ def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
 
 def figure_lines(found: Found) -> Lines:
     """Return the figures of the shared model, a line for all sites and one for each site; `found` is a report."""
-    recorded = noised_scores(found)
-    if recorded is None:
-        return []
+    recorded = noised_scores(found) or NoisedScores()
     run = run_of(found)
     lines = Lines()
     slope = f"{SLOPE}, first repeat" if run.repeats > 1 else SLOPE
@@ -239,22 +237,16 @@ def with_interval(one: FigureReport | None) -> str:
 def lost_in_words(found: Found, metric: str) -> list[str]:
     """Return why sites of a report have no figure of a metric, a sentence for each reason."""
     run = run_of(found)
-    whole = (run.global_ or {}).get(metric)
-    figure = read_figure(whole)
-    if whole is not None and figure.value is None:
-        return [f"No figure of any site: {figure.reason}."]
+    whole = figure_of(run.global_, metric)
+    if metric in (run.global_ or {}) and whole.value is None:
+        return [f"No figure of any site: {whole.reason}."]
     by_reason: dict[str, list[str]] = {}
     for name, site in run.sites.items():
-        recorded = (site_of(site).global_ or {}).get(metric)
-        if recorded is None:
-            continue
-        one = read_figure(recorded)
-        if one.value is None:
+        figures = site_of(site).global_ or {}
+        one = figure_of(figures, metric)
+        if metric in figures and one.value is None:
             by_reason.setdefault(one.reason, []).append(name)
-    lines = []
-    for reason, names in by_reason.items():
-        lines.append(f"No figure of {name_sites(names)}: {reason}.")
-    return lines
+    return [f"No figure of {name_sites(names)}: {reason}." for reason, names in by_reason.items()]
 
 
 def name_sites(sites: Sequence[str]) -> str:
@@ -294,11 +286,9 @@ def _cells(one: FigureReport) -> list[str]:
 def over_all_rows(found: Found) -> tuple[list[str], list[list[str]]]:
     """Return the figures over all sites, a line a metric, as headers and rows."""
     run = run_of(found)
-    rows = []
-    for metric, one in run.global_.items():
-        rows.append([metric_name(metric), *_cells(read_figure(one))])
-    recorded = noised_scores(found)
-    if recorded is not None and recorded.all_ is not None and recorded.all_.slope is not None:
+    rows = [[metric_name(metric), *_cells(read_figure(one))] for metric, one in run.global_.items()]
+    recorded = noised_scores(found) or NoisedScores()
+    if recorded.all_ is not None and recorded.all_.slope is not None:
         first = ", first repeat" if run.repeats > 1 else ""
         rows.append([f"{SLOPE.lower()}{first}", *_cells(recorded.all_.slope)])
     return ["over all sites", "shared model", "95 % CI"], rows
@@ -376,11 +366,10 @@ def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
     with np.errstate(over="ignore"):  # at the ends: a probability of 0
         ends = [float(1 / (1 + np.exp(-odds))) for odds in GRID.points()[::2][one.edges]]
     reach = round(NORMAL_95 * one.deviation, 1)
-    lines = []
-    for low, high, without, with_ in zip(ends, ends[1:], *one.counts, strict=False):
-        line = {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}
-        lines.append(line)
-    return lines
+    return [
+        {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}
+        for low, high, without, with_ in zip(ends, ends[1:], *one.counts, strict=False)
+    ]
 
 
 def _digits(probability: float) -> float:
