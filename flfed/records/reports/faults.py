@@ -82,7 +82,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
         repeats.update(refused)
     if several:
         for place, fault in told.items():
-            fault["repeats"] = repeats[place]
+            fault |= {"repeats": repeats[place]}
     return result
 
 

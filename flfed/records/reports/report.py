@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import fmean
 from typing import Any, Self
 
@@ -165,9 +166,8 @@ def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> 
 
     A refused site has no figures, and stands among the faults alone.
     """
-    accepted: set[str] = set()
-    for _, entries in opened.recorded.runs:
-        accepted |= {site for site, entry in entries.items() if entry.status != "refused"}
+    every = chain.from_iterable(entries.items() for _, entries in opened.recorded.runs)
+    accepted = {site for site, entry in every if entry.status != "refused"}
     sites = {site: _site(opened, site) for site in sorted(accepted)}
     for site in sites.values():
         if privacy.why_not_compared and not site_of(site).difference:
@@ -200,7 +200,7 @@ def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
     """Return a site's entry where the shared model was not trained enough, with the verdict that follows."""
     found = site | {UNDERTRAINED: True}
     if metrics:
-        found["verdict"], _ = site_verdict(found, metrics[0])
+        found |= {"verdict": site_verdict(found, metrics[0])[0]}
     return found
 
 
@@ -419,24 +419,18 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
         return {}
     found = {}
     told = [site for site, of in sites.items() if too_few(of) is None]
-    worthwhile = read(VerdictRule, opened.rule).worthwhile
-    for metric in opened.metrics:
+    more = {UNDERTRAINED: True} if not_enough(training) else {}
+    for metric, worthwhile in read(VerdictRule, opened.rule).worthwhile.items():
         pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in told}
-        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile[metric]}
-        if not_enough(training):
-            found[metric][UNDERTRAINED] = True
+        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
     return found
 
 
 def metrics_of(found: Report) -> list[str]:
     """Return a report's metrics, primary first, else those of its sites."""
     run = run_of(found)
-    found = dict.fromkeys(run.global_)
-    if not found:
-        for site in run.sites.values():
-            for arm in SITE_ARMS:
-                found |= dict.fromkeys(site[arm])
-    return list(found)
+    of_sites = chain.from_iterable(site[arm] for site in run.sites.values() for arm in SITE_ARMS)
+    return list(run.global_ or dict.fromkeys(of_sites))
 
 
 def primary_of(found: Report) -> str | None:

@@ -340,10 +340,7 @@ def _columns_of(parts: Parted, *, each: bool = False) -> list[Table]:
 
 def _names(parts: Parted) -> list[str]:
     """Return the columns of all parts."""
-    names: dict[str, None] = {}
-    for of, _ in parts.values():
-        names |= dict.fromkeys(of.columns)
-    return list(names)
+    return list(dict.fromkeys(chain.from_iterable(of.columns for of, _ in parts.values())))
 
 
 def _without(line: Mapping[str, str], heading: str) -> dict[str, str]:
@@ -353,35 +350,32 @@ def _without(line: Mapping[str, str], heading: str) -> dict[str, str]:
 
 def _number_lines(parts: Parted) -> Iterator[dict[str, str]]:
     """Yield the lines of numbers, so that the parts of each stand below each other."""
+    for head, column, deviation in _numbers(parts):
+        yield head | {
+            "Mean": estimate(column.mean),
+            "SD": estimate(column.sd),
+            "Within": " to ".join(map(end_in_words, column.within)),
+            # The number of known values has the noise of two counts, whose difference it is.
+            "Known": _with_noise(math.fsum(column.counts), deviation * math.sqrt(2)),
+            "Missing": percent(column.missing),
+        }
+
+
+def _numbers(parts: Parted) -> Iterator[tuple[dict[str, str], Number, float]]:
+    """Yield each number of every part: how its line begins, its figures, and the noise on a count of theirs."""
     for name in _names(parts):
         for part, (of, deviation) in parts.items():
-            if name not in of.numbers:
-                continue
-            column = of.numbers[name]
-            low, high = column.within
-            yield {
-                "Column": column_label(name, column),
-                OF: part,
-                "Mean": estimate(column.mean),
-                "SD": estimate(column.sd),
-                "Within": f"{end_in_words(low)} to {end_in_words(high)}",
-                # The number of known values has the noise of two counts, whose difference it is.
-                "Known": _with_noise(math.fsum(column.counts), deviation * math.sqrt(2)),
-                "Missing": percent(column.missing),
-            }
+            if column := of.numbers.get(name):
+                yield {"Column": column_label(name, column), OF: part}, column, deviation
 
 
 def _quantile_lines(parts: Parted) -> Iterator[dict[str, str]]:
     """Yield the lines of the quantiles of numbers."""
-    for name in _names(parts):
-        for part, (of, _) in parts.items():
-            if name not in of.numbers or not of.numbers[name].quantiles:
-                continue
-            column = of.numbers[name]
-            line = {"Column": column_label(name, column), OF: part}
-            for key, one in column.quantiles.items():
-                heading = MEDIAN if key == "50%" else f"{key.removesuffix('%')} % quantile"
-                line[heading] = estimate(one)
+    for line, column, _ in _numbers(parts):
+        for key, one in column.quantiles.items():
+            heading = MEDIAN if key == "50%" else f"{key.removesuffix('%')} % quantile"
+            line[heading] = estimate(one)
+        if column.quantiles:
             yield line
 
 
@@ -639,11 +633,13 @@ def _noise(found: Analysis) -> str:
 
 def _ranges(numbers: Mapping[str, Number]) -> str:
     """Return the ranges of a few numbers, in brackets."""
+    if len(numbers) > MOST_RANGES:
+        return ""
     found = []
     for name, column in numbers.items():
         ends = " to ".join(map(end_in_words, column.within))
         found.append(f"{column_label(name, column)}: {ends}")
-    return f" ({'; '.join(found)})" if len(found) <= MOST_RANGES else ""
+    return f" ({'; '.join(found)})"
 
 
 def _lost(found: Analysis) -> int:

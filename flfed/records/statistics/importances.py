@@ -270,9 +270,9 @@ def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
     mean = sum(values) / len(values)
     line = {"Input": name, "Coefficient (log-odds)": number(mean, 3, signed=True), "Odds ratio": ABSENT}
     if abs(mean) < LARGEST_LOG_ODDS:
-        line["Odds ratio"] = number(math.exp(mean), 2)
+        line |= {"Odds ratio": number(math.exp(mean), 2)}
     if len(values) > 1:
-        line["In the repeats"] = interval(min(values), max(values))
+        line |= {"In the repeats": interval(min(values), max(values))}
     return line
 
 

@@ -220,10 +220,12 @@ class RunReader(OpenStore):
         between : two ints, optional
             The first and the last round to read, all unless given.
         """
-        query, of = _curve(runs, arm, metric, sites, between), Metric.site
+        query = _curve(runs, arm, metric, sites, between)
+        of: Any = Metric.site
         if width > 1:
             columns = query.subquery().c
-            query, of = _by_block(columns, width), columns.site
+            query = _by_block(columns, width)
+            of = columns.site
         found = (CurvePoint(**row) for row in self.rows(query, site=of))
         return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
 
@@ -267,7 +269,7 @@ class RunReader(OpenStore):
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
         # A sum may come as a decimal.
-        found = [CrossedEntry(*where, int(size), count) for *where, size, count in self.fetch(query, site=Sent.site)]
+        found = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site)]
         return sorted(found, key=attrgetter("site", "direction", "kind"))
 
     def rows(self, query: Query, *, site: Any) -> Sequence[RowMapping]:
