@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import null, select
 
@@ -24,7 +25,7 @@ def run_list(
     *,
     limit: int | None = None,
     status: str = "",
-    **chosen: str,
+    **chosen: Any,
 ) -> Report:
     """Return the object of `flfed run list --json`.
 

@@ -83,9 +83,9 @@ def event_lines(at: str, rows: Iterable[EventRow]) -> list[Line]:
     return [(at, *_values(row)) for row in rows]
 
 
-def _values(row: EventRow | ComparisonRow | DifferenceRow) -> Collection[Any]:
+def _values(row: EventRow | ComparisonRow | DifferenceRow) -> Line:
     """Return a row's values in field order."""
-    return vars(row).values()
+    return tuple(vars(row).values())
 
 
 def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) -> None:
