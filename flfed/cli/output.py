@@ -265,8 +265,8 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
     `whole`: with the list of what is not covered.
     """
     from flfed.records.objects import read_all
-    from flfed.records.reports.audit_headlines import AuditFigure
-    from flfed.records.reports.privacy import in_words, not_covered
+    from flfed.records.reports.audit_headlines import AuditFigure, in_words
+    from flfed.records.reports.privacy import private_of
     from flfed.records.reports.privacy_tables import charged_lines, told_in_words
 
     private = found["privacy"]
@@ -275,15 +275,17 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
     for line in [*in_words(private, read_all(AuditFigure, found["audit"]), attackable=ended), *told]:
         say(line)
     charges(charged_lines(private))
-    uncharged = not_covered(private)
-    # A run without anything uncovered has nothing to warn of.
-    if uncharged and not whole:
+    uncharged = private_of(private).uncharged
+    if not uncharged:
+        # A run without anything uncovered has nothing to warn of.
+        return
+    if not whole:
         typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {found['run']} --all")
-    elif uncharged:
-        why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
-        typer.echo(f"Not covered{why}:")
-        for said in uncharged:
-            typer.echo(f"  - {said}")
+        return
+    why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
+    typer.echo(f"Not covered{why}:")
+    for said in uncharged:
+        typer.echo(f"  - {said}")
 
 
 def charges(lines: Sequence[Mapping[str, str]]) -> None:

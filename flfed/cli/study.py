@@ -144,13 +144,13 @@ def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output
     from flfed.federation.server.preflight import check
     from flfed.records.reports.privacy import without_model
     from flfed.rows.data import datasets
-    from flfed.study.kinds import exchanges_of_run
+    from flfed.study.kinds import exchanges_of_run, is_statistic
 
     facts = check(study)
     found = find_sites(study)
     sites = [site.name for site in found]
-    asked = {"statistic": study.statistic.name != "none", "analysis": study.analysis is not None}
-    privacy = promised(study, len(sites)) | without_model(**asked)
+    kind = without_model(is_trained=not is_statistic(study), one_answer=study.analysis is not None)
+    privacy = promised(study, len(sites)) | kind
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
     began = source_in_words(study)
     exchanges = exchanges_of_run(study)

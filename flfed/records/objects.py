@@ -131,6 +131,11 @@ class RunReport:
     trained_test_rows: Any = None
 
     @property
+    def why(self) -> str:
+        """Why it ended as it did, in brackets behind its status."""
+        return f" ({self.reason.rstrip('.')})" if self.reason else ""
+
+    @property
     def rule(self) -> VerdictRule:
         """The rule of every verdict."""
         return read(VerdictRule, self.verdict_rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 Lines = list[dict[str, str]]
@@ -106,7 +107,4 @@ class Section:
 
 def names_of(lines: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the headings of a table, in the order in which its lines have them; a line may lack some."""
-    names: dict[str, None] = {}
-    for line in lines:
-        names |= dict.fromkeys(line)
-    return list(names)
+    return list(dict.fromkeys(chain.from_iterable(lines)))

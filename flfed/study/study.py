@@ -533,9 +533,9 @@ def has_analysis(table: Mapping[str, Any]) -> bool:
     return ANALYSIS in table
 
 
-def has_statistic(table: Mapping[str, Any]) -> bool:
-    """Tell whether a study's parsed text has a statistic."""
-    return STATISTIC in table
+def trains(table: Mapping[str, Any]) -> bool:
+    """Tell whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
+    return not {STATISTIC, ANALYSIS} & table.keys()
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from flfed import run
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import PAYS
-from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.evaluation.intervals import compare
@@ -86,7 +86,7 @@ def verdicts_of(rng: np.random.Generator, sites: int, studies: int, **law: float
             figures, rows = [ComparisonRow(None, "global", AUC, 0.7)], []
             for place in range(sites):
                 arms, gaps = figures_of(rng, **law)
-                run.site(f"site-{place}", rows=3000, holdout_rows=int(law["rows"]))
+                run.sites([SiteRow(f"site-{place}", rows=3000, holdout_rows=int(law["rows"]))])
                 figures += [
                     ComparisonRow(f"site-{place}", arm, AUC, one.value, one.low, one.high)
                     for arm, one in arms[AUC].items()

@@ -12,6 +12,7 @@ from flfed.records.reports.report import report
 from flfed.records.section import Table
 from flfed.records.statistics.recorded_statistic import statistic_tables
 from flfed.records.statistics.verdict import MINUS
+from flfed.records.store.entries import SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.summaries.analysis import AnalysisLayout
@@ -147,9 +148,9 @@ def in_store(
     facts = {"engine": engine, "path": "stacked", "primary": "roc_auc_score", "task": "binary"}
     made = store.begin_run(series, seed=3, rounds_planned=0, **facts)
     for site in ("site-1", "site-2"):
-        made.site(site, title=site, rows=None, holdout_rows=None, resplit=False)
+        made.sites([SiteRow(site, title=site, rows=None, holdout_rows=None, resplit=False)])
     if refused:
-        made.site(refused, status="refused", reason="its policy does not allow the data set small")
+        made.sites([SiteRow(refused, status="refused", reason="its policy does not allow the data set small")])
     made.summary("privacy", {**PRIVACY, "sites": {"site-1": SPENT, "site-2": SPENT}})
     if sums is not None:
         made.summary("secure-sums", sums)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flfed import Study, run
-from flfed.records.store.entries import AuditRow
+from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
 from tests.browser import Window, opened, served
@@ -107,8 +107,8 @@ def write_heart(
 ) -> RunWriter:
     run = begin(store, series, repeat=repeat, engine=engine)
     for name, (rows, holdout, *_) in HOSPITALS.items():
-        run.site(name, title=f"Hospital {name.title()}", rows=rows, holdout_rows=holdout, resplit=resplit)
-    run.site("basel", status="refused", reason="its policy does not allow the data set heart-disease")
+        run.sites([SiteRow(name, title=f"Hospital {name.title()}", rows=rows, holdout_rows=holdout, resplit=resplit)])
+    run.sites([SiteRow("basel", status="refused", reason="its policy does not allow the data set heart-disease")])
     for number in range(1, rounds + 1):
         run.round(number, metrics=_curve(number), seconds=0.2, sent=_sent(), events=_events(number))
     run.summary("table-1", TABLE_1)

@@ -11,7 +11,7 @@ import numpy as np
 
 from flfed.federation.server.parts.covering_noise import AUC_ALONE, LOST, PAIRED, UNTOLD
 from flfed.records.reports.report import report
-from flfed.records.store.entries import ComparisonRow, DifferenceRow, SentRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.summaries.noised_scores import GRID, NoisedPairs, ScoreCounts, choose_edges, first_counts, score_counts
@@ -161,7 +161,7 @@ def write(
     run = store.begin_run(series, repeat=repeat, seed=3 + repeat, rounds_planned=40, **facts)
     for place, site in enumerate(sites):
         shared = "aggregate-only" if site in hidden else "named"
-        run.site(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True, shared_as=shared)
+        run.sites([SiteRow(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True, shared_as=shared)])
     run.summary("privacy", {**(COMPARED if compared else PRIVACY), "sites": dict.fromkeys(sites, SPENT)})
     kinds = (("query.statistic", 5_530), ("query.scores", 900), ("query.enrol", 240))
     run.sent(0, [SentRow(site, "to-server", kind, size) for site in sites for kind, size in kinds])

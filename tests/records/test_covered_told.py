@@ -16,8 +16,9 @@ from flfed.federation.recording.privacy_recorder import facts_of
 from flfed.records.document.document import document
 from flfed.records.objects import FigureReport
 from flfed.records.objects import read as read_object
+from flfed.records.reports.audit_headlines import in_words
 from flfed.records.reports.narrative import comparison_rows, story, tally, verdict_in_words
-from flfed.records.reports.privacy import in_words, promise_in_words
+from flfed.records.reports.privacy import promise_in_words
 from flfed.records.reports.privacy_tables import (
     charged_lines,
     kind_in_words,

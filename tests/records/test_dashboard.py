@@ -5,7 +5,7 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
-from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow, SiteRow
 
 ROOT = Path(__file__).parents[2]
 APP = ROOT / "app.py"
@@ -131,7 +131,7 @@ def test_sites_that_share_no_figures_are_named_without_numbers(shown: str, store
     run = store.begin_run(
         series, engine="inprocess", path="one-by-one", seed=1, rounds_planned=1, primary="log_loss", task="binary"
     )
-    run.site("site-1", shared_as="aggregate-only")
+    run.sites([SiteRow("site-1", shared_as="aggregate-only")])
     run.comparison([ComparisonRow(None, "global", "log_loss", 0.41, 0.38, 0.44)], [])
     run.finish(status="completed")
     page = overview(run.run)
@@ -191,7 +191,7 @@ def test_a_hundred_sites_are_drawn_and_their_intervals_said_to_be_widened(shown:
     figures = [ComparisonRow(None, "global", "roc_auc_score", 0.8, 0.79, 0.81)]
     differences = []
     for k in range(100):
-        run.site(f"site-{k:03d}", rows=100, holdout_rows=30)
+        run.sites([SiteRow(f"site-{k:03d}", rows=100, holdout_rows=30)])
         figures.append(ComparisonRow(f"site-{k:03d}", "global", "roc_auc_score", 0.8, 0.7, 0.9))
         differences.append(
             DifferenceRow(f"site-{k:03d}", "global", "local-only", "roc_auc_score", k / 1000 - 0.05, -0.1, 0.1)
@@ -209,7 +209,7 @@ def test_of_many_sites_the_links_lead_to_those_that_the_forest_plot_draws(shown:
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     figures, differences = [ComparisonRow(None, "global", AUC, 0.8, 0.79, 0.81)], []
     for k in range(30):
-        run.site(f"site-{k:02d}", rows=100, holdout_rows=30)
+        run.sites([SiteRow(f"site-{k:02d}", rows=100, holdout_rows=30)])
         figures += [ComparisonRow(f"site-{k:02d}", arm, AUC, 0.8, 0.7, 0.9) for arm in ("global", "local-only")]
         # The last ten cannot be judged, and stand at the end of the order.
         if k < 20:

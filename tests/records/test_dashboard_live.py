@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard.refresh import LOOK_SECONDS, SLOW_SECONDS, course_of, course_of_list, mark_of
 from flfed.records.store.database import engine_to_write, store_url
-from flfed.records.store.entries import EventRow, MetricRow
+from flfed.records.store.entries import EventRow, MetricRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Run
 
@@ -179,7 +179,7 @@ def test_of_several_repeats_the_interrupted_one_is_resumed(store, url):
 )
 def test_a_run_without_comparison_says_why_and_draws_nothing_empty(store, study, status, reason, says, never):
     run = begin(store, study=study)
-    run.site("cleveland", rows=303)
+    run.sites([SiteRow("cleveland", rows=303)])
     run.finish(status=status, reason=reason)
     for page in (overview(run.run), overview(run.run, "p30_sites")):
         said = words(page)
@@ -193,7 +193,7 @@ def test_a_run_without_comparison_says_why_and_draws_nothing_empty(store, study,
 def test_a_figure_that_only_sites_have_is_drawn_alone(store):
     run = begin(store)
     run.round(1, metrics=[MetricRow("cleveland", "training", AUC, 0.8)])
-    run.site("cleveland")
+    run.sites([SiteRow("cleveland")])
     page = overview(run.run, "p50_rounds")
     assert "**Each site**" in words(page)
     assert len(page.get("vega_lite_chart")) >= 1

@@ -17,7 +17,7 @@ from flfed.records.reports.report import metrics_of, report
 from flfed.records.reports.site_verdict import best_arm, site_verdict
 from flfed.records.statistics.score_curves import ALL, ScoreCounts, calibration
 from flfed.records.statistics.verdict import metric_name, number
-from flfed.records.store.entries import AuditRow
+from flfed.records.store.entries import AuditRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data import datasets
@@ -312,7 +312,7 @@ def test_a_run_that_failed_or_goes_on_says_so(store, shown):
         made = store.begin_run(
             series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary"
         )
-        made.site("a", rows=100, holdout_rows=30)
+        made.sites([SiteRow("a", rows=100, holdout_rows=30)])
         made.round(1)
         if status != "running":
             made.finish(status="failed", reason="the disk is full")

@@ -16,7 +16,7 @@ from flfed.records.document.document import document, write_document
 from flfed.records.statistics.operating_points import CELLS, probability
 from flfed.records.statistics.score_curves import ALL, ScoreCounts
 from flfed.records.statistics.verdict import number
-from flfed.records.store.entries import AuditRow, ComparisonRow, EventRow
+from flfed.records.store.entries import AuditRow, ComparisonRow, EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
@@ -45,8 +45,8 @@ def trapped(store, shown) -> str:
         hashes={TRAPS[0]: TRAPS[1]},
     )  # fmt: skip
     for name in names:
-        made.site(name, title=TRAPS[0], rows=100, holdout_rows=30)
-    made.site("refused", status="refused", reason=TRAPS[1])
+        made.sites([SiteRow(name, title=TRAPS[0], rows=100, holdout_rows=30)])
+    made.sites([SiteRow("refused", status="refused", reason=TRAPS[1])])
     made.round(1, events=[EventRow(1, names[1], "fault", TRAPS[2])])
     counts = {"0": [[3, 15]], "1": [[9, 15]]}
     bins = {"bins": 256, "limit": 12.0, "centre": None, "spread": None}
@@ -145,7 +145,7 @@ def test_a_site_in_sums_only_has_no_row_of_figures(store, shown):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     made = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     for site in ("a", "b", "c"):
-        made.site(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")
+        made.sites([SiteRow(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")])
     made.round(1)
     rows = [ComparisonRow(site, "global", AUC, 0.7, 0.6, 0.8, 30) for site in ("a", "b")]
     made.comparison([ComparisonRow(None, "global", AUC, 0.8), *rows], [])

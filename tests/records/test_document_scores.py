@@ -18,7 +18,7 @@ from flfed.records.document.document import document
 from flfed.records.statistics.operating_points import ahead_of_both, decision_curve, probability
 from flfed.records.statistics.score_curves import ALL, ScoreCounts
 from flfed.records.statistics.verdict import number
-from flfed.records.store.entries import ComparisonRow
+from flfed.records.store.entries import ComparisonRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
@@ -244,7 +244,7 @@ def test_the_report_of_many_sites_names_no_page_of_the_app(store, shown):
     made = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     names = [f"s{n:02d}" for n in range(20)]
     for name in names:
-        made.site(name, title=f"Loans in Taiwan, {name}", rows=100, holdout_rows=30)
+        made.sites([SiteRow(name, title=f"Loans in Taiwan, {name}", rows=100, holdout_rows=30)])
     made.round(1)
     columns = [{"Characteristic": "Rows", "All sites": "2000"} | dict.fromkeys(names, "100")]
     made.summary("table-1", {"rows": columns})

@@ -12,9 +12,9 @@ from flfed.records.reports.audit_headlines import (
     not_promised,
     ordered,
     reached,
+    standing,
     unpromised_in_words,
 )
-from flfed.records.reports.privacy import standing
 
 SITES = ("a", "b", "c", "d")
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from flfed.errors import FlfedError
-from flfed.records.store.entries import EventRow, MetricRow, SentRow
+from flfed.records.store.entries import EventRow, MetricRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import VALUES, Event, Metric, Run, Sent, Series
 from flfed.records.store.writer import RunStore, RunWriter
@@ -21,7 +21,7 @@ RUN: dict[str, Any] = {
 TOGETHER = (VALUES - 1) // 6
 """Rows of a statement here: six columns have a value, and the run is given once."""
 CALLS: dict[str, Callable[[RunWriter], None]] = {
-    "site": lambda run: run.site("a"),
+    "site": lambda run: run.sites([SiteRow("a")]),
     "metrics": lambda run: run.metrics(9, [MetricRow("a", "validation", "log_loss", 0.1)]),
     "sent": lambda run: run.sent(9, [SentRow("a", "to-site", "compare", 8)]),
     "events": lambda run: run.events([EventRow(9, "a", "note", "late")]),

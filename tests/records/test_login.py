@@ -10,6 +10,7 @@ import pytest
 from flfed.errors import UsageError
 from flfed.records.dashboard.access import role_of, roles_file
 from flfed.records.document.document import document
+from flfed.records.store.entries import SiteRow
 from flfed.records.store.visibility import Viewer
 from flfed.records.store.writer import EventRow, MetricRow, RunStore
 from tests.browser import Window, free_port, opened, served
@@ -227,7 +228,7 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
         series, engine="inprocess", path="", seed=1, rounds_planned=9, primary="roc_auc_score", task="binary"
     )
     for site in ("hungary", "long-beach"):
-        run.site(site, rows=100)
+        run.sites([SiteRow(site, rows=100)])
     run.round(1, metrics=[MetricRow(site, "training", "roc_auc_score", 0.7) for site in ("hungary", "long-beach")])
     roles = tmp_path / "roles.toml"
     with opened(address) as window:

@@ -29,7 +29,7 @@ from flfed.records.statistics.verdict import (
     mean_gain,
     mean_gain_in_words,
 )
-from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 
@@ -154,7 +154,7 @@ def compared(
         )
         rows, figures = [], [ComparisonRow(None, "global", metric, 0.8)]
         for site, of_site in gains.items():
-            run.site(site, rows=300, holdout_rows=100, resplit=resplit)
+            run.sites([SiteRow(site, rows=300, holdout_rows=100, resplit=resplit)])
             told = of_site[repeat]
             figures.append(ComparisonRow(site, "global", metric, 0.8))
             rows.append(DifferenceRow(site, "global", "local-only", metric, *(told or (None, None, None))))

@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
 from flfed.records.reports.report import report
-from flfed.records.store.entries import ComparisonRow, EventRow
+from flfed.records.store.entries import ComparisonRow, EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 from tests.browser import ROOT
 
@@ -71,7 +71,7 @@ def sums_only(store) -> str:
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     for site in ("a", "b", "c"):
-        run.site(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")
+        run.sites([SiteRow(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")])
     run.summary("table-1", {"rows": [{"Characteristic": "Rows", "All sites": "300", "a": "100"}], "note": ""})
     run.round(1)
     run.comparison([ComparisonRow(None, "global", AUC, 0.8), ComparisonRow("a", "global", AUC, 0.7)], [])
@@ -99,7 +99,7 @@ def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_non
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     for site in "abcd":
-        run.site(site, rows=100, shared_as="named" if compared and site == "a" else "aggregate-only")
+        run.sites([SiteRow(site, rows=100, shared_as="named" if compared and site == "a" else "aggregate-only")])
     run.summary("sums-only", SUMMED)
     # Where all sites share figures in sums only, there is nothing else.
     figures = [ComparisonRow(None, "global", AUC, 0.8), ComparisonRow("a", "global", AUC, 0.7)] if compared else []
@@ -145,7 +145,7 @@ def test_that_a_column_may_give_the_answer_away_stands_where_figures_are_read_bu
 def test_one_sites_people_are_not_told_to_go_on_with_a_run_that_stopped(store, monkeypatch):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary")
-    run.site("a")
+    run.sites([SiteRow("a")])
     run.finish(status="stopped", reason="only 1 of 3 sites answered")
 
     def script(run: str, only: str | None) -> None:
@@ -177,7 +177,7 @@ def test_what_was_looked_for_in_all_rows_is_not_told_and_nothing_untrue_is(store
 def test_why_there_is_no_table_1_is_asked_of_the_coordinator(store):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
-    run.site("a")
+    run.sites([SiteRow("a")])
     run.events([EventRow(None, None, "note", "no Table 1: the sums of b over 77777 rows are lost", "no-table-1")])
     run.finish(status="completed")
     text = said(page("p60_data", run.run, "a"))

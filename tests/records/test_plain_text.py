@@ -12,7 +12,7 @@ from flfed.records.reports.faults import holdout_in_words
 from flfed.records.reports.narrative import GLOSSARY
 from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import site_line
-from flfed.records.store.entries import EventEntry
+from flfed.records.store.entries import EventEntry, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.text import JOINER, escape, with_code
 from flfed.spreadsheet import plain_cell
@@ -144,7 +144,7 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
         series = store.begin_series(study="trap", study_sha256="", study_text="")
         run = store.begin_run(series, seed=1, rounds_planned=1, **facts)
         for number, reason in enumerate(refused):
-            run.site(f"site-{number}", status="refused", reason=reason)
+            run.sites([SiteRow(f"site-{number}", status="refused", reason=reason)])
         run.finish(status="completed")
         runs.append(run.run)
     page, main = window.page, window.page.locator("[data-testid=stMain]")

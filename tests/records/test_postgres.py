@@ -30,6 +30,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
 from flfed.records.store.database import engine_to_read, newest_revision, store_url
+from flfed.records.store.entries import SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Base, Metric, Run, Sent
 from flfed.records.store.writer import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
@@ -243,9 +244,9 @@ def test_numbers_flags_and_objects_come_back_as_written(url, tmp_path):
     for store in (f"sqlite:///{tmp_path}/runs.db", url):
         with RunStore.open(store) as opened:
             mine = begun(opened, seed=2**62, hashes={"b": [1, None, 0.1], "a": {"ü": True}})
-            mine.site("a", rows=3 * 10**10, resplit=True, title="x\0y", disclosure="d" * 50)
-            mine.site("B", resplit=False)
-            mine.site("a-b", reason="ends with a lone surrogate \ud800")
+            mine.sites([SiteRow("a", rows=3 * 10**10, resplit=True, title="x\0y", disclosure="d" * 50)])
+            mine.sites([SiteRow("B", resplit=False)])
+            mine.sites([SiteRow("a-b", reason="ends with a lone surrogate \ud800")])
             mine.round(1, metrics=[MetricRow("a", "training", "log_loss", math.nan, -math.inf, 1 / 3, 1e-300, 7)],
                        sent=[SentRow("a", "to-site", "arrays", 2**40)])  # fmt: skip
             mine.events([EventRow(None, None, "note", "a" * 5000)])

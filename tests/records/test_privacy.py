@@ -5,19 +5,17 @@ import math
 import pytest
 
 from flfed.records.objects import read_all
-from flfed.records.reports.audit_headlines import AuditFigure
+from flfed.records.reports.audit_headlines import AuditFigure, in_words, standing
 from flfed.records.reports.privacy import (
     epsilon_in_words,
     given_the_encoder,
-    in_words,
-    not_covered,
+    private_of,
     promise_in_words,
     spending_in_words,
-    standing,
 )
 from flfed.records.reports.report import report
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE, odds_in_words
-from flfed.records.store.entries import AuditRow, CrossedEntry
+from flfed.records.store.entries import AuditRow, CrossedEntry, SiteRow
 from flfed.records.store.reader import RunReader
 
 SITES = ["cleveland", "hungary", "long-beach", "switzerland"]
@@ -83,7 +81,7 @@ def test_a_run_without_a_mechanism_says_so_plainly(told, payload):
     found = told(nothing)
     (line,) = in_words(found["privacy"], read_all(AuditFigure, found["audit"]))
     assert line.startswith("No privacy mechanism: the run promises nothing.")
-    assert not_covered(found["privacy"]) == found["privacy"]["uncharged"] == ["Each update."]
+    assert private_of(found["privacy"]).uncharged == found["privacy"]["uncharged"] == ["Each update."]
     assert found["privacy"]["warnings"] == []
     assert standing(found["privacy"], [])[0] == "nothing promised"
 
@@ -140,7 +138,7 @@ def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves
     assert "Warning: delta 1e-4 is large" in lines
     assert "membership: AUC .490 to .580 at 4 sites; promised: at most .731: within the promise at 4." in lines
     assert "inversion at hungary: cosine similarity .110; nothing is promised: no promise." in lines
-    assert not_covered(found["privacy"]) == payload["uncharged"]
+    assert private_of(found["privacy"]).uncharged == payload["uncharged"]
 
 
 def test_in_a_deployment_the_noise_is_the_systems(url, store, payload):
@@ -214,7 +212,7 @@ def test_what_a_site_keeps_to_itself_is_not_told_of_it(told, payload, attacks):
     payload["sites"]["real-name-of-a-pseudonym"] = payload["sites"]["cleveland"]
     stray = AuditRow("membership", "real-name-of-a-pseudonym", "roc_auc_score", 0.9)
     found = told(
-        payload, audit=[*attacks, stray], also=lambda run: run.site("hungary", shared_as="aggregate-only")
+        payload, audit=[*attacks, stray], also=lambda run: run.sites([SiteRow("hungary", shared_as="aggregate-only")])
     )  # fmt: skip
     hungary = found["privacy"]["sites"]["hungary"]
     assert (hungary["budget"], hungary["spent-before"]) == (None, None)

@@ -12,7 +12,7 @@ from flfed.records.reports.audit_headlines import AuditFigure
 from flfed.records.reports.privacy_tables import kind_in_words
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import MINUS, interval, number
-from flfed.records.store.entries import AuditRow, SentRow
+from flfed.records.store.entries import AuditRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.updates.messages.kinds import KEYS, LIST, TRAIN, UNMASK
 from tests.records.one_answer import words
@@ -216,7 +216,7 @@ def test_what_so_many_bytes_are_is_said_with_the_figures_of_the_record(shown: st
     for repeat in range(2):
         run = store.begin_run(series, repeat=repeat, seed=repeat, **facts)
         for site in "ab":
-            run.site(site, rows=100, holdout_rows=30)
+            run.sites([SiteRow(site, rows=100, holdout_rows=30)])
         for at in (1, 2, 3):
             asked = "ab" if at < 3 else "a"  # b is not asked in each round: bytes by rounds would be wrong
             run.round(at, sent=[SentRow(site, "to-server", "train", 4000) for site in asked])
@@ -368,7 +368,7 @@ def test_a_hundred_sites_have_a_chart_of_some_and_a_table_of_all(shown: str, sto
     )
     names = [f"site-{k:03d}" for k in range(100)]
     for name in names:
-        run.site(name, rows=100, holdout_rows=30)
+        run.sites([SiteRow(name, rows=100, holdout_rows=30)])
     run.round(1, sent=[SentRow(name, "to-server", "train", 1000) for name in names])
     line = payload["sites"]["cleveland"]
     run.summary("privacy", payload | {"sites": dict.fromkeys(names, line)})

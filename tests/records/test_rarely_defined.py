@@ -6,7 +6,7 @@ import pytest
 
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import CANNOT_BE_TOLD, PAYS
-from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 
 AUC = "roc_auc_score"
@@ -21,7 +21,7 @@ def test_a_gain_that_less_than_half_of_the_repeats_have_is_not_told(store, url, 
         run = store.begin_run(
             series, repeat=repeat, engine="e", path="p", seed=repeat, rounds_planned=1, primary=AUC, task="binary"
         )
-        run.site("zurich", title="Zurich", rows=460, holdout_rows=160, resplit=True)
+        run.sites([SiteRow("zurich", title="Zurich", rows=460, holdout_rows=160, resplit=True)])
         value = 0.4 + 0.001 * repeat if repeat < defined else None
         why = "" if value is not None else ONE_CLASS
         pairs = [(arm, value) for arm in ("global", "personalised")]

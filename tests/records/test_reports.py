@@ -17,7 +17,7 @@ from flfed.records.reports.narrative import comparison_rows, story
 from flfed.records.reports.report import purpose_of, report
 from flfed.records.statistics.intervals import resplit_interval, student_t_bound, student_t_within
 from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
-from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
@@ -130,9 +130,9 @@ def test_sites_that_took_no_part_are_in_the_first_sentence(found, store, url):
     assert story(found)[0] == f"1 of 5 sites took no part: basel ({policy})."
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
-    run.site("here")
+    run.sites([SiteRow("here")])
     for place in range(6):
-        run.site(f"hospital-{place}", status="refused", reason="too few rows")
+        run.sites([SiteRow(f"hospital-{place}", status="refused", reason="too few rows")])
     run.events([EventRow(None, "away", "fault", "not there: no answer before the deadline", "not-there")])
     run.finish(status="failed", reason="x")
     with RunReader.open(url) as reader:
@@ -151,7 +151,7 @@ def test_a_site_that_took_part_in_most_repeats_is_said_to_have_missed_some(store
         if repeat in (1, 3):
             run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline", "not-there")])
         if repeat == 3:
-            run.site("cleveland", status="refused", reason="too few rows")
+            run.sites([SiteRow("cleveland", status="refused", reason="too few rows")])
     with RunReader.open(url) as reader:
         found = report(reader, series)
     assert story(found)[:3] == [
@@ -165,7 +165,7 @@ def test_a_site_that_took_part_in_most_repeats_is_said_to_have_missed_some(store
 def test_an_outcome_is_not_said_to_be_reversed_from_a_few_rows_of_a_class(store, url, cases, told):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
-    run.site("x", rows=200, holdout_rows=40 + cases)
+    run.sites([SiteRow("x", rows=200, holdout_rows=40 + cases)])
     counts = {"0": [[10, 40]], "1": [[20, cases]]}
     run.summary("score-histograms", {"bins": 256, "limit": 12.0, "sites": {"x": counts}, "all": None})
     figures = [("local-only", 0.8, 0.7, 0.9), ("global", 0.2, 0.1, 0.3)]
@@ -313,7 +313,7 @@ def test_the_work_of_a_report_grows_with_the_sites_and_not_with_their_square(sto
         run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
         names = [f"s{k:03d}" for k in range(sites)]
         for name in names:
-            run.site(name, rows=100)
+            run.sites([SiteRow(name, rows=100)])
         figures = [ComparisonRow(name, "global", AUC, 0.6) for name in names]
         run.comparison(figures, [DifferenceRow(name, "global", "local-only", AUC, 0.1, 0.0, 0.2) for name in names])
         with RunReader.open(url) as reader:
@@ -368,7 +368,7 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
 def test_a_verdict_uses_the_stored_numbers_not_the_stored_words(store, url):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=2, primary=AUC, task="binary")
-    run.site("a", rows=100)
+    run.sites([SiteRow("a", rows=100)])
     row = DifferenceRow("a", "global", "local-only", AUC, -0.1, -0.2, -0.05, 0.001, "DeLong", "joining pays")
     run.comparison([ComparisonRow("a", "global", AUC, 0.6), ComparisonRow("a", "local-only", AUC, 0.7)], [row])
     with RunReader.open(url) as reader:

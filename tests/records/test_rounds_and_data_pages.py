@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.records.dashboard import page_files
+from flfed.records.store.entries import SiteRow
 from flfed.records.store.reader import RunReader
 from tests.records.test_dashboard import overview, words
 
@@ -34,7 +35,7 @@ def test_who_missed_rounds_is_said_with_the_count(store, url):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=10, primary=AUC, task="binary")
     for site in ("a", "b", "c"):
-        run.site(site)
+        run.sites([SiteRow(site)])
     for number in range(1, 11):
         rows = [row for site in ("a", "b", "c") for row in sent(number, site)]
         run.round(number, seconds=0.5, sent=rows, events=faults(number))

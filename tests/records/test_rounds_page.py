@@ -17,7 +17,7 @@ from flfed.records.charts.colours import BLUE, FAINT
 from flfed.records.dashboard import page_files
 from flfed.records.reports.faults import folded
 from flfed.records.statistics.verdict import number
-from flfed.records.store.entries import EventRow, MetricRow, SentRow
+from flfed.records.store.entries import EventRow, MetricRow, SentRow, SiteRow
 from tests.records.test_dashboard import APP, words
 
 pytestmark = pytest.mark.usefixtures("shown")
@@ -53,7 +53,7 @@ def begin(store, *, series: str = "", repeat: int = 0, rounds: int = ROUNDS):
 def write(run, *, rounds: int = ROUNDS, shift: float = 0.0, sent=crossed, band: tuple[float, ...] = ()) -> str:
     """Write rounds of three sites; `a` has an update rejected in round 3."""
     for site in SITES:
-        run.site(site)
+        run.sites([SiteRow(site)])
     for last in range(1, rounds + 1):
         before = last - 1  # what a round measures is the model it began with
         rows = [MetricRow(None, "training", AUC, auc(before, None) + shift, *band)]
@@ -193,7 +193,7 @@ def test_a_map_of_one_block_is_a_sentence(store):
 def test_of_many_sites_that_missed_nothing_none_is_said_to_have_missed_most(store):
     run, names = begin(store), [f"site-{n:02d}" for n in range(44)]
     for site in names:
-        run.site(site)
+        run.sites([SiteRow(site)])
     for number_ in (1, 2):
         asked = names[number_:] if number_ == 1 else names
         run.round(number_, sent=[SentRow(s, way, "train", 1) for s in asked for way in ("to-site", "to-server")])
@@ -207,7 +207,7 @@ def test_of_many_sites_that_missed_nothing_none_is_said_to_have_missed_most(stor
 
 def test_a_run_that_ended_is_not_told_to_wait(store):
     run = begin(store)
-    run.site("a")
+    run.sites([SiteRow("a")])
     assert "the first comes with the second round" in words(rounds_page(run.run))
     run.sent(1, [SentRow("a", "to-site", "train", 2000), SentRow("a", "to-server", "train", 1000)])
     run.finish(status="stopped", reason="no quorum")
@@ -224,7 +224,7 @@ def test_a_run_that_ended_is_not_told_to_wait(store):
 def test_why_there_is_no_figure_over_all_sites_is_said(store):
     run = begin(store)
     for site in SITES:
-        run.site(site)
+        run.sites([SiteRow(site)])
     for last in (1, 2, 3):
         rows = [MetricRow(site, "training", AUC, auc(last, site)) for site in SITES]
         rows += [MetricRow(site, "training", "loss", 1.0 - last / 10) for site in (None, *SITES)]
@@ -257,7 +257,7 @@ def test_while_a_run_runs_only_the_rows_of_its_charts_change(store):
 @pytest.mark.browser
 def test_of_a_long_run_each_point_is_a_mean_that_stays_and_no_round_is_lost(store):
     run = begin(store, rounds=500)
-    run.site("a")
+    run.sites([SiteRow("a")])
 
     def go_on(first: int, last: int) -> pd.DataFrame:
         for number_ in range(first, last + 1):
@@ -285,7 +285,7 @@ def test_of_more_than_eight_sites_one_is_in_colour_and_the_others_grey(store):
     names = [f"site-{place:02d}" for place in range(10)]
     run = begin(store)
     for site in names:
-        run.site(site)
+        run.sites([SiteRow(site)])
     for last in (1, 2, 3):
         run.round(last, metrics=[MetricRow(site, "training", AUC, 0.8, variance=1e-4) for site in names])
     page = rounds_page(run.run, site="site-04")
@@ -304,7 +304,7 @@ def test_of_more_than_eight_sites_one_is_in_colour_and_the_others_grey(store):
 def test_the_choice_of_sites_stands_below_the_chart_that_does_not_go_by_it_and_no_tick_is_moved(store):
     run = begin(store)
     for place in range(10):
-        run.site(f"site-{place}")
+        run.sites([SiteRow(f"site-{place}")])
     for last in (1, 2, 3):
         run.round(
             last, metrics=[MetricRow(site, "training", AUC, 0.8) for site in (None, "site-1")], sent=crossed(last)
@@ -358,7 +358,7 @@ def test_one_site_that_looks_sees_its_own_rounds(store):
 
 def test_what_differs_in_its_numbers_only_is_one_line(store):
     run = begin(store)
-    run.site("a")
+    run.sites([SiteRow("a")])
     for last, times in enumerate((3.3, 12.0, 4.1), start=1):
         events = [EventRow(last, "a", "flag", f"norm of the update is {times} times the cohort's median")]
         run.round(last, events=[*events, EventRow(last, "a", "note", f"site-{last}: late")])
@@ -411,7 +411,7 @@ def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, sto
 def test_where_sites_keep_their_figures_of_rounds_the_page_has_those_of_all_together_and_says_why(store):
     run = begin(store)
     for site in SITES:
-        run.site(site)
+        run.sites([SiteRow(site)])
     for last in range(1, ROUNDS + 1):
         run.round(last, scores=[MetricRow(None, "validation", "loss", 0.7 / last)], seconds=1.0, sent=[], events=[])
     run.finish(status="completed", seconds=3.0)

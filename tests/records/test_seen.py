@@ -10,7 +10,7 @@ import pytest
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.catalogue import run_list
 from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report
-from flfed.records.store.entries import EventEntry, EventRow, SentRow
+from flfed.records.store.entries import EventEntry, EventRow, SentRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
 from flfed.updates.aggregation.guard import guard
@@ -161,7 +161,7 @@ def test_why_a_run_stopped_tells_no_fault_of_another_site(store, url, monkeypatc
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary")
     for site in ("a-1", "a-2"):
-        run.site(site)
+        run.sites([SiteRow(site)])
     reason = "privacy budget: none left at a-1; round 3 had 1 good updates of 3"
     run.events([EventRow(3, None, "note", f"resumed after round 3; before: {reason}")])
     if status != "running":
@@ -229,12 +229,12 @@ def test_no_text_names_a_site_that_never_came(store, url, monkeypatch):
             series, repeat=repeat, engine="deployment", path="", seed=1, rounds_planned=9, primary=AUC, task="binary"
         )
         runs.append(run)
-        run.site("a-2", reason="its rows are those of Vienna")
+        run.sites([SiteRow("a-2", reason="its rows are those of Vienna")])
     runs[0].summary("asked", {"names": ["a-2", "geneva"], "sites": None, "given": False})
     runs[0].sent(0, [SentRow("jena", "to-site", "enrol", 10)])
     others = "basel, jena, LYON, geneva: not online; University Hospital: left; a-2: there"
     runs[1].events([EventRow(2, "lyon", "fault", "late"), EventRow(2, "a-2", "fault", others)])
-    runs[1].site("oslo", title="University Hospital")
+    runs[1].sites([SiteRow("oslo", title="University Hospital")])
     for run in runs:
         run.finish(status="failed", reason=others)
     with RunReader.open(only="a-2") as reader:

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.cli.commands import app
 from flfed.records.statistics.verdict import ARM_NAMES
-from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.writer import RunStore
 
 pytestmark = [
@@ -49,10 +49,10 @@ def regression(store: RunStore) -> str:
     run = store.begin_run(
         series, engine="inprocess", path="stacked", seed=1, rounds_planned=2, primary=R2, task="regression"
     )
-    run.site("north", rows=1210, holdout_rows=363)
-    run.site("south", rows=90, holdout_rows=27)
-    run.site("quiet", shared_as="aggregate-only")
-    run.site("east", status="refused", reason="its policy does not allow amounts")
+    run.sites([SiteRow("north", rows=1210, holdout_rows=363)])
+    run.sites([SiteRow("south", rows=90, holdout_rows=27)])
+    run.sites([SiteRow("quiet", shared_as="aggregate-only")])
+    run.sites([SiteRow("east", status="refused", reason="its policy does not allow amounts")])
     figures = [
         ComparisonRow(None, "global", R2, 0.5081, 0.3874, 0.6139, 390, "bootstrap"),
         ComparisonRow(None, "pooled", R2, 0.5062, 0.3902, 0.6088, 390, "bootstrap"),
@@ -303,7 +303,7 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
         run = store.begin_run(
             series, repeat=repeat, engine="e", path="p", seed=repeat, rounds_planned=1, primary=AUC, task="binary"
         )
-        run.site("a", rows=294, holdout_rows=holdout)
+        run.sites([SiteRow("a", rows=294, holdout_rows=holdout)])
         counts = {"0": [[3, holdout - 30]], "1": [[200, 30]]}
         payload = {"sites": {"a": counts}, "all": None, "bins": 256, "limit": 12.0, "in-all": 0, "asked": 1}
         run.summary("score-histograms", payload)
@@ -323,7 +323,7 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
 def test_where_a_part_of_the_model_is_a_sites_own_its_page_says_so(store: RunStore, beside: bool):
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=1)
     run = store.begin_run(series, repeat=0, engine="e", path="p", seed=0, rounds_planned=1, primary=AUC, task="binary")
-    run.site("a", rows=294, holdout_rows=90)
+    run.sites([SiteRow("a", rows=294, holdout_rows=90)])
     run.summary("own-parts", {"arrays": ["bias"], "beside": beside})
     figures = [ComparisonRow(site, "global", AUC, 0.8, 0.7, 0.9, 90) for site in ("a", None)]
     run.comparison(figures, [])
@@ -367,7 +367,7 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
         ComparisonRow(None, "sites-mean", AUC, 0.857, method="mean of 2 sites; 1 without this figure left out")
     )
     for site in counted:
-        run.site(site, rows=5163, holdout_rows=1549)
+        run.sites([SiteRow(site, rows=5163, holdout_rows=1549)])
         figures += [ComparisonRow(site, arm, AUC, 0.8, 0.3, 0.98, 1549) for arm in ("global", "local-only")]
         gaps.append(DifferenceRow(site, "global", "local-only", AUC, 0.1, -0.1, 0.3))
     counts = {site: {"0": [[3, without]], "1": [[200, with_]]} for site, (without, with_) in counted.items()}

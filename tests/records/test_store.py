@@ -134,9 +134,9 @@ def test_figures_after_the_last_round_do_not_count_as_a_round(store, url):
 
 def test_a_second_call_for_a_site_changes_only_what_it_names(store, url):
     run = begun(store)
-    run.site("a", title="Clinic A", rows=200, resplit=True)
-    run.site("a", holdout_rows=60)
-    run.site("a")
+    run.sites([SiteRow("a", title="Clinic A", rows=200, resplit=True)])
+    run.sites([SiteRow("a", holdout_rows=60)])
+    run.sites([SiteRow("a")])
     with RunReader.open(url) as reader:
         site = reader.sites(run.run)[0]
     assert (site.title, site.rows, site.holdout_rows, site.resplit) == ("Clinic A", 200, 60, True)

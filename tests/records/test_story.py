@@ -38,7 +38,7 @@ from flfed.records.statistics.verdict import (
     number,
     verdict,
 )
-from flfed.records.store.entries import ComparisonRow, DifferenceRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 
@@ -65,7 +65,7 @@ def recorded(
         )
         figures, rows = [ComparisonRow(None, "global", metric, 0.8)], []
         for site, gaps in sites.items():
-            run.site(site, rows=127, holdout_rows=38, resplit=values is not None)
+            run.sites([SiteRow(site, rows=127, holdout_rows=38, resplit=values is not None)])
             figures.append(ComparisonRow(site, "local-only", metric, 0.5, 0.4, 0.6))
             for arm, gap in zip(ARMS, gaps, strict=True):
                 told = gap if values is None else (values[site][repeat], -0.9, 0.9)

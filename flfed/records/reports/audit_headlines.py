@@ -1,4 +1,4 @@
-"""Headlines of an audit, and how each is written.
+"""Headlines of an audit, how each is written, and how a run's promise stands against them.
 
 What attacks reached outside any guarantee is told here as well.
 """
@@ -6,18 +6,35 @@ What attacks reached outside any guarantee is told here as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from flfed.records.reports.privacy import (
+    PrivacyReport,
+    PrivateFacts,
+    listed,
+    private_of,
+    promise_in_words,
+    spending_in_words,
+)
 from flfed.records.statistics.odd_sites import CHANCE
-from flfed.records.statistics.verdict import interval, metric_name, number
-from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.records.statistics.verdict import metric_name, number, with_interval
+from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.study.tables import in_sums_only
 
-Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
-"""The repeats of a run, as `Recorded` has them."""
+Standing = Literal[
+    "not recorded",
+    "nothing promised",
+    "promised, not measured",
+    "measured in part",
+    "within, at your site",
+    "within the promise",
+    "beyond the promise",
+]
+"""How a promise stands against what was measured; only "within the promise" is shown as green."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,8 @@ FIRST = (BEYOND, NOT_KNOWN, NO_PROMISE, WITHIN)
 """Verdicts, those that need a look first."""
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """In the order in which it is counted at how many sites each is so."""
+GAPS = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
+"""What stands for what an attack did not tell."""
 ALWAYS = FIRST[:2]
 """Verdicts of which every figure is told, headline or not."""
 AT_BATCH = "-at-plan-batch"
@@ -88,6 +107,11 @@ FIGURE_NAMES = {
     "share-close": "share nearly recovered",
 }
 """What people call the figures of attacks, where the name of the record says little."""
+HIDDEN = "The figures of other sites are not shown to you: whether the promise held there, the coordinator can tell."
+WHOLE_SITES = (
+    "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
+    "promised."
+)
 VERDICTS_READ = (
     "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
     "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
@@ -143,8 +167,8 @@ def _size(line: AuditFigure) -> float:
 
     Without a figure, the most that it may be counts.
     """
-    known = [figure for figure in (line.value, line.high, line.low) if figure is not None]
-    return known[0] if known else float("-inf")
+    known = (figure for figure in (line.value, line.high, line.low) if figure is not None)
+    return next(known, float("-inf"))
 
 
 def by_figure(lines: Audit) -> list[list[AuditFigure]]:
@@ -168,12 +192,14 @@ def figure_name(metric: str) -> str:
     """
     name, batch, _ = metric.partition(AT_BATCH)
     plain = FIGURE_NAMES.get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
-    return plain + (", in the plan's batches" if batch else "")
+    if batch:
+        plain += ", in the plan's batches"
+    return plain
 
 
 def place_of(line: AuditFigure) -> str:
     """Return which attack a figure is of, and where."""
-    return f"{line.attack} at {line.site}" if line.site else str(line.attack)
+    return " at ".join(filter(None, (line.attack, line.site)))
 
 
 def audit_in_words(audit: Audit) -> list[str]:
@@ -187,14 +213,16 @@ def audit_in_words(audit: Audit) -> list[str]:
 def _attack_in_words(lines: Audit) -> str:
     """Return one figure of an attack, at one site or several."""
     first, values = lines[0], [line.value for line in lines if line.value is not None]
-    bounds = {line.promise for line in lines if line.promise is not None}
-    bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
+    bounds = [line.promise for line in lines if line.promise is not None]
+    bound = "nothing is promised"
+    if bounds:
+        bound = f"promised: at most {number(max(bounds))}"
+    if len(lines) == 1:
+        return f"{place_of(first)}: {figure_name(first.metric)} {reached(first)}; {bound}: {first.verdict}."
     # Several sites get the range of their figures, as their intervals differ.
     got = range_of(values) if len(values) > 1 else reached(first)
-    verdicts = {verdict: sum(line.verdict == verdict for line in lines) for verdict in VERDICTS}
-    if len(lines) == 1:
-        return f"{place_of(first)}: {figure_name(first.metric)} {got}; {bound}: {first.verdict}."
-    counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
+    verdicts = Counter(line.verdict for line in lines)
+    counted = ", ".join(f"{verdict} at {verdicts[verdict]}" for verdict in VERDICTS if verdicts[verdict])
     return f"{first.attack}: {figure_name(first.metric)} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
@@ -220,8 +248,7 @@ def reached(line: AuditFigure) -> str:
     """
     if is_bound(line):
         return f"at least {number(line.value)}"
-    span = "" if line.low is None or line.high is None else f" ({interval(line.low, line.high)})"
-    return number(line.value) + span
+    return with_interval(line.value, line.low, line.high)
 
 
 def range_of(values: Sequence[float]) -> str:
@@ -249,7 +276,9 @@ def scale_of(metric: str) -> tuple[float, float] | None:
     ((0.0, 1.0), (0.0, 1.0), (-1.0, 1.0), None)
     """
     words = set(re.split(r"[-_]", metric))
-    return (-1.0, 1.0) if "cosine" in words else (0.0, 1.0) if words & {"share", "auc"} else None
+    if "cosine" in words:
+        return -1.0, 1.0
+    return (0.0, 1.0) if words & {"share", "auc"} else None
 
 
 def gave_away(line: AuditFigure) -> bool:
@@ -278,7 +307,9 @@ def share_in_words(value: float) -> str:
     >>> share_in_words(1.0), share_in_words(0.9996), share_in_words(0.02), share_in_words(0.0)
     ('100 %', '99.9 %', '2 %', '0 %')
     """
-    percent = value * 100 if value == 1 else min(value * 100, 99.9)
+    percent = 100 * value
+    if value != 1:
+        percent = min(percent, 99.9)
     return f"{percent:.3g} %"
 
 
@@ -300,15 +331,21 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
     tried = {line.site for line in audit if (line.attack, line.metric) == (worst.attack, metric)}
     sites = {line.site for line in lines}
     # A figure over all sites together has no number of sites.
-    where = f"at {len(sites)} of {len(tried)} sites" if None not in sites else "over all sites"
-    where = where if only is None else "at your site"
+    where = f"at {len(sites)} of {len(tried)} sites"
+    if None in sites:
+        where = "over all sites"
+    if only is not None:
+        where = "at your site"
     if not values:
         return f"{worst.attack} got somewhere {where}; the figure is withheld: no promise covers it."
     shares = [share_in_words(value) for value in (min(values), max(values))]
     share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
-    told = UNCOVERED.get(metric, f"{figure_name(metric)} {{value}}{', where .5 is chance' if 'auc' in metric else ''}")
-    said = told.format(share=share, value=range_of(values))
-    return f"{worst.attack}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
+    told = f"{figure_name(metric)} {{value}}"
+    if "auc" in metric:
+        told += ", where .5 is chance"
+    said = UNCOVERED.get(metric, told).format(share=share, value=range_of(values))
+    what = "them" if metric.endswith("away") else "it"
+    return f"{worst.attack}: {said}, {where}: no promise covers {what}."
 
 
 def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None, trained: bool = True) -> list[str]:
@@ -330,15 +367,103 @@ def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None
     # That no attack succeeded is told apart from no attack having been tried.
     if found:
         return found
-    things = f"{uncharged} things that leave the sites, or steer the run" if uncharged else "what else leaves the sites"
-    if uncharged == 1:
-        things = "one thing that leaves the sites, or steers the run"
+    few = {0: "what else leaves the sites", 1: "one thing that leaves the sites, or steers the run"}
+    things = few.get(uncharged, f"{uncharged} things that leave the sites, or steer the run")
     if not trained:
         return [f"No promise covers {things}."]
     tried = any(line.verdict == "no promise" and line.value is not None for line in audit)
     known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
     where = "" if only is None else " at your site"
     return [f"No promise covers {things}; {known}{where}."]
+
+
+def standing(
+    privacy: PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
+) -> tuple[Standing, str]:
+    """Return how the promise stands against measurements, with a sentence.
+
+    A promise is not good because it was made: "within the promise" needs a figure of every site that
+    spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
+    whether the run has come to a model. What is read by the people of `only` one site is never
+    "within the promise": they do not see what was measured at others.
+    """
+    private = private_of(privacy)
+    # An attack that beat the promise goes before all else, even where the record has no promise.
+    beyond = [line for line in audit if line.verdict == BEYOND]
+    if beyond:
+        places = listed(dict.fromkeys(place_of(line) for line in beyond))
+        return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
+    if private.mechanism is None:
+        return "not recorded", f"Nothing is known of a promise: {private.reason}."
+    if private.epsilon is None:
+        return "nothing promised", _nothing_promised(audit, is_advised=attackable and only is None)
+    if private.unit == "site":
+        return "promised, not measured", WHOLE_SITES
+    return _measured(private, audit, attackable, only)
+
+
+def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str | None) -> tuple[Standing, str]:
+    """Return how a promise to rows stands of which no attack got beyond."""
+    others = "" if only is None else f" {HIDDEN}"
+    within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
+    if not within:
+        return "promised, not measured", _not_measured(privacy, attackable, only) + others
+    part = _measured_in_part(privacy, within, audit)
+    if part:
+        return "measured in part", part + others
+    # People of one site cannot know whether the promise held at the others.
+    if only is not None:
+        return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
+    return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
+
+
+def _nothing_promised(audit: Audit, *, is_advised: bool) -> str:
+    if audit:
+        return "No privacy was promised: what attacks reached is covered by nothing."
+    advice = " `flfed audit RUN` measures what attacks reach." if is_advised else ""
+    return f"No privacy was promised.{advice}"
+
+
+def _not_measured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
+    """Return that no attack was measured against a promise, and how one can be."""
+    if only is not None:
+        return "Promised, but not measured at your site."
+    how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+    if not privacy.is_exact:
+        how = "what an attack reaches would leave beside what is charged"
+    return f"Promised, but not measured: {how}."
+
+
+def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> str:
+    """Return where nothing is known of a promise of which no attack got beyond, "" where all is known."""
+    runs = {line.run for line in within}
+    sites = {line.site for line in within}
+    # A figure over all sites, of no site by name, stands for every one of them.
+    missing = [] if None in sites else [site for site in privacy.sites if site not in sites]
+    if missing:
+        return f"No attack got beyond the promise, but none was tried at {listed(missing)}."
+    if len(runs) < privacy.repeats:
+        repeats = privacy.repeats - len(runs)
+        return f"No attack got beyond the promise, but none was tried in {repeats} of the repeats."
+    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
+    return f"No attack is known to be beyond the promise, but nothing is known of {unknown}." if unknown else ""
+
+
+def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
+    """Return the privacy part of `flfed run show`."""
+    private = private_of(privacy)
+    lines = [*promise_in_words(private), *spending_in_words(private)]
+    lines += [f"Warning: {said}" for said in private.warnings]
+    # Where nothing was promised nor measured, the first sentence has said so.
+    if not audit and private.epsilon is None:
+        return lines
+    first = headlines(audit)
+    lines += audit_in_words(first)
+    more = len(audit) - len(first)
+    if more:
+        lines.append(f"{more} more figures: see `--json`, or the page Privacy.")
+    lines.append(standing(private, audit, attackable=attackable)[1])
+    return [*lines, *unpromised_in_words(len(private.uncharged), audit)]
 
 
 def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
@@ -352,14 +477,12 @@ def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
     """
     rows = []
     for run, sites in runs:
+        told = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
         for entry in reader.audits(run.run):
-            site = sites.get(entry.site) if entry.site is not None else None
-            if entry.site is None or (site is not None and not in_sums_only(site.shared_as)):
-                gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
-                rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
+            if entry.site is None or entry.site in told:
+                line = GAPS | entry.as_object() | {"run": run.run}
+                # Without a lower limit a verdict is unknown.
+                if line["verdict"] == WITHIN and entry.low is None:
+                    line |= {"verdict": NOT_KNOWN}
+                rows.append(line)
     return rows
-
-
-def _judged(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a figure, its verdict unknown without a lower limit."""
-    return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import null, select
 
 from flfed.callbacks import stamp
-from flfed.records.objects import read, read_figure, run_of, write
+from flfed.records.objects import read_figure, run_of, write
 from flfed.records.reports.faults import Asked, missing_of
 from flfed.records.reports.report import head
 from flfed.records.statistics import Report, intervals
@@ -22,49 +23,57 @@ from flfed.records.store.tables import Metric, Summary
 def run_list(
     reader: RunReader,
     *,
-    search: str = "",
     limit: int | None = None,
-    study: str = "",
     status: str = "",
-    engine: str = "",
-    since: str = "",
-    site: str = "",
+    **chosen: Any,
 ) -> Report:
     """Return the object of `flfed run list --json`.
 
     `runs` are the newest runs, each with the sites that took no part; `series` are the newest series of repeats with
     the shared model's primary metric over all sites. A series' `value` is the mean over its repeats and `sd` their
     standard deviation; `low` and `high` are the interval of one run, null of several, `status` the worst of any
-    repeat (by which `status` chooses a series, and with it its runs). Nothing to choose by is "".
+    repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`; nothing
+    to choose by is "".
     """
-    found = reader.runs(search=search, study=study, engine=engine, since=since, site=site)
+    found = reader.runs(**chosen)
     together: dict[str, list[RunEntry]] = {}
     for run in found:
         together.setdefault(run.series, []).append(run)
     # Repeats come newest first, and are told from the first on.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
-    chosen = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
+    shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
     runs = [run for run in found if not status or run.status == status][:limit]
     names = [run.run for run in runs]
-    for series in chosen:
+    for series in shown:
         names += [run.run for run in together[series]]
     absent = missing_of(reader, list(dict.fromkeys(names)))
     notes = notes_of(reader, list(absent))
     figures = reader.headline_rows(list(absent))
-    lines = [_run_line(run, absent[run.run], notes.get(run.run, ""), figures.get(run.run)) for run in runs]
-    listed = [_series_line(heads[series], together[series], absent, notes, figures) for series in chosen]
+    unknown = ComparisonRow(None, "", "", None)
+    lines = [_run_line(run, absent[run.run], notes.get(run.run, ""), figures.get(run.run, unknown)) for run in runs]
+    listed = [_series_line(heads[series], together[series], absent, notes, figures) for series in shown]
     return {"runs": lines, "series": listed}
 
 
-def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow | None) -> Report:
+def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow) -> Report:
     """Return a run of the list."""
-    line: Report = {"run": run.run, "study": run.study, "status": run.status, "engine": run.engine}
-    line |= {"started": run.started, "rounds": run.rounds}
-    line |= {"sites": len(absent.sites), "missing": sorted(absent.missing)}
-    line |= {"series": run.series, "repeat": run.repeat, "note": note, "metric": run.primary}
-    if figure is None:
-        return line | {"value": None, "low": None, "high": None}
-    return line | {"value": figure.value, "low": figure.low, "high": figure.high}
+    return {
+        "run": run.run,
+        "study": run.study,
+        "status": run.status,
+        "engine": run.engine,
+        "started": run.started,
+        "rounds": run.rounds,
+        "sites": len(absent.sites),
+        "missing": sorted(absent.missing),
+        "series": run.series,
+        "repeat": run.repeat,
+        "note": note,
+        "metric": run.primary,
+        "value": figure.value,
+        "low": figure.low,
+        "high": figure.high,
+    }
 
 
 def _series_line(
@@ -82,18 +91,21 @@ def _series_line(
     missing: set[str] = set()
     for run in runs:
         missing |= absent[run.run].missing
-    line = {key: found[key] for key in ("run", "study", "status", "engine", "rounds")}
-    line |= {"started": first.started, "rounds-planned": first.rounds_planned}
-    line |= {"repeats": len(runs), "repeats-planned": first.repeats, "metric": first.primary}
-    line |= {"value": intervals.mean_of(values), "sd": intervals.sd_of(values)}
-    line |= {"low": one and one.low, "high": one and one.high}
-    line |= {"sites": max(len(absent[run.run].sites) for run in runs), "missing": sorted(missing)}
-    return line | {"note": note_in_words({run.run: notes[run.run] for run in runs[::-1] if run.run in notes})}
-
-
-@dataclass(frozen=True)
-class _Listed:
-    metric: str = ""
+    return {
+        **{key: found[key] for key in ("run", "study", "status", "engine", "rounds")},
+        "started": first.started,
+        "rounds-planned": first.rounds_planned,
+        "repeats": len(runs),
+        "repeats-planned": first.repeats,
+        "metric": first.primary,
+        "value": intervals.mean_of(values),
+        "sd": intervals.sd_of(values),
+        "low": one and one.low,
+        "high": one and one.high,
+        "sites": max(len(absent[run.run].sites) for run in runs),
+        "missing": sorted(missing),
+        "note": note_in_words({run.run: notes[run.run] for run in runs[::-1] if run.run in notes}),
+    }
 
 
 def figure_in_words(series: Report) -> tuple[str, str]:
@@ -109,7 +121,7 @@ def figure_in_words(series: Report) -> tuple[str, str]:
     figure = read_figure(series)
     if figure.value is None:
         return "", ""
-    said = f"{metric_name(read(_Listed, series).metric)} {number(figure.value)}"
+    said = f"{metric_name(series['metric'])} {number(figure.value)}"
     if figure.low is not None and figure.high is not None:
         return said, interval(figure.low, figure.high)
     spread = "" if figure.sd is None else f"sd {number(figure.sd)}"
@@ -122,12 +134,7 @@ def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
     One site's people get none of it: it may name other sites.
     """
     query = select(Summary.run_id, Summary.payload).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE)
-    return {row.run_id: str(read(_Note, row.payload).text) for row in reader.fetch(query, site=null())}
-
-
-@dataclass(frozen=True)
-class _Note:
-    text: str = ""
+    return {run: payload["text"] for run, payload in reader.fetch(query, site=null())}
 
 
 def note_in_words(notes: dict[str, str]) -> str:
@@ -153,7 +160,7 @@ def run_log(reader: RunReader, name: str) -> Report:
     events = reader.events(names)
     # Events come by run in the order of writing, so that the last of a round counts.
     latest = {(event.run, event.round): event.at for event in events}
-    lines = [_begin_of(run) for run in runs]
+    lines = [LogLine(run.started, run.run, None, None, "begin", f"{run.study} on {run.engine}") for run in runs]
     lines += [LogLine(event.at, event.run, event.round, event.site, event.kind, event.reason) for event in events]
     now = {run.run: run.started for run in runs}
     for row in reader.fetch(clock, site=Metric.site):
@@ -161,7 +168,10 @@ def run_log(reader: RunReader, name: str) -> Report:
         ended = stamp(datetime.fromisoformat(now[row.run_id]) + timedelta(seconds=seconds))
         now[row.run_id] = max(ended, latest.get((row.run_id, row.round), ""))
         lines.append(LogLine(now[row.run_id], row.run_id, row.round, None, "round", f"took {seconds:.2f} s"))
-    lines += [_end_of(run, run.finished) for run in runs if run.finished is not None]
+    for run in runs:
+        if run.finished is not None:
+            said = ": ".join(filter(None, (run.status, run.reason)))
+            lines.append(LogLine(run.finished, run.run, None, None, "end", said))
     whole = head(runs, name)
     # Of equal times the order of the lists stays: an event before its round, and the end last.
     lines.sort(key=lambda line: line.at)
@@ -179,12 +189,3 @@ class LogLine:
     site: str | None
     kind: str
     text: str
-
-
-def _begin_of(run: RunEntry) -> LogLine:
-    return LogLine(run.started, run.run, None, None, "begin", f"{run.study} on {run.engine}")
-
-
-def _end_of(run: RunEntry, finished: str) -> LogLine:
-    said = f"{run.status}: {run.reason}" if run.reason else run.status
-    return LogLine(finished, run.run, None, None, "end", said)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import literal, select
 
 from flfed.records import objects
 from flfed.records.objects import run_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.statistics import Report
-from flfed.records.statistics.noised_scores import NO_SUMS, TRAINED_ON, is_covered
-from flfed.records.statistics.verdict import ABSENT
+from flfed.records.statistics.noised_scores import NO_SUMS, released
+from flfed.records.statistics.verdict import ABSENT, sentence_case, shorten
 from flfed.records.store.entries import EventEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, RunSite
@@ -41,6 +41,10 @@ WHY = "why"
 """Fact of a refusal's or a fault's text: the reason within it."""
 
 Fault = dict[str, Any]
+Group = tuple[str, str, str]
+"""What happened, at which site, and why."""
+Faults = dict[Group, list[int | None]]
+"""The rounds in which each happened."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,11 @@ def fault_kind(fault: Fault | FaultRow) -> Literal["update rejected", "site refu
     row = objects.read(FaultRow, fault)
     found = read(row.reason)
     codes = set() if found is None else set(found.path.split("/"))
-    if row.round is None:
-        return "site refused" if "refused" in codes else "fault"
-    return "fault" if codes & NO_UPDATE else "update rejected"
+    if row.round is None and "refused" in codes:
+        return "site refused"
+    if row.round is None or codes & NO_UPDATE:
+        return "fault"
+    return "update rejected"
 
 
 def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -240,8 +246,7 @@ def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[t
         parts = [together] if len(together) > FEW_SITES else [[site] for site in together]
         for part in parts:
             why = _in_range([reasons[site] for site in part])
-            brackets = f" ({why})" if why else ""
-            groups.append((some(part), brackets))
+            groups.append((some(part), f" ({why})".removesuffix(" ()")))
     return groups
 
 
@@ -256,19 +261,17 @@ class Asked:
 def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, Asked]:
     """Return which sites each run asked by name, and who was missing."""
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
-    gone = select(Event.run_id, Event.site).where(
+    gone = select(Event.run_id, Event.site, literal("refused")).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
     asked = {run: Asked() for run in runs}
-    for row in reader.fetch(sites, site=RunSite.site):
-        asked[row.run_id].sites.add(row.site)
-        if row.status == "refused":
-            asked[row.run_id].missing.add(row.site)
     # A site that never enrolled may have no row of its own: its event tells of it.
-    for row in reader.fetch(gone, site=Event.site):
-        if row.site:
-            asked[row.run_id].sites.add(row.site)
-            asked[row.run_id].missing.add(row.site)
+    told = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
+    for run, site, status in told:
+        if site:
+            asked[run].sites.add(site)
+        if site and status == "refused":
+            asked[run].missing.add(site)
     return asked
 
 
@@ -295,12 +298,10 @@ def some(names: Sequence[str]) -> str:
     """
     if len(names) <= FEW_SITES:
         return ", ".join(names)
-    return f"{', '.join(names[:SITES_NAMED])} and {len(names) - SITES_NAMED} more"
+    return shorten(names, SITES_NAMED)
 
 
-def sites_together(
-    groups: Mapping[tuple[str, str, str], list[int | None]],
-) -> dict[tuple[str, str, str], list[int | None]]:
+def sites_together(groups: Faults) -> Faults:
     """Return groups with alike reasons of many sites merged.
 
     Alike are reasons that differ in numbers only. Groups of more than `FEW_SITES` sites are put together.
@@ -317,7 +318,7 @@ def sites_together(
     alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for what, site, reason in groups:
         alike.setdefault((what, NUMBER.sub("0", reason)), []).append((site, reason))
-    found: dict[tuple[str, str, str], list[int | None]] = {}
+    found: Faults = {}
     for (what, site, reason), rounds in groups.items():
         members = alike[what, NUMBER.sub("0", reason)]
         sites = sorted({name for name, _ in members if name})
@@ -329,7 +330,7 @@ def sites_together(
     return found
 
 
-def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tuple[str, str, str], list[int | None]]:
+def folded(groups: Faults) -> Faults:
     """Return groups with alike reasons of a site merged.
 
     Alike are reasons that differ in their numbers only.
@@ -343,13 +344,13 @@ def folded(groups: Mapping[tuple[str, str, str], list[int | None]]) -> dict[tupl
     >>> folded({("odd", "a", "norm is 3.3 times it"): [19], ("odd", "a", "norm is 12.0 times it"): [40]})
     {('odd', 'a', 'norm is 3.3 to 12.0 times it'): [19, 40]}
     """
-    alike: dict[tuple[str, str, str], list[tuple[str, list[int | None]]]] = {}
-    for (what, site, reason), rounds in groups.items():
-        alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append((reason, rounds))
-    merged = {}
-    for (what, site, _), found in alike.items():
-        reasons = [reason for reason, _ in found]
-        merged[what, site, _in_range(reasons)] = list(chain.from_iterable(rounds for _, rounds in found))
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for what, site, reason in groups:
+        alike.setdefault((what, site, NUMBER.sub("0", reason)), []).append(reason)
+    merged: Faults = {}
+    for (what, site, _), reasons in alike.items():
+        rounds = (groups[what, site, reason] for reason in reasons)
+        merged[what, site, _in_range(reasons)] = list(chain.from_iterable(rounds))
     return merged
 
 
@@ -363,7 +364,7 @@ def _in_range(reasons: Sequence[str]) -> str:
 
     def said(_: re.Match[str]) -> str:
         values = next(ranges)
-        return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
+        return " to ".join(dict.fromkeys((values[0], values[-1])))
 
     return NUMBER.sub(said, reasons[0])
 
@@ -395,7 +396,7 @@ def set_aside_lines(found: Report, events: Sequence[EventEntry]) -> list[dict[st
     It is of one site or of all, as `found` and `events` are.
     """
     run = run_of(found)
-    groups: dict[tuple[str, str, str], list[int | None]] = {}
+    groups: Faults = {}
     for row in objects.read_all(FaultRow, run.faults):
         # The start of a reason tells of repeat and kind, which would part equal reasons.
         reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", row.reason)
@@ -439,56 +440,48 @@ def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
     return "once" if runs == 1 else f"once in each of {runs} repeats"
 
 
-def _group_line(
-    group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int, last: int | None
-) -> dict[str, str]:
+def _group_line(group: Group, rounds: Sequence[int | None], repeats: int, last: int | None) -> dict[str, str]:
     """Return one line for equal events at a site.
 
     They are of all rounds in which the same happened there. `last` is the last round of a completed run.
     """
+    what, site, why = group
     known = sorted({number for number in rounds if number is not None})
-    when = "rounds" if len(known) > 1 else "round"
+    if not known:
+        when = "at enrolment" if what == "site refused" else ""
+        return {"What": what, "Site": site, "When": when, "Why": why}
     listed = ", ".join(map(str, known))
     if len(known) > 5:
         listed = f"{known[0]} to {known[-1]}, {len(known)} times"
-    said = f"{when} {listed}"
-    if known and last is not None and known[0] > last:
-        said = "after the last round"
-    if repeats > 1 and known:
-        said += f" ({len(rounds)} times in {repeats} repeats)"
-    what, site, why = group
-    if not known:
-        said = "at enrolment" if what == "site refused" else ""
-    return {"What": what, "Site": site, "When": said, "Why": why}
+    when = f"rounds {listed}" if len(known) > 1 else f"round {listed}"
+    if last is not None and known[0] > last:
+        when = "after the last round"
+    if repeats > 1:
+        when += f" ({len(rounds)} times in {repeats} repeats)"
+    return {"What": what, "Site": site, "When": when, "Why": why}
 
 
 def site_facts(site: SiteEntry, found: Report) -> dict[str, Any]:
     """Return what the record has of a site, for a table; `found` is the report of its run."""
-    refused = site.status == "refused"
-    status = f"{site.status}: {site.reason}" if site.reason else site.status
-    title = TRAINED_ON.capitalize() if is_covered(found) else "Rows"
+    status = ": ".join(filter(None, (site.status, site.reason)))
     rows = ABSENT if site.rows is None else site.rows
-    disclosure = NOT_TOLD if refused else site.disclosure
-    shared_as = NOT_TOLD if refused else site.shared_as
-    return {
-        "Site": site.site,
-        "Title": site.title,
-        "Status": status,
-        title: rows,
-        "Disclosure": disclosure,
-        "Figures shared": shared_as,
-    }
+    facts = {"Site": site.site, "Title": site.title, "Status": status, released(found).rows_heading: rows}
+    policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
+    if site.status == "refused":
+        policy = dict.fromkeys(policy, NOT_TOLD)
+    return facts | policy
 
 
 def no_sums_in_words(found: Report, events: Sequence[EventEntry]) -> str:
     """Return why a run has no sums over rows to show."""
-    run = run_of(found)
-    if is_covered(found):
+    if not released(found).is_exact:
         return NO_SUMS
-    if run.status == "running":
+    if run_of(found).status == "running":
         return NOT_YET
-    said = next((event.reason for event in events if event.code == "no-table-1"), "")
-    return f"{said[0].upper()}{said[1:]}." if said else ENDED
+    for event in events:
+        if event.code == "no-table-1":
+            return f"{sentence_case(event.reason)}."
+    return ENDED
 
 
 def unfinished_in_words(found: Report, *, only: str | None = None) -> list[str]:
@@ -499,8 +492,9 @@ def unfinished_in_words(found: Report, *, only: str | None = None) -> list[str]:
     run = run_of(found)
     if run.status == "completed":
         return []
-    why = f" ({run.reason.rstrip('.')})" if run.reason else ""
-    lines = [f"Status: {run.status}{why}; figures are of what was compared so far."] if run.global_ else []
+    lines = []
+    if run.global_:
+        lines.append(f"Status: {run.status}{run.why}; figures are of what was compared so far.")
     # A point of a sweep is not gone on with: the sweep is run again.
     if only is None and run.status != "running" and not run.study.endswith("-sweep"):
         lines.append(f"Go on with it: flfed study resume {run.run}")

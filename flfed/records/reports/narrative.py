@@ -7,6 +7,7 @@ reports and commands mean; docs/glossary.md has the same list, which a test comp
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,17 +18,15 @@ from flfed.records.reports.faults import (
     refused_sites,
     some,
     taking_part_in_words,
-    updates_set_aside,
 )
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
-from flfed.records.reports.site_verdict import best_arm, no_interval, site_verdict, too_few, worthwhile_at
+from flfed.records.reports.site_verdict import best_arm, best_gain, no_interval, site_verdict, too_few, worthwhile_at
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
     NOT_TOLD,
     covered_rows,
-    is_covered,
-    is_uncompared,
     own_under_noise,
+    released,
     scores_in_words,
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
@@ -51,6 +50,7 @@ from flfed.records.statistics.verdict import (
     apart_in_words,
     as_given,
     better_of,
+    better_or_worse,
     code_of_mean,
     decimals_of,
     gain_in_brackets,
@@ -62,6 +62,7 @@ from flfed.records.statistics.verdict import (
     name_interval,
     number,
     sentence_case,
+    shown,
     size_and_span,
 )
 from flfed.refusals import read
@@ -92,23 +93,21 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     metric : str
         Which one; the study's primary unless given.
     """
-    run = run_of(found)
     metric = metric or primary_of(found)
     # A run that compared nothing says why, in place of a table.
     if metric is None:
         return [], [], [*missing_in_words(found), *verdict_in_words(found), *odd_sites_in_words(found)]
-    if is_covered(found):
+    if not released(found).is_exact:
         headers, lines = covered_rows(found, metric)
         return *_with_gains(found, metric, headers, lines), _below_table(found, metric)
     arms = arms_shown(found, metric)
     rows = []
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(found), "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
-    for name, site in run.sites.items():
-        shown = [number(figure_of(site[arm], metric).value) for arm in arms]
-        test_rows = site_of(site).holdout_rows
-        holdout = ABSENT if test_rows is None else str(test_rows)
-        rows.append([name, holdout, *shown, gain_in_words(site, metric), site_verdict(site, metric)[0]])
+    for name, site in run_of(found).sites.items():
+        cells = [number(figure_of(site[arm], metric).value) for arm in arms]
+        said = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
+        rows.append([name, shown(site_of(site).holdout_rows), *cells, *said])
     return headers, [*rows, *_rows_over_all(found, metric, beside="personalised" in arms)], _below_table(found, metric)
 
 
@@ -126,9 +125,8 @@ def _rows_over_all(found: Report, metric: str, *, beside: bool) -> list[list[str
         label = _OVER_ALL.get(arm) or reference_name(found, arm)
         cells = [label, "", number(figure_of(found[arm], metric).value), ""]
         if beside:
-            adjusted = found[_ADJUSTED[arm]] if arm in _ADJUSTED else None
-            known = (adjusted or {}).get(metric)
-            cells.append(number(figure_of(adjusted, metric).value) if known else "")
+            adjusted = (found.get(_ADJUSTED.get(arm, "")) or {}).get(metric)
+            cells.append(number(read_figure(adjusted).value) if adjusted else "")
         rows.append([*cells, "", ""])
     return rows
 
@@ -144,7 +142,7 @@ def _with_gains(
 ) -> tuple[list[str], list[list[str]]]:
     """Return the table of noised figures with each site's gain and verdict, where these are known."""
     run = run_of(found)
-    if is_uncompared(found):
+    if not released(found).is_compared:
         return headers, lines
     told = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in run.sites.values()]
     told += [["", ""]] * (len(lines) - len(told))
@@ -159,15 +157,14 @@ def verdict_in_words(found: Report) -> list[str]:
     """
     run = run_of(found)
     metric = primary_of(found)
-    if metric is not None and is_uncompared(found):
+    if metric is not None and not released(found).is_compared:
         return [*_reach(found, metric), NOT_TOLD]
     if metric is not None:
         joining = (joining_in_words(found, metric), tally(found, metric))
         told = (*doubts(found, metric), *joining, *own_under_noise(found))
         return [said for said in told if said]
-    why = f" ({run.reason.rstrip('.')})" if run.reason else ""
     kept = "ran" if run.status == "completed" else "kept"
-    return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {kept}{why}."]
+    return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {kept}{run.why}."]
 
 
 def doubts(found: Report, metric: str) -> list[str]:
@@ -177,9 +174,10 @@ def doubts(found: Report, metric: str) -> list[str]:
     figure = figure_of(run.global_, metric).value
     leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
-        others = " and others" if len(leaking) > MOST_LEAKING else ""
         columns = ", ".join(leaking[:MOST_LEAKING])
-        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}{others}.")
+        if len(leaking) > MOST_LEAKING:
+            columns += " and others"
+        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}.")
     if said := training_in_words(run.training):
         lines.append(said)
     return lines
@@ -188,13 +186,15 @@ def doubts(found: Report, metric: str) -> list[str]:
 def _below_table(found: Report, metric: str) -> list[str]:
     """Return what a table of sites and references does not say, each thing once."""
     run = run_of(found)
-    best = _who_gains(found, metric) if stands_out(found, metric) else []
+    best = []
+    if stands_out(found, metric):
+        best = _who_gains(found, metric)
     lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
     between = figure_of(run.mean_gain, metric).between_sites_p
     own = (own_models_in_words(found), naive_in_words(list(run.sites.values()), metric), *own_under_noise(found))
     differing = ""
     if between is not None and between < UNLIKE:
-        differing = apart_in_words(run.mean_gain[metric], adjusts=not is_covered(found))
+        differing = apart_in_words(run.mean_gain[metric], adjusts=released(found).is_exact)
     told = (own_parts_in_words(found), *doubts(found, metric), unknown_training(run.training), *own, differing)
     lines += [said for said in told if said]
     if run.rule.sites > 1 and is_measured(found, metric):
@@ -216,25 +216,27 @@ def joining_in_words(found: Report, metric: str) -> str:
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
     'No clear benefit from joining: AUC +.008 on average (95 % CI −.061 to +.077; 3 of 4 sites can be judged).'
     """
-    run = run_of(found)
-    entry = figure_of(run.mean_gain, metric)
+    entry = figure_of(run_of(found).mean_gain, metric)
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
     code = code_of_mean(entry, entry.worthwhile or 0.0)
     if code == CANNOT_BE_TOLD and has_interval(gain):
         return ""
-    says = {PAYS: "A clear benefit from joining", DO_NOT_USE: "A clear loss from joining"}.get(code)
+    says = {PAYS: "A clear benefit", DO_NOT_USE: "A clear loss"}.get(code, "No clear benefit")
     size, span = size_and_span(gain, entry.worthwhile or 0.0)
-    start = f"{says or 'No clear benefit from joining'}: {metric_name(metric)} {size} on average"
-    judged = f"; {entry.sites} of {entry.of} sites can be judged" if entry.sites < entry.of else ""
-    return f"{start} (95 % CI {span}{judged})."
+    start = f"{says} from joining: {metric_name(metric)} {size} on average"
+    if entry.sites < entry.of:
+        span += f"; {entry.sites} of {entry.of} sites can be judged"
+    return f"{start} (95 % CI {span})."
 
 
 def ends_of(order: Sequence[str], most: int) -> list[str]:
     """Return the sites at both ends of an order, at most `most`."""
+    if len(order) <= most:
+        return [*order]
     half = most // 2
-    return [*order] if len(order) <= most else [*order[:half], *order[-half:]]
+    return [*order[:half], *order[-half:]]
 
 
 @dataclass(frozen=True)
@@ -309,11 +311,13 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
 
 def untold_in_words(found: Report, metric: str) -> list[str]:
     """Return why nothing can be told at some sites: of the first of them, and how many more there are."""
-    run = run_of(found)
-    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run.sites.items()}
+    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(found).sites.items()}
     untold = [(name, why) for name, why in reasons.items() if why]
-    more = f" It is alike at {len(untold) - 1} more." if len(untold) > 1 else ""
-    return [f"Why it cannot be told at {untold[0][0]}: {untold[0][1]}.{more}"] if untold else []
+    if not untold:
+        return []
+    (name, why), *others = untold
+    more = f" It is alike at {len(others)} more." if others else ""
+    return [f"Why it cannot be told at {name}: {why}.{more}"]
 
 
 def unadjusted_in_words(found: Report, metric: str) -> list[str]:
@@ -321,7 +325,7 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
 
     There is no sentence where they have one.
     """
-    if is_covered(found) or "personalised" in arms_shown(found, metric):
+    if not released(found).is_exact or "personalised" in arms_shown(found, metric):
         return []
     same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
     return [f"{same} Over all test rows, ranked together, it may differ."]
@@ -332,8 +336,10 @@ def reference_name(found: Report, arm: str) -> str:
 
     The model of all rows together is named with its family.
     """
-    family = pooled_in_words(found) if arm == "pooled" else ""
-    return f"{ARM_NAMES[arm]}: {family}" if family else ARM_NAMES[arm]
+    name = ARM_NAMES[arm]
+    if arm == "pooled" and (family := pooled_in_words(found)):
+        return f"{name}: {family}"
+    return name
 
 
 GAPS = {"mean-with-gaps": "site that has no such figure", "mean-without-one-class": "model that saw one class"}
@@ -354,7 +360,9 @@ def over_sites(figure: FigureReport) -> str:
     gaps = {found.code for way in ways if (found := read(way)) is not None} & GAPS.keys()
     if not gaps:
         return ""
-    return f" ({figure.method})" if len(ways) == 1 else f" (in some repeats without a {GAPS[max(gaps)]})"
+    if len(ways) == 1:
+        return f" ({figure.method})"
+    return f" (in some repeats without a {GAPS[max(gaps)]})"
 
 
 def gain_in_words(site: Report, metric: str) -> str:
@@ -384,7 +392,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     lines += own_under_noise(found)
     naive = naive_in_words(list(run.sites.values()), metric)
-    differing = apart_in_words(run.mean_gain.get(metric), adjusts=not is_covered(found))
+    differing = apart_in_words(run.mean_gain.get(metric), adjusts=released(found).is_exact)
     told = (own_parts_in_words(found), unknown_training(run.training), own_models_in_words(found), naive, differing)
     lines += [said for said in told if said]
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
@@ -392,8 +400,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
 
 def headline(found: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    run = run_of(found)
-    mean = mean_gain_in_words(run.mean_gain.get(metric), metric, adjusts=not is_covered(found))
+    mean = mean_gain_in_words(run_of(found).mean_gain.get(metric), metric, adjusts=released(found).is_exact)
     return [said for said in (mean, tally(found, metric)) if said]
 
 
@@ -409,7 +416,9 @@ def _reach(found: Report, metric: str) -> list[str]:
     if said:
         line += f" ({said})"
     lines = [f"{line}, on the test rows of all sites together ({better_of(metric)} is better)."]
-    pooled = f"; {words}" if (words := pooled_in_words(found)) else ""
+    pooled = pooled_in_words(found)
+    if pooled:
+        pooled = f"; {pooled}"
     # Each reference is told by how far it is from the shared model.
     for arm, start in (
         ("pooled", f"Training on all rows in one place (pooled, for reference only{pooled}) would reach"),
@@ -441,8 +450,8 @@ def under(entry: Report | FigureReport, repeats: int) -> list[str]:
     figure = read_figure(entry)
     parts = [f"mean of {repeats} repeats"] if repeats > 1 else []
     if figure.low is not None and figure.high is not None:
-        span = f"95 % CI {interval(figure.low, figure.high)}"
-        parts.append(f"of one of them, {span}" if parts else span)
+        of = "of one of them, " if parts else ""
+        parts.append(f"{of}95 % CI {interval(figure.low, figure.high)}")
     elif figure.method:
         parts.append(f"no interval: {figure.method}")
     if figure.bound is not None:
@@ -473,8 +482,7 @@ def apart(other: float, shared: float, metric: str) -> str:
     gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
     if not float(f"{gain:.{digits}f}"):
         return "the same as the shared model"
-    side = "better" if gain > 0 else "worse"
-    return f"{number(abs(gain), digits)} {side} than the shared model"
+    return f"{better_or_worse(gain, digits)} than the shared model"
 
 
 def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
@@ -484,14 +492,12 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
 
     Its interval is the one that the verdict goes by.
     """
-    run = run_of(found)
-    paying = {
-        name: best[1].deciding
-        for name, site in run.sites.items()
-        if (best := best_arm(site, metric)) is not None and site_verdict(site, metric)[0] == PAYS
-    }
-    name = max(paying, key=lambda site: paying[site].value or 0.0, default=None)
-    return None if name is None else (name, paying[name])
+    paying = []
+    for name, site in run_of(found).sites.items():
+        best = best_gain(site, metric)
+        if best is not None and site_verdict(site, metric)[0] == PAYS:
+            paying.append((name, best.deciding))
+    return max(paying, key=lambda gain: gain[1].value or 0.0, default=None)
 
 
 def interval_name(found: Report) -> str:
@@ -502,8 +508,7 @@ def interval_name(found: Report) -> str:
     >>> interval_name({"verdict-rule": {"sites": 4}}), interval_name({"verdict-rule": {"sites": 1}})
     ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    run = run_of(found)
-    return name_interval(run.rule.sites)
+    return name_interval(run_of(found).rule.sites)
 
 
 def least_gain(found: Report, metric: str) -> str:
@@ -511,15 +516,12 @@ def least_gain(found: Report, metric: str) -> str:
 
     It is text, such as "0" or ".005".
     """
-    run = run_of(found)
-    return as_given(run.rule.worthwhile[metric])
+    return as_given(run_of(found).rule.worthwhile[metric])
 
 
 def is_measured(found: Report, metric: str) -> bool:
     """Tell whether any site's gain has an interval."""
-    run = run_of(found)
-    bests = (best_arm(site, metric) for site in run.sites.values())
-    return any(best is not None and has_interval(best[1]) for best in bests)
+    return any(has_interval(best_gain(site, metric)) for site in run_of(found).sites.values())
 
 
 def _who_gains(found: Report, metric: str) -> list[str]:
@@ -541,7 +543,7 @@ def tally(found: Report, metric: str) -> str:
     Sites are named where they are few. Where no comparison leaves a site, that is said instead.
     """
     run = run_of(found)
-    if is_uncompared(found):
+    if not released(found).is_compared:
         return NOT_TOLD
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
@@ -550,9 +552,12 @@ def tally(found: Report, metric: str) -> str:
     for code, names in by_code.items():
         # How many sites joining pays at is told even where there are none.
         if names or code == PAYS:
-            of = f" of {len(run.sites)} sites" if code == PAYS else ""
-            listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
-            parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
+            part = f"{code.removesuffix(' here')} at {len(names)}"
+            if code == PAYS:
+                part += f" of {len(run.sites)} sites"
+            if 0 < len(names) <= 6:
+                part += f" ({', '.join(names)})"
+            parts.append(part)
     return f"{sentence_case('; '.join(parts))}."
 
 
@@ -560,14 +565,21 @@ def _course(found: Report, planned: int | None, *, refusals: bool = True) -> str
     """Return how many rounds ran and what was set aside."""
     run = run_of(found)
     # Faults that are no update and no refusal are counted apart.
-    rounds = f"{run.rounds} of {_rounds(planned)}" if planned else _rounds(run.rounds)
-    others = sum(fault_kind(fault) == "fault" for fault in run.faults)
+    kinds = Counter(map(fault_kind, run.faults))
     refused = refused_sites(found)
-    line = f"{rounds} ran in every repeat" if run.repeats > 1 else f"{rounds} ran"
-    names = f" ({some(refused)})" if refused else ""
-    more = f"; other faults: {others}" if others else ""
-    told = f"; sites refused: {len(refused)}{names}" if refusals else ""
-    return f"{line}; rejected updates: {updates_set_aside(found)}{told}{more}."
+    line = f"{_rounds(planned or run.rounds)} ran"
+    if planned:
+        line = f"{run.rounds} of {line}"
+    if run.repeats > 1:
+        line += " in every repeat"
+    line += f"; rejected updates: {kinds['update rejected']}"
+    if refusals:
+        line += f"; sites refused: {len(refused)}"
+    if refusals and refused:
+        line += f" ({some(refused)})"
+    if kinds["fault"]:
+        line += f"; other faults: {kinds['fault']}"
+    return f"{line}."
 
 
 def _rounds(count: int) -> str:
@@ -629,7 +641,9 @@ def of_noised_scores(*, compared: bool) -> dict[str, str]:
     >>> of_noised_scores(compared=True)["gain"]
     'The shared model minus the site model. Above 0, joining helps.'
     """
-    left_out = {*OF_EXACT_COUNTS, *(() if compared else OF_COMPARISON)}
+    left_out = {*OF_EXACT_COUNTS}
+    if not compared:
+        left_out.update(OF_COMPARISON)
     return {term: UNDER_NOISE.get(term, meaning) for term, meaning in GLOSSARY.items() if term not in left_out}
 
 
@@ -646,6 +660,7 @@ def of_no_model() -> dict[str, str]:
 
 def glossary_of(found: Report, *, trains: bool) -> dict[str, str]:
     """Return the glossary of a run; `trains` tells whether its study has a model."""
-    if is_covered(found):
-        return of_noised_scores(compared=not is_uncompared(found))
+    leaves = released(found)
+    if not leaves.is_exact:
+        return of_noised_scores(compared=leaves.is_compared)
     return GLOSSARY if trains else of_no_model()

@@ -5,27 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from flfed.records.objects import read, write
-from flfed.records.reports.audit_headlines import (
-    BEYOND,
-    NOT_KNOWN,
-    WITHIN,
-    Audit,
-    Runs,
-    audit_in_words,
-    headlines,
-    place_of,
-    unpromised_in_words,
-)
-from flfed.records.statistics.noised_scores import COMPARISON, COVERS
+from flfed.records.statistics.noised_scores import COMPARISON, COVERS, Released
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE, accounts_in_words, odds_in_words
-from flfed.records.statistics.verdict import number
-from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
+from flfed.records.statistics.verdict import number, shorten
+from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, Runs, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
-from flfed.study.study import has_analysis, has_statistic
+from flfed.study.study import has_analysis, trains
 from flfed.study.tables import MODES, in_sums_only
 
 Private = dict[str, Any]
@@ -37,22 +27,6 @@ ON_BOTH = "epsilon-on-both"
 """Key of a record: what a site's ledger counts of a run whose charges are each on both sides of the holdout."""
 NOT_RECORDED = "the record says nothing of privacy: the run ended before it began"
 
-Standing = Literal[
-    "not recorded",
-    "nothing promised",
-    "promised, not measured",
-    "measured in part",
-    "within, at your site",
-    "within the promise",
-    "beyond the promise",
-]
-"""How a promise stands against what was measured; only "within the promise" is shown as green."""
-
-HIDDEN = "The figures of other sites are not shown to you: whether the promise held there, the coordinator can tell."
-WHOLE_SITES = (
-    "Promised to whole sites, which no attack here measures: `flfed audit RUN` attacks rows, and of a row nothing is "
-    "promised."
-)
 SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
@@ -138,7 +112,7 @@ class SumsReport:
 
 
 @dataclass(frozen=True)
-class PrivacyReport:
+class PrivacyReport(Released):
     """Object `privacy` of a report, of a run's record, or of a study that is not run yet.
 
     Attributes
@@ -165,10 +139,6 @@ class PrivacyReport:
         Whether this is an analysis: each site answers once, with noise on all numbers of its answer.
     trained : bool
         False of a statistic or an analysis.
-    covers : str
-        "study" of a study with a model where all that leaves a site is charged.
-    comparison : str
-        What then leaves of a comparison with the sites' own models.
     answers, kept_back : list of object
         `Charge` of each of its noised answers beside training, and of what is not asked for.
     """
@@ -194,10 +164,18 @@ class PrivacyReport:
     sites: Any = None
     one_answer: bool = False
     trained: bool = True
-    covers: str = ""
-    comparison: str = ""
     answers: Any = ()
     kept_back: Any = ()
+
+    @property
+    def is_noised(self) -> bool:
+        """Whether all that leaves a site of its rows has noise that is charged."""
+        return self.one_answer or not self.is_exact
+
+    @property
+    def sent(self) -> str:
+        """What a site sends, by the word of a run's page."""
+        return "update" if self.trained else "answer"
 
     def spending(self) -> dict[str, SiteSpending]:
         """Return what each site spent."""
@@ -230,27 +208,32 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     told = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
     recorded = [(payload, sites) for payload, sites in told if payload is not None]
     found = [(private_of(payload), sites) for payload, sites in recorded]
-    first: Mapping[str, Any] = {}
-    if recorded:
-        first = recorded[0][0]
+    first, _ = recorded[0] if recorded else ({}, None)
     promise: Private = {key: first.get(key) for key in PROMISED}
     promised = private_of(promise)
-    study = parsed_study(reader.series(runs[0][0].series).study_text)
-    source = None if promised.epsilon is None else noise_from(runs[0][0].engine, study)
-    reason = "" if found else NOT_RECORDED
+    run, _ = runs[0]
+    study = parsed_study(reader.series(run.series).study_text)
+    payloads = [payload for payload, _ in found]
+    source = None if promised.epsilon is None else noise_from(run.engine, study)
+    kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
     return {
         **promise,
         "noise-from": source,
         "repeats": len(found),
         **_over_repeats(promised, found),
-        SUMS: write(_secure_sums(reader, [run for run, _ in runs])),
-        "reason": reason,
-        "warnings": list(dict.fromkeys(str(said) for payload, _ in found for said in payload.warnings or ())),
-        "uncharged": list(dict.fromkeys(str(said) for payload, _ in found for said in payload.uncharged or ())),
+        SUMS: write(_secure_sums(reader, [run for run, _ in runs], study)),
+        "reason": "" if found else NOT_RECORDED,
+        "warnings": _once(payload.warnings for payload in payloads),
+        "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(found),
-        **without_model(statistic=has_statistic(study), analysis=has_analysis(study)),
+        **kind,
         **_charged(first, study),
     }
+
+
+def _once(told: Iterable[Iterable[str] | None]) -> list[str]:
+    """Return sentences of several repeats, each once."""
+    return list(dict.fromkeys(chain.from_iterable(filter(None, told))))
 
 
 def _over_repeats(promise: PrivacyReport, found: Sequence[Recording]) -> Private:
@@ -265,21 +248,18 @@ def _over_repeats(promise: PrivacyReport, found: Sequence[Recording]) -> Private
     return {"epsilon-of-repeats": math.fsum(largest), "delta-of-repeats": len(found) * (promise.delta or 0.0)}
 
 
-def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> SumsReport:
+def _secure_sums(reader: RunReader, runs: Sequence[RunEntry], study: Mapping[str, Any]) -> SumsReport:
     """Return whether a run's updates were added up in secret."""
     for run in runs:
         recorded = reader.summary(run.run, SUMS)
         if recorded is not None:
             return read(SumsReport, recorded)
-    first = runs[0]
-    table = parsed_study(reader.series(first.series).study_text).get("privacy", {})
-    asked = table.get("secure-aggregation", "off")
+    mode = MODES[study.get("privacy", {}).get("secure-aggregation", "off")]
     # Where "auto" decides, it has done so before the first round; in a simulation it means none.
-    open_yet = first.engine in AT_INSTITUTIONS and not any(run.rounds for run in runs)
-    mode = MODES[asked]
-    begun = not mode.sums_updates or (mode.is_optional and not open_yet)
-    kind = "off" if begun else "not begun"
-    return SumsReport(kind)
+    open_yet = runs[0].at_institutions and not any(run.rounds for run in runs)
+    if mode.sums_updates and (open_yet or not mode.is_optional):
+        return SumsReport("not begun")
+    return SumsReport()
 
 
 def sums_in_words(privacy: PrivateFacts) -> list[str]:
@@ -291,9 +271,10 @@ def sums_in_words(privacy: PrivateFacts) -> list[str]:
     said = SUMS_IN_WORDS[found.kind].format(least=found.least)
     if not private.trained:
         said = said.replace("Updates", "Answers").replace("updates", "answers")
+    lines = [said]
     if private.one_answer and found.kind == "masked":
-        return [said, NOISE_OF_ALL.format(least=found.least)]
-    return [said]
+        lines.append(NOISE_OF_ALL.format(least=found.least))
+    return lines
 
 
 def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system"]:
@@ -310,8 +291,9 @@ def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system
     'seed'
     """
     covered = has_analysis(study) or covers_study(study)
-    own = covered and "partition" not in study.get("dataset", {})
-    return "system" if engine in AT_INSTITUTIONS or own else "seed"
+    if engine in AT_INSTITUTIONS or (covered and "partition" not in study.get("dataset", {})):
+        return "system"
+    return "seed"
 
 
 def covers_study(study: Mapping[str, Any]) -> bool:
@@ -330,11 +312,14 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     return told | {key: recorded.get(key, []) for key in ("answers", "kept-back")}
 
 
-def without_model(*, statistic: bool, analysis: bool) -> Private:
+def without_model(*, is_trained: bool, one_answer: bool) -> Private:
     """Return what an object `privacy` has more where nothing is trained."""
-    if analysis:
-        return {ONE_ANSWER: True, TRAINED: False}
-    return {TRAINED: False} if statistic else {}
+    more: Private = {}
+    if one_answer:
+        more[ONE_ANSWER] = True
+    if not is_trained:
+        more[TRAINED] = False
+    return more
 
 
 @dataclass(frozen=True)
@@ -352,15 +337,15 @@ def _sites(found: Sequence[Recording]) -> dict[str, Private]:
     for payload, sites in found:
         for name, spent in (payload.sites or {}).items():
             if name in sites:
-                lines.setdefault(name, []).append(_in_repeat(spent, sites[name], covered=bool(payload.covers)))
+                lines.setdefault(name, []).append(_in_repeat(spent, sites[name], exact=payload.is_exact))
     return {name: write(_together(lines[name])) for name in sorted(lines)}
 
 
-def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, covered: bool) -> _Repeat:
+def _in_repeat(recorded: Mapping[str, Any], site: SiteEntry, *, exact: bool) -> _Repeat:
     """Return what a site spent in one repeat; one in sums only tells neither its budget nor its ledger."""
     spent = read(SiteSpending, recorded)
     # A record of an earlier version does not say what such a run is on both sides.
-    added = None if covered else spent.epsilon
+    added = spent.epsilon if exact else None
     if in_sums_only(site.shared_as):
         spent = replace(spent, budget=None, spent_before=None)
     return _Repeat(spent, recorded.get(ON_BOTH, added), site.disclosure == "institution")
@@ -370,13 +355,12 @@ def _together(repeats: Sequence[_Repeat]) -> SiteSpending:
     """Return a site's spending over its repeats, each of which adds to what its ledger had before the first."""
     spent = [repeat.spent for repeat in repeats]
     budgets = [line.budget for line in spent if line.budget is not None]
-    # The latest repeat's: a policy may have changed between two of them.
-    budget = budgets[-1] if budgets else None
     return SiteSpending(
         steps=_most([line.steps for line in spent]),
         epsilon=_most([line.epsilon for line in spent]),
         delta=_most([line.delta for line in spent]),
-        budget=budget,
+        # The latest repeat's: a policy may have changed between two of them.
+        budget=next(reversed(budgets), None),
         spent_before=spent[0].spent_before,
         spent_after=_spent_after(repeats, budgets),
     )
@@ -399,78 +383,6 @@ def _most(values: Sequence[Any]) -> Any:
     return max((value for value in values if value is not None), default=None)
 
 
-def standing(
-    privacy: PrivateFacts, audit: Audit, *, attackable: bool = True, only: str | None = None
-) -> tuple[Standing, str]:
-    """Return how the promise stands against measurements, with a sentence.
-
-    A promise is not good because it was made: "within the promise" needs a figure of every site that
-    spent, in every repeat, none beyond the promise, and none of which nothing is known. `attackable` is
-    whether the run has come to a model. What is read by the people of `only` one site is never
-    "within the promise": they do not see what was measured at others.
-    """
-    private = private_of(privacy)
-    # An attack that beat the promise goes before all else, even where the record has no promise.
-    beyond = [line for line in audit if line.verdict == BEYOND]
-    if beyond:
-        places = listed(dict.fromkeys(place_of(line) for line in beyond))
-        return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
-    if private.mechanism is None:
-        return "not recorded", f"Nothing is known of a promise: {private.reason}."
-    if private.epsilon is None:
-        return "nothing promised", _nothing_promised(audit, is_advised=attackable and only is None)
-    if private.unit == "site":
-        return "promised, not measured", WHOLE_SITES
-    return _measured(private, audit, attackable, only)
-
-
-def _measured(privacy: PrivacyReport, audit: Audit, attackable: bool, only: str | None) -> tuple[Standing, str]:
-    """Return how a promise to rows stands of which no attack got beyond."""
-    others = "" if only is None else f" {HIDDEN}"
-    within = [line for line in audit if line.verdict == WITHIN and line.value is not None]
-    if not within:
-        return "promised, not measured", _not_measured(privacy, attackable, only) + others
-    part = _measured_in_part(privacy, within, audit)
-    if part:
-        return "measured in part", part + others
-    # People of one site cannot know whether the promise held at the others.
-    if only is not None:
-        return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
-    return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
-
-
-def _nothing_promised(audit: Audit, *, is_advised: bool) -> str:
-    if audit:
-        return "No privacy was promised: what attacks reached is covered by nothing."
-    advice = " `flfed audit RUN` measures what attacks reach." if is_advised else ""
-    return f"No privacy was promised.{advice}"
-
-
-def _not_measured(privacy: PrivacyReport, attackable: bool, only: str | None) -> str:
-    """Return that no attack was measured against a promise, and how one can be."""
-    if only is not None:
-        return "Promised, but not measured at your site."
-    how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
-    if privacy.covers:
-        how = "what an attack reaches would leave beside what is charged"
-    return f"Promised, but not measured: {how}."
-
-
-def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> str:
-    """Return where nothing is known of a promise of which no attack got beyond, "" where all is known."""
-    runs = {line.run for line in within}
-    sites = {line.site for line in within}
-    # A figure over all sites, of no site by name, stands for every one of them.
-    missing = [] if None in sites else [site for site in privacy.sites if site not in sites]
-    if missing:
-        return f"No attack got beyond the promise, but none was tried at {listed(missing)}."
-    if len(runs) < privacy.repeats:
-        repeats = privacy.repeats - len(runs)
-        return f"No attack got beyond the promise, but none was tried in {repeats} of the repeats."
-    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
-    return f"No attack is known to be beyond the promise, but nothing is known of {unknown}." if unknown else ""
-
-
 def listed(names: Iterable[str]) -> str:
     """Return a few names, and how many more there are.
 
@@ -479,9 +391,7 @@ def listed(names: Iterable[str]) -> str:
     >>> listed(["a", "b"]), listed("abcdefghij")
     ('a, b', 'a, b, c, d, e, f, g, h and 2 more')
     """
-    found = list(names)
-    more = f" and {len(found) - NAMED_AT_MOST} more" if len(found) > NAMED_AT_MOST else ""
-    return ", ".join(found[:NAMED_AT_MOST]) + more
+    return shorten(list(names), NAMED_AT_MOST)
 
 
 def epsilon_in_words(value: float | None) -> str:
@@ -528,7 +438,7 @@ def _how_often(privacy: PrivacyReport) -> str:
     """Return over what a guarantee holds."""
     if privacy.one_answer:
         return "for one answer of each site, all numbers of it together"
-    if privacy.covers:
+    if privacy.is_noised:
         return f"for all that leaves a site of its rows: noised counts and all {privacy.steps} steps of training"
     return f"over all {privacy.steps} {counted(privacy)} of the run"
 
@@ -577,10 +487,10 @@ def promise_in_words(privacy: PrivateFacts) -> list[str]:
         trusts_server=private.trusts_server is not False,
         counts=private.one_answer,
         summed=private.sums().kind != "off",
-        covers=bool(private.covers),
+        covers=not private.is_exact,
     )
     lines = [f"Promised to each {unit} by {private.mechanism}: {bound_in_words(private)}, {_how_often(private)}.", odds]
-    if private.covers:
+    if not private.is_exact:
         lines += accounts_in_words(unit, private.kept_back)
     return [*lines, *_conditions(private), *sums_in_words(private)]
 
@@ -613,7 +523,9 @@ def spending_in_words(privacy: PrivateFacts) -> list[str]:
     total = _ledgers_in_words(private, spent.values())
     alike = {(line.steps, line.epsilon, line.budget, line.spent_after) for line in spent.values()}
     if len(alike) == 1:
-        where = "At its one site" if len(spent) == 1 else f"At each of {len(spent)} sites"
+        where = "At its one site"
+        if len(spent) > 1:
+            where = f"At each of {len(spent)} sites"
         return [f"{where}: {_spending(next(iter(spent.values())), private)}.", *total]
     lines = [f"At {site}: {_spending(line, private)}." for site, line in list(spent.items())[:NAMED_AT_MOST]]
     more = len(spent) - len(lines)
@@ -630,7 +542,7 @@ def _ledgers_in_words(privacy: PrivacyReport, spent: Iterable[SiteSpending]) -> 
     if all(line.spent_before is None for line in spent):
         return []
     lines = [THE_SITES_OWN]
-    if privacy.covers:
+    if not privacy.is_exact:
         lines.insert(0, BOTH_SIDES)
     if privacy.one_answer:
         lines.append(SENT_AGAIN)
@@ -646,22 +558,26 @@ def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
     makes of both, as far as they are of the same δ. The sum itself only the site can tell.
     """
     total = read(SiteSpending, line).spent_after
-    return total, "not known" if total is None else f"at most {epsilon_in_words(total)}"
+    if total is None:
+        return None, "not known"
+    return total, f"at most {epsilon_in_words(total)}"
 
 
 def _spending(line: SiteSpending, privacy: PrivacyReport) -> str:
     said = f"this run ε = {epsilon_in_words(line.epsilon)} for {_times(line, privacy)}"
     # Rounds done again spend again, so a site may have more steps than were planned.
     if privacy.steps is not None and line.steps is not None and line.steps > privacy.steps:
-        why = "" if privacy.one_answer else ", since rounds were done again"
-        said += f", more than the {privacy.steps} planned{why}"
-    total, in_all = of_all_studies(line)
+        said += f", more than the {privacy.steps} planned"
+        if not privacy.one_answer:
+            said += ", since rounds were done again"
     if line.spent_before is not None:
-        before = epsilon_in_words(line.spent_before)
-        after = "how much it has with it, ask the site" if total is None else f"has {in_all} with it"
-        said += f"; its ledger had ε = {before} before, and {after}"
-    budget = ", without a budget" if line.budget is None else f", of a budget of {number(line.budget, 2)}"
-    return said + budget
+        after = "how much it has with it, ask the site"
+        if line.spent_after is not None:
+            after = f"has {of_all_studies(line)[1]} with it"
+        said += f"; its ledger had ε = {epsilon_in_words(line.spent_before)} before, and {after}"
+    if line.budget is None:
+        return f"{said}, without a budget"
+    return f"{said}, of a budget of {number(line.budget, 2)}"
 
 
 def _times(line: SiteSpending, privacy: PrivacyReport) -> str:
@@ -669,26 +585,6 @@ def _times(line: SiteSpending, privacy: PrivacyReport) -> str:
     times = f"{line.steps} {counted(privacy)}"
     if times == "1 answers":
         return "one answer"
-    return f"{times} and the noised counts" if privacy.covers else times
-
-
-def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) -> list[str]:
-    """Return the privacy part of `flfed run show`."""
-    private = private_of(privacy)
-    lines = [*promise_in_words(private), *spending_in_words(private)]
-    lines += [f"Warning: {said}" for said in private.warnings]
-    # Where nothing was promised nor measured, the first sentence has said so.
-    if not audit and private.epsilon is None:
-        return lines
-    first = headlines(audit)
-    lines += audit_in_words(first)
-    more = len(audit) - len(first)
-    if more:
-        lines.append(f"{more} more figures: see `--json`, or the page Privacy.")
-    lines.append(standing(private, audit, attackable=attackable)[1])
-    return [*lines, *unpromised_in_words(len(private.uncharged), audit)]
-
-
-def not_covered(privacy: PrivateFacts) -> list[str]:
-    """Return what left or steered the run outside any promise."""
-    return list(private_of(privacy).uncharged)
+    if not privacy.is_exact:
+        times += " and the noised counts"
+    return times

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,9 @@ from flfed.records.reports.privacy import (
     private_of,
 )
 from flfed.records.statistics.privacy_odds import KEPT_FOR, SIDES, Charge
-from flfed.records.statistics.verdict import ABSENT, number
+from flfed.records.statistics.verdict import ABSENT, number, shown
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
+from flfed.study.tables import SHARINGS
 
 CELLS = "query.bins"
 """Kind of the messages that only a run of trees has."""
@@ -111,15 +113,12 @@ def mechanism_lines(
     """
     private = private_of(privacy)
     taking_part = [site for site in sites if site.status != "refused"]
-    is_noised = private.one_answer or bool(private.covers)
-    small_cells = SMALL_IN_NOISE if is_noised else _small_cells(taking_part, only, _sent(private))
-    how_shared = _how_shared(taking_part, only, "nothing" if is_noised else f"nothing of {_sent(private)}s")
-    return [_noise(private), small_cells, how_shared, _sums(private)]
-
-
-def _sent(privacy: PrivacyReport) -> str:
-    """Return what a site sends, by the word of a run's page."""
-    return "update" if privacy.trained else "answer"
+    small_cells = SMALL_IN_NOISE
+    promises = "nothing"
+    if not private.is_noised:
+        small_cells = _small_cells(taking_part, only, private.sent)
+        promises = f"nothing of {private.sent}s"
+    return [_noise(private), small_cells, _how_shared(taking_part, only, promises), _sums(private)]
 
 
 def _line(what: str, stands: str, how: str, promises: str) -> dict[str, str]:
@@ -142,37 +141,41 @@ def _how_noised(privacy: PrivacyReport) -> str:
     if privacy.one_answer:
         return f"one answer, all numbers of it together with noise multiplier {number(privacy.noise, 3)}"
     if privacy.mechanism == "none":
-        return f"nothing is added to {_sent(privacy)}s"
-    known = []
-    if privacy.noise is not None:
-        known.append(f"noise multiplier {number(privacy.noise, 3)}")
-    if privacy.sampling is not None:
-        known.append(f"sampling {number(privacy.sampling)}")
-    if privacy.clip is not None:
-        known.append(f"clip {privacy.clip:g}")
-    if privacy.steps is not None:
-        known.append(f"{counted(privacy)} {privacy.steps}")
-    said = ", ".join(known)
-    return f"in training {said}; noised counts beside it" if privacy.covers else said
+        return f"nothing is added to {privacy.sent}s"
+    known = {
+        "noise multiplier": number(privacy.noise, 3),
+        "sampling": number(privacy.sampling),
+        "clip": shown(privacy.clip, "{:g}".format),
+        counted(privacy): shown(privacy.steps),
+    }
+    said = ", ".join(f"{what} {value}" for what, value in known.items() if value != ABSENT)
+    if not privacy.is_exact:
+        return f"in training {said}; noised counts beside it"
+    return said
 
 
 def _small_cells(sites: Sequence[SiteEntry], only: str | None, sent: str) -> dict[str, str]:
     """Return the line on the suppression of small cells, by the sites' policies."""
     closed = sum(site.disclosure == "institution" for site in sites)
     at = f"at {closed} of {len(sites)} sites"
+    bound = "nothing: exact sums leave"
+    is_on = "off"
+    if closed:
+        bound = f"no small count leaves there, but for what {sent}s tell"
+        is_on = "on"
     if only is not None:
-        at = "on, at your site" if closed else "off, at your site"
-    bound = f"no small count leaves there, but for what {sent}s tell" if closed else "nothing: exact sums leave"
+        at = f"{is_on}, at your site"
     return _line("suppression of small cells", at, "where the site's policy says disclosure institution", bound)
 
 
 def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> dict[str, str]:
     """Return the line on how sites' figures are written down."""
     ways = []
-    for how in ("named", "pseudonym", "aggregate-only"):
-        count = sum(site.shared_as == how for site in sites)
-        if count:
-            ways.append(f"{how} at your site" if only is not None else f"{how} at {count}")
+    counts = Counter(site.shared_as for site in sites)
+    for how in SHARINGS:
+        where = "your site" if only is not None else str(counts[how])
+        if counts[how]:
+            ways.append(f"{how} at {where}")
     listed = ", ".join(ways) or ABSENT
     return _line("how sites' figures are written down", listed, "the stricter of policy and study", promises)
 
@@ -182,13 +185,11 @@ def _sums(privacy: PrivacyReport) -> dict[str, str]:
     own = "update"
     if privacy.one_answer:
         own = "update, with the noise on it"
-    if privacy.covers:
+    if not privacy.is_exact:
         own = "updates and counts, with the noise on them"
     stands, how, bound = SUMS_TABLE[found.kind]
     how = how.format(own=own, least=found.least)
-    if not privacy.trained:
-        how = how.replace("update", "answer")
-        bound = bound.replace("update", "answer")
+    how, bound = (said.replace("update", privacy.sent) for said in (how, bound))
     return _line("secure aggregation", stands, how, bound)
 
 
@@ -241,8 +242,12 @@ def told_from(privacy: PrivateFacts) -> str:
 
 
 def _charged_line(what: str, of_whom: str, noise: float | None, share: float) -> dict[str, str]:
-    multiplier = "not sent" if noise is None else number(noise, 2)
+    multiplier = shown(noise, _two_decimals, "not sent")
     return {"Charged for": what, "Account of": of_whom, "Noise multiplier": multiplier, "Share": number(share, 2)}
+
+
+def _two_decimals(value: float) -> str:
+    return number(value, 2)
 
 
 def why_nothing_spent(privacy: PrivateFacts) -> str:
@@ -251,7 +256,9 @@ def why_nothing_spent(privacy: PrivateFacts) -> str:
     if private.mechanism is None:
         return f"Not known: {private.reason}."
     if private.epsilon is not None:
-        whose = "is the whole run's, not a site's own" if private.unit == "site" else "was not spent at any site yet"
+        whose = "was not spent at any site yet"
+        if private.unit == "site":
+            whose = "is the whole run's, not a site's own"
         return f"The promise of ε = {epsilon_in_words(private.epsilon)} {whose}: no site's ledger counts it."
     if not private.trained:
         return "No ε is counted: nothing was promised. An [analysis] has noise, and each site counts what it spends."
@@ -275,7 +282,9 @@ def left_of_budget(line: SpentLine) -> float | None:
     It is below 0 where the budget is overdrawn, and None where it is not known.
     """
     spent = read(SiteSpending, line)
-    return None if spent.spent_after is None or spent.budget is None else spent.budget - spent.spent_after
+    if spent.spent_after is None or spent.budget is None:
+        return None
+    return spent.budget - spent.spent_after
 
 
 def spent_line(site: str, line: SpentLine, privacy: PrivateFacts) -> dict[str, Any]:
@@ -285,9 +294,6 @@ def spent_line(site: str, line: SpentLine, privacy: PrivateFacts) -> dict[str, A
     """
     spent = read(SiteSpending, line)
     private = private_of(privacy)
-    before = "not known" if spent.spent_before is None else epsilon_in_words(spent.spent_before)
-    total = "not known" if spent.spent_after is None else epsilon_in_words(spent.spent_after)
-    budget = "none" if spent.budget is None else number(spent.budget, 2)
     left = left_of_budget(spent)
     if left is not None:
         left = math.floor(round(left * 100, 6)) / 100
@@ -298,9 +304,9 @@ def spent_line(site: str, line: SpentLine, privacy: PrivateFacts) -> dict[str, A
         f"{unit} planned": private.steps,
         "ε of this run": epsilon_in_words(spent.epsilon),
         "δ": power_of_ten(spent.delta),
-        "ε in its ledger before": before,
-        "ε of all its studies, about": total,
-        "Budget (ε)": budget,
+        "ε in its ledger before": shown(spent.spent_before, epsilon_in_words, "not known"),
+        "ε of all its studies, about": shown(spent.spent_after, epsilon_in_words, "not known"),
+        "Budget (ε)": shown(spent.budget, _two_decimals, "none"),
         "Left of it, about": left,
     }
 
@@ -332,15 +338,15 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     trained = [entry for entry in out if entry.kind == "train"]
     if not trained:
         return ""
-    share = sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in out)
+    share = 100 * sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in out)
     number = _span([entry.messages for entry in trained], str)
     size = _span([round(entry.bytes / entry.messages) for entry in trained], size_in_words)
     kinds = {entry.kind for entry in out}
     if kinds & {CELLS, SCORED}:
         told = TREES_SENT if CELLS in kinds else NOISED_UPDATES
-        return told.format(share=100 * share, number=number, size=size)
+        return told.format(share=share, number=number, size=size)
     return (
-        f"About {100 * share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
+        f"About {share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
         f"about {size} each. Such an update holds what training changed in the model, and figures of how the model did "
         "on the site's rows; where the site allows it, counts of predictions, too. Its size follows from the model and "
         "these figures, not from how many rows a site has: more bytes than the site's file do not mean that the file "
@@ -386,29 +392,25 @@ def size_in_words(count: int) -> str:
 
 
 def _three_digits(size: float) -> str:
-    if size < 10:
-        return f"{size:.2f}"
-    return f"{size:.1f}" if size < 100 else f"{size:.0f}"
+    decimals = 2 - (size >= 10) - (size >= 100)
+    return f"{size:.{decimals}f}"
 
 
 def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
     """Return each site's bytes sent by kind and received."""
     kinds = kinds_of(entry for entry in crossed if entry.direction == "to-server")
-    by_place: dict[tuple[str, str], int] = {}
-    back: dict[str, int] = {}
+    left: dict[str, Counter[str]] = {entry.site: Counter() for entry in crossed}
+    back: Counter[str] = Counter()
     for entry in crossed:
         if entry.direction == "to-server":
-            by_place[entry.site, entry.kind] = entry.bytes
+            left[entry.site][entry.kind] = entry.bytes
         else:
-            back[entry.site] = back.get(entry.site, 0) + entry.bytes
+            back[entry.site] += entry.bytes
     lines = []
-    for site in dict.fromkeys(entry.site for entry in crossed):
-        sizes = {kind: by_place.get((site, kind), 0) for kind in kinds}
-        cells: dict[str, Any] = {
-            f"{kind_in_words(kind, kinds).capitalize()}, bytes": size for kind, size in sizes.items()
-        }
-        ends: dict[str, Any] = {"Left in all, bytes": sum(sizes.values()), "Came to the site, bytes": back.get(site, 0)}
-        lines.append({"Site": site} | cells | ends)
+    for site, sizes in left.items():
+        line: dict[str, Any] = {"Site": site}
+        line |= {f"{kind_in_words(kind, kinds).capitalize()}, bytes": sizes[kind] for kind in kinds}
+        lines.append(line | {"Left in all, bytes": sizes.total(), "Came to the site, bytes": back[site]})
     return lines
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from flfed.records.objects import figure_of, read_figure
+from flfed.records.objects import figure_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
-from flfed.records.statistics.verdict import Difference, better_of, decimals_for, interval, number
+from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
@@ -35,6 +35,10 @@ class Recorded:
     runs: list[tuple[RunEntry, dict[str, SiteEntry]]] = field(default_factory=list)
     figures: dict[Place, list[ComparisonRow]] = field(default_factory=dict)
     differences: dict[Place, list[tuple[DifferenceRow, float | None]]] = field(default_factory=dict)
+
+    def values(self, place: Place) -> list[float | None]:
+        """Return the figures of a place, by repeat."""
+        return [row.value for row in self.figures.get(place, [])]
 
     @classmethod
     def read(cls, reader: RunReader, runs: Sequence[RunEntry]) -> Self:
@@ -113,20 +117,6 @@ def shows(gain: Report, metric: str) -> str:
     return "better" if rises == (better_of(metric) == "higher") else "worse"
 
 
-def with_interval(gain: Report) -> str:
-    """Return a difference with its interval, with as many decimals as keep the bounds' side of 0 visible.
-
-    Examples
-    --------
-    >>> with_interval({"value": -0.0034, "low": -0.0065, "high": -0.0002})
-    '−.0034 (−.0065 to −.0002)'
-    """
-    found = read_figure(gain)
-    digits = decimals_for(Difference(found.value, found.low, found.high))
-    ends = interval(found.low, found.high, digits, signed=True)
-    return f"{number(found.value, digits, signed=True)} ({ends})"
-
-
 def _not_paired(base: Recorded, other: Recorded) -> str:
     """Return why two runs are not on the same random splits, "" where they are."""
     first, sites = base.runs[0]
@@ -194,7 +184,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
             "method": _in_words(texts[place], texts[plain]),
             "plain": texts[place].get(STRATEGY) == PLAIN,
             "rounds": method.runs[0][0].rounds,
-            "value": {metric: _mean(method, metric) for metric in metrics},
+            "value": {metric: mean_of(method.values((None, "global", metric))) for metric in metrics},
             "gain": gain,
         }
         found.append(line)
@@ -216,10 +206,6 @@ def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
         if not _not_paired(opened, sites):
             alike.append(Recorded.read(reader, runs))
     return alike
-
-
-def _mean(recorded: Recorded, metric: str) -> float | None:
-    return mean_of([row.value for row in recorded.figures.get((None, "global", metric), [])])
 
 
 def _in_words(text: Mapping[str, Any], plain: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import fmean
 from typing import Any, Self
 
@@ -18,13 +19,7 @@ from flfed.records.reports.round_totals import round_bytes
 from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, site_verdict, too_few, widened
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
-from flfed.records.statistics.noised_scores import (
-    NO_PAIRS,
-    NOT_COMPARED,
-    SCORES,
-    WHY_NOT_COMPARED,
-    is_covered,
-)
+from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
@@ -41,7 +36,7 @@ OWN_COLUMNS = "local-only-own-columns"
 """The arm of a site's own model that has the site's own columns too."""
 DIFFERENCE_ARMS = ("global", "personalised")
 REFERENCES = (
-    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
+    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "pooled-same",
 )  # fmt: skip
 OFTEN_ABSENT = ("personalised", "pooled", "own-model-everywhere")
 """Those of `REFERENCES` that are null where a run has none."""
@@ -149,7 +144,7 @@ def report(reader: RunReader, name: str) -> Report:
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
         **_where_asked(opened),
         "round-bytes": round_bytes(reader, [run.run for run in opened.runs]),
-        **_pooled_family(opened, over_all),
+        **family_keys("pooled", [told.pooled for told in opened.own], other=over_all["pooled-same"] or None),
     }
 
 
@@ -160,19 +155,10 @@ def _over_all(opened: _Opened) -> dict[str, Report]:
     return found
 
 
-def _shared_and_pooled(over_all: Mapping[str, Report]) -> Report:
+def _shared_and_pooled(over_all: Report) -> Report:
     """Return the figures over all sites; of models that not every run has, null stands where there are none."""
-    told: Report = {}
-    for arm in ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere"):
-        told[arm] = over_all[arm]
-        if arm in OFTEN_ABSENT:
-            told[arm] = over_all[arm] or None
-    return told
-
-
-def _pooled_family(opened: _Opened, over_all: Mapping[str, Report]) -> Report:
-    """Return of which family the model on all rows in one place is."""
-    return family_keys("pooled", [told.pooled for told in opened.own], other=over_all["pooled-same"] or None)
+    told = {arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"}
+    return told | {arm: over_all[arm] or None for arm in OFTEN_ABSENT}
 
 
 def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
@@ -180,23 +166,15 @@ def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> 
 
     A refused site has no figures, and stands among the faults alone.
     """
-    accepted: set[str] = set()
-    for _, entries in opened.recorded.runs:
-        accepted |= {site for site, entry in entries.items() if entry.status != "refused"}
+    every = chain.from_iterable(entries.items() for _, entries in opened.recorded.runs)
+    accepted = {site for site, entry in every if entry.status != "refused"}
     sites = {site: _site(opened, site) for site in sorted(accepted)}
-    if privacy.covers:
-        why = NO_PAIRS if privacy.comparison else WHY_NOT_COMPARED
-        _say_why_not_compared(sites, why)
+    for site in sites.values():
+        if privacy.why_not_compared and not site_of(site).difference:
+            site[NOT_COMPARED] = privacy.why_not_compared
     if not_enough(training):
         return {site: _undertrained(of, opened.metrics) for site, of in sites.items()}
     return sites
-
-
-def _say_why_not_compared(sites: Report, why: str) -> None:
-    """Write into each site without a difference why it has none."""
-    for site in sites.values():
-        if not site_of(site).difference:
-            site[NOT_COMPARED] = why
 
 
 def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyReport) -> Report | None:
@@ -221,7 +199,9 @@ def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyR
 def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
     """Return a site's entry where the shared model was not trained enough, with the verdict that follows."""
     found = site | {UNDERTRAINED: True}
-    return found | {"verdict": site_verdict(found, metrics[0])[0]} if metrics else found
+    if metrics:
+        found |= {"verdict": site_verdict(found, metrics[0])[0]}
+    return found
 
 
 def _where_asked(opened: _Opened) -> Report:
@@ -246,31 +226,32 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
     reason = worst.reason
     if several and reason:
         reason = f"repeat {worst.repeat + 1}: {reason}"
-    paths = {run.path for run in runs}
-    path = first.path if len(paths) == 1 else "mixed"
     seconds = [run.seconds for run in runs if run.seconds is not None]
-    took = sum(seconds) if seconds else None
-    arrays = None if several else first.arrays_sha256
-    is_series = several or name == first.series
-    run = first.series if is_series else first.run
-    return {
-        "run": run,
+    found: Report = {
+        "run": first.run,
         "study": first.study,
         "status": worst.status,
         "reason": reason,
         "engine": first.engine,
-        "path": path,
+        "path": first.path,
         "rounds": min(run.rounds for run in runs),
-        "seconds": took,
+        "seconds": sum(seconds) if seconds else None,
         "repeats": len(runs),
-        "arrays-sha256": arrays,
+        "arrays-sha256": first.arrays_sha256,
     }
+    if several:
+        found |= {"arrays-sha256": None}
+    if several or name == first.series:
+        found |= {"run": first.series}
+    if any(run.path != first.path for run in runs):
+        found |= {"path": "mixed"}
+    return found
 
 
 def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
-    asked = table.get("worthwhile") if isinstance(table, dict) else None
+    asked = table.get("worthwhile")
     worthwhile = {metric: worthwhile_of(metric) for metric in metrics}
     # What the study calls worthwhile is in units of its primary metric, so others keep their default.
     if isinstance(asked, (int, float)) and runs[0].primary in worthwhile:
@@ -320,8 +301,10 @@ def _why_none(value: float | None, low: float | None, rows: Sequence[ComparisonR
     """Return why a figure, or its interval, is missing."""
     if value is None:
         return {"reason": rows[0].method or "it is not defined"}
-    methods = list(dict.fromkeys(row.method for row in rows if row.method))
-    return {"method": AGAIN.join(methods)} if low is None and methods else {}
+    methods = dict.fromkeys(row.method for row in rows if row.method)
+    if low is not None or not methods:
+        return {}
+    return {"method": AGAIN.join(methods)}
 
 
 def _classes(counted: Sequence[Report], site: str) -> Report | None:
@@ -333,12 +316,10 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
     """
     rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
     for found in counted:
-        own = read(Counted, found).sites.get(site)
-        if own is not None:
-            for label, counts in rows.items():
-                counts.append(sum(count for _, count in own[label]))
-    told = {label: _whole_mean(counts) for label, counts in rows.items() if counts}
-    return told or None
+        own = read(Counted, found).sites.get(site, {})
+        for label, bins in own.items():
+            rows[label].append(sum(count for _, count in bins))
+    return {label: _whole_mean(counts) for label, counts in rows.items() if counts} or None
 
 
 def _site(opened: _Opened, site: str) -> Report:
@@ -434,28 +415,22 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
 
     No site's people see it: they see one site.
     """
-    if privacy.covers and not privacy.comparison:
+    if not privacy.is_compared:
         return {}
     found = {}
     told = [site for site, of in sites.items() if too_few(of) is None]
-    worthwhile = read(VerdictRule, opened.rule).worthwhile
-    for metric in opened.metrics:
+    more = {UNDERTRAINED: True} if not_enough(training) else {}
+    for metric, worthwhile in read(VerdictRule, opened.rule).worthwhile.items():
         pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in told}
-        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile[metric]}
-        if not_enough(training):
-            found[metric][UNDERTRAINED] = True
+        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
     return found
 
 
 def metrics_of(found: Report) -> list[str]:
     """Return a report's metrics, primary first, else those of its sites."""
     run = run_of(found)
-    found = dict.fromkeys(run.global_)
-    if not found:
-        for site in run.sites.values():
-            for arm in SITE_ARMS:
-                found |= dict.fromkeys(site[arm])
-    return list(found)
+    of_sites = chain.from_iterable(site[arm] for site in run.sites.values() for arm in SITE_ARMS)
+    return list(run.global_ or dict.fromkeys(of_sites))
 
 
 def primary_of(found: Report) -> str | None:
@@ -471,16 +446,16 @@ def arms_shown(found: Report, metric: str) -> list[str]:
 
     A site's own intercept moves all its predictions alike: it ranks no row before another.
     """
-    run = run_of(found)
-    if is_covered(found):
+    if not released(found).is_exact:
         return ["global"]
     alike = []
-    for site in run.sites.values():
+    for site in run_of(found).sites.values():
         shared, adjusted = (figure_of(site[arm], metric).value for arm in DIFFERENCE_ARMS)
         if shared is not None and adjusted is not None:
             alike.append(math.isclose(shared, adjusted, rel_tol=1e-9, abs_tol=1e-12))
-    same = bool(alike) and all(alike)
-    return [arm for arm in SITE_ARMS if arm != "personalised" or not same]
+    if alike and all(alike):
+        return [arm for arm in SITE_ARMS if arm != "personalised"]
+    return [*SITE_ARMS]
 
 
 def purpose_of(study_text: str) -> str:

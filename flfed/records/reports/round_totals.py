@@ -20,6 +20,7 @@ from flfed.records.statistics.intervals import NORMAL_95, SHARES
 from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, Metric, Sent
+from flfed.records.store.visibility import Query
 
 TRAIN = "train"
 """Kind of the messages of a round of training."""
@@ -96,6 +97,17 @@ def nested_width(rounds: int, most: int) -> int:
     return 1 << (width_of(rounds, most) - 1).bit_length()
 
 
+def _trained(runs: Sequence[str], *places: Any) -> Query:
+    """Return the query for what training sent in each run, place and direction."""
+    totals = (
+        func.sum(Sent.bytes).label("bytes"),
+        func.count().label("messages"),
+        func.count(distinct(Sent.round)).label("rounds"),
+    )
+    place = (Sent.run_id, *places, Sent.direction)
+    return select(*place, *totals).where(Sent.run_id.in_(runs), Sent.kind == TRAIN).group_by(*place)
+
+
 def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, first: int = 1) -> list[Block]:
     """Return each site's share in each block of rounds.
 
@@ -105,11 +117,7 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
     that the guard refused is an answer set aside: no answer is not.
     """
     place = _block(Sent.round, width)
-    asked = (
-        select(Sent.site, place, Sent.direction, func.count(distinct(Sent.round)).label("rounds"))
-        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
-        .group_by(Sent.run_id, Sent.site, place, Sent.direction)
-    )
+    asked = _trained(runs, Sent.site, place).where(Sent.round.between(first, rounds))
     # The join drops faults of rounds in which no answer came back.
     here = (Sent.run_id == Event.run_id) & (Sent.site == Event.site) & (Sent.round == Event.round)
     aside = (
@@ -125,9 +133,8 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         found.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
     blocks = []
     for (site, number), counts in sorted(found.items()):
-        first = number * width + 1
-        last = min((number + 1) * width, rounds)
-        blocks.append(Block(site, first, last, *(counts[way] for way in ("to-site", "to-server", "aside"))))
+        ways = (counts[way] for way in ("to-site", "to-server", "aside"))
+        blocks.append(Block(site, *_ends(number, width, rounds), *ways))
     return blocks
 
 
@@ -136,14 +143,7 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
 
     Blocks have `width` rounds from `first`, in order.
     """
-    place = _block(Sent.round, width)
-    crossed = (
-        select(
-            place, Sent.direction, func.sum(Sent.bytes).label("bytes"), func.count(distinct(Sent.round)).label("rounds")
-        )
-        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN, Sent.round.between(first, rounds))
-        .group_by(Sent.run_id, place, Sent.direction)
-    )
+    crossed = _trained(runs, _block(Sent.round, width)).where(Sent.round.between(first, rounds))
     when = _block(Metric.round, width)
     took = (
         select(when, func.avg(Metric.value).label("seconds"))
@@ -166,16 +166,16 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
     def mean(number: int, way: str) -> float:
         return sizes[number, way] / max(counts[number, way], 1)
 
-    return [
-        Cost(
-            first=number * width + 1,
-            last=min((number + 1) * width, rounds),
-            seconds=seconds.get(number),
-            to_site=mean(number, "to-site"),
-            to_server=mean(number, "to-server"),
-        )
-        for number in sorted({*seconds, *(block for block, _ in counts)})
-    ]
+    found = []
+    for number in sorted({*seconds, *(block for block, _ in counts)}):
+        means = (mean(number, way) for way in ("to-site", "to-server"))
+        found.append(Cost(*_ends(number, width, rounds), seconds.get(number), *means))
+    return found
+
+
+def _ends(number: int, width: int, rounds: int) -> tuple[int, int]:
+    """Return the first and the last round of a block."""
+    return number * width + 1, min((number + 1) * width, rounds)
 
 
 def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
@@ -185,27 +185,15 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
     A study with a codec has `codec` besides, and both figures `uncompressed`: of a site that was asked twice in
     a round, what the codec saved is counted once.
     """
-    query = (
-        select(
-            Sent.run_id,
-            Sent.direction,
-            func.sum(Sent.bytes).label("bytes"),
-            func.count().label("messages"),
-            func.count(distinct(Sent.round)).label("rounds"),
-        )
-        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN)
-        .group_by(Sent.run_id, Sent.direction)
-    )
     codecs = {run: _codec(reader, run) for run in runs}
     found: dict[str, _Crossed] = {}
-    for row in reader.fetch(query, site=Sent.site):
-        codec = codecs[row.run_id]
-        saved = codec.saved_in(row.direction) if codec else 0
+    for row in reader.fetch(_trained(runs), site=Sent.site):
         total = found.setdefault(row.direction, _Crossed())
         total.bytes += int(row.bytes)
         total.messages += row.messages
         total.rounds += row.rounds
-        total.saved += row.messages * saved
+        if codec := codecs[row.run_id]:
+            total.saved += row.messages * codec.saved_in(row.direction)
     if not found:
         return None
     first = next(filter(None, codecs.values()), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +24,7 @@ from flfed.records.reports.site_verdict import (
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
     TRAINED_ON,
-    is_covered,
-    is_uncompared,
+    released,
     scores_in_words,
     trained_on,
 )
@@ -36,13 +36,17 @@ from flfed.records.statistics.verdict import (
     DO_NOT_USE,
     NO_CLEAR_GAIN,
     PAYS,
+    Difference,
     better_of,
+    better_or_worse,
     decimals_for,
+    has_interval,
     interval,
     mean_gain_in_words,
     metric_name,
     number,
     sentence_case,
+    shown,
 )
 from flfed.records.store.entries import SiteEntry
 from flfed.study.tables import in_sums_only
@@ -78,9 +82,8 @@ NO_MORE = (
 
 def should_it_join(found: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
-    run = run_of(found)
-    of_site = run.sites[site]
-    if is_uncompared(found):
+    of_site = run_of(found).sites[site]
+    if not released(found).is_compared:
         return f"Whether joining pays at {site} is not told."
     code, _ = site_verdict(of_site, metric)
     return SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
@@ -91,16 +94,12 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
 
     An empty text without one.
     """
-    best = best_arm(of_site, metric)
-    if best is None or best[1].low is None or best[1].high is None:
+    best = best_gain(of_site, metric)
+    if best is None or not has_interval(best):
         return ""
-    deciding = best[1].deciding
+    deciding = best.deciding
     digits = decimals_for(deciding, worthwhile_at(of_site, metric))
-    ends = []
-    for bound in (deciding.low or 0.0, deciding.high or 0.0):
-        side = "worse" if bound < 0 else "better"
-        ends.append(f"{number(abs(bound), digits)} {side}")
-    return " to ".join(ends)
+    return " to ".join(better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
 
 
 def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
@@ -108,12 +107,11 @@ def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
 
     The text is "" where it is as for all sites.
     """
-    run = run_of(found)
     # A site may have refused, or share sums only; else it is as for all sites.
     entry = next((entry for entry in sites if entry.site == site), None)
     if entry is not None and entry.status == "refused":
         return f"{site} did not take part in this run: {entry.reason.rstrip('.')}."
-    if entry is not None and in_sums_only(entry.shared_as) and run.status == "completed":
+    if entry is not None and in_sums_only(entry.shared_as) and run_of(found).status == "completed":
         return f"{site} shares its figures in sums over all sites only: the record has none of its own."
     return ""
 
@@ -123,9 +121,8 @@ def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
 
     Sites that share sums only have none.
     """
-    run = run_of(found)
     hidden = {site.site for site in sites if in_sums_only(site.shared_as)}
-    return sorted(set(run.sites) - hidden)
+    return sorted(set(run_of(found).sites) - hidden)
 
 
 def rests_on(found: Report, site: str, metric: str) -> list[str]:
@@ -141,10 +138,13 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     """
     run = run_of(found)
     of_site = run.sites[site]
-    if is_covered(found):
-        compared = [] if is_uncompared(found) else [MEANING]
+    how = released(found)
+    if not how.is_exact:
+        compared = [MEANING] if how.is_compared else []
         return [*compared, *_of_noise(found, site), COSTS, NO_MORE]
-    lines = [MEANING] if best_gain(of_site, metric) is not None else []
+    lines = []
+    if best_gain(of_site, metric) is not None:
+        lines.append(MEANING)
     lines += _test_rows(of_site, metric, run.repeats)
     before = run.trained_test_rows or {}
     lines += [*trained_at_site(run.trained_test_rows, site), own_parts_in_words(found)]
@@ -172,7 +172,9 @@ def _test_rows(of_site: Report, metric: str, repeats: int) -> list[str]:
     if varies(of_site):
         least, most = here.holdout_rows_range
         count = f"about {count} ({least} to {most}, drawn anew)"
-    over = f", in each of {repeats} repeats, of which every figure is the mean" if repeats > 1 else ""
+    over = ""
+    if repeats > 1:
+        over = f", in each of {repeats} repeats, of which every figure is the mean"
     measured = (
         f"Measured on the site's own test rows: {count}, on which this run trained no model{over}. "
         f"A {better_of(metric)} {metric_name(metric)} is better."
@@ -221,9 +223,11 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
     same = figure_of(here.local_only_same, metric).value
     if here.local_only_family == SAME:
         return _own_columns(of_site, metric)
-    which = f": {family}" if (family := own_in_words(of_site)) else ""
-    reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
-    return [f"The site's own model is {rival_in_words([of_site])}{which}.{reaches}", *_own_columns(of_site, metric)]
+    line = ": ".join(filter(None, (f"The site's own model is {rival_in_words([of_site])}", own_in_words(of_site))))
+    line += "."
+    if same is not None:
+        line += f" One of the shared model's own kind, trained here, reaches {number(same)}."
+    return [line, *_own_columns(of_site, metric)]
 
 
 def _own_columns(of_site: Report, metric: str) -> list[str]:
@@ -231,11 +235,13 @@ def _own_columns(of_site: Report, metric: str) -> list[str]:
     if (of_site.get(OWN_COLUMNS) or {}).get(metric) is None:
         return []
     value = figure_of(of_site[OWN_COLUMNS], metric).value
-    reaches = "" if value is None else f" Its own model with the same columns reaches {number(value)}."
-    return [
+    line = (
         "The model adjusted to this site is the shared model's score and, beside it, columns that only this site uses: "
-        f"they stay at the site.{reaches}"
-    ]
+        "they stay at the site."
+    )
+    if value is not None:
+        line += f" Its own model with the same columns reaches {number(value)}."
+    return [line]
 
 
 def _two_intervals(of_site: Report, metric: str) -> str:
@@ -267,7 +273,9 @@ def _few(of_site: Report) -> list[str]:
         few = holdout is not None and holdout < FEW_HOLDOUT_ROWS
         return [f"{holdout} test rows are few: {unseen}."] if few else []
     said = sentence_case(class_words(of_site))
-    return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
+    if min(classes.values()) < FEW_HOLDOUT_ROWS:
+        said += f": few, so {unseen}"
+    return [f"{said}."]
 
 
 def left_out(sites: Sequence[SiteEntry]) -> list[str]:
@@ -275,7 +283,9 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
     # A site in sums only took part, and so is not named among those that refused.
     hidden = [site.site for site in sites if site.status != "refused" and in_sums_only(site.shared_as)]
-    lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
+    lines = []
+    if refused:
+        lines.append(f"Refused to take part: {'; '.join(refused)}.")
     if hidden:
         lines.append(f"In sums over all sites only, as they share no figures of their own: {', '.join(hidden)}.")
     return lines
@@ -305,7 +315,9 @@ def together(found: Report, metric: str) -> list[str]:
     if told == "roc_auc_score" and summed.auc_bounds:
         low, high = summed.auc_bounds
         name += f" (from counts, so between {number(low)} and {number(high)})"
-    alone = " in the first repeat that has it" if run.repeats > 1 else ""
+    alone = ""
+    if run.repeats > 1:
+        alone = " in the first repeat that has it"
     return [
         f"{summed.sites} sites together, which share no figures of their own, on {summed.holdout_rows} test "
         f"rows{alone}: {name}: {values}. It came as one sum, and tells of none of them by itself."
@@ -316,17 +328,19 @@ def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_
     """Return a site's line in the table of all sites."""
     site = run_of(found).sites[name]
     here = site_of(site)
-    holdout = ABSENT if here.holdout_rows is None else f"{here.holdout_rows}"
-    rows = ABSENT if here.rows is None else f"{here.rows}"
-    start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
-    if is_covered(found):
+    how = released(found)
+    rows = f"{shown(here.holdout_rows)} / {shown(here.rows)}"
+    start = {"Site": name, "Test / all rows": rows}
+    if not how.is_exact:
         start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
     cells = {}
     for arm in arms:
         figure = figure_of(site[arm], metric)
-        span = f" ({interval(figure.low, figure.high)})" if figure.value is not None else ""
-        cells[MODELS[arm]] = number(figure.value) + _unbroken(span)
-    if is_uncompared(found):
+        span = f" ({interval(figure.low, figure.high)})"
+        cells[MODELS[arm]] = ABSENT
+        if figure.value is not None:
+            cells[MODELS[arm]] = number(figure.value) + _unbroken(span)
+    if not how.is_compared:
         return start | cells
     gain = {f"Gain, + is better ({interval_name(found)})": _unbroken(gain_in_words(site, metric))}
     return start | cells | gain | {"Verdict": site_verdict(site, metric)[0]}
@@ -334,10 +348,9 @@ def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_
 
 def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
-    run = run_of(found)
-    if is_uncompared(found):
+    if not released(found).is_compared:
         return []  # it is so at every site, and told once
-    told = {site: site_verdict(run.sites[site], metric) for site in sites}
+    told = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
     return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
 
 
@@ -356,10 +369,10 @@ def order_of_sites(found: Report, metric: str) -> list[str]:
     The largest gain comes first. Sites without figures come last.
     """
     run = run_of(found)
-    if is_uncompared(found):
+    if not released(found).is_compared:
         return sorted(run.sites)
     places = {}
     for name, site in run.sites.items():
-        gain = best_gain(site, metric)
-        places[name] = float("inf") if gain is None else -(gain.value or 0.0)
+        gain = best_gain(site, metric) or Difference(-math.inf)
+        places[name] = -(gain.value or 0.0)
     return sorted(places, key=places.__getitem__)

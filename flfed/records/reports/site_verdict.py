@@ -23,8 +23,7 @@ LEAST_OF_A_CLASS = 10
 
 def too_few(site: Report) -> str | None:
     """Return why a site's holdout is too small to tell models apart."""
-    here = site_of(site)
-    classes = here.holdout_classes
+    classes = site_of(site).holdout_classes
     if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
         return None
     return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
@@ -32,8 +31,7 @@ def too_few(site: Report) -> str | None:
 
 def no_interval(site: Report, metric: str) -> str | None:
     """Return why a site's difference, which is known, has no interval."""
-    here = site_of(site)
-    figure = figure_of(here.difference, metric)
+    figure = figure_of(site_of(site).difference, metric)
     return figure.method if figure.method and figure.value is not None and figure.low is None else None
 
 
@@ -86,8 +84,7 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
 
 def own_in_words(site: Report) -> str:
     """Return the family of a site's own model, where it differs."""
-    here = site_of(site)
-    counted = here.local_only_families or {}
+    counted = site_of(site).local_only_families or {}
     return family_in_words(counted, sum(counted.values()))
 
 
@@ -149,8 +146,7 @@ def gain_at(site: Report, metric: str) -> Report:
 
 def varies(site: Report) -> bool:
     """Tell whether a site's holdout has different sizes between repeats."""
-    here = site_of(site)
-    least, most = here.holdout_rows_range or (0, 0)
+    least, most = site_of(site).holdout_rows_range or (0, 0)
     return bool(least < most)
 
 

@@ -20,6 +20,7 @@ from flfed.records.reports.audit_headlines import (
     ordered,
     range_of,
     reached,
+    standing,
     unpromised_in_words,
 )
 from flfed.records.reports.privacy import (
@@ -33,7 +34,6 @@ from flfed.records.reports.privacy import (
     power_of_ten,
     promise_in_words,
     spending_in_words,
-    standing,
 )
 from flfed.records.reports.privacy_tables import (
     SHARES_READ,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from flfed.errors import counted
 from flfed.records.section import Lines, Table
@@ -23,6 +24,7 @@ from flfed.records.statistics.verdict import (
     gain_in_brackets,
     interval,
     number,
+    shown,
 )
 
 ALL = "all"
@@ -78,6 +80,11 @@ class Number(AnalysedColumn):
     edges: list[float] = field(default_factory=list)
     counts: list[float] = field(default_factory=list)
 
+    @property
+    def figures(self) -> list[Figure | None]:
+        """All figures that may be lost in the noise."""
+        return [self.mean, self.sd, *self.quantiles.values()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Category(AnalysedColumn):
@@ -85,6 +92,11 @@ class Category(AnalysedColumn):
 
     shares: dict[str, Figure | None]
     counts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> list[Figure | None]:
+        """All figures that may be lost in the noise."""
+        return [*self.shares.values()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,18 +332,15 @@ def _columns_of(parts: Parted, *, each: bool = False) -> list[Table]:
     tables = []
     for title, lines in told.items():
         if lines:
-            shown = [_without(line, left_out) for line in lines]
+            kept = [_without(line, left_out) for line in lines]
             title = f"{title}{whose}, with 95 % CI"
-            tables.append(Table(title=title, lines=shown, spare=SPARE, of_each_site=each))
+            tables.append(Table(title=title, lines=kept, spare=SPARE, of_each_site=each))
     return tables
 
 
 def _names(parts: Parted) -> list[str]:
     """Return the columns of all parts."""
-    names: dict[str, None] = {}
-    for of, _ in parts.values():
-        names |= dict.fromkeys(of.columns)
-    return list(names)
+    return list(dict.fromkeys(chain.from_iterable(of.columns for of, _ in parts.values())))
 
 
 def _without(line: Mapping[str, str], heading: str) -> dict[str, str]:
@@ -341,35 +350,32 @@ def _without(line: Mapping[str, str], heading: str) -> dict[str, str]:
 
 def _number_lines(parts: Parted) -> Iterator[dict[str, str]]:
     """Yield the lines of numbers, so that the parts of each stand below each other."""
+    for head, column, deviation in _numbers(parts):
+        yield head | {
+            "Mean": estimate(column.mean),
+            "SD": estimate(column.sd),
+            "Within": " to ".join(map(end_in_words, column.within)),
+            # The number of known values has the noise of two counts, whose difference it is.
+            "Known": _with_noise(math.fsum(column.counts), deviation * math.sqrt(2)),
+            "Missing": percent(column.missing),
+        }
+
+
+def _numbers(parts: Parted) -> Iterator[tuple[dict[str, str], Number, float]]:
+    """Yield each number of every part: how its line begins, its figures, and the noise on a count of theirs."""
     for name in _names(parts):
         for part, (of, deviation) in parts.items():
-            if name not in of.numbers:
-                continue
-            column = of.numbers[name]
-            low, high = column.within
-            yield {
-                "Column": column_label(name, column),
-                OF: part,
-                "Mean": estimate(column.mean),
-                "SD": estimate(column.sd),
-                "Within": f"{end_in_words(low)} to {end_in_words(high)}",
-                # The number of known values has the noise of two counts, whose difference it is.
-                "Known": _with_noise(math.fsum(column.counts), deviation * math.sqrt(2)),
-                "Missing": percent(column.missing),
-            }
+            if column := of.numbers.get(name):
+                yield {"Column": column_label(name, column), OF: part}, column, deviation
 
 
 def _quantile_lines(parts: Parted) -> Iterator[dict[str, str]]:
     """Yield the lines of the quantiles of numbers."""
-    for name in _names(parts):
-        for part, (of, _) in parts.items():
-            if name not in of.numbers or not of.numbers[name].quantiles:
-                continue
-            column = of.numbers[name]
-            line = {"Column": column_label(name, column), OF: part}
-            for key, one in column.quantiles.items():
-                heading = MEDIAN if key == "50%" else f"{key.removesuffix('%')} % quantile"
-                line[heading] = estimate(one)
+    for line, column, _ in _numbers(parts):
+        for key, one in column.quantiles.items():
+            heading = MEDIAN if key == "50%" else f"{key.removesuffix('%')} % quantile"
+            line[heading] = estimate(one)
+        if column.quantiles:
             yield line
 
 
@@ -388,25 +394,14 @@ def end_in_words(value: float) -> str:
 def _share_lines(parts: Parted) -> Iterator[dict[str, str]]:
     """Yield the lines of categories: each value in every part, so that parts stand below each other."""
     for name in _names(parts):
-        columns: dict[str, tuple[Category, float]] = {}
-        for part, (of, deviation) in parts.items():
-            if name in of.categories:
-                columns[part] = (of.categories[name], deviation)
-        if columns:
-            yield from _shares(name, columns)
-
-
-def _shares(name: str, columns: Mapping[str, tuple[Category, float]]) -> Iterator[dict[str, str]]:
-    """Yield the lines of one category."""
-    first, _ = next(iter(columns.values()))
-    label = column_label(name, first)
-    for value in first.shares:
-        for part, (column, deviation) in columns.items():
-            share = percent(column.shares[value])
-            count = _with_noise(column.counts[value], deviation)
-            yield {"Column": label, "Value": value, OF: part, "Share": share, COUNT: count}
-    for part, (column, _) in columns.items():
-        yield {"Column": label, "Value": "missing, of all", OF: part, "Share": percent(column.missing), COUNT: ""}
+        columns = {part: (of.categories[name], noise) for part, (of, noise) in parts.items() if name in of.categories}
+        for value in dict.fromkeys(chain.from_iterable(column.shares for column, _ in columns.values())):
+            for part, (column, noise) in columns.items():
+                line = {"Column": column_label(name, column), "Value": value, OF: part}
+                yield line | {"Share": percent(column.shares[value]), COUNT: _with_noise(column.counts[value], noise)}
+        for part, (column, _) in columns.items():
+            line = {"Column": column_label(name, column), "Value": "missing, of all", OF: part}
+            yield line | {"Share": percent(column.missing), COUNT: ""}
 
 
 def _compared(found: RowsAnalysed, groups: Groups) -> Table:
@@ -440,7 +435,7 @@ def _difference_line(
         "Column": name,
         "What": what,
         GROUPS: f"{groups.removesuffix(f' - {first}')} minus {first}",
-        "Difference (95 % CI)": ABSENT if difference is None else gain_in_brackets(difference),
+        "Difference (95 % CI)": shown(difference, gain_in_brackets),
         "Unit": unit,
         "Shows": shows_of(difference),
     }
@@ -468,7 +463,9 @@ def shows_of(difference: Difference | None) -> str:
         return NOT_TOLD
     if difference.low > 0:
         return "higher"
-    return "lower" if difference.high < 0 else NO_DIFFERENCE
+    if difference.high < 0:
+        return "lower"
+    return NO_DIFFERENCE
 
 
 def _crossed(found: RowsAnalysed, of: Crossed) -> Table:
@@ -478,23 +475,18 @@ def _crossed(found: RowsAnalysed, of: Crossed) -> Table:
     reach = NORMAL_95 * found.deviation
     whose = f"persons{_shared_out(found)}; " if found.counts_each == PERSON else "counts, each "
     title = f"{first} by {second}: {whose}± {reach:,.0f}"
+    every = of.counts
+    if len(columns) > MOST_ACROSS >= len(rows):
+        first, second = second, first
+        rows, columns = columns, rows
+        every = [list(counts) for counts in zip(*every, strict=True)]
     lines = []
-    if len(columns) <= MOST_ACROSS:
-        for row, counts in zip(rows, of.counts, strict=True):
-            line = {first: row}
-            for column, count in zip(columns, counts, strict=True):
-                line[f"{second}: {column}"] = f"{count:,.0f}"
-            lines.append(line)
-    elif len(rows) <= MOST_ACROSS:
-        for at, column in enumerate(columns):
-            line = {second: column}
-            for row, counts in zip(rows, of.counts, strict=True):
-                line[f"{first}: {row}"] = f"{counts[at]:,.0f}"
-            lines.append(line)
-    else:
-        for row, counts in zip(rows, of.counts, strict=True):
-            for column, count in zip(columns, counts, strict=True):
-                lines.append({first: row, second: column, COUNT: f"{count:,.0f}"})
+    for row, counts in zip(rows, every, strict=True):
+        cells = {column: f"{count:,.0f}" for column, count in zip(columns, counts, strict=True)}
+        if len(columns) <= MOST_ACROSS:
+            lines.append({first: row} | {f"{second}: {column}": cell for column, cell in cells.items()})
+        else:
+            lines += [{first: row, second: column, COUNT: cell} for column, cell in cells.items()]
     return Table(title=title, lines=lines)
 
 
@@ -630,35 +622,32 @@ def _independence(of: Crossed) -> str:
 
 
 def _noise(found: Analysis) -> str:
-    own = found.deviation
-    whole = found.noise
     unit = found.counts_each
+    deviation, reach = (number(by * found.deviation) for by in (1, NORMAL_95))
     of_all = ""
     if found.groups is not None:
-        of_all = (
-            f"; of all {unit}s, which are added up from the groups, {number(whole)} and {number(NORMAL_95 * whole)}"
-        )
-    return NOISE.format(deviation=number(own), reach=number(NORMAL_95 * own), of_all=of_all, unit=unit)
+        whole, far = (number(by * found.noise) for by in (1, NORMAL_95))
+        of_all = f"; of all {unit}s, which are added up from the groups, {whole} and {far}"
+    return NOISE.format(deviation=deviation, reach=reach, of_all=of_all, unit=unit)
 
 
 def _ranges(numbers: Mapping[str, Number]) -> str:
     """Return the ranges of a few numbers, in brackets."""
+    if len(numbers) > MOST_RANGES:
+        return ""
     found = []
     for name, column in numbers.items():
         ends = " to ".join(map(end_in_words, column.within))
         found.append(f"{column_label(name, column)}: {ends}")
-    return f" ({'; '.join(found)})" if len(found) <= MOST_RANGES else ""
+    return f" ({'; '.join(found)})"
 
 
 def _lost(found: Analysis) -> int:
     """Return how many figures of all sites are lost in the noise."""
     figures: list[Figure | None] = []
     for of, _ in found.parts.values():
-        figures += [column.missing for column in of.columns.values()]
-        for number_ in of.numbers.values():
-            figures += [number_.mean, number_.sd, *number_.quantiles.values()]
-        for category in of.categories.values():
-            figures += category.shares.values()
+        for column in of.columns.values():
+            figures += [column.missing, *column.figures]
     if found.groups is not None:
         figures += [of.share for of in found.groups.of.values()]
         figures += [one for *_, one in differences(found.groups)]

@@ -11,7 +11,7 @@ from flfed.errors import counted
 from flfed.records.objects import figure_of, read, read_all, read_some, write
 from flfed.records.section import Section, Table
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, shorten, shown
 
 LOG_LOSS = "log_loss"
 DECIMALS = 4
@@ -268,12 +268,12 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
 
 def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
     mean = sum(values) / len(values)
-    line = {
-        "Input": name,
-        "Coefficient (log-odds)": number(mean, 3, signed=True),
-        "Odds ratio": number(math.exp(mean), 2) if abs(mean) < LARGEST_LOG_ODDS else ABSENT,
-    }
-    return line | ({"In the repeats": interval(min(values), max(values))} if len(values) > 1 else {})
+    line = {"Input": name, "Coefficient (log-odds)": number(mean, 3, signed=True), "Odds ratio": ABSENT}
+    if abs(mean) < LARGEST_LOG_ODDS:
+        line |= {"Odds ratio": number(math.exp(mean), 2)}
+    if len(values) > 1:
+        line |= {"In the repeats": interval(min(values), max(values))}
+    return line
 
 
 def importance_lines(found: Importances) -> list[dict[str, str]]:
@@ -306,7 +306,7 @@ def _increase(value: float | None) -> str:
 
 
 def _at(of: AtSite | None) -> str:
-    return ABSENT if of is None else f"{_increase(of.increase)} ({of.site})"
+    return shown(of, lambda at: f"{_increase(at.increase)} ({at.site})")
 
 
 def importance_in_words(found: Importances, over_all: Mapping[str, Any] | None = None) -> list[str]:
@@ -319,10 +319,10 @@ def importance_in_words(found: Importances, over_all: Mapping[str, Any] | None =
         Of the shared model over all sites: its own loss says what size matters.
     """
     times = "once" if found.permutations == 1 else f"{found.permutations} times"
+    loss = figure_of(over_all, LOG_LOSS).value
     now = ""
-    if found.loss == metric_name(LOG_LOSS):
-        loss = figure_of(over_all, LOG_LOSS).value
-        now = "" if loss is None else f"; over all sites it is {number(loss)}"
+    if found.loss == metric_name(LOG_LOSS) and loss is not None:
+        now = f"; over all sites it is {number(loss)}"
     return [SAYS.format(times=times, loss=found.loss, now=now), DOES_NOT_SAY, *_without(found)]
 
 
@@ -362,15 +362,13 @@ def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report |
 def _gain(known: Sequence[_RecordedGains], place: int) -> Gain:
     """Return the gain of one column over the repeats."""
     shares = [share for one in known if (share := _share(one.columns, place)) is not None]
-    several = len(shares) > 1
     first = known[0].columns[place]
-    return Gain(
-        column=first.column,
-        gain=first.gain if len(known) == 1 else None,
-        share=_mean(shares),
-        low=min(shares) if several else None,
-        high=max(shares) if several else None,
-    )
+    gain = replace(first, share=_mean(shares))
+    if len(known) > 1:
+        gain = replace(gain, gain=None)
+    if len(shares) > 1:
+        gain = replace(gain, low=min(shares), high=max(shares))
+    return gain
 
 
 def _share(columns: Sequence[Gain], place: int) -> float | None:
@@ -403,14 +401,16 @@ def largest_gains(told: Mapping[str, Any], most: int | None = 5) -> str:
     """
     found = read(Gains, told)
     ranked = sorted(found.columns, key=lambda of: -(of.share or 0))
-    shares = [(of.column, _percent(of.share)) for of in ranked if _percent(of.share) not in (ABSENT, _percent(0.0))]
-    named = ", ".join(f"{column} {share}" for column, share in shares[:most])
-    more = "" if most is None or len(shares) <= most else f" and {len(shares) - most} more"
-    return f"Share of the gain of all splits, of {_trees(found)}: {named}{more}." if named else NO_SPLIT
+    none = (ABSENT, _percent(0.0))
+    shares = [f"{of.column} {_percent(of.share)}" for of in ranked if _percent(of.share) not in none]
+    named = shorten(shares, most or len(shares))
+    if not shares:
+        return NO_SPLIT
+    return f"Share of the gain of all splits, of {_trees(found)}: {named}."
 
 
 def _percent(share: float | None) -> str:
-    return ABSENT if share is None else f"{100 * share:.1f} %"
+    return shown(share, lambda part: f"{100 * part:.1f} %")
 
 
 def gains_in_words(found: Gains, *, permuted: bool) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number, shown
 
 Found = Mapping[str, Any]
 COVERS = "covers"
@@ -118,24 +118,51 @@ class NoisedScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covered:
-    """What a report's object "privacy" says is charged.
+class Released:
+    """How the figures of a run leave its sites, by the object "privacy" of its report.
 
     Attributes
     ----------
     covers : str or None
         "study" where all that leaves a site is charged to one ε.
     comparison : str or None
-        What leaves of a comparison with the sites' own models, where any does.
+        What then leaves of a comparison with the sites' own models, where any does.
     """
 
     covers: str | None = None
     comparison: str | None = None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether figures are made of exact counts, and not of counts with noise."""
+        return self.covers != "study"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a comparison with the sites' own models leaves them."""
+        return self.is_exact or self.comparison is not None
+
+    @property
+    def why_not_compared(self) -> str:
+        """Why a site without a difference has none; "" where its figures say so themselves."""
+        if self.is_exact:
+            return ""
+        return NO_PAIRS if self.is_compared else WHY_NOT_COMPARED
+
+    @property
+    def rows_heading(self) -> str:
+        """Heading of a site's number of rows."""
+        return "Rows" if self.is_exact else TRAINED_ON.capitalize()
+
+
+def released(found: Found) -> Released:
+    """Return how the figures of a run leave its sites; `found` is its report."""
+    return read(Released, run_of(found).privacy or {})
+
 
 def is_covered(found: Found) -> bool:
     """Tell whether all that leaves a site is charged to one ε, in a run with a model; `found` is its report."""
-    return read(Covered, run_of(found).privacy or {}).covers == "study"
+    return not released(found).is_exact
 
 
 def noised_scores(found: Found) -> NoisedScores | None:
@@ -146,12 +173,13 @@ def noised_scores(found: Found) -> NoisedScores | None:
 
 def is_uncompared(found: Found) -> bool:
     """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
-    return is_covered(found) and read(Covered, run_of(found).privacy).comparison is None
+    return not released(found).is_compared
 
 
 def own_under_noise(found: Found) -> list[str]:
     """Return what the sites' own models are, where they are compared under the study's ε."""
-    return [OWN_UNDER_NOISE] if is_covered(found) and not is_uncompared(found) else []
+    how = released(found)
+    return [OWN_UNDER_NOISE] if how.is_compared and not how.is_exact else []
 
 
 def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
@@ -178,9 +206,7 @@ def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
 
 def figure_lines(found: Found) -> Lines:
     """Return the figures of the shared model, a line for all sites and one for each site; `found` is a report."""
-    recorded = noised_scores(found)
-    if recorded is None:
-        return []
+    recorded = noised_scores(found) or NoisedScores()
     run = run_of(found)
     lines = Lines()
     slope = f"{SLOPE}, first repeat" if run.repeats > 1 else SLOPE
@@ -211,23 +237,23 @@ def with_interval(one: FigureReport | None) -> str:
 def lost_in_words(found: Found, metric: str) -> list[str]:
     """Return why sites of a report have no figure of a metric, a sentence for each reason."""
     run = run_of(found)
-    whole = (run.global_ or {}).get(metric)
-    figure = read_figure(whole)
-    if whole is not None and figure.value is None:
-        return [f"No figure of any site: {figure.reason}."]
+    whole = figure_of(run.global_, metric)
+    if metric in (run.global_ or {}) and whole.value is None:
+        return [f"No figure of any site: {whole.reason}."]
     by_reason: dict[str, list[str]] = {}
     for name, site in run.sites.items():
-        recorded = (site_of(site).global_ or {}).get(metric)
-        if recorded is None:
-            continue
-        one = read_figure(recorded)
-        if one.value is None:
+        figures = site_of(site).global_ or {}
+        one = figure_of(figures, metric)
+        if metric in figures and one.value is None:
             by_reason.setdefault(one.reason, []).append(name)
-    lines = []
-    for reason, names in by_reason.items():
-        whose = ", ".join(names) if len(names) <= NAMED else f"{len(names)} sites"
-        lines.append(f"No figure of {whose}: {reason}.")
-    return lines
+    return [f"No figure of {name_sites(names)}: {reason}." for reason, names in by_reason.items()]
+
+
+def name_sites(sites: Sequence[str]) -> str:
+    """Return the names of a few sites, or how many there are."""
+    if len(sites) > NAMED:
+        return f"{len(sites)} sites"
+    return ", ".join(sites)
 
 
 def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]:
@@ -247,8 +273,7 @@ def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]
 
 def trained_on(site: Found) -> str:
     """Return about how many a site of a report trains on."""
-    rows = site_of(site).rows
-    return ABSENT if rows is None else str(rows)
+    return shown(site_of(site).rows)
 
 
 def _cells(one: FigureReport) -> list[str]:
@@ -261,11 +286,9 @@ def _cells(one: FigureReport) -> list[str]:
 def over_all_rows(found: Found) -> tuple[list[str], list[list[str]]]:
     """Return the figures over all sites, a line a metric, as headers and rows."""
     run = run_of(found)
-    rows = []
-    for metric, one in run.global_.items():
-        rows.append([metric_name(metric), *_cells(read_figure(one))])
-    recorded = noised_scores(found)
-    if recorded is not None and recorded.all_ is not None and recorded.all_.slope is not None:
+    rows = [[metric_name(metric), *_cells(read_figure(one))] for metric, one in run.global_.items()]
+    recorded = noised_scores(found) or NoisedScores()
+    if recorded.all_ is not None and recorded.all_.slope is not None:
         first = ", first repeat" if run.repeats > 1 else ""
         rows.append([f"{SLOPE.lower()}{first}", *_cells(recorded.all_.slope)])
     return ["over all sites", "shared model", "95 % CI"], rows
@@ -282,10 +305,12 @@ def slope_in_words(slope: FigureReport | None) -> str:
     if slope is None or slope.low is None or slope.high is None:
         return ""
     says = "no fault is shown"
-    if slope.high < 1:
-        says = "predictions are too extreme" if slope.low > 0 else "it may be that predictions tell nothing"
-    elif slope.low > 1:
+    if slope.low > 1:
         says = "predictions are too near to the mean"
+    elif slope.high < 1 and slope.low > 0:
+        says = "predictions are too extreme"
+    elif slope.high < 1:
+        says = "it may be that predictions tell nothing"
     ends = interval(slope.low, slope.high)
     return f"{SLOPE} {number(slope.value)} (95 % CI {ends}): {says}. {SLOPE_READ}"
 
@@ -300,9 +325,7 @@ def scores_in_words(found: Found, site: str = "") -> list[str]:
     site : str
         Whose counts; "" for those of all sites together.
     """
-    recorded = noised_scores(found)
-    if recorded is None:
-        return []
+    recorded = noised_scores(found) or NoisedScores()
     one = recorded.sites.get(site) if site else recorded.all_
     if one is None:
         return []
@@ -343,11 +366,10 @@ def count_lines(one: NoisedCounts) -> list[dict[str, float]]:
     with np.errstate(over="ignore"):  # at the ends: a probability of 0
         ends = [float(1 / (1 + np.exp(-odds))) for odds in GRID.points()[::2][one.edges]]
     reach = round(NORMAL_95 * one.deviation, 1)
-    lines = []
-    for low, high, without, with_ in zip(ends, ends[1:], *one.counts, strict=False):
-        line = {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}
-        lines.append(line)
-    return lines
+    return [
+        {FROM: _digits(low), TO: _digits(high), WITHOUT: round(without, 1), WITH: round(with_, 1), NOISE: reach}
+        for low, high, without, with_ in zip(ends, ends[1:], *one.counts, strict=False)
+    ]
 
 
 def _digits(probability: float) -> float:

@@ -83,7 +83,11 @@ def apart(payload: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     lines: list[Apart] = []
     for column in read(Columns, payload or {}).columns:
         lines += _far_in(column)
-    return [write(line) for line in sorted(lines, key=lambda line: -_distance(line.difference))]
+    return [write(line) for line in sorted(lines, key=_closeness)]
+
+
+def _closeness(line: Apart) -> float:
+    return -math.inf if line.difference is None else -abs(line.difference)
 
 
 def _far_in(column: Column) -> list[Apart]:
@@ -102,10 +106,6 @@ def _far_in(column: Column) -> list[Apart]:
     return lines
 
 
-def _distance(difference: float | None) -> float:
-    return math.inf if difference is None else abs(difference)
-
-
 def _size(of: Held) -> float:
     """Return a site's distance from the others.
 
@@ -115,12 +115,11 @@ def _size(of: Held) -> float:
         from flfed.summaries.drift import APART  # numpy, which few reports need
 
         return math.inf if of.reason == APART else 0.0
-    return abs(float(of.difference or 0.0))
+    return of.size
 
 
 def _is_far(of: Held) -> bool:
-    rough = ROUGH if of.about else 0.0
-    size = _size(of) - rough
+    size = _size(of) - ROUGH * bool(of.about)
     scaled = of.spread is not None and not 1 / SCALED <= of.spread <= SCALED
     return size >= FAR or (scaled and size >= NEAR)
 
@@ -192,7 +191,7 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     for line in odd.apart:
         if line.mirrored and not line.outcome:
             flags.setdefault(line.site, []).append(line)
-        elif _of_two_classes(line):
+        elif line.outcome and line.towards:
             turned.setdefault(line.site, f"{line.column} {_far_from(line)} the other sites")
         else:
             by_site.setdefault(line.site, []).append(line)
@@ -222,19 +221,12 @@ def _turned(line: Reversed) -> str:
     return f"its own model reaches AUC {own}, and the shared one {shared} there"
 
 
-def _of_two_classes(line: Apart) -> bool:
-    """Tell whether a line is of a two-class outcome.
-
-    Such an outcome may be coded the other way round.
-    """
-    return bool(line.outcome and line.towards)
-
-
 def _columns_in_words(lines: Sequence[Apart]) -> str:
     """Return in which columns a site lies apart, and how many more there are."""
     listed = ", ".join(f"{line.column} ({_far(line)})" for line in lines[:NAMED])
-    more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
-    return f"{listed}{more}"
+    if len(lines) > NAMED:
+        listed += f" and {len(lines) - NAMED} more columns"
+    return listed
 
 
 def _mirrored(site: str, lines: Sequence[Apart]) -> str:
@@ -259,11 +251,11 @@ def _far_from(line: Apart) -> str:
 def _far(line: Apart) -> str:
     if line.difference is None:
         return "no value in common"
-    about = "about " if line.about else ""
     way = "below" if line.difference < 0 else "above"
     if line.towards is None:
         way = "away"
-    return f"{about}{number(abs(line.difference), 1)} standard deviations {way}"
+    far = f"{number(abs(line.difference), 1)} standard deviations {way}"
+    return f"about {far}" if line.about else far
 
 
 @dataclass(frozen=True)

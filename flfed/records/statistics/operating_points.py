@@ -11,7 +11,7 @@ import numpy as np
 
 from flfed.records.objects import read
 from flfed.records.statistics.score_curves import ALL, TOGETHER, ScoreCounts, is_together
-from flfed.records.statistics.verdict import ABSENT, number, sentence_case
+from flfed.records.statistics.verdict import ABSENT, number, sentence_case, shown
 
 RARE = 0.1
 """Share of rows with the outcome below which an alert budget says more than a threshold."""
@@ -78,7 +78,7 @@ class OperatingPoint:
     def alerts_per_1000(self) -> float | None:
         """Rows flagged of a thousand."""
         share = _share(self.alerts, self.rows)
-        return None if share is None else 1000 * share
+        return share and 1000 * share
 
     @property
     def net_benefit(self) -> float | None:
@@ -226,7 +226,9 @@ def _of_1000(count: int, rows: int) -> str:
     if not count:
         return "none"
     of = 1000 * count / rows
-    return "fewer than 1" if of < 0.5 else f"{int(of + 0.5):,}"
+    if of < 0.5:
+        return "fewer than 1"
+    return f"{int(of + 0.5):,}"
 
 
 def _have(many: str) -> str:
@@ -291,9 +293,11 @@ def first_threshold(offered: Sequence[float], share: float) -> float:
 
 def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
     """Return in words what the first table is, that of all sites where it is there."""
-    name, said = next(((name, in_words(point)) for name, point in points.items()), ("", ""))
-    start = f"{name[0].upper()}{name[1:]}" if is_together(name) else name
-    return f"{start}: {said}" if said else ""
+    name, point = next(iter(points.items()), ("", OperatingPoint(None, 0, 0, 0, 0)))
+    said = in_words(point)
+    if is_together(name):
+        name = sentence_case(name)
+    return said and f"{name}: {said}"
 
 
 @dataclass(frozen=True)
@@ -358,14 +362,14 @@ def exact_lines(
     lines: list[dict[str, str]] = []
     known: dict[str, OperatingPoint] = {}
     for name, points in read(ExactPoints, payload).by_name().items():
-        of = next((of for of in points if (of.by, of.at) == (by, at)), None)
-        point = None if of is None else of.point
-        if point is None:
-            why = "not told" if of is None else of.why or "withheld"
+        untold = ExactPoint(by, at, why="not told")
+        of = next((of for of in points if (of.by, of.at) == (by, at)), untold)
+        if of.point is None:
+            why = of.why or "withheld"
             lines.append({"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT))
         else:
-            known[name] = point
-            lines.append(counts_line(name, point))
+            known[name] = of.point
+            lines.append(counts_line(name, of.point))
     return lines, known
 
 
@@ -404,7 +408,7 @@ def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[s
     decimals = 5 if point.events < RARE * point.rows else 3
     return {
         "Rows of": name,
-        "Threshold": ABSENT if point.threshold is None else probability(point.threshold),
+        "Threshold": shown(point.threshold, probability),
         **{sentence_case(way): number(value, decimals) for way, value in ways.items()},
         "Best": ", ".join(way for way, value in ways.items() if value is not None and value >= most - 1e-12),
         "Counts": "exact" if exact else "from bins",
@@ -414,7 +418,7 @@ def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[s
 def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
     """Return where a model is better than both, for a table of several."""
     widest = ahead_of_both(points)
-    ahead = "nowhere" if widest is None else " to ".join(dict.fromkeys(map(probability, widest)))
+    ahead = " to ".join(dict.fromkeys(map(probability, widest or ()))) or "nowhere"
     rows = f"{points[0].rows}, {points[0].events} with the outcome"
     return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
 
@@ -439,17 +443,20 @@ def probability(value: float) -> str:
     ('.0000001', '.9996')
     """
     # Near 1 it is the distance to 1 that counts: .9996 is not 1.
-    shown = Decimal(f"{value:.3g}")
-    exact = 1 - Decimal(f"{1 - value:.1g}") if value < 1 <= shown else shown
-    text = f"{exact:f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).removeprefix("0") or "0"
+    digits = Decimal(f"{value:.3g}")
+    if value < 1 <= digits:
+        digits = 1 - Decimal(f"{1 - value:.1g}")
+    text = f"{digits:f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return text.removeprefix("0") or "0"
 
 
 def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:
     """Return a confusion table, for a table of several."""
     return {
         "Rows of": name,
-        "Flagged from": ABSENT if point.threshold is None else probability(point.threshold),
+        "Flagged from": shown(point.threshold, probability),
         "Flagged": f"{point.alerts} of {point.rows}",
         **dict(zip(CELLS, map(str, (point.tp, point.fp, point.fn, point.tn)), strict=True)),
     }
@@ -457,14 +464,13 @@ def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:
 
 def figures_line(name: str, point: OperatingPoint) -> dict[str, str]:
     """Return the figures of a confusion table, for a table of several."""
-    per_1000 = point.alerts_per_1000
     return {
         "Rows of": name,
         "Sensitivity": number(point.sensitivity),
         "Specificity": number(point.specificity),
         "PPV": number(point.ppv),
         "NPV": number(point.npv),
-        "Alerts per 1,000": ABSENT if per_1000 is None else f"{per_1000:.1f}",
+        "Alerts per 1,000": shown(point.alerts_per_1000, "{:.1f}".format),
         "Net benefit": number(point.net_benefit),
         "Net benefit of flagging everybody": number(point.net_benefit_of_all),
     }

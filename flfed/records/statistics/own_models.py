@@ -80,12 +80,11 @@ def family_in_words(counted: Mapping[str, int], repeats: int = 1) -> str:
     """
     names = [FAMILY_NAMES.get(family, family) for family in counted]
     if len(names) < 2:
-        return names[0] if names else ""
+        return "".join(names)
+    parts = [f"{name} in {count}" for name, count in zip(names, counted.values(), strict=True)]
     # Only the first family names the number of repeats: the others are of the same.
-    (first, *others), (most, *fewer) = names, counted.values()
-    return ", ".join(
-        [f"{first} in {most} of {repeats} repeats", *(f"{n} in {c}" for n, c in zip(others, fewer, strict=True))]
-    )
+    parts[0] += f" of {repeats} repeats"
+    return ", ".join(parts)
 
 
 def own_models_in_words(found: Report) -> str:
@@ -136,9 +135,11 @@ def naive_in_words(sites: Sequence[Report], metric: str) -> str:
             told.append(f"{number(mean)} by {FAMILY_NAMES[arm]}")
     if not told:
         return ""
-    where = ""
-    if len(sites) > 1:
-        where = " (on all test rows)" if together else f" (means over {len(sites)} sites)"
+    where = f" (means over {len(sites)} sites)"
+    if together:
+        where = " (on all test rows)"
+    if len(sites) == 1:
+        where = ""
     return f"Without a model: {metric_name(metric)} {', '.join(told)}{where}."
 
 
@@ -154,8 +155,7 @@ def pooled_in_words(found: Report) -> str:
 
     It is "" where that is of the shared model's own kind.
     """
-    run = run_of(found)
-    counted = run.pooled_families
+    counted = run_of(found).pooled_families
     return family_in_words(counted, sum(counted.values()))
 
 

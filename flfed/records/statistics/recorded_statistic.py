@@ -13,7 +13,7 @@ from flfed.records.section import Lines, Table
 from flfed.records.statistics import Report
 from flfed.records.statistics.analysis import Analysis, analysis_in_words, analysis_tables
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import ABSENT, Figure, interval, number
+from flfed.records.statistics.verdict import Figure, interval, number, shown
 
 Found = dict[str, Any]
 ANALYSIS = "analysis"
@@ -44,7 +44,9 @@ def statistic_in_words(found: Found, repeats: int = 1) -> list[str]:
     if of.name == ANALYSIS:
         lines = analysis_in_words(read(Analysis, found))
         # The first repeat's figures stand for all where sums are exact; here each has another draw of the noise.
-        return [*lines, FIRST_OF.format(repeats=repeats)] if repeats > 1 else lines
+        if repeats > 1:
+            lines.append(FIRST_OF.format(repeats=repeats))
+        return lines
     # Without a site's own figures there were sums in secret, or nobody may see whose they are.
     crossed = "each site's own crossed to the coordinator" if of.by_site else "no site's own is shown"
     return [*_TOLD[of.name][1](found), NOT_SHOWN.format(crossed=crossed)]
@@ -96,8 +98,7 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     for of in one.groups:
         share = f" ({100 * of.events / of.rows:.1f} %)" if of.rows else ""
         line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
-    ratio = one.odds_ratio
-    told = ABSENT if ratio is None else f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})"
+    told = shown(one.odds_ratio, lambda ratio: f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})")
     return line | {"Odds ratio (95 % CI)": told}
 
 
@@ -110,10 +111,9 @@ def _odds_in_words(found: Found) -> list[str]:
     clear = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance lets expect"
     less = "lower" if ratio.value < 1 else "higher"
     figure = f"{number(ratio.value)} (95 % CI {interval(ratio.low, ratio.high)}; p = {odds.p.value:.2g})"
-    missing = odds.rows_without_a_group
     return [
         f"With {second} the odds of the outcome are {less} than with {first}: odds ratio {figure}; {clear}.",
-        *([f"{counted(missing, 'row')} without a group: left out."] if missing else []),
+        *_left_out(odds.rows_without_a_group, "a group"),
         "It compares the groups as they are: where people were not put into them by lot, they may differ otherwise, "
         "too. No site's own odds are held fixed.",
     ]
@@ -143,12 +143,16 @@ def _covariance_in_words(found: Found) -> list[str]:
     of = read(Covariance, found)
     if of.mean is None:
         return ["Means and covariances cannot be told: fewer than two rows have all columns."]
-    left = of.rows_left_out
     return [
         f"Means and covariances of {counted(len(of.columns), 'column')} over {counted(of.rows, 'row')} of "
         f"{counted(of.sites, 'site')}, the same as of one table; all of them: flfed run show RUN --json.",
-        *([f"{counted(left, 'row')} without a value in one of them: left out."] if left else []),
+        *_left_out(of.rows_left_out, "a value in one of them"),
     ]
+
+
+def _left_out(rows: int, without: str) -> list[str]:
+    """Return that some rows were left out, nothing where none was."""
+    return [f"{counted(rows, 'row')} without {without}: left out."] if rows else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,16 +193,14 @@ def _stock_lines(found: Found) -> Lines:
 
 
 def _stock_line(name: str, one: StocksOfRows) -> dict[str, str]:
-    deviation, error = one.deviation.value, one.error.value
     line = {
         "Rows of": name,
         "Rows until then, and after": f"{one.rows:,}, {one.rows_after:,}",
-        "Deviation of errors until then": ABSENT if deviation is None else number(deviation),
-        "Mean absolute error after": ABSENT if error is None else number(error),
+        "Deviation of errors until then": number(one.deviation.value),
+        "Mean absolute error after": number(one.error.value),
     }
     for by, of in one.stocks.items():
-        covered = ABSENT if of.service.value is None else f"{100 * of.service.value:.1f} %"
-        line[f"Covered, stock by {_errors_of(by)}"] = covered
+        line[f"Covered, stock by {_errors_of(by)}"] = shown(of.service.value, lambda share: f"{100 * share:.1f} %")
     return line
 
 
@@ -218,7 +220,6 @@ def _stock_in_words(found: Found) -> list[str]:
     rows = of.rows_after / of.sites
     chance = NORMAL_95 * math.sqrt(of.service * (1 - of.service) / rows)
     beside = _misses_beside(of, missed, chance / math.sqrt(of.sites))
-    left = of.rows_left_out
     return [
         f"A stock meant to cover {100 * of.service:g} % of the rows after {of.until} covered "
         f"{100 * covered:.1f} % at a site on average: it missed by {number(missed)} with the errors of all "
@@ -226,7 +227,7 @@ def _stock_in_words(found: Found) -> list[str]:
         f"A site has {rows:.0f} rows after that day on average, so that chance alone moves its share by "
         f"± {number(chance)}. The forecast is {of.forecast}, with a mean absolute error of "
         f"{number(of.error.value)} after that day.",
-        *([f"{counted(left, 'row')} without forecast, date or outcome: left out."] if left else []),
+        *_left_out(of.rows_left_out, "forecast, date or outcome"),
     ]
 
 

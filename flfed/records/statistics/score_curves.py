@@ -15,8 +15,8 @@ import numpy as np
 from flfed.records.objects import figure_of, read, run_of, site_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.noised_scores import is_covered
-from flfed.records.statistics.verdict import ABSENT, interval, number
+from flfed.records.statistics.noised_scores import name_sites, released
+from flfed.records.statistics.verdict import ABSENT, interval, number, with_interval
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.study.tables import in_sums_only
 from flfed.summaries.score_bins import ScoreBins, auc_bound, dense
@@ -411,14 +411,12 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
     hidden = [site.site for site in without if in_sums_only(site.shared_as)]
     silent = [site.site for site in without if not in_sums_only(site.shared_as)]
     if silent:
-        lines.append(f"No curve of {_names(silent)}: no counts of predictions came. Its policy.toml has to name {KEY}.")
+        lines.append(
+            f"No curve of {name_sites(silent)}: no counts of predictions came. Its policy.toml has to name {KEY}."
+        )
     if hidden:
-        lines.append(f"No curve of {_names(hidden)}, as figures of its own are not shared.")
+        lines.append(f"No curve of {name_sites(hidden)}, as figures of its own are not shared.")
     return lines
-
-
-def _names(sites: Sequence[str]) -> str:
-    return ", ".join(sites) if len(sites) <= SITES_DRAWN else f"{len(sites)} sites"
 
 
 def one_repeat_alone(repeat: int, repeats: int) -> str:
@@ -463,7 +461,8 @@ def percent_of(events: int, rows: int) -> str:
     share = 100 * events / max(rows, 1)
     if 0 < share < 0.05:
         return "under 0.1"
-    return f"{share:.1f}" if 0 < share < 10 else f"{share:.0f}"
+    decimals = int(0 < share < 10)
+    return f"{share:.{decimals}f}"
 
 
 def _of_rows(name: str, report: Report, metric: str) -> str:
@@ -478,8 +477,7 @@ def _of_rows(name: str, report: Report, metric: str) -> str:
     run = run_of(report)
     arm = run.global_ if name == ALL else site_of(run.sites.get(name, {})).global_
     figure = figure_of(arm, metric)
-    span = "" if figure.low is None else f" ({interval(figure.low, figure.high)})"
-    return number(figure.value) + span
+    return with_interval(figure.value, figure.low, figure.high)
 
 
 def _of_curve(
@@ -505,15 +503,20 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
     if counts.rows:
         (mean, least, most), (low, high) = counts.predicted, wilson(counts.events, counts.rows)
         # Groups of few rows each may hide what all rows together show.
-        off = ", too high" if least > high else ", too low" if most < low else ""
-        predicted = f"{number(mean)} ± {_rounded_up(max(mean - least, most - mean))}{off}"
+        predicted = f"{number(mean)} ± {_rounded_up(max(mean - least, most - mean))}"
+        if least > high:
+            predicted += ", too high"
+        elif most < low:
+            predicted += ", too low"
         observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
-    few = f"fewer than {LEAST_ROWS} rows"
+    held = f"fewer than {LEAST_ROWS} rows"
+    if groups:
+        held = held_in_words(groups)
     return {
         "Rows of": name,
         "Predicted, mean": predicted,
         "Observed share": observed,
-        "Predictions hold in": held_in_words(groups) if groups else few,
+        "Predictions hold in": held,
         "Brier score (lower is better)": _of_rows(name, report, "brier_score_loss"),
     }
 
@@ -565,7 +568,7 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
             "Curves of this kind are for outcomes that are yes or no; that of this study is "
             f"{kind.get(run.task, run.task.replace('-', ' '))}."
         )
-    if is_covered(found):
+    if not released(found).is_exact:
         return NOT_SCORED_YET if run.status == "running" else NOT_SCORED
     report = run_of(found)
     if not (report.global_ or any(site_of(site).global_ for site in report.sites.values())):
@@ -622,20 +625,21 @@ def grouped_lines(found: Subgroups, column: str) -> list[dict[str, str]]:
 
 def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict[str, str]:
     own = [of for of in groups if of.column == column]
-    known = [of for of in own if of.low is not None]
-    lowest = min((of.high for of in known if of.high is not None), default=None)
-    apart = [of for of in known if lowest is not None and of.low is not None and of.low > lowest]
+    known = [(of.low, of.high) for of in own if of.low is not None and of.high is not None]
+    lowest = min((high for _, high in known), default=0.0)
+    apart = any(low > lowest for low, _ in known)
     line = {"Rows of": site} | {of.group: _of_group(of) for of in own}
     # Said in words, since a reader compares many cells otherwise.
     clear = "none" if len(known) > 1 else ABSENT
-    return line | {"Clear difference": APART if apart else clear}
+    if apart:
+        clear = APART
+    return line | {"Clear difference": clear}
 
 
 def _of_group(of: GroupFigure) -> str:
     if of.value is None:
         return of.method or ABSENT
-    span = f" ({interval(of.low, of.high)})" if of.low is not None else ""
-    return number(of.value) + span
+    return with_interval(of.value, of.low, of.high)
 
 
 def ranks_in_words(found: Report) -> list[str]:

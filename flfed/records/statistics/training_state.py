@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -80,8 +81,7 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
     before = []
     last = []
     for losses in _losses(points):
-        first = [loss for number, loss in losses.items() if number in early]
-        second = [loss for number, loss in losses.items() if number in late]
+        first, second = ([loss for number, loss in losses.items() if number in fifth] for fifth in (early, late))
         if first and second:
             before.append(fmean(first))
             last.append(fmean(second))
@@ -215,7 +215,9 @@ def training_in_words(state: Report | None) -> str:
 
 def unknown_training(state: Report | None) -> str:
     """Return that it is not known whether the shared model was trained enough; "" where it is, or under noise."""
-    return NOT_KNOWN if state is not None and read(TrainingState, state).enough is None else ""
+    if state is None or read(TrainingState, state).enough is not None:
+        return ""
+    return NOT_KNOWN
 
 
 def not_enough(state: Report | None) -> bool:
@@ -278,10 +280,9 @@ def trained_over_repeats(found: Sequence[Mapping[str, Any] | None]) -> Report | 
     if not known:
         return None
     sites: dict[str, TrainedRows] = {}
-    for one in known:
-        for site, counts in one.sites.items():
-            before = sites.get(site, TrainedRows())
-            sites[site] = TrainedRows(rows=before.rows + counts.rows, of=before.of + counts.of)
+    for site, counts in chain.from_iterable(one.sites.items() for one in known):
+        before = sites.get(site, TrainedRows())
+        sites[site] = TrainedRows(rows=before.rows + counts.rows, of=before.of + counts.of)
     rows = _total([one.rows for one in known])
     of = _total([one.of for one in known])
     together = write(TrainedTestRows(source=known[0].source, rows=rows, of=of, sites=sites))
@@ -291,8 +292,9 @@ def trained_over_repeats(found: Sequence[Mapping[str, Any] | None]) -> Report | 
 
 def _total(counts: Sequence[int | None]) -> int | None:
     """Return the sum of counts, None where one is not told."""
-    told = [count for count in counts if count is not None]
-    return sum(told) if len(told) == len(counts) else None
+    if None in counts:
+        return None
+    return sum(filter(None, counts))
 
 
 def trained_rows_in_words(found: Mapping[str, Any] | None) -> list[str]:

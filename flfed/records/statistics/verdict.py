@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from flfed.records.objects import FigureReport, read_figure
 from flfed.records.statistics import Report
@@ -146,6 +146,20 @@ def sentence_case(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def shorten(names: Sequence[str], most: int) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    Examples
+    --------
+    >>> shorten(["a", "b"], 2), shorten("abcde", 2)
+    ('a, b', 'a, b and 3 more')
+    """
+    listed = ", ".join(names[:most])
+    if len(names) > most:
+        listed += f" and {len(names) - most} more"
+    return listed
+
+
 def decimals_of(*values: float | None) -> int:
     """Return how many decimals figures of this size deserve.
 
@@ -157,7 +171,10 @@ def decimals_of(*values: float | None) -> int:
     (3, 2, 1, 0)
     """
     size = max((abs(value) for value in values if value is not None), default=0.0)
-    return 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1.5 else 3
+    for decimals, least in enumerate((100, 10, 1.5)):
+        if size >= least:
+            return decimals
+    return 3
 
 
 def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
@@ -176,12 +193,56 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     """
     if value is None:
         return ABSENT
+    if decimals is None:
+        decimals = decimals_of(value)
+    text = f"{abs(value):.{decimals}f}"
     if abs(value) >= RAN_AWAY:
-        return (MINUS if value < 0 else "+" if signed else "") + f"{abs(value):.1e}"
-    text = f"{abs(value):.{decimals_of(value) if decimals is None else decimals}f}"
+        text = f"{abs(value):.1e}"
     # A figure that is rounded to 0 has no sign.
-    sign = "" if not float(text) else MINUS if value < 0 else "+" if signed else ""
-    return sign + text.removeprefix("0" if "." in text else "")
+    sign = ""
+    if float(text) and value < 0:
+        sign = MINUS
+    elif float(text) and signed:
+        sign = "+"
+    if "." in text:
+        text = text.removeprefix("0")
+    return sign + text
+
+
+def better_or_worse(gain: float, digits: int) -> str:
+    """Return the size of a gain, and whether it is one.
+
+    Examples
+    --------
+    >>> better_or_worse(0.004, 3), better_or_worse(-0.02, 2)
+    ('.004 better', '.02 worse')
+    """
+    side = "worse" if gain < 0 else "better"
+    return f"{number(abs(gain), digits)} {side}"
+
+
+def shown(value: Any, form: Callable[[Any], str] = str, absent: str = ABSENT) -> str:
+    """Return a value as `form` has it, and what stands in its place where it is not told.
+
+    Examples
+    --------
+    >>> shown(12), shown(None), shown(None, number, "none")
+    ('12', 'n/a', 'none')
+    """
+    return absent if value is None else form(value)
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a figure, with its interval where that is known.
+
+    Examples
+    --------
+    >>> with_interval(0.76, 0.74, 0.78), with_interval(0.76, None, None), with_interval(None, None, None)
+    ('.760 (.740 to .780)', '.760', 'n/a')
+    """
+    if low is None or high is None:
+        return number(value)
+    return f"{number(value)} ({interval(low, high)})"
 
 
 def as_given(value: float) -> str:
@@ -195,7 +256,9 @@ def as_given(value: float) -> str:
     # Decimal of the repr has the digits that were written, and no binary rest.
     whole, _, rest = f"{Decimal(repr(float(value))):f}".partition(".")
     rest = rest.rstrip("0")
-    return f"{whole}.{rest}".removeprefix("0") if rest else whole
+    if not rest:
+        return whole
+    return f"{whole}.{rest}".removeprefix("0")
 
 
 def interval(low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
@@ -210,8 +273,9 @@ def interval(low: float | None, high: float | None, decimals: int | None = None,
     """
     if low is None or high is None:
         return ABSENT
-    digits = decimals_of(low, high) if decimals is None else decimals
-    return f"{number(low, digits, signed=signed)} to {number(high, digits, signed=signed)}"
+    if decimals is None:
+        decimals = decimals_of(low, high)
+    return f"{number(low, decimals, signed=signed)} to {number(high, decimals, signed=signed)}"
 
 
 def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
@@ -321,7 +385,9 @@ def code_of(gain: Difference, worthwhile: float) -> str:
         return CANNOT_BE_TOLD
     if deciding.low > worthwhile:
         return PAYS
-    return DO_NOT_USE if deciding.high < -worthwhile else NO_CLEAR_GAIN
+    if deciding.high < -worthwhile:
+        return DO_NOT_USE
+    return NO_CLEAR_GAIN
 
 
 def verdict(
@@ -412,14 +478,18 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     >>> why_unclear(Difference(0.002, 0.001, 0.003), 0.005)
     'the interval lies above 0, but the gain is too small to matter (under .005)'
     """
-    deciding = gain.deciding
-    value = deciding.value or 0.0
-    low = deciding.low or 0.0
     if may_be_chance(gain):
         return "the interval contains 0, so this may be chance"
-    side, what = ("above", "gain") if low > 0 else ("below", "loss")
-    may = "is" if abs(value) < worthwhile else "may be"
+    side, may = _beyond_chance(gain.deciding, worthwhile)
+    what = {"above": "gain", "below": "loss"}[side]
     return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {as_given(worthwhile)})"
+
+
+def _beyond_chance(gain: Difference, worthwhile: float) -> tuple[str, str]:
+    """Return on which side of 0 an interval lies, and whether its gain is, or may be, too small."""
+    side = "above" if (gain.low or 0.0) > 0 else "below"
+    may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"
+    return side, may
 
 
 def may_be_chance(gain: Difference) -> bool:
@@ -465,7 +535,10 @@ def name_interval(sites: int) -> str:
     >>> name_interval(4), name_interval(1)
     ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    return f"95 % CI, widened for {sites} sites" if sites > 1 else "95 % CI"
+    name = "95 % CI"
+    if sites > 1:
+        name += f", widened for {sites} sites"
+    return name
 
 
 def describe_interval(gain: Difference, worthwhile: float = 0.0) -> str:
@@ -476,8 +549,10 @@ def describe_interval(gain: Difference, worthwhile: float = 0.0) -> str:
     >>> describe_interval(Difference(0.11, 0.02, 0.2, 0.001, 0.22, sites=4)), describe_interval(Difference(1, 0, 2))
     ('95 % CI, widened for 4 sites: +.001 to +.220', '95 % CI .00 to +2.00')
     """
-    _, span = size_and_span(gain, worthwhile)
-    return f"{name_interval(gain.sites)}{':' if gain.sites > 1 else ''} {span}"
+    name = name_interval(gain.sites)
+    if gain.sites > 1:
+        name += ":"
+    return f"{name} {size_and_span(gain, worthwhile)[1]}"
 
 
 def gain_in_brackets(gain: Difference, worthwhile: float = 0.0) -> str:
@@ -489,7 +564,9 @@ def gain_in_brackets(gain: Difference, worthwhile: float = 0.0) -> str:
     ('+.110 (+.020 to +.190)', 'n/a')
     """
     size, span = size_and_span(gain, worthwhile)
-    return size if gain.value is None else f"{size} ({span})"
+    if gain.value is None:
+        return size
+    return f"{size} ({span})"
 
 
 def _untold(metric: str, reason: str) -> str:
@@ -515,12 +592,15 @@ def _sentence(
     with_, own = figures.get(arm), figures.get("local-only")
     # Both figures get equally many decimals, so that they can be compared.
     digits = decimals_of(with_, own)
-    name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
+    name = sentence_case(metric_name(metric))
+    if better == "lower":
+        name += " (lower is better)"
     size, _ = size_and_span(gain, worthwhile)
     against = "the site's own one"
     if own is not None:
-        family = f" ({alone})" if alone else ""
-        against = f"{number(own, digits)} alone{family}"
+        against = f"{number(own, digits)} alone"
+        if alone:
+            against += f" ({alone})"
     start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {against}"
     return f"{start}: gain {size} ({describe_interval(gain, worthwhile)})"
 
@@ -610,7 +690,9 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
 def code_of_mean(mean: FigureReport, worthwhile: float) -> str:
     """Return the verdict on a mean gain: a loss of a model that was not trained enough says nothing of joining."""
     code = code_of(Difference(mean.value, mean.low, mean.high), worthwhile)
-    return CANNOT_BE_TOLD if code == DO_NOT_USE and mean.undertrained else code
+    if code == DO_NOT_USE and mean.undertrained:
+        return CANNOT_BE_TOLD
+    return code
 
 
 def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = True) -> str:
@@ -637,7 +719,9 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     least = worthwhile_of(metric) if mean.worthwhile is None else mean.worthwhile
     size, span = size_and_span(gain, least)
     says = _how_sure(gain, code_of_mean(mean, least), least, mean.sites)
-    sites = f"{mean.sites} sites" if mean.sites == mean.of else f"{mean.sites} of {mean.of} sites"
+    sites = f"{mean.sites} sites"
+    if mean.sites != mean.of:
+        sites = f"{mean.sites} of {mean.of} sites"
     before = ", before adjustment," if adjusts else ""
     start = f"On average over {sites}, the shared model{before} against each one's own"
     return f"{start}: gain {size} in {metric_name(metric)} (95 % CI {span} for {ASSUMES}), {says}."
@@ -648,8 +732,6 @@ def _how_sure(gain: Difference, code: str, worthwhile: float, sites: int) -> str
 
     The rule is that of a site's gain. Of few sites it says that a mean can hardly be clear.
     """
-    low = gain.low or 0.0
-    high = gain.high or 0.0
     if code == PAYS:
         return "which is clear"
     if code == DO_NOT_USE:
@@ -657,12 +739,13 @@ def _how_sure(gain: Difference, code: str, worthwhile: float, sites: int) -> str
     if code == CANNOT_BE_TOLD and has_interval(gain):
         return "which says nothing of joining: the shared model was not trained enough"
     # A gain may be beyond chance and yet not worth joining for.
-    if not low <= 0 <= high:
-        may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"
-        side = "above" if low > 0 else "below"
+    if not may_be_chance(gain):
+        side, may = _beyond_chance(gain, worthwhile)
         return f"which lies {side} 0, but {may} {TOO_SMALL}"
-    hardly = f"; of {sites} sites, such a mean can hardly be clear" if sites <= FEW_SITES else ""
-    return f"which may be chance{hardly}"
+    said = "which may be chance"
+    if sites <= FEW_SITES:
+        said += f"; of {sites} sites, such a mean can hardly be clear"
+    return said
 
 
 def apart_in_words(entry: Report | None, *, adjusts: bool = True) -> str:

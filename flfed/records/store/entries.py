@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, RowMapping, Select, insert, select
-
-from flfed.errors import UsageError
-from flfed.records.store.tables import Audit, Run, finite, plain
+from flfed.records.store.tables import finite, plain
 
 EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
 """`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
@@ -225,6 +222,10 @@ class SiteEntry:
     resplit: bool
 
 
+Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
+"""The repeats of a run, each with its sites by name."""
+
+
 @dataclass(frozen=True)
 class CrossedEntry:
     """Bytes of one kind of message by site.
@@ -282,10 +283,6 @@ class EventEntry:
     code: str = ""
 
 
-COLUMNS = ("at", "attack", "site", "metric", "value", "low", "high", "payload")
-"""Columns of the table `audit` in an entry."""
-
-
 @dataclass(frozen=True)
 class AuditRow:
     """One figure of an attack on the run's own model.
@@ -328,34 +325,3 @@ class AuditEntry(AuditRow):
     def as_object(self) -> dict[str, Any]:
         """Return the figure as JSON, with the time."""
         return super().as_object() | {"at": self.at}
-
-
-def insert_audit(connection: Connection, run: str, at: str, rows: Iterable[AuditRow]) -> None:
-    """Insert one audit's figures with one time, beside earlier ones.
-
-    Raises
-    ------
-    UsageError
-        If there is no such run.
-    """
-    # A name that is not in the store would be refused by a foreign key, in the database's words.
-    if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
-        raise UsageError(f"run {run!r} is not in the store")
-    # What is not finite becomes NULL, in the payload as well.
-    lines = [{"run_id": run, "at": at, **plain(vars(row))} for row in rows]
-    if lines:
-        connection.execute(insert(Audit), lines)
-
-
-def audits_of(run: str) -> Select[*tuple[Any, ...]]:
-    """Return the query for a run's audit figures, in order."""
-    columns = [Audit.__table__.c[name] for name in COLUMNS]
-    return select(*columns).where(Audit.run_id == run).order_by(Audit.id)
-
-
-def latest(rows: Sequence[RowMapping]) -> list[AuditEntry]:
-    """Return the last figure of each attack, site and metric, sorted."""
-    # Rows come in the order they were written, so a later figure replaces an earlier one.
-    entries = [AuditEntry(**row) for row in rows]
-    found = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
-    return [found[key] for key in sorted(found)]

@@ -6,11 +6,11 @@ It cannot write, and opens the store anew for each look.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any, Self
 
-from sqlalchemy import Engine, Integer, Row, RowMapping, Select, func, literal, or_, select
+from sqlalchemy import Engine, Integer, Row, RowMapping, func, literal, or_, select
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
@@ -28,12 +28,10 @@ from flfed.records.store.entries import (
     RunEntry,
     SeriesEntry,
     SiteEntry,
-    audits_of,
-    latest,
 )
 from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
-from flfed.records.store.visibility import Fetch, Fetched, OtherNames, of_event, of_run, of_study, of_summary
+from flfed.records.store.visibility import Fetch, Fetched, OtherNames, Query, of_event, of_run, of_study, of_summary
 from flfed.study.tables import IN_SUMS_ONLY
 
 CURVE_ARMS = ("validation", "training")
@@ -130,18 +128,18 @@ class RunReader(OpenStore):
         """Return the series of a run, or the one called `name`."""
         wanted = self.runs_of(name)[0].series
         row = self._rows(select(Series.__table__).where(Series.id == wanted))[0]
-        entry = SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
+        entry = SeriesEntry(series=wanted, **_without(row, "id"))
         if self._only is None:
             return entry
-        return replace(entry, study_text=of_study(entry.study_text, plain=partial(self._names.mask, wanted)))
+        return replace(entry, study_text=of_study(entry.study_text, plain=self._names.redactor(wanted)))
 
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
         query = select(RunSite.__table__).where(RunSite.run_id == run)
         # Sorted here: databases differ in what comes first, hyphens and capitals above all.
         sites = [SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)]
-        found = sorted(sites, key=lambda entry: entry.site)
-        return [replace(entry, reason=self._names.mask(run, entry.reason)) for entry in found]
+        redact = self._names.redactor(run)
+        return [replace(entry, reason=redact(entry.reason)) for entry in sorted(sites, key=attrgetter("site"))]
 
     def looked_at(self, runs: Sequence[str]) -> int:
         """Return how many sites took part and share their own figures.
@@ -149,8 +147,7 @@ class RunReader(OpenStore):
         The count is the same for one site's people, who see nothing else of the others: verdicts go by it.
         """
         taking_part = (RunSite.status != "refused") & (RunSite.shared_as != IN_SUMS_ONLY)
-        found = self._rows(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct())
-        return len(found)
+        return len(self._fetch(select(RunSite.site).where(RunSite.run_id.in_(runs), taking_part).distinct()))
 
     def figures(self, run: str) -> list[ComparisonRow]:
         """Return each arm's figures on the holdouts."""
@@ -198,11 +195,7 @@ class RunReader(OpenStore):
             # A reader that sees all takes the figure of all holdouts together, which has no site.
             .where(Comparison.site.is_not_distinct_from(self._only))
         )
-        found = {}
-        for row in self.fetch(query, site=Comparison.site):
-            run, *figures = row
-            found[run] = ComparisonRow(*figures)
-        return found
+        return {run: ComparisonRow(*figures) for run, *figures in self.fetch(query, site=Comparison.site)}
 
     def curves(
         self,
@@ -228,12 +221,12 @@ class RunReader(OpenStore):
             The first and the last round to read, all unless given.
         """
         query = _curve(runs, arm, metric, sites, between)
-        if width == 1:
-            rows = self.rows(query, site=Metric.site)
-        else:
-            of = query.subquery().c
-            rows = self.rows(_by_block(of, width), site=of.site)
-        found = (CurvePoint(**row) for row in rows)
+        of: Any = Metric.site
+        if width > 1:
+            columns = query.subquery().c
+            query = _by_block(columns, width)
+            of = columns.site
+        found = (CurvePoint(**row) for row in self.rows(query, site=of))
         return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
@@ -246,7 +239,7 @@ class RunReader(OpenStore):
         if self._only is None:
             return found
         # One site's people read sentences without the names of others.
-        seen = (of_event(event, plain=partial(self._names.mask, event.run)) for event in found)
+        seen = (of_event(event, plain=self._names.redactor(event.run)) for event in found)
         return [event for event in seen if event is not None]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
@@ -255,56 +248,57 @@ class RunReader(OpenStore):
         payload = next((dict(row.payload) for row in self._fetch(query)), None)
         if payload is None or self._only is None:
             return payload
-        return of_summary(name, payload, self._only, plain=partial(self._names.mask, run))
+        return of_summary(name, payload, self._only, plain=self._names.redactor(run))
 
     def audits(self, run: str) -> list[AuditEntry]:
         """Return a run's last figure of each attack, site and metric."""
-        return latest(self.rows(audits_of(run), site=Audit.site))
+        query = select(*(Audit.__table__.c[field.name] for field in fields(AuditEntry))).where(Audit.run_id == run)
+        # Rows come in the order they were written, so that a later figure replaces an earlier one.
+        entries = [AuditEntry(**row) for row in self.rows(query.order_by(Audit.id), site=Audit.site)]
+        found = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
+        return [found[key] for key in sorted(found)]
 
     def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
         """Return all bytes sent, by direction."""
-        query = (
-            select(Sent.direction, func.sum(Sent.bytes).label("bytes"))
-            .where(Sent.run_id.in_(runs))
-            .group_by(Sent.direction)
-        )
-        return {row.direction: int(row.bytes) for row in self.fetch(query, site=Sent.site)}
+        query = select(Sent.direction, func.sum(Sent.bytes)).where(Sent.run_id.in_(runs)).group_by(Sent.direction)
+        return {direction: int(size) for direction, size in self.fetch(query, site=Sent.site)}
 
     def crossed(self, runs: Sequence[str]) -> list[CrossedEntry]:
         """Return the sent bytes and messages by site, direction and kind."""
         place = (Sent.site, Sent.direction, Sent.kind)
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
-        found = [CrossedEntry(**row) for row in self.rows(query, site=Sent.site)]
         # A sum may come as a decimal.
-        found = [replace(entry, bytes=int(entry.bytes)) for entry in found]
-        return sorted(found, key=lambda entry: (entry.site, entry.direction, entry.kind))
+        found = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site)]
+        return sorted(found, key=attrgetter("site", "direction", "kind"))
 
-    def rows(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Sequence[RowMapping]:
+    def rows(self, query: Query, *, site: Any) -> Sequence[RowMapping]:
         """Return a query's rows as mappings, limited to the one site if any."""
         return [row._mapping for row in self.fetch(query, site=site)]
 
-    def fetch(self, query: Select[*tuple[Any, ...]], *, site: Any) -> Fetched:
+    def fetch(self, query: Query, *, site: Any) -> Fetched:
         """Return a query's rows, whose columns are attributes, limited to the one site if any."""
         if self._only is not None:
             query = query.where(site == self._only)
         return self._fetch(query)
 
-    def _runs(self) -> Select[*tuple[Any, ...]]:
+    def _runs(self) -> Query:
         """Return the query for the runs that this reader may see."""
         query = select(Run.__table__, Series.study, Series.repeats).join(Series, Run.series_id == Series.id)
         if self._only is None:
             return query
         return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
 
-    def _entries(self, query: Select[*tuple[Any, ...]]) -> list[RunEntry]:
+    def _entries(self, query: Query) -> list[RunEntry]:
         found = [_run_entry(row) for row in self._fetch(query)]
-        return found if self._only is None else [of_run(run) for run in found]
+        if self._only is None:
+            return found
+        return [of_run(run) for run in found]
 
-    def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
+    def _rows(self, query: Query) -> Sequence[RowMapping]:
         return [row._mapping for row in self._fetch(query)]
 
-    def _fetch(self, query: Select[*tuple[Any, ...]]) -> Fetched:
+    def _fetch(self, query: Query) -> Fetched:
         with in_words(self._url, "read"), self._engine.connect() as connection:
             return connection.execute(query).all()
 
@@ -334,7 +328,7 @@ def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
 
 def _curve(
     runs: Sequence[str], arm: str, metric: str, sites: Sequence[str] | None, between: tuple[int, int] | None
-) -> Select[*tuple[Any, ...]]:
+) -> Query:
     """Return the query for the means over runs, by round and site."""
     averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
     means = [func.avg(column).label(column.key) for column in averaged]
@@ -351,7 +345,7 @@ def _curve(
     return query
 
 
-def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
+def _by_block(of: Any, width: int) -> Query:
     """Return the query for the means of each `width` rounds."""
     means = [func.avg(of[key]).label(key) for key in ("value", "low", "high", "variance")]
     # The ends of a block show how far its rounds lie apart.
@@ -362,7 +356,7 @@ def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:
     return select(*rounds, of.site, of.arm, *means, *ends).group_by(block, of.site, of.arm)
 
 
-def _comparison(run: str, names: Sequence[str]) -> Select[*tuple[Any, ...]]:
+def _comparison(run: str, names: Sequence[str]) -> Query:
     columns = [Comparison.__table__.c[name] for name in names]
     return select(*columns).where(Comparison.run_id == run).order_by(Comparison.id)
 
@@ -373,8 +367,8 @@ def _without(row: RowMapping, *names: str) -> dict[str, Any]:
 
 def _run_entry(row: Row[*tuple[Any, ...]]) -> RunEntry:
     """Return a run, "interrupted" where its process is gone."""
-    fields = _without(row._mapping, "id", "series_id", "primary_metric", "host", "boot", "pid", "process")
+    fields = _without(row._mapping, "id", "series_id", "primary_metric", *Writer.__match_args__)
     entry = RunEntry(run=row.id, series=row.series_id, primary=row.primary_metric, **fields)
-    if entry.status != "running" or not is_gone(Writer(row.host, row.boot, row.pid, row.process)):
+    if entry.status != "running" or not is_gone(Writer.of(row._mapping)):
         return entry
     return replace(entry, status="interrupted", reason=entry.reason or "the program that ran it ended without a word")

@@ -1,15 +1,15 @@
 """Tables of the run store for SQLAlchemy, and rows into them.
 
 They are portable to PostgreSQL. No table has a column for a row of a site: what stands here are names, counts, figures
-and bytes. The schema in use is made by `migrations/`, never from here; a test keeps both equal. Many rows go in one
-statement: a round of ten thousand sites leaves as many.
+and bytes. A new store is made from here; `migrations/` brings an older one to the same, and a test keeps both equal.
+Many rows go in one statement: a round of ten thousand sites leaves as many.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -72,24 +72,44 @@ class Prose(Word):
     cache_ok = True
 
 
+Count = Annotated[int, "of rows or bytes"]
+LongText = Annotated[str, "of any length"]
+Choice = Annotated[str, 20]
+Moment = Annotated[str, 32]
+Label = Annotated[str, 40]
+Digest = Annotated[str, 64]
+Name = Annotated[str, 120]
+Number = Annotated[int, mapped_column(LONG, primary_key=True)]
+OfRun = Annotated[str, mapped_column(ForeignKey("run.id"), index=True)]
+"""Kinds of columns; texts have at most so many characters."""
+
+
 class Base(DeclarativeBase):
     """Base of all tables, with one metadata."""
 
     metadata = MetaData(naming_convention=CONVENTION)
-    # Python's dictionaries are JSON columns in every table.
-    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: JSON,
+        Count: BigInteger,
+        LongText: Prose,
+        Choice: Word(20),
+        Moment: Word(32),
+        Label: Word(40),
+        Digest: Word(64),
+        Name: Word(120),
+    }
 
 
 class Series(Base):
     """One study, run once or repeatedly."""
 
     __tablename__ = "series"
-    id: Mapped[str] = mapped_column(Word(40), primary_key=True)
+    id: Mapped[Label] = mapped_column(primary_key=True)
     study: Mapped[str] = mapped_column(Word(200), index=True)
-    study_sha256: Mapped[str] = mapped_column(Word(64))
-    study_text: Mapped[str] = mapped_column(Prose)
+    study_sha256: Mapped[Digest]
+    study_text: Mapped[LongText]
     repeats: Mapped[int]
-    started: Mapped[str] = mapped_column(Word(32), index=True)
+    started: Mapped[Moment] = mapped_column(index=True)
 
 
 class Run(Base):
@@ -102,26 +122,26 @@ class Run(Base):
     id: Mapped[str] = mapped_column(Word(48), primary_key=True)
     series_id: Mapped[str] = mapped_column(ForeignKey("series.id"), index=True)
     repeat: Mapped[int]
-    engine: Mapped[str] = mapped_column(Word(40))
-    path: Mapped[str] = mapped_column(Word(40))
-    task: Mapped[str] = mapped_column(Word(40))
-    primary_metric: Mapped[str] = mapped_column(Word(120))
-    seed: Mapped[int] = mapped_column(BigInteger)
+    engine: Mapped[Label]
+    path: Mapped[Label]
+    task: Mapped[Label]
+    primary_metric: Mapped[Name]
+    seed: Mapped[Count]
     rounds: Mapped[int]
     rounds_planned: Mapped[int]
     best_round: Mapped[int | None]
-    status: Mapped[str] = mapped_column(Word(20), index=True)
-    reason: Mapped[str] = mapped_column(Prose)
-    started: Mapped[str] = mapped_column(Word(32), index=True)
-    finished: Mapped[str | None] = mapped_column(Word(32))
+    status: Mapped[Choice] = mapped_column(index=True)
+    reason: Mapped[LongText]
+    started: Mapped[Moment] = mapped_column(index=True)
+    finished: Mapped[Moment | None]
     seconds: Mapped[float | None]
-    arrays_sha256: Mapped[str | None] = mapped_column(Word(64))
+    arrays_sha256: Mapped[Digest | None]
     versions: Mapped[dict[str, Any]]
     hashes: Mapped[dict[str, Any]]
     host: Mapped[str] = mapped_column(Word(255))
     boot: Mapped[str] = mapped_column(Word(64))
     pid: Mapped[int]
-    process: Mapped[str] = mapped_column(Word(40))
+    process: Mapped[Label]
 
 
 class RunSite(Base):
@@ -129,14 +149,14 @@ class RunSite(Base):
 
     __tablename__ = "run_site"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
-    site: Mapped[str] = mapped_column(Word(120), primary_key=True)
-    title: Mapped[str] = mapped_column(Prose)
-    status: Mapped[str] = mapped_column(Word(20))
-    reason: Mapped[str] = mapped_column(Prose)
-    rows: Mapped[int | None] = mapped_column(BigInteger)
-    holdout_rows: Mapped[int | None] = mapped_column(BigInteger)
-    disclosure: Mapped[str] = mapped_column(Word(20))
-    shared_as: Mapped[str] = mapped_column(Word(20))
+    site: Mapped[Name] = mapped_column(primary_key=True)
+    title: Mapped[LongText]
+    status: Mapped[Choice]
+    reason: Mapped[LongText]
+    rows: Mapped[Count | None]
+    holdout_rows: Mapped[Count | None]
+    disclosure: Mapped[Choice]
+    shared_as: Mapped[Choice]
     resplit: Mapped[bool]
 
 
@@ -146,17 +166,17 @@ class Metric(Base):
     __tablename__ = "metric"
     # They are read by run and metric, over all rounds.
     __table_args__ = (Index(None, "run_id", "metric", "round"),)
-    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    id: Mapped[Number]
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
     round: Mapped[int]
-    site: Mapped[str | None] = mapped_column(Word(120))
-    arm: Mapped[str] = mapped_column(Word(40))
-    metric: Mapped[str] = mapped_column(Word(120))
+    site: Mapped[Name | None]
+    arm: Mapped[Label]
+    metric: Mapped[Name]
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
     variance: Mapped[float | None]
-    n: Mapped[int | None] = mapped_column(BigInteger)
+    n: Mapped[Count | None]
 
 
 class Comparison(Base):
@@ -166,19 +186,19 @@ class Comparison(Base):
     """
 
     __tablename__ = "comparison"
-    id: Mapped[int] = mapped_column(LONG, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
-    site: Mapped[str | None] = mapped_column(Word(120))
-    arm: Mapped[str] = mapped_column(Word(40))
-    against: Mapped[str | None] = mapped_column(Word(40))
-    metric: Mapped[str] = mapped_column(Word(120))
+    id: Mapped[Number]
+    run_id: Mapped[OfRun]
+    site: Mapped[Name | None]
+    arm: Mapped[Label]
+    against: Mapped[Label | None]
+    metric: Mapped[Name]
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]
     p: Mapped[float | None]
-    n: Mapped[int | None] = mapped_column(BigInteger)
-    method: Mapped[str] = mapped_column(Prose)
-    verdict: Mapped[str] = mapped_column(Prose)
+    n: Mapped[Count | None]
+    method: Mapped[LongText]
+    verdict: Mapped[LongText]
 
 
 class Summary(Base):
@@ -186,7 +206,7 @@ class Summary(Base):
 
     __tablename__ = "summary"
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
-    name: Mapped[str] = mapped_column(Word(120), primary_key=True)
+    name: Mapped[Name] = mapped_column(primary_key=True)
     payload: Mapped[dict[str, Any]]
 
 
@@ -194,14 +214,14 @@ class Event(Base):
     """Fault, flag, refusal, leak or note of a run."""
 
     __tablename__ = "event"
-    id: Mapped[int] = mapped_column(LONG, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
-    at: Mapped[str] = mapped_column(Word(32))
+    id: Mapped[Number]
+    run_id: Mapped[OfRun]
+    at: Mapped[Moment]
     round: Mapped[int | None]
-    site: Mapped[str | None] = mapped_column(Word(120))
-    kind: Mapped[str] = mapped_column(Word(40))
-    reason: Mapped[str] = mapped_column(Prose)
-    code: Mapped[str] = mapped_column(Word(120), server_default="")
+    site: Mapped[Name | None]
+    kind: Mapped[Label]
+    reason: Mapped[LongText]
+    code: Mapped[Name] = mapped_column(server_default="")
 
 
 class Sent(Base):
@@ -210,25 +230,25 @@ class Sent(Base):
     __tablename__ = "sent"
     # A page reads the newest rounds of a long run.
     __table_args__ = (Index(None, "run_id", "round"),)
-    id: Mapped[int] = mapped_column(LONG, primary_key=True)
+    id: Mapped[Number]
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
     round: Mapped[int]
-    site: Mapped[str] = mapped_column(Word(120))
-    direction: Mapped[str] = mapped_column(Word(20))
-    kind: Mapped[str] = mapped_column(Word(40))
-    bytes: Mapped[int] = mapped_column(BigInteger)
+    site: Mapped[Name]
+    direction: Mapped[Choice]
+    kind: Mapped[Label]
+    bytes: Mapped[Count]
 
 
 class Audit(Base):
     """Figure of an attack on the run's own model (`flfed audit`)."""
 
     __tablename__ = "audit"
-    id: Mapped[int] = mapped_column(LONG, primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), index=True)
-    at: Mapped[str] = mapped_column(Word(32))
-    attack: Mapped[str] = mapped_column(Word(120))
-    site: Mapped[str | None] = mapped_column(Word(120))
-    metric: Mapped[str] = mapped_column(Word(120))
+    id: Mapped[Number]
+    run_id: Mapped[OfRun]
+    at: Mapped[Moment]
+    attack: Mapped[Name]
+    site: Mapped[Name | None]
+    metric: Mapped[Name]
     value: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]

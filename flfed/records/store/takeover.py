@@ -7,6 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
@@ -36,6 +37,11 @@ class Writer:
     boot: str
     pid: int
     process: str
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Self:
+        """Return the process that wrote a row of the table `run`."""
+        return cls(**{key: row[key] for key in cls.__match_args__})
 
 
 def this_process() -> Writer:
@@ -108,8 +114,7 @@ def lock_run(connection: Connection, run: str) -> RowMapping:
         If the run is completed, or a living process writes it.
     """
     # The row is locked, so that two processes that resume one run take turns.
-    columns = (Run.status, Run.rounds, Run.host, Run.boot, Run.pid, Run.process)
-    row = connection.execute(select(*columns).where(Run.id == run).with_for_update()).mappings().one()
+    row = connection.execute(select(Run.__table__).where(Run.id == run).with_for_update()).mappings().one()
     if row["status"] == "completed":
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
     _refuse_living(run, row)
@@ -124,7 +129,7 @@ def take_over(connection: Connection, run: str) -> None:
 
 def _refuse_living(run: str, row: RowMapping) -> None:
     """Refuse to touch a run that a living process writes."""
-    if row["status"] == "running" and not is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
+    if row["status"] == "running" and not is_gone(Writer.of(row)):
         where = f"process {row['pid']} on {row['host']}"
         raise UsageError(f"run {run} is still running ({where}): wait for it, or end that process first")
 
@@ -170,8 +175,7 @@ def delete_runs(connection: Connection, runs: Sequence[str]) -> None:
         If a living process writes one of them; nothing is deleted then.
     """
     # The rows are locked, so that no process takes one of them over meanwhile.
-    columns = (Run.id, Run.series_id, Run.status, Run.host, Run.boot, Run.pid, Run.process)
-    found = connection.execute(select(*columns).where(Run.id.in_(runs)).with_for_update()).mappings().all()
+    found = connection.execute(select(Run.__table__).where(Run.id.in_(runs)).with_for_update()).mappings().all()
     for row in found:
         _refuse_living(row["id"], row)
     for table in OF_A_RUN:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
 import tomli_w
@@ -23,7 +24,8 @@ from flfed.refusals import Refusal, read
 from flfed.study.kinds import ANALYSIS
 
 Fetched = Sequence[Row[*tuple[Any, ...]]]
-Fetch = Callable[[Select[*tuple[Any, ...]]], Fetched]
+Query = Select[*tuple[Any, ...]]
+Fetch = Callable[[Query], Fetched]
 """Returns a query's rows."""
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
@@ -205,7 +207,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found["warnings"] = [said for said in of.warnings if _is_own(said)]
     found |= NOT_OVER_ALL.get(name, {})
     if name in OF_SITES:
-        found["sites"] = _own(of.sites, site)
+        found["sites"] = _only(of.sites, [site])
     elif name not in WITHOUT_NOTE:
         found["note"] = _own_note(of.note, site)
     return found
@@ -245,7 +247,7 @@ def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     whole = None
     if of.all is not None and of.asked >= LEAST_TOGETHER:
         whole = _only(of.all, COUNTED)
-    own = {name: _only(found, COUNTED) for name, found in _own(of.sites, site).items()}
+    own = {name: _only(found, COUNTED) for name, found in _only(of.sites, [site]).items()}
     return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
 
 
@@ -296,14 +298,12 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
     return replace(event, reason=Refusal(event.code, why="ask the coordinator why"))
 
 
-def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:
-    return {name: found for name, found in by_site.items() if name == site}
-
-
 def _own_note(note: str, site: str) -> str:
     """Return what a note on sums over rows says of one site."""
     begin, _, names = note.partition(".")[0].partition(": ")
-    return f"{TRAINING_ONLY}." if begin == TRAINING_ONLY and site in names.split(", ") else ""
+    if begin != TRAINING_ONLY or site not in names.split(", "):
+        return ""
+    return f"{TRAINING_ONLY}."
 
 
 def _own_columns(columns: Sequence[Any], site: str) -> list[dict[str, Any]]:
@@ -344,11 +344,6 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     return tomli_w.dumps(without_in(found, plain))
 
 
-def sites_of_study(text: str) -> set[str]:
-    """Return the sites that a study names, none without a study."""
-    return set(parsed_study(text).get("dataset", {}).get("sites", ()))
-
-
 def parsed_study(text: str) -> dict[str, Any]:
     """Return a recorded study's tables, none of a text that is not TOML."""
     try:
@@ -363,7 +358,9 @@ def without_in(found: Any, plain: Callable[[str], str]) -> Any:
         return {key: without_in(of, plain) for key, of in found.items()}
     if isinstance(found, list):
         return [without_in(of, plain) for of in found]
-    return plain(found) if isinstance(found, str) else found
+    if isinstance(found, str):
+        return plain(found)
+    return found
 
 
 class OtherNames:
@@ -379,39 +376,33 @@ class OtherNames:
     def __init__(self, fetch: Fetch, only: str | None) -> None:
         self._fetch = fetch
         self._only = only
-        self._masks: dict[str, Callable[[str], str]] = {}
+        self.redactor = cache(self._redactor)
 
-    def mask(self, name: str, text: str) -> str:
-        """Return a sentence without other sites' names.
-
-        Names and titles of others are left out for the people of one site. Everyone else reads it unchanged.
-        """
-        if self._only is None or not text:
-            return text
-        if name not in self._masks:
-            self._masks[name] = without_names(self._others(name))
-        return self._masks[name](text)
+    def _redactor(self, name: str) -> Callable[[str], str]:
+        """Return what takes other sites' names and titles out of a sentence of a run, for the people of one site."""
+        if self._only is None:
+            return str
+        return without_names(self._others(name))
 
     def _others(self, name: str) -> set[str]:
         """Return the other sites' names and titles in the whole series."""
         series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
         runs = select(Run.id).where(Run.series_id.in_(series))
-        own = self._fetch(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
+        own = select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only)
         found: set[str | None] = set()
         for query in (
             select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
             select(Event.site).where(Event.run_id.in_(runs)).distinct(),
             select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
         ):
-            for row in self._fetch(query):
-                found |= {*row}
+            found.update(*self._fetch(query))
         # Sites that were to be asked and never answered may stand in this object alone.
         asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
         for row in self._fetch(asked):
             payload = objects.read(_Asked, row.payload)
-            found |= {*(payload.names or ()), *(payload.sites or ())}
+            found.update(payload.names or (), payload.sites or ())
         # The study's text may name sites as well.
         for row in self._fetch(select(Series.study_text).where(Series.id.in_(series))):
-            found |= sites_of_study(row.study_text)
-        titles = {row.title for row in own}
+            found.update(parsed_study(row.study_text).get("dataset", {}).get("sites", ()))
+        titles = {row.title for row in self._fetch(own)}
         return {called for called in found if called} - {self._only} - titles

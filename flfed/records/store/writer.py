@@ -28,10 +28,10 @@ from flfed.records.store.entries import (
     MetricRow,
     SentRow,
     SiteRow,
-    insert_audit,
 )
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import (
+    Audit,
     Comparison,
     Event,
     Metric,
@@ -42,7 +42,6 @@ from flfed.records.store.tables import (
     Summary,
     finite,
     insert_all,
-    insert_columns,
     plain,
     stored,
 )
@@ -81,7 +80,12 @@ class HeldRound:
 
 def event_lines(at: str, rows: Iterable[EventRow]) -> list[Line]:
     """Return events that happened `at`, in the order of `EVENTS`."""
-    return [(at, *vars(row).values()) for row in rows]
+    return [(at, *_values(row)) for row in rows]
+
+
+def _values(row: EventRow | ComparisonRow | DifferenceRow) -> Line:
+    """Return a row's values in field order."""
+    return tuple(vars(row).values())
 
 
 def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) -> None:
@@ -108,10 +112,9 @@ def insert_numbered(
     connection: Connection, table: type[Metric] | type[Sent], parts: Sequence[Numbered], run: str
 ) -> None:
     """Insert figures of rounds, or their bytes."""
-    names = MetricRow._fields if table is Metric else SentRow._fields
-    rounds = [number for number, rows in parts for _ in rows]
-    columns = zip(*chain.from_iterable(rows for _, rows in parts), strict=True)
-    insert_columns(connection, table, {"round": rounds, **dict(zip(names, columns, strict=False))}, {"run_id": run})
+    names = {Metric: MetricRow._fields, Sent: SentRow._fields}[table]
+    lines = chain.from_iterable([(number, *row) for row in rows] for number, rows in parts)
+    insert_all(connection, table, ("round", *names), lines, {"run_id": run})
 
 
 __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
@@ -222,7 +225,7 @@ class RunStore(OpenStore):
             if connection.execute(select(Run.id).where(Run.id == name)).first() is not None:
                 raise UsageError(f"run {name} was begun by another process: see flfed run list")
             connection.execute(insert(Run), [row | {"id": name}])
-        return RunWriter(self._engine, self._url, name, clock=self._clock)
+        return self.added_to(name)
 
     def resume_run(self, run: str, keep: Callable[[int], int]) -> RunWriter:
         """Take over a run whose process is gone.
@@ -257,7 +260,7 @@ class RunStore(OpenStore):
                 connection.execute(update(Run).where(Run.id == run).values(ended))
         if lost is not None:
             raise lost
-        return RunWriter(self._engine, self._url, run, clock=self._clock)
+        return self.added_to(run)
 
     def added_to(self, run: str) -> RunWriter:
         """Return a writer that adds to a finished run."""
@@ -284,9 +287,22 @@ class RunStore(OpenStore):
                 connection.execute(insert(Summary), lines)
 
     def audit(self, run: str, rows: Iterable[AuditRow]) -> None:
-        """Add audit figures to the record of a finished run."""
+        """Add one audit's figures with one time to the record of a finished run, beside earlier ones.
+
+        Raises
+        ------
+        UsageError
+            If there is no such run.
+        """
+        at = stamp(self._clock())
+        # What is not finite becomes NULL, in the payload as well.
+        lines = [{"run_id": run, "at": at, **plain(vars(row))} for row in rows]
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            insert_audit(connection, run, stamp(self._clock()), rows)
+            # A name that is not in the store would be refused by a foreign key, in the database's words.
+            if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
+                raise UsageError(f"run {run!r} is not in the store")
+            if lines:
+                connection.execute(insert(Audit), lines)
 
 
 def _free_name(connection: Connection, now: datetime) -> str:
@@ -324,22 +340,6 @@ class RunWriter:
         self.run = run
         self._held: list[HeldRound] = []
         self._latest, self._written = 0, datetime.min.replace(tzinfo=UTC)
-
-    def site(
-        self,
-        name: str,
-        *,
-        title: str | None = None,
-        status: str | None = None,
-        reason: str | None = None,
-        rows: int | None = None,
-        holdout_rows: int | None = None,
-        disclosure: str | None = None,
-        shared_as: str | None = None,
-        resplit: bool | None = None,
-    ) -> None:
-        """Write one site of the run, as `sites` does."""
-        self.sites([SiteRow(name, title, status, reason, rows, holdout_rows, disclosure, shared_as, resplit)])
 
     def sites(self, rows: Iterable[SiteRow]) -> None:
         """Write sites, changing only the given fields of known ones."""
@@ -448,7 +448,9 @@ class RunWriter:
             yield connection
 
     def _transaction(self, *, durable: bool) -> AbstractContextManager[Connection]:
-        return (self._engine if durable else self._engine.execution_options(durable=False)).begin()
+        if durable:
+            return self._engine.begin()
+        return self._engine.execution_options(durable=False).begin()
 
     def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
         """Add figures to a round without counting it, before the first that is counted or after the last."""
@@ -497,8 +499,3 @@ class RunWriter:
         }  # fmt: skip
         with self._writing() as connection:
             connection.execute(update(Run).where(Run.id == self.run).values(row))
-
-
-def _values(row: ComparisonRow | DifferenceRow) -> tuple[Any, ...]:
-    """Return a row's values in field order."""
-    return tuple(vars(row).values())

@@ -15,7 +15,7 @@ from flfed.records.dashboard import run_page, sections
 from flfed.records.dashboard.refresh import Opened
 from flfed.records.dashboard.sections import bullets
 from flfed.records.objects import read_all
-from flfed.records.reports.audit_headlines import Audit, AuditFigure, Runs, audit_of, not_promised
+from flfed.records.reports.audit_headlines import Audit, AuditFigure, audit_of, not_promised
 from flfed.records.reports.privacy import Private, privacy_of
 from flfed.records.reports.privacy_tables import told_in_words
 from flfed.records.sections.privacy import (
@@ -27,6 +27,7 @@ from flfed.records.sections.privacy import (
     promised,
     spent_section,
 )
+from flfed.records.store.entries import Runs
 from flfed.records.store.reader import RunReader
 from flfed.records.text import escape, with_code
 

@@ -19,12 +19,20 @@ from flfed.records.dashboard.sections import figure, table
 from flfed.records.objects import figure_of, read_all, run_of, site_of
 from flfed.records.reports.faults import STATUS_WORDS
 from flfed.records.reports.privacy import private_of
-from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows, with_interval
+from flfed.records.reports.recorded_run import LOSS, TELLING, leaves, shows
 from flfed.records.reports.report import primary_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import NOT_COMPARED
-from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number, sentence_case
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    Difference,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+)
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.records.text import escape
@@ -298,4 +306,4 @@ def difference(gain: Report | None, metric: str) -> str:
     found = figure_of(gain, metric)
     if found.value is None:
         return f"{ABSENT}: {found.reason}"
-    return with_interval(gain[metric])
+    return gain_in_brackets(Difference(found.value, found.low, found.high))
