@@ -37,7 +37,7 @@ def restored(checkpoint: Checkpoint, strategy: FedAvg, parts: Sequence[ServerPar
     """
     of_parts: set[str] = set()
     for part in parts:
-        part.restore(checkpoint)
+        part.restore(checkpoint.facts, checkpoint.state)
         of_parts.update(part.state_names)
     of_strategy = {}
     of_sites = {}

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep, TrainingStep
-from flfed.federation.client.redaction import NotTakingPart, losses_of
+from flfed.federation.client.redaction import losses_of
 from flfed.federation.client.secure_sums import SiteSums, masked_losses
+from flfed.refusals import NotTakingPart
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.arrays import flattened
@@ -90,7 +91,11 @@ def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
     step.own.under(session)
     layout = FigureLayout.of(session.task, session.study.compare.points, step.asked.encoder)
     try:
-        masked = sums.masked_figures(step.asked, reply, layout, session.seed)
+        asked = sums.asked(step.asked)
+        cohort = sums.cohort()
+        ring = layout.ring(len(cohort.sites), cohort.most_rows)
+        rng = sums.rng(asked, session.seed)
+        masked = sums.once(asked, "masked-figures", lambda: layout.encode(reply, ring, rng))
     except NotTakingPart as error:
         # They stay, and the site's own people have them all the same.
         LOG.warning("the figures of the comparison are in no sum: %s", error)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import SiteSums, begun_forest
 from flfed.federation.server.run_setting import RunSetting
 from flfed.trees.forest import forest_of, gains_by_column
-from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.compare import CompareReplies
 
 
 class Trees(ServerPart):
@@ -21,11 +19,11 @@ class Trees(ServerPart):
         """Tell whether the model is trees."""
         return run.layout.plain
 
-    def first_arrays(self, participants: Mapping[str, Participant], sums: SiteSums) -> Arrays:
+    def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays:
         """Return no tree, and the cut points; raises FlfedError where no site counted its rows."""
         return begun_forest(self.run, participants, sums)
 
-    def record(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:
+    def record(self, model: FinalModel, replies: CompareReplies) -> None:
         """Record the gains of columns, and what the sums of the first trees tell of outcomes."""
         self._record_gains(model.outcome.arrays)
         self._record_told_outcomes(model, replies)
@@ -37,9 +35,9 @@ class Trees(ServerPart):
         gains = gains_by_column(forest, len(names)).tolist()
         columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
         found = {"trees": sum(map(len, forest)), "columns": columns}
-        self.run.recorder.writer.summary("gains", found, durable=False)
+        self.run.recorder.summary("gains", found)
 
-    def _record_told_outcomes(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:
+    def _record_told_outcomes(self, model: FinalModel, replies: CompareReplies) -> None:
         """Record how many outcomes the sums of the first trees told, where this engine holds the tables.
 
         It is of all trees: validation rows may have chosen none of them, and their sums have left all the same.
@@ -50,4 +48,4 @@ class Trees(ServerPart):
         grown = model.strategy.round.incoming
         told = model.tables.told_outcomes(list(replies), grown, model.outcome.encoder)
         own = shared.own(told["sites"])
-        self.run.recorder.writer.summary("told-outcomes", told | {"sites": own}, durable=False)
+        self.run.recorder.summary("told-outcomes", told | {"sites": own})
