@@ -153,7 +153,7 @@ class PrivacyAccount:
         round = int(facts["round"])
         with self._held() as held:
             tally = self._tally(held, side, facts)
-            draws = self._seen.draws.of(run)
+            draws = self._seen.draws[run]
             if same_noise and draws.charged[round]:
                 return
             if not same_noise and (refused := draws.round_refusal(round)):
@@ -183,7 +183,7 @@ class PrivacyAccount:
         with self._held() as held:
             tally = self._tally(held, side, facts)
             if "answer" in facts:
-                draws = self._seen.draws.of(run_of_new(facts))
+                draws = self._seen.draws[run_of_new(facts)]
                 refused = draws.answer_refusal(facts["answer"], facts.get("request_sha256", ""))
                 if refused:
                     raise NotSpent(refused)
@@ -206,7 +206,20 @@ class PrivacyAccount:
             shared["side"] = side
         else:
             shared.pop("holdout_sha256", None)
-        return _append_all(held, [{**shared, **vars(release)} for release in releases])
+        written: list[Line] = []
+        at = held
+        try:
+            for release in releases:
+                written.append(at.append(kind=SPENT, **shared, **vars(release)))
+                # Where a line ends the next one begins.
+                at = replace(at, size=at.size + len(written[-1].raw) + 1)
+        except (FlfedError, OSError):
+            # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
+            with suppress(OSError):
+                if written:
+                    os.ftruncate(held.file, held.size)
+            raise
+        return written
 
     def _named(self) -> dict[str, Any]:
         """Return the row names for a line.
@@ -285,24 +298,6 @@ class PrivacyAccount:
         except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
-
-
-def _append_all(held: HeldLedger, lines: Sequence[dict[str, Any]]) -> list[Line]:
-    """Append all of some lines of spent privacy, or none of them."""
-    written: list[Line] = []
-    at = held
-    try:
-        for facts in lines:
-            written.append(at.append(kind=SPENT, **facts))
-            # Where a line ends the next one begins.
-            at = replace(at, size=at.size + len(written[-1].raw) + 1)
-    except (FlfedError, OSError):
-        # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
-        with suppress(OSError):
-            if written:
-                os.ftruncate(held.file, held.size)
-        raise
-    return written
 
 
 def shown(value: float) -> str:

@@ -143,7 +143,7 @@ def table_error(study: Study, error: TableError) -> TableError:
 
 
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
-    """Return why a site's rows are too few for a study, None where they are enough.
+    """Return why a site's rows are too few for a study, or for its guarantee; None where they are enough.
 
     Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
 
@@ -157,7 +157,15 @@ def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None
     """
     if is_covered(study):
         return None
-    return too_small or promise_defect(study, training)
+    charge = charge_of(study)
+    if too_small or charge is None:
+        return too_small
+    # Delta is held against the units that it protects: persons, or else rows.
+    units = len(training)
+    group = datasets.load(study.dataset.name).schema.group
+    if group and charge.unit == "person":
+        units = training[group].nunique()
+    return delta_defect(charge.delta, units)
 
 
 def rows_band(study: Study, rows: int) -> tuple[int, int]:
@@ -170,26 +178,6 @@ def rows_band(study: Study, rows: int) -> tuple[int, int]:
         return ANY_ROWS
     low = 10 ** (len(str(rows)) - 1)
     return low, 10 * low - 1
-
-
-def promise_defect(study: Study, training: pd.DataFrame) -> Refusal | None:
-    """Return why a guarantee is worthless for a table.
-
-    None where it is not. It names no count.
-
-    Parameters
-    ----------
-    study : Study
-    training : DataFrame
-        The mapped rows that are trained on.
-    """
-    charge = charge_of(study)
-    group = datasets.load(study.dataset.name).schema.group
-    if charge is None:
-        return None
-    # Delta is held against the units that it protects: persons, or else rows.
-    units = training[group].nunique() if group and charge.unit == "person" else len(training)
-    return delta_defect(charge.delta, units)
 
 
 def given_encoder(study: Study) -> bool:

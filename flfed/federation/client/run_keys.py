@@ -388,15 +388,15 @@ class RunKeys:
         found: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
         return found
 
-    def rng(self, seed: int, purpose: str, number: int = 0) -> np.random.Generator:
+    def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
         """Return a generator of the site's draws for a purpose."""
-        return generator(seed, site=self.site, purpose=purpose, number=number)
+        return generator(self.study.seed + self.repeat, site=self.site, purpose=purpose, number=number)
 
-    def chance(self, seed: int, number: int) -> NoiseSource:
+    def chance(self, number: int) -> NoiseSource:
         """Return what the noise of a question comes from: the operating system, but where a run is rehearsed."""
         if self.approval is not None:
             return SystemNoise()
-        return SeededNoise(self.rng(seed, f"site-noise {noise_key(self.study.text)}", number))
+        return SeededNoise(self.rng(f"site-noise {noise_key(self.study.text)}", number))
 
     def least(self, cohort: int) -> int:
         """Return the threshold of the pinned sites, or of the cohort where nobody is pinned."""

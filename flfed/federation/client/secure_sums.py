@@ -92,7 +92,7 @@ class SiteSums:
         return () if known is None else known.in_sums_only
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply whose update is masked; yields the request that rounds it.
 
@@ -101,9 +101,6 @@ class SiteSums:
         request : TrainRequest
         reply, losses : TrainReply, mapping of part to RowLoss
             The update, and what is added up beside it.
-        seed : int
-            Rounding follows from it, from the site and the question, so that every engine rounds alike, and a
-            question that is asked again has the same bits.
         model : dict of name to array
             That was trained from.
 
@@ -123,15 +120,15 @@ class SiteSums:
             weight = 1.0
             entries = noise.clipped(entries)
         updates, sums = rings(len(cohort.sites), self._largest())
-        rng = self.rng(asked, seed)
+        rng = self.rng(asked)
         vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng)))
         if noise is not None:
-            vector = noise.added(vector, updates, self.keys.chance(seed, asked.number).normal)
+            vector = noise.added(vector, updates, self.keys.chance(asked.number).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         beside = np.concatenate([weights, losses_in_sum(self.keys, losses, rng)])
         return replace(reply, delta={}, masked=self._mask(asked, vector, beside))
 
-    def masked_numbers(self, kind: str, numbers: np.ndarray, seed: int) -> Masked:
+    def masked_numbers(self, kind: str, numbers: np.ndarray) -> Masked:
         """Return sums to which a row adds 1 at most under masks, the same each time they are asked for.
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
@@ -139,7 +136,7 @@ class SiteSums:
         asked = self.asked(None, kind)
         cohort = self.cohort()
         ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
-        rng = self.rng(asked, seed)
+        rng = self.rng(asked)
         return self.once(asked, "masked-summary", lambda: ring.encode(numbers, rng))
 
     def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
@@ -187,9 +184,13 @@ class SiteSums:
             binding=context.binding(kind, request),
         )
 
-    def rng(self, asked: Asked, seed: int) -> np.random.Generator:
-        """Return what rounds numbers to a ring, the same whenever the same is asked."""
-        return self.keys.rng(seed, f"sum {asked.rounding}")
+    def rng(self, asked: Asked) -> np.random.Generator:
+        """Return what rounds numbers to a ring.
+
+        It follows from the run's seed, from the site and the question, so that every engine rounds alike, and a
+        question that is asked again has the same bits.
+        """
+        return self.keys.rng(f"sum {asked.rounding}")
 
     def _largest(self) -> float:
         return largest_entry(self.keys.study, self.least())
@@ -398,7 +399,7 @@ class SiteCiphers(SiteSums):
         return found
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
         asked = self.asked(request)
@@ -469,7 +470,7 @@ class SiteTreeSums(SiteSums):
         return self.once(self.asked(None, BINS), "masked-cells", lambda: numbers.astype(np.uint64))
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply whose sums of a level are masked; raises NotTakingPart."""
         # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
@@ -477,7 +478,7 @@ class SiteTreeSums(SiteSums):
         asked = self.asked(request)
         state = self.keys.state
         if self.order.place(asked.number)[1] == 0:
-            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked, seed))])
+            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked))])
         made = self.once(asked, f"{_LEVEL}{asked.number:06d}", lambda: numbers)
         for name in [name for name in state.names() if name.startswith(_LEVEL)]:
             if int(name.removeprefix(_LEVEL)) <= asked.number - self.order.asked_again:
@@ -529,7 +530,7 @@ def sums_of(keys: RunKeys) -> SiteSums:
     return SiteTreeSums(keys) if order_of(keys.study).cells else SiteSums(keys)
 
 
-def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses, seed: int) -> Masked | None:
+def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Masked | None:
     """Return the losses of a model that is only scored under masks, the same each time they are asked for.
 
     They are None in a rehearsal, whose server has the sites' own, and where the run is over at the site; and under
@@ -544,7 +545,7 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses, seed: i
     if isinstance(sums, SiteCiphers) or keys.approval is None or keys.known() is None:
         return None
     asked = sums.asked(request)
-    return sums.once(asked, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(asked, seed)))
+    return sums.once(asked, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(asked)))
 
 
 def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:

@@ -160,7 +160,7 @@ def count_statistic(
         return StatisticReply(sums=sums)
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
-    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers, session.seed))
+    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers))
     yield  # a handler is a generator, also one that asks for nothing
 
 

@@ -129,7 +129,7 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
         That were taken.
     """
     session = step.session
-    done = step.figures
+    done = step.done
     stays = training_stays(session)
     rounding = said_by(session)
     loss = None

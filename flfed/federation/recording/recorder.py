@@ -145,18 +145,11 @@ class Recorder:
 
     def events(self, kind: Any, reasons: Mapping[str, str]) -> None:
         """Record one event a site at the latest round."""
-        self.writer.events(self._events(self._at(), kind, reasons))
+        self.writer.events(self._events(self._latest or None, kind, reasons))
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
         said = self.shared_as.under_names(reasons).items()
         return [EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason)) for site, reason in said]
-
-    def _at(self) -> int | None:
-        """Return the round of an event.
-
-        It is None before the rounds.
-        """
-        return self._latest or None
 
     def unnamed_faults(self, reasons: Sequence[str]) -> None:
         """Record the faults of nodes without a known site."""
@@ -180,7 +173,7 @@ class Recorder:
 
     def note(self, reason: str) -> None:
         """Record a note on the whole run."""
-        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason), path_of(reason))])
+        self.writer.events([EventRow(self._latest or None, None, "note", self.shared_as.text(reason), path_of(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
         """Record the leak warnings and the untested columns.
@@ -261,7 +254,7 @@ class Recorder:
             SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
             for site, reply in own.items()
         )
-        self.writer.events([EventRow(self._at(), site, "note", r.note) for site, r in own.items() if r.note])
+        self.writer.events([EventRow(self._latest or None, site, "note", r.note) for site, r in own.items() if r.note])
         for site, reply in own.items():
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]

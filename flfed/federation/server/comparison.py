@@ -77,8 +77,8 @@ class Comparison:
         for part in self.parts:
             request = part.compare_request(self.model, request)
         recorder = self.run.recorder
-        found = score_bins(self.scores, recorder.shared_as)
-        bins = ScoreBins(**self.model.once(SCORE_BINS, asdict(found)))
+        estimate = score_bins(self.scores, recorder.shared_as)
+        bins = ScoreBins(**self.model.once(SCORE_BINS, asdict(estimate)))
         recorder.progress("compare", 0, 1)
         replies = self._replies(request, bins)
         # Where all sites share figures in sums only, each of them stays or is in their sum.
@@ -92,7 +92,11 @@ class Comparison:
         self._coefficients()
         for part in self.parts:
             part.record(self.model, replies)
-        self._importances(replies)
+        found = importances(replies, recorder.shared_as, self._columns)
+        if found is not None:
+            loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
+            told = {"loss": loss, "permutations": self.run.study.compare.importance}
+            recorder.summary("importances", told | found)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
 
@@ -127,14 +131,6 @@ class Comparison:
             "intercept": float(bias[0]),
         }
         self.run.recorder.summary("coefficients", found)
-
-    def _importances(self, replies: CompareReplies) -> None:
-        """Record each column's importance, where the study asks for it."""
-        found = importances(replies, self.run.recorder.shared_as, self._columns)
-        if found is not None:
-            loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
-            told = {"loss": loss, "permutations": self.run.study.compare.importance}
-            self.run.recorder.summary("importances", told | found)
 
     @property
     def _columns(self) -> list[str]:

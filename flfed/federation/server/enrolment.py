@@ -212,15 +212,14 @@ def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]
     return {site: reply.summary for site, reply in answers.replies.items() if reply.summary is not None}
 
 
-def record_sums(run: RunSetting, merged: Summary) -> None:
-    """Record the sums over all sites by their hashes, and columns that may give the answer away."""
+def record_beginnings(run: RunSetting, participants: Participants, merged: Summary) -> None:
+    """Record the sums over all sites by their hashes, and columns that may give the answer away.
+
+    Noted are sites that train a part of the model, how rows are scaled, and which earlier model comes first.
+    """
     run.recorder.leaks(leak_warnings(run.layout, merged), untested(run.layout, merged))
     sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
     run.recorder.summary("training-sums", sums)
-
-
-def note_beginnings(run: RunSetting, participants: Participants) -> None:
-    """Record which sites train a part of the model, how rows are scaled, and which earlier model comes first."""
     widths = {site: one.width for site, one in participants.items() if one.width < 1}
     told = [f"{site} ({width:g} of each hidden layer)" for site, width in run.recorder.shared_as.own(widths).items()]
     if told:

@@ -187,7 +187,13 @@ class Series:
         """
         # Sites that are gone are named in the record of each repeat.
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
-        writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
+        checkpoint: Checkpoint | None = None
+        if entry is None:
+            writer = begin(
+                self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
+            )
+        else:
+            writer, checkpoint = self._again(entry)
         began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
             if entry is None:
@@ -208,13 +214,6 @@ class Series:
                 recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
             outcome = self._conduct(repeat, recorder, checkpoint, way)
         self._record_end(writer, outcome)
-
-    def _begin(self, repeat: int) -> tuple[RunWriter, None]:
-        """Record the start of a repeat."""
-        writer = begin(
-            self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
-        )
-        return writer, None
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
         """Resume a repeat at its last checkpoint.

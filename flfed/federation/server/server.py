@@ -103,8 +103,7 @@ class FederatedRun(RunSetting):
         if not any(part.keeps_cohort for part in self.parts):
             participants = {site: participants[site] for site in summaries}
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
-        enrolment.record_sums(self, merged)
-        enrolment.note_beginnings(self, participants)
+        enrolment.record_beginnings(self, participants, merged)
         for part in self.parts:
             part.note()
         encoder = enrolment.fitted_encoder(self, merged)

@@ -292,22 +292,6 @@ class RunDraws:
         return Refusal("answer-drawn")
 
 
-class LedgerDraws:
-    """Noise that all runs of a ledger have drawn, by its lines."""
-
-    def __init__(self) -> None:
-        self._runs: dict[Run, RunDraws] = defaultdict(RunDraws)
-
-    def add(self, line: Line) -> None:
-        """Count one line more."""
-        if line.kind in (SPENT, UPDATE, COMPARISON, COUNTS):
-            self._runs[run_of(line.facts)].add(line)
-
-    def of(self, run: Run) -> RunDraws:
-        """Return what one repeat of a run has drawn."""
-        return self._runs[run]
-
-
 @dataclass
 class Tally:
     """Privacy consumed by some lines of a ledger.
@@ -389,7 +373,7 @@ class Seen:
     unnamed : dict of name to Tally
         By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
     accounts : RowAccounts
-    draws : LedgerDraws
+    draws : dict of run to RunDraws
         What noise each run has drawn.
     """
 
@@ -398,12 +382,13 @@ class Seen:
     datasets: dict[str, Tally] = field(default_factory=dict)
     unnamed: dict[str, Tally] = field(default_factory=dict)
     accounts: RowAccounts = field(default_factory=RowAccounts)
-    draws: LedgerDraws = field(default_factory=LedgerDraws)
+    draws: dict[Run, RunDraws] = field(default_factory=lambda: defaultdict(RunDraws))
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         self.accounts.add(line)
-        self.draws.add(line)
+        if line.kind in (SPENT, UPDATE, COMPARISON, COUNTS):
+            self.draws[run_of(line.facts)].add(line)
         if line.kind == SPENT:
             of = self.datasets if names_in(line.facts) else self.unnamed
             of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)

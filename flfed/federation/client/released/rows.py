@@ -325,10 +325,6 @@ class Names:
     same: Collection[str]
     key: bytes
 
-    def own(self) -> dict[str, list[SourceSet]]:
-        """Return the persons released under the own name."""
-        return self.kept.sources(self.key)
-
     def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
         """Yield each other name and its released persons.
 
@@ -380,7 +376,7 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 
     Those released under this name and under others count together.
     """
-    own = _of_same_columns(chain.from_iterable(names.own().values()), sources)
+    own = _of_same_columns(chain.from_iterable(names.kept.sources(names.key).values()), sources)
     if not any(one.meets(other) for one, other in product((*own, *sources), others)):
         return False
     for one in sources:
