@@ -446,21 +446,17 @@ class PrivacyRecord:
         """Write the summary, `final` where the run ends."""
         lines, more = self._charges.spent(final=final)
         sites = dict(self._recorder.shared_as.own(lines))
-        warnings = [*self._facts["warnings"], *self._of_delta(), *filter(None, [more])]
+        warnings = list(self._facts["warnings"])
+        promise = self._charges.promise
+        # Delta is close to one over the training rows of some sites.
+        if self._close and promise is not None:
+            how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
+            todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
+            warnings.append(Refusal("close-delta", how=how + todo))
+        if more:
+            warnings.append(more)
         payload = {**self._facts, "warnings": warnings, "sites": sites}
         self._recorder.writer.summary("privacy", payload, durable=final)
-
-    def _of_delta(self) -> list[str]:
-        """Return a warning where delta is too large.
-
-        It is close to one over the training rows of some sites.
-        """
-        promise = self._charges.promise
-        if not self._close or promise is None:
-            return []
-        how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
-        todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
-        return [Refusal("close-delta", how=how + todo)]
 
 
 def more_than_planned(

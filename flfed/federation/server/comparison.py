@@ -139,7 +139,12 @@ class Comparison:
 
     def _replies(self, request: CompareRequest, bins: ScoreBins) -> CompareReplies:
         """Return the sites' comparisons that can be used, and looked at one by one."""
-        request = replace(request, sites=self._looked_at(), trained=self._trained())
+        recorder = self.run.recorder
+        # Sites that take part and share figures of their own: verdicts go by their number.
+        sharing = len(recorder.shared_as.own(self.participants))
+        looked_at = self.model.once("looked-at", {"sites": max(sharing, 1)})
+        recorder.summary("looked-at", looked_at)
+        request = replace(request, sites=int(looked_at["sites"]), trained=self._trained())
         if bins.centre is not None and bins.spread is not None:
             request = replace(request, odds_centre=bins.centre, odds_spread=bins.spread)
         answers = self._ask(request, self.model.strategy.run.delivery)
@@ -156,13 +161,6 @@ class Comparison:
         words = {True: "enough", False: "not-enough", None: NOT_KNOWN}
         enough = training["enough"] if training else None
         return words[enough]
-
-    def _looked_at(self) -> int:
-        """Return how many sites take part and share figures of their own, and record it: verdicts go by it."""
-        sharing = len(self.run.recorder.shared_as.own(self.participants))
-        found = self.model.once("looked-at", {"sites": max(sharing, 1)})
-        self.run.recorder.summary("looked-at", found)
-        return int(found["sites"])
 
     def _ask(self, request: CompareRequest, delivery: EncoderDelivery) -> Answers[CompareReply]:
         """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from flwr.serverapp import Grid
-
 import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
@@ -112,13 +110,7 @@ def enrol(
     run.recorder.events("fault", not_there)
     # Below their threshold sums stop by themselves, and may go on later.
     if not cohort:
-        says_where = any(path_of(reason) in SAYS_WHERE for reason in absent.own.values())
-        run.check_enough(
-            participants,
-            [*(f"{site}: {why}" for site, why in reasons.items()), *absent.unnamed],
-            refused=bool(absent.own or absent.refused),
-            at_site=bool(absent.own) and not says_where,
-        )
+        _check_enough(run, participants, absent)
     check(nodes_of(participants))
     return participants
 
@@ -132,8 +124,9 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
     run.recorder.share(sharing)
     names = {node: f"node {node}" for node in nodes}
     names |= {node: reply.site for node, reply in answers.replies.items()}
-    sizes = (answers.to_node, answers.to_server)
-    run.recorder.crossed(ENROL, *({names[node]: size for node, size in sent.items()} for sent in sizes))
+    to_site = {names[node]: size for node, size in answers.to_node.items()}
+    to_server = {names[node]: size for node, size in answers.to_server.items()}
+    run.recorder.crossed(ENROL, to_site, to_server)
     return answers
 
 
@@ -168,37 +161,22 @@ def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str,
     )
 
 
+def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -> None:
+    """Refuse too few sites; raises UsageError where a person can do something about it, else FlfedError."""
+    says_where = any(path_of(reason) in SAYS_WHERE for reason in absent.own.values())
+    run.check_enough(
+        participants,
+        [*(f"{site}: {why}" for site, why in absent.reasons.items()), *absent.unnamed],
+        refused=bool(absent.own or absent.refused),
+        at_site=bool(absent.own) and not says_where,
+    )
+
+
 def absence(why: str, *, stays: bool) -> Refusal:
     """Return the fault of a site that took part before a run was resumed, whether it `stays` in the run or not."""
     if stays:
         return Refusal("away-because", why=why) if why else Refusal("away")
     return Refusal("left-because", why=why) if why else Refusal("left")
-
-
-def whole_cohort(cohort: Participants, back: Participants, grid: Grid) -> dict[str, Participant]:
-    """Return a run's participants: all of its cohort, or who enrolled now where it has none.
-
-    Who is not back counts as missing.
-
-    Parameters
-    ----------
-    cohort : mapping of site to Participant
-        Who enrolled at the start of a run that stays with these sites.
-    back : mapping of site to Participant
-        Who enrolled now.
-    grid : Grid
-        Which knows the nodes of institutions by name.
-    """
-    if not cohort:
-        return dict(back)
-    nodes: Mapping[str, int] = getattr(grid, "nodes", {})
-    found = {}
-    for site in sorted(cohort):
-        if site in back:
-            found[site] = replace(cohort[site], node_id=back[site].node_id, version=back[site].version)
-        else:
-            found[site] = replace(cohort[site], node_id=nodes.get(site, cohort[site].node_id))
-    return found
 
 
 def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]:

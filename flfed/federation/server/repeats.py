@@ -322,8 +322,9 @@ class StatisticRun(FederatedRun):
             statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
         of_all = added(sums.parts)
         by_site = {site: statistic.figures([own], self.schema, of_all) for site, own in sums.by_site.items()}
+        name = self.study.statistic.name if self.study.analysis is None else ANALYSIS
         found = {
-            "name": self.study.statistic.name if self.study.analysis is None else ANALYSIS,
+            "name": name,
             "sites": len(sums.sites),
             **statistic.figures(sums.parts, self.schema, of_all),
             "by-site": self.recorder.shared_as.own(by_site),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from flfed.federation.recording.source_model import start_arrays
-from flfed.federation.server.checkpoint_writer import CheckpointWriter, restored
+from flfed.federation.server.checkpoint_writer import OF_SITE, CheckpointWriter
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
@@ -110,7 +110,18 @@ def _assign(
 
 def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, after: Checkpoint) -> None:
     """Give strategy, parts and sites what they had at a checkpoint, and note what is lost."""
-    of_sites = restored(after, strategy, parts)
+    of_parts: set[str] = set()
+    for part in parts:
+        part.restore(after.facts, after.state)
+        of_parts.update(part.state_names)
+    of_strategy = {}
+    of_sites = {}
+    for name, arrays in after.state.items():
+        if name.startswith(OF_SITE):
+            of_sites[name.removeprefix(OF_SITE)] = arrays
+        elif name not in of_parts:
+            of_strategy[name] = arrays
+    strategy.restore(after.round, of_strategy, after.facts["strategy"])
     # In one process it goes with the checkpoint; institutions have it on their own disks.
     restore = getattr(run.grid, "restore_states", None)
     if restore is not None:

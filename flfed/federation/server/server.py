@@ -82,7 +82,19 @@ class FederatedRun(RunSetting):
         else:
             participants, common = self._resume(self.checkpoint)
         strategy, arrays = self.rounds(participants, common.encoder, common)
-        outcome = self._write_end(participants, common.encoder, strategy, arrays)
+        outcome = Outcome(
+            status="stopped" if strategy.stopped else "completed",
+            reason=self.recorder.shared_as.text(strategy.stopped) or self.writer.ended,
+            arrays=arrays,
+            encoder=common.encoder,
+            rounds=strategy.rounds_done,
+            best_round=strategy.best_round,
+            sites=tuple(participants),
+        )
+        # With its schema, so that the model can be used where nobody has the dataset's folder.
+        facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        final = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=common.encoder, facts=facts)
+        checkpoints.write(self.name, final, final=True)
         if not strategy.stopped:
             self.compare(participants, outcome, common.start, strategy)
         return replace(outcome, seconds=self.writer.seconds())
@@ -118,7 +130,16 @@ class FederatedRun(RunSetting):
         for part in self.parts:
             cohort = cohort or part.cohort()
         back = self.enrol(tuple(cohort), cohort)
-        participants = enrolment.whole_cohort(cohort, back, self.grid)
+        participants = dict(back)
+        nodes: Mapping[str, int] = getattr(self.grid, "nodes", {})
+        # Who of a cohort is away has the node that it enrolled with, or the one that is known by now.
+        for site in sorted(cohort):
+            one = cohort[site]
+            if site in back:
+                participants[site] = replace(one, node_id=back[site].node_id, version=back[site].version)
+            else:
+                participants[site] = replace(one, node_id=nodes.get(site, one.node_id))
+        participants = dict(sorted(participants.items()))
         for part in self.parts:
             part.enrolled(participants, back)
         return participants, back
@@ -159,23 +180,6 @@ class FederatedRun(RunSetting):
         if kept is None:
             return rehearse_rounds(self, self.parts, participants, encoder)
         return conduct_rounds(self, self.parts, self.writer, participants, kept, self.checkpoint)
-
-    def _write_end(self, participants: Participants, encoder: Encoder, strategy: FedAvg, arrays: Arrays) -> Outcome:
-        """Write the final model and return the outcome."""
-        outcome = Outcome(
-            status="stopped" if strategy.stopped else "completed",
-            reason=self.recorder.shared_as.text(strategy.stopped) or self.writer.ended,
-            arrays=arrays,
-            encoder=encoder,
-            rounds=strategy.rounds_done,
-            best_round=strategy.best_round,
-            sites=tuple(participants),
-        )
-        # With its schema, so that the model can be used where nobody has the dataset's folder.
-        facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
-        final = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=encoder, facts=facts)
-        checkpoints.write(self.name, final, final=True)
-        return outcome
 
     def compare(self, participants: Participants, outcome: Outcome, start: str, strategy: FedAvg) -> None:
         """Compare the models at every site, or as a part says; `start` is the start file's hash."""

@@ -26,27 +26,19 @@ class Trees(ServerPart):
 
     def record(self, model: FinalModel, replies: CompareReplies) -> None:
         """Record the gains of columns, and what the sums of the first trees tell of outcomes."""
-        self._record_gains(model.outcome.arrays)
-        self._record_told_outcomes(model, replies)
-
-    def _record_gains(self, arrays: Arrays) -> None:
-        """Record what the splits of each column gain."""
-        forest = forest_of(arrays)
+        recorder = self.run.recorder
+        forest = forest_of(model.outcome.arrays)
         names = [column.name for column in self.run.layout.features]
         gains = gains_by_column(forest, len(names)).tolist()
         columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
         found = {"trees": sum(map(len, forest)), "columns": columns}
-        self.run.recorder.summary("gains", found)
-
-    def _record_told_outcomes(self, model: FinalModel, replies: CompareReplies) -> None:
-        """Record how many outcomes the sums of the first trees told, where this engine holds the tables.
-
-        It is of all trees: validation rows may have chosen none of them, and their sums have left all the same.
-        """
-        shared = self.run.recorder.shared_as
+        recorder.summary("gains", found)
+        # Told outcomes are of all trees, where this engine holds the tables: validation rows may have chosen none of
+        # them, and their sums have left all the same.
+        shared = recorder.shared_as
         if model.tables is None or not shared.are_whole(replies):
             return
         grown = model.strategy.round.incoming
         told = told_of_sites(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
         own = shared.own(told["sites"])
-        self.run.recorder.summary("told-outcomes", told | {"sites": own})
+        recorder.summary("told-outcomes", told | {"sites": own})
