@@ -261,14 +261,8 @@ class Recorder:
         # Weighted otherwise than the figures over all rows: of the sites in sums only, both would tell too much.
         figures += [*sites_mean(own, len(replies)), *sites_mean(own, len(replies), "personalised")]
         figures += self._over_all(replies, reference)
-        families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
-        pooled = None
-        if reference is not None:
-            pooled = reference.pooled_family
-        # Which kinds of models did best at the sites and over all rows.
-        if families or pooled is not None:
-            self.summary("own-models", {"sites": families, "pooled": pooled})
         summaries = {
+            "own-models": _own_models(own, reference),
             "score-histograms": score_histograms(replies, self.shared_as, bins),
             "operating-points": exact_counts(replies, self.shared_as),
             "subgroups": subgroups(replies, self.shared_as),
@@ -292,6 +286,15 @@ class Recorder:
         rows = [SentRow(site, "to-site", kind, size) for site, size in self.shared_as.under_names(to_site).items()]
         back = self.shared_as.under_names(to_server).items()
         return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
+
+
+def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, Any] | None:
+    """Return which kinds of models did best at the sites and over all rows, None where none is known."""
+    families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
+    pooled = reference.pooled_family if reference is not None else None
+    if pooled is None and not families:
+        return None
+    return {"sites": families, "pooled": pooled}
 
 
 def _arms(replies: CompareReplies) -> list[Figure]:
