@@ -142,6 +142,35 @@ def _fact_text(fact: object) -> str:
     return str(fact)
 
 
+class NotTakingPart(FlfedError):
+    """Refusal of a site by its own policy.
+
+    It is a fixed sentence of ours, so it may cross.
+    """
+
+
+class NotSpent(FlfedError):
+    """Refusal of a round by the privacy account.
+
+    It is not allowed, or cannot be recorded. The sentence is a fixed one of ours, so it may cross.
+
+    It has the site's budget, what is spent of it and what was asked, as numbers; nothing of rows.
+    """
+
+
+def refuse(why: Refusal | None) -> None:
+    """Raise NotTakingPart with a refusal, where there is one."""
+    if why:
+        raise NotTakingPart(why)
+
+
+def or_refuse(found: Any) -> Any:
+    """Return what was found, or raise NotTakingPart with the refusal that it is."""
+    if isinstance(found, Refusal):
+        raise NotTakingPart(found)
+    return found
+
+
 def refusal_of(error: FlfedError) -> Refusal:
     """Return the refusal that an error was raised with.
 

@@ -17,7 +17,6 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.released.noised_answer import FOLDER
-from flfed.federation.client.statistic import colluding_epsilon
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -184,7 +183,7 @@ def test_nine_sites_tell_what_a_third_of_them_could_take_off():
     charge = charge_of(Study.parse(SECRET))
     assert charge is not None
     # Seven of nine are in a sum: without three the noise is that of four, and six have all of it.
-    found = colluding_epsilon(charge, 7, 9)
+    found = charge.colluding_epsilon(7, 9)
     assert found == pytest.approx(epsilon([Release(charge.release.noise * np.sqrt(4 / 6), 1.0, 1)], charge.delta))
     assert 1.15 < found < 1.35
 

@@ -45,9 +45,7 @@ def test_the_judged_model_is_attacked_and_the_ledger_has_a_line_for_it(ended):
     reply = asked(site, request)
     assert not reply.has_error()
     found = AuditReply.from_record(reply.content)
-    alone: AuditReply = run_client(
-        attacked(site.message(AUDIT, request), lambda: SiteSession(site.site, site.study), site.site.name)
-    )
+    alone: AuditReply = run_client(attacked(request, SiteSession(site.site, site.study), site.site.name))
     assert [figure.metric for figure in found.figures] == ["auc-of-loss", "auc-of-lira"]
     for figure, other in zip(found.figures, alone.figures, strict=True):
         np.testing.assert_allclose(

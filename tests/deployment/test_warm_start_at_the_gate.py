@@ -18,9 +18,8 @@ from flfed.deployment.site_state.approval import given_start, keep_start, kept_s
 from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import export
-from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.recording.source_model import named_start, source_model
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.warm_start import Source, read_source

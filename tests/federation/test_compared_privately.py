@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.federation.client.released.noised_answer import FOLDER, KeptFile, KeptModel
+from flfed.federation.client.released.noised_answer import FOLDER, KeptFile
 from flfed.paths import SiteFolder
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.rows.data.policy import Policy
@@ -19,7 +19,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession, first_model
 from flfed.rows.statistics.noised_counts import training_cells
 from flfed.updates.accounting import Release, epsilon
-from flfed.updates.arrays import Arrays, shapes_of
+from flfed.updates.arrays import Arrays, entries_of, shapes_of, unflattened
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from tests.federation.test_covered_study import STUDY, Small, account, lines
 
@@ -42,11 +42,10 @@ def done(sites: list[Site]) -> Any:
 def kept_own(session: SiteSession) -> Arrays:
     """The own model that a site keeps."""
     (path,) = (SiteFolder(session.site.name).gate / FOLDER).glob("*own-model*")
-    basis = b"".join(part.tobytes() for part in training_cells(session, by_person=True))
     shapes = shapes_of(first_model(session.study, session.schema))
-    found = KeptModel(file=KeptFile(path, basis), shapes=shapes).read()
+    found = KeptFile(path, training_cells(session, by_person=True)).read(entries_of(shapes))
     assert found is not None
-    return found
+    return unflattened(found, shapes)
 
 
 def test_the_own_model_and_the_pairs_are_charged_to_their_sides_within_the_promise(done: Any, sites: list[Site]):

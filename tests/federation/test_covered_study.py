@@ -17,8 +17,7 @@ from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, privacy_refusal
-from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
+from flfed.federation.client.released.noised_answer import FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.server.run import resume, run
@@ -26,7 +25,7 @@ from flfed.paths import SiteFolder
 from flfed.records.ledger import ledger_of
 from flfed.records.ledger_line import Line
 from flfed.records.store.reader import RunReader
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import HoldoutByOrder
 from flfed.rows.data.policy import Policy

@@ -10,10 +10,9 @@ import pytest
 
 from flfed.errors import FlfedError
 from flfed.export.run_folder import export
-from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from flfed.federation.client.protection import protection_of
-from flfed.federation.client.released.model_answers import OWN, _own_model, noised_cells, releases_of
+from flfed.federation.client.released.model_answers import OWN, _own_model
+from flfed.federation.client.released.noised_answer import noised_cells, releases_of
 from flfed.federation.server.run import run
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession, first_model

@@ -15,10 +15,9 @@ import pytest
 from flfed.deployment.gate.message_check import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
-from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.released.accounts import BOTH
 from flfed.federation.server.run import run
-from flfed.refusals import Refusal
+from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site

@@ -24,12 +24,12 @@ from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
-from flfed.federation.client.redaction import NotTakingPart, redact
+from flfed.federation.client.redaction import redact
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.summed_replies import NO_SUM, InSum, in_sum_of, without_figures
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.refusals import Refusal, refusal_of
+from flfed.refusals import NotTakingPart, Refusal, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.request_hash import asks_sha256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.statistic import colluding_epsilon
 from flfed.records.reports.privacy import given_the_encoder
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
@@ -53,7 +52,7 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
     if study.analysis is not None:
         if not pinned:
             return words["analysis"].format(**facts)
-        colluding = colluding_epsilon(charge, threshold(pinned), pinned)
+        colluding = charge.colluding_epsilon(threshold(pinned), pinned)
         return words["analysis-summed"].format(colluding=shown_epsilon(colluding), **facts)
     if not covers_model(study):
         noise = words["noise"].format(rounds=study.rounds, **facts)

@@ -18,8 +18,8 @@ from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.comparisons import ANEW, TELLS, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
-from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
-from flfed.federation.client.released.accounts import BOTH, Side, names_now
+from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, run_charges
+from flfed.federation.client.released.accounts import BOTH, Side, holdout_hash, names_now
 from flfed.federation.client.released.model_answers import LATER_EPSILON
 from flfed.federation.client.statistic import answered
 from flfed.paths import SiteFolder

@@ -27,6 +27,7 @@ from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
 
 if TYPE_CHECKING:
+    from flfed.refusals import NotTakingPart
     from flfed.rows.warm_start import Source
 
 
@@ -364,7 +365,6 @@ def kept_start(folder: SiteFolder, study: Study) -> Source:
     """
     from safetensors import SafetensorError
 
-    from flfed.federation.client.redaction import NotTakingPart
     from flfed.rows.warm_start import Source
     from flfed.summaries.summary import Encoder
     from flfed.updates.arrays import read_file, without_prefix

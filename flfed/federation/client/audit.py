@@ -6,24 +6,20 @@ The run's model is attacked here, with the site's own rows, and figures leave.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
-from flwr.app import Message
-
 from flfed import registry
-from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal, refuse
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
-from flfed.updates.mechanism import Promise, mechanism_of
+from flfed.updates.mechanism import Mechanism, Promise, mechanism_of
 from flfed.updates.messages.compare import AuditFigure, AuditReply, AuditRequest, Verdict
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory import read
 
 
 def promise_of(study: Study) -> Promise | None:
@@ -31,8 +27,7 @@ def promise_of(study: Study) -> Promise | None:
 
     It is None for nothing.
     """
-    mechanism = mechanism_of(study)
-    return None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    return (mechanism_of(study) or Mechanism()).promise(study.plan, study.rounds)
 
 
 def promised_to_rows(study: Study) -> Promised | None:
@@ -41,12 +36,12 @@ def promised_to_rows(study: Study) -> Promised | None:
     They may be each person's. A guarantee for whole sites is none for their rows.
     """
     promise = promise_of(study)
-    return None if promise is None or promise.unit == "site" else (promise.epsilon, promise.delta)
+    if promise is None or promise.unit == "site":
+        return None
+    return promise.epsilon, promise.delta
 
 
-def attacked(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-) -> Generator[ComputeRequest, Any, AuditReply]:
+def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, AuditReply]:
     """Attack a model with the site's own rows.
 
     Returns how far the attack got.
@@ -58,8 +53,6 @@ def attacked(
     MalformedMessage
         If there is no such attack here.
     """
-    request = read(AuditRequest, message.content)
-    session = open_session()
     if not session.site.policy.audits:
         raise NotTakingPart(Refusal("no-audits"))
     if request.attack not in registry.names("attack"):
@@ -67,8 +60,7 @@ def attacked(
     refused = yield from model_refusal(
         session, request.arrays, request.encoder, lambda: own.start(session, request.encoder)
     )
-    if refused is not None:
-        raise NotTakingPart(refused)
+    refuse(refused)
     found = yield from attack(
         session,
         request.arrays,

@@ -11,32 +11,27 @@ from collections.abc import Callable, Generator
 from functools import cache, partial
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
-from flfed.federation.client.handlers import HANDLERS, Handler, Reply, Replying, run_kind, train
-from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
-from flfed.federation.client.redaction import (
-    CROSSING,
-    NotTakingPart,
-    redact,
-    redacted,
-)
+from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, train
+from flfed.federation.client.protection import LocalProtection, is_held, privacy_refusal, rows_refusal, table_error
+from flfed.federation.client.redaction import CROSSING, redact, redacted
 from flfed.federation.client.released.model_answers import is_last, later_figures
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving, check_lasting
-from flfed.federation.client.site_run import SiteRun, study_of
+from flfed.federation.client.site_run import SiteRun, run_of, study_of
 from flfed.federation.client.training import LastUpdates, kept_or_trained
-from flfed.refusals import Refusal, of_table
+from flfed.refusals import NotTakingPart, Refusal, of_table, refuse
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
 from flfed.rows.training.answer import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
-from flfed.study.study import Study, is_covered
+from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import (
     KeptReplies,
     NodeState,
@@ -46,8 +41,8 @@ from flfed.updates.checkpoints.site_state import (
     run_state,
     whole_message,
 )
-from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
-from flfed.updates.messages.enrol import ENROL
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
 from flfed.updates.messages.train import TrainRequest
@@ -119,10 +114,10 @@ class SiteClient:
         """
         app = ClientApp(mods=[redact])
         # Flower registers one function for each category and action.
-        for kind, handler in HANDLERS.items():
+        for kind in (ENROL, *HANDLERS):
             category, _, action = kind.partition(".")
             register = {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category]
-            register(action or "default")(self._answering(handler))
+            register(action or "default")(self._answer)
         return app
 
     def exchange(self, message: Message, context: Context) -> Generator[ComputeRequest, Any, Message]:
@@ -136,70 +131,64 @@ class SiteClient:
         """
         # An engine of many sites has no Flower app around the handler, so this is the border.
         try:
-            kind = message.metadata.message_type
-            handler = HANDLERS[kind]
-            own = SiteRun.of(context, NodeState(context.state), self._approval, self._rows, self._source)
+            own = self._run_of(context, NodeState(context.state))
             message = _whole(message, own.state)
-            reply = yield from self._handled(handler, message, partial(self.session, context, kind), own)
+            reply = yield from self._handled(message, context, own)
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
 
     def later_figures(self, message: Message, context: Context) -> tuple[Figure, ...]:
         """Return noised figures of the model of a comparison; none where the site's account does not allow them."""
-        state = run_state(str(context.node_config["site"]), context)
-        own = SiteRun.of(context, state, self._approval, self._rows)
+        own = self._run_of(context, run_state(str(context.node_config["site"]), context))
         try:
-            found: tuple[Figure, ...] = run_client(later_figures(message, partial(self.session, context, COMPARE), own))
+            request = read(CompareRequest, message.content)
+            figures: tuple[Figure, ...] = run_client(later_figures(request, self.session(context, COMPARE), own))
         except FlfedError as error:
             LOG.warning("no figure with noise leaves: %s", error)
             return ()
-        return found
+        return figures
 
-    def _answering(self, handler: Handler) -> Callable[[Message, Context], Message]:
-        def answer(message: Message, context: Context) -> Message:
-            site = str(context.node_config["site"])
-            kept = kept_replies(site, context.run_config.get("run"))
-            own = SiteRun.of(context, run_state(site, context), self._approval, self._rows, self._source)
-            check_lasting(own.state)
-            message = _whole(message, own.state)
-            keeps = handler is train and run_kind(study_of(str(context.run_config["study"]))).keeps_replies
-            if kept is not None and kept not in self._over and keeps:
-                record = self._once(message, context, kept, own)
-                keep_encoder(message, own.state)
-                return Message(record, reply_to=message)
-            open_session = partial(self.session, context, message.metadata.message_type)
-            reply = run_client(self._handled(handler, message, open_session, own))
-            # Whose figures stand in a sum opens it yet: its gate ends the site's part of the run.
-            compared = isinstance(reply, CompareReply) and reply.is_final
-            if kept is not None and (compared or is_last(reply)):
-                self._over.add(kept)  # what is asked after the comparison is for reference only
-                kept.forget()
-            return Message(reply.to_record(), reply_to=message)
+    def _run_of(self, context: Context, state: RunState) -> SiteRun:
+        return SiteRun.of(context, state, self._approval, self._rows, self._source)
 
-        return answer
+    def _answer(self, message: Message, context: Context) -> Message:
+        site = str(context.node_config["site"])
+        kept = kept_replies(site, context.run_config.get("run"))
+        own = self._run_of(context, run_state(site, context))
+        check_lasting(own.state)
+        message = _whole(message, own.state)
+        kind = message.metadata.message_type
+        keeps = kind in ROUNDS and run_kind(study_of(str(context.run_config["study"]))).keeps_replies
+        if kept is not None and kept not in self._over and keeps:
+            # The site's policy comes first, also before an old reply.
+            session = self.session(context, kind)
+            request = read(TrainRequest, message.content)
+            # It is the reply given before, where the very same was asked before.
+            record = kept_or_trained(request, session, own, kept, lambda: run_client(train(request, session, own)))
+            keep_encoder(message, own.state)
+            return Message(record, reply_to=message)
+        reply = run_client(self._handled(message, context, own))
+        # Whose figures stand in a sum opens it yet: its gate ends the site's part of the run.
+        compared = isinstance(reply, CompareReply) and reply.is_final
+        if kept is not None and (compared or is_last(reply)):
+            self._over.add(kept)  # what is asked after the comparison is for reference only
+            kept.forget()
+        return Message(reply.to_record(), reply_to=message)
 
-    def _once(self, message: Message, context: Context, kept: KeptReplies, own: SiteRun) -> RecordDict:
-        """Return the reply to a round.
-
-        It is the one given before, where the very same was asked before.
-        """
-        # The site's policy comes first, also before an old reply.
-        session = self.session(context, message.metadata.message_type)
-        request = read(TrainRequest, message.content)
-        kind = run_kind(session.study)
-        return kept_or_trained(request, session, own, kept, lambda: run_client(kind.answer(request, session, own)))
-
-    def _handled(
-        self, handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-    ) -> Replying:
+    def _handled(self, message: Message, context: Context, own: SiteRun) -> Replying:
         """Answer a message by its handler; training keeps the encoder that came."""
-        if handler is not train:
-            return (yield from handler(message, open_session, own))
-        request = read(TrainRequest, message.content)
-        session = open_session()
-        training = train(message, lambda: session, own)
-        reply: Reply = yield from self._last_updates.once(request, session, own, training)
+        kind = message.metadata.message_type
+        if kind == ENROL:
+            request = read(EnrolRequest, message.content)
+            return (yield from enrol(request, partial(self.session, context, kind), own))
+        request_type, handler = HANDLERS[kind]
+        request = read(request_type, message.content)
+        session = self.session(context, kind)
+        replying = handler(request, session, own)
+        if kind not in ROUNDS:
+            return (yield from replying)
+        reply: Reply = yield from self._last_updates.once(request, session, own, replying)
         keep_encoder(message, own.state)
         return reply
 
@@ -221,35 +210,29 @@ class SiteClient:
         text = str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
         opened = self.sessions.get(key)
-        study = study_of(text) if opened is None else opened.study
+        study = study_of(text)
         # The date is asked each time, since a run may outlive its study.
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(Refusal("expired", day=study.expires.isoformat()))
         if opened is None:
-            opened = self.sessions[key] = _opened(
-                self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
-            )
-        run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
-        # Exact figures of an open site leave anyway, and research sites keep no record.
-        held = opened.site.policy.disclosure != "open" and opened.study.dataset.partition is None
-        # What is charged is not held to what was released, which reads exact rows.
-        held &= not is_covered(opened.study)
-        # Released rows are held to the new ones before any sum over them is computed.
-        leaves = kind != ENROL
-        refused = self._releases.refusal(opened, run, leaves=leaves) if held and self._releases is not None else None
-        if refused:
-            raise NotTakingPart(refused)
-        opened.counts_may_leave = partial(self._counts_may_leave, opened, run, held=held)
+            draws = self._draws_of(study.seed + key[2])
+            opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
+        run = run_of(context)
+        opened.counts_may_leave = _always
+        if self._releases is not None and is_held(study, opened.site):
+            # Released rows are held to the new ones before any sum over them is computed.
+            refuse(self._releases.refusal(opened, run, leaves=kind != ENROL))
+            opened.counts_may_leave = partial(self._releases.first_counts, opened, run)
         if self._runs.get(key) != run:  # each run spends under its own name
-            opened.protection = self._protect(opened.site, opened.study, key[2], run)
+            opened.protection = self._protect(opened.site, study, key[2], run)
             self._runs[key] = run
-        if not asks(opened.study, kind):
+        if not asks(study, kind):
             raise NotTakingPart(Refusal("kind-of-another-study"))
         return opened
 
-    def _counts_may_leave(self, session: SiteSession, run: str, *, held: bool, claim: bool) -> bool:
-        """Tell whether exact counts of the holdout may leave in this run."""
-        return not held or self._releases is None or self._releases.first_counts(session, run, claim=claim)
+
+def _always(*, claim: bool) -> bool:
+    return True
 
 
 def _whole(message: Message, state: RunState) -> Message:
@@ -262,25 +245,14 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
 
     An error says why the site does not take part.
     """
-    if elsewhere := dataset_refusal(study, site):
-        raise NotTakingPart(elsewhere)
+    refuse(dataset_refusal(study, site))
     site = site.serving(study.dataset.name)
     # Refusals that need no row come before the table is read.
-    refused = study_refusal(study, site) or privacy_refusal(study, site)
-    if refused:
-        raise NotTakingPart(refused)
+    refuse(study_refusal(study, site) or privacy_refusal(study, site))
     try:
         session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
-        # Where all that leaves is charged no count of rows does.
-        known = TableError(error.column, error.rule) if is_covered(study) else error
-        raise NotTakingPart(of_table(known, max(CROSSING, site.policy.cell_minimum))) from None
-    # Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
-    unfit = (
-        None
-        if is_covered(study)
-        else run_kind(study).too_small(session) or promise_defect(study, session.table.training)
-    )
-    if unfit:
-        raise NotTakingPart(unfit)
+        least = max(CROSSING, site.policy.cell_minimum)
+        raise NotTakingPart(of_table(table_error(study, error), least)) from None
+    refuse(rows_refusal(study, session.table.training, run_kind(study).too_small(session)))
     return session

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from flwr.app import Message
-
 import flfed
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.parts.step import SiteStep
-from flfed.federation.client.privacy_budget import NotSpent
-from flfed.federation.client.redaction import (
-    CROSSING,
-    NotTakingPart,
-    redact_comparison,
-)
+from flfed.federation.client.protection import rows_band
+from flfed.federation.client.redaction import CROSSING, redact_comparison
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import (
@@ -24,10 +18,10 @@ from flfed.federation.client.site_run import (
     compared_model,
 )
 from flfed.federation.client.statistic import StatisticKind, account_of, count_statistic
-from flfed.federation.client.summed_replies import SUM_ANSWERS, SumReply, answer_sums
-from flfed.federation.client.training import RunKind, Training
+from flfed.federation.client.summed_replies import SUM_REQUESTS, SumReply, answer_sums
+from flfed.federation.client.training import Round, RunKind, Training
 from flfed.federation.client.trees import Trees, count_cells
-from flfed.refusals import Refusal, of_table, refusal_of
+from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession, redraws
@@ -35,17 +29,19 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import grows, is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import in_sums_only
-from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, CompareReply, CompareRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.in_memory import read
+from flfed.updates.messages.compare import AUDIT, COMPARE, AuditReply, AuditRequest, CompareReply, CompareRequest
+from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import (
     BINS,
     SCORES,
     STATISTIC,
     SUMMARISE,
     BinsReply,
+    BinsRequest,
     ScoresReply,
+    ScoresRequest,
     StatisticReply,
+    StatisticRequest,
     SummariseReply,
     SummariseRequest,
 )
@@ -54,7 +50,9 @@ from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainReque
 Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
 Reply = EnrolReply | Sums | TrainReply | SumReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
-Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
+Handler = Callable[[Any, SiteSession, SiteRun], Replying]
+ROUNDS = (TRAIN, EVALUATE)
+"""Kinds of a round."""
 
 
 def run_kind(study: Study) -> RunKind:
@@ -64,12 +62,11 @@ def run_kind(study: Study) -> RunKind:
     return Trees() if grows(study) else Training()
 
 
-def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+def enrol(request: EnrolRequest, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Return the site's enrolment.
 
     It has the site's name, and whether it takes part by its own policy.
     """
-    request = EnrolRequest.from_record(message.content)
     site = own.site
     try:
         session = open_session()
@@ -84,7 +81,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
     policy = session.site.policy
-    low, high = run_kind(session.study).rows_band(session)
+    low, high = rows_band(session.study, run_kind(session.study).count_rows(session))
     share = policy.sharing(session.study)
     sums = own.sums(session.study)
     keeps_rounds = in_sums_only(share) or policy.round_figures(summed=True) == "none"
@@ -111,25 +108,19 @@ def _refusal(site: str, reason: Refusal) -> EnrolReply:
     return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(reason))
 
 
-def summarise(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+def summarise(request: SummariseRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Return the sums over training rows that may leave."""
-    request = SummariseRequest.from_record(message.content)
-    session = open_session()
     step = SiteStep(asked=request, session=session, own=own)
     return (yield from leave(step, SummariseReply(summary=session.summary())))
 
 
-def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+def train(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
     """Score the incoming model, train from it, or both."""
-    request = read(TrainRequest, message.content)
-    session = open_session()
-    return (yield from run_kind(session.study).answer(request, session, own))
+    return run_kind(session.study).answer(request, session, own)
 
 
-def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
-    request = CompareRequest.from_record(message.content)
-    session = open_session()
     arrays = compared_model(request, session, own)
     start = own.start(session, request.encoder)
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
@@ -147,15 +138,14 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))
 
 
-HANDLERS: dict[str, Handler] = {
-    ENROL: enrol,
-    SUMMARISE: summarise,
-    BINS: count_cells,
-    STATISTIC: count_statistic,
-    SCORES: count_scores,
-    TRAIN: train,
-    EVALUATE: train,
-    **dict.fromkeys(SUM_ANSWERS, answer_sums),
-    COMPARE: judge,
-    AUDIT: attacked,
+HANDLERS: dict[str, tuple[type[Any], Handler]] = {
+    SUMMARISE: (SummariseRequest, summarise),
+    BINS: (BinsRequest, count_cells),
+    STATISTIC: (StatisticRequest, count_statistic),
+    SCORES: (ScoresRequest, count_scores),
+    **dict.fromkeys(ROUNDS, (TrainRequest, train)),
+    **{kind: (request, answer_sums) for kind, request in SUM_REQUESTS.items()},
+    COMPARE: (CompareRequest, judge),
+    AUDIT: (AuditRequest, attacked),
 }
+"""What answers each kind of message once its session is open; enrolment opens it itself."""

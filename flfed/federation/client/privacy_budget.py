@@ -38,7 +38,7 @@ from flfed.federation.client.released.accounts import (
 )
 from flfed.records.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger_line import Line, run_of_new
-from flfed.refusals import Refusal
+from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, affordable, epsilon
@@ -49,15 +49,6 @@ NO_LEDGER = Refusal("ledger-unwritable")
 The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round.
 """
 LOG = logging.getLogger("flfed.site")
-
-
-class NotSpent(FlfedError):
-    """Refusal of a round by the privacy account.
-
-    It is not allowed, or cannot be recorded. The sentence is a fixed one of ours, so it may cross.
-
-    It has the site's budget, what is spent of it and what was asked, as numbers; nothing of rows.
-    """
 
 
 class PrivacyAccount:
@@ -138,7 +129,9 @@ class PrivacyAccount:
         """
         with self._held() as held:
             spent = self._read(held, rule if any(side in SIDES for side, _ in asked) else None)
-        return None if run and run in spent.runs else self._over(spent, asked, whole)
+        if run and run in spent.runs:
+            return None
+        return self._over(spent, asked, whole)
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
         """Record a round's cost before it is trained, once: what is asked again has no new noise.
@@ -160,11 +153,10 @@ class PrivacyAccount:
         round = int(facts["round"])
         with self._held() as held:
             tally = self._tally(held, side, facts)
-            draws = self._seen.draws.of(run)
+            draws = self._seen.draws[run]
             if same_noise and draws.charged[round]:
                 return
-            refused = None if same_noise else draws.round_refusal(round)
-            if refused:
+            if not same_noise and (refused := draws.round_refusal(round)):
                 raise NotSpent(refused)
             self._append(held, tally, [release], side, facts)
 
@@ -191,7 +183,7 @@ class PrivacyAccount:
         with self._held() as held:
             tally = self._tally(held, side, facts)
             if "answer" in facts:
-                draws = self._seen.draws.of(run_of_new(facts))
+                draws = self._seen.draws[run_of_new(facts)]
                 refused = draws.answer_refusal(facts["answer"], facts.get("request_sha256", ""))
                 if refused:
                     raise NotSpent(refused)
@@ -214,7 +206,20 @@ class PrivacyAccount:
             shared["side"] = side
         else:
             shared.pop("holdout_sha256", None)
-        return _append_all(held, [{**shared, **_cost(release)} for release in releases])
+        written: list[Line] = []
+        at = held
+        try:
+            for release in releases:
+                written.append(at.append(kind=SPENT, **shared, **vars(release)))
+                # Where a line ends the next one begins.
+                at = replace(at, size=at.size + len(written[-1].raw) + 1)
+        except (FlfedError, OSError):
+            # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
+            with suppress(OSError):
+                if written:
+                    os.ftruncate(held.file, held.size)
+            raise
+        return written
 
     def _named(self) -> dict[str, Any]:
         """Return the row names for a line.
@@ -223,14 +228,15 @@ class PrivacyAccount:
         """
         if self._origin is None:
             return {}
-        return named(self._origin, rows_key(self._ledger.path.parent, make=not self._seen.accounts.groups))
+        return named(self._origin, rows_key(self.folder, make=not self._seen.accounts.groups))
 
     def _names(self) -> frozenset[str] | None:
         """Return the row names, None where they are unknown."""
-        gate = self._ledger.path.parent
-        if self._origin is not None and not (gate / KEY).exists() and not self._seen.accounts.groups:
+        if self._origin is None:
+            return None
+        if not (self.folder / KEY).exists() and not self._seen.accounts.groups:
             return frozenset()  # there is no such line yet
-        return None if self._origin is None else names_in(named(self._origin, rows_key(gate)))
+        return names_in(named(self._origin, rows_key(self.folder)))
 
     def _is_unbounded(self, spent: Tally) -> bool:
         """Tell whether no ε bounds the persons' consumption."""
@@ -292,29 +298,6 @@ class PrivacyAccount:
         except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
-
-
-def _cost(release: Release) -> dict[str, Any]:
-    """Return what a line says of a release."""
-    return {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
-
-
-def _append_all(held: HeldLedger, lines: Sequence[dict[str, Any]]) -> list[Line]:
-    """Append all of some lines of spent privacy, or none of them."""
-    written: list[Line] = []
-    at = held
-    try:
-        for facts in lines:
-            written.append(at.append(kind=SPENT, **facts))
-            # Where a line ends the next one begins.
-            at = replace(at, size=at.size + len(written[-1].raw) + 1)
-    except (FlfedError, OSError):
-        # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
-        with suppress(OSError):
-            if written:
-                os.ftruncate(held.file, held.size)
-        raise
-    return written
 
 
 def shown(value: float) -> str:

@@ -5,31 +5,29 @@ It follows from the study's mechanism, and is charged to the site's account.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
-from flfed.federation.client.released.accounts import BOTH, SIDES, Side, origin_of
+from flfed.errors import TableError
+from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.released.accounts import BOTH, SIDES, Side, holdout_hash, origin_of, own_ledger
 from flfed.paths import SiteFolder
-from flfed.records.ledger import Ledger, ledger_of
-from flfed.refusals import Refusal
+from flfed.records.ledger import Ledger
+from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByOrder, HoldoutByTime
 from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.snapshots.snapshot import Frozen, FrozenSite
-from flfed.rows.statistics.of_study import statistic_of
+from flfed.rows.statistics.of_study import unconfirmed_columns
 from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, covers_model, is_covered
-from flfed.updates.accounting import Release, delta_defect
-from flfed.updates.mechanism import mechanism_of, planned
+from flfed.updates.accounting import Release, delta_defect, epsilon
+from flfed.updates.mechanism import Mechanism, mechanism_of, planned
 from flfed.updates.messages.kinds import STATISTIC, TRAIN
 
 if TYPE_CHECKING:
@@ -38,6 +36,11 @@ if TYPE_CHECKING:
 
 Draw = Callable[..., NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
+
+
+ANY_ROWS = (0, 2**32 - 1)
+"""Band of a study whose every answer is noised: of so many rows, clipped sums are exact in a secure sum of up to 2,000
+sites."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,18 @@ class Charge:
     unit: str
     delta: float
 
+    def colluding_epsilon(self, least: int, sites: int) -> float:
+        """Return the ε of an answer in a sum of at least `least` of `sites`, of which a third tell their noise."""
+        left = math.sqrt((least - sites // 3) / (least - 1))
+        return epsilon([replace(self.release, noise=self.release.noise * left)], self.delta)
+
 
 def charge_of(study: Study) -> Charge | None:
     """Return the cost of each round of a study.
 
     It is a site's, and None without record-level differential privacy.
     """
-    mechanism = mechanism_of(study)
-    if mechanism is None:
-        return None
+    mechanism = mechanism_of(study) or Mechanism()
     release = mechanism.round_release(study.plan, study.rounds)
     promise = mechanism.promise(study.plan, study.rounds)
     if release is None or promise is None:
@@ -85,32 +91,28 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     noise : bool
         Whether it is seen that some noise is enough, which takes the accountant a second and raises where none is.
     """
-    mechanism = mechanism_of(study)
+    mechanism = mechanism_of(study) or Mechanism()
     policy = site.policy
-    charged = None if mechanism is None else mechanism.charged(study.plan, study.rounds)
-    unit, delta = charged or (None, None)
+    charged = mechanism.charged(study.plan, study.rounds)
     if noise:
         charge_of(study)
-    schema = None if unit is None else datasets.load(study.dataset.name).schema
-    unfit = None if schema is None else _rows_refusal(study, site, schema)
-    if unfit is not None:
-        return unfit
-    refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
-    # Only a budget of a site that enforces it can be overdrawn.
-    if refused or schema is None or policy.disclosure == "open" or policy.epsilon is None:
-        return refused
-    if unit == "row" and schema.group:
-        # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
-        return Refusal("unit-person-needed")
-    return None
-
-
-def _rows_refusal(study: Study, site: Site, schema: Schema) -> Refusal | None:
-    """Return why noise does not protect a site's rows as a study promises: by its columns, or by its holdout."""
-    unconfirmed = _unconfirmed(study, schema)
+    if charged is None:
+        return policy.privacy_refusal(mechanism=study.privacy.name, delta=None)
+    unit, delta = charged
+    schema = datasets.load(study.dataset.name).schema
+    unconfirmed = unconfirmed_columns(study, schema)
     if unconfirmed:
         return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
-    return _sides_refusal(site.holdout, grouped=bool(schema.group)) if covers_model(study) else None
+    refused = None
+    if covers_model(study):
+        refused = _sides_refusal(site.holdout, grouped=bool(schema.group))
+    refused = refused or policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
+    # Only a budget of a site that enforces it can be overdrawn.
+    enforced = policy.disclosure != "open" and policy.epsilon is not None
+    if not refused and enforced and unit == "row" and schema.group:
+        # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
+        return Refusal("unit-person-needed")
+    return refused
 
 
 def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
@@ -125,31 +127,57 @@ def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
     return None
 
 
-def _unconfirmed(study: Study, schema: Schema) -> list[str]:
-    """Return the columns that a study reads and nobody has confirmed."""
-    if study.analysis is None:
-        return schema.unconfirmed_features(study.dataset.features)
-    return [name for name in statistic_of(study).columns(schema) if name in schema.unconfirmed]
+def is_held(study: Study, site: Site) -> bool:
+    """Tell whether what leaves a site for a study is held to what was released before.
+
+    Exact figures of an open site leave anyway, and research sites keep no record. What is charged is not held to what
+    was released, which reads exact rows.
+    """
+    exact = study.dataset.partition is None and not is_covered(study)
+    return exact and site.policy.disclosure != "open"
 
 
-def promise_defect(study: Study, training: pd.DataFrame) -> Refusal | None:
-    """Return why a guarantee is worthless for a table.
+def table_error(study: Study, error: TableError) -> TableError:
+    """Return an error about a site's table as it may leave: where all that leaves is charged no count of rows does."""
+    return TableError(error.column, error.rule) if is_covered(study) else error
 
-    None where it is not. It names no count.
+
+def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
+    """Return why a site's rows are too few for a study, or for its guarantee; None where they are enough.
+
+    Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
 
     Parameters
     ----------
     study : Study
     training : DataFrame
         The mapped rows that are trained on.
+    too_small : Refusal or None
+        Which part of the rows is too small for the kind of run.
     """
-    charge = charge_of(study)
-    group = datasets.load(study.dataset.name).schema.group
-    if charge is None:
+    if is_covered(study):
         return None
+    charge = charge_of(study)
+    if too_small or charge is None:
+        return too_small
     # Delta is held against the units that it protects: persons, or else rows.
-    units = training[group].nunique() if group and charge.unit == "person" else len(training)
+    units = len(training)
+    group = datasets.load(study.dataset.name).schema.group
+    if group and charge.unit == "person":
+        units = training[group].nunique()
     return delta_defect(charge.delta, units)
+
+
+def rows_band(study: Study, rows: int) -> tuple[int, int]:
+    """Return the power of ten in which a number of rows lies.
+
+    Where all that leaves is charged, the number of rows is one of the noised answers, and the band is that of any
+    table.
+    """
+    if is_covered(study):
+        return ANY_ROWS
+    low = 10 ** (len(str(rows)) - 1)
+    return low, 10 * low - 1
 
 
 def given_encoder(study: Study) -> bool:
@@ -175,8 +203,7 @@ def protection_of(
     chance : callable (Generator, study=text) → NoiseSource
         Where draws come from; by default they follow from the study's seed, and noise from its hash, too.
     """
-    mechanism = mechanism_of(study)
-    steps = None if mechanism is None else mechanism.private_steps(study.plan, study.rounds)
+    steps = (mechanism_of(study) or Mechanism()).private_steps(study.plan, study.rounds)
     if steps is None:
         return None
     return Protection(steps=steps, spend=spend, chance=partial(chance, study=noise_key(study.text)))
@@ -221,9 +248,9 @@ def run_charges(study: Study, site: Site) -> Charged:
 
     Nothing of a study that a site's ledger counts nothing of.
     """
-    mechanism = mechanism_of(study)
-    release = None if mechanism is None else mechanism.round_release(study.plan, study.rounds)
-    if mechanism is None or release is None:
+    mechanism = mechanism_of(study) or Mechanism()
+    release = mechanism.round_release(study.plan, study.rounds)
+    if release is None:
         return {}
     of_rounds: Side = "training" if covers_model(study) else BOTH
     name = TRAIN if study.analysis is None else STATISTIC
@@ -234,22 +261,6 @@ def run_charges(study: Study, site: Site) -> Charged:
         name: (side_charged(side, study=study, policy=site.policy, holdout=site.holdout), release)
         for name, (side, release) in found.items()
     }
-
-
-RULE = 16
-"""Digits of the hash of a holdout in a line."""
-
-
-def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
-    """Return the hash of a site's holdout, by which people are on a side: by another one they may be on the other.
-
-    Without a group a person's side follows from what the row holds, so that whoever freezes rows anew may move people:
-    the hash has the time of the freeze then, `frozen` or that of a site that serves such rows. It has nothing of rows.
-    """
-    frozen = site.snapshot if isinstance(site, FrozenSite) else frozen
-    by_person = isinstance(site.holdout, Holdout) and datasets.load(site.dataset).schema.group
-    at = "" if by_person or frozen is None else frozen.at
-    return hashlib.sha256(f"{site.holdout!r} {at}".encode()).hexdigest()[:RULE]
 
 
 @dataclass(frozen=True)
@@ -356,29 +367,26 @@ class RoundCharge:
             raise NotSpent(refused)
         # Where this run names a side, its rule counts beside those before.
         by_side = any(side in SIDES for side, _ in asked)
-        budget = self.spending.budget
         spent = self.spending.spent(rule if by_side else None)
-        return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan
+        if not math.isfinite(spent):
+            spent = math.nan
+        budget = self.spending.budget
+        if budget is None:
+            budget = math.nan
+        return budget, spent
 
 
 def round_charge(protection: Protection | None) -> RoundCharge | None:
     """Return where a session's noise is charged, None where nothing is, as of research sites, which have no ledger."""
-    spend = None if protection is None else protection.spend
-    return spend if isinstance(spend, RoundCharge) else None
+    if protection is not None and isinstance(protection.spend, RoundCharge):
+        return protection.spend
+    return None
 
 
 def draws_once(protection: Protection | None) -> bool:
     """Tell whether a round's noise is drawn once, since nobody can draw the same again."""
     charge = round_charge(protection)
     return charge is not None and not charge.same_noise
-
-
-def own_ledger(site: Site) -> Ledger:
-    """Return the ledger of a site on this machine.
-
-    It is made with its first line.
-    """
-    return ledger_of(SiteFolder(site.name))
 
 
 class LocalProtection:

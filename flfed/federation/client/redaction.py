@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Context, Error, Message
 
-from flfed.errors import FlfedError, TableError
-from flfed.federation.client.privacy_budget import NotSpent
-from flfed.refusals import Refusal, of_table, refusal_of
+from flfed.errors import TableError
+from flfed.refusals import NotSpent, NotTakingPart, Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.data.policy import RoundFigures
 from flfed.rows.evaluation.scoring import three_digits
@@ -44,13 +43,6 @@ LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
 CROSSING = 10
 """Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
-
-
-class NotTakingPart(FlfedError):
-    """Refusal of a site by its own policy.
-
-    It is a fixed sentence of ours, so it may cross.
-    """
 
 
 def redact(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
@@ -94,8 +86,9 @@ def _no_memory(error: Exception) -> bool:
 
     Torch says so with a RuntimeError.
     """
-    text = str(error) if isinstance(error, RuntimeError) else ""
-    return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    return "memory" in str(error) and "allocate" in str(error)
 
 
 Said = Callable[[float], float]
@@ -126,8 +119,8 @@ def training_stays(session: SiteSession) -> bool:
 
 
 def _noisy(session: SiteSession) -> bool:
-    steps = None if session.protection is None else session.protection.steps
-    return steps is not None and steps.noise > 0
+    protection = session.protection
+    return protection is not None and protection.steps.noise > 0
 
 
 def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:

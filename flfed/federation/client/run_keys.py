@@ -16,8 +16,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import flfed
-from flfed.federation.client.redaction import NotTakingPart
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
+from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
+from flfed.seeds import generator, noise_key
 from flfed.signatures import canonical
 from flfed.study.study import Study
 from flfed.study.tables import Sharing
@@ -36,6 +37,8 @@ KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statemen
 """Names in a site's state of a run."""
 SHARED = f"{OF_RUN}ckks"
 """The run's key of homomorphic encryption there, at the first site with what it sealed to the others."""
+LISTED = f"{OF_RUN}tree-list"
+"""Name of the round whose list a site opened last, and of that list."""
 ENDED = f"{OF_RUN}ended"
 OPENED = f"{OF_RUN}opened"
 """Where a model came that was no sum of one part of each site; and the models that were one."""
@@ -233,8 +236,8 @@ class RunKeys:
             self.state.write(COHORT, Cohort(sites=sites, most_rows=request.most_rows, sha256=sha256).arrays())
         elif known is None:
             self._begin(request, sites, sha256, self.approval)
-        else:
-            refuse(None if known.sha256 == sha256 else Refusal("cohort-other"))
+        elif known.sha256 != sha256:
+            raise NotTakingPart(Refusal("cohort-other"))
         # From the private key every link would follow; after a crash it may still be there.
         if self.state.read(KEY) is not None:
             self.state.remove(KEY)
@@ -385,6 +388,16 @@ class RunKeys:
         found: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
         return found
 
+    def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
+        """Return a generator of the site's draws for a purpose."""
+        return generator(self.study.seed + self.repeat, site=self.site, purpose=purpose, number=number)
+
+    def chance(self, number: int) -> NoiseSource:
+        """Return what the noise of a question comes from: the operating system, but where a run is rehearsed."""
+        if self.approval is not None:
+            return SystemNoise()
+        return SeededNoise(self.rng(f"site-noise {noise_key(self.study.text)}", number))
+
     def least(self, cohort: int) -> int:
         """Return the threshold of the pinned sites, or of the cohort where nobody is pinned."""
         return rules.threshold(cohort if self.approval is None else len(self.approval.pinned))
@@ -420,17 +433,5 @@ def _stated(
 
 def check_lasting(state: RunState) -> None:
     """Raise NotTakingPart where the site's part of the run has ended by what came as a sum."""
-    refuse(None if state.read(ENDED) is None else Refusal("sum-unverified"))
-
-
-def refuse(why: Refusal | None) -> None:
-    """Raise NotTakingPart with a refusal, where there is one."""
-    if why is not None:
-        raise NotTakingPart(why)
-
-
-def or_refuse(found: Any) -> Any:
-    """Return what was found, or raise NotTakingPart with the refusal that it is."""
-    if isinstance(found, Refusal):
-        raise NotTakingPart(found)
-    return found
+    if state.read(ENDED) is not None:
+        raise NotTakingPart(Refusal("sum-unverified"))

@@ -12,19 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.run_keys import Cohort, RunKeys, or_refuse, refuse
-from flfed.refusals import Refusal
-from flfed.rows.training.private_noise import NoiseSource, SeededNoise, SystemNoise
+from flfed.federation.client.run_keys import LISTED, Cohort, RunKeys
+from flfed.refusals import NotTakingPart, Refusal, or_refuse, refuse
 from flfed.rows.training.requests import PackRequest
-from flfed.seeds import generator, noise_key
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.losses import Losses, encode_losses
 from flfed.updates.arrays import CIPHERTEXT, Arrays, Shapes, flattened, is_encrypted
-from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.ckks import RoundTags, decrypt_model, encrypt_model
-from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.masking.question import (
     FACTS,
     Asked,
@@ -38,7 +33,7 @@ from flfed.updates.masking.question import (
 )
 from flfed.updates.masking.rules import Sites
 from flfed.updates.mechanism import largest_entry, noise_of_site
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.secure_sum import (
     ListReply,
     ListRequest,
@@ -53,15 +48,8 @@ from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, Trai
 from flfed.updates.ring import Ring, ring_of_counts, rings
 from flfed.updates.strategies.fedavg import FedAvg, relative_weight
 
-_SUMMARY = "masked-summary"
-_FIGURES = "masked-figures"
-_LOSSES = "masked-losses"
-"""Names of what was masked there, which counts for the same rows, policy and study only."""
-_CELLS = "masked-cells"
 _LEVEL = "masked-level-"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
-_LISTED = f"{OF_RUN}tree-list"
-"""Name of the round whose list a site opened last, and of that list."""
 
 
 _FIRST = bytes(32)
@@ -104,7 +92,7 @@ class SiteSums:
         return () if known is None else known.in_sums_only
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply whose update is masked; yields the request that rounds it.
 
@@ -113,9 +101,6 @@ class SiteSums:
         request : TrainRequest
         reply, losses : TrainReply, mapping of part to RowLoss
             The update, and what is added up beside it.
-        seed : int
-            Rounding follows from it, from the site and the question, so that every engine rounds alike, and a
-            question that is asked again has the same bits.
         model : dict of name to array
             That was trained from.
 
@@ -135,15 +120,15 @@ class SiteSums:
             weight = 1.0
             entries = noise.clipped(entries)
         updates, sums = rings(len(cohort.sites), self._largest())
-        rng = self.rng(asked, seed)
+        rng = self.rng(asked)
         vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng=rng)))
         if noise is not None:
-            vector = noise.added(vector, updates, _chance(self.keys, asked, seed).normal)
+            vector = noise.added(vector, updates, self.keys.chance(asked.number).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         beside = np.concatenate([weights, losses_in_sum(self.keys, losses, rng)])
         return replace(reply, delta={}, masked=self._mask(asked, vector, beside))
 
-    def masked_numbers(self, kind: str, numbers: np.ndarray, seed: int) -> Masked:
+    def masked_numbers(self, kind: str, numbers: np.ndarray) -> Masked:
         """Return sums to which a row adds 1 at most under masks, the same each time they are asked for.
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
@@ -151,8 +136,8 @@ class SiteSums:
         asked = self.asked(None, kind)
         cohort = self.cohort()
         ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
-        rng = self.rng(asked, seed)
-        return self.once(asked, _SUMMARY, lambda: ring.encode(numbers, rng))
+        rng = self.rng(asked)
+        return self.once(asked, "masked-summary", lambda: ring.encode(numbers, rng))
 
     def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
@@ -176,9 +161,20 @@ class SiteSums:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
         keys = self.keys
         cohort = self.cohort()
-        context = _context(keys, cohort, self._largest())
-        kind = kind if request is None else _kind_of(request)
-        number = self.order.number(request) if isinstance(request, TrainRequest) else 0
+        context = SumContext(
+            study_sha256=keys.study.sha256(),
+            run=keys.run,
+            repeat=keys.repeat,
+            cohort=cohort.sites,
+            most_rows=cohort.most_rows,
+            largest_entry=self._largest(),
+        )
+        number = 0
+        if isinstance(request, TrainRequest):
+            kind = TRAIN if request.fit else EVALUATE
+            number = self.order.number(request)
+        elif request is not None:
+            kind = COMPARE
         return Asked(
             kind=kind,
             number=number,
@@ -188,9 +184,13 @@ class SiteSums:
             binding=context.binding(kind, request),
         )
 
-    def rng(self, asked: Asked, seed: int) -> np.random.Generator:
-        """Return what rounds numbers to a ring, the same whenever the same is asked."""
-        return generator(seed, site=self.keys.site, purpose=f"sum {asked.rounding}")
+    def rng(self, asked: Asked) -> np.random.Generator:
+        """Return what rounds numbers to a ring.
+
+        It follows from the run's seed, from the site and the question, so that every engine rounds alike, and a
+        question that is asked again has the same bits.
+        """
+        return self.keys.rng(f"sum {asked.rounding}")
 
     def _largest(self) -> float:
         return largest_entry(self.keys.study, self.least())
@@ -332,10 +332,9 @@ class SiteSums:
         return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
 
     def _sum(self, kind: str, number: int) -> Arrays:
-        found = self.keys.state.read(sum_name(kind, number)) if kind in self.kinds else None
-        if found is None:
-            raise NotTakingPart(Refusal("sums-unknown"))
-        return found
+        if kind in self.kinds and (found := self.keys.state.read(sum_name(kind, number))) is not None:
+            return found
+        raise NotTakingPart(Refusal("sums-unknown"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,20 +362,6 @@ class SiteFigures(SiteSums):
         if approval is None or known is None or self.keys.site not in known.in_sums_only:
             return False
         return self.least() >= rules.least_of_figures(len(approval.pinned))
-
-    def masked_figures(self, request: CompareRequest, reply: CompareReply, layout: FigureLayout, seed: int) -> Masked:
-        """Return a site's figures under masks, the same each time they are asked for.
-
-        Raises
-        ------
-        NotTakingPart
-            If the rows, the policy, the study or the request changed since.
-        """
-        asked = self.asked(request)
-        cohort = self.cohort()
-        ring = layout.ring(len(cohort.sites), cohort.most_rows)
-        rng = self.rng(asked, seed)
-        return self.once(asked, _FIGURES, lambda: layout.encode(reply, ring, rng))
 
 
 @dataclass(frozen=True, eq=False)
@@ -414,7 +399,7 @@ class SiteCiphers(SiteSums):
         return found
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
         asked = self.asked(request)
@@ -482,32 +467,24 @@ class SiteTreeSums(SiteSums):
     def masked_cells(self, counts: Arrays) -> Masked:
         """Return rows by cell under masks, the same each time they are asked for; raises NotTakingPart."""
         numbers = np.concatenate([values.ravel() for values in counts.values()])
-        return self.once(self.asked(None, BINS), _CELLS, lambda: numbers.astype(np.uint64))
+        return self.once(self.asked(None, BINS), "masked-cells", lambda: numbers.astype(np.uint64))
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply whose sums of a level are masked; raises NotTakingPart."""
-        masked = self.masked_level(request, reply.extra[SUMS], losses, seed)
-        return replace(reply, extra={}, masked=masked)
-        yield  # as that of an update, which asks for rounding
-
-    def masked_level(self, request: TrainRequest, sums: np.ndarray, losses: Losses, seed: int) -> Masked:
-        """Return the sums of a level under masks, the same each time they are asked for; raises NotTakingPart.
-
-        Beside those of the roots stand the losses of the trees before the round.
-        """
         # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
-        numbers = sums.ravel().view(np.uint64)
+        numbers = reply.extra[SUMS].ravel().view(np.uint64)
         asked = self.asked(request)
         state = self.keys.state
         if self.order.place(asked.number)[1] == 0:
-            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked, seed))])
+            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked))])
         made = self.once(asked, f"{_LEVEL}{asked.number:06d}", lambda: numbers)
         for name in [name for name in state.names() if name.startswith(_LEVEL)]:
             if int(name.removeprefix(_LEVEL)) <= asked.number - self.order.asked_again:
                 state.remove(name)
-        return made
+        return replace(reply, extra={}, masked=made)
+        yield  # as that of an update, which asks for rounding
 
     def list_refusal(self, kind: str, number: int, listed: Sites) -> Refusal | None:
         """Return why the site neither confirms nor opens a list, None where it does."""
@@ -515,11 +492,13 @@ class SiteTreeSums(SiteSums):
         if refused is not None or kind != TRAIN:
             return refused
         round, level = self.order.place(number)
-        kept = self.keys.state.read(_LISTED)
+        kept = self.keys.state.read(LISTED)
         if kept is not None and kept["round"][0] == round:
-            return None if parted(kept["listed"].tobytes().decode()) == listed else Refusal("list-differs")
-        # Without the list of its root a tree goes on with none.
-        return Refusal("list-differs") if level else None
+            differs = parted(kept["listed"].tobytes().decode()) != listed
+        else:
+            # Without the list of its root a tree goes on with none.
+            differs = level > 0
+        return Refusal("list-differs") if differs else None
 
     def confirm(self, request: ListRequest) -> ListReply:
         """Confirm a list to each of its sites; raises NotTakingPart."""
@@ -540,7 +519,7 @@ class SiteTreeSums(SiteSums):
         round, level = self.order.place(request.round)
         if level == 0:
             listed = np.frombuffer(joined(parted(request.listed)).encode(), np.uint8)
-            self.keys.state.write(_LISTED, {"round": np.array([round]), "listed": listed})
+            self.keys.state.write(LISTED, {"round": np.array([round]), "listed": listed})
 
 
 def sums_of(keys: RunKeys) -> SiteSums:
@@ -551,7 +530,7 @@ def sums_of(keys: RunKeys) -> SiteSums:
     return SiteTreeSums(keys) if order_of(keys.study).cells else SiteSums(keys)
 
 
-def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses, seed: int) -> Masked | None:
+def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Masked | None:
     """Return the losses of a model that is only scored under masks, the same each time they are asked for.
 
     They are None in a rehearsal, whose server has the sites' own, and where the run is over at the site; and under
@@ -566,7 +545,7 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses, seed: i
     if isinstance(sums, SiteCiphers) or keys.approval is None or keys.known() is None:
         return None
     asked = sums.asked(request)
-    return sums.once(asked, _LOSSES, lambda: losses_in_sum(keys, losses, sums.rng(asked, seed)))
+    return sums.once(asked, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(asked)))
 
 
 def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:
@@ -584,33 +563,8 @@ def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np
     return found
 
 
-def _kind_of(request: ModelRequest) -> str:
-    if isinstance(request, TrainRequest):
-        return TRAIN if request.fit else EVALUATE
-    return COMPARE
-
-
-def _context(keys: RunKeys, cohort: Cohort, largest: float) -> SumContext:
-    return SumContext(
-        study_sha256=keys.study.sha256(),
-        run=keys.run,
-        repeat=keys.repeat,
-        cohort=cohort.sites,
-        most_rows=cohort.most_rows,
-        largest_entry=largest,
-    )
-
-
 def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:
     return {site: links[site] for site in cohort.sites}
-
-
-def _chance(keys: RunKeys, asked: Asked, seed: int) -> NoiseSource:
-    """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
-    if keys.approval is not None:
-        return SystemNoise()
-    purpose = f"site-noise {noise_key(keys.study.text)}"
-    return SeededNoise(generator(seed, site=keys.site, purpose=purpose, number=asked.number))
 
 
 # One function for all sites of a process, so that what they ask of it is answered together.

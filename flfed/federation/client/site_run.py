@@ -53,6 +53,11 @@ def strategy_class(name: str) -> type[FedAvg]:
     return found
 
 
+def run_of(context: Context) -> str:
+    """Return the run of a message's context; where its sites keep no reply it is named for their ledgers alone."""
+    return str(context.run_config.get("run") or context.run_config.get("run-here", ""))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteRun:
     """What a site has of one run: its name there, its state, and what was approved of secure sums.
@@ -88,10 +93,9 @@ class SiteRun:
         source: FindSource = no_source,
     ) -> SiteRun:
         """Return the run that a message belongs to."""
-        config = context.run_config
-        run = str(config.get("run") or config.get("run-here", ""))
         site = str(context.node_config["site"])
-        repeat = int(config.get("repeat", 0))
+        repeat = int(context.run_config.get("repeat", 0))
+        run = run_of(context)
         return cls(site=site, run=run, repeat=repeat, state=state, approving=approving, rows=rows, source=source)
 
     def under(self, session: SiteSession) -> str:
@@ -106,8 +110,7 @@ class SiteRun:
         source = self.source(study) if study.warm_start else None
         if source is None:
             return None
-        first = first_model(study, session.schema, session.seed - study.seed)
-        return rewritten(source, first, session.layout, encoder)
+        return rewritten(source, drawn_model(session), session.layout, encoder)
 
     def figures(self, study: Study) -> SiteFigures | None:
         """Return the site's half of the sum of figures, None where its own do not leave in one."""
@@ -171,14 +174,30 @@ class SiteRun:
         if known is not None and known.of == of:
             return known.arrays
         arrays = self.opened(request, study)
-        self.keep_model(SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder, own=own))
+        self.keep_model(study, arrays, request.encoder, of=of, own=own)
         return arrays
 
-    def keep_model(self, model: SiteModel) -> None:
-        """Keep the run's last model at the site; raises NotKept."""
+    def keep_model(self, study: Study, arrays: Arrays, encoder: Encoder, *, of: str, own: Arrays | None = None) -> None:
+        """Keep the model of a comparison for the site's own people, where the site is an institution.
+
+        Parameters
+        ----------
+        study, arrays, encoder
+            Of the model.
+        of : str
+            Hash of its arrays as they came.
+        own : dict of name to array, optional
+            The site's own part of it.
+        """
         # One process that rehearses has all sites, and its run has no place of theirs.
         if self.approving is not None:
+            model = SiteModel(study=study.text, of=of, arrays=arrays, encoder=encoder, own=own or {})
             model.write(self.site, self.run, self.repeat)
+
+
+def drawn_model(session: SiteSession) -> Arrays:
+    """Return the arrays of a study's model as they are drawn for a session's repeat."""
+    return first_model(session.study, session.schema, session.seed - session.study.seed)
 
 
 def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import Message
 
-from flfed.federation.client.protection import Charge, RoundCharge, charge_of
-from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.released.model_answers import cells_kept, noised_cells
-from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, kept_path
+from flfed.federation.client.protection import charge_of, round_charge
+from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, cells_kept, kept_path, noised_cells
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
-from flfed.federation.client.training import Round, RunKind
-from flfed.refusals import Refusal
-from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import Schema
+from flfed.federation.client.training import RunKind
+from flfed.refusals import Refusal, refuse
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.statistics.of_study import statistic_of
@@ -30,16 +24,13 @@ from flfed.rows.statistics.statistic import Statistic, entries
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import ANALYSIS
 from flfed.study.study import Study, covers_model
-from flfed.updates.accounting import epsilon
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages.kinds import STATISTIC
-from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
-from flfed.updates.messages.train import TrainRequest
+from flfed.updates.messages.summarise import STATISTIC, StatisticReply, StatisticRequest
 
 
 @dataclass(frozen=True)
-class StatisticProtection(ABC):
-    """How the sums of a statistic are protected, at the site and in the figures that are made of them.
+class ExactSums:
+    """Sums of a statistic over all rows of a site, as they are.
 
     Attributes
     ----------
@@ -48,76 +39,49 @@ class StatisticProtection(ABC):
 
     study: Study
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Under which figures are recorded."""
-
-    @property
-    @abstractmethod
-    def statistic(self) -> Statistic:
-        """The statistic, with its noise where it has any."""
-
-    @abstractmethod
-    def refusal(self, policy: Policy) -> Refusal | None:
-        """Return why a site's policy forbids its sums to leave by themselves, None where it allows them."""
-
-    @abstractmethod
-    def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
-        """Return a site's sums as they leave, by themselves or as its part of a secure sum; raises NotSpent."""
-
-    def statistic_of_sum(self, least: int, sites: int) -> Statistic:
-        """Return the statistic of a secure sum of at least `least` sites, which is over so many."""
-        return self.statistic
-
-    def known_rows(self, by_site: Mapping[str, Arrays], schema: Schema) -> dict[str, float]:
-        """Return the number of rows of each site to which a promise is held; none where nothing is promised."""
-        return {}
-
-
-class ExactSums(StatisticProtection):
-    """Exact sums of a statistic, which a policy allows or forbids."""
-
-    @property
-    def name(self) -> str:
-        """Under which figures are recorded."""
-        return self.study.statistic.name
-
     @cached_property
     def statistic(self) -> Statistic:
-        """The statistic."""
+        """The statistic, with its noise where it has any."""
         return statistic_of(self.study)
 
-    def refusal(self, policy: Policy) -> Refusal | None:
-        """Return why a site's policy forbids exact sums."""
-        return policy.statistic_refusal(summed=False)
+    def refusal(self, session: SiteSession) -> Refusal | None:
+        """Return why a site's policy forbids its sums to leave by themselves, None where it allows them."""
+        return session.site.policy.statistic_refusal(summed=False)
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
-        """Return the sums over all rows."""
+        """Return the sums as they leave: by themselves, or in a secure sum."""
         found = self.statistic.sums(all_rows(session), session.schema)
         return {name: np.asarray(values) for name, values in found.items()}
 
+    def statistic_of_sum(self, least: int, sites: int) -> Statistic:
+        """Return the statistic of a secure sum of so many sites, with the noise of all of them.
 
-class NoisedSums(StatisticProtection):
-    """Sums of an analysis, whose noise is charged to the site's account."""
+        Parameters
+        ----------
+        least : int
+            The fewest sites of a sum.
+        sites : int
+            Of this one.
+        """
+        return self.statistic
 
-    @property
-    def name(self) -> str:
-        """Under which figures are recorded."""
-        return ANALYSIS
+
+class NoisedSums(ExactSums):
+    """Sums of an analysis, with the noise of the study's budget, drawn once for a run."""
 
     @cached_property
     def statistic(self) -> NoisedAnalysis:
-        """The analysis, with the noise that the study's mechanism asks for."""
+        """The counts, with the noise of an answer that leaves by itself."""
         charge = charge_of(self.study)
-        return NoisedAnalysis.of_study(self.study, math.nan if charge is None else charge.release.noise)
+        noise = math.nan if charge is None else charge.release.noise
+        return NoisedAnalysis.of_study(self.study, noise)
 
-    def refusal(self, policy: Policy) -> Refusal | None:
-        """Return why a site's policy forbids noised sums."""
-        return policy.analysis_refusal(summed=False)
+    def refusal(self, session: SiteSession) -> Refusal | None:
+        """Return why a site's policy asks for its noise in a secure sum."""
+        return session.site.policy.analysis_refusal(summed=False)
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
-        """Return the noised sums over all rows; raises NotSpent where the site's account does not allow them."""
+        """Return the site's one answer."""
         return self.answer(session, secure).drawn()
 
     def part_of_noise(self, least: int) -> NoisedAnalysis:
@@ -134,10 +98,6 @@ class NoisedSums(StatisticProtection):
         own = self.part_of_noise(least)
         return replace(own, noise=own.noise * math.sqrt(sites))
 
-    def known_rows(self, by_site: Mapping[str, Arrays], schema: Schema) -> dict[str, float]:
-        """Return the noised number of rows of each site."""
-        return {site: self.statistic.figures([own], schema, own)["rows"]["value"] for site, own in by_site.items()}
-
     def answer(self, session: SiteSession, secure: SiteSums | None = None) -> NoisedAnswer:
         """Return a site's answer, by itself or as its part of a secure sum."""
         charge = charge_of(self.study)
@@ -149,7 +109,7 @@ class NoisedSums(StatisticProtection):
             least = secure.least()
             approval = secure.keys.approval
             sites = len(secure.cohort().sites if approval is None else approval.pinned)
-            facts = {"least_sites": least, "epsilon_colluding": colluding_epsilon(charge, least, sites)}
+            facts = {"least_sites": least, "epsilon_colluding": charge.colluding_epsilon(least, sites)}
         part = Part(
             exact=np.asarray(self.statistic.sums(all_rows(session), session.schema)[ANSWER]),
             query=self.part_of_noise(least).query(session.schema),
@@ -161,10 +121,6 @@ class NoisedSums(StatisticProtection):
 class StatisticKind(RunKind):
     """A run that asks for sums over all rows once, and trains nothing."""
 
-    def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-        """Refuse a round of training; raises NotTakingPart."""
-        raise NotTakingPart(Refusal("kind-of-another-study"))
-
     def too_small(self, session: SiteSession) -> Refusal | None:
         """Return None: a statistic is of all rows, and has no parts."""
         return None
@@ -174,19 +130,13 @@ class StatisticKind(RunKind):
         return len(session.table.training) + len(session.table.holdout("statistic"))
 
 
-def protection_of(study: Study) -> StatisticProtection:
-    """Return how the sums of a study are protected."""
+def protection_of(study: Study) -> ExactSums:
+    """Return how the sums of a study's statistic, or of its analysis, are protected."""
     return ExactSums(study) if study.analysis is None else NoisedSums(study)
 
 
-def colluding_epsilon(charge: Charge, least: int, sites: int) -> float:
-    """Return the ε of an answer in a sum of at least `least` of `sites`, of which a third tell their noise."""
-    left = math.sqrt((least - sites // 3) / (least - 1))
-    return epsilon([replace(charge.release, noise=charge.release.noise * left)], charge.delta)
-
-
 def count_statistic(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+    request: StatisticRequest, session: SiteSession, own: SiteRun
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
     """Return the sums of the study's statistic over all rows, held-out ones too.
 
@@ -198,36 +148,20 @@ def count_statistic(
     NotTakingPart, NotSpent
         If the site's policy, or its account, does not allow them.
     """
-    StatisticRequest.from_record(message.content)
-    session = open_session()
     if covers_model(session.study):
         return StatisticReply(sums=noised_cells(session))
     protection = protection_of(session.study)
     secure = own.sums(session.study)
-    # A study may ask for sums that nobody approved.
-    refused = protection.refusal(session.site.policy)
-    if secure is None and refused is not None:
-        raise NotTakingPart(refused)
+    if secure is None:
+        # A study may ask for sums that nobody approved.
+        refuse(protection.refusal(session))
     sums = protection.sums(session, secure)
     if secure is None:
         return StatisticReply(sums=sums)
     own.under(session)
     numbers = entries(protection.statistic, sums, session.schema)
-    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers, session.seed))
+    return StatisticReply(masked=secure.masked_numbers(STATISTIC, numbers))
     yield  # a handler is a generator, also one that asks for nothing
-
-
-def is_answered(session: SiteSession) -> bool:
-    """Tell whether a site has answered this very analysis over the same rows: to send it again costs nothing."""
-    protection = protection_of(session.study)
-    if not isinstance(protection, NoisedSums):
-        return False
-    answer = protection.answer(session)
-    if answer.charge is None:
-        return False
-    # By itself or as a part of some sum: whose threshold is not known before the keys are.
-    every = kept_path(answer.charge, session, f"{ANALYSIS}-*")
-    return any(answer.kept(path) is not None for path in every.parent.glob(every.name))
 
 
 def account_of(session: SiteSession) -> tuple[float, float]:
@@ -239,15 +173,23 @@ def account_of(session: SiteSession) -> tuple[float, float]:
         If there is no room for one round, or for the whole run where all that leaves is charged: it keeps the site out
         from the start.
     """
-    spend = None if session.protection is None else session.protection.spend
-    if not isinstance(spend, RoundCharge):
+    charge = round_charge(session.protection)
+    if charge is None:
         return math.nan, math.nan
-    return spend.figures(free=answered(session))
+    return charge.figures(free=answered(session))
 
 
 def answered(session: SiteSession) -> tuple[str, ...]:
     """Return the names of what a site has answered already, of this very text and over the same rows: it is free."""
-    return (STATISTIC,) if is_answered(session) else cells_kept(session)
+    if session.study.analysis is None:
+        return cells_kept(session)
+    answer = NoisedSums(session.study).answer(session)
+    if answer.charge is not None:
+        # By itself or as a part of some sum: whose threshold is not known before the keys are.
+        every = kept_path(answer.charge, session, f"{ANALYSIS}-*")
+        if any(answer.kept(path) is not None for path in every.parent.glob(every.name)):
+            return (STATISTIC,)
+    return ()
 
 
 def all_rows(session: SiteSession) -> pd.DataFrame:

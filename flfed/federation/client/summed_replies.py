@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import Message
 
-from flfed.federation.client.redaction import NotTakingPart, redact_round
+from flfed.federation.client.redaction import redact_round
 from flfed.federation.client.run_keys import Known
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -20,7 +20,6 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
 from flfed.updates.masking.question import question_sha256, rows_question, sum_name
 from flfed.updates.messages.compare import COMPARE, CompareReply
-from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import (
     KEYS,
     LIST,
@@ -39,25 +38,23 @@ from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 SumReply = KeysReply | ListReply | UnmaskReply
-SUM_ANSWERS: dict[str, tuple[type[Any], Callable[[SiteSums, Any], SumReply]]] = {
-    KEYS: (KeysRequest, lambda sums, request: sums.keys.take(request)),
-    LIST: (ListRequest, lambda sums, request: sums.confirm(request)),
-    UNMASK: (UnmaskRequest, lambda sums, request: sums.open(request)),
-}
-"""What a site is asked about its secure sums, and what it answers."""
+SumRequest = KeysRequest | ListRequest | UnmaskRequest
+LIST_REQUESTS: dict[str, type[ListRequest | UnmaskRequest]] = {LIST: ListRequest, UNMASK: UnmaskRequest}
+SUM_REQUESTS: dict[str, type[SumRequest]] = {KEYS: KeysRequest, **LIST_REQUESTS}
 
 
-def answer_sums(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-) -> Generator[ComputeRequest, Any, SumReply]:
-    """Take the keys of the run's cohort, confirm a list to its sites, or open a sum."""
-    kind, answered = SUM_ANSWERS[message.metadata.message_type]
-    request = read(kind, message.content)
-    return answered(_half(own, open_session().study, request), request)
-    yield
+def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, SumReply]:
+    """Answer a request of the secure sums of a run."""
+    sums = _half(own, session.study, request)
+    if isinstance(request, KeysRequest):
+        return sums.keys.take(request)
+    if isinstance(request, ListRequest):
+        return sums.confirm(request)
+    return sums.open(request)
+    yield  # a handler is a generator, also one that asks for nothing
 
 
-def _half(own: SiteRun, study: Study, request: KeysRequest | ListRequest | UnmaskRequest) -> SiteSums:
+def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
     """Return the site's half of the sums that a request is about; raises NotTakingPart where there is none."""
     of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
     found = own.figures(study) if of_figures else own.sums(study)
@@ -142,10 +139,14 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     if study.aggregation.is_encrypted:
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM
     facts: dict[str, Any] = {}
-    if kind in (LIST, UNMASK):
+    if kind in LIST_REQUESTS:
         facts = _facts_of_list(message, own, study)
-    elif _leaves_in_sum(kind, own, study, reserved):
-        asked = read(TrainRequest, message.content) if kind in (TRAIN, EVALUATE) else None
+    elif (
+        kind in (TRAIN, EVALUATE, BINS, STATISTIC)
+        or (kind == SUMMARISE and reserved)
+        or (kind == COMPARE and own.figures(study) is not None)
+    ):
+        asked = TrainRequest.from_record(message.content) if kind in (TRAIN, EVALUATE) else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
         if reserved:
@@ -156,20 +157,9 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     return InSum(reserved=reserved, facts=facts, question=question, known=known)
 
 
-def _leaves_in_sum(kind: str, own: SiteRun, study: Study, reserved: tuple[str, ...]) -> bool:
-    """Tell whether a message of a kind asks for a part of a sum, where these sites share figures in sums only."""
-    if kind == COMPARE:
-        return own.figures(study) is not None
-    return kind in (TRAIN, EVALUATE, BINS, STATISTIC) or (kind == SUMMARISE and bool(reserved))
-
-
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:
     """Return what a ledger's line says of a list that is confirmed or opened; raises NotTakingPart."""
-    of: ListRequest | UnmaskRequest
-    if message.metadata.message_type == LIST:
-        of = read(ListRequest, message.content)
-    else:
-        of = read(UnmaskRequest, message.content)
+    of = LIST_REQUESTS[message.metadata.message_type].from_record(message.content)
     half = _half(own, study, of)
     facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
     return facts | half.place_of(of.round) if of.kind == TRAIN else facts

@@ -6,39 +6,33 @@ A round is answered once: who asks for it again gets the reply that was kept, or
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
 from flfed.federation.client.parts.step import TrainingStep
-from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import draws_once
 from flfed.federation.client.redaction import said_by, scores_of, training_stays
 from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
-from flfed.refusals import Refusal
+from flfed.refusals import NotSpent, NotTakingPart, Refusal
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.study import is_covered
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import KeptReplies, digest_of
 from flfed.updates.messages.train import Offset, TrainReply, TrainRequest
 
 LOG = logging.getLogger("flfed.site")
-ANY_ROWS = (0, 2**32 - 1)
-"""Band of a study whose every answer is noised: of so many rows, clipped sums are exact in a secure sum of up to 2,000
-sites."""
 
 
 Round = Generator[ComputeRequest, Any, TrainReply]
 """The answer to a round; requests are computed on the way."""
 
 
-class RunKind(ABC):
+class RunKind:
     """A kind of run at a site.
 
     Attributes
@@ -49,9 +43,9 @@ class RunKind(ABC):
 
     keeps_replies: ClassVar[bool] = False
 
-    @abstractmethod
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Return the site's reply to a round; raises NotTakingPart where it gives none."""
+        raise NotTakingPart(Refusal("kind-of-another-study"))
 
     def too_small(self, session: SiteSession) -> Refusal | None:
         """Return which part of the rows is too small, None where all are large enough."""
@@ -61,17 +55,6 @@ class RunKind(ABC):
         """Return how many rows the run is about."""
         return len(session.table.training)
 
-    def rows_band(self, session: SiteSession) -> tuple[int, int]:
-        """Return the power of ten in which the number of rows lies.
-
-        Where all that leaves is charged, the number of rows is one of the noised answers, and the band is that of any
-        table.
-        """
-        if is_covered(session.study):
-            return ANY_ROWS
-        low = 10 ** (len(str(self.count_rows(session))) - 1)
-        return low, 10 * low - 1
-
 
 class Training(RunKind):
     """A run that trains a model."""
@@ -80,39 +63,37 @@ class Training(RunKind):
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Score the incoming model, train from it, or both."""
-        return train_round(request, session, own)
-
-
-def train_round(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-    """Return a site's reply to a request: its update, the scores of the model that came, or both."""
-    step = TrainingStep(asked=asked, request=asked, session=session, own=own)
-    parts = site_parts(session.study.text)
-    for part in parts:
-        part.before(step)
-    request = step.request
-    step.done = yield from session.train(
-        step.model,
-        request.encoder,
-        round=request.round,
-        rounds=request.rounds,
-        lr_scale=request.lr_scale,
-        fit=request.fit,
-        score=request.score,
-        terms=step.terms,
-        correction=step.correction,
-        own=step.own_gradients,
-    )
-    may_leave = yield from _figures_may_leave(step)
-    if not may_leave:
-        step.done = step.trained.without_figures()
-    step.delta = step.trained.delta
-    for part in reversed(parts):
-        yield from part.after(step)
-    # Before the reply leaves: a round that is asked again starts from what there was before it.
-    if request.fit and step.state:
-        own.state.keep(request.round, step.state)
-    reply = yield from _reply(step, may_leave=may_leave)
-    return (yield from leave_round(step, reply))
+        step = TrainingStep(asked=request, request=request, session=session, own=own)
+        parts = site_parts(session.study.text)
+        for part in parts:
+            part.before(step)
+        request = step.request
+        step.done = yield from session.train(
+            step.model,
+            request.encoder,
+            round=request.round,
+            rounds=request.rounds,
+            lr_scale=request.lr_scale,
+            fit=request.fit,
+            score=request.score,
+            terms=step.terms,
+            correction=step.correction,
+            own=step.own_gradients,
+        )
+        # No figure leaves of a model that was made to tell of single rows.
+        encoder = request.encoder
+        refused = yield from model_refusal(session, step.model, encoder, lambda: own.start(session, encoder))
+        if refused is not None:
+            LOG.warning("no figure of the model of round %d leaves: %s", request.round, refused)
+            step.done = step.trained.without_figures()
+        step.delta = step.trained.delta
+        for part in reversed(parts):
+            yield from part.after(step)
+        # Before the reply leaves: a round that is asked again starts from what there was before it.
+        if request.fit and step.state:
+            own.state.keep(request.round, step.state)
+        reply = yield from _reply(step, may_leave=refused is None)
+        return (yield from leave_round(step, reply))
 
 
 def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
@@ -121,16 +102,6 @@ def leave_round(step: TrainingStep, reply: TrainReply) -> Round:
     if not isinstance(left, TrainReply):
         raise TypeError("parts make a reply to training of one")
     return left
-
-
-def _figures_may_leave(step: TrainingStep) -> Generator[ComputeRequest, Any, bool]:
-    """Tell whether figures of a round's model may leave: not where it was made to tell of single rows."""
-    session = step.session
-    encoder = step.request.encoder
-    refused = yield from model_refusal(session, step.model, encoder, lambda: step.own.start(session, encoder))
-    if refused is not None:
-        LOG.warning("no figure of the model of round %d leaves: %s", step.request.round, refused)
-    return refused is None
 
 
 def _reply(step: TrainingStep, *, may_leave: bool) -> Round:
@@ -158,7 +129,7 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
         That were taken.
     """
     session = step.session
-    done = step.figures
+    done = step.done
     stays = training_stays(session)
     rounding = said_by(session)
     loss = None
@@ -216,20 +187,11 @@ def kept_or_trained(
         return record
 
 
-@dataclass(frozen=True)
-class LastUpdate:
-    """A run's last update under noise that nobody can draw again, and the hash of its request."""
-
-    round: int
-    request: str
-    reply: Any
-
-
 class LastUpdates:
     """Last updates of the sites of one process, which keeps nothing of a round on a disk."""
 
     def __init__(self) -> None:
-        self._of_run: dict[tuple[str, str, int], LastUpdate] = {}
+        self._of_run: dict[tuple[str, str, int], tuple[int, str, Any]] = {}
 
     def once(
         self,
@@ -251,11 +213,11 @@ class LastUpdates:
             return (yield from training)
         place = (own.site, own.run, own.repeat)
         digest = digest_of(request, under=own.under(session))
-        last = self._of_run.get(place)
-        if last is not None and last.round == request.round:
-            if last.request != digest:
-                raise NotSpent(Refusal("round-drawn", round=request.round))
-            return last.reply
+        round, asked, last = self._of_run.get(place, (0, "", None))
+        if round == request.round:
+            if asked != digest:
+                raise NotSpent(Refusal("round-drawn", round=round))
+            return last
         reply = yield from training
-        self._of_run[place] = LastUpdate(request.round, digest, reply)
+        self._of_run[place] = (request.round, digest, reply)
         return reply

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
-from flwr.app import Message
-
 from flfed.federation.client.parts.step import TrainingStep
-from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.secure_sums import SiteTreeSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import Round, Training, leave_round, reply_with_figures
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
@@ -34,12 +31,8 @@ class Trees(Training):
         return super().answer(request, session, own)
 
 
-def count_cells(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-) -> Generator[ComputeRequest, Any, BinsReply]:
+def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, BinsReply]:
     """Return the rows that are trained on by cell of a column."""
-    BinsRequest.from_record(message.content)
-    session = open_session()
     sums = _sums_of(session, own)
     counts = cells_of_rows(session, least_rows(session))
     if sums is None:
@@ -90,7 +83,8 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
     if done is None:
         raise MalformedMessage(TREES_MISSING)
-    step = TrainingStep(asked=request, request=request, session=session, own=own, done=done)
+    step = TrainingStep(asked=request, request=request, session=session, own=own)
+    step.done = done
     reply = reply_with_figures(step, delta={}, steps=1, extra={SUMS: done.sums})
     return (yield from leave_round(step, reply))
 

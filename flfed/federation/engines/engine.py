@@ -29,7 +29,6 @@ from flfed.rows.data import site_discovery as sites_listing
 from flfed.rows.data.partition import cut
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
-from flfed.rows.site_trees import told_of_sites
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Compute, run_client_by
@@ -299,10 +298,6 @@ class PooledReference:
         """
         found: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
         return found
-
-    def told_outcomes(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
-        """Return how many outcomes the sums of the first trees tell, as `told_of_sites` does."""
-        return told_of_sites(self.sessions(sites), encoder, arrays)
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
         """Return the difference in the primary metric.

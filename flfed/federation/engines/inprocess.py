@@ -191,7 +191,7 @@ class CohortGrid(InProcessGrid):
             _Exchange(self._side.exchange(self.numbered(m), self.context_of(m)), self._clock) for m in messages
         ]
         for exchange in exchanges:
-            exchange.start()
+            exchange.go_on()
         # Sites that have replied ask nothing more, and the others go on together.
         while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
             began = self._clock()
@@ -217,19 +217,9 @@ class _Exchange:
         self.reply: Message | None = None
         self.seconds = 0.0
 
-    def start(self) -> None:
-        """Run the generator up to its first request."""
-        self._timed(None)
-
-    def go_on(self, results: Sequence[object], share: float) -> None:
-        """Send the generator its results.
-
-        `share` are the seconds that computing them took for this site.
-        """
+    def go_on(self, results: Sequence[object] | None = None, share: float = 0.0) -> None:
+        """Go on with the results of what was asked, or begin; `share` is what computing them took."""
         self.seconds += share
-        self._timed(results)
-
-    def _timed(self, results: Sequence[object] | None) -> None:
         began = self._clock()
         try:
             self.asked = next(self._handler) if results is None else told(self._handler, self.asked, results)

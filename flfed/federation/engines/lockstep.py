@@ -259,7 +259,9 @@ class Slowest:
         known = self._known[stage]
         before, _ = self._told.get(stage, (-1, of))
         # Until each repeat has told this stage, the slowest of them is not known.
-        now = min(known[repeat] for repeat in self._going) if self._going <= known.keys() and self._going else before
+        now = before
+        if self._going and self._going <= known.keys():
+            now = min(known[repeat] for repeat in self._going)
         self._told[stage] = (max(before, now), of)
         if now > before:
             # Else a person would expect as many rounds again for every repeat.

@@ -136,7 +136,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
         from flwr.simulation import run_simulation
 
         names = tuple(site.name for site in ordered)
-        nodes = Nodes(uuid.uuid4().hex, names, dict(run_config), _put(ordered), _put_source(source))
+        nodes = Nodes(uuid.uuid4().hex, names, dict(run_config), *_put(ordered, source))
         simulation = executor.submit(
             run_simulation, server, NodeApp(nodes), len(ordered), backend_config={"client_resources": {"num_cpus": 1}}
         )
@@ -149,7 +149,7 @@ def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | Non
                 _stop_computing()
 
 
-def _put(sites: Sequence[Site]) -> Any:
+def _put(sites: Sequence[Site], source: Source | None) -> tuple[Any, Any]:
     """Send the sites to Ray's processes.
 
     An error names the site that holds something which cannot travel there.
@@ -165,14 +165,7 @@ def _put(sites: Sequence[Site]) -> Any:
                 f"site {site.name!r} holds something that cannot be sent to Ray's processes, such as a function "
                 "written in its package: say it as text, or use --engine inprocess"
             ) from None
-    return ray.put(list(sites))
-
-
-def _put_source(source: Source | None) -> Any:
-    """Send what a study begins from to Ray's processes."""
-    import ray
-
-    return ray.put(source)
+    return ray.put(list(sites)), ray.put(source)
 
 
 @dataclass(frozen=True)

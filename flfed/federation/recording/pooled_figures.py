@@ -26,7 +26,7 @@ from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.masking.figure_sums import SummedFigures
-from flfed.updates.messages.compare import CompareReply, GroupFigure, PointCounts
+from flfed.updates.messages.compare import CompareReplies, CompareReply, GroupFigure, PointCounts
 from flfed.updates.messages.train import Scores
 
 Counts = dict[str, list[list[int]]]
@@ -81,7 +81,7 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
 
 
 def score_histograms(
-    replies: Mapping[str, CompareReply], shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS
+    replies: CompareReplies, shared_as: SharedAs, bins: ScoreBins = EVEN_ODDS
 ) -> dict[str, Any] | None:
     """Return the score histograms on holdout rows.
 
@@ -121,7 +121,7 @@ def score_histograms(
     }
 
 
-def exact_counts(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
+def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
     """Return the exact counts on holdout rows.
 
     They are the shared model's, by site and added up. None where no site was asked for any.
@@ -161,7 +161,7 @@ def _summable(name: object, known: Mapping[str, Collection[Any]], shared_as: Sha
     return shared_as.summable([site for site, names in known.items() if name in names and site not in in_part])
 
 
-def subgroups(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
+def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
     """Return the figures within groups of holdout rows.
 
     They are the shared model's at each site that shares figures of its own. None where no site was asked for any.
@@ -180,19 +180,10 @@ def subgroups(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[
 
 
 def _group(of: GroupFigure) -> dict[str, Any]:
-    return {
-        "column": of.column,
-        "group": of.group,
-        "value": finite(of.value),
-        "low": finite(of.low),
-        "high": finite(of.high),
-        "method": of.method,
-    }
+    return {**vars(of), **{name: finite(getattr(of, name)) for name in ("value", "low", "high")}}
 
 
-def importances(
-    replies: Mapping[str, CompareReply], shared_as: SharedAs, columns: Sequence[str]
-) -> dict[str, Any] | None:
+def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[str]) -> dict[str, Any] | None:
     """Return the permutation importances on holdout rows.
 
     They are the shared model's, by site and over sites. None where no site was asked for any.

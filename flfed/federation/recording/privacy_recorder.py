@@ -172,8 +172,9 @@ class SiteCharges:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        found = self.mechanism = mechanism_of(study)
-        self.promise: Promise | None = None if found is None else found.promise(study.plan, study.rounds)
+        self.mechanism = mechanism_of(study)
+        self._asked = self.mechanism or Mechanism()
+        self.promise = self._asked.promise(study.plan, study.rounds)
         self.of_sites = self.promise is not None and self.promise.unit == "site"
         self._rounds = Counter[str]()
         self._ledgers: dict[str, tuple[float, float]] = {}
@@ -207,14 +208,16 @@ class SiteCharges:
         """
         plan = self._study.plan
         rounds = self._study.rounds
-        answers = {} if self.mechanism is None else self.mechanism.answer_releases(plan, rounds)
-        if self.mechanism is None or self.promise is None or not answers:
+        answers = self._asked.answer_releases(plan, rounds)
+        if self.promise is None or not answers:
             return {}
         if not known or spent is None:
             return {ON_BOTH: None}
-        release = self.mechanism.round_release(plan, rounds)
-        training = [] if release is None else [replace(release, steps=release.steps * asked)]
-        return {ON_BOTH: epsilon([*training, *(answer.release for answer in answers.values())], self.promise.delta)}
+        releases = [answer.release for answer in answers.values()]
+        release = self._asked.round_release(plan, rounds)
+        if release is not None:
+            releases = [replace(release, steps=release.steps * asked), *releases]
+        return {ON_BOTH: epsilon(releases, self.promise.delta)}
 
     def spent(self, *, final: bool) -> tuple[dict[str, Any], str]:
         """Return each site's charge, by name.
@@ -223,6 +226,7 @@ class SiteCharges:
         """
         if self.mechanism is None:
             return {}, ""
+        promise = self.promise
         plan = self._study.plan
         rounds = self._study.rounds
         asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
@@ -231,13 +235,16 @@ class SiteCharges:
         quick = not final or len(kinds) > FEW_KINDS
         spent: dict[int, float | None] = {}
         for count in kinds:
-            bound = self.mechanism.spent(plan, rounds, count, quick=quick)
-            if bound is not None and self.promise is not None:
+            spent[count] = bound = self.mechanism.spent(plan, rounds, count, quick=quick)
+            if bound is not None and promise is not None:
                 # The quick bound of all rounds would be above what is promised of them.
-                over = count > planned(rounds)
-                bound = max(bound, self.promise.epsilon) if over else min(bound, self.promise.epsilon)
-            spent[count] = bound
-        a_round = plan.steps if self.promise is None else self.promise.steps // planned(rounds)
+                nearest = max if count > planned(rounds) else min
+                spent[count] = nearest(bound, promise.epsilon)
+        a_round = plan.steps
+        delta = None
+        if promise is not None:
+            a_round = promise.steps // planned(rounds)
+            delta = promise.delta
         lines = {}
         for site in sorted(asked):
             budget, before = self._ledgers.get(site, (math.nan, math.nan))
@@ -245,11 +252,11 @@ class SiteCharges:
                 "steps": asked[site] * a_round,
                 "epsilon": spent[asked[site]],
                 **self._on_both(asked[site], spent[asked[site]], known=not quick),
-                "delta": None if self.promise is None else self.promise.delta,
+                "delta": delta,
                 "budget": finite(budget),
                 "spent-before": finite(before),
             }
-        return lines, more_than_planned(self.promise, asked, planned(rounds), spent)
+        return lines, more_than_planned(promise, asked, planned(rounds), spent)
 
 
 class PrivacyRecord:
@@ -315,8 +322,12 @@ class PrivacyRecord:
 
     def facts(self) -> dict[str, Any]:
         """Return the privacy facts of a checkpoint."""
-        close = {"delta-close": self._close} if self._close else {}
-        return {**self._charges.facts(), **close} if self.mechanism is not None else {}
+        if self.mechanism is None:
+            return {}
+        facts = self._charges.facts()
+        if self._close:
+            facts["delta-close"] = self._close
+        return facts
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Restore the facts from a checkpoint.
@@ -328,8 +339,10 @@ class PrivacyRecord:
         FlfedError
             If what was asked of the sites cannot be read.
         """
-        facts: Facts = checkpoint.facts.get("privacy", {}) if checkpoint else {}
-        self._done = checkpoint.round if checkpoint else 0
+        facts: Facts = {}
+        if checkpoint is not None:
+            facts = checkpoint.facts.get("privacy", {})
+            self._done = checkpoint.round
         begun = self._read_begun()
         # A round began after the checkpoint: sites may have answered it, and it counts.
         if begun.get("round", 0) > self._done:
@@ -432,21 +445,17 @@ class PrivacyRecord:
         """Write the summary, `final` where the run ends."""
         lines, more = self._charges.spent(final=final)
         sites = dict(self._recorder.shared_as.own(lines))
-        warnings = [*self._facts["warnings"], *self._of_delta(), *([more] if more else [])]
+        warnings = list(self._facts["warnings"])
+        promise = self._charges.promise
+        # Delta is close to one over the training rows of some sites.
+        if self._close and promise is not None:
+            how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
+            todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
+            warnings.append(Refusal("close-delta", how=how + todo))
+        if more:
+            warnings.append(more)
         payload = {**self._facts, "warnings": warnings, "sites": sites}
         self._recorder.writer.summary("privacy", payload, durable=final)
-
-    def _of_delta(self) -> list[str]:
-        """Return a warning where delta is too large.
-
-        It is close to one over the training rows of some sites.
-        """
-        promise = self._charges.promise
-        if not self._close or promise is None:
-            return []
-        how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
-        todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
-        return [Refusal("close-delta", how=how + todo)]
 
 
 def more_than_planned(

@@ -40,7 +40,7 @@ from flfed.study.tables import Sharing
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Layout, LeakWarning, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.compare import CompareReplies, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 
 OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
@@ -124,6 +124,10 @@ class Recorder:
             resplit=reply.resplit,
         )
 
+    def summary(self, name: str, payload: Mapping[str, Any]) -> None:
+        """Write or replace a named object, on the disk with what is written next."""
+        self.writer.summary(name, payload, durable=False)
+
     def after(self, round: int) -> None:
         """Set the round that later entries belong to.
 
@@ -141,18 +145,11 @@ class Recorder:
 
     def events(self, kind: Any, reasons: Mapping[str, str]) -> None:
         """Record one event a site at the latest round."""
-        self.writer.events(self._events(self._at(), kind, reasons))
+        self.writer.events(self._events(self._latest or None, kind, reasons))
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
         said = self.shared_as.under_names(reasons).items()
         return [EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason)) for site, reason in said]
-
-    def _at(self) -> int | None:
-        """Return the round of an event.
-
-        It is None before the rounds.
-        """
-        return self._latest or None
 
     def unnamed_faults(self, reasons: Sequence[str]) -> None:
         """Record the faults of nodes without a known site."""
@@ -176,7 +173,7 @@ class Recorder:
 
     def note(self, reason: str) -> None:
         """Record a note on the whole run."""
-        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason), path_of(reason))])
+        self.writer.events([EventRow(self._latest or None, None, "note", self.shared_as.text(reason), path_of(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
         """Record the leak warnings and the untested columns.
@@ -185,7 +182,7 @@ class Recorder:
         """
         found = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
         said = {"warnings": [str(warning) for warning in warnings], "found": found, "untested": [*untested]}
-        self.writer.summary("leaks", said, durable=False)
+        self.summary("leaks", said)
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
     def round(self, record: RoundRecord, *, trained: bool, durable: bool = True) -> None:
@@ -236,18 +233,16 @@ class Recorder:
         )
         self.progress("rounds", record.round, self.rounds)
 
-    def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
+    def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: CompareReplies) -> None:
         """Record Table 1 over training and holdout rows.
 
         A site in sums only has no column.
         """
         holdouts = {site: reply.summary for site, reply in replies.items()}
         for name, payload in tables_of(layout, training, holdouts, self.shared_as).items():
-            self.writer.summary(name, payload, durable=False)
+            self.summary(name, payload)
 
-    def comparison(
-        self, replies: Mapping[str, CompareReply], reference: Reference | None, bins: ScoreBins = EVEN_ODDS
-    ) -> None:
+    def comparison(self, replies: CompareReplies, reference: Reference | None, bins: ScoreBins = EVEN_ODDS) -> None:
         """Record the comparison at each site and overall.
 
         Rows were counted in these bins.
@@ -259,7 +254,7 @@ class Recorder:
             SiteRow(site, rows=reply.num_examples + reply.holdout_rows, holdout_rows=reply.holdout_rows)
             for site, reply in own.items()
         )
-        self.writer.events([EventRow(self._at(), site, "note", r.note) for site, r in own.items() if r.note])
+        self.writer.events([EventRow(self._latest or None, site, "note", r.note) for site, r in own.items() if r.note])
         for site, reply in own.items():
             figures += [_site_figure(site, figure, reply.holdout_rows) for figure in reply.arms]
             differences += [_site_difference(site, figure) for figure in reply.differences]
@@ -274,17 +269,18 @@ class Recorder:
         }
         for name, found in summaries.items():
             if found is not None:
-                self.writer.summary(name, found, durable=False)
+                self.summary(name, found)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 
-    def _over_all(self, replies: Mapping[str, CompareReply], reference: Reference | None) -> list[ComparisonRow]:
+    def _over_all(self, replies: CompareReplies, reference: Reference | None) -> list[ComparisonRow]:
         """Return the figures over all rows: of an engine with all tables, else of the replies."""
         if not self.shared_as.are_whole(replies):
             return [replace(row, value=None, n=None, method=WITHHELD) for row in from_replies(replies)]
         if reference is None:
             return from_replies(replies)
-        return from_reference(reference, withheld_figures(replies))
+        withheld = {(one.arm, one.metric) for one in _arms(replies) if one.method.startswith("withheld")}
+        return from_reference(reference, withheld)
 
     def _sent(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
         rows = [SentRow(site, "to-site", kind, size) for site, size in self.shared_as.under_names(to_site).items()]
@@ -292,14 +288,16 @@ class Recorder:
         return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
 
 
-def _own_models(own: Mapping[str, CompareReply], reference: Reference | None) -> dict[str, Any] | None:
+def _own_models(own: CompareReplies, reference: Reference | None) -> dict[str, Any] | None:
     """Return which kinds of models did best at the sites and over all rows, None where none is known."""
     families = {site: reply.own_family for site, reply in own.items() if reply.own_family is not None}
-    pooled = None if reference is None else reference.pooled_family
-    return None if pooled is None and not families else {"sites": families, "pooled": pooled}
+    pooled = reference.pooled_family if reference is not None else None
+    if pooled is None and not families:
+        return None
+    return {"sites": families, "pooled": pooled}
 
 
-def _arms(replies: Mapping[str, CompareReply]) -> list[Figure]:
+def _arms(replies: CompareReplies) -> list[Figure]:
     """Return the figures of all sites."""
     return [*chain.from_iterable(reply.arms for reply in replies.values())]
 
@@ -315,7 +313,7 @@ def _site_difference(site: str, figure: Figure) -> DifferenceRow:
     return DifferenceRow(site, a, b, figure.metric, value, low, high, p, figure.method)
 
 
-def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global") -> list[ComparisonRow]:
+def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[ComparisonRow]:
     """Return the unweighted mean over sites of an arm.
 
     It is over the sites with that figure, while `of` sites were compared.
@@ -331,14 +329,6 @@ def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global"
         mean = float(np.mean(known)) if known else None
         found.append(ComparisonRow(None, name, metric, mean, method=method))
     return found
-
-
-def withheld_figures(replies: Mapping[str, CompareReply]) -> set[tuple[str, str]]:
-    """Return arm and metric of the withheld figures.
-
-    Some site withheld each of them.
-    """
-    return {(figure.arm, figure.metric) for figure in _arms(replies) if figure.method.startswith("withheld")}
 
 
 def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
@@ -371,7 +361,7 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
     return found
 
 
-def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
+def from_replies(replies: CompareReplies) -> list[ComparisonRow]:
     """Return pooled figures from the sites' replies.
 
     They are over the union of holdouts.
@@ -383,7 +373,7 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
     return [_from_replies(metric, replies) for metric in metrics]
 
 
-def _from_replies(metric: str, replies: Mapping[str, CompareReply]) -> ComparisonRow:
+def _from_replies(metric: str, replies: CompareReplies) -> ComparisonRow:
     """Return the pooled figure of one metric."""
     rows = sum(reply.holdout_rows for reply in replies.values())
     pooled = ComparisonRow(None, "global", metric, None, n=rows)
@@ -399,7 +389,7 @@ def _from_replies(metric: str, replies: Mapping[str, CompareReply]) -> Compariso
     return replace(pooled, method=NOT_ALL)
 
 
-def _merged_auc(pooled: ComparisonRow, replies: Mapping[str, CompareReply]) -> ComparisonRow:
+def _merged_auc(pooled: ComparisonRow, replies: CompareReplies) -> ComparisonRow:
     """Return the AUC by the histograms of all sites added up."""
     counts = [reply.histogram for reply in replies.values() if reply.histogram is not None]
     if not counts or len(counts) < len(replies):

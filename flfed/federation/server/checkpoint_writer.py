@@ -30,26 +30,6 @@ OF_SITE = "site:"
 """Before a site's name, in a checkpoint's states: the site's own arrays."""
 
 
-def restored(checkpoint: Checkpoint, strategy: FedAvg, parts: Sequence[ServerPart]) -> dict[str, Arrays]:
-    """Give strategy and parts what they had at a checkpoint.
-
-    Returns each site's own arrays, where they went with it.
-    """
-    of_parts: set[str] = set()
-    for part in parts:
-        part.restore(checkpoint)
-        of_parts.update(part.state_names)
-    of_strategy = {}
-    of_sites = {}
-    for name, arrays in checkpoint.state.items():
-        if name.startswith(OF_SITE):
-            of_sites[name.removeprefix(OF_SITE)] = arrays
-        elif name not in of_parts:
-            of_strategy[name] = arrays
-    strategy.restore(checkpoint.round, of_strategy, checkpoint.facts["strategy"])
-    return of_sites
-
-
 def no_observer(stage: str, round: int) -> None:
     """Ignore the stage."""
 

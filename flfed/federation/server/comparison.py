@@ -21,10 +21,10 @@ from flfed.summaries.drift import encoder_moved
 from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
-from flfed.updates.aggregation.rounds import EncoderDelivery, Participant
+from flfed.updates.aggregation.rounds import EncoderDelivery, Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReply, CompareRequest
+from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReplies, CompareReply, CompareRequest
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""
-Rehearse = Callable[[Mapping[str, Participant], Encoder], tuple[FedAvg, Arrays]]
+Rehearse = Callable[[Participants, Encoder], tuple[FedAvg, Arrays]]
 """Runs the rounds once more, by another encoder."""
 
 
@@ -59,7 +59,7 @@ class Comparison:
     rehearse: Rehearse
 
     @property
-    def participants(self) -> Mapping[str, Participant]:
+    def participants(self) -> Participants:
         """Sites that are asked."""
         return self.model.participants
 
@@ -76,8 +76,9 @@ class Comparison:
         request = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
         for part in self.parts:
             request = part.compare_request(self.model, request)
-        bins = self._score_bins()
         recorder = self.run.recorder
+        estimate = score_bins(self.scores, recorder.shared_as)
+        bins = ScoreBins(**self.model.once(SCORE_BINS, asdict(estimate)))
         recorder.progress("compare", 0, 1)
         replies = self._replies(request, bins)
         # Where all sites share figures in sums only, each of them stays or is in their sum.
@@ -87,11 +88,15 @@ class Comparison:
         recorder.comparison(replies, reference, bins)
         training = recorded_training(recorder.writer, recorder.primary, self.run.study, reference)
         if training is not None:
-            recorder.writer.summary("training", training, durable=False)
+            recorder.summary("training", training)
         self._coefficients()
         for part in self.parts:
             part.record(self.model, replies)
-        self._importances(replies)
+        found = importances(replies, recorder.shared_as, self._columns)
+        if found is not None:
+            loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
+            told = {"loss": loss, "permutations": self.run.study.compare.importance}
+            recorder.summary("importances", told | found)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
 
@@ -103,11 +108,8 @@ class Comparison:
     @property
     def _unreadable(self) -> str:
         """Why the server cannot compute with the final model; "" where it can."""
-        for part in self.parts:
-            reason = part.unreadable(self.outcome.arrays)
-            if reason:
-                return reason
-        return ""
+        reasons = (part.unreadable(self.outcome.arrays) for part in self.parts)
+        return next(filter(None, reasons), "")
 
     @property
     def _has_whole_model(self) -> bool:
@@ -128,35 +130,27 @@ class Comparison:
             "coefficients": weight[:, 0].tolist(),
             "intercept": float(bias[0]),
         }
-        self.run.recorder.writer.summary("coefficients", found, durable=False)
-
-    def _importances(self, replies: Mapping[str, CompareReply]) -> None:
-        """Record each column's importance, where the study asks for it."""
-        found = importances(replies, self.run.recorder.shared_as, self._columns)
-        if found is not None:
-            loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
-            told = {"loss": loss, "permutations": self.run.study.compare.importance}
-            self.run.recorder.writer.summary("importances", told | found, durable=False)
+        self.run.recorder.summary("coefficients", found)
 
     @property
     def _columns(self) -> list[str]:
         """Columns whose importance the study asks for."""
         return [column.name for column in self.run.layout.features] if self.run.study.compare.importance else []
 
-    def _score_bins(self) -> ScoreBins:
-        """Return the score bins of the comparison."""
-        found = score_bins(self.scores, self.run.recorder.shared_as)
-        return ScoreBins(**self.model.once(SCORE_BINS, asdict(found)))
-
-    def _replies(self, request: CompareRequest, bins: ScoreBins) -> Mapping[str, CompareReply]:
+    def _replies(self, request: CompareRequest, bins: ScoreBins) -> CompareReplies:
         """Return the sites' comparisons that can be used, and looked at one by one."""
-        request = replace(request, sites=self._looked_at(), trained=self._trained())
+        recorder = self.run.recorder
+        # Sites that take part and share figures of their own: verdicts go by their number.
+        sharing = len(recorder.shared_as.own(self.participants))
+        looked_at = self.model.once("looked-at", {"sites": max(sharing, 1)})
+        recorder.summary("looked-at", looked_at)
+        request = replace(request, sites=int(looked_at["sites"]), trained=self._trained())
         if bins.centre is not None and bins.spread is not None:
             request = replace(request, odds_centre=bins.centre, odds_spread=bins.spread)
         answers = self._ask(request, self.model.strategy.run.delivery)
         faults = {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
         self.run.recorder.events("fault", faults)
-        replies: Mapping[str, CompareReply] = self._usable(answers.replies)
+        replies: CompareReplies = self._usable(answers.replies)
         for part in self.parts:
             replies = part.received(self.model, replies)
         return replies
@@ -164,16 +158,9 @@ class Comparison:
     def _trained(self) -> str:
         """Return whether the model was trained enough, as its sites are told: by the losses that left them."""
         training = recorded_training(self.run.recorder.writer, self.run.recorder.primary, self.run.study)
-        if training is None or training["enough"] is None:
-            return NOT_KNOWN
-        return "enough" if training["enough"] else "not-enough"
-
-    def _looked_at(self) -> int:
-        """Return how many sites take part and share figures of their own, and record it: verdicts go by it."""
-        sharing = len(self.run.recorder.shared_as.own(self.participants))
-        found = self.model.once("looked-at", {"sites": max(sharing, 1)})
-        self.run.recorder.writer.summary("looked-at", found, durable=False)
-        return int(found["sites"])
+        words = {True: "enough", False: "not-enough", None: NOT_KNOWN}
+        enough = training["enough"] if training else None
+        return words[enough]
 
     def _ask(self, request: CompareRequest, delivery: EncoderDelivery) -> Answers[CompareReply]:
         """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""
@@ -190,7 +177,7 @@ class Comparison:
         left = {site: reason for site, reason in faults.items() if site not in lacking}
         return replace(again, replies={**answers.replies, **again.replies}, faults={**left, **again.faults})
 
-    def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
+    def _usable(self, replies: CompareReplies) -> dict[str, CompareReply]:
         """Return credible comparisons, without sums that cannot be merged."""
         usable = {}
         faults = {}
@@ -202,12 +189,10 @@ class Comparison:
             if defect:
                 faults[site] = Refusal("no-comparison", why=defect)
                 continue
-            asked_for = self._asked_for(reply, known)
-            sums = "" if reply.summary is None else summary_defect(reply.summary, self.run.layout)
-            if sums:
-                faults[site] = Refusal("holdout-sums", why=sums)
-                asked_for = replace(asked_for, summary=None)
-            usable[site] = asked_for
+            usable[site] = self._asked_for(reply, known)
+            if reply.summary is not None and (defect := summary_defect(reply.summary, self.run.layout)):
+                faults[site] = Refusal("holdout-sums", why=defect)
+                usable[site] = replace(usable[site], summary=None)
         self.run.recorder.events("fault", faults)
         return usable
 
@@ -223,32 +208,25 @@ class Comparison:
             withheld=tuple(one for one in reply.withheld if one.column in columns),
         )
 
-    def _reference(self, replies: Mapping[str, CompareReply], deviation: float | None) -> Reference | None:
+    def _reference(self, replies: CompareReplies, deviation: float | None) -> Reference | None:
         """Return the pooled reference, None where there is none."""
         tables = self.model.tables
         if tables is None:
             return None
-        refused = self._no_reference(replies)
+        refused = self._unreadable
+        # Figures of a site that shares in sums only could be computed from the pooled ones.
+        if not refused and not self.run.recorder.shared_as.are_whole(replies):
+            refused = WITHHELD
+        # Without a site's holdout it would compare with something else; and what fails there fails here.
+        if not refused and len(replies) < len(self.participants):
+            refused = "not every site could be compared"
         if refused:
             self.run.recorder.note(Refusal("no-pooled-reference", why=refused))
             return None
-        arrays = self.outcome.arrays
-        encoder = self.outcome.encoder
-        reference = tables.reference(list(self.participants), arrays, encoder, deviation)
+        sites = list(self.participants)
+        reference = tables.reference(sites, self.outcome.arrays, self.outcome.encoder, deviation)
         self._disclosure_cost(tables, reference.exact_encoder)
         return reference
-
-    def _no_reference(self, replies: Mapping[str, CompareReply]) -> str:
-        """Return why there is no pooled reference; "" where there is one."""
-        if self._unreadable:
-            return self._unreadable
-        # Figures of a site that shares in sums only could be computed from the pooled ones.
-        if not self.run.recorder.shared_as.are_whole(replies):
-            return WITHHELD
-        # Without a site's holdout it would compare with something else; and what fails there fails here.
-        if len(replies) < len(self.participants):
-            return "not every site could be compared"
-        return ""
 
     def _disclosure_cost(self, tables: PooledReference, exact: Encoder) -> None:
         """Record how suppression and coarse sums moved encoder and result."""
@@ -270,7 +248,7 @@ class Comparison:
             f"in the encoder {len(far)} of {len(columns)} columns moved by more than {FAR:g} standard deviations{most}"
         )
 
-    def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
+    def _table_one(self, start: str, replies: CompareReplies) -> None:
         """Record Table 1 from the training and holdout sums."""
         if self._shares_sums_only:
             self.run.recorder.note(Refusal("no-table-1", why=Refusal("sums-masked")))

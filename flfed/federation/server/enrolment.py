@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from flwr.serverapp import Grid
-
+import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of
 from flfed.federation.server.parts.server_part import ServerPart
-from flfed.federation.server.preflight import of_own_version
-from flfed.federation.server.run_setting import Answers, RunSetting, ask, check_enough, log_bytes, nodes_of, unenrolled
+from flfed.federation.server.run_setting import Answers, RunSetting, ask, nodes_of
 from flfed.federation.server.source_rows import EnrolledCheck
-from flfed.refusals import Refusal, path_of
+from flfed.refusals import NO_ANSWER, Refusal, path_of
 from flfed.summaries.summary import (
     Encoder,
-    Layout,
     Summary,
     arrays_sha256,
     fit_encoder,
@@ -29,7 +26,7 @@ from flfed.summaries.summary import (
     untested,
 )
 from flfed.updates.aggregation.guard import summary_defect
-from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 
@@ -100,14 +97,17 @@ def enrol(
     replies, participants = _replies(answers, nodes, cohort)
     run.recorder.enrolled(replies, earlier)
     run.privacy.enrolled({site: replies[site] for site in participants})
-    refused, silent, unnamed = unenrolled(run.grid, answers.faults)
+    absent = _absent(run, answers, replies)
     if not earlier:
         for part in parts:
-            part.check_enrolled(participants, refused)
-    own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
-    absent = Absent(own=own, refused=refused, silent=silent, unnamed=unnamed)
-    _record_absent(run, absent, [site for site in earlier if site not in participants], stays=bool(cohort))
-    _record_others(run, absent, earlier)
+            part.check_enrolled(participants, absent.refused)
+    reasons = absent.reasons
+    gone = [site for site in earlier if site not in participants]
+    run.recorder.events("fault", {site: absence(reasons.get(site, ""), stays=bool(cohort)) for site in gone})
+    run.recorder.unnamed_faults(absent.unnamed)
+    run.recorder.refused({site: why for site, why in absent.refused.items() if site not in earlier})
+    not_there = {site: Refusal("not-there", why=why) for site, why in absent.silent.items() if site not in earlier}
+    run.recorder.events("fault", not_there)
     # Below their threshold sums stop by themselves, and may go on later.
     if not cohort:
         _check_enough(run, participants, absent)
@@ -122,8 +122,11 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
     # Sharing is set before anything is recorded, since it decides under which name.
     sharing = {reply.site: reply.share_metrics for reply in answers.replies.values() if reply.accepted}
     run.recorder.share(sharing)
-    names = {node: reply.site for node, reply in answers.replies.items()}
-    log_bytes(run.recorder, ENROL, answers, {node: names.get(node, f"node {node}") for node in nodes})
+    names = {node: f"node {node}" for node in nodes}
+    names |= {node: reply.site for node, reply in answers.replies.items()}
+    to_site = {names[node]: size for node, size in answers.to_node.items()}
+    to_server = {names[node]: size for node, size in answers.to_server.items()}
+    run.recorder.crossed(ENROL, to_site, to_server)
     return answers
 
 
@@ -136,36 +139,34 @@ def _replies(
     for node, answer in sorted(answers.replies.items(), key=lambda item: item[1].site):
         if answer.site in replies:
             raise FlfedError(f"two nodes say they are site {answer.site!r}; a site's name must be unique")
-        reply = of_own_version(answer)
+        reply = answer
+        if answer.accepted and answer.version != flfed.__version__:
+            reason = Refusal("other-version", theirs=answer.version or "none", ours=flfed.__version__)
+            reply = replace(answer, accepted=False, reason=str(reason))
         replies[reply.site] = reply
         if reply.accepted and (not cohort or reply.site in cohort):
             participants[reply.site] = Participant.of(nodes[node], reply)
     return replies, participants
 
 
-def _record_absent(run: RunSetting, absent: Absent, gone: Sequence[str], *, stays: bool) -> None:
-    """Record why sites that took part before are `gone`, whether they stay in the run or not."""
-    reasons = absent.reasons
-    faults = {site: absence(reasons.get(site, ""), stays=stays) for site in gone}
-    run.recorder.events("fault", faults)
+def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str, EnrolReply]) -> Absent:
+    """Return why sites do not take part; whose a silent node is only an engine of institutions knows beforehand."""
+    known = {str(node): site for site, node in getattr(run.grid, "nodes", {}).items()}
+    whys = {known[node]: why.cause for node, why in answers.faults.items() if node in known}
+    return Absent(
+        own={reply.site: reply.reason for reply in replies.values() if not reply.accepted},
+        refused={site: why for site, why in whys.items() if why.code not in NO_ANSWER},
+        silent={site: why for site, why in whys.items() if why.code in NO_ANSWER},
+        unnamed=[Refusal("node-not-enrolled", why=why) for node, why in answers.faults.items() if node not in known],
+    )
 
 
-def _record_others(run: RunSetting, absent: Absent, earlier: Collection[str]) -> None:
-    """Record why sites do not take part that did not before."""
-    run.recorder.unnamed_faults(absent.unnamed)
-    run.recorder.refused({site: why for site, why in absent.refused.items() if site not in earlier})
-    not_there = {site: why for site, why in absent.silent.items() if site not in earlier}
-    run.recorder.events("fault", {site: Refusal("not-there", why=why) for site, why in not_there.items()})
-
-
-def _check_enough(run: RunSetting, participants: Mapping[str, Participant], absent: Absent) -> None:
-    """Refuse a run with too few sites; raises UsageError where sites refused, else FlfedError."""
-    reasons = [f"{site}: {why}" for site, why in absent.reasons.items()]
+def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -> None:
+    """Refuse too few sites; raises UsageError where a person can do something about it, else FlfedError."""
     says_where = any(path_of(reason) in SAYS_WHERE for reason in absent.own.values())
-    check_enough(
+    run.check_enough(
         participants,
-        [*reasons, *absent.unnamed],
-        run.recorder.shared_as,
+        [*(f"{site}: {why}" for site, why in absent.reasons.items()), *absent.unnamed],
         refused=bool(absent.own or absent.refused),
         at_site=bool(absent.own) and not says_where,
     )
@@ -178,90 +179,46 @@ def absence(why: str, *, stays: bool) -> Refusal:
     return Refusal("left-because", why=why) if why else Refusal("left")
 
 
-def whole_cohort(
-    cohort: Mapping[str, Participant], back: Mapping[str, Participant], grid: Grid
-) -> dict[str, Participant]:
-    """Return a run's participants: all of its cohort, or who enrolled now where it has none.
-
-    Who is not back counts as missing.
-
-    Parameters
-    ----------
-    cohort : mapping of site to Participant
-        Who enrolled at the start of a run that stays with these sites.
-    back : mapping of site to Participant
-        Who enrolled now.
-    grid : Grid
-        Which knows the nodes of institutions by name.
-    """
-    if not cohort:
-        return dict(back)
-    nodes: Mapping[str, int] = getattr(grid, "nodes", {})
-    found = {}
-    for site in sorted(cohort):
-        if site in back:
-            found[site] = replace(cohort[site], node_id=back[site].node_id, version=back[site].version)
-        else:
-            found[site] = replace(cohort[site], node_id=nodes.get(site, cohort[site].node_id))
-    return found
-
-
-def summarise(run: RunSetting, participants: Mapping[str, Participant]) -> dict[str, Summary]:
+def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]:
     """Return the sums of the sites that can give them; raises FlfedError where they are too few."""
-    answers = run.ask(SUMMARISE, SummariseRequest(), participants, SummariseReply.from_record)
-    faults = answers.faults
-    found = {}
-    for site, reply in answers.replies.items():
-        why = summary_defect(reply.summary, run.layout, participants[site].rows_high)
-        if why:
-            faults[site] = why
-        elif reply.summary is not None:
-            found[site] = reply.summary
-    run.recorder.events("fault", faults)
-    check_enough(found, [f"{site}: {reason}" for site, reason in faults.items()], run.recorder.shared_as)
-    return found
+
+    def defect(site: str, reply: SummariseReply) -> Refusal | None:
+        return summary_defect(reply.summary, run.layout, participants[site].rows_high)
+
+    answers = run.ask_checked(SUMMARISE, SummariseRequest(), participants, SummariseReply.from_record, defect)
+    run.check_answers(answers)
+    return {site: reply.summary for site, reply in answers.replies.items() if reply.summary is not None}
 
 
-def record_sums(run: RunSetting, merged: Summary) -> None:
-    """Record the sums over all sites by their hashes, and columns that may give the answer away."""
+def record_beginnings(run: RunSetting, participants: Participants, merged: Summary) -> None:
+    """Record the sums over all sites by their hashes, and columns that may give the answer away.
+
+    Noted are sites that train a part of the model, how rows are scaled, and which earlier model comes first.
+    """
     run.recorder.leaks(leak_warnings(run.layout, merged), untested(run.layout, merged))
     sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
-    run.recorder.writer.summary("training-sums", sums, durable=False)
-
-
-def note_beginnings(run: RunSetting, participants: Mapping[str, Participant]) -> None:
-    """Record which sites train a part of the model, how rows are scaled, and which earlier model comes first."""
-    _note_widths(run, participants)
-    if run.study.encode.scaler == "per-site":
-        run.recorder.note(PER_SITE)
-    source = source_of(run.study, run.recorder.shared_as.series)
-    if source is not None:
-        run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
-        if run.study.privacy.name != "none":
-            run.recorder.note(UNCOVERED)
-
-
-def _note_widths(run: RunSetting, participants: Mapping[str, Participant]) -> None:
-    """Note which sites train a part of the model, of those whose figures may be told."""
+    run.recorder.summary("training-sums", sums)
     widths = {site: one.width for site, one in participants.items() if one.width < 1}
     told = [f"{site} ({width:g} of each hidden layer)" for site, width in run.recorder.shared_as.own(widths).items()]
     if told:
         run.recorder.note(
             f"trained in part by {', '.join(told)}: for its other units such a site counts as having changed nothing"
         )
+    if run.study.encode.scaler == "per-site":
+        run.recorder.note(PER_SITE)
+    source = source_of(run.study, run.recorder.shared_as.series)
+    if source is not None:
+        run.recorder.summary("warm-start", source_facts(source, run.layout))
+        if run.study.privacy.name != "none":
+            run.recorder.note(UNCOVERED)
 
 
 def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:
     """Return the encoder of all sites; raises UsageError where no model can be learned."""
     encoder = fit_encoder(run.layout, merged, run.study.encode.scaler)
-    check_classes(run.layout, merged)
-    return encoder
-
-
-def check_classes(layout: Layout, merged: Summary) -> None:
-    """Refuse a run whose training rows have one class only; raises UsageError."""
-    if one_class(layout, merged):
+    if one_class(run.layout, merged):
         raise UsageError(
-            f"column {layout.target.name!r} has one class only in the training rows of all sites: "
+            f"column {run.layout.target.name!r} has one class only in the training rows of all sites: "
             "no model can be learned from it; ask sites that have another class, or check their mappings"
         )
+    return encoder

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
-import flfed
 from flfed.errors import UsageError
-from flfed.refusals import Refusal
 from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
-from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import start_refusal
 from flfed.rows.evaluation.scoring import primary_of
-from flfed.rows.statistics.of_study import statistic_of
+from flfed.rows.statistics.of_study import statistic_of, unconfirmed_columns
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.tuning.best_model import check_naive
 from flfed.study.kinds import is_statistic
 from flfed.study.study import Study
-from flfed.updates.mechanism import mechanism_of
-from flfed.updates.messages.enrol import EnrolReply
+from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
 
@@ -45,7 +40,7 @@ def check(study: Study) -> dict[str, str]:
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
     if is_statistic(study):
-        _check_statistic(study, dataset.schema)
+        _check_statistic(study, dataset)
         _check_expired(study)
         return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": ""}
     model = study.model.build("model")
@@ -62,12 +57,13 @@ def check(study: Study) -> dict[str, str]:
         layers=len(layers_of(model)),
         shapes=model_shapes(study, schema),
     )
-    checks: list[Callable[[], object]] = [partial(_check_plan, study, schema)]
+    checks: list[Callable[[], object]] = [partial(_check_plan, study, dataset)]
     checks += [partial(part.check, facts) for part in PARTS]
+    if facts.protects_rows:
+        checks.append(partial(_check_confirmed, study, dataset))
     checks += [
-        partial(_check_confirmed, facts, dataset),
-        partial(_check_points, study, schema),
-        partial(_check_steps, study, schema),
+        partial(_check_points, study, dataset),
+        partial(_check_steps, study, dataset),
         partial(groupings, study.compare.by, schema),
         partial(check_own_columns, study, schema),
         partial(check_naive, study, schema),
@@ -78,42 +74,33 @@ def check(study: Study) -> dict[str, str]:
     return {"schema": schema.sha256(), "task": schema.task, "primary": primary}
 
 
-def _check_plan(study: Study, schema: Schema) -> None:
+def _check_plan(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse class weights of numbers, and a start that is no model of this study."""
-    if study.plan.class_weight == "balanced" and schema.task == "regression":
+    if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
     if refused := start_refusal(study):
         raise UsageError(f"[model]: warm-start={study.warm_start!r}: {refused}")
 
 
-def _check_confirmed(facts: StudyFacts, dataset: datasets.Dataset) -> None:
+def _check_confirmed(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse ranges that were read off rows, and that nobody has confirmed, where noise protects rows."""
-    unconfirmed = dataset.schema.unconfirmed_features(facts.study.dataset.features)
-    # Such a range tells of the rows, and so does whatever is scaled by it.
-    if facts.protects_rows and unconfirmed:
-        raise UsageError(unconfirmed_in_words(unconfirmed, dataset))
+    unconfirmed = unconfirmed_columns(study, dataset.schema)
+    # Such a range tells of the rows, and so does whatever is scaled by it, or counted within it.
+    if unconfirmed:
+        raise UsageError(
+            f"[privacy]: nobody has confirmed the ranges or values of {', '.join(unconfirmed)} in "
+            f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
+            "the names out of unconfirmed"
+        )
 
 
-def unconfirmed_in_words(columns: Sequence[str], dataset: datasets.Dataset) -> str:
-    """Return why columns that nobody has confirmed are not used under a guarantee."""
-    return (
-        f"[privacy]: nobody has confirmed the ranges or values of {', '.join(columns)} in "
-        f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take the "
-        "names out of unconfirmed"
-    )
-
-
-def _check_statistic(study: Study, schema: Schema) -> None:
+def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse columns that a statistic does not take, and sums in secret of one that compares sites."""
     statistic = statistic_of(study)
-    columns = statistic.columns(schema)
-    unconfirmed = [name for name in columns if name in schema.unconfirmed]
-    # A range that was read off rows tells of them, and so does whatever is counted within it.
-    if study.analysis is not None and unconfirmed:
-        raise UsageError(unconfirmed_in_words(unconfirmed, datasets.load(study.dataset.name)))
-    mechanism = mechanism_of(study)
-    if mechanism is not None:
-        mechanism.check(study)
+    statistic.columns(dataset.schema)
+    if study.analysis is not None:
+        _check_confirmed(study, dataset)
+    (mechanism_of(study) or Mechanism()).check(study)
     if study.aggregation.sums_updates and not statistic.adds_up:
         raise UsageError(
             f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against those of all, and "
@@ -121,18 +108,19 @@ def _check_statistic(study: Study, schema: Schema) -> None:
         )
 
 
-def _check_points(study: Study, schema: Schema) -> None:
+def _check_points(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse counts of flagged rows where nothing is flagged."""
-    if study.compare.points and schema.task != "binary":
+    if study.compare.points and dataset.schema.task != "binary":
         raise UsageError(
             "[compare]: thresholds, alert-budgets and false-positive-rates are for outcomes that are yes or no; the "
-            f"dataset's task is {schema.task!r}"
+            f"dataset's task is {dataset.schema.task!r}"
         )
 
 
-def _check_steps(study: Study, schema: Schema) -> None:
+def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
     """Refuse a rank correlation within what is no step of time, or of what has no ranks."""
     name = study.compare.rank_within
+    schema = dataset.schema
     if not name:
         return
     if schema.task != "regression":
@@ -147,11 +135,3 @@ def _check_steps(study: Study, schema: Schema) -> None:
 def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
-
-
-def of_own_version(reply: EnrolReply) -> EnrolReply:
-    """Return an enrolment, refused where the site has another version of flfed than the coordinator."""
-    if not reply.accepted or reply.version == flfed.__version__:
-        return reply
-    reason = Refusal("other-version", theirs=reply.version or "none", ours=flfed.__version__)
-    return replace(reply, accepted=False, reason=str(reason))

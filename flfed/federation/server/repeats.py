@@ -22,19 +22,17 @@ from flfed.federation.recording.run_record import Outcome, bad_end_written, begi
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.rounds import site_sums
-from flfed.federation.server.row_sums import StatisticSums
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
-from flfed.records.store.entries import EventRow, RunEntry
+from flfed.records.store.entries import RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.data.site import CachedSite, Site
-from flfed.rows.statistics.statistic import Statistic, added
+from flfed.rows.statistics.statistic import added
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import SourceRows
-from flfed.study.kinds import is_statistic, most_rounds
+from flfed.study.kinds import ANALYSIS, grows, is_statistic, most_rounds
 from flfed.study.study import Study
-from flfed.study.tables import TREES
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.aggregation.rounds import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -108,7 +106,7 @@ class Series:
         again = self.path == "stacked" and len(left) > 1
         # Several repeats share the tables, so each is read and encoded once.
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
-        before = source_rows(self.study, self.series, None if self.engine.remote else once._here(), self.store.address)
+        before = source_rows(self.study, self.series, once._here(), self.store.address)
         with rarely_collected():
             while left:
                 some = left[: once._at_once()]
@@ -189,31 +187,33 @@ class Series:
         """
         # Sites that are gone are named in the record of each repeat.
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
-        writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
+        checkpoint: Checkpoint | None = None
+        if entry is None:
+            writer = begin(
+                self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
+            )
+        else:
+            writer, checkpoint = self._again(entry)
         began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
             if entry is None:
                 writer.summary("asked", self.asked)
             else:
-                self._reopen(entry, writer, checkpoint)
+                checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
             shared_as = SharedAs(series=self.series)
             recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, shared_as)
+            # Another version of the code may compute otherwise, which a reader of the record should see.
+            if entry is not None and entry.hashes.get("code") != code_sha256():
+                recorder.note("resumed with another version of flfed's code")
             if entry is not None and checkpoint is not None:
                 recorder.resumed(checkpoint.round, entry.reason)
             elif gone:
                 recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
-            stackable = self.engine.stacks and self.asked.get("stacked") and self.study.model.name != TREES
+            stackable = self.engine.stacks and self.asked.get("stacked") and not grows(self.study)
             if self.path == "one-by-one" and stackable:
                 recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
             outcome = self._conduct(repeat, recorder, checkpoint, way)
         self._record_end(writer, outcome)
-
-    def _begin(self, repeat: int) -> tuple[RunWriter, None]:
-        """Record the start of a repeat."""
-        writer = begin(
-            self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
-        )
-        return writer, None
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
         """Resume a repeat at its last checkpoint.
@@ -234,13 +234,6 @@ class Series:
             return checkpoint.round if checkpoint else 0
 
         return self.store.resume_run(entry.run, keep), checkpoint
-
-    def _reopen(self, entry: RunEntry, writer: RunWriter, checkpoint: Checkpoint | None) -> None:
-        """Remove what was kept after the round that a repeat is resumed at."""
-        checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
-        # Another version of the code may compute otherwise, which a reader of the record should see.
-        if entry.hashes.get("code") != code_sha256():
-            writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
 
     def _record_end(self, writer: RunWriter, outcome: Outcome) -> None:
         """Record how a repeat ended."""
@@ -272,7 +265,8 @@ class Series:
             check = self.engine.before_rounds(grid, recorder)
             # A repeat that goes on has counted its test rows before its first round.
             before = way.source_rows if checkpoint is None else None
-            conductor = run_class(self.study)(
+            kind = StatisticRun if is_statistic(self.study) else FederatedRun
+            conductor = kind(
                 grid,
                 self.study,
                 recorder,
@@ -317,13 +311,25 @@ class StatisticRun(FederatedRun):
         protection = protection_of(self.study)
         statistic = protection.statistic
         with self.privacy.during(participants):
-            sums = site_sums(self.setting, self.parts).statistic(participants, statistic)
+            sums = site_sums(self, self.parts).statistic(participants, statistic)
             self.privacy.answered(sums.sites)
-            self.privacy.counted(protection.known_rows(sums.by_site, self.setting.schema))
+            if self.study.analysis is not None:
+                # What is known of a site's rows is their noised count.
+                rows = {site: statistic.figures([own], self.schema, own)["rows"] for site, own in sums.by_site.items()}
+                self.privacy.counted({site: count["value"] for site, count in rows.items()})
         if sums.least:
             # One answer stands for all sites of the list, with the noise of each.
             statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
-        self._record(protection.name, statistic, sums)
+        of_all = added(sums.parts)
+        by_site = {site: statistic.figures([own], self.schema, of_all) for site, own in sums.by_site.items()}
+        name = self.study.statistic.name if self.study.analysis is None else ANALYSIS
+        found = {
+            "name": name,
+            "sites": len(sums.sites),
+            **statistic.figures(sums.parts, self.schema, of_all),
+            "by-site": self.recorder.shared_as.own(by_site),
+        }
+        self.recorder.summary("statistics", found)
         return Outcome(
             status="completed",
             reason="",
@@ -334,21 +340,3 @@ class StatisticRun(FederatedRun):
             sites=sums.sites,
             seconds=self.writer.seconds(),
         )
-
-    def _record(self, name: str, statistic: Statistic, sums: StatisticSums) -> None:
-        """Record the figures of all sites, and of each that shares its own."""
-        schema = self.setting.schema
-        of_all = added(sums.parts)
-        by_site = {site: statistic.figures([own], schema, of_all) for site, own in sums.by_site.items()}
-        found = {
-            "name": name,
-            "sites": len(sums.sites),
-            **statistic.figures(sums.parts, schema, of_all),
-            "by-site": self.recorder.shared_as.own(by_site),
-        }
-        self.recorder.writer.summary("statistics", found, durable=False)
-
-
-def run_class(study: Study) -> type[FederatedRun]:
-    """Return the kind of a study's runs."""
-    return StatisticRun if is_statistic(study) else FederatedRun

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from flfed.federation.recording.source_model import start_arrays
-from flfed.federation.server.checkpoint_writer import CheckpointWriter, restored
+from flfed.federation.server.checkpoint_writer import OF_SITE, CheckpointWriter
 from flfed.federation.server.parts.server_part import ServerPart
 from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
 from flfed.seeds import noise_key
 from flfed.study.kinds import most_rounds
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.rounds import Observer, Participant, RunContext, ignore
+from flfed.updates.aggregation.rounds import Observer, Participants, RunContext, ignore
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
@@ -23,7 +23,7 @@ def conduct_rounds(
     run: RunSetting,
     parts: Sequence[ServerPart],
     writer: CheckpointWriter,
-    participants: Mapping[str, Participant],
+    participants: Participants,
     common: Checkpoint,
     after: Checkpoint | None,
 ) -> tuple[FedAvg, Arrays]:
@@ -42,8 +42,7 @@ def conduct_rounds(
     """
     strategy: FedAvg = run.study.strategy.build("strategy")
     observer = partial(writer.observe, strategy=strategy, common=common)
-    context = _context(run, parts, participants, common.encoder, observer)
-    _assign(run, strategy, context)
+    _assign(run, parts, strategy, participants, common.encoder, observer)
     if after is None:
         first = first_arrays(run, parts, common.encoder, participants)
     else:
@@ -56,11 +55,11 @@ def conduct_rounds(
 
 
 def rehearse_rounds(
-    run: RunSetting, parts: Sequence[ServerPart], participants: Mapping[str, Participant], encoder: Encoder
+    run: RunSetting, parts: Sequence[ServerPart], participants: Participants, encoder: Encoder
 ) -> tuple[FedAvg, Arrays]:
     """Run the rounds once more by another encoder, of which nothing is written down."""
     strategy: FedAvg = run.study.strategy.build("strategy")
-    _assign(run, strategy, _context(run, parts, participants, encoder, None))
+    _assign(run, parts, strategy, participants, encoder, None)
     return strategy, _train(run, strategy, first_arrays(run, parts, encoder, participants))
 
 
@@ -72,9 +71,7 @@ def site_sums(run: RunSetting, parts: Sequence[ServerPart]) -> SiteSums:
     return sums
 
 
-def first_arrays(
-    run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder, participants: Mapping[str, Participant]
-) -> Arrays:
+def first_arrays(run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder, participants: Participants) -> Arrays:
     """Return the arrays that a run's first round is trained from; raises FlfedError where there are none."""
     for part in parts:
         arrays = part.first_arrays(participants, site_sums(run, parts))
@@ -84,14 +81,15 @@ def first_arrays(
     return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.shared_as.series)
 
 
-def _context(
+def _assign(
     run: RunSetting,
     parts: Sequence[ServerPart],
-    participants: Mapping[str, Participant],
+    strategy: FedAvg,
+    participants: Participants,
     encoder: Encoder,
     observer: Observer | None,
-) -> RunContext:
-    """Return what the strategy is given; without an observer the rounds are a rehearsal."""
+) -> None:
+    """Give the strategy what it needs of the run; without an observer the rounds are a rehearsal."""
     context = RunContext(
         participants=participants,
         encoder=encoder,
@@ -106,29 +104,32 @@ def _context(
     )
     for part in parts:
         context = part.context(context, is_recorded=observer is not None)
-    return context
-
-
-def _assign(run: RunSetting, strategy: FedAvg, context: RunContext) -> None:
     strategy.clock = run.clock
     strategy.assign(context)
 
 
 def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, after: Checkpoint) -> None:
     """Give strategy, parts and sites what they had at a checkpoint, and note what is lost."""
-    of_sites = restored(after, strategy, parts)
+    of_parts: set[str] = set()
+    for part in parts:
+        part.restore(after.facts, after.state)
+        of_parts.update(part.state_names)
+    of_strategy = {}
+    of_sites = {}
+    for name, arrays in after.state.items():
+        if name.startswith(OF_SITE):
+            of_sites[name.removeprefix(OF_SITE)] = arrays
+        elif name not in of_parts:
+            of_strategy[name] = arrays
+    strategy.restore(after.round, of_strategy, after.facts["strategy"])
     # In one process it goes with the checkpoint; institutions have it on their own disks.
     restore = getattr(run.grid, "restore_states", None)
     if restore is not None:
         restore(after.round, of_sites)
-        return
-    if getattr(run.grid, "sites_keep_state", False):
-        return
-    for part in parts:
-        lost = part.lost_at_sites()
-        if lost:
-            run.recorder.note(lost)
-            return
+    elif not getattr(run.grid, "sites_keep_state", False):
+        lost = [sentence for part in parts if (sentence := part.lost_at_sites())]
+        for sentence in lost[:1]:
+            run.recorder.note(sentence)
 
 
 def _train(run: RunSetting, strategy: FedAvg, first: Arrays) -> Arrays:

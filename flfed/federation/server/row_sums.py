@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.federation.server.run_setting import RunSetting, check_enough
+from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Shapes, Statistic
 from flfed.summaries.summary import Layout, Summary
 from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
-from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.summarise import (
     BINS,
@@ -59,7 +58,7 @@ class SiteSums:
 
     run: RunSetting
 
-    def summary(self, participants: Mapping[str, Participant]) -> Summary | None:
+    def summary(self, participants: Participants) -> Summary | None:
         """Return the sums over all training rows, None where each site's own cross.
 
         Raises
@@ -69,7 +68,7 @@ class SiteSums:
         """
         return None
 
-    def cells(self, participants: Mapping[str, Participant], least: int) -> Arrays:
+    def cells(self, participants: Participants, least: int) -> Arrays:
         """Return the rows by cell and outcome of all sites.
 
         Parameters
@@ -84,11 +83,12 @@ class SiteSums:
             If no site counted its rows.
         """
         run = self.run
-        answers = run.ask(BINS, BinsRequest(), participants, BinsReply.from_record)
-        defect = partial(cells_defect, layout=run.layout, least=least)
-        defects = {site: defect(reply, participants[site].rows_high) for site, reply in answers.replies.items()}
-        run.recorder.events("fault", {**answers.faults, **{site: why for site, why in defects.items() if why}})
-        good = [reply.counts for site, reply in answers.replies.items() if not defects[site]]
+
+        def defect(site: str, reply: BinsReply) -> Refusal | None:
+            return cells_defect(reply, participants[site].rows_high, layout=run.layout, least=least)
+
+        answers = run.ask_checked(BINS, BinsRequest(), participants, BinsReply.from_record, defect)
+        good = [reply.counts for reply in answers.replies.values()]
         if not good:
             raise FlfedError("no site counted its rows by cell, so that trees have no cut points")
         # In the order of the sites' names, though whole numbers add up to the same in any.
@@ -97,7 +97,7 @@ class SiteSums:
             found[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
         return found
 
-    def statistic(self, participants: Mapping[str, Participant], statistic: Statistic) -> StatisticSums:
+    def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
         """Return the sums of a statistic, in the order of names, so that the same sites give the same bits.
 
         Raises
@@ -105,18 +105,22 @@ class SiteSums:
         FlfedError
             If too few sites sent any.
         """
-        run = self.run
-        answers = run.ask(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record)
-        shapes = statistic.shapes(run.schema)
-        good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
-        unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
-        faults = {**answers.faults, **unfit}
-        run.recorder.events("fault", faults)
-        check_enough(good, [f"{site}: {why}" for site, why in faults.items()], run.recorder.shared_as)
+        good = statistic_sums(self.run, participants, statistic.shapes(self.run.schema))
         return StatisticSums(parts=list(good.values()), sites=tuple(good), by_site=good)
 
 
-def begun_forest(run: RunSetting, participants: Mapping[str, Participant], sums: SiteSums) -> Arrays:
+def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) -> dict[str, Arrays]:
+    """Return each site's own sums of a statistic; raises FlfedError where too few sent any of these shapes."""
+
+    def defect(site: str, reply: StatisticReply) -> Refusal | None:
+        return sums_defect(reply.sums, shapes)
+
+    answers = run.ask_checked(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record, defect)
+    run.check_answers(answers)
+    return {site: reply.sums for site, reply in answers.replies.items()}
+
+
+def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) -> Arrays:
     """Return the arrays that trees begin with: no tree, and the cut points of the counts over all sites.
 
     What a site did not count has no part in the cut points; its rows are trained on all the same.
@@ -143,7 +147,9 @@ def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int
     return Refusal("cells-unfit") if len(totals) > 1 or max(totals, default=0) > rows_high else None
 
 
-def are_sums(sums: Arrays, shapes: Shapes) -> bool:
-    """Tell whether a site's sums have a statistic's names, shapes and types, and are finite."""
+def sums_defect(sums: Arrays, shapes: Shapes) -> Refusal | None:
+    """Return why arrays are no sums of these shapes, None where they are."""
     found = {name: (values.shape, values.dtype) for name, values in sums.items()}
-    return found == shapes and all(np.isfinite(values).all() for values in sums.values())
+    if found == shapes and all(np.isfinite(values).all() for values in sums.values()):
+        return None
+    return Refusal("statistic-unfit")

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
-from flfed.refusals import NO_ANSWER, Refusal
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import Layout
-from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import receive
@@ -51,7 +50,7 @@ class Answers(Generic[Reply]):
     to_server: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class RunSetting:
     """What every step of a run needs at the server.
 
@@ -60,24 +59,26 @@ class RunSetting:
     grid : Grid
     study : Study
     recorder : Recorder
-    privacy : PrivacyRecord
+    repeat : int
     clock : callable
         Seconds that are the run's own.
-    repeat : int
     each_round : bool
-        Whether every round is a checkpoint, since the sites are institutions.
+        Whether every round is a checkpoint: institutions train from one model in a round, and a round
+        that is asked again after a crash must bring the same. Noise is the operating system's then, too.
     resumed : bool
         Whether the run goes on after a checkpoint.
+    privacy : PrivacyRecord
     """
 
     grid: Grid
     study: Study
     recorder: Recorder
-    privacy: PrivacyRecord
-    clock: Clock
+    _: KW_ONLY
     repeat: int = 0
+    clock: Callable[[], float] = time.monotonic
     each_round: bool = False
-    resumed: bool = False
+    resumed: bool = field(default=False, init=False)
+    privacy: PrivacyRecord = field(init=False)
 
     @cached_property
     def schema(self) -> Schema:
@@ -104,7 +105,7 @@ class RunSetting:
         return first_model(self.study, self.schema, self.repeat)
 
     def ask(
-        self, kind: str, request: Any, participants: Mapping[str, Participant], read: Callable[[RecordDict], Reply]
+        self, kind: str, request: Any, participants: Participants, read: Callable[[RecordDict], Reply]
     ) -> Answers[Reply]:
         """Send sites a message, collect their replies, and record the bytes that crossed.
 
@@ -118,8 +119,55 @@ class RunSetting:
             Turns a reply's content into the reply, or raises MalformedMessage.
         """
         answers = ask(self.grid, kind, request, nodes_of(participants), read, timeout=self.deadline)
-        log_bytes(self.recorder, kind, answers)
+        self.recorder.crossed(kind, answers.to_node, answers.to_server)
         return answers
+
+    def ask_checked(
+        self,
+        kind: str,
+        request: Any,
+        participants: Participants,
+        read: Callable[[RecordDict], Reply],
+        defect: Callable[[str, Reply], Refusal | None],
+    ) -> Answers[Reply]:
+        """Send sites a message and record who sent no usable reply; parameters as for `ask`.
+
+        Parameters
+        ----------
+        kind, request, participants, read
+        defect : callable (site, reply) → Refusal or None
+            Returns why a reply cannot be used.
+        """
+        answers = self.ask(kind, request, participants, read)
+        defects = {site: why for site, reply in answers.replies.items() if (why := defect(site, reply))}
+        good = {site: reply for site, reply in answers.replies.items() if site not in defects}
+        faults = {**answers.faults, **defects}
+        self.recorder.events("fault", faults)
+        return replace(answers, replies=good, faults=faults)
+
+    def check_enough(
+        self, found: Mapping[str, object], reasons: Sequence[str], *, refused: bool = False, at_site: bool = False
+    ) -> None:
+        """Refuse to continue with too few sites.
+
+        The input is at fault where they `refused`, or where no more were asked.
+        """
+        if len(found) >= LEAST_SITES:
+            return
+        told = list(reasons)
+        if len(reasons) > FEW_SITES:
+            told = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
+        why = f" ({'; '.join(told)})" if reasons else ""
+        few = "only one site takes part" if found else "no site takes part"
+        todo = "; see, at each site: flfed site check NAME" if at_site else ""
+        sentence = self.recorder.shared_as.text(f"{few}, at least {LEAST_SITES} are needed{why}{todo}")
+        if refused or not reasons:
+            raise UsageError(sentence)
+        raise FlfedError(sentence)
+
+    def check_answers(self, answers: Answers[Any]) -> None:
+        """Refuse to continue where too few sites sent a usable reply."""
+        self.check_enough(answers.replies, [f"{site}: {why}" for site, why in answers.faults.items()])
 
 
 def ask(
@@ -165,66 +213,11 @@ def ask(
     )
 
 
-def unenrolled(
-    grid: Grid, faults: Mapping[str, Refusal]
-) -> tuple[dict[str, Refusal], dict[str, Refusal], list[Refusal]]:
-    """Sort the nodes that sent no answer.
-
-    Returns whose gate refused, who is not there, and the reasons of those without a known name.
-
-    Whose a node is only an engine of institutions knows beforehand.
-
-    Parameters
-    ----------
-    grid : Grid
-    faults : mapping of node to Refusal
-    """
-    known = {str(node): site for site, node in getattr(grid, "nodes", {}).items()}
-    whys = {known[node]: why.cause for node, why in faults.items() if node in known}
-    absent = {site: why for site, why in whys.items() if why.code in NO_ANSWER}
-    refused = {site: why for site, why in whys.items() if site not in absent}
-    return refused, absent, [Refusal("node-not-enrolled", why=why) for node, why in faults.items() if node not in known]
-
-
-def log_bytes(recorder: Recorder, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
-    """Record the bytes sent under names, else under keys."""
-    recorder.crossed(kind, _named(answers.to_node, names), _named(answers.to_server, names))
-
-
-def _named(sizes: Mapping[str, int], names: Mapping[str, str] | None) -> Mapping[str, int]:
-    return sizes if not names else {names[key]: size for key, size in sizes.items()}
-
-
 def deadline_of(study: Study) -> float:
     """Return the seconds that sites have for an answer."""
     return float(study.strategy.settings.get("deadline", 600.0))
 
 
-def nodes_of(participants: Mapping[str, Participant]) -> dict[str, int]:
+def nodes_of(participants: Participants) -> dict[str, int]:
     """Return the node of each site."""
     return {site: enrolled.node_id for site, enrolled in participants.items()}
-
-
-def check_enough(
-    found: Mapping[str, object],
-    reasons: list[str],
-    shared: SharedAs,
-    *,
-    refused: bool = False,
-    at_site: bool = False,
-) -> None:
-    """Refuse to continue with too few sites.
-
-    The input is at fault where they `refused`, or where no more were asked.
-    """
-    if len(found) < LEAST_SITES:
-        told = reasons
-        if len(reasons) > FEW_SITES:
-            told = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
-        why = f" ({'; '.join(told)})" if reasons else ""
-        few = "no site takes part" if not found else "only one site takes part"
-        todo = "; see, at each site: flfed site check NAME" if at_site else ""
-        sentence = shared.text(f"{few}, at least {LEAST_SITES} are needed{why}{todo}")
-        if refused or not reasons:
-            raise UsageError(sentence)
-        raise FlfedError(sentence)

@@ -9,12 +9,10 @@ from typing import Any
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run_setting import RunSetting, ask, nodes_of
 from flfed.refusals import Refusal
-from flfed.rows.data import datasets
 from flfed.rows.study_model import model_shapes
 from flfed.study.kinds import exchanges_of, grows
-from flfed.study.study import Study
 from flfed.updates.aggregation.losses import LossCheck
-from flfed.updates.aggregation.rounds import Participant, keep_cohort
+from flfed.updates.aggregation.rounds import Participants, keep_cohort
 from flfed.updates.aggregation.secure_sum import CipherSums, SecureSums
 from flfed.updates.arrays import entries_of
 from flfed.updates.checkpoints.sum_file import SumFile
@@ -38,7 +36,7 @@ NOISED = (
 """What is added by whom where sites add noise before a sum; the part for rounding is left out."""
 
 
-def exchange_keys(run: RunSetting, participants: Mapping[str, Participant], back: Collection[str]) -> SecureSums | None:
+def exchange_keys(run: RunSetting, participants: Participants, back: Collection[str]) -> SecureSums | None:
     """Give a run's sites each other's keys, and return its secure sums, None where it has none.
 
     Parameters
@@ -59,14 +57,14 @@ def exchange_keys(run: RunSetting, participants: Mapping[str, Participant], back
     study = run.study
     deployed = run.each_round
     signed = {site: one.statement for site, one in participants.items() if one.statement}
-    if not _adds_up(study, signed, deployed=deployed):
+    if not _adds_up(run, signed):
         return None
     _check_cohort(run, participants, signed)
     statements = {}
     if deployed:
         statements = _read_statements(run, signed)
     if study.aggregation.is_encrypted:
-        _check_losses(study, [site for site, one in statements.items() if one.keeps_rounds])
+        _check_losses(run, [site for site, one in statements.items() if one.keeps_rounds])
     # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
     if deployed:
         keep_cohort(run.name, participants)
@@ -78,16 +76,16 @@ def exchange_keys(run: RunSetting, participants: Mapping[str, Participant], back
     run.recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
     if deployed:
         return _masked_sums(run, participants, least, statements)
-    return _sums(study, participants, least)
+    return _sums(run, participants, least)
 
 
 def _masked_sums(
-    run: RunSetting, participants: Mapping[str, Participant], least: int, statements: Mapping[str, Statement]
+    run: RunSetting, participants: Participants, least: int, statements: Mapping[str, Statement]
 ) -> SecureSums:
     """Return the sums of institutions, which state by which sites lists may differ, and who shares sums only."""
     lifted = lifted_sites({site: one.lifted for site, one in statements.items()})
     return _sums(
-        run.study,
+        run,
         participants,
         least,
         masked=True,
@@ -97,12 +95,12 @@ def _masked_sums(
     )
 
 
-def check_enrolled(study: Study, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
+def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
     """Refuse a run with sums that too few sites take part in.
 
     Parameters
     ----------
-    study : Study
+    run : RunSetting
     sites : collection of str
         That enrolled.
     refused : mapping of site to Refusal
@@ -113,7 +111,7 @@ def check_enrolled(study: Study, sites: Collection[str], refused: Mapping[str, R
     UsageError
         Which names the sites and says what to do.
     """
-    if not study.aggregation.is_required or not refused or len(sites) >= LEAST:
+    if not run.study.aggregation.is_required or not refused or len(sites) >= LEAST:
         return
     reasons = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
     raise UsageError(
@@ -122,7 +120,7 @@ def check_enrolled(study: Study, sites: Collection[str], refused: Mapping[str, R
     )
 
 
-def _check_cohort(run: RunSetting, participants: Mapping[str, Participant], signed: Collection[str]) -> None:
+def _check_cohort(run: RunSetting, participants: Participants, signed: Collection[str]) -> None:
     """Refuse sites of which some approved no sums, or which are too few or too many; raises UsageError."""
     plain = sorted(set(participants) - set(signed))
     if run.each_round and plain:
@@ -138,16 +136,16 @@ def _check_cohort(run: RunSetting, participants: Mapping[str, Participant], sign
             raise UsageError(f"[privacy]: largest-entry: {refused}")
 
 
-def _check_losses(study: Study, keeping: Collection[str]) -> None:
+def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
     """Refuse a choice by losses that sites keep, and that no sum tells the server; raises UsageError."""
     if not keeping:
         return
-    settings = study.strategy.settings
+    settings = run.study.strategy.settings
     if settings.get("select") == "best":
         chosen = "select = 'best'"
     elif settings.get("patience"):
         chosen = "patience"
-    elif study.plan.schedule == "plateau":
+    elif run.study.plan.schedule == "plateau":
         chosen = "schedule = 'plateau'"
     else:
         return
@@ -168,7 +166,7 @@ def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, 
     return found
 
 
-def rehearse_keys(run: RunSetting, participants: Mapping[str, Participant]) -> SecureSums | None:
+def rehearse_keys(run: RunSetting, participants: Participants) -> SecureSums | None:
     """Return the secure sums of a federation in one process of which nothing is recorded; None without them.
 
     Raises
@@ -176,37 +174,44 @@ def rehearse_keys(run: RunSetting, participants: Mapping[str, Participant]) -> S
     FlfedError
         If a site does not take part in them.
     """
-    if not _adds_up(run.study, {}, deployed=False):
+    if not _adds_up(run, {}):
         return None
     request = _keys_request(participants)
     nodes = nodes_of(participants)
     answers = ask(run.grid, KEYS, request, nodes, KeysReply.from_record, timeout=run.deadline)
     if answers.faults:
         raise FlfedError("; ".join(f"{site}: {why}" for site, why in answers.faults.items()))
-    return _sums(run.study, participants, max(reply.least for reply in answers.replies.values()))
+    return _sums(run, participants, max(reply.least for reply in answers.replies.values()))
 
 
-def _adds_up(study: Study, signed: Collection[str], *, deployed: bool) -> bool:
+def _adds_up(run: RunSetting, signed: Collection[str]) -> bool:
     """Tell whether a run has sums; "auto" leaves it to the approvals of institutions, which are `signed`."""
-    if study.aggregation.is_optional:
-        return deployed and bool(signed)
-    return study.aggregation.is_required
+    if run.study.aggregation.is_optional:
+        return run.each_round and bool(signed)
+    return run.study.aggregation.is_required
 
 
-def _keys_request(participants: Mapping[str, Participant]) -> KeysRequest:
+def _keys_request(participants: Participants) -> KeysRequest:
     sites = sorted(participants)
     statements = tuple(participants[site].statement for site in sites if participants[site].statement)
     most_rows = max(one.rows_high for one in participants.values())
     return KeysRequest(cohort=",".join(sites), most_rows=most_rows, statements=statements)
 
 
-def _sums(
-    study: Study, participants: Mapping[str, Participant], least: int, *, masked: bool = False, **given: Any
-) -> SecureSums:
+def _sums(run: RunSetting, participants: Participants, least: int, *, masked: bool = False, **given: Any) -> SecureSums:
     """Return the server's half for a cohort with a threshold."""
+    study = run.study
     sites = tuple(sorted(participants))
     if study.aggregation.is_encrypted:
-        return _cipher_sums(study, cohort=sites, least=least, masked=masked)
+        entries = entries_of(model_shapes(study, run.schema))
+        return CipherSums(
+            cohort=sites,
+            least=least,
+            largest_entry=study.largest_entry,
+            masked=masked,
+            entries=entries,
+            context=PublicContext.new(),
+        )
     most_rows = max(one.rows_high for one in participants.values())
     largest = largest_entry(study, least)
     return SecureSums(
@@ -221,13 +226,7 @@ def _sums(
     )
 
 
-def _cipher_sums(study: Study, **given: Any) -> CipherSums:
-    """Return what adds up ciphertexts of a study's model."""
-    entries = entries_of(model_shapes(study, datasets.load(study.dataset.name).schema))
-    return CipherSums(largest_entry=study.largest_entry, entries=entries, context=PublicContext.new(), **given)
-
-
-def _give_keys(run: RunSetting, request: KeysRequest, back: Mapping[str, Participant]) -> int:
+def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int:
     """Give sites the keys of the cohort, and return the threshold of those that they pin.
 
     The checkpoint of a run that goes on has it too: after the comparison no site has keys any more.
@@ -238,7 +237,13 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Mapping[str, Partici
     if run.study.aggregation.is_encrypted and not run.resumed:
         first = request.cohort.split(",")[0]
         replies = _told_keys(run, {first: request}, back)
-        requests = _with_key(request, replies[first])
+        others = request.cohort.split(",")[1:]
+        shared = replies[first].shared
+        if shared is None or len(shared.keys) != len(others):
+            raise FlfedError("the site that makes the key of homomorphic encryption sent none; begin the run anew")
+        for site, key in zip(others, shared.keys, strict=True):
+            requests[site] = replace(request, shared=replace(shared, keys=(key,)))
+        del requests[first]
     replies |= _told_keys(run, requests, back)
     told = {(reply.sha256, reply.least) for reply in replies.values()}
     if len(told) > 1:
@@ -246,9 +251,7 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Mapping[str, Partici
     return max((least for _, least in told), default=LEAST)
 
 
-def _told_keys(
-    run: RunSetting, requests: Mapping[str, KeysRequest], back: Mapping[str, Participant]
-) -> dict[str, KeysReply]:
+def _told_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
     """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
     if away := sorted(requests.keys() - back.keys()):
         raise FlfedError(
@@ -262,13 +265,3 @@ def _told_keys(
         said = f"the sites of the run do not all have each other's keys ({whys})"
         raise FlfedError(run.recorder.shared_as.text(said))
     return dict(answers.replies)
-
-
-def _with_key(request: KeysRequest, reply: KeysReply) -> dict[str, KeysRequest]:
-    """Return what the other sites are sent, with the key of homomorphic encryption that the first one sealed."""
-    others = request.cohort.split(",")[1:]
-    shared = reply.shared
-    if shared is None or len(shared.keys) != len(others):
-        raise FlfedError("the site that makes the key of homomorphic encryption sent none; begin the run anew")
-    one_key = {site: replace(shared, keys=(key,)) for site, key in zip(others, shared.keys, strict=True)}
-    return {site: replace(request, shared=one) for site, one in one_key.items()}

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flwr.serverapp import Grid
-
-from flfed.callbacks import Clock
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
-from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server import enrolment
 from flfed.federation.server.checkpoint_writer import CheckpointWriter, RoundCallback, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.parts.server_part import FinalModel
 from flfed.federation.server.rounds import conduct_rounds, rehearse_rounds, site_sums
-from flfed.federation.server.run_setting import RunSetting, check_enough
+from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.server_parts import server_parts
-from flfed.study.study import Study
-from flfed.summaries.summary import Encoder, Layout, Summary, merge
-from flfed.updates.aggregation.rounds import Participant
+from flfed.summaries.summary import Encoder, Summary, merge
+from flfed.updates.aggregation.rounds import Participant, Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -39,16 +33,12 @@ if TYPE_CHECKING:
 #   who         sums of      start      each one written by
 #   takes       training     file       the checkpoint writer
 #   part        rows
-@dataclass(eq=False, repr=False)
-class FederatedRun:
+@dataclass(kw_only=True, eq=False, repr=False)
+class FederatedRun(RunSetting):
     """One federated run over a grid.
 
     Attributes
     ----------
-    grid : Grid
-    study : Study
-    recorder : Recorder
-    repeat : int
     tables : PooledReference, optional
         Of an engine that holds every site's table.
     checkpoint : Checkpoint, optional
@@ -57,62 +47,33 @@ class FederatedRun:
         Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
     callback : callable (figures), optional
         Told the figures of each round; the run ends after it where what it returns is true.
-    clock : callable
-        Seconds that are the run's own.
-    each_round : bool
-        Whether every round is a checkpoint: institutions train from one model in a round, and a round
-        that is asked again after a crash must bring the same. Noise is the operating system's then, too.
     enrolled : callable (nodes by site)
         Told who takes part, each time the sites were enrolled; what it raises ends the run.
     """
 
-    grid: Grid
-    study: Study
-    recorder: Recorder
-    _: KW_ONLY
-    repeat: int = 0
     tables: PooledReference | None = None
     checkpoint: Checkpoint | None = None
     observer: RunObserver = no_observer
     callback: RoundCallback | None = None
-    clock: Clock = time.monotonic
-    each_round: bool = False
     enrolled: Callable[[Mapping[str, int]], None] = lambda nodes: None
 
     def __post_init__(self) -> None:
         """Make what the steps share, and take up what a checkpoint knows."""
-        done = self.checkpoint.facts["seconds"] if self.checkpoint else 0.0
-        began = self.clock() - done
+        began = self.clock()
+        if self.checkpoint is not None:
+            self.resumed = True
+            began -= self.checkpoint.facts["seconds"]
         self.privacy = PrivacyRecord(self.study, self.recorder, deployed=self.each_round)
         self.privacy.restore(self.checkpoint)
-        self.setting = RunSetting(
-            grid=self.grid,
-            study=self.study,
-            recorder=self.recorder,
-            privacy=self.privacy,
-            clock=self.clock,
-            repeat=self.repeat,
-            each_round=self.each_round,
-            resumed=self.checkpoint is not None,
-        )
-        self.parts = server_parts(self.setting)
+        self.parts = server_parts(self)
         self.writer = CheckpointWriter(
-            run=self.setting,
+            run=self,
             parts=self.parts,
             observer=self.observer,
             callback=self.callback,
             began=began,
             last=self.checkpoint,
         )
-
-    @property
-    def layout(self) -> Layout:
-        """The layout of the sites' sums."""
-        return self.setting.layout
-
-    def first_arrays(self) -> Arrays:
-        """Return the initial arrays in the plan's precision."""
-        return self.setting.first_arrays()
 
     def conduct(self) -> Outcome:
         """Run every step of the study and return the outcome; raises FlfedError if too few sites take part."""
@@ -121,7 +82,19 @@ class FederatedRun:
         else:
             participants, common = self._resume(self.checkpoint)
         strategy, arrays = self.rounds(participants, common.encoder, common)
-        outcome = self._write_end(participants, common.encoder, strategy, arrays)
+        outcome = Outcome(
+            status="stopped" if strategy.stopped else "completed",
+            reason=self.recorder.shared_as.text(strategy.stopped) or self.writer.ended,
+            arrays=arrays,
+            encoder=common.encoder,
+            rounds=strategy.rounds_done,
+            best_round=strategy.best_round,
+            sites=tuple(participants),
+        )
+        # With its schema, so that the model can be used where nobody has the dataset's folder.
+        facts = {"schema": self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        final = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=common.encoder, facts=facts)
+        checkpoints.write(self.name, final, final=True)
         if not strategy.stopped:
             self.compare(participants, outcome, common.start, strategy)
         return replace(outcome, seconds=self.writer.seconds())
@@ -132,20 +105,20 @@ class FederatedRun:
         for part in self.parts:
             beginning = part.begin(participants)
             if beginning is not None:
-                return beginning.participants, self.write_start(beginning.participants, beginning.encoder, {})
+                participants, encoder = beginning
+                return participants, self.write_start(participants, encoder, {})
         summaries: dict[str, Summary] = {}
-        merged = site_sums(self.setting, self.parts).summary(participants)
+        merged = site_sums(self, self.parts).summary(participants)
         if merged is None:
-            summaries = self.summarise(back)
+            summaries = enrolment.summarise(self, back)
             merged = merge(list(summaries.values()))
         if not any(part.keeps_cohort for part in self.parts):
             participants = {site: participants[site] for site in summaries}
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
-        enrolment.record_sums(self.setting, merged)
-        enrolment.note_beginnings(self.setting, participants)
+        enrolment.record_beginnings(self, participants, merged)
         for part in self.parts:
             part.note()
-        encoder = enrolment.fitted_encoder(self.setting, merged)
+        encoder = enrolment.fitted_encoder(self, merged)
         return participants, self.write_start(participants, encoder, summaries)
 
     def enrol_cohort(self) -> tuple[dict[str, Participant], dict[str, Participant]]:
@@ -153,17 +126,23 @@ class FederatedRun:
 
         A run that ended before its first round may have told its sites who takes part: of these nobody is dropped.
         """
-        cohort: Mapping[str, Participant] = {}
+        cohort: Participants = {}
         for part in self.parts:
             cohort = cohort or part.cohort()
         back = self.enrol(tuple(cohort), cohort)
-        participants = enrolment.whole_cohort(cohort, back, self.grid)
-        self._prepare(participants, back)
-        return participants, back
-
-    def _prepare(self, participants: Mapping[str, Participant], back: Collection[str]) -> None:
+        participants = dict(back)
+        nodes: Mapping[str, int] = getattr(self.grid, "nodes", {})
+        # Who of a cohort is away has the node that it enrolled with, or the one that is known by now.
+        for site in sorted(cohort):
+            one = cohort[site]
+            if site in back:
+                participants[site] = replace(one, node_id=back[site].node_id, version=back[site].version)
+            else:
+                participants[site] = replace(one, node_id=nodes.get(site, one.node_id))
+        participants = dict(sorted(participants.items()))
         for part in self.parts:
             part.enrolled(participants, back)
+        return participants, back
 
     def _resume(self, checkpoint: Checkpoint) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants that came back, and the common checkpoint."""
@@ -176,27 +155,22 @@ class FederatedRun:
         now = self.enrol(tuple(bands))
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         gone = [f"{site}: did not come back" for site in sorted(set(bands) - set(now))]
-        check_enough(participants, gone, self.recorder.shared_as)
-        self._prepare(participants, participants)
+        self.check_enough(participants, gone)
+        for part in self.parts:
+            part.enrolled(participants, participants)
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))
 
     def enrol(self, earlier: Sequence[str] = (), cohort: Collection[str] = ()) -> dict[str, Participant]:
         """Enrol the sites and return the participants in name order; parameters as for `enrolment.enrol`."""
-        return enrolment.enrol(self.setting, self.parts, self.enrolled, earlier, cohort)
+        return enrolment.enrol(self, self.parts, self.enrolled, earlier, cohort)
 
-    def summarise(self, participants: Mapping[str, Participant]) -> dict[str, Summary]:
-        """Return the sums of the sites that can give them."""
-        return enrolment.summarise(self.setting, participants)
-
-    def write_start(
-        self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
-    ) -> Checkpoint:
+    def write_start(self, participants: Participants, encoder: Encoder, sums: Mapping[str, Summary]) -> Checkpoint:
         """Write the start file and return the common checkpoint, without sums."""
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
-        return checkpoints.begin(self.setting.name, encoder, sums, bands, self.recorder.shared_as.sharing)
+        return checkpoints.begin(self.name, encoder, sums, bands, self.recorder.shared_as.sharing)
 
     def rounds(
-        self, participants: Mapping[str, Participant], encoder: Encoder, kept: Checkpoint | None = None
+        self, participants: Participants, encoder: Encoder, kept: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
         """Run the rounds and return the strategy and final arrays.
 
@@ -204,29 +178,10 @@ class FederatedRun:
         checkpoint nor round is written.
         """
         if kept is None:
-            return rehearse_rounds(self.setting, self.parts, participants, encoder)
-        return conduct_rounds(self.setting, self.parts, self.writer, participants, kept, self.checkpoint)
+            return rehearse_rounds(self, self.parts, participants, encoder)
+        return conduct_rounds(self, self.parts, self.writer, participants, kept, self.checkpoint)
 
-    def _write_end(
-        self, participants: Mapping[str, Participant], encoder: Encoder, strategy: FedAvg, arrays: Arrays
-    ) -> Outcome:
-        """Write the final model and return the outcome."""
-        outcome = Outcome(
-            status="stopped" if strategy.stopped else "completed",
-            reason=self.recorder.shared_as.text(strategy.stopped) or self.writer.ended,
-            arrays=arrays,
-            encoder=encoder,
-            rounds=strategy.rounds_done,
-            best_round=strategy.best_round,
-            sites=tuple(participants),
-        )
-        # With its schema, so that the model can be used where nobody has the dataset's folder.
-        facts = {"schema": self.setting.schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
-        final = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=encoder, facts=facts)
-        checkpoints.write(self.setting.name, final, final=True)
-        return outcome
-
-    def compare(self, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg) -> None:
+    def compare(self, participants: Participants, outcome: Outcome, start: str, strategy: FedAvg) -> None:
         """Compare the models at every site, or as a part says; `start` is the start file's hash."""
         model = FinalModel(
             participants=participants,
@@ -237,7 +192,6 @@ class FederatedRun:
         )
         if any(part.compare(model) for part in self.parts):
             return
-        comparison = Comparison(
-            run=self.setting, parts=self.parts, model=model, scores=self.writer.scores, rehearse=self.rounds
+        Comparison(run=self, parts=self.parts, model=model, scores=self.writer.scores, rehearse=self.rounds).conduct(
+            start
         )
-        comparison.conduct(start)

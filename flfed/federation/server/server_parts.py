@@ -16,9 +16,4 @@ PARTS: tuple[type[ServerPart], ...] = (SecureAggregation, CoveringNoise, Trees, 
 
 def server_parts(run: RunSetting) -> tuple[ServerPart, ...]:
     """Return the parts of a run's study, made for this run."""
-    found = []
-    for part in PARTS:
-        made = part.of_run(run)
-        if made is not None:
-            found.append(made)
-    return tuple(found)
+    return tuple(part(run) for part in PARTS if part.is_asked(run))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from flfed.callbacks import WARNING
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.engines.engine import find_sites
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.source_model import SEEN, source_of
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, trained_rows_in_words
@@ -30,7 +29,7 @@ EnrolledCheck = Callable[[Mapping[str, int]], None]
 """Told the nodes by site, once the sites of a run are known."""
 
 
-def source_rows(study: Study, series: str, sites: Sequence[Site] | None, store: str) -> SourceRows | None:
+def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) -> SourceRows | None:
     """Return the rows that the source of a series was trained on; None where it begins from arrays as drawn.
 
     Parameters
@@ -38,15 +37,17 @@ def source_rows(study: Study, series: str, sites: Sequence[Site] | None, store: 
     study : Study
         That begins with it.
     series : str
-    sites : sequence of Site or None
-        Of that study; None where they are institutions. Where a program gave the sites of the earlier run, those of
+    sites : sequence of Site
+        Of that study; none where they are institutions. Where a program gave the sites of the earlier run, those of
         the same names stand for them.
     store : str
         Where the earlier run is.
     """
     source = source_of(study, series)
-    if source is None or sites is None:
-        return None if source is None else SourceRows(source)
+    if source is None:
+        return None
+    if not sites:
+        return SourceRows(source)
     if is_covered(study):
         return SourceRows(source, why="all that leaves a site is charged, and no exact count of its test rows does")
     if not source.run_id:
@@ -90,8 +91,8 @@ def counting(
         found: dict[str, Any] = {"source": rows.source.run, "why": rows.why}
         if rows.texts is not None:
             taking_part = [site for site in sites if site.name in nodes]
-            found |= _counted(rows.texts, study, taking_part, repeat, recorder.shared_as)
-        recorder.writer.summary(TRAINED_TEST_ROWS, found, durable=False)
+            found |= _counted(rows.texts, study, taking_part, repeat, recorder)
+        recorder.summary(TRAINED_TEST_ROWS, found)
         for sentence in trained_rows_in_words(found):
             recorder.note(sentence)
             recorder.progress(WARNING + sentence, 0, 1)
@@ -100,19 +101,17 @@ def counting(
 
 
 def _counted(
-    texts: Collection[str], study: Study, sites: Sequence[Site], repeat: int, shared: SharedAs
+    texts: Collection[str], study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder
 ) -> dict[str, Any]:
     """Return the counts of test rows among texts that may be recorded."""
-    counts = {site.name: _count(study_table(study, site, repeat).holdout("warm-start"), texts, study) for site in sites}
+    counts = {}
+    for site in sites:
+        own = _texts(study_table(study, site, repeat).holdout("warm-start"), study)
+        counts[site.name] = {"rows": sum(text in texts for text in own), "of": len(own)}
+    shared = recorder.shared_as
     together = [counts[site] for site in shared.summable(counts)]
     over_all = {key: sum(one[key] for one in together) for key in ("rows", "of")}
     return {**over_all, "sites": dict(shared.own(counts))}
-
-
-def _count(holdout: pd.DataFrame, texts: Collection[str], study: Study) -> dict[str, int]:
-    """Return how many test rows of a site are among texts, and of how many."""
-    own = _texts(holdout, study)
-    return {"rows": sum(text in texts for text in own), "of": len(own)}
 
 
 def _texts(table: pd.DataFrame, study: Study) -> list[str]:

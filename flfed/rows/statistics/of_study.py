@@ -7,6 +7,7 @@ import math
 
 from flfed import registry
 from flfed.errors import UsageError
+from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.statistic import Statistic
 from flfed.study.study import Study
 
@@ -28,3 +29,10 @@ def statistic_of(study: Study) -> Statistic:
         needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
         raise UsageError(f"[statistic] {study.statistic.name}: a setting is missing; it needs {needed}") from None
     return made
+
+
+def unconfirmed_columns(study: Study, schema: Schema) -> list[str]:
+    """Return the columns that a study reads and nobody has confirmed."""
+    if study.analysis is None:
+        return schema.unconfirmed_features(study.dataset.features)
+    return [name for name in statistic_of(study).columns(schema) if name in schema.unconfirmed]

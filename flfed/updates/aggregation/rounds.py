@@ -66,7 +66,11 @@ class Participant:
         )
 
 
-def keep_cohort(run: str, participants: Mapping[str, Participant]) -> None:
+Participants = Mapping[str, Participant]
+"""Participants of a run, by site."""
+
+
+def keep_cohort(run: str, participants: Participants) -> None:
     """Write down who enrolled at a run's start; raises FlfedError where it cannot be written."""
     sites: dict[str, dict[str, object]] = {}
     for site, one in participants.items():
@@ -168,7 +172,7 @@ class RunContext:
         Whether sites score the models of rounds, exactly: not where all that leaves them is charged.
     """
 
-    participants: Mapping[str, Participant]
+    participants: Participants
     encoder: Encoder
     plan: Plan
     rounds: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -385,6 +386,10 @@ class CompareReply:
             withheld=fields.read_figures(record, "withheld", WithheldColumn),
             masked=Masked.out_of(record),
         )
+
+
+CompareReplies = Mapping[str, CompareReply]
+"""Comparisons of a run, by site."""
 
 
 def _family(record: RecordDict) -> OwnFamily | None:

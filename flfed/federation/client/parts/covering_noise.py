@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from flfed.federation.client.parts.step import SitePart, TrainingStep
-from flfed.federation.client.released.model_answers import trained_units
+from flfed.federation.client.released.noised_answer import trained_units
 from flfed.study.study import Study, covers_model
 
 

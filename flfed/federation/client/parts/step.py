@@ -60,7 +60,7 @@ class TrainingStep(SiteStep):
         A gradient that is constant in the round.
     own_gradients : AddedGradients
         The same of the site's own model, where it trains one.
-    done : Trained, Grown or None
+    done : Trained or Grown
         What training came to, or the sums by which trees grow.
     delta : dict of name to array
         The update as it leaves.
@@ -76,7 +76,7 @@ class TrainingStep(SiteStep):
     terms: tuple[Term, ...] = ()
     correction: Arrays = field(default_factory=dict)
     own_gradients: AddedGradients = NOTHING_ADDED
-    done: Trained | Grown | None = None
+    done: Trained | Grown = field(init=False)
     delta: Arrays = field(default_factory=dict)
     returned: Arrays = field(default_factory=dict)
     state: Arrays = field(default_factory=dict)
@@ -91,16 +91,9 @@ class TrainingStep(SiteStep):
 
     @property
     def trained(self) -> Trained:
-        """What training came to; raises ValueError before it."""
+        """What training came to; raises ValueError where trees grew."""
         if not isinstance(self.done, Trained):
-            raise ValueError("the round is not trained yet")
-        return self.done
-
-    @property
-    def figures(self) -> Trained | Grown:
-        """Rows, loss and scores of the round; raises ValueError before it."""
-        if self.done is None:
-            raise ValueError("the round is not computed yet")
+            raise ValueError("no update was trained in the round")
         return self.done
 
 

@@ -10,6 +10,7 @@ one request.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +21,15 @@ from typing import Any, Literal
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder
-from flfed.records.ledger import Ledger, LedgerError
+from flfed.records.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger_line import CARRIED, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.origin import Origin, is_plain, rows_here
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import keyed
-from flfed.rows.snapshots.snapshot import FrozenSite, known
+from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, known
 from flfed.summaries.noised_scores import SCORES
 from flfed.updates.accounting import Release, composed, epsilon
 
@@ -100,8 +102,34 @@ def origin_of(site: Site) -> Origin | None:
     """
     if isinstance(site, FrozenSite):
         return known_origin(site.snapshot.origin)
-    rows = rows_here(site)[1] if is_plain(site) else None
-    return None if rows is None else known_origin(rows.origin)
+    if is_plain(site) and (rows := rows_here(site)[1]) is not None:
+        return known_origin(rows.origin)
+    return None
+
+
+def own_ledger(site: Site) -> Ledger:
+    """Return the ledger of a site on this machine.
+
+    It is made with its first line.
+    """
+    return ledger_of(SiteFolder(site.name))
+
+
+RULE = 16
+"""Digits of the hash of a holdout in a line."""
+
+
+def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
+    """Return the hash of a site's holdout, by which people are on a side: by another one they may be on the other.
+
+    Without a group a person's side follows from what the row holds, so that whoever freezes rows anew may move people:
+    the hash has the time of the freeze then, `frozen` or that of a site that serves such rows. It has nothing of rows.
+    """
+    if isinstance(site, FrozenSite):
+        frozen = site.snapshot
+    by_person = isinstance(site.holdout, Holdout) and datasets.load(site.dataset).schema.group
+    at = "" if by_person or frozen is None else frozen.at
+    return hashlib.sha256(f"{site.holdout!r} {at}".encode()).hexdigest()[:RULE]
 
 
 def known_origin(origin: Origin | None) -> Origin | None:
@@ -154,7 +182,9 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     if found is None and not look:
         return frozenset()
     origin = origin_of(served) if found is None else known_origin(found.origin)
-    return None if origin is None else names_in(named(origin, rows_key(gate)))
+    if origin is None:
+        return None
+    return names_in(named(origin, rows_key(gate)))
 
 
 @dataclass
@@ -251,28 +281,15 @@ class RunDraws:
             return None
         newest = round == max(self.charged)
         crashed = self.charged[round] == 1 and newest and round not in self.sent
-        return None if crashed else Refusal("round-drawn", round=round)
+        if crashed:
+            return None
+        return Refusal("round-drawn", round=round)
 
     def answer_refusal(self, answer: str, request: str) -> Refusal | None:
         """Return why an answer may not be drawn for a request, None where it may."""
-        drawn_for = self.requests.get(answer, request)
-        return None if drawn_for == request else Refusal("answer-drawn")
-
-
-class LedgerDraws:
-    """Noise that all runs of a ledger have drawn, by its lines."""
-
-    def __init__(self) -> None:
-        self._runs: dict[Run, RunDraws] = defaultdict(RunDraws)
-
-    def add(self, line: Line) -> None:
-        """Count one line more."""
-        if line.kind in (SPENT, UPDATE, COMPARISON, COUNTS):
-            self._runs[run_of(line.facts)].add(line)
-
-    def of(self, run: Run) -> RunDraws:
-        """Return what one repeat of a run has drawn."""
-        return self._runs[run]
+        if self.requests.get(answer, request) == request:
+            return None
+        return Refusal("answer-drawn")
 
 
 @dataclass
@@ -356,7 +373,7 @@ class Seen:
     unnamed : dict of name to Tally
         By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
     accounts : RowAccounts
-    draws : LedgerDraws
+    draws : dict of run to RunDraws
         What noise each run has drawn.
     """
 
@@ -365,12 +382,13 @@ class Seen:
     datasets: dict[str, Tally] = field(default_factory=dict)
     unnamed: dict[str, Tally] = field(default_factory=dict)
     accounts: RowAccounts = field(default_factory=RowAccounts)
-    draws: LedgerDraws = field(default_factory=LedgerDraws)
+    draws: dict[Run, RunDraws] = field(default_factory=lambda: defaultdict(RunDraws))
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         self.accounts.add(line)
-        self.draws.add(line)
+        if line.kind in (SPENT, UPDATE, COMPARISON, COUNTS):
+            self.draws[run_of(line.facts)].add(line)
         if line.kind == SPENT:
             of = self.datasets if names_in(line.facts) else self.unnamed
             of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)

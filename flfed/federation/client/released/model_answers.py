@@ -5,41 +5,35 @@ At other sites, figures of a model that is one too many: with noise, charged to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
 
 from flfed.federation.client.protection import round_charge
-from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.noised_answer import (
     KeptFile,
-    KeptModel,
     NoisedAnswer,
     Part,
     kept_path,
     noised_holdout_counts,
+    releases_of,
+    trained_units,
 )
-from flfed.federation.client.site_run import SiteRun, compared_model
-from flfed.files import locked
-from flfed.paths import private_folder
-from flfed.refusals import Refusal
+from flfed.federation.client.site_run import SiteRun, compared_model, drawn_model
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import (
-    cell_queries,
     pair_numbers,
     pair_query,
     persons_of,
     training_cells,
     weights_of,
 )
-from flfed.rows.study_model import first_model
-from flfed.rows.training.private_noise import KnownUnits
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.seeds import generator
-from flfed.study.study import Study, by_person, compares_privately, covers_model
+from flfed.study.study import by_person, compares_privately
 from flfed.summaries.noised_scores import (
     FIRST,
     FIRST_SHARE,
@@ -54,20 +48,11 @@ from flfed.summaries.noised_scores import (
     number_of_bins,
     score_counts,
 )
-from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.accounting import Release, gaussian_releases
-from flfed.updates.arrays import Arrays, shapes_of
-from flfed.updates.checkpoints.site_state import SiteModel
-from flfed.updates.mechanism import AnswerRelease, mechanism_of
+from flfed.updates.arrays import Arrays, entries_of, flattened, shapes_of, unflattened
 from flfed.updates.messages.compare import CompareRequest, Figure
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
-
-CELLS = "cells"
-"""What is asked for the encoder, in a file's name."""
-FAR = 10.0
-"""Deviations of the noise within which a noised number of rows is: beyond is one in 10^23."""
-
 
 LATER_EPSILON = 1.0
 """ε that the figures of one such model cost, at the delta of the site's policy."""
@@ -76,74 +61,15 @@ LATER_SCORES = "later-scores"
 """Names of both answers on the ledger: counts by predicted probability, and by class and bin of these."""
 
 
-def releases_of(study: Study) -> dict[str, AnswerRelease]:
-    """Return what a study's noised answers beside the updates spend, by name."""
-    mechanism = mechanism_of(study)
-    return {} if mechanism is None else dict(mechanism.answer_releases(study.plan, study.rounds))
-
-
-def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
-    """Return the noised counts that the encoder is made of; raises NotSpent where the account does not allow them."""
-    return _cells_answer(session).drawn()
-
-
-def cells_kept(session: SiteSession) -> tuple[str, ...]:
-    """Return the names of the counts that the encoder is made of, none unless they were drawn of these rows before."""
-    charge = round_charge(session.protection)
-    if not covers_model(session.study) or charge is None:
-        return ()
-    path = kept_path(charge, session, CELLS)
-    # Only where there is such a file the rows need to be counted, to tell whether it is of them.
-    kept = path.exists() and _cells_answer(session).kept(path) is not None
-    return (HISTOGRAMS, VALUES) if kept else ()
-
-
-def _cells_answer(session: SiteSession) -> NoisedAnswer:
-    releases = releases_of(session.study)
-    first = releases[HISTOGRAMS].release
-    second = releases[VALUES].release
-    numbers, values = training_cells(session, by_person=by_person(session.study))
-    of_numbers, of_values = cell_queries(session.layout, (first.noise, second.noise))
-    parts = {
-        HISTOGRAMS: Part(exact=numbers, query=of_numbers, release=first),
-        VALUES: Part(exact=values, query=of_values, release=second),
-    }
-    return NoisedAnswer(session=session, question=CELLS, parts=parts, side="training")
-
-
-def cells_of(study: Study, layout: Layout, found: Mapping[str, np.ndarray]) -> NoisedCells:
-    """Return one site's noised counts with the deviations of their noise."""
-    releases = releases_of(study)
-    noises = releases[HISTOGRAMS].release.noise, releases[VALUES].release.noise
-    of_numbers, of_values = cell_queries(layout, noises)
-    return NoisedCells(
-        numbers=found[HISTOGRAMS],
-        numbers_deviation=of_numbers.deviation,
-        values=found[VALUES],
-        values_deviation=of_values.deviation,
-    )
-
-
-def trained_units(session: SiteSession) -> KnownUnits:
-    """Return how many rows, or persons, training divides by: what is known of it under noise.
-
-    The counts of the encoder tell it; where a coordinator asked for none, they are charged and drawn now.
-    """
-    rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
-    return KnownUnits(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))
-
-
 def is_last(reply: object) -> bool:
     """Tell whether a reply is the last that a study asks for: counts by class and score."""
     return isinstance(reply, ScoresReply) and reply.counts.ndim == 2
 
 
 def count_scores(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+    request: ScoresRequest, session: SiteSession, own: SiteRun
 ) -> Generator[ComputeRequest, Any, ScoresReply]:
     """Return noised counts of holdout rows by score, or by class and score; raises NotSpent where not allowed."""
-    request = ScoresRequest.from_record(message.content)
-    session = open_session()
     if request.pairs:
         if not compares_privately(session.study):
             raise NotTakingPart(Refusal("kind-of-another-study"))
@@ -168,7 +94,7 @@ def count_scores(
     # So that the site's people can compare it with their own, exact and at home.
     if request.edges is not None:
         arrays = request.arrays
-        own.keep_model(SiteModel(study=session.study.text, of=arrays_sha256(arrays), arrays=arrays, encoder=encoder))
+        own.keep_model(session.study, arrays, encoder, of=arrays_sha256(arrays))
     return ScoresReply(counts=counts)
 
 
@@ -205,23 +131,17 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
     if charge is None:
         return (yield from _trained_alone(session, encoder, release))
     path = kept_path(charge, session, f"{OWN}-{encoder.sha256()}")
-    basis = b"".join(part.tobytes() for part in training_cells(session, by_person=by_person(session.study)))
-    kept = KeptModel(file=KeptFile(path, basis), shapes=shapes_of(_first_own(session)))
-    private_folder(path.parent)
+    kept = KeptFile(path, training_cells(session, by_person=by_person(session.study)))
+    shapes = shapes_of(drawn_model(session))
     # Of two requests at once the second gets the model that the first one paid for.
-    with locked(path.parent, ".training.lock"):
-        before = kept.read()
+    with kept.locked(".training.lock"):
+        before = kept.read(entries_of(shapes))
         if before is not None:
-            return before
+            return unflattened(before, shapes)
         charge.answer([release], answer=OWN, request=encoder.sha256(), side="training")
         arrays = yield from _trained_alone(session, encoder, release)
-        kept.write(arrays)
+        kept.write([flattened(arrays)])
         return arrays
-
-
-def _first_own(session: SiteSession) -> Arrays:
-    """Return what a site's own model starts from."""
-    return first_model(session.study, session.schema, session.seed - session.study.seed)
 
 
 def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
@@ -229,7 +149,7 @@ def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> 
     protection = session.protection
     if protection is None:
         raise ValueError(f"study {session.study.name!r} protects nothing")
-    arrays = _first_own(session)
+    arrays = drawn_model(session)
     steps = replace(protection.steps, noise=release.noise)
     units = trained_units(session)
     rows = session.training(encoder)
@@ -256,7 +176,7 @@ def later_releases(delta: float) -> tuple[Release, Release]:
 
 
 def later_figures(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+    request: CompareRequest, session: SiteSession, own: SiteRun
 ) -> Generator[ComputeRequest, Any, tuple[Figure, ...]]:
     """Yield requests and return the noised figures of the model that a comparison asks for.
 
@@ -264,9 +184,9 @@ def later_figures(
 
     Parameters
     ----------
-    message : Message
+    request : CompareRequest
         Of a comparison that the site has answered before, to its own people.
-    open_session : callable
+    session : SiteSession
     own : SiteRun
 
     Raises
@@ -274,8 +194,6 @@ def later_figures(
     NotSpent
         If the budget does not allow them, or the ledger cannot be written.
     """
-    request = CompareRequest.from_record(message.content)
-    session = open_session()
     charge = round_charge(session.protection)
     policy = session.site.policy
     if charge is None or policy.epsilon is None or session.task != "binary":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,23 @@ from flfed.files import locked, read_private, write_whole
 from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.snapshot import FrozenSite
-from flfed.rows.statistics.noised_counts import STEP, GaussianQuery
-from flfed.rows.training.private_noise import NoiseSource, SystemNoise
+from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, cell_queries, training_cells
+from flfed.rows.training.private_noise import KnownUnits, NoiseSource, SystemNoise
 from flfed.seeds import generator
+from flfed.study.study import Study, by_person, covers_model
+from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
+from flfed.summaries.summary import Layout
 from flfed.updates.accounting import Release
-from flfed.updates.arrays import Arrays, Shapes, flattened, unflattened
+from flfed.updates.mechanism import AnswerRelease, Mechanism, mechanism_of
 
 FOLDER = "answers"
 SALT = 16
 HASH = 32
 """Bytes before an answer in its file: a salt, and with it the hash of the exact numbers."""
+CELLS = "cells"
+"""What is asked for the encoder, in a file's name."""
+FAR = 10.0
+"""Deviations of the noise within which a noised number of rows is: beyond is one in 10^23."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,36 +101,33 @@ class NoisedAnswer:
         if charge is None:
             return self._noised(chance)
         path = kept_path(charge, session, self.purpose)
-        private_folder(path.parent)
         # Of two that ask at once the second gets the first one's answer.
-        with locked(path.parent):
+        with self._file(path).locked():
             before = self.kept(path)
             if before is not None:
                 return before
             releases = [part.release for part in self.parts.values()]
             charge.answer(releases, answer=self.question, request=self.request, side=self.side, **self.facts)
             found = self._noised(chance)
-            self._file(path).write(b"".join(_bytes(found.values())))
+            self._file(path).write(found.values())
             return found
 
     def kept(self, path: Path) -> dict[str, np.ndarray] | None:
-        """Return the answer that a file has of these rows, None where there is none.
-
-        Of other rows, or damaged, it is drawn, and charged, anew.
-        """
-        answer = self._file(path).read()
+        """Return the answer that a file holds, None where there is none of these rows."""
         sizes = [part.exact.size for part in self.parts.values()]
-        if answer is None or len(answer) != 8 * sum(sizes):
+        answer = self._file(path).read(sum(sizes))
+        if answer is None:
             return None
-        numbers = np.split(np.frombuffer(answer, dtype="<f8").astype(np.float64), np.cumsum(sizes)[:-1])
-        shapes = [part.exact.shape for part in self.parts.values()]
-        return {name: own.reshape(shape) for name, own, shape in zip(self.parts, numbers, shapes, strict=True)}
+        numbers = np.split(answer, np.cumsum(sizes)[:-1])
+        return {
+            name: own.reshape(part.exact.shape) for (name, part), own in zip(self.parts.items(), numbers, strict=True)
+        }
 
     def _noised(self, chance: NoiseSource) -> dict[str, np.ndarray]:
         return {name: part.query.answer(part.exact, chance) for name, part in self.parts.items()}
 
     def _file(self, path: Path) -> KeptFile:
-        return KeptFile(path, b"".join(_bytes(part.exact for part in self.parts.values())))
+        return KeptFile(path, [part.exact for part in self.parts.values()])
 
 
 def noised_holdout_counts(
@@ -135,63 +140,45 @@ def noised_holdout_counts(
     return answer.drawn()[question]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeptFile:
-    """File of what left a site once, or was made once under noise, with a salted hash of what it follows from.
+    """A file with numbers that were charged, and a salted hash of what they were made of: they count for that alone.
 
     Attributes
     ----------
     path : Path
-    basis : bytes
-        What it follows from but for the noise: of other rows it is not this file's.
+    basis : sequence of arrays
+        The exact numbers that they were made of.
     """
 
     path: Path
-    basis: bytes
+    basis: Sequence[np.ndarray]
 
-    def read(self) -> bytes | None:
-        """Return what was kept, None where nothing of this basis was."""
+    @contextmanager
+    def locked(self, name: str = ".lock") -> Iterator[None]:
+        """Lock the file's folder while the block runs, by a file of a name."""
+        private_folder(self.path.parent)
+        with locked(self.path.parent, name):
+            yield
+
+    def read(self, entries: int) -> np.ndarray | None:
+        """Return so many numbers, None where there are none of this basis."""
         try:
             content = read_private(self.path, rows=True)
         except FileNotFoundError:
             return None
         salt = content[:SALT]
-        of_basis = content[SALT : SALT + HASH]
-        return content[SALT + HASH :] if hmac.compare_digest(of_basis, self._hash(salt)) else None
+        numbers = content[SALT + HASH :]
+        known = hmac.compare_digest(content[SALT : SALT + HASH], self._hash(salt)) and len(numbers) == 8 * entries
+        return np.frombuffer(numbers, dtype="<f8").astype(np.float64) if known else None
 
-    def write(self, content: bytes) -> None:
-        """Keep something of this basis."""
+    def write(self, arrays: Iterable[np.ndarray]) -> None:
+        """Write numbers in place of those that were there."""
         salt = secrets.token_bytes(SALT)
-        write_whole(self.path, salt + self._hash(salt) + content)
+        write_whole(self.path, salt + self._hash(salt) + _bytes(arrays))
 
     def _hash(self, salt: bytes) -> bytes:
-        return hmac.digest(salt, self.basis, "sha256")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KeptModel:
-    """Place of a model that a site trained under noise for a question of its study, so that it is charged once.
-
-    Attributes
-    ----------
-    file : KeptFile
-    shapes : Shapes
-        Of its arrays.
-    """
-
-    file: KeptFile
-    shapes: Shapes
-
-    def read(self) -> Arrays | None:
-        """Return the model that was trained before, None where there is none of its basis."""
-        entries = self.file.read()
-        if entries is None:
-            return None
-        return unflattened(np.frombuffer(entries, dtype="<f8").astype(np.float64), self.shapes)
-
-    def write(self, arrays: Arrays) -> None:
-        """Keep a trained model."""
-        self.file.write(_bytes([flattened(arrays)])[0])
+        return hmac.digest(salt, _bytes(self.basis), "sha256")
 
 
 def kept_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
@@ -206,5 +193,62 @@ def kept_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
     return charge.spending.folder / FOLDER / name
 
 
-def _bytes(arrays: Any) -> Sequence[bytes]:
-    return [np.asarray(array).astype("<f8").tobytes() for array in arrays]
+def _bytes(arrays: Iterable[np.ndarray]) -> bytes:
+    return b"".join(np.asarray(array).astype("<f8").tobytes() for array in arrays)
+
+
+def releases_of(study: Study) -> Mapping[str, AnswerRelease]:
+    """Return what a study's noised answers beside the updates spend, by name."""
+    mechanism = mechanism_of(study) or Mechanism()
+    return mechanism.answer_releases(study.plan, study.rounds)
+
+
+def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
+    """Return the noised counts that the encoder is made of; raises NotSpent where the account does not allow them."""
+    return _cells_answer(session).drawn()
+
+
+def cells_kept(session: SiteSession) -> tuple[str, ...]:
+    """Return the names of the counts that the encoder is made of, none unless they were drawn of these rows before."""
+    charge = round_charge(session.protection)
+    if charge is not None and covers_model(session.study):
+        path = kept_path(charge, session, CELLS)
+        # Only where there is such a file the rows need to be counted, to tell whether it is of them.
+        if path.exists() and _cells_answer(session).kept(path) is not None:
+            return HISTOGRAMS, VALUES
+    return ()
+
+
+def _cells_answer(session: SiteSession) -> NoisedAnswer:
+    releases = releases_of(session.study)
+    first = releases[HISTOGRAMS].release
+    second = releases[VALUES].release
+    numbers, values = training_cells(session, by_person=by_person(session.study))
+    of_numbers, of_values = cell_queries(session.layout, (first.noise, second.noise))
+    parts = {
+        HISTOGRAMS: Part(exact=numbers, query=of_numbers, release=first),
+        VALUES: Part(exact=values, query=of_values, release=second),
+    }
+    return NoisedAnswer(session=session, question=CELLS, parts=parts, side="training")
+
+
+def cells_of(study: Study, layout: Layout, found: Mapping[str, np.ndarray]) -> NoisedCells:
+    """Return one site's noised counts with the deviations of their noise."""
+    releases = releases_of(study)
+    noises = releases[HISTOGRAMS].release.noise, releases[VALUES].release.noise
+    of_numbers, of_values = cell_queries(layout, noises)
+    return NoisedCells(
+        numbers=found[HISTOGRAMS],
+        numbers_deviation=of_numbers.deviation,
+        values=found[VALUES],
+        values_deviation=of_values.deviation,
+    )
+
+
+def trained_units(session: SiteSession) -> KnownUnits:
+    """Return how many rows, or persons, training divides by: what is known of it under noise.
+
+    The counts of the encoder tell it; where a coordinator asked for none, they are charged and drawn now.
+    """
+    rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
+    return KnownUnits(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))

@@ -30,7 +30,6 @@ from flfed.records.ledger_line import ASKS, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
-from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.differencing import RowSet, SourceSet, apart_by_few, too_close
@@ -184,9 +183,7 @@ class Releases:
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """
-        folder = SiteFolder(session.site.name)
-        dataset = session.study.dataset.name
-        kept = RowSets(folder, dataset, self._ledger_of(session.site))
+        kept = self._sets(session)
         try:
             key = kept.key()
             parts = self._parts[session]
@@ -197,10 +194,13 @@ class Releases:
             LOG.error("%s", error)
             return False
 
+    def _sets(self, session: SiteSession) -> RowSets:
+        site = session.site
+        return RowSets(SiteFolder(site.name), session.study.dataset.name, self._ledger_of(site))
+
     def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
-        folder = SiteFolder(session.site.name)
-        folder.make()
-        kept = RowSets(folder, session.study.dataset.name, self._ledger_of(session.site))
+        SiteFolder(session.site.name).make()
+        kept = self._sets(session)
         # The key is made only where no line and no set can be of another one.
         with kept.ledger.held() as held:
             named_before = any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards())
@@ -208,7 +208,6 @@ class Releases:
         if session not in self._parts:
             self._parts[session] = parts_of(session, key)  # takes a while, so nobody waits for the ledger
         parts = self._parts[session]
-        policy = session.site.policy
         with kept.ledger.held() as held:
             accounts, released = _released(held)
             lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
@@ -218,9 +217,9 @@ class Releases:
                 if part.rows.id in before:
                     kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
             # Checked and written under one lock, so that no other process releases in between.
-            said = _refusal(parts.all, before, lines, facts, policy)
+            said = _refusal(parts.all, before, lines, facts, session.site)
             same = accounts.datasets(kept.dataset, names_in(facts))
-            said = said or _refusal_of_names(parts, Names(kept, released, same, key), facts, policy)
+            said = said or _refusal_of_names(parts, Names(kept, released, same, key), facts, session.site)
             if leaves and not said:
                 _record(kept, held, parts.all, lines, facts)
         return said
@@ -278,19 +277,19 @@ def _refusal(
     before: Mapping[str, RowSet],
     lines: Sequence[Line],
     facts: Mapping[str, Any],
-    policy: Policy,
+    site: Site,
 ) -> Refusal | None:
     """Return the rule that refuses the parts, or None."""
     released = dict(before)
     for part in parts:
         # By study and repeat too: one name for all of them would be one release for ever.
-        refused = _too_many(_runs_over(part, lines), facts, policy)
+        refused = _too_many(_runs_over(part, lines), facts, site)
         if refused is not None:
             return refused
-        if len(part.rows) < policy.cell_minimum:
-            return Refusal("too-few-people", least=policy.cell_minimum, parts=part.chosen.part)
-        if too_close(part.rows, list(released.values()), policy.cell_minimum):
-            return Refusal("too-close", least=policy.cell_minimum)
+        if len(part.rows) < site.policy.cell_minimum:
+            return Refusal("too-few-people", least=site.policy.cell_minimum, parts=part.chosen.part)
+        if too_close(part.rows, list(released.values()), site.policy.cell_minimum):
+            return Refusal("too-close", least=site.policy.cell_minimum)
         released[part.rows.id] = part.rows
     return None
 
@@ -300,10 +299,10 @@ def _runs_over(part: Part, lines: Sequence[Line]) -> set[Run]:
     return {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id}
 
 
-def _too_many(runs: set[Run], facts: Mapping[str, Any], policy: Policy) -> Refusal | None:
+def _too_many(runs: set[Run], facts: Mapping[str, Any], site: Site) -> Refusal | None:
     """Return the refusal of one run more over rows that were in these runs, or None."""
     had = len(runs - {run_of(facts)})
-    return Refusal("too-many-queries", most=policy.queries, had=had) if had >= policy.queries else None
+    return Refusal("too-many-queries", most=site.policy.queries, had=had) if had >= site.policy.queries else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,10 +325,6 @@ class Names:
     same: Collection[str]
     key: bytes
 
-    def own(self) -> dict[str, list[SourceSet]]:
-        """Return the persons released under the own name."""
-        return self.kept.sources(self.key)
-
     def others(self) -> Iterator[tuple[str, list[Line], dict[str, list[SourceSet]]]]:
         """Yield each other name and its released persons.
 
@@ -341,7 +336,7 @@ class Names:
             yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
 
 
-def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], policy: Policy) -> Refusal | None:
+def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site: Site) -> Refusal | None:
     """Return why other names forbid a release, or None.
 
     The sums would leave beside those under other datasets' names.
@@ -365,10 +360,10 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], poli
         return None
     for part in parts.all:
         elsewhere = set[Run]() if part.source is None else runs[part.source.id]
-        refused = _too_many(elsewhere | _runs_over(part, names.lines), facts, policy)
+        refused = _too_many(elsewhere | _runs_over(part, names.lines), facts, site)
         if refused is not None:
             return refused
-    return Refusal("too-close", least=policy.cell_minimum) if _closes_in(sources, others, names, policy) else None
+    return Refusal("too-close", least=site.policy.cell_minimum) if _closes_in(sources, others, names, site) else None
 
 
 def _of_same_columns(found: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
@@ -376,18 +371,18 @@ def _of_same_columns(found: Iterable[SourceSet], sources: Sequence[SourceSet]) -
     return [one for one in found if sources and one.columns == sources[0].columns]
 
 
-def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, policy: Policy) -> bool:
+def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, site: Site) -> bool:
     """Tell whether persons are too close to released ones.
 
     Those released under this name and under others count together.
     """
-    own = _of_same_columns(chain.from_iterable(names.own().values()), sources)
+    own = _of_same_columns(chain.from_iterable(names.kept.sources(names.key).values()), sources)
     if not any(one.meets(other) for one, other in product((*own, *sources), others)):
         return False
     for one in sources:
         if one.id not in {before.id for before in own}:
             known = [before.digests for before in (*others, *own)]
-            if apart_by_few([one.digests, *known], policy.cell_minimum):
+            if apart_by_few([one.digests, *known], site.policy.cell_minimum):
                 return True
             own.append(one)
     return False

@@ -220,12 +220,14 @@ class NewPeople:
 
         Of sets that cannot be held to this one nobody is known to be new.
         """
-        known = [self._sets.get(id) for id in ids]
-        if not known or not all(one is not None and _are_alike(one, self._all) for one in known):
+        known = [self._sets.get(id, {}) for id in ids]
+        # People of two sets can be told by the same where both have identifiers, or neither has.
+        alike = all(one and (_IDENTIFIERS in one) == (_IDENTIFIERS in self._all) for one in known)
+        if not known or not alike:
             return False
         for one in known:
-            for name in self._new.keys() & (one or {}).keys():
-                self._new[name] = np.setdiff1d(self._new[name], (one or {})[name], assume_unique=True)
+            for name in self._new.keys() & one.keys():
+                self._new[name] = np.setdiff1d(self._new[name], one[name], assume_unique=True)
         return all(0 < len(self._all[name]) <= 2 * len(new) for name, new in self._new.items())
 
 
@@ -238,11 +240,6 @@ def _digests(rows: RowSet, sources: Iterable[SourceSet]) -> Digests:
     for source in sources:
         parts[source.columns].append(source.digests)
     return {name: np.unique(np.concatenate(arrays)) for name, arrays in parts.items()}
-
-
-def _are_alike(one: Digests, other: Digests) -> bool:
-    """Tell whether people of two sets can be told by the same: both have identifiers, or neither has."""
-    return (_IDENTIFIERS in one) == (_IDENTIFIERS in other)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class Codec(ServerPart):
             "saved-to-site": bytes_saved(download_of(study), arrays),
             "saved-to-server": bytes_saved(codec_of(study), arrays),
         }
-        self.run.recorder.writer.summary("codec", found, durable=False)
+        self.run.recorder.summary("codec", found)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Give the strategy what packs and unpacks."""

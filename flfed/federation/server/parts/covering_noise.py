@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.client.released.model_answers import cells_of, releases_of
+from flfed.federation.client.released.noised_answer import cells_of, releases_of
 from flfed.federation.recording.pseudonyms import WITHHELD
-from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.parts.server_part import Beginning, FinalModel, ServerPart
-from flfed.federation.server.row_sums import are_sums
-from flfed.federation.server.run_setting import RunSetting, check_enough
+from flfed.federation.server.parts.server_part import FinalModel, ServerPart
+from flfed.federation.server.row_sums import statistic_sums, sums_defect
+from flfed.federation.server.run_setting import RunSetting
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.refusals import Refusal
 from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
@@ -35,16 +34,10 @@ from flfed.summaries.noised_scores import (
 )
 from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
 from flfed.summaries.summary import Encoder, schema_encoder
-from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.aggregation.rounds import Participant, Participants, RunContext
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages import kinds
-from flfed.updates.messages.summarise import (
-    STATISTIC,
-    ScoresReply,
-    ScoresRequest,
-    StatisticReply,
-    StatisticRequest,
-)
+from flfed.updates.messages.summarise import SCORES as SCORES_KIND
+from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
 PAIRED = "noised pairs, own model under the same ε"
 LOST = "the test rows are lost in the noise"
@@ -61,10 +54,26 @@ class CoveringNoise(ServerPart):
         """Tell whether all that leaves is charged."""
         return covers_model(run.study)
 
-    def begin(self, participants: Mapping[str, Participant]) -> Beginning:
-        """Return the sites that sent noised counts of their rows, and the encoder of these; raises FlfedError."""
-        taking_part, encoder = noised_encoder(self.run, participants)
-        return Beginning(participants=taking_part, encoder=encoder)
+    def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
+        """Return the sites that sent noised counts of their training rows, and the encoder that these give.
+
+        Raises
+        ------
+        FlfedError
+            If too few sites did.
+        """
+        run = self.run
+        good = statistic_sums(run, participants, shapes_of_cells(run.layout))
+        cells = {site: cells_of(run.study, run.layout, sums) for site, sums in good.items()}
+        rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
+        run.privacy.counted(rows)
+        own = run.recorder.shared_as.own(rows)
+        run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in own.items())
+        merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
+        encoder = schema_encoder(run.layout)
+        if run.study.encode.scaler == "private":
+            encoder = private_encoder(run.layout, merged)
+        return {site: participants[site] for site in good}, encoder
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Ask for no exact score of a round's model."""
@@ -72,44 +81,21 @@ class CoveringNoise(ServerPart):
 
     def compare(self, model: FinalModel) -> bool:
         """Score the model by noised counts, in place of a comparison."""
-        scored_under_noise(self.run, model.participants, model.outcome)
+        scored_under_noise(self.run, model)
         return True
 
 
-def noised_encoder(run: RunSetting, participants: Mapping[str, Participant]) -> tuple[dict[str, Participant], Encoder]:
-    """Return the sites that told noised counts of their training rows, and the encoder that these give.
-
-    Raises
-    ------
-    FlfedError
-        If too few sites did.
-    """
-    shapes = shapes_of_cells(run.layout)
-    answers = run.ask(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record)
-    good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
-    faults = {**answers.faults, **{site: Refusal("statistic-unfit") for site in answers.replies if site not in good}}
-    run.recorder.events("fault", faults)
-    check_enough(good, [f"{site}: {why}" for site, why in faults.items()], run.recorder.shared_as)
-    cells = {site: cells_of(run.study, run.layout, sums) for site, sums in good.items()}
-    rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
-    run.privacy.counted(rows)
-    own = run.recorder.shared_as.own(rows)
-    run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in own.items())
-    merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
-    whole = private_encoder(run.layout, merged) if run.study.encode.scaler == "private" else schema_encoder(run.layout)
-    return {site: participants[site] for site in good}, whole
-
-
-def scored_under_noise(run: RunSetting, participants: Mapping[str, Participant], outcome: Outcome) -> None:
+def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     """Record the figures of the final model, by noised counts of holdout rows by class and score.
 
     First by cell without classes, by which the bins are chosen, then by class and bin.
     """
     releases = releases_of(run.study)
-    arrays = outcome.arrays
+    participants = model.participants
+    request = ScoresRequest(arrays=model.outcome.arrays, encoder=model.outcome.encoder)
     first_noise = releases[FIRST].release.noise
     noise = releases[SCORES].release.noise
-    first = _asked(run, participants, ScoresRequest(arrays=arrays, encoder=outcome.encoder), (GRID.bins,))
+    first = _asked(run, participants, request, (GRID.bins,))
     if not first:
         return _record(run, {}, None, "no site told counts of its scores")
     of_all = np.sum(list(first.values()), axis=0)
@@ -117,8 +103,8 @@ def scored_under_noise(run: RunSetting, participants: Mapping[str, Participant],
     edges = choose_edges(of_all, first_noise * root, number_of_bins(float(of_all.sum()), noise * root))
     if edges is None:
         return _record(run, {}, None, LOST)
-    asked = ScoresRequest(arrays=arrays, encoder=outcome.encoder, edges=edges)
-    counted = _asked(run, {site: participants[site] for site in first}, asked, (2, len(edges) - 1))
+    told = {site: participants[site] for site in first}
+    counted = _asked(run, told, replace(request, edges=edges), (2, len(edges) - 1))
 
     def counts(sites: list[str]) -> ScoreCounts:
         scale = math.sqrt(len(sites))
@@ -131,16 +117,18 @@ def scored_under_noise(run: RunSetting, participants: Mapping[str, Participant],
         )
 
     by_site = {site: counts([site]) for site in sorted(counted)}
-    pairs = _pairs(run, {site: participants[site] for site in counted}, replace(asked, edges=None, pairs=True), by_site)
+    told = {site: participants[site] for site in counted}
+    pairs = _pairs(run, told, replace(request, pairs=True), by_site)
     # Of all but one its counts would follow, though they have noise: it shares none.
     if not run.recorder.shared_as.are_whole(by_site):
         return _record(run, by_site, None, WITHHELD, pairs)
-    return _record(run, by_site, counts(sorted(counted)) if counted else None, "", pairs)
+    whole = counts(sorted(counted)) if counted else None
+    return _record(run, by_site, whole, "", pairs)
 
 
 def _pairs(
     run: RunSetting,
-    participants: Mapping[str, Participant],
+    participants: Participants,
     request: ScoresRequest,
     by_site: Mapping[str, ScoreCounts],
 ) -> dict[str, NoisedPairs]:
@@ -163,19 +151,16 @@ def _pairs(
 
 
 def _asked(
-    run: RunSetting, participants: Mapping[str, Participant], request: ScoresRequest, shape: tuple[int, ...]
+    run: RunSetting, participants: Participants, request: ScoresRequest, shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Return the noised counts of the sites that sent some of this shape, in name order."""
-    answers = run.ask(kinds.SCORES, request, participants, ScoresReply.from_record)
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": (shape, np.dtype(np.float64))}
-    good = {
-        site: reply.counts
-        for site, reply in sorted(answers.replies.items())
-        if are_sums({"counts": reply.counts}, wanted)
-    }
-    unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
-    run.recorder.events("fault", {**answers.faults, **unfit})
-    return good
+
+    def defect(site: str, reply: ScoresReply) -> Refusal | None:
+        return sums_defect({"counts": reply.counts}, wanted)
+
+    answers = run.ask_checked(SCORES_KIND, request, participants, ScoresReply.from_record, defect)
+    return {site: reply.counts for site, reply in answers.replies.items()}
 
 
 def _record(
@@ -198,7 +183,7 @@ def _record(
     of_all = None if whole is None else _told(whole)
     told: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": of_all}
     sites = {site: _told(own) for site, own in shared.own(by_site).items()}
-    run.recorder.writer.summary(SUMMARY, told | {"sites": sites}, durable=False)
+    run.recorder.summary(SUMMARY, told | {"sites": sites})
 
 
 def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[ComparisonRow]:

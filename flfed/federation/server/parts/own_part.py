@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 from flfed.federation.client.site_run import extra_shapes_of
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
@@ -39,7 +38,7 @@ class OwnPart(ServerPart):
         """Record what of the model is each site's own."""
         facts = own_facts(extra_shapes_of(self.run.study.text))
         if facts:
-            self.run.recorder.writer.summary("own-parts", facts, durable=False)
+            self.run.recorder.summary("own-parts", facts)
 
     def lost_at_sites(self) -> str:
         """Return that the sites' own arrays are lost."""
@@ -56,33 +55,6 @@ SITE_OFFSETS = "site-offsets"
 """Of the summary in the run store, and of what a checkpoint says."""
 
 
-@dataclass(frozen=True)
-class SiteOffsets:
-    """Estimate over the sites' own intercepts.
-
-    Attributes
-    ----------
-    sites : int
-        How many told theirs.
-    deviation : float or None
-        How far they differ; None where it is not known, and each site adjusts as it did before it was asked.
-    """
-
-    sites: int = 0
-    deviation: float | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """Return the fields as they are recorded."""
-        return asdict(self)
-
-    def sent(self) -> float:
-        """Return the deviation for a message.
-
-        NaN stands for an unknown one.
-        """
-        return math.nan if self.deviation is None else self.deviation
-
-
 class OwnIntercepts(ServerPart):
     """Intercepts by which sites adjust the shared model."""
 
@@ -97,15 +69,12 @@ class OwnIntercepts(ServerPart):
 
     def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
         """Send the sites how far their intercepts differ, and record it."""
-        estimate = site_offsets(model.strategy.offsets)
-        found = SiteOffsets(**model.once(SITE_OFFSETS, estimate.facts()))
-        self.run.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
-        return replace(request, offset_deviation=found.sent())
-
-
-def site_offsets(offsets: Mapping[str, Offset]) -> SiteOffsets:
-    """Return the estimate from the sites' offsets."""
-    return SiteOffsets(len(offsets), offset_deviation(offsets))
+        offsets = model.strategy.offsets
+        found = model.once(SITE_OFFSETS, {"sites": len(offsets), "deviation": offset_deviation(offsets)})
+        self.run.recorder.summary(SITE_OFFSETS, found)
+        # NaN stands for an unknown one: each site adjusts as it did before it was asked.
+        deviation = math.nan if found["deviation"] is None else found["deviation"]
+        return replace(request, offset_deviation=deviation)
 
 
 def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
@@ -137,7 +106,7 @@ def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:
     of_sites = [offsets[site] for site in sorted(offsets)]
     outputs = len(of_sites[0].value)
     # Outputs that are told apart by differences only share the variance.
-    share = (outputs - 1) / outputs if outputs > 1 else 1.0
+    share = max(outputs - 1, 1) / outputs
     values = [*map(float, chain.from_iterable(offset.value for offset in of_sites))]
     errors = [*map(float, chain.from_iterable(offset.error for offset in of_sites))]
     return math.sqrt(variance_between(values, errors, mean=0.0) / share)

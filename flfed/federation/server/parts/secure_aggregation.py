@@ -21,13 +21,11 @@ from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, r
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
-from flfed.updates.aggregation.rounds import Participant, RunContext, kept_cohort
+from flfed.updates.aggregation.rounds import Participants, RunContext, kept_cohort
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
-from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
-from flfed.updates.masking.rules import Sites
-from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.masking.figure_sums import FigureLayout
+from flfed.updates.messages.compare import COMPARE, CompareReplies
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.summarise import (
     BINS,
@@ -69,15 +67,15 @@ class SecureAggregation(ServerPart):
         """Tell whether updates may be summed."""
         return run.study.aggregation.sums_updates
 
-    def cohort(self) -> Mapping[str, Participant]:
+    def cohort(self) -> Participants:
         """Return the sites that have each other's keys already, as this run gave them."""
         return kept_cohort(self.run.name)
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
         """Refuse a run that has too few sites for sums; raises UsageError."""
-        check_enrolled(self.run.study, sites, refused)
+        check_enrolled(self.run, sites, refused)
 
-    def enrolled(self, participants: Mapping[str, Participant], back: Collection[str]) -> None:
+    def enrolled(self, participants: Participants, back: Collection[str]) -> None:
         """Give the sites each other's keys.
 
         Raises
@@ -94,7 +92,9 @@ class SecureAggregation(ServerPart):
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
         """Return how sums over rows cross under masks."""
-        return sums if self.sums is None else SecureSiteSums(self.run, self.sums)
+        if self.sums is None:
+            return sums
+        return SecureSiteSums(self.run, self.sums)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Give the strategy what adds updates up; raises FlfedError where a site takes no part in a rehearsal."""
@@ -109,11 +109,15 @@ class SecureAggregation(ServerPart):
 
     def state(self) -> Mapping[str, Arrays]:
         """Return the last model whose loss was right."""
-        return {} if self.sums is None else {BEFORE: self.sums.check.before}
+        if self.sums is None:
+            return {}
+        return {BEFORE: self.sums.check.before}
 
     def facts(self) -> Mapping[str, Any]:
         """Return what is known of the sums of the rounds."""
-        return {} if self.sums is None else {BEFORE: self.sums.facts()}
+        if self.sums is None:
+            return {}
+        return {BEFORE: self.sums.facts()}
 
     def facts_of_last_model(self) -> Mapping[str, Any]:
         """Return the losses of the last model: after the comparison the sites open no sum of them again."""
@@ -121,13 +125,13 @@ class SecureAggregation(ServerPart):
             return {}
         return self.facts()
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, facts: Mapping[str, Any], state: Mapping[str, Arrays]) -> None:
         """Take up what a checkpoint knows of the sums."""
-        facts = checkpoint.facts.get(BEFORE)
-        if self.sums is not None and facts:
-            self.sums.restore(facts, checkpoint.state.get(BEFORE, {}))
+        before = facts.get(BEFORE)
+        if self.sums is not None and before:
+            self.sums.restore(before, state.get(BEFORE, {}))
 
-    def received(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> Mapping[str, CompareReply]:
+    def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
         """Add up the figures of sites that share them in sums only, and return the replies of the others."""
         if self.sums is None:
             return replies
@@ -138,16 +142,27 @@ class SecureAggregation(ServerPart):
         self._record_summed(self.sums, model, replies)
         return {site: reply for site, reply in replies.items() if site not in reserved}
 
-    def _record_summed(self, sums: SecureSums, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:
+    def _record_summed(self, sums: SecureSums, model: FinalModel, replies: CompareReplies) -> None:
         """Record the figures of all these sites together, from which no site's own follow."""
         run = self.run
+        cohort = tuple(sorted(sums.in_sums_only))
+        given = {site: replies[site].masked for site in cohort if site in replies}
+        if not any(given.values()):
+            return
         layout = FigureLayout.of(run.layout.task, run.study.compare.points, model.outcome.encoder)
-        found = summed_figures(run, sums, model.participants, replies, layout)
+        vectors = {
+            site: one for site, one in given.items() if one is not None and _has_sums(one, layout.entries, len(cohort))
+        }
+        # The sum is over all of them, and each of them opens it.
+        among = replace(sums, cohort=cohort, least=len(cohort), lifted={})
+        found: Any = _totals(run, among, _questions(run, COMPARE, model.participants), vectors)
+        if not isinstance(found, Refusal):
+            found = layout.decode(found[0], layout.ring(len(cohort), sums.most_rows), len(cohort))
         if isinstance(found, Refusal):
             run.recorder.note(Refusal("figures-unsummed", why=found))
-        elif found is not None:
+        else:
             run.recorder.note(Refusal("figures-summed", sites=found.sites))
-            run.recorder.writer.summary("sums-only", together(found), durable=False)
+            run.recorder.summary("sums-only", together(found))
 
     @property
     def shares_sums_only(self) -> bool:
@@ -171,7 +186,7 @@ class SecureSiteSums(SiteSums):
 
     sums: SecureSums
 
-    def summary(self, participants: Mapping[str, Participant]) -> Summary | None:
+    def summary(self, participants: Participants) -> Summary | None:
         """Return the sums over all training rows, None where no site shares figures in sums only.
 
         Raises
@@ -185,7 +200,7 @@ class SecureSiteSums(SiteSums):
         totals, _ = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
         return Summary(**unflattened(self._decode(totals), shapes))
 
-    def cells(self, participants: Mapping[str, Participant], least: int) -> Arrays:
+    def cells(self, participants: Participants, least: int) -> Arrays:
         """Return the rows by cell and outcome of all sites of a list; raises FlfedError without such a sum."""
         # Whole numbers as they are: no ring divides them.
         shapes = cell_shapes(self.run.layout, least)
@@ -194,7 +209,7 @@ class SecureSiteSums(SiteSums):
         parts = np.split(totals, np.cumsum(sizes)[:-1])
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
-    def statistic(self, participants: Mapping[str, Participant], statistic: Statistic) -> StatisticSums:
+    def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
         """Return the sums of a statistic over the sites of a list; raises FlfedError without such a sum."""
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
@@ -208,8 +223,8 @@ class SecureSiteSums(SiteSums):
         return found
 
     def _sum(
-        self, kind: str, participants: Mapping[str, Participant], request: Request, reply: AnyReply, entries: int
-    ) -> tuple[np.ndarray, Sites]:
+        self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int
+    ) -> tuple[np.ndarray, frozenset[str]]:
         """Return the sum of what sites answer once, and whose it is; raises FlfedError where there is none."""
         cohort = len(self.sums.cohort) if self.sums.masked else 0
         questions = _questions(self.run, kind, participants)
@@ -229,43 +244,7 @@ class SecureSiteSums(SiteSums):
         return totals
 
 
-def summed_figures(
-    run: RunSetting,
-    sums: SecureSums,
-    participants: Mapping[str, Participant],
-    replies: Mapping[str, CompareReply],
-    layout: FigureLayout,
-) -> SummedFigures | Refusal | None:
-    """Return the figures of all sites that share them in sums only, together.
-
-    Parameters
-    ----------
-    run : FederatedRun
-    participants : mapping of site to Participant
-    replies : mapping of site to CompareReply
-    layout : FigureLayout
-
-    Returns
-    -------
-    SummedFigures, Refusal or None
-        None where these sites are too few, so that none of them sent any; a refusal where there is no sum all the same.
-    """
-    cohort = tuple(sorted(sums.in_sums_only))
-    given = {site: replies[site].masked for site in cohort if site in replies}
-    if not any(given.values()):
-        return None
-    vectors = {
-        site: one for site, one in given.items() if one is not None and _has_sums(one, layout.entries, len(cohort))
-    }
-    # The sum is over all of them, and each of them opens it.
-    among = replace(sums, cohort=cohort, least=len(cohort), lifted={})
-    totals = _totals(run, among, _questions(run, COMPARE, participants), vectors)
-    if isinstance(totals, Refusal):
-        return totals
-    return layout.decode(totals[0], layout.ring(len(cohort), sums.most_rows), len(cohort))
-
-
-def _questions(run: RunSetting, kind: str, participants: Mapping[str, Participant]) -> SumQuestions:
+def _questions(run: RunSetting, kind: str, participants: Participants) -> SumQuestions:
     """Return what is asked for a sum that a run has once."""
     return SumQuestions.over(run.grid, kind=kind, nodes=nodes_of(participants), timeout=run.deadline)
 
@@ -278,7 +257,7 @@ def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
 
 def _totals(
     run: RunSetting, sums: SecureSums, asked: SumQuestions, vectors: Mapping[str, Masked]
-) -> tuple[np.ndarray, Sites] | Refusal:
+) -> tuple[np.ndarray, frozenset[str]] | Refusal:
     """Return the sum of numbers of 64 bits and whose it is, or why there is none; what crossed for it is recorded."""
     try:
         totals, listed = sums.summed(asked, vectors)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.row_sums import SiteSums
 from flfed.federation.server.run_setting import RunSetting
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.aggregation.rounds import Participant, Participants, RunContext
 from flfed.updates.arrays import Arrays
-from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.messages.compare import CompareReply, CompareRequest
+from flfed.updates.messages.compare import CompareReplies, CompareRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -25,21 +24,6 @@ if TYPE_CHECKING:
 
 OnceFacts = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Returns facts by a name as the sites may have heard them, as `CheckpointWriter.once` does."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Beginning:
-    """What a new run begins with, where a part decides it.
-
-    Attributes
-    ----------
-    participants : dict of site to Participant
-        Sites that go on to train.
-    encoder : Encoder
-    """
-
-    participants: dict[str, Participant]
-    encoder: Encoder
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +42,7 @@ class FinalModel:
         Returns facts as the sites may have heard them.
     """
 
-    participants: Mapping[str, Participant]
+    participants: Participants
     outcome: Outcome
     strategy: FedAvg
     tables: PooledReference | None
@@ -87,21 +71,16 @@ class ServerPart(ABC):
     def is_asked(cls, run: RunSetting) -> bool:
         """Tell whether the study of a run has the part."""
 
-    @classmethod
-    def of_run(cls, run: RunSetting) -> Self | None:
-        """Return the part of a run, None where its study does not have it."""
-        return cls(run) if cls.is_asked(run) else None
-
     # Enrolment.
 
-    def cohort(self) -> Mapping[str, Participant]:
+    def cohort(self) -> Participants:
         """Return the sites that the run stays with, empty where those that enrol take part."""
         return {}
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:  # noqa: B027 - a part may do nothing
         """Refuse a new run of these sites, where the gates of others `refused`; raises UsageError."""
 
-    def enrolled(self, participants: Mapping[str, Participant], back: Collection[str]) -> None:  # noqa: B027 - a part may do nothing
+    def enrolled(self, participants: Participants, back: Collection[str]) -> None:  # noqa: B027 - a part may do nothing
         """Prepare the participants, of which those in `back` enrolled now; raises FlfedError."""
 
     @property
@@ -111,7 +90,7 @@ class ServerPart(ABC):
 
     # What a run begins with.
 
-    def begin(self, participants: Mapping[str, Participant]) -> Beginning | None:
+    def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder] | None:
         """Return what a run begins with, None where it is made of sums over the sites' rows; raises FlfedError."""
         return None
 
@@ -119,7 +98,7 @@ class ServerPart(ABC):
         """Return how sums over rows come to the server."""
         return sums
 
-    def first_arrays(self, participants: Mapping[str, Participant], sums: SiteSums) -> Arrays | None:
+    def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays | None:
         """Return the arrays that the first round begins with, None where they follow from the study."""
         return None
 
@@ -151,8 +130,8 @@ class ServerPart(ABC):
         """Return what the last evaluation adds to the newest checkpoint."""
         return {}
 
-    def restore(self, checkpoint: Checkpoint) -> None:  # noqa: B027 - a part may do nothing
-        """Take up what a checkpoint knows."""
+    def restore(self, facts: Mapping[str, Any], state: Mapping[str, Arrays]) -> None:  # noqa: B027 - a part may do nothing
+        """Take up the facts and arrays of a checkpoint."""
 
     def lost_at_sites(self) -> str:
         """Return what is lost where nobody has kept the sites' own arrays, in a sentence; "" where nothing is."""
@@ -168,7 +147,7 @@ class ServerPart(ABC):
         """Return the request to compare, with what the part adds."""
         return request
 
-    def received(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> Mapping[str, CompareReply]:
+    def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
         """Return the replies whose figures may be looked at one by one."""
         return replies
 
@@ -185,5 +164,5 @@ class ServerPart(ABC):
         """Tell whether the arrays at the server are all that sites predict with."""
         return True
 
-    def record(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:  # noqa: B027 - a part may do nothing
+    def record(self, model: FinalModel, replies: CompareReplies) -> None:  # noqa: B027 - a part may do nothing
         """Record what is known of the final model itself."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import SiteSums, begun_forest
 from flfed.federation.server.run_setting import RunSetting
+from flfed.rows.site_trees import told_of_sites
 from flfed.trees.forest import forest_of, gains_by_column
-from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
-from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.compare import CompareReplies
 
 
 class Trees(ServerPart):
@@ -21,33 +20,25 @@ class Trees(ServerPart):
         """Tell whether the model is trees."""
         return run.layout.plain
 
-    def first_arrays(self, participants: Mapping[str, Participant], sums: SiteSums) -> Arrays:
+    def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays:
         """Return no tree, and the cut points; raises FlfedError where no site counted its rows."""
         return begun_forest(self.run, participants, sums)
 
-    def record(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:
+    def record(self, model: FinalModel, replies: CompareReplies) -> None:
         """Record the gains of columns, and what the sums of the first trees tell of outcomes."""
-        self._record_gains(model.outcome.arrays)
-        self._record_told_outcomes(model, replies)
-
-    def _record_gains(self, arrays: Arrays) -> None:
-        """Record what the splits of each column gain."""
-        forest = forest_of(arrays)
+        recorder = self.run.recorder
+        forest = forest_of(model.outcome.arrays)
         names = [column.name for column in self.run.layout.features]
         gains = gains_by_column(forest, len(names)).tolist()
         columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
         found = {"trees": sum(map(len, forest)), "columns": columns}
-        self.run.recorder.writer.summary("gains", found, durable=False)
-
-    def _record_told_outcomes(self, model: FinalModel, replies: Mapping[str, CompareReply]) -> None:
-        """Record how many outcomes the sums of the first trees told, where this engine holds the tables.
-
-        It is of all trees: validation rows may have chosen none of them, and their sums have left all the same.
-        """
-        shared = self.run.recorder.shared_as
+        recorder.summary("gains", found)
+        # Told outcomes are of all trees, where this engine holds the tables: validation rows may have chosen none of
+        # them, and their sums have left all the same.
+        shared = recorder.shared_as
         if model.tables is None or not shared.are_whole(replies):
             return
         grown = model.strategy.round.incoming
-        told = model.tables.told_outcomes(list(replies), grown, model.outcome.encoder)
+        told = told_of_sites(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
         own = shared.own(told["sites"])
-        self.run.recorder.writer.summary("told-outcomes", told | {"sites": own}, durable=False)
+        recorder.summary("told-outcomes", told | {"sites": own})
