@@ -15,14 +15,14 @@ from datetime import datetime
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import give, replace_whole
+from flfed.paths import Content, give, replace_whole
 
 PRIVATE = 0o600
 SHARED = 0o640
 """For what the two users of a gate share, in their `link` folder."""
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
+def write_whole(path: Path, content: Content, *, mode: int = PRIVATE) -> None:
     """Write or replace a file atomically.
 
     A reader, or a crash, finds the old file or the new one.

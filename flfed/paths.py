@@ -10,6 +10,7 @@ import re
 import stat
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,11 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+Content = bytes | Iterable[bytes | memoryview]
+"""What a file holds: in one piece, or in several that need not be in memory together."""
+
+
+def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
     """Write or replace a file atomically.
 
     It is written beside and renamed: a reader, or a crash, finds the old one or the new one.
@@ -133,7 +138,7 @@ def replace_whole(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # of mode 600
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             give(handle, path.parent)
             # Owner and mode are right before the name appears, so that no reader meets a wrong one.

@@ -21,8 +21,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 646_710,
-    "lines of code": 63_360,
+    "tokens of code": 622_200,
+    "lines of code": 62_400,
     "Python files": 481,
     "most imports of a module": 34,
     "modules with more than 15 imports": 52,

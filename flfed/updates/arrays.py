@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Stacked, arrays_sha256
@@ -104,17 +104,48 @@ def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
     return {name: found[name] for name in model}
 
 
-def file_content(tensors: Mapping[str, Stacked], metadata: Mapping[str, str]) -> bytes:
-    """Return the bytes of a safetensors file.
+NAMES = {
+    "<f8": "F64", "<f4": "F32", "<f2": "F16", "<i8": "I64", "<i4": "I32", "<i2": "I16", "|i1": "I8",
+    "<u8": "U64", "<u4": "U32", "<u2": "U16", "|u1": "U8", "|b1": "BOOL",
+}  # fmt: skip
+"""The format's names of NumPy's types."""
+
+
+def file_content(tensors: Mapping[str, Stacked], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes of a safetensors file.
+
+    The library that reads such files would make three copies first.
 
     Parameters
     ----------
-    tensors : mapping of name to array, or to a list of arrays of one shape and type
-        A list is written as one array, its parts in rows.
+    tensors : mapping of name to array, or list of equal arrays
+        A list stands for its arrays stacked.
     metadata : mapping of str to str
+
+    Source: the format's description, https://huggingface.co/docs/safetensors (8 bytes of length, a
+    JSON header with types, shapes and offsets, the numbers).
     """
-    whole = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    return save(whole, dict(metadata))
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, value in tensors.items():
+        parts = _parts(value)
+        shape = [len(parts), *parts[0].shape] if isinstance(value, list) else list(value.shape)
+        start = end
+        end += sum(part.nbytes for part in parts)
+        kind = parts[0].dtype.newbyteorder("<").str
+        header[name] = {"dtype": NAMES[kind], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    # The header is filled up, so that the numbers begin at a multiple of 8 bytes.
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for value in tensors.values():
+        for part in _parts(value):
+            yield np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).data
+
+
+def _parts(value: Stacked) -> list[np.ndarray]:
+    return value if isinstance(value, list) else [value]
 
 
 def facts_sha256(tensors: Mapping[str, Stacked], facts: str) -> str:

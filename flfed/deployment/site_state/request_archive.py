@@ -18,7 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from safetensors import SafetensorError
 
 import flfed
-from flfed.paths import RUN, SiteFolder, replace_whole
+from flfed.paths import RUN, Content, SiteFolder, replace_whole
 from flfed.refusals import Refusal
 from flfed.study.kinds import grows
 from flfed.study.study import Study
@@ -169,8 +169,8 @@ def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
     return sorted({int(path.name.removeprefix("round-").rpartition("-")[0]) for path in paths})
 
 
-def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes]:
-    """Return a request's hash and its safetensors file."""
+def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, Content]:
+    """Return a request's hash, and the pieces of its safetensors file."""
     model = {} if request.trees_sha256 else request.arrays  # which are named by their hash
     arrays = with_prefix("arrays/", model) | with_prefix("encoder/", request.encoder.arrays())
     arrays |= with_prefix(f"{EXTRA}/", request.extra)

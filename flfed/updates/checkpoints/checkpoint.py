@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import home, private_folder, replace_whole
+from flfed.paths import Content, home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
@@ -224,13 +224,13 @@ def _write(
     return sha256
 
 
-def write_whole(path: Path, content: bytes, failed: str, advice: str = "free some disk space") -> None:
+def write_whole(path: Path, content: Content, failed: str, advice: str = "free some disk space") -> None:
     """Write a file of a run, whole or not at all.
 
     Parameters
     ----------
     path : Path
-    content : bytes
+    content : bytes, or several pieces
     failed, advice : str
         What is said where it cannot be written.
 
