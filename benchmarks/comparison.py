@@ -25,7 +25,7 @@ from benchmarks.deployment import commit
 from benchmarks.machine import machine
 from benchmarks.ours import Clock, Timed, at_work, conducting
 from benchmarks.scale import workload
-from flfed.federation.engines.engine import PooledReference
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.server.server import FederatedRun
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flfed.errors import UsageError, nearest
-from flfed.paths import where
+from flfed.paths import home, where
 
 ROOT = 0
 FRAMES = "frames"
@@ -97,6 +97,11 @@ def roots() -> list[Path]:
     found = [*given, *here, own_root(), *frames]
     resolved = dict.fromkeys(path.resolve() for path in found)
     return [path for path in resolved if path.is_dir()]
+
+
+def frames_folder() -> Path:
+    """Return the folder with the schemas of data frames that were federated on this machine."""
+    return home() / FRAMES
 
 
 def own_root() -> Path:

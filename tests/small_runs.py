@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import PooledReference
 from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.preflight import check

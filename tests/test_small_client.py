@@ -17,11 +17,10 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.serverapp import Grid
 
 import flfed
 from flfed import Study, run
-from flfed.federation.engines.engine import ENGINES, PooledReference, RemoteSite, RunConfig, RunResources, find_sites
+from flfed.federation.engines.engine import ENGINES, RemoteSite, RunConfig, RunResources, StartedGrid, find_sites
 from flfed.federation.engines.inprocess import InProcess, InProcessGrid
 from flfed.rows.data.site import Site
 from flfed.rows.session import study_table
@@ -114,7 +113,7 @@ class MixedSites(InProcess):
     @contextmanager
     def started(
         self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
-    ) -> Iterator[tuple[Grid, PooledReference | None]]:
+    ) -> Iterator[StartedGrid]:
         with super().started(sites, run_config, resources) as (grid, _):
             assert isinstance(grid, InProcessGrid)
             app = Mixed(grid._app, self.others, self.kinds)

@@ -479,14 +479,14 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     """Print a line a site, and a line for each figure over all of them."""
     from flfed.records.reports.narrative import GAIN, MARK, interval_name
     from flfed.records.reports.report import metrics_of
-    from flfed.records.statistics.noised_scores import is_covered, over_all_rows
+    from flfed.records.statistics.noised_scores import over_all_rows, released
     from flfed.records.statistics.verdict import metric_name
 
     metric = metrics_of(found)[0]
     many = len(found["sites"])
     title = f"{found['study']} ({found['run']})"
     more = f"sites: flfed run show {found['run']} --all"
-    if is_covered(found):
+    if not released(found).is_exact:
         output.as_table(headers, rows[:many], title, more=more, whole=every, most=FEW)
         output.as_table(*over_all_rows(found))
         return

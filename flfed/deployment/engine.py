@@ -26,12 +26,18 @@ from flfed.deployment.flower.link import Link, Node, database, pem_of
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.engines.engine import Engine, PooledReference, RemoteSite, RunConfig, RunResources
+from flfed.federation.engines.engine import (
+    AskedSites,
+    Engine,
+    GivenSites,
+    RemoteSite,
+    RunConfig,
+    RunResources,
+    StartedGrid,
+)
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run_setting import LEAST_SITES
-from flfed.flower_names import COMPLETED, FAILED, check_names
 from flfed.paths import CoordinatorFolder
-from flfed.rows.data.site import Site
 from flfed.signatures import Signer
 from flfed.study.study import Study
 
@@ -48,14 +54,12 @@ class Deployment(Engine):
     name = audited_by = "deployment"
     remote = True
 
-    def sites(self, study: Study, given: Sequence[str | Site] | None = None) -> Sequence[RemoteSite]:
+    def sites(self, study: Study, given: GivenSites = None) -> Sequence[RemoteSite]:
         """Return the sites that are asked; see `admitted_sites`."""
         return admitted_sites(study, given)
 
     @contextmanager
-    def started(
-        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
-    ) -> Iterator[tuple[Grid, PooledReference | None]]:
+    def started(self, sites: AskedSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Give the grid, and no tables; as `Engine.started`."""
         with deployed(
             CoordinatorFolder.default(), [site.name for site in sites], run_config, told=resources.told
@@ -81,7 +85,7 @@ class Deployment(Engine):
         return signer_here()
 
 
-def admitted_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[RemoteSite]:
+def admitted_sites(study: Study, given: GivenSites = None) -> list[RemoteSite]:
     """Return the sites of a deployment, in name order.
 
     They are the given ones, else those that the study names, else all that are admitted.
@@ -142,7 +146,6 @@ def deployed(
         If the coordinator does not serve, too few sites are there, or the server goes away in the middle
         of the run.
     """
-    check_names("coordinator")
     keys = _keys(folder, sites)
     # A damaged admission is of a site that is not asked: it is reported, and the run goes on.
     for damaged in admission.readable(folder)[1]:
@@ -168,11 +171,11 @@ def deployed(
                 except BaseException:
                     # Also an interruption from the keyboard ends the run in Flower: else nodes would go on working.
                     with suppress(FlfedError):  # the first error is what counts
-                        task.end(FAILED, "the coordinator's process ended it early")
+                        task.end("the coordinator's process ended it early")
                     raise
                 finally:
                     grid.close()
-                task.end(COMPLETED, "")
+                task.end()
         finally:
             task.close()
             # Also messages of a run that failed are removed: the database holds them unencrypted.

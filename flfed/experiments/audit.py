@@ -18,7 +18,8 @@ from flfed.errors import FlfedError, RunStopped, UsageError, interruption, neare
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, model_of
 from flfed.federation.client.audit import promise_of
-from flfed.federation.engines.engine import PooledReference, RunConfig, RunResources, answer_of, engine_of, path_of
+from flfed.federation.engines.engine import RunConfig, RunResources, answer_of, engine_of, path_of
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
@@ -32,7 +33,7 @@ from flfed.study.study import covers_model
 from flfed.summaries.summary import merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.compare import AUDIT, AuditReply, AuditRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
 
 CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
 OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the record under that name"
@@ -285,7 +286,7 @@ class Auditor:
         recorded_as = self._recorded_as(replies)
         # What a site asked for once stays, whatever its policy says now.
         self.recorder.share(recorded_as)
-        self.recorder.share({site: reply.share_metrics for site, (_, reply) in replies.items()})
+        self.recorder.share(sharing_of(answers.replies.values()))
         found: dict[str, int] = {}
         for site, (key, reply) in sorted(replies.items()):
             # One that is not recorded took no part in the run.

@@ -135,6 +135,10 @@ class Ring:
                 found.append(refusal)
         return found
 
+    def pack(self, values: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -> list[np.ndarray | Refusal]:
+        """Return the entries of each of many sites, as `encode_all` does."""
+        return self.encode_all(np.stack(values), rngs)
+
     def add(self, vectors: Iterable[np.ndarray]) -> np.ndarray:
         """Return the sum modulo 2^bits.
 

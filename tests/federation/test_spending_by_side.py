@@ -401,20 +401,20 @@ def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole
 
 
 def test_a_side_is_charged_alone_only_where_nobody_can_be_on_the_other():
-    wine, open_ = Study.load("wine"), Policy(disclosure="open", resplit=True)
+    wine = Study.load("wine")
     published = Study.load("fed-heart-flamby-dp")
     by_order = HoldoutByOrder(OrderedHoldout(by="day", train_share=0.7))
     complete = wine.replace({"encode.rows": "complete"})
     for side in ("training", "holdout"):
         for alone in ({}, {"holdout": Holdout(salt="s")}, {"holdout": BY_TIME}):
-            assert side_charged(side, study=wine, policy=Policy(), **alone) == side
-        assert side_charged(side, study=complete, policy=Policy(), holdout=Holdout()) == side
-        assert side_charged(side, study=wine, policy=open_) == "both"
-        assert side_charged(side, study=published, policy=Policy()) == "both"
+            assert side_charged(side, study=wine, **alone) == side
+        assert side_charged(side, study=complete, holdout=Holdout()) == side
+        assert side_charged(side, study=wine, resplit=True) == "both"
+        assert side_charged(side, study=published) == "both"
         for rule in (replace(BY_TIME, same_groups=True), by_order):
-            assert side_charged(side, study=wine, policy=Policy(), holdout=rule) == "both"
-        assert side_charged(side, study=complete, policy=Policy(), holdout=BY_TIME) == "both"
-    assert side_charged("both", study=wine, policy=Policy()) == "both"
+            assert side_charged(side, study=wine, holdout=rule) == "both"
+        assert side_charged(side, study=complete, holdout=BY_TIME) == "both"
+    assert side_charged("both", study=wine) == "both"
 
 
 def test_of_complete_rows_a_person_may_be_held_out_who_is_trained_on_in_another_study():

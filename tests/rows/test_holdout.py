@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from flfed import Study, run
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import PooledReference
 from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows

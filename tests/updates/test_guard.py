@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import redact
-from flfed.federation.engines.engine import PooledReference
 from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.entries import EventEntry

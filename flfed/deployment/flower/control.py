@@ -18,6 +18,7 @@ from flfed.deployment.flower.link import NOT_SERVING, REFUSED, TIMEOUT_SECONDS, 
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.flower_names import (
+    COMPLETED,
     FAILED,
     KEY_IN_USE,
     FlowerError,
@@ -25,6 +26,7 @@ from flfed.flower_names import (
     RuntimeTokenHttpInterceptor,
     TaskIdentity,
     ask,
+    check_names,
     run_from_proto,
     user_config_to_proto,
 )
@@ -50,6 +52,7 @@ class Control:
     """
 
     def __init__(self, link: Link, *, timeout: float = TIMEOUT_SECONDS) -> None:
+        check_names("coordinator")
         self._link = link
         self._timeout = timeout
         self._flower = link.control(timeout=timeout)
@@ -233,13 +236,14 @@ class ServerTask:
         TaskIdentity.node_id = found.context.node_id
         return run_from_proto(found.run)
 
-    def end(self, status: str, details: str) -> None:
-        """Report to Flower how the run ended.
+    def end(self, failure: str = "") -> None:
+        """Report to Flower that the run is completed, or why it failed.
 
         Flower keeps nothing else of the run.
         """
+        status = FAILED if failure else COMPLETED
         with said():
-            ask(self.client.PushTaskOutput, sub_status=status, details=details)
+            ask(self.client.PushTaskOutput, sub_status=status, details=failure)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -297,7 +301,7 @@ def _end_stray(task: ServerTask) -> None:
         # Flower ends only a task that was begun.
         with suppress(FlfedError), said():
             ask(task.client.PullTaskInput)
-        task.end(FAILED, "its coordinator's process died")
+        task.end("its coordinator's process died")
     finally:
         task.close()
 

@@ -16,17 +16,15 @@ import flfed
 from flfed.deployment.site_state.request_archive import ArchivedRequest, asked, content_sha256, kept_rounds
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
+from flfed.federation.client.site_run import extra_shapes_of
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import QUESTION, Line
-from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import FrozenSite, load
-from flfed.rows.study_model import model_shapes
 from flfed.study.study import Study
 from flfed.updates.codec import codec_of
-from flfed.updates.extra import extra_shapes
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
 
@@ -180,7 +178,7 @@ def _check_keeps_nothing(site: str, study: Study, round: int) -> None:
             f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
             "computed again"
         )
-    shapes = extra_shapes(study, model_shapes(study, datasets.load(study.dataset.name).schema))
+    shapes = extra_shapes_of(study.text)
     # A model beside the shared one changes no update.
     if shapes.kept or shapes.own_part:
         raise UsageError(

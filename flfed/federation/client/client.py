@@ -17,8 +17,8 @@ from flwr.clientapp import ClientApp
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, train
-from flfed.federation.client.protection import LocalProtection, is_held, privacy_refusal, rows_refusal, table_error
-from flfed.federation.client.redaction import CROSSING, redact, redacted
+from flfed.federation.client.protection import LocalProtection, is_held, privacy_refusal, rows_refusal
+from flfed.federation.client.redaction import CROSSING, redact, redacted, table_error
 from flfed.federation.client.released.model_answers import is_last, later_figures
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving, check_lasting

@@ -34,13 +34,16 @@ from flfed.federation.client.released.accounts import (
     may_have_several_rows,
     named,
     names_in,
+    origin_of,
     rows_key,
 )
+from flfed.paths import SiteFolder
 from flfed.records.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger_line import Line, run_of_new
 from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, epsilon
 
 NO_LEDGER = Refusal("ledger-unwritable")
@@ -298,6 +301,12 @@ class PrivacyAccount:
         except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
+
+
+def account_of_site(site: Site, ledger: Ledger, dataset: str) -> PrivacyAccount:
+    """Return the account of a site's rows of one dataset, in its ledger."""
+    prepare = SiteFolder(site.name).make
+    return PrivacyAccount(ledger, dataset, site.policy, prepare=prepare, origin=origin_of(site))
 
 
 def shown(value: float) -> str:

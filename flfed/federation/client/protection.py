@@ -11,15 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flfed.errors import TableError
-from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released.accounts import BOTH, SIDES, Side, holdout_hash, origin_of, own_ledger
-from flfed.paths import SiteFolder
+from flfed.federation.client.privacy_budget import PrivacyAccount, account_of_site
+from flfed.federation.client.released.accounts import BOTH, SIDES, Side, holdout_hash, own_ledger
 from flfed.records.ledger import Ledger
 from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import AnyHoldout, Holdout, HoldoutByOrder, HoldoutByTime
-from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import unconfirmed_columns
 from flfed.rows.training.private_noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
@@ -137,11 +134,6 @@ def is_held(study: Study, site: Site) -> bool:
     return exact and site.policy.disclosure != "open"
 
 
-def table_error(study: Study, error: TableError) -> TableError:
-    """Return an error about a site's table as it may leave: where all that leaves is charged no count of rows does."""
-    return TableError(error.column, error.rule) if is_covered(study) else error
-
-
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
     """Return why a site's rows are too few for a study, or for its guarantee; None where they are enough.
 
@@ -209,7 +201,7 @@ def protection_of(
     return Protection(steps=steps, spend=spend, chance=partial(chance, study=noise_key(study.text)))
 
 
-def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldout | None = None) -> Side:
+def side_charged(side: Side, *, study: Study, resplit: bool = False, holdout: AnyHoldout | None = None) -> Side:
     """Return on whose account a release of one side's rows counts.
 
     On both where a person of one side may be on the other too, in this study or in another one.
@@ -221,22 +213,22 @@ def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldou
     study : Study
         A published split is another than the site's own. Under a holdout by time a person without a complete row
         of the early period is held out of a study of complete rows, and trained on in one of all.
-    policy : Policy
-        With `resplit` each repeat draws another split.
+    resplit : bool
+        Whether each repeat draws another split, as the site's policy says.
     holdout : AnyHoldout or None
         The site's own rule: by hash the side follows from the person alone, by time where nobody is on both sides,
         by order it follows from all rows. None where it is known to be by hash.
 
     Examples
     --------
-    >>> side_charged("holdout", study=Study.load("wine"), policy=Policy())
+    >>> side_charged("holdout", study=Study.load("wine"))
     'holdout'
-    >>> side_charged("holdout", study=Study.load("wine"), policy=Policy(disclosure="open", resplit=True))
+    >>> side_charged("holdout", study=Study.load("wine"), resplit=True)
     'both'
     """
     by_time = isinstance(holdout, HoldoutByTime) and not holdout.same_groups and study.encode.rows == "all"
     apart = holdout is None or isinstance(holdout, Holdout) or by_time
-    return side if apart and not policy.resplit and not study.split.fixed else BOTH
+    return side if apart and not resplit and not study.split.fixed else BOTH
 
 
 Charged = dict[str, tuple[Side, Release]]
@@ -258,7 +250,7 @@ def run_charges(study: Study, site: Site) -> Charged:
     for answer, spent in mechanism.answer_releases(study.plan, study.rounds).items():
         found[answer] = (spent.side, spent.release)
     return {
-        name: (side_charged(side, study=study, policy=site.policy, holdout=site.holdout), release)
+        name: (side_charged(side, study=study, resplit=site.policy.resplit, holdout=site.holdout), release)
         for name, (side, release) in found.items()
     }
 
@@ -325,7 +317,7 @@ class RoundCharge:
 
     def on(self, side: Side) -> Side:
         """Return on whose account a release of one side's rows counts."""
-        return side_charged(side, study=self.study, policy=self.site.policy, holdout=self.site.holdout)
+        return side_charged(side, study=self.study, resplit=self.site.policy.resplit, holdout=self.site.holdout)
 
     def _line(self, round: int) -> dict[str, Any]:
         return {
@@ -442,8 +434,5 @@ class LocalProtection:
         key = (site.name, dataset)
         # One account a dataset: it remembers the lines read, for a ledger may be long.
         if key not in self._accounts:
-            prepare = SiteFolder(site.name).make
-            self._accounts[key] = PrivacyAccount(
-                self.ledger_of(site), dataset, site.policy, prepare=prepare, origin=origin_of(site)
-            )
+            self._accounts[key] = account_of_site(site, self.ledger_of(site), dataset)
         return self._accounts[key]

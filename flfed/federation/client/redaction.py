@@ -22,7 +22,7 @@ from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.data.policy import RoundFigures
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
-from flfed.study.study import covers_model
+from flfed.study.study import Study, covers_model, is_covered
 from flfed.summaries.score_bins import RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.aggregation.losses import RowLoss
@@ -299,3 +299,8 @@ def redact_comparison(session: SiteSession, found: SiteComparison) -> CompareRep
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
     )
+
+
+def table_error(study: Study, error: TableError) -> TableError:
+    """Return an error about a site's table as it may leave: where all that leaves is charged no count of rows does."""
+    return TableError(error.column, error.rule) if is_covered(study) else error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -45,8 +45,6 @@ from flfed.updates.messages.secure_sum import (
 )
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
-from flfed.updates.ring import Ring, ring_of_counts, rings
-from flfed.updates.strategies.fedavg import FedAvg, relative_weight
 
 _LEVEL = "masked-level-"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
@@ -86,6 +84,20 @@ class SiteSums:
         return order_of(self.keys.study)
 
     @property
+    def context(self) -> SumContext:
+        """What the sites of a sum have in common; raises NotTakingPart where these are not known."""
+        keys = self.keys
+        cohort = self.cohort()
+        return SumContext(
+            study_sha256=keys.study.sha256(),
+            run=keys.run,
+            repeat=keys.repeat,
+            cohort=cohort.sites,
+            most_rows=cohort.most_rows,
+            largest_entry=largest_entry(keys.study, self.least()),
+        )
+
+    @property
     def in_sums_only(self) -> tuple[str, ...]:
         """The sites of the run that share figures in sums only."""
         known = self.keys.known()
@@ -111,17 +123,17 @@ class SiteSums:
         """
         asked = self.asked(request)
         cohort = self.cohort()
-        strategy: FedAvg = self.keys.study.strategy.build("strategy")
-        weight = relative_weight(strategy, reply, float(cohort.most_rows))
+        strategy = self.keys.study.strategy.build("strategy")
+        weight = strategy.relative_weight(reply, float(cohort.most_rows))
         entries = flattened(reply.delta)
         noise = noise_of_site(self.keys.study, self.least())
         # With noise every site counts the same, whatever the strategy says.
         if noise is not None:
             weight = 1.0
             entries = noise.clipped(entries)
-        updates, sums = rings(len(cohort.sites), self._largest())
+        updates, sums = self.context.rings()
         rng = self.rng(asked)
-        vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng=rng)))
+        vector = or_refuse((yield PackRequest(updates.pack, weight * entries, rng=rng)))
         if noise is not None:
             vector = noise.added(vector, updates, self.keys.chance(asked.number).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
@@ -134,8 +146,7 @@ class SiteSums:
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
         asked = self.asked(None, kind)
-        cohort = self.cohort()
-        ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
+        ring = self.context.ring_of_counts()
         rng = self.rng(asked)
         return self.once(asked, "masked-summary", lambda: ring.encode(numbers, rng))
 
@@ -159,16 +170,7 @@ class SiteSums:
 
     def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> Asked:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
-        keys = self.keys
-        cohort = self.cohort()
-        context = SumContext(
-            study_sha256=keys.study.sha256(),
-            run=keys.run,
-            repeat=keys.repeat,
-            cohort=cohort.sites,
-            most_rows=cohort.most_rows,
-            largest_entry=self._largest(),
-        )
+        study = self.keys.study
         number = 0
         if isinstance(request, TrainRequest):
             kind = TRAIN if request.fit else EVALUATE
@@ -179,9 +181,9 @@ class SiteSums:
             kind=kind,
             number=number,
             step=self.order.step(kind, number),
-            question=question_sha256(keys.study, kind, request),
-            rounding=rounding_sha256(keys.study, kind, request),
-            binding=context.binding(kind, request),
+            question=question_sha256(study, kind, request),
+            rounding=rounding_sha256(study, kind, request),
+            binding=self.context.binding(kind, request),
         )
 
     def rng(self, asked: Asked) -> np.random.Generator:
@@ -191,9 +193,6 @@ class SiteSums:
         question that is asked again has the same bits.
         """
         return self.keys.rng(f"sum {asked.rounding}")
-
-    def _largest(self) -> float:
-        return largest_entry(self.keys.study, self.least())
 
     def _opened(self, asked: Asked) -> tuple[Sites, ...]:
         """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""
@@ -404,8 +403,8 @@ class SiteCiphers(SiteSums):
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
         asked = self.asked(request)
         most_rows = float(self.keys.cohort().most_rows)
-        strategy: FedAvg = self.keys.study.strategy.build("strategy")
-        weight = relative_weight(strategy, reply, most_rows)
+        strategy = self.keys.study.strategy.build("strategy")
+        weight = strategy.relative_weight(reply, most_rows)
         # The weighted mean of these is FedAvg's next model: it is the model before, and its share of the mean update.
         following = {
             name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()
@@ -565,15 +564,6 @@ def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np
 
 def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:
     return {site: links[site] for site in cohort.sites}
-
-
-# One function for all sites of a process, so that what they ask of it is answered together.
-@lru_cache(maxsize=64)
-def _packed_by(ring: Ring) -> Callable[[Sequence[np.ndarray], Sequence[np.random.Generator]], Sequence[Any]]:
-    def pack(values: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -> Sequence[np.ndarray | Refusal]:
-        return ring.encode_all(np.stack(values), rngs)
-
-    return pack
 
 
 def _rows(parts: Sequence[bytes]) -> np.ndarray:

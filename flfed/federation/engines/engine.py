@@ -1,4 +1,4 @@
-"""Base class of the engines, their registry, the sites that they ask, and figures over all their tables.
+"""Base class of the engines, their registry, and the sites that they ask.
 
 An engine runs a study's sites in this process, in Flower's simulation, or at institutions.
 
@@ -21,25 +21,23 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Progress
 from flfed.errors import UsageError, nearest
-from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
-from flfed.rows.comparison.pooled import Reference, reference, union_scores
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites_listing
 from flfed.rows.data.partition import cut
 from flfed.rows.data.site import Site
-from flfed.rows.session import SiteSession
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.requests import Compute, run_client_by
+from flfed.rows.training.requests import Compute
 from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder
-from flfed.updates.arrays import Arrays
 
 RunConfig = Mapping[str, bool | float | int | str]
 """What every node's context carries: the study, the repeat, the run."""
+StartedGrid = tuple[Grid, PooledReference | None]
+"""What carries the messages of a run, and the figures over all rows where the engine has every table."""
 
 
 ENGINES = {
@@ -58,6 +56,11 @@ class RemoteSite:
     """
 
     name: str
+
+
+GivenSites = Sequence[str | Site] | None
+"""Sites that a caller names; None for those of the study, or else all of its dataset."""
+AskedSites = Sequence[Site | RemoteSite]
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Engine(ABC):
             What is missing, and how to get it.
         """
 
-    def sites(self, study: Study, given: Sequence[str | Site] | None = None) -> Sequence[Site] | Sequence[RemoteSite]:
+    def sites(self, study: Study, given: GivenSites = None) -> Sequence[Site] | Sequence[RemoteSite]:
         """Return the sites that are asked.
 
         See `find_sites`.
@@ -130,8 +133,8 @@ class Engine(ABC):
 
     @abstractmethod
     def started(
-        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
-    ) -> AbstractContextManager[tuple[Grid, PooledReference | None]]:
+        self, sites: AskedSites, run_config: RunConfig, resources: RunResources
+    ) -> AbstractContextManager[StartedGrid]:
         """Yield a grid, and the tables where all are here.
 
         The engine ends with the block.
@@ -172,7 +175,7 @@ class Engine(ABC):
         return None
 
 
-def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[Site]:
+def find_sites(study: Study, given: GivenSites = None) -> list[Site]:
     """Return the sites that take part.
 
     They are those given, those the study names, or all of its dataset.
@@ -263,53 +266,3 @@ def _of_layers(model: Any) -> bool:
     named = set(chain.from_iterable(layers_of(model)))
     arrays = model.first_arrays(1, 1, np.random.default_rng(0)) if named else {}
     return bool(named) and named == set(arrays) and named.issuperset(model.penalised)
-
-
-class PooledReference:
-    """Pooled reference of an engine with every table.
-
-    Parameters
-    ----------
-    side : SiteClient
-        Whose sessions are open.
-    key : (study text, repeat)
-    answer : callable
-        Answers what is asked, alone or together.
-    """
-
-    def __init__(self, side: SiteClient, key: tuple[str, int], answer: Compute) -> None:
-        self._side = side
-        self._key = key
-        self._answer = answer
-
-    def sessions(self, sites: Sequence[str]) -> list[SiteSession]:
-        """Return the open sessions of these sites.
-
-        They are in the given order.
-        """
-        return [self._side.sessions[(site, *self._key)] for site in sites]
-
-    def reference(
-        self, sites: list[str], arrays: Arrays, encoder: Encoder, deviation: float | None = None
-    ) -> Reference:
-        """Return the figures over all rows.
-
-        `deviation` is that of the sites' own intercepts, as it was sent.
-        """
-        found: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
-        return found
-
-    def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
-        """Return the difference in the primary metric.
-
-        It is that of `arrays` minus that of `other`, over the union of holdouts, or NaN.
-        """
-        sessions = self.sessions(sites)
-        first = sessions[0]
-        y = np.concatenate([w.target(w.table.holdout("compare")) for w in sessions])
-        metric = first.metrics[first.primary]
-        # A metric that is undefined on these rows is so for both models.
-        if metric.defined(y):
-            return float("nan")
-        used = metric.value(y, run_client_by(union_scores(sessions, arrays, encoder), self._answer))
-        return float(used - metric.value(y, run_client_by(union_scores(sessions, other, exact), self._answer)))

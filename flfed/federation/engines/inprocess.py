@@ -19,7 +19,8 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import Engine, PooledReference, RemoteSite, RunConfig, RunResources
+from flfed.federation.engines.engine import AskedSites, Engine, RunConfig, RunResources, StartedGrid
+from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
 from flfed.rows.training.answer import compute_one_by_one
@@ -240,9 +241,7 @@ class InProcess(Engine):
     keeps_replies = False
 
     @contextmanager
-    def started(
-        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
-    ) -> Iterator[tuple[Grid, PooledReference | None]]:
+    def started(self, sites: AskedSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Yield the grid and the tables.
 
         See `Engine.started`.

@@ -33,7 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 from flfed.errors import FlfedError, UsageError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.engines.engine import Engine, PooledReference, RemoteSite, RunConfig, RunResources
+from flfed.federation.engines.engine import AskedSites, Engine, RunConfig, RunResources, StartedGrid
 from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
@@ -84,9 +84,7 @@ class Ray(Engine):
         require()
 
     @contextmanager
-    def started(
-        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
-    ) -> Iterator[tuple[Grid, PooledReference | None]]:
+    def started(self, sites: AskedSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Yield the grid, without tables.
 
         See `Engine.started`.

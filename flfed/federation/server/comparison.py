@@ -29,7 +29,7 @@ from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.engine import PooledReference
+    from flfed.federation.engines.pooled_reference import PooledReference
 
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""

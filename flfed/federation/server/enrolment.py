@@ -27,7 +27,7 @@ from flfed.summaries.summary import (
 )
 from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, Participants
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest, sharing_of
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
@@ -120,8 +120,7 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
     request = EnrolRequest(dataset=run.study.dataset.name, schema_sha256=run.schema.sha256())
     answers = ask(run.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=run.deadline)
     # Sharing is set before anything is recorded, since it decides under which name.
-    sharing = {reply.site: reply.share_metrics for reply in answers.replies.values() if reply.accepted}
-    run.recorder.share(sharing)
+    run.recorder.share(sharing_of(reply for reply in answers.replies.values() if reply.accepted))
     names = {node: f"node {node}" for node in nodes}
     names |= {node: reply.site for node, reply in answers.replies.items()}
     to_site = {names[node]: size for node, size in answers.to_node.items()}

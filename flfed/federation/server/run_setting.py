@@ -165,6 +165,10 @@ class RunSetting:
             raise UsageError(sentence)
         raise FlfedError(sentence)
 
+    def error(self, why: str) -> FlfedError:
+        """Return the error that ends the run, its sites named as the run shares their names."""
+        return FlfedError(self.recorder.shared_as.text(why))
+
     def check_answers(self, answers: Answers[Any]) -> None:
         """Refuse to continue where too few sites sent a usable reply."""
         self.check_enough(answers.replies, [f"{site}: {why}" for site, why in answers.faults.items()])

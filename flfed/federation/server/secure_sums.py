@@ -254,14 +254,11 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int
 def _told_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
     """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
     if away := sorted(requests.keys() - back.keys()):
-        raise FlfedError(
-            run.recorder.shared_as.text(f"{', '.join(away)} did not enrol, and the run needs all its sites")
-        )
+        raise run.error(f"{', '.join(away)} did not enrol, and the run needs all its sites")
     asked = {site: one for site, one in back.items() if site in requests}
     answers = run.ask(KEYS, requests, asked, KeysReply.from_record)
     run.recorder.events("fault", answers.faults)
     if answers.faults and not run.resumed:
         whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
-        said = f"the sites of the run do not all have each other's keys ({whys})"
-        raise FlfedError(run.recorder.shared_as.text(said))
+        raise run.error(f"the sites of the run do not all have each other's keys ({whys})")
     return dict(answers.replies)

@@ -15,8 +15,7 @@ import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
-from flfed.packages import FRAMES
-from flfed.paths import home
+from flfed.packages import frames_folder
 from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
@@ -348,7 +347,7 @@ class FrameReading:
     @classmethod
     def kept(cls, dataset: str) -> Self | None:
         """Return how the data frames of a dataset were read on this machine, None where there were none."""
-        path = home() / FRAMES / "datasets" / dataset / READING
+        path = frames_folder() / "datasets" / dataset / READING
         if not path.is_file():
             return None
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -364,7 +363,7 @@ class FrameReading:
         reading = json.dumps({"fields": said, "labels": self.labels}, ensure_ascii=False)
         for path, text in {**files, f"datasets/{dataset}/{READING}": reading}.items():
             if path.startswith("datasets/"):
-                place = home() / FRAMES / path
+                place = frames_folder() / path
                 place.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(place, text.encode())
 

@@ -38,7 +38,7 @@ from flfed.updates.messages.secure_sum import (
     joined,
 )
 from flfed.updates.messages.train import Replies, TrainReply
-from flfed.updates.ring import rings
+from flfed.updates.ring import ring_of_counts, rings
 
 Reply = TypeVar("Reply", bound=Crossing)
 
@@ -211,6 +211,10 @@ class SecureSums:
     store: SumStore = field(default_factory=SumStore)
     norm: float = 0.0
     check: LossCheck = field(default_factory=LossCheck)
+
+    def decode_counts(self, totals: np.ndarray) -> np.ndarray:
+        """Return the float64 array [numbers] that a sum over rows stands for."""
+        return ring_of_counts(len(self.cohort), self.most_rows).decode(totals)
 
     @property
     def loss_entries(self) -> int:

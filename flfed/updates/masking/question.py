@@ -17,6 +17,7 @@ from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
 from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
+from flfed.updates.ring import Ring, ring_of_counts, rings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,14 @@ class SumContext:
     cohort: tuple[str, ...]
     most_rows: float
     largest_entry: float
+
+    def rings(self) -> tuple[Ring, Ring]:
+        """Return the rings of updates, and of their weights."""
+        return rings(len(self.cohort), self.largest_entry)
+
+    def ring_of_counts(self) -> Ring:
+        """Return the ring of sums to which a row adds 1 at most."""
+        return ring_of_counts(len(self.cohort), self.most_rows)
 
     def binding(self, kind: str, request: TrainRequest | CompareRequest | None) -> bytes:
         """Return the hash that a sum's seeds, shares and confirmations are made of, of 32 bytes.

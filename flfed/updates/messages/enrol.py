@@ -7,6 +7,7 @@ sends the signature. Each class says what its message reveals.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, cast
 
@@ -220,3 +221,8 @@ class SealedReply(PlainMessage):
 
     Reveals: nothing about rows; that the site holds the receipt on its disk.
     """
+
+
+def sharing_of(replies: Iterable[EnrolReply]) -> dict[str, Sharing]:
+    """Return how each site's figures may be written down."""
+    return {reply.site: reply.share_metrics for reply in replies}

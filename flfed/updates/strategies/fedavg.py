@@ -313,6 +313,10 @@ class FedAvg(FlowerFedAvg):
             counted = min(counted, self.cap)
         return float(counted)
 
+    def relative_weight(self, reply: TrainReply, most_rows: float) -> float:
+        """Return the weight of an update, as a share of that of a site with `most_rows` rows."""
+        return self.weight(reply) / self.weight(replace(reply, num_examples=most_rows))
+
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
         mean = mean_update(deltas, weights)
@@ -328,11 +332,6 @@ def needs_updates(strategy: FedAvg) -> bool:
 def averages(strategy: FedAvg) -> bool:
     """Tell whether a strategy's next model is the mean of the sites' models."""
     return type(strategy).combine is FedAvg.combine
-
-
-def relative_weight(strategy: FedAvg, reply: TrainReply, most_rows: float) -> float:
-    """Return the weight of an update, as a share of that of a site with `most_rows` rows."""
-    return strategy.weight(reply) / strategy.weight(replace(reply, num_examples=most_rows))
 
 
 def _trained(

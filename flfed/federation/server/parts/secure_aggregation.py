@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import together
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import SiteSums, StatisticSums, cell_shapes
@@ -38,7 +37,6 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
     SummariseRequest,
 )
-from flfed.updates.ring import ring_of_counts
 
 BEFORE = "sums-before"
 """What a checkpoint has of secure sums: the last model whose loss was right, and facts."""
@@ -198,7 +196,7 @@ class SecureSiteSums(SiteSums):
             return None
         shapes = {name: (shape, np.dtype(np.float64)) for name, shape in self.run.layout.shapes().items()}
         totals, _ = self._sum(SUMMARISE, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
-        return Summary(**unflattened(self._decode(totals), shapes))
+        return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
     def cells(self, participants: Participants, least: int) -> Arrays:
         """Return the rows by cell and outcome of all sites of a list; raises FlfedError without such a sum."""
@@ -214,13 +212,8 @@ class SecureSiteSums(SiteSums):
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
         totals, listed = self._sum(STATISTIC, participants, StatisticRequest(), StatisticReply, entries)
-        whole = of_entries(statistic, self._decode(totals), schema)
+        whole = of_entries(statistic, self.sums.decode_counts(totals), schema)
         return StatisticSums(parts=[whole], sites=tuple(sorted(listed)), least=self.sums.least)
-
-    def _decode(self, totals: np.ndarray) -> np.ndarray:
-        """Return the numbers that sites had put on the ring of counts."""
-        found: np.ndarray = ring_of_counts(len(self.sums.cohort), self.sums.most_rows).decode(totals)
-        return found
 
     def _sum(
         self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int
@@ -239,8 +232,7 @@ class SecureSiteSums(SiteSums):
         totals = _totals(self.run, self.sums, questions, vectors)
         if isinstance(totals, Refusal):
             rows = "rows" if kind == STATISTIC else "training rows"
-            why = f"there is no sum over the {rows} of the sites ({totals})"
-            raise FlfedError(self.run.recorder.shared_as.text(why)) from None
+            raise self.run.error(f"there is no sum over the {rows} of the sites ({totals})")
         return totals
 
 

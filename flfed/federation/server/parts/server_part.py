@@ -18,7 +18,7 @@ from flfed.updates.messages.compare import CompareReplies, CompareRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
-    from flfed.federation.engines.engine import (
+    from flfed.federation.engines.pooled_reference import (
         PooledReference,  # a site's half, which a coordinator does without
     )
 
