@@ -12,6 +12,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 
 from flfed.records.reports.narrative import headline, stands_out, story
 from flfed.records.reports.report import report
+from flfed.records.reports.site_verdict import apart_in_words, mean_gain, mean_gain_in_words
 from flfed.records.statistics.intervals import (
     NORMAL_95,
     chi_squared_beyond,
@@ -20,15 +21,7 @@ from flfed.records.statistics.intervals import (
     student_t_bound,
     variance_between,
 )
-from flfed.records.statistics.verdict import (
-    COVERAGE,
-    LEAST_SITES,
-    METHOD,
-    UNLIKE,
-    apart_in_words,
-    mean_gain,
-    mean_gain_in_words,
-)
+from flfed.records.statistics.verdict import COVERAGE, LEAST_SITES, METHOD, UNLIKE
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore

@@ -265,8 +265,7 @@ class Series:
             check = self.engine.before_rounds(grid, recorder)
             # A repeat that goes on has counted its test rows before its first round.
             before = way.source_rows if checkpoint is None else None
-            kind = StatisticRun if is_statistic(self.study) else FederatedRun
-            conductor = kind(
+            conductor = FederatedRun(
                 grid,
                 self.study,
                 recorder,
@@ -279,6 +278,8 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
+            if is_statistic(self.study):
+                return conduct_statistic(conductor)
             return conductor.conduct()
 
 
@@ -298,45 +299,42 @@ def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
     return told
 
 
-class StatisticRun(FederatedRun):
-    """One run without a model: sites are asked once for sums over their rows, and figures are made of these."""
+def conduct_statistic(run: FederatedRun) -> Outcome:
+    """Ask the sites for the sums of the study's statistic, record its figures, and return the outcome.
 
-    def conduct(self) -> Outcome:
-        """Ask the sites for the sums of the study's statistic, record its figures, and return the outcome.
-
-        There is no model: the outcome has no arrays, and no encoder was fitted to rows.
-        """
-        # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
-        participants, _ = self.enrol_cohort()
-        protection = protection_of(self.study)
-        statistic = protection.statistic
-        with self.privacy.during(participants):
-            sums = site_sums(self, self.parts).statistic(participants, statistic)
-            self.privacy.answered(sums.sites)
-            if self.study.analysis is not None:
-                # What is known of a site's rows is their noised count.
-                rows = {site: statistic.figures([own], self.schema, own)["rows"] for site, own in sums.by_site.items()}
-                self.privacy.counted({site: count["value"] for site, count in rows.items()})
-        if sums.least:
-            # One answer stands for all sites of the list, with the noise of each.
-            statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
-        of_all = added(sums.parts)
-        by_site = {site: statistic.figures([own], self.schema, of_all) for site, own in sums.by_site.items()}
-        name = self.study.statistic.name if self.study.analysis is None else ANALYSIS
-        found = {
-            "name": name,
-            "sites": len(sums.sites),
-            **statistic.figures(sums.parts, self.schema, of_all),
-            "by-site": self.recorder.shared_as.own(by_site),
-        }
-        self.recorder.summary("statistics", found)
-        return Outcome(
-            status="completed",
-            reason="",
-            arrays={},
-            encoder=schema_encoder(self.layout),
-            rounds=0,
-            best_round=0,
-            sites=sums.sites,
-            seconds=self.writer.seconds(),
-        )
+    There is no model: the outcome has no arrays, and no encoder was fitted to rows.
+    """
+    # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
+    participants, _ = run.enrol_cohort()
+    protection = protection_of(run.study)
+    statistic = protection.statistic
+    with run.privacy.during(participants):
+        sums = site_sums(run, run.parts).statistic(participants, statistic)
+        run.privacy.answered(sums.sites)
+        if run.study.analysis is not None:
+            # What is known of a site's rows is their noised count.
+            rows = {site: statistic.figures([own], run.schema, own)["rows"] for site, own in sums.by_site.items()}
+            run.privacy.counted({site: count["value"] for site, count in rows.items()})
+    if sums.least:
+        # One answer stands for all sites of the list, with the noise of each.
+        statistic = protection.statistic_of_sum(sums.least, len(sums.sites))
+    of_all = added(sums.parts)
+    by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}
+    name = run.study.statistic.name if run.study.analysis is None else ANALYSIS
+    found = {
+        "name": name,
+        "sites": len(sums.sites),
+        **statistic.figures(sums.parts, run.schema, of_all),
+        "by-site": run.recorder.shared_as.own(by_site),
+    }
+    run.recorder.summary("statistics", found)
+    return Outcome(
+        status="completed",
+        reason="",
+        arrays={},
+        encoder=schema_encoder(run.layout),
+        rounds=0,
+        best_round=0,
+        sites=sums.sites,
+        seconds=run.writer.seconds(),
+    )

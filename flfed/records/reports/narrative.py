@@ -20,7 +20,17 @@ from flfed.records.reports.faults import (
     taking_part_in_words,
 )
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
-from flfed.records.reports.site_verdict import best_arm, best_gain, no_interval, site_verdict, too_few, worthwhile_at
+from flfed.records.reports.site_verdict import (
+    apart_in_words,
+    best_arm,
+    best_gain,
+    code_of_mean,
+    mean_gain_in_words,
+    no_interval,
+    site_verdict,
+    too_few,
+    worthwhile_at,
+)
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
     NOT_TOLD,
@@ -47,17 +57,14 @@ from flfed.records.statistics.verdict import (
     UNLIKE,
     VERDICTS,
     Difference,
-    apart_in_words,
     as_given,
     better_of,
     better_or_worse,
-    code_of_mean,
     decimals_of,
     gain_in_brackets,
     gain_of,
     has_interval,
     interval,
-    mean_gain_in_words,
     metric_name,
     name_interval,
     number,

@@ -16,7 +16,7 @@ from flfed.records.reports.faults import faults_of, leaking_columns
 from flfed.records.reports.privacy import PrivacyReport, privacy_of, private_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.round_totals import round_bytes
-from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, site_verdict, too_few, widened
+from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, mean_gain, site_verdict, too_few, widened
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.noised_scores import NOT_COMPARED, SCORES, released
@@ -24,7 +24,7 @@ from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_keys
 from flfed.records.statistics.training_state import TRAINED_TEST_ROWS, not_enough, trained_over_repeats, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
-from flfed.records.statistics.verdict import mean_gain, worthwhile_of
+from flfed.records.statistics.verdict import worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,39 +62,38 @@ def add_up(rows: Floats) -> Floats:
     return rows
 
 
-class RowMetric(ABC):
-    """Base of metrics of weighted rows.
+class RowMetric(Protocol):
+    """Interface of metrics of weighted rows.
 
     Targets are int codes [n], or floats of a regression. Scores are the probability of class 1 [n], of every class
     [n, k], or a regression's predictions [n].
     """
 
     tasks: tuple[str, ...]
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = ""
+    better: Literal["higher", "lower"]
+    unit: str
     label: str
 
-    @abstractmethod
     def defined(self, y: Target) -> str:
         """Return "" or why the metric is undefined on `y` [n]."""
 
-    @abstractmethod
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n].
-
-        Weights are >= 0. NaN where it is not defined.
-        """
+        """Return the metric [draws] under weights [draws, n], which are >= 0; NaN where it is not defined."""
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""
-        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
 
-class SumMetric(RowMetric):
+class SumMetric(ABC):
     """Base of metrics that follow from weighted sums.
 
     The sums are over rows, as in a mean loss.
     """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -126,12 +125,21 @@ class SumMetric(RowMetric):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
-class RankMetric(RowMetric):
+
+class RankMetric(ABC):
     """Base of metrics of a ranking.
 
     The rows are put in order once, and weights added up in that order.
     """
+
+    tasks: tuple[str, ...]
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
@@ -167,3 +175,7 @@ class RankMetric(RowMetric):
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
+
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])

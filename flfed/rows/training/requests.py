@@ -155,19 +155,7 @@ class MeasureRequest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Drawing:
-    """A request that draws."""
-
-    rng: np.random.Generator
-
-    @property
-    def source(self) -> np.random.BitGenerator:
-        """The generator that is drawn from."""
-        return self.rng.bit_generator
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _OfRowsAlone(_Drawing):
+class _OfRowsAlone:
     """A request for a model chosen by cross-validation.
 
     Attributes
@@ -183,6 +171,12 @@ class _OfRowsAlone(_Drawing):
     rows: Encoded
     task: str
     classes: int
+    rng: np.random.Generator
+
+    @property
+    def source(self) -> np.random.BitGenerator:
+        """The generator that is drawn from."""
+        return self.rng.bit_generator
 
 
 class TuneRequest(_OfRowsAlone):
@@ -221,7 +215,7 @@ PACKED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class PackRequest(_Drawing):
+class PackRequest:
     """A request to pack an update for its way; the result is what it is packed into.
 
     Attributes
@@ -235,6 +229,12 @@ class PackRequest(_Drawing):
 
     pack: Callable[[Sequence[Packed], Sequence[np.random.Generator]], Sequence[Packed]]
     arrays: Packed
+    rng: np.random.Generator
+
+    @property
+    def source(self) -> np.random.BitGenerator:
+        """The generator that is drawn from."""
+        return self.rng.bit_generator
 
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from flfed.updates.codecs.int8 import Int8
+from flfed.refusals import Refusal
+from flfed.study.settings import Settings
+from flfed.updates.arrays import Shapes, entries_of
+from flfed.updates.codec import Codec
+from flfed.updates.codecs.int8 import distances, multiples, quantised, scales_defect
 
+if TYPE_CHECKING:
+    from flfed.updates.arrays import Arrays
+
+LEVELS = 7
 MIDDLE = 8
 """Four bits that mean 0: a whole number is stored plus this."""
 
 
-class Int4(Int8):
+class Int4(Codec, Settings, where="[codec]"):
     """Each entry as a whole number up to ±7 times its array's scale.
 
     The scale is the array's largest entry / 7. An entry between two multiples becomes one of them at random, the nearer
@@ -27,20 +37,35 @@ class Int4(Int8):
     largest entry in place of the norm.
     """
 
-    levels = 7
-    dtype = np.uint8
-    a_value = 2
+    def shapes(self, model: Shapes) -> Shapes:
+        """Return an array of half as many bytes as entries, and one of a scale for each array."""
+        return {
+            "values": (((entries_of(model) + 1) // 2,), np.dtype(np.uint8)),
+            "scales": ((len(model),), np.dtype(np.float32)),
+        }
 
-    def whole_packed(self, whole: np.ndarray) -> np.ndarray:
-        """Return whole numbers [sites, entries], two a byte."""
-        sites, entries = whole.shape
-        halves = np.full((sites, entries + entries % 2), MIDDLE, np.uint8)
-        halves[:, :entries] = whole + MIDDLE
-        found: np.ndarray = halves[:, 0::2] | halves[:, 1::2] << 4
-        return found
+    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        """Return the entries as whole numbers, two a byte, and the scales."""
+        whole, scales = quantised([arrays], LEVELS, [rng])
+        whole = whole[0]
+        scales = scales[0]
+        halves = np.full(len(whole) + len(whole) % 2, MIDDLE, np.uint8)
+        halves[: len(whole)] = whole + MIDDLE
+        return {"values": halves[0::2] | halves[1::2] << 4, "scales": scales}
 
-    def whole_unpacked(self, values: np.ndarray) -> np.ndarray:
-        """Return the whole numbers of such bytes; one too many of an odd number."""
-        halves = np.stack([values & 15, values >> 4], axis=-1).reshape(len(values), -1)
-        found: np.ndarray = halves.astype(np.int8) - MIDDLE
-        return found
+    def decode(self, packed: Arrays, model: Shapes) -> Arrays:
+        """Return each whole number times its scale."""
+        values = packed["values"]
+        halves = np.empty(2 * len(values), np.int8)
+        halves[0::2] = values & 15
+        halves[1::2] = values >> 4
+        halves -= MIDDLE
+        return multiples(halves[None, : entries_of(model)], packed["scales"][None], model)[0]
+
+    def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
+        """Return why packed arrays cannot be read, else None: scales that no update has are one more reason."""
+        return super().defect(packed, model) or scales_defect(packed["scales"], LEVELS)
+
+    def largest_error(self, arrays: Arrays) -> dict[str, float]:
+        """Return the distance of two multiples for each array."""
+        return distances(arrays, LEVELS)

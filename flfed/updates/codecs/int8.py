@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from flfed.updates.arrays import Arrays
 
 LARGEST = float(np.finfo(np.float32).max)
+LEVELS = 127
+"""Largest whole number; -128 is not used, so that each has its opposite."""
 
 
 class Int8(Codec, Settings, where="[codec]"):
@@ -33,27 +35,12 @@ class Int8(Codec, Settings, where="[codec]"):
     largest entry in place of the norm.
     """
 
-    levels: ClassVar[int] = 127
-    """Largest whole number; the one below its opposite is not used, so that each has its opposite."""
-    dtype: ClassVar[type[np.integer[Any]]] = np.int8
-    a_value: ClassVar[int] = 1
-    """Type of the packed values, and how many whole numbers are in one."""
-
     def shapes(self, model: Shapes) -> Shapes:
         """Return an array of all entries, and one of a scale for each array."""
-        values = -(-entries_of(model) // self.a_value)
         return {
-            "values": ((values,), np.dtype(self.dtype)),
+            "values": ((entries_of(model),), np.dtype(np.int8)),
             "scales": ((len(model),), np.dtype(np.float32)),
         }
-
-    def whole_packed(self, whole: np.ndarray) -> np.ndarray:
-        """Return whole numbers [sites, entries] in the bits that they take."""
-        return whole.astype(np.int8)
-
-    def whole_unpacked(self, values: np.ndarray) -> np.ndarray:
-        """Return the whole numbers [sites, entries] that stand in such bits."""
-        return values
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, and the scales."""
@@ -61,8 +48,8 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def encode_all(self, arrays: Sequence[Arrays], rngs: Sequence[np.random.Generator]) -> list[Arrays]:
         """Return the packed arrays of many sites."""
-        whole, scales = quantised(arrays, self.levels, rngs)
-        values = self.whole_packed(whole)
+        whole, scales = quantised(arrays, LEVELS, rngs)
+        values = whole.astype(np.int8)
         return [{"values": own, "scales": scale} for own, scale in zip(values, scales, strict=True)]
 
     def decode(self, packed: Arrays, model: Shapes) -> Arrays:
@@ -71,17 +58,17 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def decode_all(self, packed: Sequence[Arrays], model: Shapes) -> list[Arrays]:
         """Return the arrays of many sites."""
-        values = self.whole_unpacked(np.stack([own["values"] for own in packed]))
-        scales = np.stack([own["scales"] for own in packed])
-        return multiples(values[:, : entries_of(model)], scales, model)
+        values = [own["values"] for own in packed]
+        scales = [own["scales"] for own in packed]
+        return multiples(np.stack(values), np.stack(scales), model)
 
     def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
         """Return why packed arrays cannot be read, else None: scales that no update has are one more reason."""
-        return super().defect(packed, model) or scales_defect(packed["scales"], self.levels)
+        return super().defect(packed, model) or scales_defect(packed["scales"], LEVELS)
 
     def largest_error(self, arrays: Arrays) -> dict[str, float]:
         """Return the distance of two multiples for each array."""
-        return distances(arrays, self.levels)
+        return distances(arrays, LEVELS)
 
 
 def quantised(
@@ -146,9 +133,7 @@ def scales_defect(scales: np.ndarray, levels: int) -> Refusal | None:
     if not scales.min() > 0:
         return Refusal("scale-unfit", array="scales")
     # The whole number below -levels fits into the bits too: with it a multiple is to be finite in float32.
-    if scales.max() > LARGEST / (levels + 1):
-        return Refusal("scale-too-large", array="scales")
-    return None
+    return Refusal("scale-too-large", array="scales") if scales.max() > LARGEST / (levels + 1) else None
 
 
 def distances(arrays: Arrays, levels: int) -> dict[str, float]:
@@ -184,6 +169,4 @@ def _places(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return where each array's entries begin, and which arrays have none, None where all have some."""
     starts = np.cumsum((0, *sizes[:-1]))
     empty = np.equal(sizes, 0)
-    if empty.any():
-        return (starts, empty)
-    return (starts, None)
+    return (starts, empty) if empty.any() else (starts, None)

@@ -284,7 +284,7 @@ def _mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], r
         Said of a damaged file.
     """
     import pandas as pd
-    from openpyxl.utils import range_boundaries  # type: ignore[import-untyped]
+    from openpyxl.utils import range_boundaries
 
     if not _holds_any(parts()):
         return table
