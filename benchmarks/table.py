@@ -11,8 +11,9 @@ from typing import Any
 from benchmarks.limits import CPU, missed
 from benchmarks.picture import picture
 from benchmarks.workload import WORKLOADS, Workload
-from flfed.records.reports.recorded_run import TELLING, shows, with_interval
-from flfed.records.statistics.verdict import number
+from flfed.records.objects import read_figure
+from flfed.records.reports.recorded_run import TELLING, shows
+from flfed.records.statistics.verdict import Difference, decimals_for, interval, number
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -303,7 +304,7 @@ def _gain(figures: Results) -> str:
         return NOTHING
     said = shows({"roc_auc_score": gain}, "roc_auc_score")
     loss = shows({"log_loss": figures["gain-log_loss"]}, "log_loss")
-    text = with_interval(gain)
+    text = _with_interval(gain)
     more = [word for word, of in ((said, said), (f"log loss {loss}", loss)) if of in TELLING]
     return ": ".join([text, ", ".join(more)]) if more else text
 
@@ -336,12 +337,20 @@ def warm_starts(results: Results) -> str:
     return f"{_table(rows)}\n\nMeasured {_stamp(found)}."
 
 
+def _with_interval(gain: Results) -> str:
+    """Return a difference with its interval, with as many decimals as keep the bounds' side of 0 visible."""
+    found = read_figure(gain)
+    digits = decimals_for(Difference(found.value, found.low, found.high))
+    ends = interval(found.low, found.high, digits, signed=True)
+    return f"{number(found.value, digits, signed=True)} ({ends})"
+
+
 def _shown(gain: Results | None) -> str:
     """Return a gain in AUC with its interval, and in words where that leaves out 0."""
     if gain is None or gain["value"] is None:
         return NOTHING
     said = shows({"roc_auc_score": gain}, "roc_auc_score")
-    return ": ".join([with_interval(gain), *([said] if said in TELLING else [])])
+    return ": ".join([_with_interval(gain), *([said] if said in TELLING else [])])
 
 
 def limits(results: Results) -> str:

@@ -84,7 +84,9 @@ def test_of_people_who_are_rows_of_two_datasets_the_sides_of_the_other_one_count
 
 def test_a_run_that_leaves_a_side_out_of_the_account_that_people_see_is_told_from_the_right_one():
     def counted(run_of: type[RunSpent], sides: list[str]) -> list[float]:
-        runs = {(str(n), "", "small", True, "both"): run_of("", "", "r", "", "", "small") for n in range(len(sides))}
+        runs = {
+            (str(n), "", "small", True, "both"): run_of(run="r", unit="", dataset="small") for n in range(len(sides))
+        }
         for run, side in zip(runs.values(), sides, strict=True):
             run.side, run.releases = side, [ANSWER]  # type: ignore[assignment]  # - of the list
         own = Account(runs=runs)  # type: ignore[arg-type]  # - of the planted class

@@ -47,7 +47,7 @@ def test_a_gate_tells_its_version_and_is_asked_nothing_more_by_a_coordinator_of_
     gated: Any, conducted_through: Any, monkeypatch: pytest.MonkeyPatch
 ):
     site = gated()
-    monkeypatch.setattr("flfed.federation.server.preflight.flfed", SimpleNamespace(__version__="9.0"))
+    monkeypatch.setattr("flfed.federation.server.enrolment.flfed", SimpleNamespace(__version__="9.0"))
     with pytest.raises(FlfedError, match=f"it has flfed {flfed.__version__}, and the coordinator has 9.0"):
         conducted_through(site)
     assert [line.kind for line in site.lines() if line.kind != "released"] == ["enrol"]

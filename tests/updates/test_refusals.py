@@ -72,11 +72,14 @@ def places(template: str) -> dict[str, str]:
     return found
 
 
+MADE_BY = {"Refusal", "reject"}
+
+
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    """Yield every call of `Refusal` in the package, and where it is."""
+    """Yield every call in the package of `Refusal`, or of the gate's `reject`, and where it is."""
     for file in sorted((ROOT / "flfed").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MADE_BY:
                 yield f"{file.relative_to(ROOT)}:{node.lineno}", node
 
 
@@ -106,6 +109,7 @@ def test_every_code_is_made_somewhere_with_all_of_its_facts():
     assert not wrong, "\n".join(wrong)
     # Made by a code that is a name there: of the defects of a field, of what was chosen, and of what is not told.
     named = {"fields-missing", "fields-unfit", "error-untold"}
+    named |= {"sites-added", "no-co-site"}
     named |= {"other-deviation", "other-bins", "other-sites", "other-edges", "other-cuts"}
     named |= {code for code in TEMPLATES if code.endswith("-untold") and code != "error-untold"}
     # A repeat is named where its faults are told, before texts of any kind.

@@ -17,7 +17,7 @@ from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
-from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, refuse, sha256_of
+from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, reject, sha256_of
 from flfed.deployment.site_state.approval import kept_start
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import keep
@@ -178,7 +178,7 @@ class Gate:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
             self._studies.check_decision(text)
             if self._studies.policy_now() != self.site.policy:
-                refuse("policy-changed")
+                reject("policy-changed")
         except Refused as error:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
@@ -277,24 +277,24 @@ class Gate:
         """
         # Constant time: how long a comparison takes tells nothing of the hash that is expected.
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
-            refuse("other-bundle", version=flfed.__version__)
+            reject("other-bundle", version=flfed.__version__)
         kind = message.metadata.message_type
         if kind not in KINDS:
-            refuse("kind-unknown", kind=kind[:40], known=", ".join(KINDS))
+            reject("kind-unknown", kind=kind[:40], known=", ".join(KINDS))
         if context.node_config.get("site") != self.folder.site:
-            refuse("other-site", site=self.folder.site)
+            reject("other-site", site=self.folder.site)
         if self._studies.adopt():
             # Rows are opened anew: those at work were opened under the policy before.
             self._sides.clear()
             self._leaving = Leaving(self.site, self._continuity, self._today)
         messages = self._studies.check(context.run_config, kind)
         if not message.has_content():
-            refuse("no-content")
+            reject("no-content")
         if kind in BRINGING and lacks_encoder(message.content):
             raise Refused(ENCODER_MISSING)
         # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
-            refuse("message-unfit", kind=kind, defect=defect)
+            reject("message-unfit", kind=kind, defect=defect)
         if over := self._leaving.used_up(message, context, self._facts(message, context)):
             raise Refused(over)

@@ -104,7 +104,7 @@ class Refused(FlfedError):
     """
 
 
-def refuse(code: str, **facts: object) -> NoReturn:
+def reject(code: str, **facts: object) -> NoReturn:
     """Raise `Refused` with a refusal."""
     raise Refused(Refusal(code, **facts)) from None
 
@@ -115,9 +115,9 @@ def parsed(text: str) -> Study:
         return Study.parse(text)
     except UsageError as error:
         # The parser's sentence may quote the study; it is cut, and control characters go.
-        refuse("study-unusable", error=CONTROL.sub(" ", str(error))[:300])
+        reject("study-unusable", error=CONTROL.sub(" ", str(error))[:300])
     except (RecursionError, ValueError, OverflowError):
-        refuse("study-unreadable")
+        reject("study-unreadable")
 
 
 def name_of(text: str) -> str:
@@ -143,11 +143,11 @@ def _checked_text(config: Mapping[str, object]) -> str:
     repeat = config.get("repeat", 0)
     run = config.get("run")
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
-        refuse("no-study")
+        reject("no-study")
     if type(repeat) is not int or not 0 <= repeat < REPEATS:
-        refuse("repeat-unfit", most=REPEATS - 1)
+        reject("repeat-unfit", most=REPEATS - 1)
     if not isinstance(run, str) or not RUN.fullmatch(run):
-        refuse("run-unnamed")
+        reject("run-unnamed")
     return text
 
 
@@ -219,7 +219,7 @@ class StudyAdmission:
             return False
         self._admitted.clear()
         if policy is None:
-            refuse("policy-unreadable", site=self.site.name)
+            reject("policy-unreadable", site=self.site.name)
         self.site = replace(self.site, policy=policy)
         return True
 
@@ -242,10 +242,10 @@ class StudyAdmission:
         """
         study, approval = self._study(config)
         if not asks(study, kind):
-            refuse("kind-of-another-study")
+            reject("kind-of-another-study")
         if approval is None and study.aggregation.sums_updates:
             # Without a person nobody has pinned a key: the sums could be of invented sites.
-            refuse("sums-not-approved")
+            reject("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
         known = self._admitted.get(sha256_of(study.text))
         if known is not None and known.pinned == pinned:
@@ -295,16 +295,16 @@ class StudyAdmission:
         known = self._admitted.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
-            refuse("expired", day=study.expires.isoformat())
+            reject("expired", day=study.expires.isoformat())
         if refused := study_policy_refusal(study, self.site, noise=noise):
             raise Refused(refused)
         if not has_start(self._folder, study):
-            refuse("start-absent")
+            reject("start-absent")
         self._check_rows(study, approval)
         given = config.get("sites")
         names = str(given).split(",")
         if len(names) > MOST_SITES or not isinstance(given, str) or not all(map(NAME.fullmatch, names)):
-            refuse("sites-unnamed")
+            reject("sites-unnamed")
         # Approval and policy may each name the sites that may take part.
         named = None if approval is None else approval.co_sites
         if refused := cohort_refusal(names, self.site, named):
@@ -317,10 +317,10 @@ class StudyAdmission:
         None where the policy asks for none. Raises `Refused` where the study may not be answered.
         """
         if decided.is_paused(self._folder):
-            refuse("paused")
+            reject("paused")
         if why := open_folder(self._folder):
             LOG.warning("%s", why)
-            refuse("folders-unsafe", site=self.site.name)
+            reject("folders-unsafe", site=self.site.name)
         others: list[Approval] = []
         try:
             found = decided.approval_of(self._folder, sha256_of(text))
@@ -328,7 +328,7 @@ class StudyAdmission:
                 others = decided.approvals(self._folder)
             lost = decided.is_before_loss(self._folder, found)
         except FlfedError:
-            refuse("approvals-unsafe", site=self.site.name)
+            reject("approvals-unsafe", site=self.site.name)
         if found is None:
             self._check_unapproved(name_of(text), others, lost=lost)
         else:
@@ -338,21 +338,21 @@ class StudyAdmission:
     def _check_approval(self, found: Approval, *, lost: bool) -> None:
         """Refuse a study whose decision does not hold now; `lost` says that a ledger was lost since."""
         if found.decision != "approved":
-            refuse("decided-against", decision=found.decision, day=found.at[:10])
+            reject("decided-against", decision=found.decision, day=found.at[:10])
         if lost:
-            refuse("approved-before-loss")
+            reject("approved-before-loss")
         # An approval holds for the code and the coordinator that it was given for, and for no others.
         if not hmac.compare_digest(found.bundle_sha256, self._bundle):
-            refuse("approved-other-version")
+            reject("approved-other-version")
         if other_coordinator(self._folder, found.coordinator):
-            refuse("approved-other-coordinator")
+            reject("approved-other-coordinator")
         # Other sites pin the key that was there: with another one this site could not take part.
         if found.sums:
             own = ""
             with suppress(FlfedError):
                 own = own_fingerprint(self._folder)
             if found.pins.get(self.site.name) != own:
-                refuse("approved-other-key")
+                reject("approved-other-key")
 
     def _check_unapproved(self, name: str, others: Sequence[Approval], *, lost: bool) -> None:
         """Refuse a study that nobody decided about, by its name, where the policy asks for a decision.
@@ -361,13 +361,13 @@ class StudyAdmission:
         """
         free = self.site.policy.approval == "none"
         if lost and free:
-            refuse("approved-before-loss")
+            reject("approved-before-loss")
         decisions = {other.decision for other in others if other.study == name}
         if free and decisions <= {"approved"}:
             return
         if name and decisions:
-            refuse("study-changed", study=name[:60])
-        refuse("not-approved")
+            reject("study-changed", study=name[:60])
+        reject("not-approved")
 
     def _check_rows(self, study: Study, approval: Approval | None) -> None:
         """Refuse a study whose columns or rows have changed.
@@ -376,21 +376,21 @@ class StudyAdmission:
         """
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
-            refuse("schema-changed-after-approval", dataset=study.dataset.name)
+            reject("schema-changed-after-approval", dataset=study.dataset.name)
         try:
             rows = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
             changed = rows is not None and list_changed(self._folder, rows)
         except FlfedError:
-            refuse("rows-unserved", site=self.site.name)
+            reject("rows-unserved", site=self.site.name)
         if rows is None:
-            refuse("no-frozen-rows", dataset=study.dataset.name)
+            reject("no-frozen-rows", dataset=study.dataset.name)
         if changed:
-            refuse("opt-outs-changed", site=self.site.name)
+            reject("opt-outs-changed", site=self.site.name)
         # Also without an approval, rows frozen under another schema mean something else.
         if rows.schema_sha256 != schema_sha256:
-            refuse("schema-changed-after-freeze", dataset=study.dataset.name)
+            reject("schema-changed-after-freeze", dataset=study.dataset.name)
         if approval is not None and rows.sha256 != approval.rows_sha256:
-            refuse("rows-changed")
+            reject("rows-changed")
         self._rows[study.sha256()] = rows.sha256
 
     def _messages(self, study: Study, pinned: int) -> StudyMessages:
@@ -400,9 +400,9 @@ class StudyAdmission:
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried
         except FlfedError as error:
-            refuse("model-unmade", error=error)
+            reject("model-unmade", error=error)
         except (MemoryError, ValueError):
-            refuse("model-too-large")
+            reject("model-too-large")
         self._admitted[sha256_of(study.text)] = found
         while len(self._admitted) > STUDIES:
             self._admitted.popitem(last=False)

@@ -22,12 +22,11 @@ from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
 from flfed.paths import SiteFolder, give
 from flfed.records.ledger import ledger_of
-from flfed.refusals import Refusal
+from flfed.refusals import NotTakingPart, Refusal
 from flfed.registry import kebab, kebab_keys
 from flfed.study.study import Study
 
 if TYPE_CHECKING:
-    from flfed.refusals import NotTakingPart
     from flfed.rows.warm_start import Source
 
 

@@ -36,7 +36,7 @@ OWN_COLUMNS = "local-only-own-columns"
 """The arm of a site's own model that has the site's own columns too."""
 DIFFERENCE_ARMS = ("global", "personalised")
 REFERENCES = (
-    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "pooled-same",
+    "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
 )  # fmt: skip
 OFTEN_ABSENT = ("personalised", "pooled", "own-model-everywhere")
 """Those of `REFERENCES` that are null where a run has none."""

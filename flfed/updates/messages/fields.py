@@ -431,6 +431,7 @@ METHODS = (
     "the scores are not finite", "undefined in most draws of rows", "every draw of rows gives the same value",
     "too few independent blocks of time", "{n} independent blocks of time",
     "no rows", "fewer than two rows", "only one class in the holdout", "no positive in the holdout",
+    "no step has two different outcomes",
     "the target is the same in every row", "a small count, withheld", *(f"withheld: {why}" for why in WITHHELD),
 )  # fmt: skip
 """How a figure was made, or why there is none."""
