@@ -85,6 +85,7 @@ def test_a_study_that_names_how_a_machine_failed_is_refused(leak: str):
         check(study)
 
 
+@pytest.mark.proof
 def test_three_zones_learn_their_power_together_but_for_one(zone_power):
     study = Study.load("zone-power").replace(FEW)
     done = run(study).report
@@ -105,6 +106,7 @@ def test_a_zones_name_spoils_the_model_and_the_hours_own_mean_is_refused(zone_po
         check(study.replace({"dataset.features": ["power", *study.dataset.features]}))
 
 
+@pytest.mark.proof
 def test_states_forecast_next_weeks_admissions_better_than_this_week_does(influenza):
     study = Study.load("influenza").replace(FEW)
     done = run(study).report
@@ -124,6 +126,7 @@ def test_next_week_among_the_inputs_would_be_seen(influenza):
         assert run(Study.load("influenza").replace(FEW)).report["global"][ERROR]["value"] < 0.33
 
 
+@pytest.mark.proof
 def test_an_alarm_whose_threshold_training_weeks_set_finds_most_high_weeks(influenza):
     study = Study.load("influenza-alarm").replace(FEW)
     done = run(study).report

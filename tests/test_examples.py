@@ -42,6 +42,7 @@ def test_a_site_of_ones_own_from_a_file_learns_as_well_as_all_rows_in_one_place(
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_the_median_holds_where_the_mean_is_pulled_away(home: Path):
     mean, median = (float(found) for found in re.findall(r"hospitals: (0\.\d+)", said_by("own_strategy", home)))
     assert mean < 0.5 and median > 0.9

@@ -88,6 +88,7 @@ def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(c
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_an_outcome_that_is_swapped_in_one_region_is_told_as_that(changed, told):
     changed("midwest", status=SWAPPED)
     texts, report = told()
@@ -104,6 +105,7 @@ def test_an_outcome_that_is_swapped_in_one_region_is_told_as_that(changed, told)
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_of_the_shipped_regions_nobody_is_told_to_lie_apart(told):
     texts, report = told()
     assert (report["apart"], report["outcome-reversed"]) == ([], [])

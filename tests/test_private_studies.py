@@ -105,6 +105,7 @@ def test_a_tight_clip_costs_taiwan_credit_its_probabilities():
 @pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.usefixtures("heart")
+@pytest.mark.proof
 def test_the_flamby_split_at_a_true_epsilon_of_one():
     # shared/TARGETS.md section 1: .788 ± .017, scaled by hospital. Ours: .794 ± .015, so .76 is far below their mean.
     assert overall("fed-heart-flamby-dp", 10, ACCURACY)[0] >= 0.76

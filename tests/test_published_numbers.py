@@ -119,6 +119,7 @@ def test_server_rules_come_out_as_published(test_data, method):
 
 
 @pytest.mark.usefixtures("heart")
+@pytest.mark.proof
 def test_other_rules_than_the_published_ones_are_seen(monkeypatch):
     name, lr, settings = RULES["FedAdam100"]
     assert by_rule(name, lr, {**PUBLISHED, **settings, "beta2": 0.99})[0] < 0.77  # found .761

@@ -67,6 +67,7 @@ def test_preterm_birth_neither_leaks_nor_loses_against_pooling(series):
     assert found["global"] >= found["own-model-everywhere"] + 0.06
 
 
+@pytest.mark.proof
 def test_loan_default_is_as_good_as_pooling(series):
     found = series("loan-default").means("roc_auc_score")
     assert found["global"] >= 0.73

@@ -48,6 +48,7 @@ def test_the_term_of_a_loan_tells_how_long_it_was_paid(sba_loans):
     assert ((table["Term"].astype(float) >= 240) == (table["RealEstate"] == "1")).all()
 
 
+@pytest.mark.proof
 def test_shared_trees_beat_a_sites_own_model_used_at_all_sites(sba_loans):
     found = run(Study.load("sba-loans-trees").replace({"compare.draws": 200})).report
     assert found["faults"] == []

@@ -74,6 +74,7 @@ def test_a_browser_is_opened_where_there_is_a_screen(tmp_path: Path, options: li
             assert page.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.proof
 def test_below_a_path_every_page_opens_at_its_own_address(tmp_path: Path):
     first, second, *_ = page_files()
     below = {"base": "/a/b", "STREAMLIT_SERVER_BASE_URL_PATH": "/a/b/", "said": tmp_path / "said"}

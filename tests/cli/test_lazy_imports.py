@@ -119,6 +119,7 @@ def call(home: Path, command: str, *more: str) -> tuple[dict[str, Any], str, flo
     return json.loads(found), said, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.proof
 def test_the_status_of_a_site_costs_little_more_than_a_list_of_runs(lived_in: Path):
     # In turns and the least of several, for others use the machine meanwhile.
     seconds: dict[str, list[float]] = {"run list": [], f"site status {SITE}": []}

@@ -54,6 +54,7 @@ def read(window: Window) -> str:
     return found
 
 
+@pytest.mark.proof
 def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app_has_the_verdict(
     gates: Consortium, home: Path, browser: Path
 ):

@@ -190,6 +190,7 @@ def walk(window: Window) -> None:
         assert len(window.marks()) == {"Ledger": 1, "Results": 1}.get(name, 0)
 
 
+@pytest.mark.proof
 def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: Any, browser: Path, tmp_path: Path):
     port = free_port()
     with started(command_of(port), **screen(browser)) as (said, _), opened(f"http://127.0.0.1:{port}") as window:

@@ -202,6 +202,7 @@ def test_a_study_without_expectations_ends_with_2(verified):
     "engine_life",
     "sba_loans",
 )
+@pytest.mark.proof
 def test_every_shipped_study_expects_figures_that_a_run_can_have():
     expecting = [study for study in map(Study.load, names()) if study.expected.figures]
     assert {study.name for study in expecting} >= {"preterm-birth", "loan-default", "heart-disease", "diabetes", "wine"}

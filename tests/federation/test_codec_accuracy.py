@@ -54,6 +54,7 @@ def aucs(study: Study, changes: Changes, splits: int = SPLITS) -> np.ndarray:
         ),
     ],
 )  # fmt: skip
+@pytest.mark.proof
 def test_a_codec_moves_the_mean_auc_by_less_than_its_bar(name: str, model: Changes, splits: int):
     study = Study.load(name).replace(model)
     plain = aucs(study, {}, splits)

@@ -64,6 +64,7 @@ def test_at_an_edge_of_a_bin_they_are_those_of_the_histogram(small_sites, small_
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_on_real_loans_they_and_their_net_benefit_are_those_of_scikit_learn():
     study = Study.load("loan-default").replace({"compare.thresholds": [0.05, 0.1], "compare.alert-budgets": [0.02]})
     result = run(study)

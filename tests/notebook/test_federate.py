@@ -316,6 +316,7 @@ def of_classes(count: int) -> dict[str, pd.DataFrame]:
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_the_proposed_plan_brings_twelve_classes_to_the_pooled_model():
     tables = of_classes(12)
     found = flfed.federate(tables, "y", say=lambda line: None)

@@ -254,6 +254,7 @@ def test_every_figure_of_repeats_at_real_hospitals_is_the_records(flfed, test_da
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_every_figure_of_a_bank_is_the_records(taiwan, flfed):
     found, record = held_against(run("taiwan-credit", rounds=5).run, flfed)
     assert len(forest_columns(section(found, FOREST).all("svg")[0])["site"]) == len(record["sites"]) + 1

@@ -150,6 +150,7 @@ def many(path: Path, lines: int) -> Ledger:
 
 @pytest.mark.slow
 @pytest.mark.servers
+@pytest.mark.proof
 def test_a_hundred_thousand_lines_are_appended_to_without_reading_them(tmp_path: Path):
     short, long = filled(tmp_path / "short.jsonl", 1), many(tmp_path / "long.jsonl", 100_000)
 

@@ -36,6 +36,7 @@ def shown() -> AppTest:
 
 
 @pytest.mark.usefixtures("home")
+@pytest.mark.proof
 def test_differences_are_of_the_same_splits_and_nothing_else():
     plain = series()
     assert [info.value for info in shown().info] == [ALONE]

@@ -161,6 +161,7 @@ def test_a_site_without_values_leaves_the_column_out(small_sites, small_study):
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_cleveland_gains_from_its_own_columns(heart):
     study, columns = Study.load("heart-disease").replace(HEART), heart.schema.columns
     # Three columns of the schema, as if Cleveland alone had them.

@@ -175,6 +175,7 @@ def test_rounding_of_the_transforms_is_never_below_the_exact_figure(steps: int, 
     assert exact * (1 - 1e-6) <= found <= (1.01 if delta * 1e5 > steps * 1e-9 else math.inf) * exact
 
 
+@pytest.mark.proof
 def test_the_bars_of_time_are_kept():
     assert cpu_seconds(lambda: noise_for(3.0, 1e-5, 0.013, 100_000)) < 3
     assert cpu_seconds(lambda: noise_for(2.9, 1e-5, 0.1, 800)) < 3

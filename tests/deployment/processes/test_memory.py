@@ -49,6 +49,7 @@ def limited(gate_node: Any, gate_secret: bytes, home: Path, tmp_path: Path) -> I
 
 @pytest.mark.slow
 @pytest.mark.servers
+@pytest.mark.proof
 def test_what_asks_for_twice_the_memory_is_told_so_and_the_next_is_answered(
     gate_node: Any, limited: list[str], tmp_path: Path
 ):
