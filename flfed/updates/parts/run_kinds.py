@@ -209,7 +209,7 @@ class FrozenLayers(Part):
         ),
         Exclusion(
             "[privacy]: record-dp",
-            lambda facts: facts.study.privacy.name == "record-dp",
+            lambda facts: facts.protects_rows,
             "[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
         ),
     )
