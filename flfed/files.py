@@ -41,6 +41,11 @@ def write_whole(path: Path, content: Content, *, mode: int = PRIVATE) -> None:
         raise FlfedError(f"{path}: cannot be written ({error.strerror}); what was there before stays") from None
 
 
+def keep_files_private() -> None:
+    """Let all files that this process makes from now on be for its owner only."""
+    os.umask(0o077)
+
+
 @contextmanager
 def made_with(mode: int) -> Iterator[None]:
     """Give what is made while the block runs no bits but those of a mode."""

@@ -119,6 +119,8 @@ def write_private(path: Path, text: str, *, advice: str) -> None:
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+PART = ".part-"
+"""How the name of a file begins that is not whole yet."""
 Content = bytes | Iterable[bytes | memoryview]
 """What a file holds: in one piece, or in several that need not be in memory together."""
 
@@ -135,7 +137,7 @@ def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
     OSError
         If it cannot be written; what was there stays, and nothing is left beside it.
     """
-    handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)  # of mode 600
+    handle, part = tempfile.mkstemp(prefix=PART, dir=path.parent)  # of mode 600
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.writelines([content] if isinstance(content, bytes) else content)
@@ -145,7 +147,7 @@ def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
             os.fchmod(handle, mode)
             os.fsync(handle)
         os.replace(part, path)
-    except OSError:
+    except BaseException:  # also of Ctrl-C nothing is left, since sums of sites may be in it
         Path(part).unlink(missing_ok=True)
         raise
     # The rename itself is safe from a power cut once the folder is on the disk.

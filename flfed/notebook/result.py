@@ -155,7 +155,11 @@ class Result(server.Result):
 
         with RunReader.open(self.store) as reader:
             shared = model_of(reader, reader.runs_of(self.run)[0])
-        return Model(shared, FrameReading.kept(shared.schema.name))
+        # What this result was made of: a later one of the same name is read by its own.
+        made = self.workspace
+        if made is None:
+            return Model(shared, FrameReading.kept(shared.schema.name))
+        return Model(shared, FrameReading(made.proposal.fields(), made.labels()))
 
     @property
     def plot(self) -> Plots:

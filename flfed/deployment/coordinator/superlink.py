@@ -44,7 +44,7 @@ from flfed.deployment.coordinator.proxy import ROUTES
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
 from flfed.deployment.flower.message_purge import signed_number
 from flfed.errors import FlfedError
-from flfed.files import made_with, read_private
+from flfed.files import keep_files_private, read_private
 from flfed.flower_names import INSTALL, check_names, replace, reply_class
 from flfed.paths import CoordinatorFolder
 
@@ -331,8 +331,8 @@ def main(arguments: Sequence[str]) -> None:
     all_of_flower = flower_names._get_middleware
     replace("_get_middleware", lambda: on_own_routes(all_of_flower()))
     sys.argv = ["flower-superlink", *arguments[1:]]
-    with made_with(0o700):
-        flower_names.flower_superlink()
+    keep_files_private()
+    flower_names.flower_superlink()
 
 
 BODY_SECONDS = 120.0

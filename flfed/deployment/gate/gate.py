@@ -283,7 +283,12 @@ class Gate:
             reject("kind-unknown", kind=kind[:40], known=", ".join(KINDS))
         if context.node_config.get("site") != self.folder.site:
             reject("other-site", site=self.folder.site)
-        if self._studies.adopt():
+        try:
+            changed = self._studies.adopt()
+        except Refused:
+            self._sides.clear()
+            raise
+        if changed:
             # Rows are opened anew: those at work were opened under the policy before.
             self._sides.clear()
             self._leaving = Leaving(self.site, self._continuity, self._today)

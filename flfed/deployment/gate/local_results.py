@@ -21,8 +21,8 @@ from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
 from flfed.paths import RUN, SiteFolder, give
 from flfed.registry import kebab
-from flfed.study.tables import OwnFamily
-from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReply, Figure
+from flfed.study.tables import OWN_FAMILIES, OwnFamily
+from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, TRAINED, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
 
 LOG = logging.getLogger("flfed.site")
@@ -35,7 +35,19 @@ def _with_nan(figure: dict[str, Any]) -> dict[str, Any]:
     return {**dict.fromkeys(("value", "low", "high", "extra"), math.nan), **known}
 
 
+def _of_two(classes: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the test rows without and with the outcome; raises ValueError where one is not there."""
+    if classes is None:
+        return None
+    if not {"0", "1"} <= classes.keys():
+        raise ValueError("rows of a class are missing")
+    return {label: classes[label] for label in ("0", "1")}
+
+
 Shown = Annotated[Figure, BeforeValidator(_with_nan)]
+Family = Annotated[OwnFamily | None, BeforeValidator(lambda found: found if found in OWN_FAMILIES else None)]
+Trained = Annotated[str, BeforeValidator(lambda found: found if found in TRAINED else NOT_KNOWN)]
+Classes = Annotated[Mapping[str, int] | None, BeforeValidator(_of_two)]
 
 
 @dataclass(frozen=True)
@@ -84,11 +96,11 @@ class Result:
     arms: tuple[Shown, ...]
     differences: tuple[Shown, ...]
     note: str
-    own_family: OwnFamily | None = None
+    own_family: Family = None
     sites: int | None = None
-    trained: str = NOT_KNOWN
+    trained: Trained = NOT_KNOWN
     worthwhile: float | None = None
-    classes: Mapping[str, int] | None = None
+    classes: Classes = None
     format: int = FORMAT
 
 
@@ -136,7 +148,7 @@ def keep_result(
             folder.results.mkdir(mode=0o700)
             give(folder.results, folder.gate)
         write_whole(folder.results / f"{run}.json", text)
-    except (MalformedMessage, FlfedError, OSError) as error:
+    except (MalformedMessage, FlfedError, OSError, ValueError) as error:
         LOG.error("the result of run %s is not kept: %s", run, error)
 
 

@@ -107,7 +107,7 @@ class RelayClient:
         # One question at a time: two would mix up their answers on one control socket.
         with self._asking:
             # Where the relay was started anew, it is where it was: a broken control socket is opened once more.
-            for control in (self._control, None):
+            for control in dict.fromkeys((self._control, None)):
                 try:
                     self._control = control or self._opened()
                     return fetched(self._control)

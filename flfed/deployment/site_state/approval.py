@@ -164,15 +164,18 @@ def approve(
     *,
     by: str,
     co_sites: Sequence[str],
+    rows_sha256: str,
+    schema_sha256: str,
+    bundle_sha256: str,
+    coordinator: str = "",
     sums: bool = False,
     pins: Mapping[str, str] | None = None,
     lifted: Sequence[str] = (),
     at: datetime | None = None,
-    **held: str,
 ) -> Approval:
     """Write and return a person's approval of a study.
 
-    It holds for these rows, columns, sites and this coordinator: `held` are an approval's hashes and `coordinator`.
+    It holds for these rows, columns, sites and this coordinator.
 
     Raises
     ------
@@ -191,11 +194,14 @@ def approve(
         by,
         at,
         co_sites=names,
+        rows_sha256=rows_sha256,
+        schema_sha256=schema_sha256,
+        bundle_sha256=bundle_sha256,
+        coordinator=coordinator,
         sums=sums,
         pins=dict(pins or {}),
         lifted=tuple(sorted(set(lifted))),
         ledger=ledger_of(folder).loss_before(),
-        **held,
     )
 
 

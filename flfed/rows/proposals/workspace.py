@@ -117,7 +117,8 @@ class Workspace:
             for name in set(schema.classes) - set(found):
                 values = cells[(read == name).to_numpy(dtype=bool)].tolist()
                 if values:
-                    found[name] = values[0]
+                    # A column of objects may hold NumPy's own numbers and flags.
+                    found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
         labels = tuple(found.get(name, name) for name in schema.classes)
         plain = all(isinstance(label, (bool, int, float, str)) for label in labels)
         return labels if plain and len(set(labels)) == len(labels) else schema.classes

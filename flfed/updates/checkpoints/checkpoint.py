@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import Content, home, private_folder, replace_whole
+from flfed.paths import PART, Content, home, private_folder, replace_whole
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
@@ -265,6 +265,9 @@ def settle(run: str) -> None:
     _remove(folder, _rounds(folder))
     for name in (f"{START}{SUFFIX}", ASKED, SUM, COHORT):
         (folder / name).unlink(missing_ok=True)
+    # Of a process that was killed while it wrote.
+    for part in folder.glob(f"{PART}*"):
+        part.unlink(missing_ok=True)
 
 
 def _remove(folder: Path, rounds: list[int]) -> None:

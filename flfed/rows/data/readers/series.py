@@ -113,7 +113,10 @@ class Series:
         raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])}).iloc[times.argsort(kind="stable")]
         for name in self.how:
             raw[name] = numbers_of(raw, name)
-        kinds = self.how | dict.fromkeys(self.sum, _added)
+        kinds: dict[str, Any] = dict(self.how)
+        for name, how in self.how.items():
+            if how == "sum":
+                kinds[name] = _added
         steps = raw.groupby([self.by, self.time], sort=True).agg(kinds).reset_index(level=0)
         parts = [self._one(str(name), part.drop(columns=self.by)) for name, part in steps.groupby(self.by, sort=True)]
         return pd.concat(parts, ignore_index=True)
