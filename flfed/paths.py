@@ -140,7 +140,8 @@ def replace_whole(path: Path, content: Content, *, mode: int = 0o600) -> None:
     handle, part = tempfile.mkstemp(prefix=PART, dir=path.parent)  # of mode 600
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
+            pieces = [content] if isinstance(content, bytes) else content
+            stream.writelines(pieces)
             stream.flush()
             give(handle, path.parent)
             # Owner and mode are right before the name appears, so that no reader meets a wrong one.

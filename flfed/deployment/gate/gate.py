@@ -270,6 +270,18 @@ class Gate:
             facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
         return facts
 
+    def _adopt_policy(self) -> None:
+        """Hold messages to the policy as it stands now; one that cannot be read is refused."""
+        try:
+            changed = self._studies.adopt()
+        except Refused:
+            self._sides.clear()
+            raise
+        if changed:
+            # Rows are opened anew: those at work were opened under the policy before.
+            self._sides.clear()
+            self._leaving = Leaving(self.site, self._continuity, self._today)
+
     def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
         """Refuse a message at its first defect.
 
@@ -283,15 +295,7 @@ class Gate:
             reject("kind-unknown", kind=kind[:40], known=", ".join(KINDS))
         if context.node_config.get("site") != self.folder.site:
             reject("other-site", site=self.folder.site)
-        try:
-            changed = self._studies.adopt()
-        except Refused:
-            self._sides.clear()
-            raise
-        if changed:
-            # Rows are opened anew: those at work were opened under the policy before.
-            self._sides.clear()
-            self._leaving = Leaving(self.site, self._continuity, self._today)
+        self._adopt_policy()
         messages = self._studies.check(context.run_config, kind)
         if not message.has_content():
             reject("no-content")

@@ -44,9 +44,19 @@ def _of_two(classes: dict[str, Any] | None) -> dict[str, Any] | None:
     return {label: classes[label] for label in ("0", "1")}
 
 
+def _family(name: object) -> object:
+    """Return a family's name, None for one that is not known."""
+    return name if name in OWN_FAMILIES else None
+
+
+def _training(word: object) -> str:
+    """Return whether a model was trained enough; of another word that is not known."""
+    return str(word) if word in TRAINED else NOT_KNOWN
+
+
 Shown = Annotated[Figure, BeforeValidator(_with_nan)]
-Family = Annotated[OwnFamily | None, BeforeValidator(lambda found: found if found in OWN_FAMILIES else None)]
-Trained = Annotated[str, BeforeValidator(lambda found: found if found in TRAINED else NOT_KNOWN)]
+Family = Annotated[OwnFamily | None, BeforeValidator(_family)]
+Trained = Annotated[str, BeforeValidator(_training)]
 Classes = Annotated[Mapping[str, int] | None, BeforeValidator(_of_two)]
 
 
