@@ -24,7 +24,7 @@ from flfed.notebook.result import Result, is_number, with_model
 from flfed.rows.data.schema import Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.own_tables import FrameReading, OwnTable
+from flfed.rows.proposals.own_tables import OwnTable
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value, protects_rows
@@ -140,7 +140,7 @@ def federate(
     with registry.lending("metric", metrics):
         study = study.replace(changes, "keyword") if changes else study
         # The schema stands where studies find it by name, and how the data frames were read beside it.
-        FrameReading(workspace.proposal.fields(), workspace.labels()).keep(workspace.name, workspace.files())
+        workspace.reading().keep(workspace.name, workspace.files())
         with _shown(progress) as told:
             found = server.run(
                 study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=told,

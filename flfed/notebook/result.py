@@ -156,10 +156,9 @@ class Result(server.Result):
         with RunReader.open(self.store) as reader:
             shared = model_of(reader, reader.runs_of(self.run)[0])
         # What this result was made of: a later one of the same name is read by its own.
-        made = self.workspace
-        if made is None:
-            return Model(shared, FrameReading.kept(shared.schema.name))
-        return Model(shared, FrameReading(made.proposal.fields(), made.labels()))
+        if self.workspace is not None:
+            return Model(shared, self.workspace.reading())
+        return Model(shared, FrameReading.kept(shared.schema.name))
 
     @property
     def plot(self) -> Plots:

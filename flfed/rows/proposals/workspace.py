@@ -27,6 +27,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.own_tables import (
+    FrameReading,
     OwnTable,
     cut_by,
     foreign_notes,
@@ -122,6 +123,10 @@ class Workspace:
         labels = tuple(found.get(name, name) for name in schema.classes)
         plain = all(isinstance(label, (bool, int, float, str)) for label in labels)
         return labels if plain and len(set(labels)) == len(labels) else schema.classes
+
+    def reading(self) -> FrameReading:
+        """Return how its data frames are read."""
+        return FrameReading(self.proposal.fields(), self.labels())
 
     def files(self) -> dict[str, str]:
         """Return the text of each file, by its path in the folder."""
