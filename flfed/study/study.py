@@ -524,8 +524,6 @@ UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fed
 STATISTIC = "statistic"
 ANALYSIS = "analysis"
 """Tables that stand in place of a model."""
-ROW_MECHANISMS = frozenset({"record-dp"})
-"""Mechanisms whose noise protects single rows: the scaler, and whether counts may have noise, follow from it."""
 
 
 def has_analysis(table: Mapping[str, Any]) -> bool:
@@ -539,8 +537,12 @@ def trains(table: Mapping[str, Any]) -> bool:
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:
-    """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows."""
-    return privacy.get("name") in ROW_MECHANISMS
+    """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows.
+
+    The scaler, and whether counts may have noise, follow from it.
+    """
+    name = privacy.get("name")
+    return name in registry.names("mechanism") and bool(registry.load("mechanism", name).protects_rows)
 
 
 def protected_scaler(privacy: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -167,6 +167,12 @@ class Mechanism:
 
     refuses_by_norm = True
     """Whether the guard may set a site aside because of the others' norms: not where it would break the promise."""
+    protects_rows = False
+    """Whether noise protects rows while they are trained on: of a mechanism that has its own `private_steps`."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        cls.protects_rows = cls.private_steps is not Mechanism.private_steps
 
     def check(self, study: Study) -> None:
         """Refuse a study whose promise could not be kept.
@@ -271,6 +277,20 @@ class Mechanism:
             Of the study.
         least : int
             Sites that a sum has at least: the threshold of the pinned sites.
+        """
+        return None
+
+    def colluding(self, rounds: int, least: int, sites: int) -> float | None:
+        """Return the ε of `rounds` secure sums against a server with which some sites collude.
+
+        It is None where sites add no noise of their own.
+
+        Parameters
+        ----------
+        rounds, least : int
+            As `site_noise` takes them.
+        sites : int, < least
+            That tell the server their own noise; what is left is that of the others.
         """
         return None
 

@@ -31,7 +31,7 @@ from flfed.summaries.score_bins import LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.arrays import Shapes
 from flfed.updates.messages import kinds
-from flfed.updates.messages.compare import MOST_SITES, ROWS_IN_CLEAR, TRAINED
+from flfed.updates.messages.compare import LEAST_ROWS, MOST_SITES, ROWS_IN_CLEAR, TRAINED
 from flfed.updates.messages.train import ENCODER_SHA256
 from flfed.updates.parts.every_part import BORDER
 from flfed.updates.parts.part import Exchanges, Releases, Wanted, histogram_section
@@ -325,9 +325,9 @@ def comparison(messages: StudyMessages) -> Sections:
     family: Sections = {}
     if study.compare.own == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
-    plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
+    rows = {name.replace("_", "-"): whole(least) for name, least in LEAST_ROWS.items()}
     return {
-        "config": config(plain),
+        "config": config({**rows, "note": text(WORDS, LONGEST)}),
         "arms": _figures(metrics, sorted(_arms(study, schema))),
         "differences": _figures(metrics, [" - ".join(pair) for pair in PAIRS]),
         "summary": arrays(messages.sums, needed=False),
@@ -341,9 +341,9 @@ def comparison(messages: StudyMessages) -> Sections:
 
 def without_figures() -> Sections:
     """Return the sections of a comparison whose figures stay, or leave in a sum over several sites only."""
-    fields = {"num-examples": equal(0), "holdout-rows": equal(0), "note": equal("")}
-    for name, least in ROWS_IN_CLEAR.items():
-        fields[name.replace("_", "-")] = whole(least)
+    fields: dict[str, Field] = {"note": equal("")}
+    for name, least in LEAST_ROWS.items():
+        fields[name.replace("_", "-")] = whole(least) if name in ROWS_IN_CLEAR else equal(0)
     return {"config": config(fields)}
 
 

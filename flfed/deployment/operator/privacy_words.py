@@ -9,7 +9,6 @@ from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import mechanism_of
-from flfed.updates.privacy.site_dp import SiteDp
 from flfed.words import sentences
 
 
@@ -33,15 +32,16 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
     if mechanism is None:
         return alone
     promise = mechanism.promise(study.plan, study.rounds)
-    if pinned and promise is not None and isinstance(mechanism, SiteDp):
-        least = threshold(pinned)
+    least = threshold(pinned)
+    colluding = mechanism.colluding(study.rounds, least, max(1, pinned // 3)) if pinned else None
+    if promise is not None and colluding is not None:
         noised = words["noise-of-sites"].format(
             name=name,
             least=least,
             epsilon=shown_epsilon(promise.epsilon),
             delta=promise.delta,
             rounds=study.rounds,
-            colluding=shown_epsilon(mechanism.colluding(study.rounds, least, max(1, pinned // 3))),
+            colluding=shown_epsilon(colluding),
         )
         return _with_encoder(study, noised, promise.unit)
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
@@ -52,8 +52,8 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
     if study.analysis is not None:
         if not pinned:
             return words["analysis"].format(**facts)
-        colluding = charge.colluding_epsilon(threshold(pinned), pinned)
-        return words["analysis-summed"].format(colluding=shown_epsilon(colluding), **facts)
+        of_counts = charge.colluding_epsilon(least, pinned)
+        return words["analysis-summed"].format(colluding=shown_epsilon(of_counts), **facts)
     if not covers_model(study):
         noise = words["noise"].format(rounds=study.rounds, **facts)
         return _with_encoder(study, f"{noise} {DRAWN_ONCE}", promise.unit)

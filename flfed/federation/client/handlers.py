@@ -10,7 +10,7 @@ from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.parts.step import SiteStep
 from flfed.federation.client.protection import rows_band
-from flfed.federation.client.redaction import CROSSING, redact_comparison
+from flfed.federation.client.redaction import CROSSING, count_rows, redact_comparison
 from flfed.federation.client.released.model_answers import count_scores
 from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import (
@@ -128,13 +128,7 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
         found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
         reply = redact_comparison(session, found)
     else:
-        reply = CompareReply(
-            num_examples=len(session.table.training),
-            holdout_rows=session.table.holdout_rows,
-            arms=(),
-            differences=(),
-            note=str(refused),
-        )
+        reply = CompareReply(**count_rows(session), arms=(), differences=(), note=str(refused))
     return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))
 
 

@@ -280,12 +280,17 @@ def _with_all(figure: Figure, said: Said) -> Figure:
     return replace(figure, value=value, low=low, high=high, extra=extra)
 
 
+def count_rows(session: SiteSession) -> dict[str, int]:
+    """Return the numbers of rows that a comparison says, by the names of `LEAST_ROWS`."""
+    table = session.table
+    return {"num_examples": len(table.training), "holdout_rows": table.holdout_rows}
+
+
 def redact_comparison(session: SiteSession, found: SiteComparison) -> CompareReply:
     """Return a comparison as it leaves, counts in the smallest whole type."""
     said = said_by(session)
     return CompareReply(
-        num_examples=found.training_rows,
-        holdout_rows=found.holdout_rows,
+        **count_rows(session),
         arms=arms_of(found, said),
         differences=differences_of(found, said),
         summary=found.summary,

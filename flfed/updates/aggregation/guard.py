@@ -15,7 +15,7 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, shapes_of
-from flfed.updates.messages.compare import CompareReply, GroupFigure
+from flfed.updates.messages.compare import LEAST_ROWS, CompareReply, GroupFigure
 from flfed.updates.messages.train import Replies, TrainReply
 
 BLOCK = 64
@@ -354,7 +354,7 @@ def _leaks_defect(summary: Summary, hair: float) -> Refusal | None:
 
 def comparison_defect(reply: CompareReply) -> Refusal | None:
     """Return why a comparison is not credible, else None."""
-    if reply.num_examples < 1 or reply.holdout_rows < 0:
+    if any(getattr(reply, name) < least for name, least in LEAST_ROWS.items()):
         return Refusal("rows-impossible")
     if defect := _figures_defect(reply) or _groups_defect(reply.groups):
         return defect

@@ -270,10 +270,12 @@ class CompareRequest:
         return ScoreBins(self.odds_centre, self.odds_spread)
 
 
-ROWS_IN_CLEAR = {"num_examples": 1, "holdout_rows": 0}
-"""What a site that shares figures in sums only says beside its masks, each with its least value.
+LEAST_ROWS = {"num_examples": 1, "holdout_rows": 0}
+"""Numbers of rows in a comparison, each with its least value: the gate and the coordinator both go by it."""
+ROWS_IN_CLEAR = ("num_examples", "holdout_rows")
+"""Those that a site which shares figures in sums only says beside its masks; all else is 0 or empty.
 
-All else is 0 or empty; site and gate both go by it."""
+Site and gate both go by it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -347,7 +349,7 @@ class CompareReply:
 
     def in_sums_only(self) -> CompareReply:
         """Return the reply as it leaves a site that shares figures in sums only."""
-        rows: dict[str, Any] = {"num_examples": 0, "holdout_rows": 0}
+        rows: dict[str, Any] = dict.fromkeys(LEAST_ROWS, 0)
         for name in ROWS_IN_CLEAR:
             rows[name] = getattr(self, name)
         return CompareReply(**rows, arms=(), differences=(), masked=self.masked)
@@ -364,16 +366,16 @@ class CompareReply:
         records |= fields.rows_records(self, "points", "groups", IMPORTANCE, "withheld")
         if self.masked is not None:
             self.masked.into(records)
-        plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
+        plain = {name: getattr(self, name) for name in (*LEAST_ROWS, "note")}
         return fields.message_record(records, **plain)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareReply:
         """Read the message's content."""
         config = fields.config_of(record)
+        rows: dict[str, Any] = {name: fields.whole(config, name.replace("_", "-")) for name in LEAST_ROWS}
         return cls(
-            num_examples=fields.whole(config, "num-examples"),
-            holdout_rows=fields.whole(config, "holdout-rows"),
+            **rows,
             arms=fields.read_figures(record, "arms", Figure),
             differences=fields.read_figures(record, "differences", Figure),
             summary=read_summary(record),

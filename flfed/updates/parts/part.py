@@ -68,7 +68,7 @@ class StudyFacts:
     @property
     def protects_rows(self) -> bool:
         """Whether noise protects rows while they are trained on."""
-        return type(self.mechanism).private_steps is not Mechanism.private_steps
+        return self.mechanism.protects_rows
 
     @property
     def packs(self) -> bool:

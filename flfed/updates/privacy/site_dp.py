@@ -155,14 +155,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         return SiteNoise(noise=self._noise(rounds), clip=self.clip, least=least)
 
     def colluding(self, rounds: int, least: int, sites: int) -> float:
-        """Return the ε of `rounds` sums against a server with which some sites collude.
-
-        Parameters
-        ----------
-        rounds, least : int
-        sites : int, < least
-            That tell the server their own noise; what is left is that of the others.
-        """
+        """Return the ε of `rounds` sums against a server with which some sites collude."""
         return site_epsilon(self._noise(rounds) * math.sqrt((least - sites) / least), rounds, self.delta)
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
