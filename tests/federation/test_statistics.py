@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from flwr.app import Message
 from statsmodels.stats.contingency_tables import Table2x2
 from typer.testing import CliRunner
 
-from flfed import Study, run
+from flfed import Study, registry, run
 from flfed.cli.runs import app as commands
 from flfed.cli.runs import object_of, print_report
 from flfed.deployment.operator.study_description import plain_words
@@ -31,10 +32,11 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.covariance import Covariance
 from flfed.rows.statistics.listed.odds_ratio import OddsRatio
-from flfed.rows.statistics.statistic import Statistic, entries, of_entries
+from flfed.rows.statistics.statistic import Statistic, Sums, entries, of_entries
 from flfed.updates.messages.kinds import ENROL, STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
@@ -186,6 +188,26 @@ def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_
     with RunReader.open() as reader:
         mechanisms = mechanism_lines(done["privacy"], reader.sites(done["run"]))
     assert "update" not in json.dumps(mechanisms)
+
+
+class MissingValues(Covariance):
+    """A statistic that another package could bring. Reveals: how many rows lack one of the columns."""
+
+    label = "rows that lack a value"
+
+    def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
+        return {"rows-left-out": int(sum(sums["missing"][0] for sums in sites))}
+
+
+def test_a_statistic_of_another_package_is_shown_by_its_own_names(small_sites: Small, capsys):
+    sites = small_sites(3)
+    lacking = sum(own[["x1", "x2"]].isna().any(axis=1).sum() for own in (tables([site]) for site in sites))
+    with registry.lending("statistic", [MissingValues]):
+        done = run(Study.parse(COVARIANCE.replace('"covariance"', '"missing-values"')), sites=sites).report
+    print_report(done)
+    for text in (capsys.readouterr().out, document(done["run"])):
+        assert re.search(rf"all sites\W[^\n]*\b{lacking}\b", re.sub("<[^>]*>", " ", text))
+        assert "The figures of missing-values are" in " ".join(text.split())
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def statistic_tables(found: Found) -> list[Table]:
     name = read(Recorded, found).name
     if name == ANALYSIS:
         return analysis_tables(read(Analysis, found))
-    lines = _TOLD[name][0](found)
+    lines = _lines_and_words(name)[0](found)
     return [Table(lines=lines)] if lines else []
 
 
@@ -49,7 +49,8 @@ def statistic_in_words(found: Found, repeats: int = 1) -> list[str]:
         return lines
     # Without a site's own figures there were sums in secret, or nobody may see whose they are.
     crossed = "each site's own crossed to the coordinator" if of.by_site else "no site's own is shown"
-    return [*_TOLD[of.name][1](found), NOT_SHOWN.format(crossed=crossed)]
+    words = _lines_and_words(of.name)[1](found)
+    return [*words, NOT_SHOWN.format(crossed=crossed)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,11 +248,32 @@ def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     return f", {', '.join(own)}{alike}"
 
 
-_TOLD: dict[str, tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]] = {
+def _package_lines(found: Found) -> Lines:
+    """Return the numbers of a statistic of another package, under its own names."""
+    by_site = read(Recorded, found).by_site or {}
+    names = [key for key, value in found.items() if type(value) in (int, float)]
+    lines = []
+    for rows_of, one in (by_site | {"all sites": found}).items():
+        numbers = {name: shown(one.get(name), "{:.6g}".format) for name in names}
+        lines.append({"Rows of": rows_of, **numbers})
+    return lines
+
+
+def _package_words(found: Found) -> list[str]:
+    return [f"The figures of {read(Recorded, found).name} are its package's; all of them: flfed run show RUN --json."]
+
+
+Formats = tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]
+_TOLD: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
 }
+
+
+def _lines_and_words(name: str) -> Formats:
+    """Return what makes the lines of a statistic's table, and its sentences; one of a package has its numbers alone."""
+    return _TOLD.get(name, (_package_lines, _package_words))
 
 
 OF_ANY_RUN = (
