@@ -97,10 +97,15 @@ class Module:
         return ast.parse(self.text)
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """All nodes of the tree."""
+        return list(ast.walk(self.tree))
+
+    @cached_property
     def docstring_lines(self) -> set[int]:
         """Lines that are part of a docstring, those of constants included."""
         lines: set[int] = set()
-        for node in ast.walk(self.tree):
+        for node in self.nodes:
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 if isinstance(node.value.value, str):
                     lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
@@ -123,12 +128,12 @@ class Module:
     @cached_property
     def functions(self) -> list[Function]:
         """Functions and methods."""
-        return [node for node in ast.walk(self.tree) if isinstance(node, Function)]
+        return [node for node in self.nodes if isinstance(node, Function)]
 
     @cached_property
     def parents(self) -> dict[ast.AST, ast.AST]:
         """The node that each node stands in."""
-        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
+        return {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
 
 
 class House:
@@ -157,7 +162,7 @@ class House:
 
     def _imports_of(self, module: Module) -> set[str]:
         found: set[str] = set()
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names if alias.name in self.modules}
             elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -182,7 +187,7 @@ class House:
             if not module.is_package:
                 continue
             found[name] = {}
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if isinstance(node, ast.ImportFrom) and node.module is not None:
                     found[name] |= {alias.asname or alias.name: node.module for alias in node.names}
         return found
@@ -204,7 +209,7 @@ class House:
         """Return every class with its lines and the attributes that its methods assign."""
         found = []
         for name, module in self.modules.items():
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if isinstance(node, ast.ClassDef):
                     lines = (node.end_lineno or 0) - node.lineno + 1
                     found.append((f"{name}:{node.name}", lines, len(_assigned(node))))
@@ -219,7 +224,7 @@ class House:
         whole = (ast.Assign, ast.AnnAssign, ast.Return, ast.Yield)
         found = []
         for name, module in self.modules.items():
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if isinstance(node, ast.IfExp) and not isinstance(module.parents[node], whole):
                     found.append(Place(name, node.lineno))
         return found
@@ -232,7 +237,7 @@ class House:
         """Return the comprehensions within another one, or with two `for`."""
         found = []
         for name, module in self.modules.items():
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if not isinstance(node, COMPREHENSIONS):
                     continue
                 if len(node.generators) > 1 or _within(node, module.parents, COMPREHENSIONS):
@@ -249,7 +254,7 @@ class House:
         for name, module in self.modules.items():
             if name.startswith("flfed.updates.parts."):
                 continue
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if isinstance(node, ast.Compare) and _texts(node) & MODES:
                     found.append(Place(name, node.lineno))
         return found
@@ -279,7 +284,7 @@ class House:
 
     def _nodes(self, counts: object) -> Iterator[Place]:
         for name, module in self.modules.items():
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if callable(counts) and counts(node):
                     yield Place(name, getattr(node, "lineno", 0))
 

@@ -46,7 +46,8 @@ FRAMES = {"north": frame(300, 1), "south": frame(200, 2), "east": frame(150, 3),
 
 @pytest.fixture
 def result() -> Result:
-    return flfed.federate(FRAMES, target="died", model="logistic", rounds=4, repeats=2, say=lambda line: None)
+    given = {"rounds": 4, "repeats": 2, "own": "same", "say": lambda line: None}
+    return flfed.federate(FRAMES, target="died", model="logistic", **given)
 
 
 def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
