@@ -1,7 +1,7 @@
 """Prose of the pages: what is longer than a reader takes in, and commands that flfed does not have.
 
-`python -m docs [PAGE ...]` prints each such place and ends with 1 where there is one. A page is read as Markdown, so that
-code, links and tables are told apart from sentences.
+`python -m docs [PAGE ...]` prints each such place and ends with 1 where there is one. A page is read as Markdown, so
+that code, links and tables are told apart from sentences.
 """
 
 from __future__ import annotations
