@@ -1,0 +1,26 @@
+"""`python -m docs [PAGE ...]`: what is too long in the pages, and commands that flfed does not have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from docs.make.prose import median_sentence, pages, passages, too_long, unknown_commands
+
+
+def main() -> int:
+    """Print each place; return 1 where there is one."""
+    places = 0
+    every = []
+    for path in [Path(name).resolve() for name in sys.argv[1:]] or pages():
+        found = passages(path)
+        every += found
+        for line in [*too_long(found), *unknown_commands(found)]:
+            print(line)
+            places += 1
+    print(f"{places} places; the median sentence has {median_sentence(every):g} words")
+    return min(places, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Prose of the pages: what is longer than a reader takes in, and commands that flfed does not have.
+
+`python -m docs [PAGE ...]` prints each such place and ends with 1 where there is one. A page is read as Markdown, so
+that code, links and tables are told apart from sentences.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import click
+import typer.main
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from flfed.cli import commands
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_WORDS = {"paragraph": 90, "item": 60, "cell": 60}
+"""Words of a paragraph, of an item of a list and of a cell of a table at most."""
+LONGEST_SENTENCE = 35
+COMMAND = re.compile(r"^(?:\$ |sudo )*flfed((?: [a-z][a-z-]*)+)", re.MULTILINE)
+END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[\"'(*`A-Z0-9\[])")
+KINDS = {"paragraph_open": "paragraph", "list_item_open": "item", "th_open": "cell", "td_open": "cell"}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Text of a page.
+
+    Attributes
+    ----------
+    page : str
+    line : int
+    kind : {"paragraph", "item", "cell", "heading", "code"}
+    text : str
+        Without marks; what is code is one word.
+    """
+
+    page: str
+    line: int
+    kind: str
+    text: str
+
+    @property
+    def words(self) -> int:
+        """Number of its words."""
+        return len(self.text.split())
+
+    def sentences(self) -> list[str]:
+        """Return its sentences."""
+        return [sentence for sentence in END_OF_SENTENCE.split(self.text) if sentence.strip()]
+
+
+def pages() -> list[Path]:
+    """Return the pages that people write and read; references are made of code."""
+    found = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        if "reference" not in path.parts:
+            found.append(path)
+    return found
+
+
+def passages(path: Path) -> list[Passage]:
+    """Return the passages of a page in their order."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
+    page = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    found = []
+    within: list[str] = []
+    line = 0
+    for token in tokens:
+        if token.map is not None:
+            line = token.map[0] + 1
+        if token.type == "fence":
+            found.append(Passage(page, line, "code", token.content))
+        elif token.type == "inline":
+            found.append(Passage(page, line, _kind(within), _plain(token)))
+            for child in token.children or ():
+                if child.type == "code_inline":
+                    found.append(Passage(page, line, "code", child.content))
+        elif token.nesting == 1:
+            within.append(token.type)
+        elif token.nesting == -1:
+            within.pop()
+    return found
+
+
+def _kind(within: Sequence[str]) -> str:
+    """Return the kind of a passage by what it stands in."""
+    if "list_item_open" in within:
+        return "item"
+    return KINDS.get(within[-1], "heading")
+
+
+def _plain(token: Token) -> str:
+    """Return a passage's text; a piece of code is one word."""
+    parts = []
+    for child in token.children or ():
+        if child.type == "code_inline":
+            parts.append("`" + child.content.replace(" ", "_") + "`")
+        elif child.type in ("text", "softbreak", "hardbreak"):
+            parts.append(child.content or " ")
+    return "".join(parts)
+
+
+def too_long(found: Sequence[Passage]) -> Iterator[str]:
+    """Yield a line for each passage and each sentence that is too long."""
+    for passage in found:
+        where = f"{passage.page}:{passage.line}"
+        most = MOST_WORDS.get(passage.kind)
+        if most is None:
+            continue
+        if passage.words > most:
+            yield f"{where} a {passage.kind} of {passage.words} words (at most {most})"
+        for sentence in passage.sentences():
+            length = len(sentence.split())
+            if length > LONGEST_SENTENCE:
+                yield f"{where} a sentence of {length} words (at most {LONGEST_SENTENCE}): {sentence[:60]}…"
+
+
+def median_sentence(found: Sequence[Passage]) -> float:
+    """Return the median of the words of all sentences of paragraphs and items."""
+    lengths = []
+    for passage in found:
+        if passage.kind in ("paragraph", "item"):
+            lengths += [len(sentence.split()) for sentence in passage.sentences()]
+    return median(lengths or [0])
+
+
+def unknown_commands(found: Sequence[Passage]) -> Iterator[str]:
+    """Yield a line for each command of flfed in code that does not exist."""
+    tree = typer.main.get_command(commands.app)
+    for passage in found:
+        if passage.kind != "code":
+            continue
+        for words in COMMAND.findall(passage.text):
+            if missing := _missing(tree, words.split()):
+                yield f"{passage.page}:{passage.line} flfed{words}: {missing} is no command"
+
+
+def _missing(command: click.Command, words: Sequence[str]) -> str:
+    """Return the first word that names no command, "" where there is none."""
+    for word in words:
+        if not isinstance(command, click.Group):
+            return ""
+        if word not in command.commands:
+            return word
+        command = command.commands[word]
+    return ""
