@@ -161,7 +161,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
 
     Returns
     -------
-    found : list of dict
+    methods : list of dict
         The run's own series among them: "series", "method" in words, "plain" (whether it is plain averaging), "rounds",
         "value" by metric, and "gain" by metric (`paired`, against the first one; None of the first). Empty where there
         is no other. Without plain averaging the run's own series is the first.
