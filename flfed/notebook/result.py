@@ -73,7 +73,9 @@ class CallableReport(dict[str, Any]):
 
         site_names = [*self["sites"], *refused_sites(self)]
         if site and site not in site_names:
-            raise UsageError(f"site {site!r} is not in the run{nearest(site, site_names)} It has: {', '.join(site_names)}")
+            raise UsageError(
+                f"site {site!r} is not in the run{nearest(site, site_names)} It has: {', '.join(site_names)}"
+            )
         path = Path(file)
         write_document(path, self["run"], store=self._store, site=site)
         return path
@@ -368,9 +370,11 @@ class Plots:
         from flfed.records.charts import by_round, colours
 
         sites = [sites] if isinstance(sites, str) else list(sites)
-        known = list(self._result.report["sites"])
-        if other := [site for site in sites if site not in known]:
-            raise UsageError(f"site {other[0]!r} has no figures{nearest(other[0], known)} Known: {', '.join(known)}")
+        all_sites = list(self._result.report["sites"])
+        if other := [site for site in sites if site not in all_sites]:
+            raise UsageError(
+                f"site {other[0]!r} has no figures{nearest(other[0], all_sites)} Known: {', '.join(all_sites)}"
+            )
         with RunReader.open(self._result.store) as reader:
             runs = [entry.run for entry in reader.runs_of(self._result.run)]
             names = reader.curve_names(runs)

@@ -479,9 +479,9 @@ def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
     """
     rows = []
     for run, sites in runs:
-        told = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
+        named_sites = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
         for entry in reader.audits(run.run):
-            if entry.site is None or entry.site in told:
+            if entry.site is None or entry.site in named_sites:
                 line = GAPS | entry.as_object() | {"run": run.run}
                 # Without a lower limit a verdict is unknown.
                 if line["verdict"] == WITHIN and entry.low is None:
