@@ -178,11 +178,11 @@ def store_url(url: str | None = None) -> URL:
     >>> str(store_url("postgresql://ana@db.example/flfed"))
     'postgresql+psycopg://ana@db.example/flfed'
     """
-    text = url or os.environ.get("FLFED_STORE")
-    if not text:
+    location = url or os.environ.get("FLFED_STORE")
+    if not location:
         return URL.create("sqlite", database=str(home() / "runs.db"))
     try:
-        address = make_url(text)
+        address = make_url(location)
     except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
         raise UsageError(MALFORMED) from None
     if address.drivername in ("postgres", "postgresql"):
