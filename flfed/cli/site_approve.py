@@ -230,8 +230,8 @@ def _print_frozen(found: dict[str, Any]) -> None:
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
     for one in found["comparisons"]:
-        allowance = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
-        typer.echo(f"Comparisons of {one['dataset']!r}: {allowance}. {TELLS}")
+        quota = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
+        typer.echo(f"Comparisons of {one['dataset']!r}: {quota}. {TELLS}")
     for one in found["frozen"]:
         # The number is text, since a small one is withheld.
         if one["resting"] != "0":

@@ -137,7 +137,7 @@ def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, An
     first = a or {}
     second = b or {}
     for metric in first | second:
-        one, other = (figures_of_run.get(metric, {}).get("value") for figures_of_run in (first, second))
+        one, other = (by_metric.get(metric, {}).get("value") for by_metric in (first, second))
         apart = None if one is None or other is None else other - one
         figures[metric] = {"a": one, "b": other, "difference": apart}
     return figures

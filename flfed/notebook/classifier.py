@@ -195,8 +195,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     """Return a range that all values lie in."""
-    measurements = values[~np.isnan(values)]
-    low, high = (float(measurements.min()), float(measurements.max())) if len(measurements) else (0.0, 0.0)
+    numbers = values[~np.isnan(values)]
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 0.0)
     wider = 0.1 * (high - low) + 1e-6 * max(abs(low), abs(high)) or 1.0
     return low - wider, high + wider
 

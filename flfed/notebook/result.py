@@ -219,7 +219,7 @@ class Result(server.Result):
             figure, *notes = statistic_in_words(statistic, self.report["repeats"])
             return [figure, *missing_in_words(self.report), *notes[:OTHERS]]
         first = verdict_in_words(self.report)
-        return [*first, *[sentence for sentence in story(self.report) if sentence not in first][:OTHERS]]
+        return [*first, *[line for line in story(self.report) if line not in first][:OTHERS]]
 
 
 class Model:

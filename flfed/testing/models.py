@@ -155,10 +155,8 @@ def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
         outputs = outputs_of(schema.task, len(schema.classes))
         model = subject.make()
         arrays = model.first_arrays(inputs, outputs, np.random.default_rng(0))
-        output_shape = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
-        hold(
-            output_shape == (5, outputs), f"dataset {name!r}: outputs of shape {output_shape} instead of {(5, outputs)}"
-        )
+        shape = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
+        hold(shape == (5, outputs), f"dataset {name!r}: outputs of shape {shape} instead of {(5, outputs)}")
 
 
 MODEL_RULES: tuple[Rule, ...] = (

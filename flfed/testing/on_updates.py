@@ -94,8 +94,8 @@ def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
     for arrays in _updates():
         made = subject.make()
         expected = made.shapes(shapes_of(arrays))
-        packed_shapes = shapes_of(made.encode(arrays, np.random.default_rng(1)))
-        hold(packed_shapes == dict(expected), f"it packs {packed_shapes} instead of {dict(expected)}")
+        shapes = shapes_of(made.encode(arrays, np.random.default_rng(1)))
+        hold(shapes == dict(expected), f"it packs {shapes} instead of {dict(expected)}")
 
 
 def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
@@ -356,13 +356,13 @@ def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
     promise = made.promise(PLAN, ROUNDS)
     if promise is None:
         return
-    spent = [made.spent(PLAN, ROUNDS, rounds_done) for rounds_done in range(ROUNDS + 1)]
+    spent = [made.spent(PLAN, ROUNDS, number) for number in range(ROUNDS + 1)]
     hold(spent[0] == 0, f"before the first round {spent[0]} is spent")
     grows = all(a < b for a, b in zip(spent, spent[1:], strict=False))
     hold(grows, f"round by round {spent} is spent, which does not grow")
     hold(abs(spent[-1] - promise.epsilon) <= CLOSE, f"all rounds spend {spent[-1]:g} of {promise.epsilon:g}")
-    quick = [made.spent(PLAN, ROUNDS, rounds_done, quick=True) for rounds_done in range(ROUNDS + 1)]
-    low = [rounds_done for rounds_done in range(ROUNDS + 1) if quick[rounds_done] < spent[rounds_done] - CLOSE]
+    quick = [made.spent(PLAN, ROUNDS, number, quick=True) for number in range(ROUNDS + 1)]
+    low = [number for number in range(ROUNDS + 1) if quick[number] < spent[number] - CLOSE]
     hold(not low, f"the quick figure of {low} rounds is below what is spent")
 
 

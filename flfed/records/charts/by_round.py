@@ -218,12 +218,10 @@ def _missed(block: Block) -> int:
 
 def shares(blocks: Sequence[Block]) -> dict[str, Block]:
     """Return each site's rounds, added up."""
-    total_by_site: dict[str, Block] = {}
+    totals: dict[str, Block] = {}
     for block in blocks:
-        total_by_site[block.site] = (
-            _together(total_by_site[block.site], block) if block.site in total_by_site else block
-        )
-    return total_by_site
+        totals[block.site] = _together(totals[block.site], block) if block.site in totals else block
+    return totals
 
 
 def lines(blocks: Sequence[Block]) -> list[Line]:
@@ -342,19 +340,19 @@ def in_words(blocks: Sequence[Block]) -> str:
 
     It says how many sites took part in all rounds, and who missed most.
     """
-    total_by_site = {site: of for site, of in shares(blocks).items() if of.asked}
-    if not total_by_site:
+    totals = {site: of for site, of in shares(blocks).items() if of.asked}
+    if not totals:
         return "No site was asked to train yet."
     # Of one site its own count says more than a share of the sites.
-    if len(total_by_site) == 1:
-        ((site, of),) = total_by_site.items()
+    if len(totals) == 1:
+        ((site, of),) = totals.items()
         return f"{site} gave a good update in {_good(of)} of {of.asked} rounds."
-    missed = {site: _missed(of) for site, of in total_by_site.items()}
+    missed = {site: _missed(of) for site, of in totals.items()}
     whole = [*missed.values()].count(0)
-    sentence = f"{whole} of {len(total_by_site)} sites gave a good update in every round they were asked in."
+    text = f"{whole} of {len(totals)} sites gave a good update in every round they were asked in."
     most = max(missed.values())
     if not most:
-        return sentence
-    worst = [site for site in total_by_site if missed[site] == most]
+        return text
+    worst = [site for site in totals if missed[site] == most]
     whose = worst[0] if len(worst) == 1 else f"{len(worst)} sites, {worst[0]} among them,"
-    return f"{sentence} {whose} missed most: {most} of {total_by_site[worst[0]].asked}."
+    return f"{text} {whose} missed most: {most} of {totals[worst[0]].asked}."

@@ -257,8 +257,8 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
     if isinstance(worthwhile_gain, (int, float)) and runs[0].primary in worthwhile:
         worthwhile[runs[0].primary] = float(worthwhile_gain)
     # As many as the sites were told of; of runs that told them none, those that share figures.
-    site_counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
-    sites = max(site_counts, default=0) or reader.looked_at([run.run for run in runs])
+    counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
+    sites = max(counts, default=0) or reader.looked_at([run.run for run in runs])
     return {"sites": max(sites, 1), "level": intervals.LEVEL, "worthwhile": worthwhile}
 
 
@@ -417,13 +417,13 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
     """
     if not privacy.is_compared:
         return {}
-    gain_by_metric = {}
+    gains = {}
     compared_sites = [site for site, of in sites.items() if too_few(of) is None]
     more = {UNDERTRAINED: True} if not_enough(training) else {}
     for metric, worthwhile in read(VerdictRule, opened.rule).worthwhile.items():
         pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in compared_sites}
-        gain_by_metric[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
-    return gain_by_metric
+        gains[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
+    return gains
 
 
 def metrics_of(found: Report) -> list[str]:

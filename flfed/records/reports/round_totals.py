@@ -128,11 +128,11 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         .group_by(Event.run_id, Event.site, place)
     )
     # The database counts by run, so that repeats are added up here.
-    counter_by_block: dict[tuple[str, int], Counter[str]] = {}
+    counters: dict[tuple[str, int], Counter[str]] = {}
     for row in [*reader.fetch(sent_query, site=Sent.site), *reader.fetch(aside, site=Event.site)]:
-        counter_by_block.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
+        counters.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
     blocks = []
-    for (site, number), counts in sorted(counter_by_block.items()):
+    for (site, number), counts in sorted(counters.items()):
         ways = (counts[way] for way in ("to-site", "to-server", "aside"))
         blocks.append(Block(site, *_ends(number, width, rounds), *ways))
     return blocks
@@ -186,18 +186,18 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
     a round, what the codec saved is counted once.
     """
     codecs = {run: _codec(reader, run) for run in runs}
-    total_by_direction: dict[str, _Crossed] = {}
+    totals: dict[str, _Crossed] = {}
     for row in reader.fetch(_trained(runs), site=Sent.site):
-        total = total_by_direction.setdefault(row.direction, _Crossed())
+        total = totals.setdefault(row.direction, _Crossed())
         total.bytes += int(row.bytes)
         total.messages += row.messages
         total.rounds += row.rounds
         if codec := codecs[row.run_id]:
             total.saved += row.messages * codec.saved_in(row.direction)
-    if not total_by_direction:
+    if not totals:
         return None
     first = next(filter(None, codecs.values()), None)
-    entry: Report = {way: total_by_direction[way].means(packed=first is not None) for way in sorted(total_by_direction)}
+    entry: Report = {way: totals[way].means(packed=first is not None) for way in sorted(totals)}
     if first is not None:
         entry["codec"] = {"update": first.update, "download": first.download}
     return entry

@@ -350,8 +350,8 @@ def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
     if not released(found).is_compared:
         return []  # it is so at every site, and told once
-    verdict_by_site = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
-    return [f"{site}: {why}" for site, (code, why) in verdict_by_site.items() if code == CANNOT_BE_TOLD]
+    verdicts = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
+    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == CANNOT_BE_TOLD]
 
 
 def _unbroken(text: str) -> str:

@@ -279,9 +279,9 @@ def _calibration(
 ) -> Drawing:
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
-    summary = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
+    text = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
     title = "Observed share against predicted probability, with 95 % CI"
-    says = f"Calibration. {summary}"
+    says = f"Calibration. {text}"
     if named:
         title = _title(names[0])
         says = title

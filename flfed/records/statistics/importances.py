@@ -186,17 +186,17 @@ def _columns_of(told: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
 
 def _of_site(name: str, told: Sequence[OwnIncrease]) -> OwnIncrease:
     """Return a column's increase at one site, the mean of what its repeats told."""
-    repeat_increases = [of for of in told if of.column == name]
-    values = [of.increase for of in repeat_increases if of.increase is not None]
-    return OwnIncrease(name, _mean(values), "" if values else repeat_increases[0].why)
+    entries = [of for of in told if of.column == name]
+    values = [of.increase for of in entries if of.increase is not None]
+    return OwnIncrease(name, _mean(values), "" if values else entries[0].why)
 
 
 def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequence[OwnIncrease]]) -> Increase:
     """Return a column's increase over sites and repeats."""
-    repeat_increases = [of for of in every if of.column == name]
-    most = max(of.sites for of in repeat_increases)
+    entries = [of for of in every if of.column == name]
+    most = max(of.sites for of in entries)
     # An institution gives it in one repeat alone: a mean over other sites would be another figure.
-    values = [of.increase for of in repeat_increases if of.sites == most and of.increase is not None]
+    values = [of.increase for of in entries if of.sites == most and of.increase is not None]
     increase = Increase(column=name, increase=_mean(values), sites=most)
     if len(values) > 1:
         increase = replace(increase, low=min(values), high=max(values))

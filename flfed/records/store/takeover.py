@@ -152,8 +152,8 @@ def rewind(connection: Connection, run: str, rounds: int) -> None:
         for table in (Sent, RunSite):
             connection.execute(delete(table).where(table.run_id == run))
         # So does what a person noted.
-        lasting_names = ("asked", PERSONS_NOTE)
-        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(lasting_names)))
+        names = ("asked", PERSONS_NOTE)
+        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(names)))
         connection.execute(events)
         return
     connection.execute(delete(Sent).where(Sent.run_id == run, Sent.round > rounds))

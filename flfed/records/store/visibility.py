@@ -229,16 +229,16 @@ def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]
     of = objects.read(_Noised, payload)
     if of.name != ANALYSIS:
         return None
-    figures_by_site: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if site in of.by_site:
-        figures_by_site[site] = _only(of.by_site[site], ANALYSED)
+        figures[site] = _only(of.by_site[site], ANALYSED)
     whole = _only(payload, ANALYSED)
     text = json.dumps(whole, ensure_ascii=False)
     if of.sites >= LEAST_TOGETHER and plain(text) == text:
-        return {"name": "analysis", "sites": of.sites, **whole, "by-site": figures_by_site}
-    if not figures_by_site:
+        return {"name": "analysis", "sites": of.sites, **whole, "by-site": figures}
+    if not figures:
         return None
-    return {"name": "analysis", "sites": 1, **without_in(figures_by_site[site], plain), "by-site": {}}
+    return {"name": "analysis", "sites": 1, **without_in(figures[site], plain), "by-site": {}}
 
 
 def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
@@ -397,8 +397,8 @@ class OtherNames:
         ):
             names.update(*self._fetch(query))
         # Sites that were to be asked and never answered may stand in this object alone.
-        payload_query = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
-        for row in self._fetch(payload_query):
+        payloads = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
+        for row in self._fetch(payloads):
             payload = objects.read(_Asked, row.payload)
             names.update(payload.names or (), payload.sites or ())
         # The study's text may name sites as well.

@@ -196,14 +196,14 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         site = run_of(found).sites[name]
         says.append(f"{name}: {site_verdict(site, metric)[0]}, {narrative.gain_in_words(site, metric)}")
     title = f"Gain of each site, {narrative.interval_name(found)}"
-    alternative_text = f"Gain by joining. {'; '.join(says)}"
-    figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=alternative_text)
+    summary = f"Gain by joining. {'; '.join(says)}"
+    figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=summary)
     title = "Each model at each site, with 95 % CI"
     if arms == ["global"]:
         title = f"{metric_name(metric)} of the shared model, with 95 % CI"
     by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
-    alternative_text = f"{title}. {'; '.join(by_site)}"
-    figure(right, title, sites_by_arm(found, metric, shown), lines, key="site-models", says=alternative_text)
+    summary = f"{title}. {'; '.join(by_site)}"
+    figure(right, title, sites_by_arm(found, metric, shown), lines, key="site-models", says=summary)
     table(words)
     # Below the table: in it a sentence would make rows high on a narrow screen.
     if why := site_answer.untold_at(found, metric, order):
