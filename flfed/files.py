@@ -94,8 +94,8 @@ def read_private(path: Path, *, rows: bool = False) -> bytes:
                 raise FlfedError(f"{path}: must be a plain file")
             elif mode & OTHERS:
                 # A secret that others could read counts as known to them, so it is refused and not repaired.
-                said = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
-                raise FlfedError(f"{said}; consider it known to them, else: chmod 600 {path}")
+                defect = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
+                raise FlfedError(f"{defect}; consider it known to them, else: chmod 600 {path}")
             return stream.read()
     except OSError as error:
         if rows:

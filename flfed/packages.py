@@ -76,9 +76,9 @@ def look_at_packages() -> None:
 
 def named_folders() -> str:
     """Return the setting of `FLFED_PATH` for a person."""
-    given = os.environ.get("FLFED_PATH", "")
-    if given:
-        return f"FLFED_PATH={given}"
+    folders = os.environ.get("FLFED_PATH", "")
+    if folders:
+        return f"FLFED_PATH={folders}"
     return "FLFED_PATH is not set"
 
 

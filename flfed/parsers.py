@@ -118,9 +118,9 @@ def parse_toml(content: str | bytes, where: str) -> dict[str, Any]:
         raise UsageError(f"{refusal}: {TOO_DEEP}")
     # Python refuses to turn thousands of digits into a number, and tomllib passes that on.
     with foreign_parser(refusal, reason=TOO_LARGE):
-        found = tomllib.loads(text)
-    _check_values(found, refusal)
-    return found
+        tables = tomllib.loads(text)
+    _check_values(tables, refusal)
+    return tables
 
 
 def parse_json(content: str | bytes, where: str, *, longest: int = LONGEST) -> Any:

@@ -46,10 +46,10 @@ def where() -> Path:
     UsageError
         If this user has no folder of their own.
     """
-    given = os.environ.get("FLFED_HOME")
+    folder = os.environ.get("FLFED_HOME")
     try:
-        if given:
-            return Path(given).expanduser()
+        if folder:
+            return Path(folder).expanduser()
         return _user_data() / "flfed"
     except RuntimeError:
         raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None

@@ -103,10 +103,10 @@ class Refusal(str):
 
     def __new__(cls, code: str, /, **facts: object) -> Refusal:
         """Make the text from code and facts."""
-        found = super().__new__(cls, _TEXT.vformat(TEMPLATES[code], (), facts))
-        found.code = code
-        found.facts = {name: _fact_text(fact) for name, fact in facts.items()}
-        return found
+        refusal = super().__new__(cls, _TEXT.vformat(TEMPLATES[code], (), facts))
+        refusal.code = code
+        refusal.facts = {name: _fact_text(fact) for name, fact in facts.items()}
+        return refusal
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, str]]:
         """Return what a copy is made from."""

@@ -154,12 +154,12 @@ def _own(kind: str) -> list[str]:
 def _modules(kind: str) -> dict[str, str]:
     """Return the module of each name that flfed itself brings; what is alike stands in a folder of its own."""
     folder = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:])
-    found = dict[str, str]()
+    modules = dict[str, str]()
     for place in pkgutil.iter_modules([str(folder)]):
         inner = pkgutil.iter_modules([str(folder / place.name)]) if place.ispkg else ()
         below = [f"{place.name}.{one.name}" for one in inner] if place.ispkg else [place.name]
-        found |= {_key(kind, module.rpartition(".")[2]): f"{FOLDERS[kind]}.{module}" for module in below}
-    return found
+        modules |= {_key(kind, module.rpartition(".")[2]): f"{FOLDERS[kind]}.{module}" for module in below}
+    return modules
 
 
 def _key(kind: str, file: str) -> str:

@@ -110,11 +110,11 @@ def _best_epochs(
 
     Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
     """
-    held = _own_validation(rows, given)
-    if not 0 < held.sum() < len(rows):
+    validation = _own_validation(rows, given)
+    if not 0 < validation.sum() < len(rows):
         return (yield from _epochs(rows, start, given, given.plan, untested))
-    fitted = rows.take(~held)
-    tested = rows.take(held)
+    fitted = rows.take(~validation)
+    tested = rows.take(validation)
     tried = yield from together([_tried(fitted, tested, start, given, plan, numbers) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), given.plan, numbers[0])
     for plan, losses in zip(plans, tried):

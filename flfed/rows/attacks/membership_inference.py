@@ -98,7 +98,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         inside = self._halves(attacked, rows)
         models = yield from trained(attacked, [rows.take(half) for half in inside], f"{NAME}/shadow")
         outputs = yield from together([work.outputs(arrays, rows.x) for arrays in (attacked.arrays, *models)])
-        signals = np.stack([log_odds(work.task, found, rows.y) for found in outputs])
+        signals = np.stack([log_odds(work.task, output, rows.y) for output in outputs])
         # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
             return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)

@@ -54,7 +54,7 @@ class SummaryReconstruction:
         table = work.table.training
         if why := attacked.too_few(training=len(table)):
             return (nothing(NAME, METRIC, why),)
-        found = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
+        leaking_rows = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
         if work.site.policy.disclosure == "open":
             promise = NAN
             promised = "The site's policy is 'open'."
@@ -62,7 +62,7 @@ class SummaryReconstruction:
             promise = 0.0
             promised = "The site's policy promises that there is none."
         finding = share(
-            attacked, NAME, METRIC, int(found.sum()), len(table), promise=promise,
+            attacked, NAME, METRIC, int(leaking_rows.sum()), len(table), promise=promise,
             says="Of this share of the site's training rows the sums that it sends before training give a cell away "
             f"exactly. {promised}",
         )  # fmt: skip

@@ -125,8 +125,8 @@ def arm_scores(
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if begun:
-        found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
-        scores |= dict(zip(STARTED, found))
+        start_scores = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
+        scores |= dict(zip(STARTED, start_scores))
     if same:
         scores |= _naive_scores(session, table)
     return scores

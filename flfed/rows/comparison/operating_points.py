@@ -71,16 +71,16 @@ def set_thresholds(points: Sequence[Point], y: np.ndarray, score: np.ndarray) ->
     falling = np.unique(score)[::-1]
     others = np.sort(score[y != 1])
     alarms = len(others) - np.searchsorted(others, falling)
-    found: list[Point] = []
+    operating_points: list[Point] = []
     for kind, at in points:
         if kind != POINT_KINDS[-1]:
-            found.append((kind, at))
+            operating_points.append((kind, at))
             continue
         fits = falling[alarms <= at * len(others) + 1e-9]
         above = float(np.nextafter(falling[0], np.inf)) if len(falling) else 1.0
         threshold = float(fits[-1]) if len(fits) else above
-        found.append(("threshold", threshold))
-    return found
+        operating_points.append(("threshold", threshold))
+    return operating_points
 
 
 def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:

@@ -90,28 +90,28 @@ def reference(
     union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
     # Asked side by side, so that an engine computes for all of them together.
-    asked = [
+    requests = [
         union_scores(sessions, arrays, encoder),
         personalised_scores(sessions, arrays, encoder, sd),
         _pooled(sessions, exact),
         together([w.local_model() for w in sessions]),
     ]
-    scored, personalised, pooled, local = yield from together(asked)
+    scored, personalised, pooled, local = yield from together(requests)
     x = encode(union, first.layout, exact).x
     scores = {"global": scored, "personalised": personalised}
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
     # Groups are drawn together: rows of one person are no independent evidence.
-    found, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
+    figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
     return Reference(
-        union=_of_arm(found, "global"),
-        personalised=_of_arm(found, "personalised"),
-        pooled=_of_arm(found, "pooled"),
+        union=_of_arm(figures, "global"),
+        personalised=_of_arm(figures, "personalised"),
+        pooled=_of_arm(figures, "pooled"),
         own_everywhere=_own_everywhere(sessions, local, union, y, metrics),
         exact_encoder=exact,
         rows=len(y),
         pooled_family=pooled["pooled"].family,
-        pooled_same=_of_arm(found, "pooled-same"),
+        pooled_same=_of_arm(figures, "pooled-same"),
     )
 
 

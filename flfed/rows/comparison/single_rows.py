@@ -76,8 +76,8 @@ def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start:
     if not holds_models(session) or _ignores_inputs(session, arrays):
         return None
     arrays = session.own_arrays.at_site(arrays)
-    asked = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
-    refused = outputs_refusal(session, (yield from together(asked)))
+    requests = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
+    refused = outputs_refusal(session, (yield from together(requests)))
     if refused is None:
         return None
     begun = start()

@@ -50,8 +50,8 @@ class Grouping:
         if self.cuts:
             values = table[self.column].to_numpy(dtype=float, na_value=np.nan)
             return np.where(np.isnan(values), -1, np.searchsorted(self.cuts, values, side="right"))
-        found = codes(table[self.column], layout_of(schema, [self.column]).features[0])
-        return np.where(found == len(self.labels), -1, found)
+        groups = codes(table[self.column], layout_of(schema, [self.column]).features[0])
+        return np.where(groups == len(self.labels), -1, groups)
 
 
 @dataclass(frozen=True, kw_only=True)

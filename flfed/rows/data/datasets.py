@@ -254,10 +254,10 @@ def in_memory(dataset: Dataset) -> Iterator[None]:
 
 def names() -> list[str]:
     """Return the names of all datasets found, sorted."""
-    found = set[str]()
+    dataset_names = set[str]()
     for root in roots():
-        found.update(path.parent.name for path in root.glob("datasets/*/schema.toml"))
-    return sorted(found)
+        dataset_names.update(path.parent.name for path in root.glob("datasets/*/schema.toml"))
+    return sorted(dataset_names)
 
 
 def load(name: str) -> Dataset:

@@ -87,8 +87,8 @@ class Holdout:
         salt = f"{self.salt}/repeat-{repeat}" if repeat else self.salt
         if schema.group or texts is None:
             texts = row_keys(table, schema)
-        held = fractions(texts, salt) < self.share
-        return ~held, held
+        test = fractions(texts, salt) < self.share
+        return ~test, test
 
 
 @dataclass(frozen=True)

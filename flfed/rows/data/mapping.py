@@ -85,11 +85,11 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
         if cells.dtype.kind == "M":
             place, dates = pd.factorize(cells)
             return place, list(dates)
-    found = cells.to_numpy() if cells.dtype == object else cells
-    if pd.api.types.infer_dtype(found, skipna=True) not in ("string", "integer", "boolean"):
+    objects = cells.to_numpy() if cells.dtype == object else cells
+    if pd.api.types.infer_dtype(objects, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
     # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.
-    place, values = pd.factorize(found)
+    place, values = pd.factorize(objects)
     return place, list(values)
 
 

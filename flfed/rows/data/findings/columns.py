@@ -295,11 +295,11 @@ def once_a_block(cells: pd.Series, *, number: bool) -> int:
     >>> once_a_block(wards, number=False), once_a_block(wards.ffill(), number=False)
     (80, 0)
     """
-    known = cells.notna().to_numpy()
-    filled = int(known.sum())
-    if len(cells) < FEWEST or filled < 2 or filled > len(cells) - 2 or not known[0]:
+    present = cells.notna().to_numpy()
+    filled = int(present.sum())
+    if len(cells) < FEWEST or filled < 2 or filled > len(cells) - 2 or not present[0]:
         return 0
-    values = pd.factorize(cells[known])[0]
+    values = pd.factorize(cells[present])[0]
     if (values[1:] == values[:-1]).any():
         return 0
     by_chance = (filled - 1) * float(np.square(np.bincount(values) / filled).sum())

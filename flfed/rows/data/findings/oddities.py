@@ -109,22 +109,22 @@ def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
 
 def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
     cells = table[name]
-    known = cells.dropna()
+    present_cells = cells.dropna()
     column = schema.columns[name]
     if column.kind == "id":
-        yield from _of_identifiers(name, known, len(cells), schema)
+        yield from _of_identifiers(name, present_cells, len(cells), schema)
         return
     if column.leak:
         return
     people = table[schema.group] if schema.group else None
     if column.values:
-        sizes = known.astype(str).value_counts()
+        sizes = present_cells.astype(str).value_counts()
         if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
             yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
-    yield from _of_spread(known, len(cells), rare=column.kind in ("flag", "category"))
+    yield from _of_spread(present_cells, len(cells), rare=column.kind in ("flag", "category"))
     yield from _of_values(cells, column, today, people)
 
 
