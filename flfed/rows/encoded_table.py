@@ -76,10 +76,10 @@ class EncodedTable:
 
     def parts(self) -> dict[str, pd.DataFrame]:
         """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
-        found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
+        tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
         if self._held_rows:
-            found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
-        return found
+            tables |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
+        return tables
 
     def too_small(self) -> Refusal | None:
         """Return which part of the rows is too small to be counted for others, or None.

@@ -130,12 +130,12 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not os.path.isfile(path):
         raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
-    said = f"{path}: is not the file that was exported: it"
-    index = parse_json(_content(path, LARGEST_INDEX), said, longest=LARGEST_INDEX)
+    refusal = f"{path}: is not the file that was exported: it"
+    index = parse_json(_content(path, LARGEST_INDEX), refusal, longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
-        known = f"{FORMAT} and {FORMAT_INT8}"
-        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {known}): update flfed")
+        formats = f"{FORMAT} and {FORMAT_INT8}"
+        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {formats}): update flfed")
     # The hash is of all but itself.
     if index.pop("sha256", "") != seal(index):
         raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")

@@ -175,11 +175,11 @@ class Schema(Strict):
     @field_validator("task", mode="before")
     @classmethod
     def _known_task(cls, task: object) -> object:
-        known = get_args(Task)
+        tasks = get_args(Task)
         # Tasks that are planned are told apart from words that mean nothing.
-        if isinstance(task, str) and task not in known:
-            why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, known)}"
-            raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(known[:-1])} or {known[-1]}")
+        if isinstance(task, str) and task not in tasks:
+            why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, tasks)}"
+            raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(tasks[:-1])} or {tasks[-1]}")
         return task
 
     @field_validator("columns")

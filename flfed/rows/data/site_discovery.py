@@ -93,14 +93,14 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
 
     They are given by name, import path or as `Site`; their names must differ.
     """
-    found = []
+    sites = []
     for item in wanted:
         site = load(item) if isinstance(item, str) else item
-        found.append(site)
-    names = [site.name for site in found]
+        sites.append(site)
+    names = [site.name for site in sites]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"site {twice[0]!r} is there twice; a site's name must be unique in a run, leave one out")
-    return sorted(found, key=lambda site: site.name)
+    return sorted(sites, key=lambda site: site.name)
 
 
 def _folders() -> dict[str, Path]:

@@ -93,7 +93,9 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
     lines = [_column_line(name, table, every, findings, site) for name in every.columns]
-    lines += [Line(found.column, False, _broken(found)) for found in findings if found.column not in every.columns]
+    lines += [
+        Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in every.columns
+    ]
     features = len(schema.features())
     mapped = sum(bool(table[name].notna().any()) for name in schema.features())
     # A table that breaks a rule is not split: further checks would speak of other rows.

@@ -217,9 +217,9 @@ class _History:
         """
         # Sums over slices are differences of one running sum, which is exact in integers.
         running = np.concatenate([[0], np.cumsum(values[self.order])])
-        found = np.empty(len(self.asked), dtype=np.int64)
-        found[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
-        return found
+        totals = np.empty(len(self.asked), dtype=np.int64)
+        totals[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
+        return totals
 
 
 def look_back(

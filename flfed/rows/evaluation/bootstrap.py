@@ -88,8 +88,8 @@ def units_of(rows: int, groups: Groups) -> tuple[Codes, int]:
     """
     if groups is None:
         return np.arange(rows, dtype=np.intp), rows
-    found, codes = np.unique(groups, return_inverse=True)
-    return codes.astype(np.intp), len(found)
+    uniques, codes = np.unique(groups, return_inverse=True)
+    return codes.astype(np.intp), len(uniques)
 
 
 def left_out_weights(rng: np.random.Generator, codes: Codes, units: int) -> Iterator[Floats]:

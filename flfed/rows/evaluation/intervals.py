@@ -144,21 +144,21 @@ def compare(
     """
     pairs = list(pairs)
     why = {name: metric.defined(y) for name, metric in metrics.items()}
-    known = {name: metric for name, metric in metrics.items() if not why[name]}
-    found: dict[str, _Evidence] = {}
+    defined_metrics = {name: metric for name, metric in metrics.items() if not why[name]}
+    evidence_by_metric: dict[str, _Evidence] = {}
     # Closed forms take rows to be independent, which those of one person are not.
     if groups is None:
-        found = _closed_forms(known, y, scores)
-    rest = {name: metric for name, metric in known.items() if name not in found}
+        evidence_by_metric = _closed_forms(defined_metrics, y, scores)
+    rest = {name: metric for name, metric in defined_metrics.items() if name not in evidence_by_metric}
     method = "bootstrap"
     if groups is not None:
         method += " over groups"
     for name, arms in replicate(rest, y, scores, rng, draws, groups).items():
-        found[name] = _Draws(metrics[name], arms, method)
+        evidence_by_metric[name] = _Draws(metrics[name], arms, method)
     estimates = {}
     differences = {}
     for name in metrics:
-        evidence = found.get(name)
+        evidence = evidence_by_metric.get(name)
         estimates[name] = {arm: _estimate(evidence, why[name], arm) for arm in scores}
         differences[name] = {pair: _difference(evidence, why[name], pair, scores) for pair in pairs}
     return estimates, differences

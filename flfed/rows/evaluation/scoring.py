@@ -32,8 +32,8 @@ def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
 
     Metrics that need a share of rows to look at are among them only where `alert_budget` is given.
     """
-    found = _listed(task, alert_budget, registry.lent("metric"))
-    return {name: metric for name, metric in found.items() if not hasattr(metric, "within")}
+    metrics = _listed(task, alert_budget, registry.lent("metric"))
+    return {name: metric for name, metric in metrics.items() if not hasattr(metric, "within")}
 
 
 def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:

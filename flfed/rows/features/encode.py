@@ -33,8 +33,8 @@ def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
     if layout.kind == "number":
         # The highest bin includes its upper edge; what lies outside of the range goes into the nearest bin.
         values = _scaled(cells.to_numpy(dtype=float), layout)
-        found = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
-        return np.where(np.isnan(values), missing, found)
+        bins = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
+        return np.where(np.isnan(values), missing, bins)
     if layout.kind == "flag":
         values = cells.to_numpy() if cells.dtype == float else cells.to_numpy(dtype=float, na_value=np.nan)
         return np.where(np.isnan(values), missing, values).astype(int)

@@ -159,16 +159,16 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     strength = np.empty(u.shape)
     for number, column in enumerate(layout.features):
         gap = rows.codes[column.name] == len(column.cells) - 1
-        known: np.ndarray | slice = slice(None)
+        has_value: np.ndarray | slice = slice(None)
         if gap.any():
-            known = ~gap
+            has_value = ~gap
             # Column by column: of a product of all, the last bit of one would tell of gaps in another.
             u[number] = gap.astype(float) @ centred
             share = gap.mean()
             v[number] = squares * (len(y) * share * (1 - share)) / max(len(y) - 1, 1)
             if is_number:  # as if drawn with replacement, the smaller of the two groups of rows
                 v[number] /= max(share, 1 - share)
-        strength[number] = [_strength(rows, column, known, of[known], layout.task) for of in y.T]
+        strength[number] = [_strength(rows, column, has_value, of[has_value], layout.task) for of in y.T]
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
 

@@ -34,9 +34,9 @@ class RankCorrelation:
 
     def within(self, steps: NDArray[np.intp]) -> RankCorrelation:
         """Return the metric of rows of these steps, the code of each [n]; below 0 it is of none and left out."""
-        found = RankCorrelation()
-        found._steps = steps
-        return found
+        metric = RankCorrelation()
+        metric._steps = steps
+        return metric
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure; the rows have targets `y` [n]."""

@@ -60,8 +60,8 @@ def wall_clock(cells: pd.Series) -> pd.Series:
         return cells.astype("datetime64[ns]")
     # The zone is cut off and not applied: midnight in Berlin is no moment of the day before.
     texts = [None if cell is None or cell is pd.NaT else _ZONE.sub(r"\1", str(cell).strip()) for cell in cells]
-    found = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
-    return found.astype("datetime64[ns]")
+    moments = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
+    return moments.astype("datetime64[ns]")
 
 
 def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:

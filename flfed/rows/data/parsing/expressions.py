@@ -99,9 +99,9 @@ class Scope:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
             raise UsageError(f"the table has no column {_shown(name)}{hint}")
         cells = self.table[name]
-        known = [*self.missing, *self.codes.get(name, ())]
-        if known and name not in self.computed:
-            codes = plain_text(pd.Series(known, dtype=object)).dropna()
+        markers = [*self.missing, *self.codes.get(name, ())]
+        if markers and name not in self.computed:
+            codes = plain_text(pd.Series(markers, dtype=object)).dropna()
             hidden = plain_text(cells).isin(codes)
             if hidden.any():
                 # As objects, so that whole numbers beside a missing cell do not become floats.

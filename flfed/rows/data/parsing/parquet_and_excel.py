@@ -169,10 +169,10 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
             raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
     with _TimedFile(path, reading) as file:
         table, part = _parse_sheet(file, sheet, reading, refusal)
-    found = [member for member in members if member.filename == part]
-    if not found:
+    entries = [member for member in members if member.filename == part]
+    if not entries:
         return table
-    return _mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
+    return _mark_valueless(table, lambda: _timed(_parts(path, entries[0], refusal), reading), refusal)
 
 
 def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> tuple[pd.DataFrame, str]:

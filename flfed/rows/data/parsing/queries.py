@@ -59,15 +59,15 @@ def server_of(url: str) -> str:
     import sqlalchemy
 
     try:
-        found = sqlalchemy.make_url(url)
+        address = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise UsageError("the site's database address cannot be read") from None
-    backend = found.get_backend_name()
+    backend = address.get_backend_name()
     if backend == "sqlite":
-        return f"sqlite:///{Path(found.database or '').resolve()}"
-    given = _options(found)
-    host, port = _host_and_port(found, given, backend)
-    database = found.database or _first(given, _DATABASE_KEYS)
+        return f"sqlite:///{Path(address.database or '').resolve()}"
+    options = _options(address)
+    host, port = _host_and_port(address, options, backend)
+    database = address.database or _first(options, _DATABASE_KEYS)
     return f"{backend}://{host}:{port}/{database}"
 
 

@@ -171,14 +171,14 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
             return f"it is in {name}: give encoding={name!r}, or save it in UTF-8"
     if b"\x00" in content:
         return "it holds NUL bytes: it is in utf-16 without a mark, or damaged"
-    given = plain in ("utf-8", "utf8", "utf-8-sig")
+    is_utf8 = plain in ("utf-8", "utf8", "utf-8-sig")
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:
         wrong = "it is not in UTF-8: save it in UTF-8, or give its encoding, of Windows often 'cp1252'"
-        return wrong if given else ""
+        return wrong if is_utf8 else ""
     # Text of a one-byte encoding is by chance as good as never valid UTF-8.
-    return "" if given or content.isascii() else "it is in UTF-8: leave encoding out"
+    return "" if is_utf8 or content.isascii() else "it is in UTF-8: leave encoding out"
 
 
 def _open_member(content: io.BytesIO) -> IO[bytes]:

@@ -95,7 +95,7 @@ class Series:
             raise UsageError(
                 f"zero, logarithm: {unknown[0]!r} must be a column of mean, sum or last ({', '.join(self.how)})"
             )
-        self.windows = {name: _window_of(name, given, self.how) for name, given in self.windows.items()}
+        self.windows = {name: _window_of(name, window, self.how) for name, window in self.windows.items()}
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the table, sorted by series and time.
