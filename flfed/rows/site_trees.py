@@ -159,12 +159,12 @@ def _rows(session: SiteSession, encoder: Encoder, level: Level) -> tuple[Encoded
 def _trees(session: SiteSession, encoder: Encoder, level: Level) -> SiteTrees:
     """Return the trees before the round as far as the site knows them."""
     fitted, scored = _rows(session, encoder, level)
-    known = session.trees
-    if level.is_anew and known is not None and known.anew is not None:
-        known = known.anew
+    trees = session.trees
+    if level.is_anew and trees is not None and trees.anew is not None:
+        trees = trees.anew
     # Another run may have another encoder, and by it another unit of a number that is predicted.
-    if known is not None and known.y is fitted.y:
-        return known
+    if trees is not None and trees.y is fitted.y:
+        return trees
     return _site_trees(session, encoder, fitted, scored)
 
 

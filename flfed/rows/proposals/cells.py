@@ -100,13 +100,13 @@ class Cells:
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
         """Return what is known of a column; `codes` are what a person named as "not known"."""
         texts = plain_text(cells)
-        found = cls._counted(name, texts, codes)
+        column = cls._counted(name, texts, codes)
         if pd.api.types.infer_dtype(cells, skipna=True) != "string":
-            return found
+            return column
         zeros = [text for text in cells.dropna().unique() if _ZEROS_LAST.fullmatch(text.strip())]
         if not zeros:
-            return found
-        return replace(found, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes))
+            return column
+        return replace(column, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes))
 
     @classmethod
     def _counted(cls, name: str, texts: pd.Series, codes: Sequence[str]) -> Cells:

@@ -133,16 +133,16 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     UsageError
         If nothing can be learnt from a column to be kept.
     """
-    found = Cells.of(name, cells, codes)
-    proposal = _proposal(found, cells)
-    other = _as_feature(found, proposal) if proposal.kind in ("id", "left-out") else None
+    column = Cells.of(name, cells, codes)
+    proposal = _proposal(column, cells)
+    other = _as_feature(column, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
         if other is None:
             raise UsageError(f"keep: nothing can be learnt from column {name!r}: {proposal.why}")
         proposal = replace(other, why=f"it is kept as was wished, though {other.why}", sure=False)
-    elif other is not None and proposal.why != COUNTS_ROWS and not are_people(found):
+    elif other is not None and proposal.why != COUNTS_ROWS and not are_people(column):
         proposal = replace(proposal, feature=other)
-    return replace(proposal, gaps=found.known < found.rows or bool(proposal.field and proposal.field.missing))
+    return replace(proposal, gaps=column.known < column.rows or bool(proposal.field and proposal.field.missing))
 
 
 def _as_feature(found: Cells, proposal: ColumnProposal) -> ColumnProposal | None:

@@ -50,7 +50,7 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
     outcome = outcome[judged]
     rest = {}
     sources = {}
-    found = {}
+    reasons = {}
     by_gaps = set[str]()
     for feature, proposal in kept.items():
         if proposal.column is None or proposal.kind not in FEATURES:
@@ -61,7 +61,7 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
         if not why:
             rest[feature] = values
             continue
-        found[feature] = why
+        reasons[feature] = why
         sources[feature] = values
         if is_by_gaps:
             by_gaps.add(feature)
@@ -69,11 +69,11 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
         sources[name] = outcome
     else:
         # A date or an identifier that few rows have is no feature, but a feature may say which rows have it.
-        told = _telling_by_gaps(columns, {*rest, *sources, name}, judged, outcome)
-        sources |= told
-        by_gaps |= set(told)
-    found |= find_derived(rest, sources, by_gaps)
-    return {feature: found[feature] for feature in kept if feature in found}
+        gap_columns = _telling_by_gaps(columns, {*rest, *sources, name}, judged, outcome)
+        sources |= gap_columns
+        by_gaps |= set(gap_columns)
+    reasons |= find_derived(rest, sources, by_gaps)
+    return {feature: reasons[feature] for feature in kept if feature in reasons}
 
 
 def _telling_by_gaps(

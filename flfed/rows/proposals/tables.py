@@ -84,8 +84,8 @@ class TableProposal:
         target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
         schema = self.schema
         name = self.schema.target
-        asked = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
-        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": asked}))
+        unconfirmed = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
+        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": unconfirmed}))
 
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
         """Return how a table of these column names is read; see `columns_by_name`."""

@@ -97,11 +97,11 @@ def propose_target(
     UsageError
         If it has one value only, or classes of too few rows.
     """
-    found = Cells.of(name, cells, codes)
-    if len(found.texts) < 2:
-        many = "no value" if not found.texts else "only one value"
+    entries = Cells.of(name, cells, codes)
+    if len(entries.texts) < 2:
+        many = "no value" if not entries.texts else "only one value"
         raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
-    numbers = read_numbers(found)
+    numbers = read_numbers(entries)
     if numbers is None:
         if task == "regression":
             raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
@@ -110,7 +110,7 @@ def propose_target(
         most = FEW_CLASSES if whole else 2
         if task == "regression" or (task is None and len(numbers.cells.texts) > most):
             return _amounts(numbers)
-    return _classes(found, task)
+    return _classes(entries, task)
 
 
 def _amounts(numbers: Numbers) -> TargetProposal:

@@ -105,7 +105,7 @@ class Workspace:
         """
         schema = self.proposal.schema
         column = schema.columns[schema.target]
-        found: dict[str, Any] = {}
+        label_by_class: dict[str, Any] = {}
         for site in self.sites:
             table = site.source.table if isinstance(site.source, Frame) else pd.DataFrame()
             own = self.proposal.mapping(list(table.columns)).get(schema.target, schema.target)
@@ -115,12 +115,12 @@ class Workspace:
             cells = table[field.column]
             # Of each class the first cell that is read as it.
             read = pd.Series(read_column(cells, schema.target, column, field)[0])
-            for name in set(schema.classes) - set(found):
+            for name in set(schema.classes) - set(label_by_class):
                 values = cells[(read == name).to_numpy(dtype=bool)].tolist()
                 if values:
                     # A column of objects may hold NumPy's own numbers and flags.
-                    found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
-        labels = tuple(found.get(name, name) for name in schema.classes)
+                    label_by_class[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
+        labels = tuple(label_by_class.get(name, name) for name in schema.classes)
         plain = all(isinstance(label, (bool, int, float, str)) for label in labels)
         return labels if plain and len(set(labels)) == len(labels) else schema.classes
 

@@ -98,13 +98,13 @@ class Persons:
         for row, one in zip(chosen.tolist(), person[chosen].tolist(), strict=True):
             whose[one].append(row)
         seen: dict[str, int] = defaultdict(int)
-        found = []
+        numbered_texts = []
         # Equal texts get a running number, so that two people who say the same stay two.
         for rows in whose.values():
-            said = "\x1e".join(sorted(texts[row] for row in rows))
-            found.append(f"{seen[said]}\x1e{said}")
-            seen[said] += 1
-        return cls(found, list(whose.values()))
+            person_text = "\x1e".join(sorted(texts[row] for row in rows))
+            numbered_texts.append(f"{seen[person_text]}\x1e{person_text}")
+            seen[person_text] += 1
+        return cls(numbered_texts, list(whose.values()))
 
 
 def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:

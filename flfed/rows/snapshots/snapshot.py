@@ -87,11 +87,11 @@ class Frozen:
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
-        found = {name.replace("_", "-"): value for name, value in asdict(self).items()}
+        facts = {name.replace("_", "-"): value for name, value in asdict(self).items()}
         for name in ("own", "withheld-sha256"):
-            if not found[name]:
-                del found[name]  # earlier versions know no such key
-        return {"format": 1, **found}
+            if not facts[name]:
+                del facts[name]  # earlier versions know no such key
+        return {"format": 1, **facts}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:

@@ -72,10 +72,10 @@ class Chosen:
 
     def facts(self) -> dict[str, Any]:
         """Return what a ledger's line says of it."""
-        found: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
+        facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
         if self.validation:
-            found |= {"validation": self.validation, "seed": self.seed}
-        return found
+            facts |= {"validation": self.validation, "seed": self.seed}
+        return facts
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:

@@ -77,14 +77,14 @@ class NoisedAnalysis:
         UsageError
             For a column that the dataset lacks, or of a kind that cannot be asked for so.
         """
-        known = [name for name, column in schema.columns.items() if column.kind in COUNTED]
-        asked = known if self.of.columns is None else list(self.of.columns)
+        countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
+        names = countable if self.of.columns is None else list(self.of.columns)
         for name in self.of.within:
             column = _known(schema, name, "within")
             if not column.is_number():
                 raise UsageError(f"[analysis] within: column {name!r} is no number")
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
-        columns = tuple(self._column(schema, name, "columns") for name in asked if name != self.of.groups)
+        columns = tuple(self._column(schema, name, "columns") for name in names if name != self.of.groups)
         cross = tuple(
             (self._categorical(schema, first, "cross"), self._categorical(schema, second, "cross"))
             for first, second in self.of.cross

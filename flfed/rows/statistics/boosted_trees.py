@@ -39,12 +39,12 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> Arrays:
     if least and layout.task != "regression":
         classes = len(layout.target.cells) - 1
         outcome = rows.codes[layout.target.name].astype(np.int64)
-    found = {}
+    counts_by_column = {}
     for column in counted_columns(layout, least):
         cells = cells_of(column)
         counts = np.bincount(fine_codes(rows, column) * classes + outcome, minlength=cells * classes)
-        found[column.name] = counts.reshape(cells, classes)
-    return found
+        counts_by_column[column.name] = counts.reshape(cells, classes)
+    return counts_by_column
 
 
 def fine_codes(rows: ColumnArrays, column: ColumnLayout) -> np.ndarray:

@@ -42,10 +42,10 @@ class Covariance:
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns; raises UsageError where they are not different numbers of the schema."""
-        known = tuple(column_of(name, schema, where="of", kinds=("number",)) for name in self.of)
-        if len(set(known)) < len(known) or len(known) < 2:
+        names = tuple(column_of(name, schema, where="of", kinds=("number",)) for name in self.of)
+        if len(set(names)) < len(names) or len(names) < 2:
             raise UsageError("[statistic] covariance: of must name two or more different columns")
-        return known
+        return names
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
