@@ -29,8 +29,8 @@ def words(text: str) -> list[int]:
     >>> len(words("cleveland/fit")), words("a") == words("a"), words("a") == words("b")
     (8, True, False)
     """
-    found: list[int] = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4").tolist()
-    return found
+    numbers: list[int] = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4").tolist()
+    return numbers
 
 
 def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.random.Generator:

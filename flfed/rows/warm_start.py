@@ -171,9 +171,9 @@ def read_source(folder: Path, where: str) -> Source:
     if files.facts.quantised is not None:
         raise UsageError(f"{where} holds weights of eight bits: export the run without --dtype int8")
     repeat = REPEAT.fullmatch(files.facts.run)
-    found = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
+    source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0
-    return replace(found, repeat=number, run_id=files.facts.run)
+    return replace(source, repeat=number, run_id=files.facts.run)
 
 
 def fitting_columns(source: Layout, layout: Layout) -> list[str]:

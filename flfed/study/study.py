@@ -161,9 +161,9 @@ class Study(Crossing, metaclass=_FromKeywords):
         if not shipped:
             path = Path(name)
         if not path.is_file():
-            known = names()
-            close = nearest(str(name), known)
-            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}")
+            choices = names()
+            close = nearest(str(name), choices)
+            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(choices)}")
         text = read_text(path)
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.

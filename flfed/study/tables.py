@@ -258,10 +258,10 @@ class Split(Settings, where="[split]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse a split that is not listed."""
         super().__post_init__()
-        known = registry.names("split")
-        if self.fixed and self.fixed not in known:
+        choices = registry.names("split")
+        if self.fixed and self.fixed not in choices:
             raise UsageError(
-                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, known)} Known: {', '.join(known)}"
+                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, choices)} Known: {', '.join(choices)}"
             )
         if self.redraw and not self.fixed:
             raise UsageError("[split]: redraw needs fixed, the name of a published split")

@@ -60,14 +60,14 @@ class AnalysisLayout:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each part of an answer, in order."""
-        found: dict[str, tuple[int, ...]] = {ROWS: (self.groups,)}
+        shapes: dict[str, tuple[int, ...]] = {ROWS: (self.groups,)}
         for column in self.columns:
-            found[f"counts {column.name}"] = (self.groups, len(column.cells))
+            shapes[f"counts {column.name}"] = (self.groups, len(column.cells))
             if column.edges:
-                found |= {f"{what} {column.name}": (self.groups,) for what in ("total", "square")}
+                shapes |= {f"{what} {column.name}": (self.groups,) for what in ("total", "square")}
         for place, (first, second) in enumerate(self.cross):
-            found[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
-        return found
+            shapes[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
+        return shapes
 
     def parts(self, answer: np.ndarray) -> Arrays:
         """Return the parts of an answer, float64 [entries]."""

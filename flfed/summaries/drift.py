@@ -75,10 +75,10 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     -----
     Of the row counts of all sites, the other sites together are the sum of those given here.
     """
-    found = []
+    columns = []
     for number, column, place in layout.places():
         # Each site is held against the sum of the others, so its own part is needed apart.
-        told = {name: _told(column, summary, number, place) for name, summary in sites.items()}
+        sums_by_site = {name: _told(column, summary, number, place) for name, summary in sites.items()}
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
         towards: str | None = None
@@ -88,15 +88,15 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             towards = values[-1]
         by_site = {}
         for name, summary in sites.items():
-            others = [of for site, of in told.items() if site != name]
+            others = [of for site, of in sums_by_site.items() if site != name]
             entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
-            entry |= _compared(column, told[name], others)
+            entry |= _compared(column, sums_by_site[name], others)
             if towards:
-                entry["mirrored"] = is_mirrored(entry["difference"], told[name], others)
+                entry["mirrored"] = is_mirrored(entry["difference"], sums_by_site[name], others)
             by_site[name] = entry
         head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
-        found.append(head | {"towards": towards, "sites": by_site})
-    return found
+        columns.append(head | {"towards": towards, "sites": by_site})
+    return columns
 
 
 def _missing(summary: Summary, cell: int) -> int | None:

@@ -47,8 +47,8 @@ class Interval:
         (0.0, 0.0, 0.0196)
         """
         reach = NORMAL_975 * math.sqrt(variance)
-        found = min(max(value, least), most)
-        return cls(found, max(found - reach, least), min(found + reach, most), variance)
+        estimate = min(max(value, least), most)
+        return cls(estimate, max(estimate - reach, least), min(estimate + reach, most), variance)
 
     def minus(self, other: Interval) -> Interval:
         """Return the difference from an independent estimate."""

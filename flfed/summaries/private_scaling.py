@@ -164,18 +164,18 @@ def center_and_scale(
     """
     if rows < LEAST_ROWS * deviation:
         return None
-    kept = _kept(counts, deviation)
-    total = float(kept.sum())
+    cells = _kept(counts, deviation)
+    total = float(cells.sum())
     if total <= 0:
         return None
-    nearness = NEARNESS @ kept
-    filled = kept + max(rows - total, 0.0) * nearness / nearness.sum()
+    nearness = NEARNESS @ cells
+    filled = cells + max(rows - total, 0.0) * nearness / nearness.sum()
     below = np.concatenate([[0.0], np.cumsum(filled)]) / filled.sum()
     low, median, high = np.interp([0.05, 0.5, 0.95], below, edges)
     scale = (high - low) / (2 * NORMAL_UPPER_95)
-    if kept.max() >= MOST_IN_ONE * total:
+    if cells.max() >= MOST_IN_ONE * total:
         # Quantiles do not see the few rows elsewhere, whose inputs would be large.
-        scale = max(scale, _deviation(kept, edges)) if np.count_nonzero(kept) > 1 else most_scale
+        scale = max(scale, _deviation(cells, edges)) if np.count_nonzero(cells) > 1 else most_scale
     return float(median), float(scale)
 
 

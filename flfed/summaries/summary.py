@@ -134,12 +134,12 @@ class Layout:
 
     def slices(self) -> dict[str, slice]:
         """Return each column's slice of the vector of cells."""
-        found = {}
+        slices = {}
         start = 0
         for column in self.columns:
-            found[column.name] = slice(start, start + len(column.cells))
+            slices[column.name] = slice(start, start + len(column.cells))
             start += len(column.cells)
-        return found
+        return slices
 
     def places(self) -> Iterator[tuple[int, ColumnLayout, slice]]:
         """Yield each column's number, the column and its slice of the vector of cells."""

@@ -89,8 +89,8 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     measured: dict[int, Measured] = {}
     for places in _measured_together(requests):
-        asked = [requests[place] for place in places]
-        measured |= dict(zip(places, _measured(asked, [outputs[place] for place in places])))
+        batch = [requests[place] for place in places]
+        measured |= dict(zip(places, _measured(batch, [outputs[place] for place in places])))
     for place, request in enumerate(requests):
         if place not in measured:
             # Requests without rows still get a histogram, of zeros.

@@ -82,7 +82,7 @@ def clipped_by_row(
     losses = [x.new_empty(0)]
     for start in range(0, len(x), size):  # none, where no row was sampled
         part = slice(start, start + size)
-        g, found = by_row(w, x[part], y[part], weight[part])
+        g, part_losses = by_row(w, x[part], y[part], weight[part])
         norms = [torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64) for value in g.values()]
         norm = torch.stack(norms).square().sum(0).sqrt()
         # A gradient that is not finite has no norm to be clipped by: its row adds nothing.
@@ -90,7 +90,7 @@ def clipped_by_row(
         scale = (clip / norm.clamp_min(clip))[taken]
         for name, value in g.items():
             total[name] += torch.tensordot(scale, value[taken].to(torch.float64), dims=1)
-        losses.append(torch.where(taken, found, 0.0))
+        losses.append(torch.where(taken, part_losses, 0.0))
     return torch.cat(losses), total
 
 

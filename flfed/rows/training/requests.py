@@ -239,7 +239,7 @@ class PackRequest:
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     """Return the packed arrays of each request; what is packed alike is packed together."""
-    found: list[Any] = [None] * len(requests)
+    replies: list[Any] = [None] * len(requests)
     alike: dict[Hashable, list[int]] = {}
     for place, request in enumerate(requests):
         alike.setdefault(request.pack, []).append(place)
@@ -251,8 +251,8 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
                 [requests[place].arrays for place in chosen], [requests[place].rng for place in chosen]
             )
             for place, result in zip(chosen, results, strict=True):
-                found[place] = result
-    return found
+                replies[place] = result
+    return replies
 
 
 Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | TreesRequest | PackRequest

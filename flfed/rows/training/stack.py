@@ -66,10 +66,10 @@ class Stack:
         layers = []
         for weight, bias in self._first.model.layers:
             inputs, outputs = arrays[0][weight].shape
-            found = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
-            found.numpy()[:, :inputs] = self._given(weight, arrays)
-            found.numpy()[:, inputs] = self._given(bias, arrays)
-            layers.append(found)
+            layer = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
+            layer.numpy()[:, :inputs] = self._given(weight, arrays)
+            layer.numpy()[:, inputs] = self._given(bias, arrays)
+            layers.append(layer)
         return layers
 
     def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:

@@ -43,7 +43,7 @@ def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
     Source: Diao, Ding and Tarokh 2021, "HeteroFL: Computation and communication efficient federated learning for
     heterogeneous clients", for the sub-models; there a unit is averaged over the sites that had it.
     """
-    found = dict(arrays)
+    narrow = dict(arrays)
     before = slice(None)
     layers = layers_of(model)
     for number, (weight, bias) in enumerate(layers):
@@ -51,10 +51,10 @@ def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
         if number < len(layers) - 1:
             # A share such as .3 of 10 is a little below 3 in binary.
             after = slice(max(1, math.floor(width * len(arrays[bias]) + 1e-9)))
-        found[weight] = arrays[weight][before, after]
-        found[bias] = arrays[bias][after]
+        narrow[weight] = arrays[weight][before, after]
+        narrow[bias] = arrays[bias][after]
         before = after
-    return found
+    return narrow
 
 
 def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arrays:

@@ -94,21 +94,21 @@ def best_alone(
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
     linear = linear_family(task)
-    asked = search_of(rows, task, classes, rng, folds=FOLDS)
-    if not isinstance(asked, Search):
-        return Rival(linear, asked)  # the constant model: nothing can be tuned
+    cv_search = search_of(rows, task, classes, rng, folds=FOLDS)
+    if not isinstance(cv_search, Search):
+        return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
-    asked = replace(asked, penalties=PENALTIES)
-    losses = held_out_losses(asked)
+    cv_search = replace(cv_search, penalties=PENALTIES)
+    losses = held_out_losses(cv_search)
     place = chosen(losses)
-    naive, least_loss = _best_naive(asked, columns, least)
+    naive, least_loss = _best_naive(cv_search, columns, least)
     if suffice_for_trees(rows, task, classes):
-        trees = _trees_below(asked, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
+        trees = _trees_below(cv_search, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
         if trees is not None:
             return trees
     if naive is not None and least_loss < losses[place]:
         return naive
-    return Rival(linear, asked.finished(fit_at(asked, float(PENALTIES[place]))))
+    return Rival(linear, cv_search.finished(fit_at(cv_search, float(PENALTIES[place]))))
 
 
 def _best_naive(asked: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:

@@ -203,13 +203,13 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
 
     Groups, or time, may leave a class, or all classes but one, out of a fold's training rows.
     """
-    found = []
+    usable_folds = []
     for fold in folds:
-        known = np.bincount(rows.y[fold.train], minlength=rows.y.max() + 1) > 0
-        test = fold.test[known[rows.y[fold.test]]]
-        if len(test) and known.sum() > 1:
-            found.append(Fold(fold.train, test))
-    return found
+        in_training = np.bincount(rows.y[fold.train], minlength=rows.y.max() + 1) > 0
+        test = fold.test[in_training[rows.y[fold.test]]]
+        if len(test) and in_training.sum() > 1:
+            usable_folds.append(Fold(fold.train, test))
+    return usable_folds
 
 
 def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:

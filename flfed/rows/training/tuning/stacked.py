@@ -55,12 +55,12 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
 
     They are those of `search_alone`, within 1e-6 of a log-odds.
     """
-    asked = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
-    searches = [one for one in asked if isinstance(one, Search)]
-    found = iter(search_together(searches))
+    entries = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
+    searches = [one for one in entries if isinstance(one, Search)]
+    predictors = iter(search_together(searches))
     models = []
-    for one in asked:
-        model = one.finished(next(found)) if isinstance(one, Search) else one
+    for one in entries:
+        model = one.finished(next(predictors)) if isinstance(one, Search) else one
         models.append(model)
     return models
 
