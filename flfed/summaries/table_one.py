@@ -163,15 +163,15 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
         if abs(center) <= CONSTANT * column.half:
             center = 0.0
         spread = NO_DEVIATION if count == 1 else "0"
-        said = f"{digits(center, 4)} ± {spread}"
+        text = f"{digits(center, 4)} ± {spread}"
     else:
         deviation = math.sqrt(variance * count / (count - 1)) * column.half
         figures = 2 if grouped else 3
         place = _place(deviation, figures)
-        said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
+        text = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
     if grouped:
-        return f"{ABOUT} {said}"
-    return said
+        return f"{ABOUT} {text}"
+    return text
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:

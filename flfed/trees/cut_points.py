@@ -100,16 +100,16 @@ def merged_codes(counts: np.ndarray, least: int, most: int = CODES) -> np.ndarra
     missing = counts[-1]
     ends = set(_ends(values.sum(axis=1), most).tolist())
     groups = [0]
-    held = np.zeros(counts.shape[1])
+    group_rows = np.zeros(counts.shape[1])
     codes = np.zeros(len(counts), dtype=np.int64)
     for cell, rows in enumerate(values):
         codes[cell] = groups[-1]
-        held = held + rows
-        if cell in ends and _enough(held, least):
+        group_rows = group_rows + rows
+        if cell in ends and _enough(group_rows, least):
             groups.append(groups[-1] + 1)
-            held = np.zeros_like(held)
+            group_rows = np.zeros_like(group_rows)
     # What is left over at the end is too little for a code of its own.
-    if not _enough(held, least) and groups[-1]:
+    if not _enough(group_rows, least) and groups[-1]:
         codes[codes == groups[-1]] -= 1
     codes[-1] = codes[:-1].max(initial=0) + int(_enough(missing, least) or not missing.sum())
     return codes

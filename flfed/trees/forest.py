@@ -76,8 +76,8 @@ class Tree:
         at = np.flatnonzero(self.column[node] >= 0)
         here = node[at]
         column = self.column[here]
-        found = codes[column, at]
-        goes_left = np.where(found == missing[column], self.missing_left[here], found <= self.code[here])
+        row_code = codes[column, at]
+        goes_left = np.where(row_code == missing[column], self.missing_left[here], row_code <= self.code[here])
         after = node.copy()
         after[at] = self.left[here] + ~goes_left
         return after

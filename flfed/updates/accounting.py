@@ -366,13 +366,13 @@ def least_noise(
     if rough is not None:
         # What else is spent may be above the target by the rough bound alone.
         start = _least(rough, target, least, near=ROUGHLY) or least
-    found = _least(spent, target, start)
-    if found is None:
+    thousandths = _least(spent, target, start)
+    if thousandths is None:
         raise UsageError(
             f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
             "rounds, or a larger epsilon or delta"
         )
-    return found / 1000
+    return thousandths / 1000
 
 
 def _least(spent: Callable[[float], float], target: float, start: int, near: float = 0.0) -> int | None:

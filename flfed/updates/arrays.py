@@ -39,12 +39,12 @@ def arrays_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
     if set(arrays) != set(expected):
         return Refusal("array-names-differ")
     for name, (shape, dtype) in expected.items():
-        found = arrays[name]
-        if found.shape != shape:
-            return Refusal("array-shape-differs", array=name, shape=found.shape, expected=shape)
-        if found.dtype != dtype:
-            return Refusal("array-dtype-differs", array=name, dtype=found.dtype, expected=dtype)
-        if not np.isfinite(found).all():
+        array = arrays[name]
+        if array.shape != shape:
+            return Refusal("array-shape-differs", array=name, shape=array.shape, expected=shape)
+        if array.dtype != dtype:
+            return Refusal("array-dtype-differs", array=name, dtype=array.dtype, expected=dtype)
+        if not np.isfinite(array).all():
             return Refusal("array-infinite", array=name)
     return None
 

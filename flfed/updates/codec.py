@@ -108,8 +108,8 @@ def codec_of(study: Study) -> Codec | None:
     """
     if study.codec.name == "none":
         return None
-    found: Codec = study.codec.build("codec")
-    return found
+    codec: Codec = study.codec.build("codec")
+    return codec
 
 
 def download_of(study: Study) -> Codec | None:

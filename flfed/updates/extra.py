@@ -117,8 +117,8 @@ class LocalUpdate:
 
 def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
     """Return the arrays that a study's strategy has beside a model."""
-    found: ExtraShapes = registry.load("strategy", study.strategy.name).extra_shapes(model)
-    return found
+    shapes: ExtraShapes = registry.load("strategy", study.strategy.name).extra_shapes(model)
+    return shapes
 
 
 def own_facts(shapes: ExtraShapes) -> dict[str, Any]:

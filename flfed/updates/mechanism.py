@@ -103,8 +103,8 @@ class SiteNoise:
             The site's own draws: they must never be drawn again for another update.
         """
         drawn = np.rint(self.units(vector.size, ring.scale) * normals(vector.size)).astype(np.int64)
-        found: np.ndarray = vector + drawn.astype(ring.dtype)
-        return found
+        noisy: np.ndarray = vector + drawn.astype(ring.dtype)
+        return noisy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -336,8 +336,8 @@ def _counts_defect(summary: Summary, layout: Layout, hair: float) -> Refusal | N
     if (np.abs(cells + summary.left - rows) > hair).any() or (lower > summary.left + hair).any():
         return Refusal("counts-disagree")
     # A site marks each sum as given or not; any other mark would count as several sites.
-    known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
-    if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
+    marks = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
+    if not all(np.isin(value, (0, 1)).all() for value in marks) or summary.sites[0] != 1:
         return Refusal("sums-of-several")
     return None
 

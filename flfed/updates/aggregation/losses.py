@@ -179,13 +179,13 @@ class LossCheck:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
-        found: dict[str, Any] = {"loss": self.loss}
+        facts: dict[str, Any] = {"loss": self.loss}
         if math.isnan(self.loss):
-            found["loss"] = None
+            facts["loss"] = None
         if self.evaluated is not None:
             number, losses = self.evaluated
-            found["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
-        return found
+            facts["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
+        return facts
 
     def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
         """Go on from a checkpoint."""

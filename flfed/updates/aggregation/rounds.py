@@ -208,20 +208,20 @@ class RunContext:
         """Return replies whose updates' arrays are like the model's, and why the others cannot be read."""
         if self.codec is None:
             return dict(replies), {}
-        found = dict(replies)
+        readable = dict(replies)
         faults = {}
         for site, reply in replies.items():
             if reply.delta and (defect := self.codec.defect(reply.delta, model)):
                 faults[site] = defect
-                del found[site]
-        packed = [site for site in found if found[site].delta]
+                del readable[site]
+        packed = [site for site in readable if readable[site].delta]
         # Few at a time stay in a processor's cache.
         for start in range(0, len(packed), BLOCK):
             block = packed[start : start + BLOCK]
-            read = self.codec.decode_all([found[site].delta for site in block], model)
+            read = self.codec.decode_all([readable[site].delta for site in block], model)
             for site, delta in zip(block, read, strict=True):
-                found[site] = replace(found[site], delta=delta)
-        return found, faults
+                readable[site] = replace(readable[site], delta=delta)
+        return readable, faults
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""

@@ -143,14 +143,14 @@ class SumQuestions:
         fits : callable reply → bool
         least : int
         """
-        found = dict[str, Reply]()
+        good_replies = dict[str, Reply]()
         for send in (self.send, self.wait):
-            silent = {site: request for site, request in requests.items() if site not in found}
+            silent = {site: request for site, request in requests.items() if site not in good_replies}
             answered = self._ask(send, kind, silent, reply)
-            found |= {site: one for site, one in answered.items() if fits(one)}
-            if len(found) >= least:
+            good_replies |= {site: one for site, one in answered.items() if fits(one)}
+            if len(good_replies) >= least:
                 break
-        return {site: found[site] for site in sorted(found)}
+        return {site: good_replies[site] for site in sorted(good_replies)}
 
     def _ask(self, send: Send, kind: str, requests: Mapping[str, Crossing], reply: type[Reply]) -> dict[str, Reply]:
         """Return the replies that came and can be read; why others did not is among the faults."""

@@ -82,10 +82,10 @@ class Checkpoint:
         parts |= {f"state/{name}": arrays for name, arrays in self.state.items()}
         if not self.start:
             parts["encoder"] = self.encoder.arrays()
-        found: Arrays = {}
+        tensors: Arrays = {}
         for part, arrays in parts.items():
-            found |= with_prefix(f"{part}/", arrays)
-        return found
+            tensors |= with_prefix(f"{part}/", arrays)
+        return tensors
 
 
 def seconds_apart() -> float:

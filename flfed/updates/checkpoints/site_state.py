@@ -215,7 +215,7 @@ def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> R
     for key, value in arrays.items():
         section, _, name = key.partition("/")
         sections.setdefault(section, {})[name] = np.array(value)
-    records: dict[str, Any] = {section: array_record(found) for section, found in sections.items()}
+    records: dict[str, Any] = {section: array_record(section_arrays) for section, section_arrays in sections.items()}
     for kind, parts in plain.items():
         records |= {name: _KINDS[kind](part) for name, part in parts.items()}
     return RecordDict(records)

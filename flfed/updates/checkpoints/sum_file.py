@@ -78,9 +78,9 @@ class SumStore:
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was."""
-        kept = self._kept
-        if kept is not None and (kept.kind, kept.round) == (kind, round):
-            return kept
+        entry = self._kept
+        if entry is not None and (entry.kind, entry.round) == (kind, round):
+            return entry
         return None
 
 

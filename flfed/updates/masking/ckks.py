@@ -130,12 +130,12 @@ class SecretContext:
     def of_bytes(cls, data: bytes) -> SecretContext | Refusal:
         """Return the key that `to_bytes` wrote, or that it is none with the settings of this module."""
         try:
-            found = _tenseal().context_from(data, n_threads=1)
+            context = _tenseal().context_from(data, n_threads=1)
         except (ValueError, RuntimeError):
             return Refusal("ckks-key-unfit")
-        fits = found.is_private() and _serialized(found) == _serialized(SecretContext.new().context)
+        fits = context.is_private() and _serialized(context) == _serialized(SecretContext.new().context)
         if fits:
-            return cls(found)
+            return cls(context)
         return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:

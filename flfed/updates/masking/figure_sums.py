@@ -140,10 +140,10 @@ class FigureLayout:
         random = list[bool]()
         for block, values in zip(self.blocks, self._values(reply), strict=True):
             divided = values / block.unit
-            given = bool((np.abs(divided) <= ring.largest).all())
-            numbers = divided if given else np.zeros(block.size)
-            parts += [np.array([float(given)]), numbers]
-            random += [False, *[not given] * block.size]
+            fits = bool((np.abs(divided) <= ring.largest).all())
+            numbers = divided if fits else np.zeros(block.size)
+            parts += [np.array([float(fits)]), numbers]
+            random += [False, *[not fits] * block.size]
         encoded = ring.encode(np.concatenate(parts), rng)
         if isinstance(encoded, Refusal):
             return encoded

@@ -125,11 +125,11 @@ def lagrange(places: tuple[int, ...]) -> tuple[int, ...]:
     """
     if len(set(places)) < len(places) or min(places) < 1:
         raise ValueError(f"places {places} of shares must differ and be above 0")
-    found = []
+    factors = []
     for x in places:
         others = [m for m in places if m != x]
-        found.append(_product(others) * pow(_product(m - x for m in others), -1, PRIME) % PRIME)
-    return tuple(found)
+        factors.append(_product(others) * pow(_product(m - x for m in others), -1, PRIME) % PRIME)
+    return tuple(factors)
 
 
 def _product(numbers: Iterable[int]) -> int:

@@ -58,12 +58,12 @@ class SumContext:
         Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
         """
         # The ring's scale follows from the number of sites and the largest entry.
-        asked: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         if isinstance(request, TrainRequest):
-            asked["round"] = request.round
+            facts["round"] = request.round
             if not request.trees_sha256:
-                asked["score"] = request.score
-        place = {**asdict(self), "kind": kind, **asked}
+                facts["score"] = request.score
+        place = {**asdict(self), "kind": kind, **facts}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 
 

@@ -229,7 +229,7 @@ class CompareRequest:
         """Return the message's content."""
         # What is not known does not cross.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
-        known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
+        settings = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         return record_of(
             hashed_sections(
                 self.arrays,
@@ -237,7 +237,7 @@ class CompareRequest:
                 by_hash=self.by_hash,
                 sites=self.sites,
                 trained=self.trained,
-                **known,
+                **settings,
             )
         )
 

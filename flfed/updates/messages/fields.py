@@ -65,10 +65,10 @@ def fields_of(message: Any) -> dict[str, Any]:
 # A RecordDict's `array_records` and kin are made anew, of all sections, at each look: `get` is not.
 def section(record: RecordDict, name: str) -> ConfigRecord:
     """Return one section of a message, or raise MalformedMessage."""
-    found = record.get(name)
-    if not isinstance(found, ConfigRecord):
+    config = record.get(name)
+    if not isinstance(config, ConfigRecord):
         raise MalformedMessage(Refusal("no-section", section=name))
-    return found
+    return config
 
 
 def ndarrays(record: RecordDict, name: str) -> Arrays:

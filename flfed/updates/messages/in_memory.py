@@ -63,11 +63,11 @@ class InMemoryArray(Array):
         if flags.writeable:
             values = values.view()
             values.setflags(write=False)
-        held = self.__dict__
-        held["values"] = values
-        held["shape"] = values.shape
-        held["stype"] = STYPE
-        held["dtype"], held["start"] = _written_as(dtype, values.shape)
+        attributes = self.__dict__
+        attributes["values"] = values
+        attributes["shape"] = values.shape
+        attributes["stype"] = STYPE
+        attributes["dtype"], attributes["start"] = _written_as(dtype, values.shape)
 
     values: np.ndarray
     start: bytes

@@ -115,9 +115,9 @@ class KeysRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysRequest:
         """Read the message's content."""
-        found = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
+        request = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
         signed = fields.section(record, SIGNED).get("statements") if SIGNED in record else []
-        return replace(found, statements=_all_bytes(signed), shared=SharedKey.out_of(record))
+        return replace(request, statements=_all_bytes(signed), shared=SharedKey.out_of(record))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,8 +109,8 @@ class TrainRequest:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # What is not asked for does not cross.
-        asked = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
-        records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **asked)
+        options = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
+        records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **options)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
         if self.settings:

@@ -52,8 +52,8 @@ class StudyFacts:
     @cached_property
     def strategy(self) -> FedAvg:
         """The strategy."""
-        found: FedAvg = self.study.strategy.build("strategy")
-        return found
+        strategy: FedAvg = self.study.strategy.build("strategy")
+        return strategy
 
     @cached_property
     def mechanism(self) -> Mechanism:

@@ -136,9 +136,9 @@ class SecureAggregation(Part):
             return {"config": config({"most-rows": whole(1), "cohort": _names(pinned)}), SIGNED: signed}
         if kind not in (LIST, UNMASK):
             return sections
-        asked = {*border.exchanges.once, *border.exchanges.each_round}
+        kinds = {*border.exchanges.once, *border.exchanges.each_round}
         last = order_of(border.study).last
-        fields = {"kind": one_of(asked & _SUMMABLE), "round": whole(0, last), "listed": _names(pinned)}
+        fields = {"kind": one_of(kinds & _SUMMABLE), "round": whole(0, last), "listed": _names(pinned)}
         if kind == LIST:
             return {"config": config(fields)}
         sealed = {"shares": rows_of_bytes(LEAST, pinned, SEALED), "codes": rows_of_bytes(LEAST, pinned, keys.BYTES)}

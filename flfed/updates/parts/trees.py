@@ -109,19 +109,21 @@ class Trees(Part):
             return {"config": config({})}
         if not grows(border.study):
             return sections
-        found = dict(sections)
+        tree_sections = dict(sections)
         if "arrays" in sections:
-            found["arrays"] = _forest(border, needed=kind != TRAIN)
+            tree_sections["arrays"] = _forest(border, needed=kind != TRAIN)
         if kind == TRAIN:
             names = [TREES_SHA256]
             if border.pinned:
                 names.append(CUTS_SHA256)
-            found["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
-            found |= _level(border)
+            tree_sections["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
+            tree_sections |= _level(border)
         if kind == EVALUATE and refits(border.study):
             # Validation rows end the first growing, and the last model is scored before its last round.
-            found["config"] = with_fields(sections["config"], {"round": whole(2, most_rounds(border.study) + 1)})
-        return found
+            tree_sections["config"] = with_fields(
+                sections["config"], {"round": whole(2, most_rounds(border.study) + 1)}
+            )
+        return tree_sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return counts for cut points, and sums of one level in place of an update."""

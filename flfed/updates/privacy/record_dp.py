@@ -164,16 +164,16 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         training = self._training(plan, rounds)
         to = HOLDOUT_SHARES
         holdout = holdout_releases(self.epsilon, self.delta)
-        found = {
+        releases = {
             HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
             VALUES: AnswerRelease("training", training.sums, of.sums),
             FIRST: AnswerRelease("holdout", holdout.histograms, to.histograms),
             SCORES: AnswerRelease("holdout", holdout.scores, to.scores),
         }
         if training.own and of.own:
-            found[OWN] = AnswerRelease("training", training.own, of.own)
-            found[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
-        return found
+            releases[OWN] = AnswerRelease("training", training.own, of.own)
+            releases[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
+        return releases
 
     def kept_back(self) -> Sequence[tuple[str, str, float]]:
         """Return which shares of the budget beside the updates nobody asks for."""

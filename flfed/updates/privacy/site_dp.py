@@ -144,11 +144,11 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         still = {name: np.zeros_like(value) for name, value in updates[0].items()}
         shares = np.array([1 - scales.sum() / asked, *(scales / asked)])
         deviation = self._noise(rounds) * self.clip / asked
-        found = {}
+        means = {}
         for name in sorted(still):
             mean = weighted_mean([still, *updates], name, shares)
-            found[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
-        return {name: found[name] for name in still}
+            means[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
+        return {name: means[name] for name in still}
 
     def site_noise(self, rounds: int, least: int) -> SiteNoise:
         """Return how a site clips and adds noise before a secure sum."""

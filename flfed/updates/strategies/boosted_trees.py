@@ -101,8 +101,8 @@ class BoostedTrees(FedAvg):
     def check(self, plan: Plan) -> None:
         """Refuse a plan of gradient descent."""
         super().check(plan)
-        given = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
-        if unused := [name.replace("_", "-") for name in given if name not in USED]:
+        changes = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
+        if unused := [name.replace("_", "-") for name in changes if name not in USED]:
             raise UsageError(
                 f"[plan]: {', '.join(unused)}: trees are grown, not trained by gradient descent: leave it out; "
                 "learning-rate and l2 of trees stand under [strategy]"

@@ -288,13 +288,13 @@ class FedAvg(FlowerFedAvg):
         """Record the sites' scores of the final model."""
         run = self.run
         now = self.round
-        asked = run.offset_sites()
+        offset_sites = run.offset_sites()
         good = now.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
         if run.sums is not None:
             why = run.sums.evaluate(now.questions(), good)
             self.stopped = f"round {server_round}: {why}" if why else ""
             now.note(now.further.faults)
-        self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
+        self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in offset_sites}
         self._select(server_round, good)
         return None
 

@@ -72,13 +72,13 @@ class Scaffold(FedAvg):
     def client_arrays(self) -> Arrays:
         """Return the control variate of all sites, zero before the first round."""
         weights = self.moments.get(COUNTED, {})
-        known = [site for site in sorted(self.run.participants) if site in weights]
+        sites = [site for site in sorted(self.run.participants) if site in weights]
         model = self.round.incoming
-        if not known:
+        if not sites:
             return {name: np.zeros_like(value) for name, value in model.items()}
-        variates = {site: self.moments[f"{VARIATE}{site}"] for site in known}
-        mean = mean_update(variates, {site: float(weights[site]) for site in known})
-        share = len(known) / len(self.run.participants)
+        variates = {site: self.moments[f"{VARIATE}{site}"] for site in sites}
+        mean = mean_update(variates, {site: float(weights[site]) for site in sites})
+        share = len(sites) / len(self.run.participants)
         return {name: (share * mean[name]).astype(value.dtype) for name, value in model.items()}
 
     @classmethod
