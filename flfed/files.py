@@ -109,13 +109,13 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
     It changes when a file that fits the pattern is written, made or removed. Each entry is name, time of change
     (ns) and inode.
     """
-    found = []
+    entries = []
     for path in sorted(folder.glob(pattern)):
         # A file may be removed between the listing and the look at it.
         with suppress(FileNotFoundError):
             facts = path.stat()
-            found.append((path.name, facts.st_mtime_ns, facts.st_ino))
-    return tuple(found)
+            entries.append((path.name, facts.st_mtime_ns, facts.st_ino))
+    return tuple(entries)
 
 
 @contextmanager

@@ -214,8 +214,8 @@ def ask(method: Callable[[Any], T], **fields: object) -> T:
 
 def reply_class(method: Callable[..., T]) -> type[T]:
     """Return the class of a method's reply."""
-    found: type[T] = _declared(method, "return")
-    return found
+    message_class: type[T] = _declared(method, "return")
+    return message_class
 
 
 def _declared(method: Callable[..., Any], what: str) -> Any:

@@ -70,9 +70,9 @@ def private_folder(path: Path) -> None:
     if not path.is_dir():
         for absent in reversed([above for above in (path, *path.parents) if not above.is_dir()]):
             absent.mkdir(mode=0o700, exist_ok=True)
-    found = path.stat()
+    status = path.stat()
     # A shared folder such as /tmp would break for everybody else if it were closed.
-    if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
+    if status.st_mode & 0o077 and not status.st_mode & stat.S_ISVTX:
         with suppress(OSError):
             path.chmod(0o700)
 

@@ -131,8 +131,8 @@ def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> 
             return SiteSums(summary.moments[number].tolist(), grouped)
         return None
     there = slice(place.start, place.stop - 1)
-    known = (summary.cells_known[there] == summary.sites[0]).all()
-    if known:
+    is_complete = (summary.cells_known[there] == summary.sites[0]).all()
+    if is_complete:
         return SiteSums(summary.cells[there].tolist())
     return None
 
@@ -143,7 +143,7 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     Only others that give their sums count. It is what a record keeps.
     """
     there = [other for other in others if other is not None]
-    found: dict[str, Any] = {
+    comparison: dict[str, Any] = {
         "difference": None,
         "chance": None,
         "spread": None,
@@ -152,24 +152,24 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
         "compared-with": 0,
     }
     if not others:
-        return found | {"reason": NO_OTHERS}
+        return comparison | {"reason": NO_OTHERS}
     if own is None:
-        return found | {"reason": KEPT_BACK}
+        return comparison | {"reason": KEPT_BACK}
     if not there:
-        return found | {"reason": OTHERS_KEEP_BACK}
+        return comparison | {"reason": OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.
     sums = [other.sums for other in there]
     rest = list(map(math.fsum, zip(*sums)))
     compared = _numbers if column.kind == "number" else _shares
     size, chance, reason = compared(own.sums, rest)
     if size is None:
-        return found | {"reason": reason}
-    found |= {"difference": size, "about": any(of.grouped for of in (own, *there)), "compared-with": len(there)}
-    if not found["about"]:
-        found["chance"] = chance
+        return comparison | {"reason": reason}
+    comparison |= {"difference": size, "about": any(of.grouped for of in (own, *there)), "compared-with": len(there)}
+    if not comparison["about"]:
+        comparison["chance"] = chance
     if column.kind == "number":
-        found["spread"] = _spread(own.sums, rest)
-    return found
+        comparison["spread"] = _spread(own.sums, rest)
+    return comparison
 
 
 def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence[SiteSums | None]) -> bool:

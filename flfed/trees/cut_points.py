@@ -199,7 +199,7 @@ def chosen_cuts(layout: Layout, counts: Arrays, most: int, least: int = 0) -> Ar
     and "missing", float64 array [columns]
         The code of a missing value.
     """
-    found = empty_cuts(layout, most)
+    cut_arrays = empty_cuts(layout, most)
     for number, column in enumerate(layout.features):
         ends = possible_cuts(column)
         own = 1
@@ -212,9 +212,9 @@ def chosen_cuts(layout: Layout, counts: Arrays, most: int, least: int = 0) -> Ar
             cuts = cut_points(ends, counts[column.name][:-1].sum(axis=1), most)
         else:
             cuts = ends
-        found["cuts"][number, : len(cuts)] = cuts
-        found["missing"][number] = len(cuts) + own
-    return found
+        cut_arrays["cuts"][number, : len(cuts)] = cuts
+        cut_arrays["missing"][number] = len(cuts) + own
+    return cut_arrays
 
 
 def widths_of(arrays: Arrays) -> np.ndarray:
@@ -230,12 +230,12 @@ def codes_in(x: np.ndarray, arrays: Arrays) -> np.ndarray:
     widths = widths_of(arrays)
     if not np.isin(widths - arrays["missing"], (1, 2)).all():
         raise NoTrees
-    found = np.empty(x.T.shape, dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
+    all_codes = np.empty(x.T.shape, dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
     for number, (cuts, width) in enumerate(zip(arrays["cuts"].astype(np.float32), widths, strict=True)):
         codes = codes_of(x[:, number], cuts[: width - 2])
         # Missing rows that were too few for a code of their own share the last one.
-        found[number] = np.minimum(codes, int(arrays["missing"][number]))
-    return found
+        all_codes[number] = np.minimum(codes, int(arrays["missing"][number]))
+    return all_codes
 
 
 def _enough(rows: np.ndarray, least: int) -> bool:

@@ -605,15 +605,15 @@ def training_releases(
     >>> found.training, round(epsilon(found[:3], 1e-5), 2)
     (Release(noise=1.81, sampling=0.05, steps=400), 3.0)
     """
-    asked = [shares.histograms, shares.sums]
+    budget_shares = [shares.histograms, shares.sums]
     if shares.own:
-        asked.append(shares.own)
-    beside = gaussian_releases(tuple(asked), target, delta)
+        budget_shares.append(shares.own)
+    beside = gaussian_releases(tuple(budget_shares), target, delta)
     training = _trained(beside, target, delta, sampling, steps)
-    found = TrainingReleases(beside[0], beside[1], training)
+    releases = TrainingReleases(beside[0], beside[1], training)
     if shares.own:
-        found = found._replace(own=_trained(found[:3], target, delta, sampling, steps))
-    return found
+        releases = releases._replace(own=_trained(releases[:3], target, delta, sampling, steps))
+    return releases
 
 
 def holdout_releases(target: float, delta: float) -> HoldoutReleases:

@@ -116,5 +116,5 @@ def download_of(study: Study) -> Codec | None:
     """Return the codec of the model that sites are sent, None where it has none."""
     if study.download == "none":
         return None
-    found: Codec = registry.load("codec", study.download)()
-    return found
+    codec: Codec = registry.load("codec", study.download)()
+    return codec

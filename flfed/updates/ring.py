@@ -161,8 +161,8 @@ class Ring:
         total : array of `dtype` [entries]
             Of at most as many sites as the ring was made for: of more, a sum may have wrapped.
         """
-        found: np.ndarray = np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale
-        return found
+        entries: np.ndarray = np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale
+        return entries
 
 
 @lru_cache(maxsize=64)

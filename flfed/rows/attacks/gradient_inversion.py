@@ -119,11 +119,11 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     def _batches(self, targets: np.ndarray, rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Return a batch as large as the plan's for each target, with other rows drawn anew beside it."""
-        found = []
+        batches = []
         for target in targets:
             others = rng.permutation(np.delete(np.arange(rows), target))[: size - 1]
-            found.append(np.array([target, *others]))
-        return found
+            batches.append(np.array([target, *others]))
+        return batches
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
         """Return the request for one step.

@@ -259,7 +259,7 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Aski
             replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
             for arrays, rows, rng in zip(models, tables, rngs)
         ]
-        models = [found.arrays for found in fitted]
+        models = [reply.arrays for reply in fitted]
     return models
 
 

@@ -96,8 +96,8 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     whole = np.concatenate(outputs)
     # The encoder's unit of a regression is the scale of its outcome.
     score = whole if session.task == "regression" else session.probabilities(whole)
-    told = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
-    if told:
+    identifies_rows = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
+    if identifies_rows:
         return Refusal("model-single-rows")
     return None
 

@@ -290,9 +290,9 @@ def _check_names(policy: Policy) -> None:
     }  # fmt: skip
     for kind, allowed in named.items():
         for name in allowed or ():
-            known = _with_none(kind, registry.names(kind))
-            if name not in known:
-                raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+            choices = _with_none(kind, registry.names(kind))
+            if name not in choices:
+                raise ValueError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
 
 
 def width_in_words(width: float) -> str:

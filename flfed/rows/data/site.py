@@ -257,10 +257,10 @@ class Site:
         # Only a policy with `resplit` lets a repeat hold out other rows.
         if published is None:
             own_repeat = repeat if self.policy.resplit else 0
-            train, held = rows.sides(self.holdout, own_repeat)
+            train, test = rows.sides(self.holdout, own_repeat)
         else:
-            train, held = rows.published_sides(published, repeat)
-        return self._split(rows, np.flatnonzero(train), np.flatnonzero(held))
+            train, test = rows.published_sides(published, repeat)
+        return self._split(rows, np.flatnonzero(train), np.flatnonzero(test))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Read, map, check and sort the table.

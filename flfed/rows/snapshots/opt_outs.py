@@ -138,8 +138,8 @@ class Excluded:
             folders = datasets.load(site.dataset).folders(site.folder)
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
             left = replace(source, source=rows, feeds=feeds)
-        found = plain_text(table[self.column][out]).nunique()
-        counted = Exclusion(len(self.identifiers), int(found), int(out.sum()), self.sha256())
+        people = plain_text(table[self.column][out]).nunique()
+        counted = Exclusion(len(self.identifiers), int(people), int(out.sum()), self.sha256())
         return replace(site, source=left), counted
 
     def only(self, site: Site) -> Site:

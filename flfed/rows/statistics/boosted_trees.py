@@ -127,7 +127,7 @@ def node_sums(
     """
     place = np.full(int(max(node.max(initial=0), asked.max(initial=0))) + 1, -1)
     place[asked] = np.arange(len(asked))
-    found = np.zeros((len(asked), int(widths.sum()), 2 + counted), dtype=np.int64)
+    totals = np.zeros((len(asked), int(widths.sum()), 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
         part = place[node[start : start + CHUNK]]
         inside = np.flatnonzero(part >= 0)
@@ -141,9 +141,9 @@ def node_sums(
             cell = slot * width + codes[column, rows]
             for kind, weight in enumerate(weights):
                 sums = np.bincount(cell, weights=weight, minlength=len(asked) * width)
-                found[:, first : first + width, kind] += sums.reshape(len(asked), width).astype(np.int64)
+                totals[:, first : first + width, kind] += sums.reshape(len(asked), width).astype(np.int64)
             first += width
-    return found
+    return totals
 
 
 class SiteTrees:
@@ -249,9 +249,9 @@ class SiteTrees:
         slope, curvature = self._sums
         codes = self._codes["fitted"]
         widths = widths_of(self.arrays)
-        found = []
+        parts = []
         for output, (tree, nodes) in enumerate(zip(trees, asked, strict=True)):
             at = tree.leaves(codes, widths - 1)
             own = (slope[:, output], curvature[:, output])
-            found.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
-        return np.concatenate(found)
+            parts.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
+        return np.concatenate(parts)

@@ -87,6 +87,6 @@ def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) 
     """Return the name of a column of one of these kinds; "target" is the schema's own; raises UsageError."""
     column = schema.columns.get(name)
     if column is None or column.kind not in kinds:
-        known = [one for one, of in schema.columns.items() if of.kind in kinds]
-        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(known)}")
+        choices = [one for one, of in schema.columns.items() if of.kind in kinds]
+        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(choices)}")
     return name

@@ -72,14 +72,14 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
         Of the sites of the run; where all are 1 the arrays are returned as they are.
     """
     layers = layers_of(model)
-    found = dict(arrays)
+    start = dict(arrays)
     for width in sorted({width for width in widths if width < 1}):
         part = submodel(model, arrays, width)
         for weight, _ in layers[1:]:
-            kept, outputs = part[weight].shape
-            found[weight] = found[weight].copy()
-            found[weight][kept:, :outputs] = 0
-    return found
+            inputs, outputs = part[weight].shape
+            start[weight] = start[weight].copy()
+            start[weight][inputs:, :outputs] = 0
+    return start
 
 
 def narrowed(request: FitRequest, width: float) -> FitRequest:
@@ -106,11 +106,11 @@ def widened(delta: Arrays, like: Arrays) -> Arrays:
 
     It is exactly zero wherever the sub-model has no entry.
     """
-    found = {}
+    update = {}
     for name, part in delta.items():
         whole = part
         if part.shape != like[name].shape:
             whole = np.zeros(like[name].shape, part.dtype)
             whole[tuple(slice(length) for length in part.shape)] = part
-        found[name] = whole
-    return found
+        update[name] = whole
+    return update

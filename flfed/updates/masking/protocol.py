@@ -133,19 +133,19 @@ def lagrange(places: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _product(numbers: Iterable[int]) -> int:
-    found = 1
+    product = 1
     for factor in numbers:
-        found = found * factor % PRIME
-    return found
+        product = product * factor % PRIME
+    return product
 
 
 def _value(highest_first: list[int], x: int) -> int:
     """Return a polynomial's value by Horner's rule, modulo the prime."""
-    found = 0
+    value = 0
     # x is small: the number grows by a few bits a step, and one division at the end is cheaper than one a step.
     for coefficient in highest_first:
-        found = found * x + coefficient
-    return found % PRIME
+        value = value * x + coefficient
+    return value % PRIME
 
 
 SEALED = SHARE_BYTES + keys.TAG

@@ -138,8 +138,8 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
         }
     if request.trees_sha256:
         # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
-        asked = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
-        return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": asked}
+        nodes_sha256 = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
+        return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": nodes_sha256}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
         "encoder": encoder,

@@ -190,11 +190,11 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
 
 def _points(border: Border) -> tuple[Text, ...]:
     """Return the thresholds and alert budgets at which a study has rows counted."""
-    found = []
+    texts = []
     for kind, values in border.study.compare.asked_points.items():
         if values:
-            found.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
-    return tuple(found)
+            texts.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
+    return tuple(texts)
 
 
 class FrozenLayers(Part):

@@ -91,12 +91,12 @@ class Scaffold(FedAvg):
         """Return the site's new control variate `c_k - c - delta / (a lr)`, to send and to keep."""
         length = update.plan.effective_steps(update.steps) * update.lr
         correction = _correction(arrays)
-        found = {}
+        variates = {}
         for name, value in update.delta.items():
             # Without a step, or at a rate of zero, nothing is known of the gradient.
             old = arrays.kept.get(name, np.zeros_like(value))
-            found[name] = (-value / length - correction[name]).astype(value.dtype) if length > 0 else old
-        return ExtraArrays(returned=found, kept=found)
+            variates[name] = (-value / length - correction[name]).astype(value.dtype) if length > 0 else old
+        return ExtraArrays(returned=variates, kept=variates)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return the model as FedAvg does, and take note of the sites' control variates."""

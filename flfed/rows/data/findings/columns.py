@@ -323,8 +323,8 @@ def first_of_each(cells: pd.Series, people: pd.Series) -> int:
     (30, 0)
     """
     again = people.notna().to_numpy() & (people == people.shift()).to_numpy(dtype=bool)
-    known = cells.notna().to_numpy()
-    if again.sum() < FEWEST or known[again].any() or known[~again].mean() < FIRST_ROWS:
+    present = cells.notna().to_numpy()
+    if again.sum() < FEWEST or present[again].any() or present[~again].mean() < FIRST_ROWS:
         return 0
     return int(again.sum())
 
@@ -461,8 +461,8 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
         return False
     for kind in ("mean", "sum", "median"):
         chances = [_chance(numbers, place, kind) for numbers, place in used]
-        found = [chance for chance in chances if chance is not None]
-        if len(found) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(found) <= CHANCE:
+        probabilities = [chance for chance in chances if chance is not None]
+        if len(probabilities) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(probabilities) <= CHANCE:
             return True
     return False
 

@@ -328,12 +328,12 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
 
 def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
     """Return the separators that cut the first lines into alike cells, two or more, with how many."""
-    found = {}
+    width_by_separator = {}
     for separator in separators:
         widths = {len(record) for record in first_records(content, encoding, separator)}
         if len(widths) == 1 and widths != {1}:
-            found[separator] = widths.pop()
-    return found
+            width_by_separator[separator] = widths.pop()
+    return width_by_separator
 
 
 def cells_of(path: Path, member: str = "") -> pd.DataFrame:
@@ -361,14 +361,14 @@ def cells_of(path: Path, member: str = "") -> pd.DataFrame:
         except (zipfile.BadZipFile, KeyError):
             raise UsageError(f"{path}: is no zip file with {member}") from None
         how = {"compression": "gzip"} if member.endswith(".gz") else {}
-    found: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
-    return found
+    cells: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
+    return cells
 
 
 def numbers_of(cells: pd.DataFrame, name: str) -> pd.Series:
     """Return a column as numbers; an empty cell is missing, any other that is no number raises TableError."""
     import pandas as pd
 
-    found = pd.to_numeric(cells[name], errors="coerce")
-    refuse_cells(name, "is not a number", found.isna() & (cells[name].str.strip() != ""))
-    return found
+    numbers = pd.to_numeric(cells[name], errors="coerce")
+    refuse_cells(name, "is not a number", numbers.isna() & (cells[name].str.strip() != ""))
+    return numbers

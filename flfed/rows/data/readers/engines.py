@@ -92,7 +92,7 @@ class Engines:
 def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return a file of numbers between blanks or tabs; a line may end in blanks."""
     cells = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, usecols=range(len(columns)), names=list(columns))
-    found: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
+    numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     for name in columns:
-        refuse_cells(name, "is not a number", found[name].isna())
-    return found
+        refuse_cells(name, "is not a number", numbers[name].isna())
+    return numbers

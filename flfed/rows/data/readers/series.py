@@ -141,8 +141,8 @@ class Series:
         steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
         whole = part.reindex(steps)
         for column in self.zero:
-            known = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
-            whole.loc[known, column] = whole.loc[known, column].fillna(0.0)
+            span = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
+            whole.loc[span, column] = whole.loc[span, column].fillna(0.0)
         for column in self.logarithm:
             rule = "has steps whose value is below 0, of which no logarithm is taken"
             refuse_cells(column, rule, whole[column] < 0)
