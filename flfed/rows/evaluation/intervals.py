@@ -186,14 +186,14 @@ def interval_of(metric: RowMetric) -> str:
 
 def _closed_forms(metrics: Metrics, y: Target, scores: Scores) -> dict[str, _Evidence]:
     """Return the evidence that needs no bootstrap."""
-    found: dict[str, _Evidence] = {}
+    evidence: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
         if interval_of(metric) == "wilson":
             shares: Any = metric
-            found[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
+            evidence[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
         elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):
-            found[name] = _Areas(y, scores)
-    return found
+            evidence[name] = _Areas(y, scores)
+    return evidence
 
 
 class _Areas:
@@ -326,24 +326,24 @@ class _Draws:
         self.ranks = interval_of(metric) in ("delong", "logit")
         self.replicates = replicates
         self.method = method
-        self.value = {arm: found.value for arm, found in replicates.items()}
+        self.value = {arm: of_arm.value for arm, of_arm in replicates.items()}
 
     def estimate(self, arm: str) -> Estimate:
-        found = self.replicates[arm]
-        if found.reason():
-            return Estimate(found.value, NAN, NAN, NAN, found.reason())
+        replicates = self.replicates[arm]
+        if replicates.reason():
+            return Estimate(replicates.value, NAN, NAN, NAN, replicates.reason())
         if self.ranks:
             # BCa takes it for a bias that rows drawn twice tie with themselves.
-            limits = logit_limits(found.value, found.value, found.variance, found.reach(LEVEL))
+            limits = logit_limits(replicates.value, replicates.value, replicates.variance, replicates.reach(LEVEL))
         else:
-            limits = found.limits(LEVEL)
-        return Estimate(found.value, *limits, found.variance, self.method)
+            limits = replicates.limits(LEVEL)
+        return Estimate(replicates.value, *limits, replicates.variance, self.method)
 
     def difference(self, a: str, b: str) -> Difference:
-        found = self.replicates[a].minus(self.replicates[b])
-        if found.reason():
-            return Difference(found.value, NAN, NAN, NAN, found.reason())
-        return Difference(found.value, *found.plain_limits(LEVEL), found.p_value(), self.method)
+        replicates = self.replicates[a].minus(self.replicates[b])
+        if replicates.reason():
+            return Difference(replicates.value, NAN, NAN, NAN, replicates.reason())
+        return Difference(replicates.value, *replicates.plain_limits(LEVEL), replicates.p_value(), self.method)
 
 
 _Evidence = _Areas | _Shares | _Draws
@@ -408,25 +408,28 @@ def widen_differences(
     widened: dict[str, dict[Pair, Difference]] = {}
     for metric, of_pairs in differences.items():
         widened[metric] = {}
-        for (a, b), found in of_pairs.items():
+        for (a, b), pair_difference in of_pairs.items():
             effective = effective_blocks(mean[b] - mean[a])
-            widened[metric][a, b] = found
+            widened[metric][a, b] = pair_difference
             # Scores that are the same at every row differ by nothing, however many blocks there are.
-            if not math.isfinite(found.low) or found.low == found.high:
+            if not math.isfinite(pair_difference.low) or pair_difference.low == pair_difference.high:
                 continue
             if effective < LEAST_BLOCKS:
-                widened[metric][a, b] = Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                widened[metric][a, b] = Difference(pair_difference.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
                 continue
             quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
             # A bootstrap's interval is Student's already, that of a closed form is normal.
             before = Z
-            if found.method.startswith("bootstrap"):
+            if pair_difference.method.startswith("bootstrap"):
                 before = float(stdtrit(count - 1, (1 + LEVEL) / 2))
             factor = math.sqrt(count / effective) * quantile / before
-            low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
-            p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
+            low, high = (
+                pair_difference.value + factor * (bound - pair_difference.value)
+                for bound in (pair_difference.low, pair_difference.high)
+            )
+            p = float(2 * stdtr(effective - 1, -abs(pair_difference.value) * 2 * quantile / (high - low)))
             method = f"{int(effective)} independent blocks of time"
-            widened[metric][a, b] = Difference(found.value, low, high, p, method)
+            widened[metric][a, b] = Difference(pair_difference.value, low, high, p, method)
     return widened
 
 

@@ -94,10 +94,10 @@ class TableProposal:
     def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
         """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
         mapping = self.mapping(list(table.columns))
-        for name, field in mapping.items():
+        for name, source_field in mapping.items():
             column = self.schema.columns[name]
-            if isinstance(field, Field) and column.is_number():
-                mapping[name] = _likeliest_marks(table[field.column], name, column, field)
+            if isinstance(source_field, Field) and column.is_number():
+                mapping[name] = _likeliest_marks(table[source_field.column], name, column, source_field)
         return mapping
 
 

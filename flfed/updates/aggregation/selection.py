@@ -48,7 +48,8 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
         settings.append("schedule='plateau'")
     if settings and fraction < 1:
         raise UsageError(
-            f"[strategy]: fraction={fraction} does not go with {settings[0]}: losses of different sites cannot be compared"
+            f"[strategy]: fraction={fraction} does not go with {settings[0]}: "
+            "losses of different sites cannot be compared"
         )
 
 
