@@ -536,17 +536,17 @@ class Sums(Settings, where="[privacy]", frozen=True):
         """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
         if not MODES[self.secure_aggregation].sums_updates:
             return
-        mode = f"secure-aggregation={self.secure_aggregation!r}"
+        option = f"secure-aggregation={self.secure_aggregation!r}"
         codec = tables["codec"].get("name", "none")
         fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
             raise UsageError(
-                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {mode} adds "
+                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {option} adds "
                 "them up on one: leave one of them out"
             )
         if fraction != 1.0:
             raise UsageError(
-                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, and [privacy] {mode} needs "
+                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, and [privacy] {option} needs "
                 "all that take part: leave one of them out"
             )
 

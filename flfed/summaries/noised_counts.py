@@ -122,10 +122,10 @@ class Moments:
         if not is_told(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
-        square_error = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
+        error = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
         middle = (self.low + self.high) / 2
         half = (self.high - self.low) / 2
-        return Interval.about(middle + half * mean, half**2 * square_error, least=self.low, most=self.high)
+        return Interval.about(middle + half * mean, half**2 * error, least=self.low, most=self.high)
 
     def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
         """Return the standard deviation of the clipped values; None where their number or spread is lost in the noise.

@@ -105,10 +105,10 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
 
 def _grouping(words: str, schema: Schema) -> Grouping:
     column, cut, ends = words.partition(CUT)
-    candidates = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
-    if column not in candidates:
+    choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
+    if column not in choices:
         raise UsageError(
-            f"[compare]: by names no column {column!r}{nearest(column, candidates)} Known: {', '.join(candidates)}"
+            f"[compare]: by names no column {column!r}{nearest(column, choices)} Known: {', '.join(choices)}"
         )
     kind = schema.columns[column].kind
     if kind != "number":
@@ -167,11 +167,13 @@ class GroupScores:
         """Yield each group's figure, as it may leave; `group` is each row's."""
         releasable = self._leaving(group, len(grouping.labels))
         for number, label in enumerate(grouping.labels):
-            estimate = self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
-            numbers = (estimate.value, estimate.low, estimate.high)
+            group_estimate = (
+                self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
+            )
+            numbers = (group_estimate.value, group_estimate.low, group_estimate.high)
             value, low, high = numbers if self._open else map(three_digits, numbers)
             yield GroupFigure(
-                column=grouping.column, group=label, value=value, low=low, high=high, method=estimate.method
+                column=grouping.column, group=label, value=value, low=low, high=high, method=group_estimate.method
             )
 
     @property

@@ -185,9 +185,9 @@ class Site:
             return self.source
         codes: dict[str, tuple[str | float, ...]] = {}
         for name, column in self.schema_of(schema).columns.items():
-            field = self.columns.get(name, name)
-            own = own_name(field)
-            more = (*column.missing, *getattr(field, "missing", ()))
+            entry = self.columns.get(name, name)
+            own = own_name(entry)
+            more = (*column.missing, *getattr(entry, "missing", ()))
             if own is not None and more:
                 codes[own] = (*codes.get(own, ()), *more)
         return self.source.knowing(codes)

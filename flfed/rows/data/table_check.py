@@ -130,16 +130,16 @@ def _note(place: str, words: str) -> Line:
 def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Iterator[Line]:
     """Yield how many cells are none of a column's values, and are one in another case."""
     for name in {finding.column for finding in findings if len(finding.rows)} & set(schema.columns):
-        field = site.columns.get(name, name)
+        entry = site.columns.get(name, name)
         values = {spelling(value) for value in schema.columns[name].values}
-        if not isinstance(field, str) or field not in raw.columns or not values:
+        if not isinstance(entry, str) or entry not in raw.columns or not values:
             continue
         wrong = np.unique(np.concatenate([finding.rows for finding in findings if finding.column == name]))
-        cells = plain_text(raw[field].iloc[wrong]).dropna()
+        cells = plain_text(raw[entry].iloc[wrong]).dropna()
         if many := sum(spelling(text) in values for text in cells):
             words = (
                 f"{count_in_words(many)} rows have one of its values in another case: write them alike, or map them by "
-                f"Field({field!r}, values={{...}})"
+                f"Field({entry!r}, values={{...}})"
             )
             yield _note(name, words)
 

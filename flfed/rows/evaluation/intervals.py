@@ -326,24 +326,24 @@ class _Draws:
         self.ranks = interval_of(metric) in ("delong", "logit")
         self.replicates = replicates
         self.method = method
-        self.value = {arm: of_arm.value for arm, of_arm in replicates.items()}
+        self.value = {arm: draws.value for arm, draws in replicates.items()}
 
     def estimate(self, arm: str) -> Estimate:
-        replicates = self.replicates[arm]
-        if replicates.reason():
-            return Estimate(replicates.value, NAN, NAN, NAN, replicates.reason())
+        draws = self.replicates[arm]
+        if draws.reason():
+            return Estimate(draws.value, NAN, NAN, NAN, draws.reason())
         if self.ranks:
             # BCa takes it for a bias that rows drawn twice tie with themselves.
-            limits = logit_limits(replicates.value, replicates.value, replicates.variance, replicates.reach(LEVEL))
+            limits = logit_limits(draws.value, draws.value, draws.variance, draws.reach(LEVEL))
         else:
-            limits = replicates.limits(LEVEL)
-        return Estimate(replicates.value, *limits, replicates.variance, self.method)
+            limits = draws.limits(LEVEL)
+        return Estimate(draws.value, *limits, draws.variance, self.method)
 
     def difference(self, a: str, b: str) -> Difference:
-        replicates = self.replicates[a].minus(self.replicates[b])
-        if replicates.reason():
-            return Difference(replicates.value, NAN, NAN, NAN, replicates.reason())
-        return Difference(replicates.value, *replicates.plain_limits(LEVEL), replicates.p_value(), self.method)
+        draws = self.replicates[a].minus(self.replicates[b])
+        if draws.reason():
+            return Difference(draws.value, NAN, NAN, NAN, draws.reason())
+        return Difference(draws.value, *draws.plain_limits(LEVEL), draws.p_value(), self.method)
 
 
 _Evidence = _Areas | _Shares | _Draws
@@ -408,28 +408,25 @@ def widen_differences(
     widened: dict[str, dict[Pair, Difference]] = {}
     for metric, of_pairs in differences.items():
         widened[metric] = {}
-        for (a, b), pair_difference in of_pairs.items():
+        for (a, b), interval in of_pairs.items():
             effective = effective_blocks(mean[b] - mean[a])
-            widened[metric][a, b] = pair_difference
+            widened[metric][a, b] = interval
             # Scores that are the same at every row differ by nothing, however many blocks there are.
-            if not math.isfinite(pair_difference.low) or pair_difference.low == pair_difference.high:
+            if not math.isfinite(interval.low) or interval.low == interval.high:
                 continue
             if effective < LEAST_BLOCKS:
-                widened[metric][a, b] = Difference(pair_difference.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                widened[metric][a, b] = Difference(interval.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
                 continue
             quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
             # A bootstrap's interval is Student's already, that of a closed form is normal.
             before = Z
-            if pair_difference.method.startswith("bootstrap"):
+            if interval.method.startswith("bootstrap"):
                 before = float(stdtrit(count - 1, (1 + LEVEL) / 2))
             factor = math.sqrt(count / effective) * quantile / before
-            low, high = (
-                pair_difference.value + factor * (bound - pair_difference.value)
-                for bound in (pair_difference.low, pair_difference.high)
-            )
-            p = float(2 * stdtr(effective - 1, -abs(pair_difference.value) * 2 * quantile / (high - low)))
+            low, high = (interval.value + factor * (bound - interval.value) for bound in (interval.low, interval.high))
+            p = float(2 * stdtr(effective - 1, -abs(interval.value) * 2 * quantile / (high - low)))
             method = f"{int(effective)} independent blocks of time"
-            widened[metric][a, b] = Difference(pair_difference.value, low, high, p, method)
+            widened[metric][a, b] = Difference(interval.value, low, high, p, method)
     return widened
 
 

@@ -359,8 +359,8 @@ class FrameReading:
 
     def keep(self, dataset: str, files: Mapping[str, str]) -> None:
         """Write it where studies find a dataset by name, and beside it those of its files that say what it is."""
-        settings_by_name = {name: field and asdict(field) for name, field in self.fields.items()}
-        reading = json.dumps({"fields": settings_by_name, "labels": self.labels}, ensure_ascii=False)
+        settings = {name: field and asdict(field) for name, field in self.fields.items()}
+        reading = json.dumps({"fields": settings, "labels": self.labels}, ensure_ascii=False)
         for path, text in {**files, f"datasets/{dataset}/{READING}": reading}.items():
             if path.startswith("datasets/"):
                 place = frames_folder() / path

@@ -84,8 +84,8 @@ class TableProposal:
         target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
         schema = self.schema
         name = self.schema.target
-        unconfirmed = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
-        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": unconfirmed}))
+        doubtful = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
+        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": doubtful}))
 
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
         """Return how a table of these column names is read; see `columns_by_name`."""
@@ -94,10 +94,10 @@ class TableProposal:
     def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
         """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
         mapping = self.mapping(list(table.columns))
-        for name, source_field in mapping.items():
+        for name, entry in mapping.items():
             column = self.schema.columns[name]
-            if isinstance(source_field, Field) and column.is_number():
-                mapping[name] = _likeliest_marks(table[source_field.column], name, column, source_field)
+            if isinstance(entry, Field) and column.is_number():
+                mapping[name] = _likeliest_marks(table[entry.column], name, column, entry)
         return mapping
 
 

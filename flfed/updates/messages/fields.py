@@ -250,9 +250,9 @@ def reason_of(message: Message, site: str = "") -> Refusal:
     site : str
         Whose node it is; "" where nobody knows yet.
     """
-    text = message.error.reason or ""
-    if text.strip():
-        return recorded(text, site)
+    sentence = message.error.reason or ""
+    if sentence.strip():
+        return recorded(sentence, site)
     return Refusal("error-code", number=message.error.code)
 
 

@@ -461,8 +461,8 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
         return False
     for kind in ("mean", "sum", "median"):
         chances = [_chance(numbers, place, kind) for numbers, place in used]
-        probabilities = [chance for chance in chances if chance is not None]
-        if len(probabilities) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(probabilities) <= CHANCE:
+        p_values = [chance for chance in chances if chance is not None]
+        if len(p_values) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(p_values) <= CHANCE:
             return True
     return False
 
