@@ -541,13 +541,13 @@ class Sums(Settings, where="[privacy]", frozen=True):
         fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
             raise UsageError(
-                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {option} adds "
-                "them up on one: leave one of them out"
+                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, "
+                f"and [privacy] {option} adds them up on one: leave one of them out"
             )
         if fraction != 1.0:
             raise UsageError(
-                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, and [privacy] {option} needs "
-                "all that take part: leave one of them out"
+                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, "
+                f"and [privacy] {option} needs all that take part: leave one of them out"
             )
 
 

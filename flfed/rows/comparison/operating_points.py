@@ -101,16 +101,15 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
     ([False, True, True, True], [False, True, False, False])
     """
     by, at = point
-    ranking_score = np.where(np.isnan(score), -np.inf, score)
+    ranking = np.where(np.isnan(score), -np.inf, score)
     if by == "threshold":
-        return ranking_score >= at
-    allowed = int(
-        at * len(ranking_score) + 1e-9
-    )  # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29
+        return ranking >= at
+    # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29.
+    allowed = int(at * len(ranking) + 1e-9)
     # The row after the last that is allowed stays, and so do all that have its score.
-    flagged = np.ones(len(ranking_score), bool)
-    if allowed < len(ranking_score):
-        flagged = ranking_score > np.sort(ranking_score)[::-1][allowed]
+    flagged = np.ones(len(ranking), bool)
+    if allowed < len(ranking):
+        flagged = ranking > np.sort(ranking)[::-1][allowed]
     return flagged
 
 

@@ -167,13 +167,11 @@ class GroupScores:
         """Yield each group's figure, as it may leave; `group` is each row's."""
         releasable = self._leaving(group, len(grouping.labels))
         for number, label in enumerate(grouping.labels):
-            group_estimate = (
-                self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
-            )
-            numbers = (group_estimate.value, group_estimate.low, group_estimate.high)
+            figure = self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
+            numbers = (figure.value, figure.low, figure.high)
             value, low, high = numbers if self._open else map(three_digits, numbers)
             yield GroupFigure(
-                column=grouping.column, group=label, value=value, low=low, high=high, method=group_estimate.method
+                column=grouping.column, group=label, value=value, low=low, high=high, method=figure.method
             )
 
     @property

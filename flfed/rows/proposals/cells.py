@@ -100,21 +100,23 @@ class Cells:
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
         """Return what is known of a column; `codes` are what a person named as "not known"."""
         texts = plain_text(cells)
-        column = cls._counted(name, texts, codes)
+        entries = cls._counted(name, texts, codes)
         if pd.api.types.infer_dtype(cells, skipna=True) != "string":
-            return column
+            return entries
         zeros = [text for text in cells.dropna().unique() if _ZEROS_LAST.fullmatch(text.strip())]
         if not zeros:
-            return column
-        return replace(column, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes))
+            return entries
+        return replace(
+            entries, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes)
+        )
 
     @classmethod
     def _counted(cls, name: str, texts: pd.Series, codes: Sequence[str]) -> Cells:
         sizes = texts.value_counts()
-        column = cls(name, list(map(str, sizes.index)), sizes.to_numpy(), (), len(texts))
+        entries = cls(name, list(map(str, sizes.index)), sizes.to_numpy(), (), len(texts))
         plain = MISSING | ERRORS
-        return column.with_missing(
-            [text for text in column.texts if text.casefold() in plain or is_one_of(text, codes)]
+        return entries.with_missing(
+            [text for text in entries.texts if text.casefold() in plain or is_one_of(text, codes)]
         )
 
     @property

@@ -423,7 +423,7 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
         Others whose packages count where they read the same file.
     """
     sites = list[Site]()
-    site_names = list[str]()
+    earlier_holdouts = list[str]()
     moved = list[str]()
     for site in made.sites:
         before = _earlier(site, to, folders)
@@ -431,10 +431,10 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
             sites.append(site)
             continue
         sites.append(replace(site, holdout=before.holdout))
-        site_names.append(site.name)
+        earlier_holdouts.append(site.name)
         if not _same_sides(sites[-1], made.proposal.schema, before):
             moved.append(site.name)
-    return replace(made, sites=tuple(sites)), Kept(tuple(site_names), tuple(moved))
+    return replace(made, sites=tuple(sites)), Kept(tuple(earlier_holdouts), tuple(moved))
 
 
 def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
