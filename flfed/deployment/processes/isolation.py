@@ -249,9 +249,8 @@ def drop_capabilities() -> None:
     try:
         library = ctypes.CDLL(None, use_errno=True)
         header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)  # 0: this process
-        capabilities = (
-            ctypes.c_uint32 * 6
-        )()  # twice effective, permitted, inheritable: calls of 64 bits in two halves
+        # Twice effective, permitted, inheritable: calls of 64 bits in two halves.
+        capabilities = (ctypes.c_uint32 * 6)()
         if library.capget(header, capabilities) == 0:
             left = [capabilities[0] & FILE_CAPABILITIES, capabilities[1] & FILE_CAPABILITIES, 0, 0, 0, 0]
             library.capset(header, (ctypes.c_uint32 * 6)(*left))

@@ -65,11 +65,9 @@ def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
 
 def forget_compared(site: str, run: str) -> None:
     """Forget a site's state of a run that is over, where it was kept to open a sum of figures or of a statistic."""
-    reply_cache = kept_replies(site, run)
-    if reply_cache is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {
-        *StateFiles(reply_cache).names()
-    }:
-        reply_cache.forget()
+    cache = kept_replies(site, run)
+    if cache is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(cache).names()}:
+        cache.forget()
 
 
 @dataclass(frozen=True, kw_only=True)
