@@ -94,8 +94,8 @@ def read_private(path: Path, *, rows: bool = False) -> bytes:
                 raise FlfedError(f"{path}: must be a plain file")
             elif mode & OTHERS:
                 # A secret that others could read counts as known to them, so it is refused and not repaired.
-                said = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
-                raise FlfedError(f"{said}; consider it known to them, else: chmod 600 {path}")
+                defect = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
+                raise FlfedError(f"{defect}; consider it known to them, else: chmod 600 {path}")
             return stream.read()
     except OSError as error:
         if rows:
@@ -109,13 +109,13 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
     It changes when a file that fits the pattern is written, made or removed. Each entry is name, time of change
     (ns) and inode.
     """
-    found = []
+    entries = []
     for path in sorted(folder.glob(pattern)):
         # A file may be removed between the listing and the look at it.
         with suppress(FileNotFoundError):
             facts = path.stat()
-            found.append((path.name, facts.st_mtime_ns, facts.st_ino))
-    return tuple(found)
+            entries.append((path.name, facts.st_mtime_ns, facts.st_ino))
+    return tuple(entries)
 
 
 @contextmanager

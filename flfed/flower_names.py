@@ -126,13 +126,13 @@ def _table() -> dict[str, PrivateName]:
         (("node",), "flwr.supercore.heartbeat", "exponential=node_heartbeat_pauses"),
         (("node",), "flwr.supernode.servicer.runtime.runtime_handlers", "acquire_task"),
     )
-    found: dict[str, PrivateName] = {}
+    private_names: dict[str, PrivateName] = {}
     for users, module, words in listed:
         for word in words.split():
             # Where another module has the same name, it has one of ours here, after the "=".
             attribute, _, ours = word.partition("=")
-            found[ours or attribute] = PrivateName(module, attribute, users)
-    return found
+            private_names[ours or attribute] = PrivateName(module, attribute, users)
+    return private_names
 
 
 NAMES = _table()
@@ -214,8 +214,8 @@ def ask(method: Callable[[Any], T], **fields: object) -> T:
 
 def reply_class(method: Callable[..., T]) -> type[T]:
     """Return the class of a method's reply."""
-    found: type[T] = _declared(method, "return")
-    return found
+    message_class: type[T] = _declared(method, "return")
+    return message_class
 
 
 def _declared(method: Callable[..., Any], what: str) -> Any:

@@ -76,9 +76,9 @@ def look_at_packages() -> None:
 
 def named_folders() -> str:
     """Return the setting of `FLFED_PATH` for a person."""
-    given = os.environ.get("FLFED_PATH", "")
-    if given:
-        return f"FLFED_PATH={given}"
+    folders = os.environ.get("FLFED_PATH", "")
+    if folders:
+        return f"FLFED_PATH={folders}"
     return "FLFED_PATH is not set"
 
 
@@ -90,12 +90,12 @@ def roots() -> list[Path]:
     Each folder of `FLFED_PATH`, the current folder (unless strict), what came with flfed, and (unless strict) the
     schemas of data frames that were federated here.
     """
-    given = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
+    user_folders = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
     here = [] if _strict else [Path.cwd()]
     # The order is the precedence: what a person named goes before what came with flfed.
     frames = [] if _strict else [where() / FRAMES]
-    found = [*given, *here, own_root(), *frames]
-    resolved = dict.fromkeys(path.resolve() for path in found)
+    folders = [*user_folders, *here, own_root(), *frames]
+    resolved = dict.fromkeys(path.resolve() for path in folders)
     return [path for path in resolved if path.is_dir()]
 
 
@@ -173,10 +173,10 @@ def _places(module: str) -> list[Path]:
     """
     top = module.partition(".")[0]
     try:
-        found = importlib.util.find_spec(top) if top not in sys.modules else None
+        spec = importlib.util.find_spec(top) if top not in sys.modules else None
     except (ImportError, ValueError):
         return []  # importing it says more
-    named = (found.submodule_search_locations or [found.origin or ""]) if found else []
+    named = (spec.submodule_search_locations or [spec.origin or ""]) if spec else []
     return [Path(place) for place in named if os.path.isabs(place)]
 
 
@@ -236,19 +236,19 @@ def changeable(place: Path) -> str:
     This account and root do not count. An empty text where no other could.
     """
     try:
-        found = place.stat()
+        target = place.stat()
         link = place.lstat()
     except OSError as error:
         return f"cannot be looked at ({error.strerror})"
     # Who owns a link may let it point elsewhere.
-    for owner in (link.st_uid, found.st_uid):
+    for owner in (link.st_uid, target.st_uid):
         if owner not in (os.geteuid(), ROOT):
             return f"belongs to {_account(owner)}: chown it to {_account(os.geteuid())} or to root"
     # In a sticky folder nobody can replace what belongs to another account.
-    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    sticky = stat.S_ISDIR(target.st_mode) and target.st_mode & stat.S_ISVTX
     if sticky:
         return ""
-    return writable(place, found)
+    return writable(place, target)
 
 
 def writable(place: Path, found: os.stat_result) -> str:

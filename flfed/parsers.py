@@ -118,9 +118,9 @@ def parse_toml(content: str | bytes, where: str) -> dict[str, Any]:
         raise UsageError(f"{refusal}: {TOO_DEEP}")
     # Python refuses to turn thousands of digits into a number, and tomllib passes that on.
     with foreign_parser(refusal, reason=TOO_LARGE):
-        found = tomllib.loads(text)
-    _check_values(found, refusal)
-    return found
+        tables = tomllib.loads(text)
+    _check_values(tables, refusal)
+    return tables
 
 
 def parse_json(content: str | bytes, where: str, *, longest: int = LONGEST) -> Any:
@@ -142,9 +142,9 @@ def parse_json(content: str | bytes, where: str, *, longest: int = LONGEST) -> A
     refusal = f"{where} is not valid JSON"
     text = decode_text(content, refusal, longest=longest)
     with foreign_parser(refusal):
-        found = json.loads(text)
-    _check_values(found, refusal)
-    return found
+        document = json.loads(text)
+    _check_values(document, refusal)
+    return document
 
 
 def parse_tensors(content: bytes, where: str) -> dict[str, np.ndarray]:
@@ -165,8 +165,8 @@ def parse_tensors(content: bytes, where: str) -> dict[str, np.ndarray]:
     from safetensors.numpy import load
 
     with foreign_parser(f"{where} cannot be read as safetensors", SafetensorError, KeyError, TypeError):
-        found: dict[str, np.ndarray] = load(content)
-    return found
+        arrays: dict[str, np.ndarray] = load(content)
+    return arrays
 
 
 def read_text(path: Path) -> str:

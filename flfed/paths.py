@@ -46,10 +46,10 @@ def where() -> Path:
     UsageError
         If this user has no folder of their own.
     """
-    given = os.environ.get("FLFED_HOME")
+    folder = os.environ.get("FLFED_HOME")
     try:
-        if given:
-            return Path(given).expanduser()
+        if folder:
+            return Path(folder).expanduser()
         return _user_data() / "flfed"
     except RuntimeError:
         raise UsageError("FLFED_HOME: this user has no folder of their own; set it to another") from None
@@ -70,9 +70,9 @@ def private_folder(path: Path) -> None:
     if not path.is_dir():
         for absent in reversed([above for above in (path, *path.parents) if not above.is_dir()]):
             absent.mkdir(mode=0o700, exist_ok=True)
-    found = path.stat()
+    status = path.stat()
     # A shared folder such as /tmp would break for everybody else if it were closed.
-    if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
+    if status.st_mode & 0o077 and not status.st_mode & stat.S_ISVTX:
         with suppress(OSError):
             path.chmod(0o700)
 

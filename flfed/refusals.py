@@ -103,10 +103,10 @@ class Refusal(str):
 
     def __new__(cls, code: str, /, **facts: object) -> Refusal:
         """Make the text from code and facts."""
-        found = super().__new__(cls, _TEXT.vformat(TEMPLATES[code], (), facts))
-        found.code = code
-        found.facts = {name: _fact_text(fact) for name, fact in facts.items()}
-        return found
+        refusal = super().__new__(cls, _TEXT.vformat(TEMPLATES[code], (), facts))
+        refusal.code = code
+        refusal.facts = {name: _fact_text(fact) for name, fact in facts.items()}
+        return refusal
 
     def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, str]]:
         """Return what a copy is made from."""
@@ -176,9 +176,9 @@ def refusal_of(error: FlfedError) -> Refusal:
 
     Of an error that says something else, the text stays here.
     """
-    found = error.args[0] if error.args else ""
-    if isinstance(found, Refusal):
-        return found
+    reason = error.args[0] if error.args else ""
+    if isinstance(reason, Refusal):
+        return reason
     return Refusal("error-untold")
 
 
@@ -245,7 +245,7 @@ def read(text: str) -> Refusal | None:
     """
     # What stands around another refusal comes last, since anything may stand in it.
     groups = (_OF_SITES, *((name,) for name in _HERE))
-    return next((found for tables in groups if (found := _read(text, tables)) is not None), None)
+    return next((refusal for tables in groups if (refusal := _read(text, tables)) is not None), None)
 
 
 def read_of_site(text: str) -> Refusal | None:
@@ -284,24 +284,24 @@ def recorded(said: str, site: str = "") -> Refusal:
     before = list[str]()
     name_first = re.compile(f"({re.escape(site) or SLOTS['name']}): ")
     # The whole text may be known by itself, before a name is taken off it.
-    while (found := read_of_site(text)) is None and len(before) < NAMES and (named := name_first.match(text)):
+    while (refusal := read_of_site(text)) is None and len(before) < NAMES and (named := name_first.match(text)):
         before.append(named[1])
         text = text[named.end() :]
-    if found is None:
+    if refusal is None:
         return Refusal("something-else", characters=len(said))
-    if found.code in UNTOLD:
-        found = Refusal(f"{found.code}-untold")
+    if refusal.code in UNTOLD:
+        refusal = Refusal(f"{refusal.code}-untold")
     for name in reversed(before):
-        found = Refusal("of-site", site=name, why=found)
-    return found
+        refusal = Refusal("of-site", site=name, why=refusal)
+    return refusal
 
 
 def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> str:
     """Return the expression of one template, its facts as groups where `named`."""
-    found = ""
+    expression = ""
     seen = set[str]()
     for words, fact, slot, quoted in string.Formatter().parse(template):
-        found += re.escape(words)
+        expression += re.escape(words)
         if fact is None:
             continue
         inner = slots[slot or fact]
@@ -309,8 +309,8 @@ def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> 
         inner = f"(?P<{fact}>{inner})" if named and fact not in seen else f"(?:{inner})"
         seen.add(fact)
         part = f"'{inner}'" if quoted else inner
-        found += part
-    return found
+        expression += part
+    return expression
 
 
 def any_of(templates: Iterable[str], slots: Mapping[str, str]) -> str:
@@ -320,10 +320,10 @@ def any_of(templates: Iterable[str], slots: Mapping[str, str]) -> str:
 
 def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
     """Return the refusal of some tables that a text says."""
-    found = _any(tables).fullmatch(text)
-    if found is None or found.lastgroup is None:
+    match = _any(tables).fullmatch(text)
+    if match is None or match.lastgroup is None:
         return None
-    code = found.lastgroup.replace("_", "-")
+    code = match.lastgroup.replace("_", "-")
     parts = _one(code).fullmatch(text)
     if parts is None:
         return None
@@ -352,5 +352,5 @@ def _one(code: str) -> re.Pattern[str]:
 
 @cache
 def _slots() -> dict[str, str]:
-    found = {"wrong": any_of(WRONG.values(), SLOTS), "rule": any_of(RULES, SLOTS)}
-    return SLOTS | found | {"defect": any_of(DEFECTS.values(), SLOTS | found)}
+    slots = {"wrong": any_of(WRONG.values(), SLOTS), "rule": any_of(RULES, SLOTS)}
+    return SLOTS | slots | {"defect": any_of(DEFECTS.values(), SLOTS | slots)}

@@ -154,12 +154,12 @@ def _own(kind: str) -> list[str]:
 def _modules(kind: str) -> dict[str, str]:
     """Return the module of each name that flfed itself brings; what is alike stands in a folder of its own."""
     folder = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:])
-    found = dict[str, str]()
+    modules = dict[str, str]()
     for place in pkgutil.iter_modules([str(folder)]):
         inner = pkgutil.iter_modules([str(folder / place.name)]) if place.ispkg else ()
         below = [f"{place.name}.{one.name}" for one in inner] if place.ispkg else [place.name]
-        found |= {_key(kind, module.rpartition(".")[2]): f"{FOLDERS[kind]}.{module}" for module in below}
-    return found
+        modules |= {_key(kind, module.rpartition(".")[2]): f"{FOLDERS[kind]}.{module}" for module in below}
+    return modules
 
 
 def _key(kind: str, file: str) -> str:
@@ -182,8 +182,8 @@ def load(kind: str, name: str) -> Any:
         cannot be imported, or shares the name with another.
     """
     if name not in names(kind):
-        known = names(kind)
-        raise UsageError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+        choices = names(kind)
+        raise UsageError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
     if (kind, name) in _LENT:
         return _LENT[kind, name]
     # Ours go first, so that an installed package cannot replace a mechanism unnoticed.
@@ -236,15 +236,15 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     where = f"{kind} {point.name!r} of {_package(point)}"
     # Whatever the other package raises becomes one sentence, and never a trace.
     try:
-        found = point.load()
+        plugin = point.load()
     except _BROKEN as error:
         raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
     # An entry point may name a module or the class itself.
-    found = public_class(found) if inspect.ismodule(found) else found
-    if not inspect.isclass(found):
+    plugin = public_class(plugin) if inspect.ismodule(plugin) else plugin
+    if not inspect.isclass(plugin):
         raise UsageError(f"{where}: {point.value} is no class")
-    _check_direction(kind, point.name, found, where)
-    return found
+    _check_direction(kind, point.name, plugin, where)
+    return plugin
 
 
 def _check_direction(kind: str, name: str, found: type, where: str) -> None:
@@ -264,15 +264,15 @@ def public_class(module: Any) -> type:
 
     Only classes that the module itself defines count.
     """
-    found = [
+    classes = [
         value
         # Imported classes and private ones do not count.
         for key, value in vars(module).items()
         if inspect.isclass(value) and value.__module__ == module.__name__ and not key.startswith("_")
     ]
-    if len(found) != 1:
-        raise UsageError(f"{module.__name__} must define one public class, it defines {len(found)}")
-    return found[0]
+    if len(classes) != 1:
+        raise UsageError(f"{module.__name__} must define one public class, it defines {len(classes)}")
+    return classes[0]
 
 
 def _entry_points(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:

@@ -29,8 +29,8 @@ def words(text: str) -> list[int]:
     >>> len(words("cleveland/fit")), words("a") == words("a"), words("a") == words("b")
     (8, True, False)
     """
-    found: list[int] = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4").tolist()
-    return found
+    numbers: list[int] = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype="<u4").tolist()
+    return numbers
 
 
 def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.random.Generator:
@@ -61,8 +61,8 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
     """
     entropy = [seed, *words(f"{site}/{purpose}"), number]
     # One array of words makes the same numbers in half the time; a larger number would be several words.
-    given = np.array(entropy, dtype=np.uint32) if max(seed, number) < 2**32 else entropy
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(given)))
+    entropy_words = np.array(entropy, dtype=np.uint32) if max(seed, number) < 2**32 else entropy
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy_words)))
 
 
 @lru_cache(maxsize=64)
@@ -147,8 +147,8 @@ class Draws:
         # The vectorised path pays only for many sites, and holds numbers of one word only.
         if len(self._entropy) < FEW or max(self._seed, number) >= 2**32:
             return self._states[:0]
-        known = np.array(self._entropy, dtype=np.uint32)
-        return states(np.column_stack([known, np.full(len(known), number, dtype=np.uint32)]))
+        prefixes = np.array(self._entropy, dtype=np.uint32)
+        return states(np.column_stack([prefixes, np.full(len(prefixes), number, dtype=np.uint32)]))
 
 
 class _Seeded(np.random.bit_generator.ISeedSequence):
@@ -189,16 +189,16 @@ def states(entropy: np.ndarray) -> np.ndarray:
 
     def hashed(values: np.ndarray) -> np.ndarray:
         nonlocal constant
-        found = values ^ np.uint32(constant)
+        bits = values ^ np.uint32(constant)
         constant = constant * factor % 2**32
-        found *= np.uint32(constant)
-        found ^= found >> 16
-        return found
+        bits *= np.uint32(constant)
+        bits ^= bits >> 16
+        return bits
 
     def mixed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.uint32(0xCA01F9DD) * one - np.uint32(0x4973F715) * other
-        found ^= found >> 16
-        return found
+        bits: np.ndarray = np.uint32(0xCA01F9DD) * one - np.uint32(0x4973F715) * other
+        bits ^= bits >> 16
+        return bits
 
     # The pool of four words takes in the first four, is mixed, and then absorbs the later ones.
     first = entropy.T[:4]

@@ -229,10 +229,10 @@ def read_gate_fingerprint(text: str) -> str:
     shown = f"{text[:60]!r} is no fingerprint of a gate"
     if not re.fullmatch(r"[A-Z2-7]{36}", letters):
         raise UsageError(f"{shown}: it has nine groups of four letters and digits 2 to 7; see flfed site key SITE")
-    found = _spoken(base64.b32decode(letters[:-GROUP]))
-    if found.replace("-", "").upper() != letters:
+    expected = _spoken(base64.b32decode(letters[:-GROUP]))
+    if expected.replace("-", "").upper() != letters:
         raise UsageError(f"{shown}: a character of it is wrong; have it read out again")
-    return found
+    return expected
 
 
 def _spoken(digest: bytes) -> str:

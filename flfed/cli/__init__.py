@@ -72,20 +72,20 @@ def _in_words(error: click.ClickException) -> str:
     import click
 
     # Click and Typer both add what was meant: said once, it is enough.
-    said = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
-    said = NOT_WHOLE.sub("is not a whole number", said)
+    message = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
+    message = NOT_WHOLE.sub("is not a whole number", message)
     if not isinstance(error, click.UsageError) or error.ctx is None:
-        return said
+        return message
     if isinstance(error, click.NoSuchOption):
-        said = error.message.rstrip(".")
+        message = error.message.rstrip(".")
         # Click also finds words alike that have little more than the dashes in common.
         near = [name for name in error.possibilities or () if _alike(name, error.option_name)]
         if near:
-            said += f"; did you mean {near[0]}?"
+            message += f"; did you mean {near[0]}?"
         elif any("--set" in parameter.opts for parameter in error.ctx.command.params):
-            said += "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3"
-    see = " See" if said.endswith("?") else "; see"
-    return f"{said}{see}: {error.ctx.command_path} --help"
+            message += "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3"
+    see = " See" if message.endswith("?") else "; see"
+    return f"{message}{see}: {error.ctx.command_path} --help"
 
 
 def _alike(name: str, typed: str) -> bool:

@@ -50,10 +50,10 @@ def list_runs(
     start = moment_of(since) if since else ""
     chosen = {"study": study, "status": status, "engine": engine, "since": start}
     with RunReader.open() as reader:
-        found = run_list(reader, search=search, limit=limit, site=site, **chosen)
-    yield found
-    if found["runs"] or found["series"]:
-        lines = found["runs"] if whole else found["series"]
+        listing = run_list(reader, search=search, limit=limit, site=site, **chosen)
+    yield listing
+    if listing["runs"] or listing["series"]:
+        lines = listing["runs"] if whole else listing["series"]
         _print(lines, whole)
     elif search or site or any(chosen.values()):
         yield "No run matches."
@@ -103,22 +103,22 @@ def log_run(run: str = RUN, whole: bool = output.ALL) -> output.Shown:
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
-        found = run_log(reader, run)
-    yield found
-    rows = list(map(_log_row, found["log"]))
+        log_report = run_log(reader, run)
+    yield log_report
+    rows = list(map(_log_row, log_report["log"]))
     headers = ["when (UTC)", "run", "repeat", "round", "what", "site", ""]
     # Of one run neither its name nor its repeat need be told.
     if len({row[1] for row in rows}) < 2:
         for cells in (headers, *rows):
             del cells[1:3]
-    title = found["run"]
+    title = log_report["run"]
     if len(rows) > LINES and not whole:
         title = f"{title}: the last {LINES} of {len(rows):,} lines, --all has all"
         rows = rows[-LINES:]
     output.as_table(headers, rows, title=title, spare=("run", "round"), cut="")
-    if found["status"] != "completed":
-        why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-        yield f"Status: {found['status']}{why}."
+    if log_report["status"] != "completed":
+        why = f" ({log_report['reason'].rstrip('.')})" if log_report["reason"] else ""
+        yield f"Status: {log_report['status']}{why}."
 
 
 def _log_row(line: dict[str, Any]) -> list[str]:

@@ -51,9 +51,9 @@ def sites(incomplete: str) -> list[str]:
     from importlib.metadata import entry_points
 
     def names() -> list[str]:
-        found = {point.name for point in entry_points(group="flfed.site")}
-        found.update(name.replace("_", "-") for name in _folders("sites/*/__init__.py"))
-        return sorted(found)
+        site_names = {point.name for point in entry_points(group="flfed.site")}
+        site_names.update(name.replace("_", "-") for name in _folders("sites/*/__init__.py"))
+        return sorted(site_names)
 
     return _beginning(names, incomplete)
 
@@ -61,7 +61,7 @@ def sites(incomplete: str) -> list[str]:
 def _folders(pattern: str) -> list[str]:
     from flfed.packages import roots
 
-    found = set[str]()
+    folder_names = set[str]()
     for root in roots():
-        found.update(path.parent.name for path in root.glob(pattern))
-    return sorted(found)
+        folder_names.update(path.parent.name for path in root.glob(pattern))
+    return sorted(folder_names)

@@ -89,17 +89,17 @@ def admit_site(
 
     # Settings are read first, so that a missing coordinator is said before a file is opened.
     folder = _initialised()
-    found = admit(folder, file)
+    admission = admit(folder, file)
     yield {
-        "site": found.site,
-        "node-key": found.fingerprint,
-        "already": found.already,
-        "gate-key": found.gate_key,
+        "site": admission.site,
+        "node-key": admission.fingerprint,
+        "already": admission.already,
+        "gate-key": admission.gate_key,
     }
-    done = "was admitted by this file already: nothing is left to do" if found.already else "is admitted"
-    yield f"{found.site} {done}; its key, as `flfed site join` showed it: {found.fingerprint}"
-    if found.gate_key:
-        yield f"Its gate's, which other sites ask it for and not you: {found.gate_key}"
+    done = "was admitted by this file already: nothing is left to do" if admission.already else "is admitted"
+    yield f"{admission.site} {done}; its key, as `flfed site join` showed it: {admission.fingerprint}"
+    if admission.gate_key:
+        yield f"Its gate's, which other sites ask it for and not you: {admission.gate_key}"
 
 
 @output.with_json
@@ -114,10 +114,10 @@ def site_key(
     """
     from flfed.deployment.coordinator.admission import note_gate_key
 
-    said, before = note_gate_key(_initialised(), site, fingerprint)
-    yield {"site": site, "gate-key": said, "before": before}
-    instead = f" instead of {before}: who pins that one must approve anew" if before not in ("", said) else ""
-    yield f"{site}: the fingerprint of its gate is {said}{instead}."
+    gate_key, before = note_gate_key(_initialised(), site, fingerprint)
+    yield {"site": site, "gate-key": gate_key, "before": before}
+    instead = f" instead of {before}: who pins that one must approve anew" if before not in ("", gate_key) else ""
+    yield f"{site}: the fingerprint of its gate is {gate_key}{instead}."
 
 
 @output.with_json
@@ -154,12 +154,12 @@ def site_ledger(
 
     folder = _initialised()
     # Without --restart nothing is written.
-    found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
-    if not found.n:
+    receipt = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
+    if not receipt.n:
         check_invited(folder, site)
-    yield {**found.facts(), "restarted": bool(restart)}
-    if found.n:
-        yield f"{found.n} lines of {site}'s ledger were signed, at run {found.run}, with the head {found.head}."
+    yield {**receipt.facts(), "restarted": bool(restart)}
+    if receipt.n:
+        yield f"{receipt.n} lines of {site}'s ledger were signed, at run {receipt.run}, with the head {receipt.head}."
     else:
         yield f"No line of {site}'s ledger is signed."
     if restart:
@@ -274,19 +274,19 @@ def coordinator_status(whole: bool = output.ALL) -> output.Shown:
     from flfed.deployment.coordinator.certificates import RENEWED_DAYS
     from flfed.deployment.coordinator.status import status
 
-    found = status(CoordinatorFolder.default())
-    yield found.as_json()
-    serving = "serving" if found.serving else "NOT serving: flfed coordinator serve"
-    yield f"{found.title}, {found.address}: {serving}."
-    days = f"{found.server_days} days"
-    if found.server_days < RENEWED_DAYS:
+    overview = status(CoordinatorFolder.default())
+    yield overview.as_json()
+    serving = "serving" if overview.serving else "NOT serving: flfed coordinator serve"
+    yield f"{overview.title}, {overview.address}: {serving}."
+    days = f"{overview.server_days} days"
+    if overview.server_days < RENEWED_DAYS:
         days += "; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
     yield f"The server's certificate holds for {days}."
     # A file that cannot be read hides one site, and not all of them.
-    for problem in found.problems:
+    for problem in overview.problems:
         yield f"Left out: {problem}."
-    if found.sites:
-        _print_sites(found.sites, whole)
+    if overview.sites:
+        _print_sites(overview.sites, whole)
     else:
         yield "No site was invited yet: flfed coordinator invite SITE"
 
@@ -301,8 +301,8 @@ def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
         if last is not None and last.reason:
             reasons.append(f"{site.site}: {last.answer}: {last.reason}")
     output.say_some(reasons, whole=whole)
-    known = [f"{site.site}: its gate's fingerprint is {site.gate_key}" for site in sites if site.gate_key]
-    output.say_some(known, whole=whole)
+    key_lines = [f"{site.site}: its gate's fingerprint is {site.gate_key}" for site in sites if site.gate_key]
+    output.say_some(key_lines, whole=whole)
     without = ", ".join(site.site for site in sites if site.status == "admitted" and not site.gate_key)
     if without:
         typer.echo(f"No gate's key is known here of {without}; at the site: flfed site key SITE")
@@ -310,12 +310,12 @@ def _print_sites(sites: Sequence[SiteStatus], whole: bool) -> None:
 
 def _row(site: SiteStatus) -> list[str]:
     """Return how a site's node stands, when it asked last, since when it is online, and its last run."""
-    asked = ""
+    last_request = ""
     if site.seconds_since_request is not None:
-        asked = f"{site.seconds_since_request:.0f} s ago"
+        last_request = f"{site.seconds_since_request:.0f} s ago"
     since = site.online_since[:16].replace("T", " ")
     node = "online" if since else site.node
-    row = [site.site, site.status, node, asked, since]
+    row = [site.site, site.status, node, last_request, since]
     last = site.last_run
     if last is None:
         return [*row, "", "", "", ""]

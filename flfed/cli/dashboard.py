@@ -29,8 +29,8 @@ def demo() -> None:
             with loading():
                 from flfed.federation.server.run import run
             typer.echo(f"\nRunning the study {name} ...", err=True)
-            with progress() as told:
-                result = run(name, progress=told)
+            with progress() as show_progress:
+                result = run(name, progress=show_progress)
         print_report(result.report)
     typer.echo("\nTo see both in the app: flfed app   (or, in a checkout: make app)")
     typer.echo("To run one yourself: flfed study run preterm-birth --repeats 10")
@@ -77,8 +77,8 @@ def leave_current_folder(folder: Path) -> None:
     """Go to a folder of ours: Streamlit reads its settings in the current one, which may be anybody's."""
     # These paths are made whole first, for they are read from the folder that is left.
     for name in ("FLFED_HOME", "FLFED_PATH"):
-        if given := os.environ.get(name):
-            places = [str(Path(part).expanduser().absolute()) for part in given.split(os.pathsep) if part]
+        if setting := os.environ.get(name):
+            places = [str(Path(part).expanduser().absolute()) for part in setting.split(os.pathsep) if part]
             os.environ[name] = os.pathsep.join(places)
     os.chdir(folder)
 

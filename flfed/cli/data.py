@@ -34,7 +34,7 @@ def list_data() -> output.Shown:
     """List the datasets found, and whether their files are here."""
     from flfed.rows.data import datasets
 
-    found: list[dict[str, object]] = []
+    entries: list[dict[str, object]] = []
     broken = {}
     rows = []
     headers = ["dataset", "task", "kind", "licence", "state"]
@@ -52,13 +52,13 @@ def list_data() -> output.Shown:
             state = f"to be fetched: flfed data get {name}" if absent else "here"
             line |= {"task": dataset.schema.task, "licence": source.licence, "kind": _kind(source)}
             line |= {"synthetic": source.synthetic, "state": state, "absent": absent}
-        found.append(line)
+        entries.append(line)
         cells = [str(line[key]).replace("to be fetched", "fetch") for key in headers]
         # Sentences would leave no room for anything else, and stand below.
         if name in broken:
             cells[-1] = "broken"
         rows.append(cells)
-    yield {"datasets": found}
+    yield {"datasets": entries}
     output.as_table(headers, rows, spare=("licence", "kind", "task"))
     for name, why in broken.items():
         output.say(f"{name}: {why}")
@@ -132,12 +132,12 @@ def new_data(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
         task=_task(task), open_data=public, keep=keep, drop=drop, missing=missing,
     )  # fmt: skip
-    made, kept = with_earlier_holdouts(made, to, [root for root in roots() if root != own_root()])
+    made, holdouts = with_earlier_holdouts(made, to, [root for root in roots() if root != own_root()])
     left = left_behind(made, to)
     study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()}, replace=replace, hint=", or --replace it")
-    yield _as_json(made, written) | {"kept-holdouts": list(kept.sites), "moved-holdouts": list(kept.moved)}
-    below = list(kept.lines())
+    yield _as_json(made, written) | {"kept-holdouts": list(holdouts.sites), "moved-holdouts": list(holdouts.moved)}
+    below = list(holdouts.lines())
     if left:
         below.append(
             f"Sites of this dataset that were made before, and are none of its tables now: {', '.join(left)}. Delete "
@@ -150,10 +150,10 @@ def _task(word: str) -> Task | None:
     """Return the task that a word names."""
     if not word:
         return None
-    known: tuple[Task, ...] = ("binary", "multi-class", "regression")
-    if word not in known:
-        raise UsageError(f"--task {word}: must be one of {', '.join(known)}")
-    return known[known.index(word)]
+    tasks: tuple[Task, ...] = ("binary", "multi-class", "regression")
+    if word not in tasks:
+        raise UsageError(f"--task {word}: must be one of {', '.join(tasks)}")
+    return tasks[tasks.index(word)]
 
 
 def _lines(made: Workspace) -> list[dict[str, object]]:

@@ -68,9 +68,9 @@ def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
 
 def show(steps: Shown, as_json: bool) -> None:
     """Print the object that comes first, or without it all that follows."""
-    found = next(steps)
+    json_object = next(steps)
     if as_json:
-        print_json(found)
+        print_json(json_object)
         return
     for line in steps:
         typer.echo(line)
@@ -271,8 +271,8 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
 
     private = found["privacy"]
     ended = found["status"] in ("completed", "stopped") and found["rounds"] > 0
-    told = told_in_words(found.get("told-outcomes") or {})
-    for line in [*in_words(private, read_all(AuditFigure, found["audit"]), attackable=ended), *told]:
+    outcome_lines = told_in_words(found.get("told-outcomes") or {})
+    for line in [*in_words(private, read_all(AuditFigure, found["audit"]), attackable=ended), *outcome_lines]:
         say(line)
     charges(charged_lines(private))
     uncharged = private_of(private).uncharged
@@ -284,8 +284,8 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
         return
     why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
     typer.echo(f"Not covered{why}:")
-    for said in uncharged:
-        typer.echo(f"  - {said}")
+    for sentence in uncharged:
+        typer.echo(f"  - {sentence}")
 
 
 def charges(lines: Sequence[Mapping[str, str]]) -> None:
@@ -307,16 +307,16 @@ def promise(found: dict[str, Any]) -> None:
     charged = charged_lines(found)
     # A mechanism without such a figure leaves it out.
     figures = {"noise multiplier": found["noise"], "sampling": found["sampling"]}
-    known = [f"{word} {number(value, 3)}" for word, value in figures.items() if value is not None]
-    if known:
-        known.append(f"clip {found['clip']:g}, {found['steps']} {counted(found)}")
+    parameters = [f"{word} {number(value, 3)}" for word, value in figures.items() if value is not None]
+    if parameters:
+        parameters.append(f"clip {found['clip']:g}, {found['steps']} {counted(found)}")
     if found.get(ONE_ANSWER):
-        known = [f"noise multiplier {number(found['noise'], 3)} on all numbers of the answer together"]
-    if known:
+        parameters = [f"noise multiplier {number(found['noise'], 3)} on all numbers of the answer together"]
+    if parameters:
         how = "How, in training" if charged else "How"
-        lines.append(f"{how}: {', '.join(known)}.")
-    lines += [f"Warning: {said}" for said in found["warnings"]]
-    lines += [f"Note: {said}" for said in found["notes"]]
+        lines.append(f"{how}: {', '.join(parameters)}.")
+    lines += [f"Warning: {sentence}" for sentence in found["warnings"]]
+    lines += [f"Note: {sentence}" for sentence in found["notes"]]
     for line in lines:
         typer.echo(line)
     charges(charged)
@@ -373,15 +373,15 @@ def _longest_word(cells: Sequence[str]) -> int:
 
 def _lines(cells: Sequence[str], width: int) -> int:
     """Return how many lines the cells of one column need beyond the first of each."""
-    found = 0
+    extra_lines = 0
     for cell in cells:
         used = 0
         for word in cell.split():
             if used and used + 1 + len(word) > width:
-                found += 1
+                extra_lines += 1
                 used = 0
             used += bool(used) + len(word)
-    return found
+    return extra_lines
 
 
 def passed_over(site: str) -> None:

@@ -41,8 +41,8 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     if quiet:
         yield _waiting
     elif console.is_terminal:
-        with _bars(console) as told:
-            yield told
+        with _bars(console) as show_stage:
+            yield show_stage
     else:
         # A bar that is redrawn would fill a log file.
         yield ProgressLines()

@@ -39,8 +39,8 @@ def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
-        found = report(reader, run)
-    print_report(found, whole=whole)
+        run_report = report(reader, run)
+    print_report(run_report, whole=whole)
 
 
 @app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
@@ -53,9 +53,9 @@ def compare(
     """Show two runs side by side: settings, figures, and how far their models are apart."""
     from flfed.experiments.compare_runs import compare_runs
 
-    found = compare_runs(a, b)
-    yield found
-    _print_comparison(found, whole=whole)
+    comparison = compare_runs(a, b)
+    yield comparison
+    _print_comparison(comparison, whole=whole)
 
 
 @app.command("export", epilog="Example: flfed run export latest --to my-model")
@@ -102,9 +102,9 @@ def report_run(
     with RunReader.open() as reader:
         runs = reader.runs_of(run)
         entries = chain.from_iterable(reader.sites(one.run) for one in runs)
-        known = sorted({entry.site for entry in entries})
-    if site and site not in known:
-        raise UsageError(f"run {runs[0].series} has no site {site!r}{nearest(site, known)}")
+        site_names = sorted({entry.site for entry in entries})
+    if site and site not in site_names:
+        raise UsageError(f"run {runs[0].series} has no site {site!r}{nearest(site, site_names)}")
     # What "latest" means is settled here: for one site's people another run may be the latest.
     name = runs[0].series if run == "latest" else run
     to = file or Path(f"{name}.html")
@@ -123,7 +123,7 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     hashes = {name: words[both["equal"]] for name, both in found["hashes"].items()}
     if not trained:
         del hashes["arrays"]
-    output.say(", ".join(f"{name} {said}" for name, said in hashes.items()))
+    output.say(", ".join(f"{name} {agreement}" for name, agreement in hashes.items()))
     _print_compared_figures(found, whole=whole)
     apart = found["arrays-max-difference"]
     if not trained:
@@ -209,20 +209,24 @@ def predict(
 
     shared = SharedModel.read(model)
     signed = whose(shared.signature, signed_by)
-    found = predict_table(shared, table) if table is not None else predict_site(shared, site)
+    predictions = predict_table(shared, table) if table is not None else predict_site(shared, site)
     # The file is written before anything is printed: its errors end the command.
     reasons = None
     if explain is not None:
-        reasons = explained(shared, found.inputs)
+        reasons = explained(shared, predictions.inputs)
         write_private(explain, reasons.as_csv(), advice="choose another file with --explain")
     if out is not None:
-        write_private(out, found.as_csv(), advice="choose another file with --out")
+        write_private(out, predictions.as_csv(), advice="choose another file with --out")
     if as_json:
-        shown = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)}
+        shown = {"model": str(model), "run": shared.run, "of": predictions.of, "rows": len(predictions.values)}
         shown |= signed.as_object()
-        shown |= {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
+        shown |= {
+            "metrics": predictions.figures or None,
+            "metric-rows": predictions.known,
+            "notes": list(predictions.notes),
+        }
         if out is None:
-            shown["predictions"] = found.rows()
+            shown["predictions"] = predictions.rows()
         else:
             shown["out"] = str(out)
         if reasons is not None:
@@ -230,9 +234,11 @@ def predict(
         output.print_json(shown)
         return
     if out is None:
-        typer.echo(found.as_csv(), nl=False)
+        typer.echo(predictions.as_csv(), nl=False)
     else:
-        typer.echo(f"{len(found.values)} predictions of {found.of} are in {out}; keep it where the table is.")
+        typer.echo(
+            f"{len(predictions.values)} predictions of {predictions.of} are in {out}; keep it where the table is."
+        )
     if reasons is not None:
         typer.echo(
             f"What each column added to each row, in {reasons.unit}, is in {explain}; keep it where the table is.",
@@ -240,7 +246,7 @@ def predict(
         )
     # Standard output has the predictions alone, so that they can be piped.
     typer.echo(signed.sentence, err=out is None)
-    _print_figures(found, to_stderr=out is None)
+    _print_figures(predictions, to_stderr=out is None)
 
 
 def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
@@ -248,13 +254,13 @@ def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
     for note in found.notes:
         typer.echo(note, err=to_stderr)
     for name, figure in found.figures.items():
-        said = f"not defined: {figure['method']}"
+        text = f"not defined: {figure['method']}"
         if figure["value"] is not None:
             reach = f"no interval: {figure['method']}"
             if figure["low"] is not None:
                 reach = f"{figure['low']:.4f} to {figure['high']:.4f}"
-            said = f"{figure['value']:.4f} ({reach})"
-        typer.echo(f"  {name}: {said}", err=to_stderr)
+            text = f"{figure['value']:.4f} ({reach})"
+        typer.echo(f"  {name}: {text}", err=to_stderr)
 
 
 @output.tables
@@ -282,14 +288,14 @@ def audit(
     with stoppable("before the first attack: nothing is recorded"):
         with loading():
             from flfed.experiments.audit import audit as audit_run
-        with progress(quiet=as_json) as told:
-            found = audit_run(run, only=sites, attacks=attacks, progress=told)
+        with progress(quiet=as_json) as show_progress:
+            outcome = audit_run(run, only=sites, attacks=attacks, progress=show_progress)
     if as_json:
-        output.print_json(found.as_object())
+        output.print_json(outcome.as_object())
     else:
-        _print_audit(found, whole=all_figures)
+        _print_audit(outcome, whole=all_figures)
     # Beyond the promise is a failure, so that a script notices.
-    if found.beyond():
+    if outcome.beyond():
         raise typer.Exit(1)
 
 
@@ -299,27 +305,27 @@ def _print_audit(found: Audited, *, whole: bool) -> None:
     from flfed.records.reports.audit_headlines import AuditFigure, by_figure, headlines, not_promised, ordered
 
     promise = found.promise
-    said = "promises nothing: no [privacy] mechanism with a guarantee."
+    promise_text = "promises nothing: no [privacy] mechanism with a guarantee."
     if promise is not None:
-        said = (
+        promise_text = (
             f"promises each {promise.unit}: epsilon {promise.epsilon:.3g} at delta {promise.delta:g}, "
             f"by {promise.mechanism}."
         )
-    typer.echo(f"{found.study} ({found.run}) {said}")
+    typer.echo(f"{found.study} ({found.run}) {promise_text}")
     # Which of the models was attacked matters, since each repeat has its own.
     if found.repeats > 1:
         typer.echo(
             f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
         )
     rows = read_all(AuditFigure, [row.as_object() for row in found.findings])
-    told = shown = ordered(rows)
+    figures = shown = ordered(rows)
     if not whole:
         shown = headlines(rows)
         # Of each figure what it means at the worst site; where there is none, why.
-        told = [lines[0] for lines in by_figure(shown)] + [line for line in shown if line.value is None]
+        figures = [lines[0] for lines in by_figure(shown)] + [line for line in shown if line.value is None]
     if shown:
         _print_attacks(shown, whole=whole)
-    for line in [*_sentences(told, rows), *not_promised(rows)]:
+    for line in [*_sentences(figures, rows), *not_promised(rows)]:
         output.say(line)
     if len(shown) < len(rows):
         typer.echo(f"{len(rows) - len(shown)} more figures: --all prints them, --json has them too.")
@@ -332,12 +338,12 @@ def _print_attacks(shown: Audit, *, whole: bool) -> None:
     from flfed.records.reports.audit_headlines import by_figure, figure_name, reached
     from flfed.records.statistics.verdict import number
 
-    told = shown
+    printed_rows = shown
     if not whole and len(shown) > output.SCREEN:
-        told = list(chain.from_iterable(rows[:WORST] for rows in by_figure(shown)))
+        printed_rows = list(chain.from_iterable(rows[:WORST] for rows in by_figure(shown)))
     lines = []
     names = {}
-    for row in told:
+    for row in printed_rows:
         bound = "nothing" if row.promise is None else number(row.promise)
         figure = figure_name(row.metric)
         names[f"{row.attack}: {figure}."] = row.attack
@@ -349,8 +355,8 @@ def _print_attacks(shown: Audit, *, whole: bool) -> None:
     if "figure" in output.as_table(headers, lines, spare=spare):
         for line in names:
             output.say(line)
-    if len(told) < len(shown):
-        typer.echo(f"… and {len(shown) - len(told)} more lines: --all")
+    if len(printed_rows) < len(shown):
+        typer.echo(f"… and {len(shown) - len(printed_rows)} more lines: --all")
     output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
 
 
@@ -358,14 +364,14 @@ def _sentences(told: Audit, rows: Audit) -> list[str]:
     """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
     from flfed.records.reports.faults import some
 
-    found = []
+    sentences = []
     # A sentence that is true of all sites names none of them.
     for attack, says in dict.fromkeys((row.attack, row.says) for row in told):
         tried = {row.site for row in rows if row.attack == attack}
         sites = dict.fromkeys(str(row.site) for row in rows if (row.attack, row.says) == (attack, says))
         where = "" if len(sites) == len(tried) else f", {some(list(sites))}"
-        found.append(f"{attack}{where}: {says}")
-    return found
+        sentences.append(f"{attack}{where}: {says}")
+    return sentences
 
 
 SHORTER = {
@@ -386,8 +392,8 @@ def object_of(run: str) -> dict[str, Any]:
     from flfed.records.store.reader import RunReader
 
     with RunReader.open() as reader:
-        found = report(reader, run)
-        return found if reader.runs_of(run)[0].rounds_planned else statistic_object(found)
+        run_report = report(reader, run)
+        return run_report if reader.runs_of(run)[0].rounds_planned else statistic_object(run_report)
 
 
 def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
@@ -448,8 +454,8 @@ def _print_statistic(found: dict[str, Any], *, whole: bool) -> list[str]:
             hidden = True
             continue
         rows = [list(line.values()) for line in table.lines]
-        said = ": ".join(filter(None, (title, table.title)))
-        output.as_table(list(table.lines[0]), rows, said, spare=table.spare, more=more, whole=whole)
+        heading = ": ".join(filter(None, (title, table.title)))
+        output.as_table(list(table.lines[0]), rows, heading, spare=table.spare, more=more, whole=whole)
         title = ""
     first, *others = statistic_in_words(found["statistics"], found["repeats"])
     lines = [first, *missing_in_words(found), *others]
@@ -464,15 +470,15 @@ def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[s
 
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
     words["update rejected"] = "Rejected"
-    told: dict[tuple[str, str, str], list[int | None]] = {}
+    rounds_by_event: dict[tuple[str, str, str], list[int | None]] = {}
     for event in events:
         kind: str = event.kind
         if kind == "fault":
             kind = fault_kind({"round": event.round, "reason": event.reason})
         stands_above = kind in ("refused", "fault") and event.round is None and event.site in above
         if kind in words and not stands_above:
-            told[words[kind], event.site or "", event.reason] = []
-    return [": ".join(filter(None, parts)) for parts in sites_together(told)]
+            rounds_by_event[words[kind], event.site or "", event.reason] = []
+    return [": ".join(filter(None, parts)) for parts in sites_together(rounds_by_event)]
 
 
 def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:

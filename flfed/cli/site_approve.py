@@ -76,14 +76,14 @@ def approve_study(
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.study.study import Study
 
-    for option, is_given in (("--yes", yes), ("--compared", compared)):
-        if refuse and is_given:
+    for option, is_set in (("--yes", yes), ("--compared", compared)):
+        if refuse and is_set:
             raise UsageError(f"{option} and --refuse exclude each other")
     own, folder = _opened(site)
-    found = Study.load(study)
+    loaded_study = Study.load(study)
     # A refusal needs no check: it holds whatever the study asks.
     if refuse:
-        output.show(_decided(folder, write_refusal(folder, found, by=_who(by))), as_json)
+        output.show(_decided(folder, write_refusal(folder, loaded_study, by=_who(by))), as_json)
         return
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
@@ -91,26 +91,26 @@ def approve_study(
     from flfed.deployment.site_state.approval import given_start, keep_start
     from flfed.deployment.site_state.comparisons import add_comparisons
 
-    sites = _sites(co_sites, found)
+    sites = _sites(co_sites, loaded_study)
     others = _others(sites, own)
     # Nobody should approve what the gate would refuse anyway.
-    _check(found, own, others)
+    _check(loaded_study, own, others)
     if compared:
-        check_counted(own, found)
-    source = given_start(folder, found, start)
-    agreement = agreed(folder, found, sites, _named(without))
-    words = _words(folder, own, found, others, agreement, compared)
+        check_counted(own, loaded_study)
+    source = given_start(folder, loaded_study, start)
+    agreement = agreed(folder, loaded_study, sites, _named(without))
+    words = _words(folder, own, loaded_study, others, agreement, compared)
     decision = _decision(words, yes, as_json)
     if decision == "approve":
         if source is not None:
-            keep_start(folder, found, source)
+            keep_start(folder, loaded_study, source)
         if compared:
-            add_comparisons(folder, found, compared, by=_who(by))
-        decided = _approved(folder, own, found, others, agreement, _who(by))
+            add_comparisons(folder, loaded_study, compared, by=_who(by))
+        decided = _approved(folder, own, loaded_study, others, agreement, _who(by))
     elif decision == "refuse":
-        decided = write_refusal(folder, found, by=_who(by))
+        decided = write_refusal(folder, loaded_study, by=_who(by))
     else:
-        typer.echo(f"{found.name}: nothing is decided, so {own.name} does not answer it.")
+        typer.echo(f"{loaded_study.name}: nothing is decided, so {own.name} does not answer it.")
         return
     output.show(_decided(folder, decided), as_json)
 
@@ -183,9 +183,9 @@ def pause_site(
     else:
         approval.pause(folder, by=_who(by))
     yield {"site": folder.site, "paused": not end, "changed": before == end}
-    said = "answers again" if end else f"is paused; to answer again: flfed site pause {folder.site} --resume"
+    state = "answers again" if end else f"is paused; to answer again: flfed site pause {folder.site} --resume"
     same = "" if before == end else " (as before)"
-    yield f"{folder.site} {said}{same}."
+    yield f"{folder.site} {state}{same}."
 
 
 @output.tables
@@ -194,22 +194,22 @@ def site_status(name: str = NAME) -> output.Shown:
     from flfed.deployment.operator.status import status_of
 
     own, folder = _opened(name)
-    found = status_of(folder, own)
-    yield found
-    paused = "yes, nothing is answered" if found["paused"] else "no"
-    key = found["gate-key"] or f"none yet: flfed site key {own.name}"
-    yield f"{own.name}: {found['joined'] or 'has not joined yet'}"
+    status = status_of(folder, own)
+    yield status
+    paused = "yes, nothing is answered" if status["paused"] else "no"
+    key = status["gate-key"] or f"none yet: flfed site key {own.name}"
+    yield f"{own.name}: {status['joined'] or 'has not joined yet'}"
     yield f"Paused: {paused}"
     yield f"Fingerprint of its gate: {key}"
-    _print_frozen(found)
-    rows = list(map(_row, found["studies"]))
+    _print_frozen(status)
+    rows = list(map(_row, status["studies"]))
     _table(["study", "SHA-256", "decision", "at", "with", "answered?"], rows, "Studies", "nothing is decided yet")
     rows = []
-    for line in found["last"]:
-        told = line["reason"] or line["study"]
-        rows.append([str(line["n"]), line["at"], line["kind"], told, line["run"], str(line["bytes"])])
+    for line in status["last"]:
+        subject = line["reason"] or line["study"]
+        rows.append([str(line["n"]), line["at"], line["kind"], subject, line["run"], str(line["bytes"])])
     _table(["line", "at", "kind", "study, or why not", "run", "bytes"], rows, "What left last", "nothing has left")
-    for problem in found["problems"]:
+    for problem in status["problems"]:
         typer.echo(f"Look at this: {problem}", err=True)
 
 
@@ -230,8 +230,8 @@ def _print_frozen(found: dict[str, Any]) -> None:
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
     for one in found["comparisons"]:
-        said = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
-        typer.echo(f"Comparisons of {one['dataset']!r}: {said}. {TELLS}")
+        quota = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
+        typer.echo(f"Comparisons of {one['dataset']!r}: {quota}. {TELLS}")
     for one in found["frozen"]:
         # The number is text, since a small one is withheld.
         if one["resting"] != "0":
@@ -297,10 +297,11 @@ def _told(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     from flfed.rows.site_trees import told_at_first
 
     least = int(study.strategy.settings.get("min-rows", 0))
-    told, rows = told_at_first(SiteSession(snapshot.load(serving, folder.frozen), study), least)
+    single_outcomes, rows = told_at_first(SiteSession(snapshot.load(serving, folder.frozen), study), least)
     return [
-        f"Single outcomes: in this site's first sums {told:,} of its {rows:,} training rows are alone, or among rows "
-        "of one outcome, in a cell of some column. Unless the sums are added up in secret, they tell these outcomes. "
+        f"Single outcomes: in this site's first sums {single_outcomes:,} of its {rows:,} training "
+        "rows are alone, or among rows of one outcome, in a cell of some column. Unless the sums "
+        "are added up in secret, they tell these outcomes. "
         "Counted in the frozen rows, for this site's eyes."
     ]
 
@@ -317,9 +318,9 @@ def _approved(
 
     serving = site.serving(study.dataset.name)
     # The approval names the rows by hash, so that they must be frozen by now.
-    known = snapshot.known(serving, folder.frozen)
-    facts = known or freeze_first(folder, serving)
-    if known is None and facts.excluded is not None:
+    earlier_facts = snapshot.known(serving, folder.frozen)
+    facts = earlier_facts or freeze_first(folder, serving)
+    if earlier_facts is None and facts.excluded is not None:
         gone = facts.excluded
         typer.echo(
             f"{gone.found} of {gone.listed} identifiers of people who opted out were found, and left out.", err=True
@@ -354,8 +355,8 @@ def _decision(words: list[str], yes: bool, as_json: bool) -> str:
         return "approve"
     if as_json or not sys.stdin.isatty():
         raise UsageError("nobody is here to ask: decide with --yes or --refuse")
-    said = typer.prompt("\nType approve, refuse or later", default="later").strip().lower()
-    return str(said)
+    reply = typer.prompt("\nType approve, refuse or later", default="later").strip().lower()
+    return str(reply)
 
 
 def _who(given: str) -> str:

@@ -108,11 +108,11 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
     # A ledger may be long: it is added up line by line, and for people the last ones are kept.
     most = None if as_json else SHOWN
     last = deque[Any](maxlen=most)
-    found = Totals()
+    totals = Totals()
     for line in lines:
-        found.add(line)
+        totals.add(line)
         last.append(line)
-    output.show(_lines(name, run, found, last), as_json)
+    output.show(_lines(name, run, totals, last), as_json)
 
 
 def _lines(name: str, run: str, found: Totals, last: deque[Line]) -> output.Shown:
@@ -191,12 +191,12 @@ def _repair(ledger: Ledger, name: str, why: str) -> output.Shown:
 def _restart(folder: SiteFolder, why: str) -> output.Shown:
     from flfed.deployment.site_state.ledger_loss import restart
 
-    found = restart(folder, by=who(), why=why)
-    aside = list(map(str, found.aside))
-    yield {"site": folder.site, "restarted": found.line.at, "carried": found.carried, "aside": aside}
+    outcome = restart(folder, by=who(), why=why)
+    aside = list(map(str, outcome.aside))
+    yield {"site": folder.site, "restarted": outcome.line.at, "carried": outcome.carried, "aside": aside}
     yield f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why."
-    yield f"{counted(found.carried, 'line')} of runs and of spent privacy could be read and came over."
-    if found.line.follows_loss:
+    yield f"{counted(outcome.carried, 'line')} of runs and of spent privacy could be read and came over."
+    if outcome.line.follows_loss:
         yield "Studies that were approved before need a new approval; until then nothing of them is answered."
         yield "All models that might be compared count as used: flfed site approve STUDY --compared N adds some."
         yield "Masked sums have all sites that an approval pins, or a list that came over."
@@ -342,12 +342,12 @@ def show_budget(
     site = sites.load(name)
     if dataset and dataset not in site.datasets:
         raise UsageError(f"site {name!r} does not serve dataset {dataset!r}; it serves: {', '.join(site.datasets)}")
-    found = budget_as_json(site, ledger_of(SiteFolder(site.name)), dataset)
-    yield found
-    for one in found["datasets"]:
-        _print(one, found)
-    if found["restarted"]:
-        yield f"The ledger began anew on {found['restarted'][:10]}: what the one before lost is not counted here."
+    budget = budget_as_json(site, ledger_of(SiteFolder(site.name)), dataset)
+    yield budget
+    for one in budget["datasets"]:
+        _print(one, budget)
+    if budget["restarted"]:
+        yield f"The ledger began anew on {budget['restarted'][:10]}: what the one before lost is not counted here."
 
 
 def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
@@ -361,8 +361,8 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     rows = [_charged(run) for run in one["runs"]]
     if rows:
         # The columns are of use only where datasets share one account, or a run was charged to one side alone.
-        is_told = {"dataset": len(one["account"]) > 1, "people": any("side" in run for run in one["runs"])}
-        columns = [name for name in rows[0] if is_told.get(name, True)]
+        is_useful = {"dataset": len(one["account"]) > 1, "people": any("side" in run for run in one["runs"])}
+        columns = [name for name in rows[0] if is_useful.get(name, True)]
         spare = ("unit", "sampling", "steps", "since", "noise")
         output.as_table(columns, list(map(itemgetter(*columns), rows)), title=COMPOSED, spare=spare)
     lines = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
@@ -423,19 +423,20 @@ def list_models(
 
     wanted = Excluded.read(people)
     site = sites.load(name)
-    found = lineage(site, wanted)
+    model_runs = lineage(site, wanted)
     others = unlisted(site)
-    runs = [one.as_object() for one in found]
+    runs = [one.as_object() for one in model_runs]
     unnamed = [{"run": run, "study": study} for run, study in others.items()]
     yield {"site": name, "people": len(wanted.identifiers), "runs": runs, "unlisted": unnamed}
     lines = []
-    for one in found:
+    for one in model_runs:
         parts = ", ".join(f"{part}: {count}" for part, count in one.parts.items())
         lines.append([one.run, str(one.repeat), one.study, parts])
     output.as_table(["run", "repeat", "study", "people in its rows"], lines, f"{name}: runs with these people's rows")
     yield (
-        f"{counted(len({one.run for one in found}), 'run')} had rows of {people_in_words(len(wanted.identifiers))} "
-        "on the list. To leave people out from now on: excluded.csv, flfed site refresh, and a new approval."
+        f"{counted(len({one.run for one in model_runs}), 'run')} had rows of "
+        f"{people_in_words(len(wanted.identifiers))} on the list. To leave people out from now on: "
+        "excluded.csv, flfed site refresh, and a new approval."
     )
     if others:
         named = ", ".join(f"{run} ({study})" for run, study in others.items())
@@ -462,21 +463,21 @@ def compare_model(
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
     yield done.as_json()
-    found = done.found
+    comparison = done.found
     lines = []
-    for metric, of in found.arms.items():
+    for metric, of in comparison.arms.items():
         figures = [of[arm] for arm in ARMS]
         cells = [f"{number(figure.value)} ({interval(figure.low, figure.high)})" for figure in figures]
         lines.append([metric_name(metric), *cells])
     headers = ["with 95 % CI", *(ARM_NAMES[arm] for arm in ARMS)]
-    output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {found.holdout_rows} test rows")
-    first = next(iter(found.arms))
+    output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {comparison.holdout_rows} test rows")
+    first = next(iter(comparison.arms))
     code, sentence = done.verdict(first)
     yield f"{sentence_case(code)}. {sentence}"
-    family = family_in_words({found.own_family or "same": 1}, 1)
+    family = family_in_words({comparison.own_family or "same": 1}, 1)
     own = f" ({family})" if family else ""
     yield (
-        f"The site's own model{own} was trained here on {found.training_rows} rows "
+        f"The site's own model{own} was trained here on {comparison.training_rows} rows "
         "without noise, and so is the adjusted one. These figures are exact: who is told them learns of single rows "
         "what no epsilon bounds."
     )

@@ -38,7 +38,7 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
     """List the sites found, with dataset and disclosure."""
     from flfed.rows.data import site_discovery as sites
 
-    found = []
+    entries = []
     lines = []
     broken = {}
     # A broken package is listed with its error, so that the others can still be seen.
@@ -52,8 +52,8 @@ def list_sites(whole: bool = output.ALL) -> output.Shown:
             line = [name, broken[name], "", ""]
             served = {"dataset": "", "also": []}
         lines.append(line)
-        found.append({"site": name, "title": line[1], **served, "disclosure": line[3]})
-    yield {"sites": found}
+        entries.append({"site": name, "title": line[1], **served, "disclosure": line[3]})
+    yield {"sites": entries}
     headers = ["site", "title", "dataset", "disclosure"]
     gone = output.as_table(headers, lines, spare=("title", "disclosure"), more="sites: --all", whole=whole)
     # A package that cannot be loaded has its reason in the column of titles.
@@ -90,8 +90,8 @@ def check_site(
     # The file names rows, so that it is written apart from what is printed.
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
-        said = "1 line" if lines == 1 else f"{lines} lines"
-        typer.echo(f"{said} written to {local_rows}; it names rows, so it must not leave the site.", err=True)
+        amount = "1 line" if lines == 1 else f"{lines} lines"
+        typer.echo(f"{amount} written to {local_rows}; it names rows, so it must not leave the site.", err=True)
     output.show(_checked(checked), as_json)
     if not checked.passed:
         raise UsageError(
@@ -183,18 +183,18 @@ def refresh_rows(
     from flfed.deployment.site_state.freeze import refresh
 
     site, folder = opened(name)
-    found = refresh(folder, site.serving(dataset or site.dataset))
+    difference = refresh(folder, site.serving(dataset or site.dataset))
     if not as_json:
-        _say_difference(found, exact)
+        _say_difference(difference, exact)
     # With --json nothing is asked, so that only --yes writes.
-    agreed = found.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
-    frozen = found.write() if agreed else None
+    agreed = difference.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
+    frozen = difference.write() if agreed else None
     if as_json:
-        output.print_json(_refreshed(found, frozen, exact))
+        output.print_json(_refreshed(difference, frozen, exact))
     elif frozen is not None:
         _say_excluded(_excluded(frozen, exact))
         typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
-    elif found.changes:
+    elif difference.changes:
         typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
 
 
@@ -258,8 +258,8 @@ def _excluded(frozen: Any, exact: bool) -> dict[str, Any] | None:
 
 def _say_excluded(gone: dict[str, Any] | None) -> None:
     if gone is not None:
-        found = f"{gone['found']} of {gone['listed']} identifiers of people who opted out were found"
-        typer.echo(f"{found}; {gone['rows']} rows went.")
+        sentence = f"{gone['found']} of {gone['listed']} identifiers of people who opted out were found"
+        typer.echo(f"{sentence}; {gone['rows']} rows went.")
 
 
 def _say_resting(resting: dict[str, str] | None) -> None:
@@ -293,14 +293,17 @@ def replay_round(
     from flfed.deployment.operator.replay import replay
 
     own, _ = opened(site)
-    found = replay(SiteFolder(site), own, run, round)
+    replayed_round = replay(SiteFolder(site), own, run, round)
     if as_json:
-        output.print_json(found.as_json())
+        output.print_json(replayed_round.as_json())
     # The object is printed first, so that a program has it also where the replay differs.
-    if error := found.error():
+    if error := replayed_round.error():
         raise error
     if not as_json:
-        typer.echo(f"{site}: round {round} of run {found.run} gives bit for bit what left (SHA-256 {found.given[0]}).")
+        typer.echo(
+            f"{site}: round {round} of run {replayed_round.run} gives bit for bit what left "
+            f"(SHA-256 {replayed_round.given[0]})."
+        )
 
 
 @app.command("new", epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease")

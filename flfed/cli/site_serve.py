@@ -87,10 +87,10 @@ def _installed() -> Path:
     """Return the `flfed` beside this Python, or on the path."""
     # The flfed of this environment goes before another one on the path.
     beside = Path(sys.executable).with_name("flfed")
-    found = str(beside) if beside.is_file() else shutil.which("flfed")
-    if found is None:
+    location = str(beside) if beside.is_file() else shutil.which("flfed")
+    if location is None:
         raise UsageError("the flfed command is not beside this Python; name it: --command /path/to/flfed")
-    return Path(found)
+    return Path(location)
 
 
 def _known(name: str) -> str:
@@ -187,11 +187,11 @@ def show_key(name: str = NAME) -> output.Shown:
     """
     from flfed.deployment.site_state.trusted_files import make_signing_key
 
-    said, made = make_signing_key(SiteFolder(name))
-    yield {"site": name, "gate-key": said, "made": made}
+    fingerprint, made = make_signing_key(SiteFolder(name))
+    yield {"site": name, "gate-key": fingerprint, "made": made}
     now = ", whose key is made now" if made else ""
-    yield f"Fingerprint of the gate of {name}{now}: {said}"
-    yield f"Read it to each other site of a study with secure sums, who names it: --with {name}={said}"
+    yield f"Fingerprint of the gate of {name}{now}: {fingerprint}"
+    yield f"Read it to each other site of a study with secure sums, who names it: --with {name}={fingerprint}"
 
 
 def _has_package(site: str) -> bool:

@@ -90,25 +90,25 @@ def new_study(
 
     dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
     schema = datasets.load(dataset).schema
-    asked: dict[str, Any] = {"model": model, "private": bool(private)}
+    choices: dict[str, Any] = {"model": model, "private": bool(private)}
     suffix = "study"
     purpose_then = StudyTemplate.purpose
     if analysis:
         suffix = "table"
         purpose_then = COUNTS
-        asked["columns"] = _countable(schema)
+        choices["columns"] = _countable(schema)
     else:
         usual = MODELS[schema.task]
-        asked["model"] = model or _asked("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
+        choices["model"] = model or _asked("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
         if private is None and covers != "study":
             answer = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
-            asked["private"] = answer == "yes"
+            choices["private"] = answer == "yes"
     named = name or f"{dataset}-{suffix}"
     # Only open sites have their validation rows back; research sites, cut from one table, are open.
     opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
         name=named, dataset=dataset, purpose=purpose or purpose_then, task=schema.task, covers=covers, sums=True,
-        refit=opened, **asked,
+        refit=opened, **choices,
     )  # fmt: skip
     # What cannot be run is refused before it is written.
     text = template.text()
@@ -147,11 +147,11 @@ def check_study(name: str = NAME, changes: list[str] = SET, whole: bool = output
     from flfed.study.kinds import exchanges_of_run, is_statistic
 
     facts = check(study)
-    found = find_sites(study)
-    sites = [site.name for site in found]
+    study_sites = find_sites(study)
+    sites = [site.name for site in study_sites]
     kind = without_model(is_trained=not is_statistic(study), one_answer=study.analysis is not None)
     privacy = promised(study, len(sites)) | kind
-    sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
+    sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, study_sites)
     began = source_in_words(study)
     exchanges = exchanges_of_run(study)
     shown = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
@@ -186,9 +186,9 @@ def _print_sites(sites: list[str], sizes: Mapping[str, Mapping[str, int]], whole
     by_words: dict[str, list[str]] = {}
     for site, size in sizes.items():
         by_words.setdefault(bytes_in_words(size), []).append(site)
-    for said, alike in by_words.items():
+    for size_text, alike in by_words.items():
         whose = "Each site" if len(by_words) == 1 else listed(alike)
-        output.say(f"{whose}: {said}.")
+        output.say(f"{whose}: {size_text}.")
 
 
 def study_of(name: str, changes: list[str]) -> Any:

@@ -86,9 +86,9 @@ def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> 
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_without
             from flfed.rows.snapshots.opt_outs import Excluded
-        with progress(quiet=as_json) as told:
-            found = run_without(study, Excluded.read(people), progress=told)
-    output.show(_without(found, study.name), as_json)
+        with progress(quiet=as_json) as show_progress:
+            comparison = run_without(study, Excluded.read(people), progress=show_progress)
+    output.show(_without(comparison, study.name), as_json)
 
 
 def _without(found: Without, study: str) -> output.Shown:
@@ -112,8 +112,8 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
         with loading():
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_curve
-        with progress(quiet=as_json) as told:
-            points = run_curve(study, site, repeats=repeats, progress=told)
+        with progress(quiet=as_json) as show_progress:
+            points = run_curve(study, site, repeats=repeats, progress=show_progress)
     if as_json:
         output.print_json({"study": study.name, "site": site, "points": [point.as_object() for point in points]})
         return
@@ -143,8 +143,8 @@ def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
 def _ran(go: Callable[[Progress], Result], as_json: bool) -> Result:
     """Run with progress shown and return the result."""
     try:
-        with progress(quiet=as_json) as told:
-            return go(told)
+        with progress(quiet=as_json) as show_progress:
+            return go(show_progress)
     # A run that failed is in the store, and --json gives what it has.
     except FlfedError as error:
         if as_json and error.run:
@@ -180,11 +180,11 @@ def verify_study(
     with stoppable():
         from flfed.experiments.verify import verify
 
-        with progress(quiet=as_json) as told:
-            found = verify(study, engine=engine, progress=told)
-    output.show(_verified(found), as_json)
+        with progress(quiet=as_json) as show_progress:
+            verification = verify(study, engine=engine, progress=show_progress)
+    output.show(_verified(verification), as_json)
     # All figures are printed before the error ends the command.
-    if error := found.error():
+    if error := verification.error():
         raise error
 
 
@@ -246,10 +246,10 @@ def sweep_study(
         if not as_json:
             many = "1 point" if len(points) == 1 else f"{len(points)} points"
             typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
-        with progress(quiet=as_json) as told:
-            found = sweep(study, points, progress=told)
-    output.show(_swept(found), as_json)
-    if error := found.error():
+        with progress(quiet=as_json) as show_progress:
+            sweep_outcome = sweep(study, points, progress=show_progress)
+    output.show(_swept(sweep_outcome), as_json)
+    if error := sweep_outcome.error():
         raise error
 
 

@@ -14,8 +14,8 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
     """Return that a study can be run, and what it asks for; `facts` are those of its check."""
     from flfed.study.kinds import is_statistic
 
-    asked = f"statistic {study.statistic.name}" if study.analysis is None else "an analysis: no model"
-    judged = asked if is_statistic(study) else f"judged by {facts['primary']}"
+    kind = f"statistic {study.statistic.name}" if study.analysis is None else "an analysis: no model"
+    judged = kind if is_statistic(study) else f"judged by {facts['primary']}"
     noise = [] if study.analysis is None else [noise_in_words(study)]
     return [f"{study.name}: can be run ({facts['task']}, {judged}).", *analysis_in_words(study), *noise]
 
@@ -60,13 +60,13 @@ def analysis_in_words(study: Study) -> list[str]:
 def _analysed(analysis: Analysis, dataset: str) -> str:
     """Return what an analysis counts, and by what."""
     columns = [name for name in analysis.columns or () if name != analysis.groups]
-    told = f"every column of {dataset}"
+    columns_text = f"every column of {dataset}"
     if analysis.columns:
-        told = ", ".join(columns) or "no column"
+        columns_text = ", ".join(columns) or "no column"
     by = f", over all and for each value of {analysis.groups}" if analysis.groups else ""
     pairs = ", ".join(" by ".join(pair) for pair in analysis.cross)
     together = f"; counted together: {pairs}" if pairs else ""
-    return f"Analysed: {told}{by}{together}."
+    return f"Analysed: {columns_text}{by}{together}."
 
 
 def noise_in_words(study: Study) -> str:
@@ -98,9 +98,9 @@ def sums_in_words(study: Study) -> list[str]:
     if not study.aggregation.sums_updates:
         return []
     words = sentences("study", "check")
-    said = words[f"sums-{study.secure_aggregation}"]
+    sentence = words[f"sums-{study.secure_aggregation}"]
     if is_statistic(study) or covers_model(study):
-        return [said if study.analysis is None else said.replace("updates", "answers")]
+        return [sentence if study.analysis is None else sentence.replace("updates", "answers")]
     offsets = words["rounds-offsets"] if study.adjusts_intercept() else ""
     instead = words["of-none"] if study.aggregation.is_encrypted else words["of-sum"]
-    return [said, words["rounds"].format(offsets=offsets, instead=instead)]
+    return [sentence, words["rounds"].format(offsets=offsets, instead=instead)]

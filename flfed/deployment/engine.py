@@ -97,13 +97,13 @@ def admitted_sites(study: Study, given: GivenSites = None) -> list[RemoteSite]:
     """
     if study.dataset.partition is not None:
         raise UsageError("the study cuts its dataset into research sites: it runs on one machine, not in a deployment")
-    known = admission.admitted(CoordinatorFolder.default())
+    members = admission.admitted(CoordinatorFolder.default())
     wanted = given if given is not None else study.dataset.sites
     if wanted is None:
-        wanted = list(known)
+        wanted = list(members)
     names = sorted({str(getattr(site, "name", site)) for site in wanted})
     # Every unknown name is listed at once, so that one correction is enough.
-    strangers = [name for name in names if name not in known]
+    strangers = [name for name in names if name not in members]
     if strangers:
         raise UsageError(f"not admitted: {', '.join(strangers)}; see: flfed coordinator status")
     if not names:
@@ -187,8 +187,8 @@ def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
     admitted = admission.admitted(folder)
     strangers = sorted(set(sites) - set(admitted))
     if strangers:
-        known = ", ".join(admitted) or "none"
-        raise UsageError(f"not admitted: {', '.join(strangers)}; admitted are: {known} (flfed coordinator status)")
+        names = ", ".join(admitted) or "none"
+        raise UsageError(f"not admitted: {', '.join(strangers)}; admitted are: {names} (flfed coordinator status)")
     return {pem_of(admitted[site].public_key_openssh): site for site in sorted(set(sites))}
 
 
@@ -200,32 +200,34 @@ def _present(
     Return each node's site, and the sites that are not there.
     """
     end = time.monotonic() + seconds
-    said = list[str]()
+    last_missing = list[str]()
     due = 0.0
-    known, missing = _looked(control, keys)
+    active_nodes, missing = _looked(control, keys)
     while missing and time.monotonic() < end:
         # Say who is missing when that changes, and now and then in between, so that a person sees it still waits.
-        if missing != said or time.monotonic() >= due:
+        if missing != last_missing or time.monotonic() >= due:
             there = ", ".join(site for site in keys.values() if site not in missing) or "nobody yet"
             until = given_up(end - time.monotonic())
             told(f"waiting for {', '.join(missing)} to come online; online: {there}; {until}")
-            said = missing
+            last_missing = missing
             due = time.monotonic() + REPEATED_SECONDS
         time.sleep(min(0.5, max(0.0, end - time.monotonic())))
-        known, missing = _looked(control, keys)
-    _check_enough(keys, known, missing)
+        active_nodes, missing = _looked(control, keys)
+    _check_enough(keys, active_nodes, missing)
     if missing:
         told(f"without {', '.join(missing)}: not online")
-    elif said:
+    elif last_missing:
         told("")
-    return {node.node_id: keys[key] for key, node in known.items()}, missing
+    return {node.node_id: keys[key] for key, node in active_nodes.items()}, missing
 
 
 def _looked(control: Control, keys: Mapping[bytes, str]) -> tuple[dict[bytes, Node], list[str]]:
     """Return the nodes that may connect, and the sites that are not online."""
     nodes = control.nodes()
-    known = {key: nodes[key] for key in keys if key in nodes and nodes[key].status != "unregistered"}
-    return known, [site for key, site in keys.items() if key not in known or not known[key].online_since]
+    active_nodes = {key: nodes[key] for key in keys if key in nodes and nodes[key].status != "unregistered"}
+    return active_nodes, [
+        site for key, site in keys.items() if key not in active_nodes or not active_nodes[key].online_since
+    ]
 
 
 def _check_enough(keys: Mapping[bytes, str], known: Mapping[bytes, Node], missing: Sequence[str]) -> None:

@@ -90,18 +90,18 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
     if signature is None:
         if wanted:
             raise UsageError("the model is not signed, so that --signed-by cannot be met: export it at the coordinator")
-        said = "Not signed: the hashes in the folder show damage, and not who made it."
-        return Whose(None, NOT_SIGNED, said)
+        sentence = "Not signed: the hashes in the folder show damage, and not who made it."
+        return Whose(None, NOT_SIGNED, sentence)
     by = f"Signed by {signature.title}, key {signature.fingerprint}"
     # The demanded key is a condition: a model by another one is an error, not a remark.
     if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
         raise UsageError(f"the model is signed by {signature.title}, key {signature.fingerprint}: not by --signed-by")
     trusted = [wanted] if wanted is not None else _known_here()
     # A key may be known by its fingerprint or as a whole: both forms of the signature's key are looked for.
-    found = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
-    if found is None:
+    signer = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
+    if signer is None:
         return Whose(signature, NOT_KNOWN, f"{by} (not known here: compare it by telephone).")
-    return Whose(signature, KNOWN, f"{by}: {found.because}.")
+    return Whose(signature, KNOWN, f"{by}: {signer.because}.")
 
 
 def _wanted(given: str) -> Trusted:
@@ -131,10 +131,10 @@ def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
     Earlier keys are among them: a model signed before a change of keys stays its coordinator's.
     """
     earlier = terms.get("earlier-signing-keys")
-    found = [terms.get("signing-key")]
+    keys = [terms.get("signing-key")]
     if isinstance(earlier, list):
-        found += earlier
-    return tuple(key for key in found if isinstance(key, str) and HASH.fullmatch(key))
+        keys += earlier
+    return tuple(key for key in keys if isinstance(key, str) and HASH.fullmatch(key))
 
 
 def _known_here() -> Iterable[Trusted]:

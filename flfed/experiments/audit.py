@@ -133,7 +133,7 @@ def audit(
         # Some engines leave the attack to another one that reads the same tables.
         engine = engine_of(engine_of(entry.engine).audited_by)
         model = model_of(reader, entry)
-        asked = reader.summary(entry.run, "asked") or {}
+        request = reader.summary(entry.run, "asked") or {}
         sums = reader.summary(entry.run, "training-sums") or {}
         recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
     study = model.study
@@ -141,9 +141,9 @@ def audit(
         raise UsageError(f"run {run} is a point of a sweep, which keeps no model to attack: run the study itself")
     _check_named(only, recorded)
     if sites is None:
-        if asked.get("given"):
+        if request.get("given"):
             raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
-        sites = asked.get("sites")
+        sites = request.get("sites")
     if covers_model(study):
         raise UsageError(
             f"all that left the sites of run {run} is charged to one epsilon, and what an attack reaches would leave "
@@ -151,7 +151,7 @@ def audit(
         )
     facts = check(study)
     there = engine.sites(study, sites)
-    found = [site for site in there if site.name in asked.get("names", [site.name])]
+    attacked_sites = [site for site in there if site.name in request.get("names", [site.name])]
     torch.set_num_threads(1)
     # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
     key = "run" if engine.remote else "run-here"
@@ -161,7 +161,7 @@ def audit(
         shared_as = SharedAs(series=entry.series)
         recorder = Recorder(opened.added_to(entry.run), facts["primary"], entry.rounds_planned, progress, shared_as)
         recorder.after(entry.rounds + 1)
-        with engine.started(found, config, resources) as (grid, tables), engine.after_run(grid, recorder):
+        with engine.started(attacked_sites, config, resources) as (grid, tables), engine.after_run(grid, recorder):
             auditor = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums)
             done = auditor.conduct(chosen, only)
     return replace(done, repeat=entry.repeat, repeats=len(entries))
@@ -169,11 +169,13 @@ def audit(
 
 def _known_attacks(given: Sequence[str]) -> list[str]:
     """Return the attacks to make, each once."""
-    known = registry.names("attack")
+    attack_names = registry.names("attack")
     for name in given:
-        if name not in known:
-            raise UsageError(f"attack {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
-    return list(dict.fromkeys(given)) or known
+        if name not in attack_names:
+            raise UsageError(
+                f"attack {name!r} is not known{nearest(name, attack_names)} Known: {', '.join(attack_names)}"
+            )
+    return list(dict.fromkeys(given)) or attack_names
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:
@@ -287,24 +289,24 @@ class Auditor:
         # What a site asked for once stays, whatever its policy says now.
         self.recorder.share(recorded_as)
         self.recorder.share(sharing_of(answers.replies.values()))
-        found: dict[str, int] = {}
+        node_by_site: dict[str, int] = {}
         for site, (key, reply) in sorted(replies.items()):
             # One that is not recorded took no part in the run.
             if site in recorded_as and self._is_there(site, reply):
-                found[site] = nodes[key]
-        self.recorder.taking_part = set(found)
-        sent = {site: answers.to_node[replies[site][0]] for site in found}
-        received = {site: answers.to_server[replies[site][0]] for site in found}
+                node_by_site[site] = nodes[key]
+        self.recorder.taking_part = set(node_by_site)
+        sent = {site: answers.to_node[replies[site][0]] for site in node_by_site}
+        received = {site: answers.to_server[replies[site][0]] for site in node_by_site}
         self.recorder.crossed(ENROL, sent, received)
         self._note_silent(answers.faults)
-        return found
+        return node_by_site
 
     def _note_silent(self, faults: Mapping[str, Any]) -> None:
         # Only an engine of institutions knows the sites of nodes that sent no reply.
-        known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
+        site_by_key = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
         for key, why in faults.items():
-            if key in known:
-                self._fault(known[key], why.cause)
+            if key in site_by_key:
+                self._fault(site_by_key[key], why.cause)
             else:
                 self._fault(f"node {key}", why)
 
@@ -388,12 +390,12 @@ class Auditor:
         It is a note in the record, for the run itself is as it was.
         """
         text = f"{attack}: {reason}" if attack else reason
-        said = self.recorder.shared_as.text(text)
+        redacted_text = self.recorder.shared_as.text(text)
         name = self.recorder.shared_as.name(site)
         before = self.faults.get(name, "")
-        if said not in before:
-            self.faults[name] = f"{before}; {said}" if before else said
-            self.recorder.events("note", {site: f"not attacked: {said}"})
+        if redacted_text not in before:
+            self.faults[name] = f"{before}; {redacted_text}" if before else redacted_text
+            self.recorder.events("note", {site: f"not attacked: {redacted_text}"})
 
 
 def _command(run: str, attacks: Sequence[str], sites: Sequence[str]) -> str:

@@ -90,13 +90,15 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None
 
     Those of a series are there where all repeats agree.
     """
-    found: dict[str, set[Any]] = {name: set() for name in HASHES}
+    hashes_by_name: dict[str, set[Any]] = {name: set() for name in HASHES}
     for run in runs:
         encoder = (reader.summary(run.run, "encoder") or {}).get("sha256")
         hashes = {**run.hashes, "encoder": encoder, "arrays": run.arrays_sha256}
-        for name, several in found.items():
+        for name, several in hashes_by_name.items():
             several.add(hashes.get(name))
-    return dict.fromkeys(HASHES) | {name: several.pop() for name, several in found.items() if len(several) == 1}
+    return dict.fromkeys(HASHES) | {
+        name: several.pop() for name, several in hashes_by_name.items() if len(several) == 1
+    }
 
 
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:
@@ -110,13 +112,13 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
     Both values go with each, and null where a study has no such key.
     """
     first, second = (leaves(tomllib.loads(text)) for text in (a, b))
-    found = []
+    settings = []
     # In the order of the texts: a person finds the keys where they stand.
     for key in first | second:
         values = {"a": _plain(first.get(key)), "b": _plain(second.get(key))}
         if values["a"] != values["b"]:
-            found.append({"key": key, **values})
-    return found
+            settings.append({"key": key, **values})
+    return settings
 
 
 def _plain(value: Any) -> Any:
@@ -131,14 +133,14 @@ def _figures(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, An
     """
     if not a and not b:
         return None
-    found = {}
+    figures = {}
     first = a or {}
     second = b or {}
     for metric in first | second:
-        one, other = (given.get(metric, {}).get("value") for given in (first, second))
+        one, other = (by_metric.get(metric, {}).get("value") for by_metric in (first, second))
         apart = None if one is None or other is None else other - one
-        found[metric] = {"a": one, "b": other, "difference": apart}
-    return found
+        figures[metric] = {"a": one, "b": other, "difference": apart}
+    return figures
 
 
 def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float | None, str]:

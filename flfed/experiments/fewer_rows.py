@@ -103,14 +103,14 @@ def run_without(
     UsageError
         If a site's policy is not open, the list fits no table, or nobody on it has a row.
     """
-    given = sites
+    sites_argument = sites
     sites = find_sites(study, sites)
     if closed := _closed(sites):
         raise UsageError(
             f"--without shows what single rows change in a model, and the policy of {closed} is not 'open': "
             "in a consortium a site leaves people out itself (excluded.csv, flfed site refresh, a new approval)"
         )
-    whole = run(study, sites=given, progress=progress)
+    whole = run(study, sites=sites_argument, progress=progress)
     if study.dataset.partition is not None:
         dataset = datasets.load(study.dataset.name)
         table = dataset.whole_table()
@@ -121,10 +121,10 @@ def run_without(
         with datasets.in_memory(remaining):
             left = run(study, progress=progress)
     else:
-        found = [people.applied(site) for site in sites]
-        counts = sum(of.rows for _, of in found), sum(of.found for _, of in found)
+        trimmed_sites = [people.applied(site) for site in sites]
+        counts = sum(of.rows for _, of in trimmed_sites), sum(of.found for _, of in trimmed_sites)
         _check_found(*counts)
-        left = run(study, sites=[site for site, _ in found], progress=progress)
+        left = run(study, sites=[site for site, _ in trimmed_sites], progress=progress)
     largest, root = _moved(*(checkpoints.final(result.report["run"]).arrays for result in (whole, left)))
     figures = {
         metric: (of["value"], left.report["global"][metric]["value"]) for metric, of in whole.report["global"].items()
@@ -201,7 +201,9 @@ class FewerRows(Site):
     @classmethod
     def of(cls, site: Site, share: float, seed: int) -> FewerRows:
         """Return a site with a share of its training rows."""
-        return cls(**{given.name: getattr(site, given.name) for given in fields(Site)}, share=share, seed=seed)
+        return cls(
+            **{attribute.name: getattr(site, attribute.name) for attribute in fields(Site)}, share=share, seed=seed
+        )
 
     def read(
         self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
@@ -211,8 +213,8 @@ class FewerRows(Site):
         rng = generator(self.seed + repeat, site=self.name, purpose="learning-curve")
         order = _random_order(table.training, table.schema.group, rng)
         # Sorted as they were, so that batches are those of a table that never had others.
-        kept = np.sort(order[: max(1, round(self.share * len(order)))])
-        return replace(table, training=table.training.iloc[kept].reset_index(drop=True))
+        sample = np.sort(order[: max(1, round(self.share * len(order)))])
+        return replace(table, training=table.training.iloc[sample].reset_index(drop=True))
 
 
 def run_curve(
@@ -240,18 +242,18 @@ def run_curve(
     UsageError
         If there is no such site, a site's policy is not open, or the study compares nothing.
     """
-    found = {one.name: one for one in find_sites(study, sites)}
-    if site not in found:
-        known = ", ".join(found)
-        raise UsageError(f"--curve {site}: no site of the study{nearest(site, list(found))} Known: {known}")
-    if closed := _closed(found.values()):
+    site_by_name = {one.name: one for one in find_sites(study, sites)}
+    if site not in site_by_name:
+        names = ", ".join(site_by_name)
+        raise UsageError(f"--curve {site}: no site of the study{nearest(site, list(site_by_name))} Known: {names}")
+    if closed := _closed(site_by_name.values()):
         raise UsageError(f"--curve compares models of some of a site's rows, and the policy of {closed} is not 'open'")
     # Research sites are cut here, so that one of them can be given fewer rows.
     if study.dataset.partition is not None:
         study = study.replace({"dataset.partition": None})
     points = []
     for share in SHARES:
-        cut = found | {site: FewerRows.of(found[site], share, study.seed)} if share < 1 else found
+        cut = site_by_name | {site: FewerRows.of(site_by_name[site], share, study.seed)} if share < 1 else site_by_name
         report = run(study, sites=list(cut.values()), repeats=repeats, progress=progress).report
         primary = primary_of(report)
         own = report["sites"].get(site, {})
@@ -272,5 +274,5 @@ def _random_order(rows: pd.DataFrame, group: str | None, rng: np.random.Generato
 def _training_rows(figures: Mapping[str, Any]) -> int | None:
     """Return the training rows of a site's entry in a report, None where it keeps them back."""
     rows = figures.get("rows")
-    held_out = figures.get("holdout-rows")
-    return rows - held_out if rows and held_out else None
+    test_rows = figures.get("holdout-rows")
+    return rows - test_rows if rows and test_rows else None

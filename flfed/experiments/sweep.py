@@ -185,9 +185,9 @@ def _values(values: str, text: str) -> tuple[Any, ...]:
     They are read as TOML where they are, and as words where they are not.
     """
     # A list of TOML values keeps numbers and flags as what they are.
-    found = toml_value(f"[{values}]")
-    if isinstance(found, list):
-        return tuple(found)
+    array = toml_value(f"[{values}]")
+    if isinstance(array, list):
+        return tuple(array)
     words = [word.strip() for word in values.split(",")]
     if not all(words):
         raise UsageError(f"--grid {text}: a value is empty; write it as key=value,value, such as plan.lr=0.01,0.1")
@@ -254,8 +254,8 @@ def _check_key(key: str, values: Sequence[Any], full: Sequence[str]) -> None:
     if full.count(key) > 1:
         raise UsageError(f"[sweep] {key}: stands there twice, as table.key and as the bare key; leave one out")
     # As text, since 1 and 1.0 are different settings and 1 and true equal in Python.
-    told = [json.dumps(value) for value in values]
-    if len(set(told)) < len(told):
+    texts = [json.dumps(value) for value in values]
+    if len(set(texts)) < len(texts):
         raise UsageError(f"[sweep] {key}: a value stands there twice; each is tried once")
 
 
@@ -291,19 +291,19 @@ def sweep(
     # All points share one reading of the tables.
     taking_part = list(map(CachedSite.of, find_sites(study, sites)))
     torch.set_num_threads(1)
-    found = list[Point]()
+    outcomes = list[Point]()
     stopped = ""
     with RunStore.open() as store:
         try:
             for number, (settings, point) in enumerate(points, start=1):
-                found.append(_judged(settings, _run_of(f"{study.name}-sweep", point, taking_part, store, progress)))
+                outcomes.append(_judged(settings, _run_of(f"{study.name}-sweep", point, taking_part, store, progress)))
                 progress("points", number, len(points))
         except (KeyboardInterrupt, RunStopped) as error:
             by = error.by if isinstance(error, RunStopped) else interruption(error)
             if not by:
                 raise
-            stopped = f"{by}; {len(found)} of {len(points)} points were tried, and are in the run store; {ANEW}"
-    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found), stopped=stopped)
+            stopped = f"{by}; {len(outcomes)} of {len(points)} points were tried, and are in the run store; {ANEW}"
+    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(outcomes), stopped=stopped)
 
 
 def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, progress: Progress) -> str:
@@ -325,11 +325,11 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
             recorder.note(NOTE)
             # It enrols, summarises, and runs the rounds and the last evaluation: there is no comparison.
             conductor = FederatedRun(grid, point, recorder)
-            participants, kept = conductor.begin()
-            strategy, arrays = conductor.rounds(participants, kept.encoder, kept)
+            participants, checkpoint = conductor.begin()
+            strategy, arrays = conductor.rounds(participants, checkpoint.encoder, checkpoint)
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
-    writer.summary("encoder", {"sha256": kept.encoder.sha256()})
+    writer.summary("encoder", {"sha256": checkpoint.encoder.sha256()})
     status = "stopped" if strategy.stopped else "completed"
     writer.finish(
         status=status,
@@ -374,9 +374,9 @@ def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
     Those that fewer rows judged lose theirs, which is another mean altogether.
     """
     most = max((point.rows for point in points if point.loss is not None), default=0)
-    found = []
+    comparable_points = []
     for point in points:
         if point.loss is not None and point.rows != most:
             point = replace(point, loss=None, reason=f"judged on {point.rows} of {most} validation rows only")
-        found.append(point)
-    return tuple(found)
+        comparable_points.append(point)
+    return tuple(comparable_points)

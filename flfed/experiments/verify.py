@@ -205,23 +205,23 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     # Known before anything runs, a misspelt path costs no hours.
     check_expected(study)
     try:
-        found = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
+        overall_report = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
     except RunStopped as error:
         if error.by:
             error.args = (f"{error} (which verifies nothing: flfed study verify begins anew)",)
         raise
     with RunReader.open() as reader:
-        runs = reader.runs_of(found["run"])
+        runs = reader.runs_of(overall_report["run"])
         each = [report(reader, entry.run) for entry in runs]
     # A run that stopped may lack any figure, which its status explains.
-    strict = found["status"] == "completed"
+    strict = overall_report["status"] == "completed"
     seeds = [entry.seed for entry in runs]
-    figures = [compared(expected, found, each, seeds, strict=strict) for expected in study.expected.figures]
+    figures = [compared(expected, overall_report, each, seeds, strict=strict) for expected in study.expected.figures]
     return Verified(
         study=study.name,
-        run=found["run"],
-        status=found["status"],
-        reason=found["reason"],
+        run=overall_report["run"],
+        status=overall_report["status"],
+        reason=overall_report["reason"],
         repeats=len(runs),
         figures=tuple(figures),
     )
@@ -250,7 +250,7 @@ def compared(
         If `expected.path` does not exist in `whole`.
     """
     entry = entry_at(whole, expected.path, strict=strict) or {}
-    values = [(entry_at(found, expected.path, strict=False) or {}).get("value") for found in each]
+    values = [(entry_at(repeat_report, expected.path, strict=False) or {}).get("value") for repeat_report in each]
     there = [value for value in values if value is not None]
     # The report's own spread counts, where it has one.
     sd = entry.get("sd")
@@ -283,13 +283,13 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
     """
     place: Any = found
     for part in path.split("."):
-        known = list(place) if isinstance(place, Mapping) else []
-        if part in known:
+        keys = list(place) if isinstance(place, Mapping) else []
+        if part in keys:
             place = place[part]
         elif strict:
             # Where the path must exist, the error names the nearest part that does.
-            names = f" There: {', '.join(known)}" if known else ""
-            raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, known)}{names}")
+            names = f" There: {', '.join(keys)}" if keys else ""
+            raise UsageError(f"[expected] {path!r}: the run's report has no {part!r}{nearest(part, keys)}{names}")
         else:
             return None
     if isinstance(place, Mapping) and "value" in place:
@@ -323,8 +323,10 @@ def check_expected(study: Study) -> None:
         parts = figure.path.split(".")
         # Each published repeat needs one of ours beside it.
         if figure.by_repeat and len(figure.by_repeat) != expected.repeats:
-            given = len(figure.by_repeat)
-            raise UsageError(f"{where}: by-repeat has {given} figures, the study's repeats are {expected.repeats}")
+            figure_count = len(figure.by_repeat)
+            raise UsageError(
+                f"{where}: by-repeat has {figure_count} figures, the study's repeats are {expected.repeats}"
+            )
         if parts[0] == "sites":
             _known(where, "site", parts[1:2], sites)
             _known(where, "arm", parts[2:3], SITE_PARTS)

@@ -293,15 +293,15 @@ class SharedModel:
 def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
     """Return the valid signature of `model.json` over all else that it says, None where it has none."""
     rest = dict(index)
-    found = rest.pop("signed", None)
-    if found is None:
+    entry = rest.pop("signed", None)
+    if entry is None:
         return None
-    if isinstance(found, Mapping) and found.keys() == PARTS and all(isinstance(part, str) for part in found.values()):
-        title = found["coordinator"]
-        key = found["signing-key"]
+    if isinstance(entry, Mapping) and entry.keys() == PARTS and all(isinstance(part, str) for part in entry.values()):
+        title = entry["coordinator"]
+        key = entry["signing-key"]
         # A title of control characters could pretend to be another text on a screen.
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
-        if whole and coordinator_signed(model_facts(title, seal(rest)), found["signature"], key):
+        if whole and coordinator_signed(model_facts(title, seal(rest)), entry["signature"], key):
             return Signature(title, key)
     raise UsageError(
         f"{folder / INDEX}: its signature does not hold: somebody changed the model after it was signed; not used"

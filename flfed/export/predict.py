@@ -193,16 +193,18 @@ def _predict(
         few = count_in_words(int((~usable).sum()))
         notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
     # Figures need rows that have both an outcome and a prediction.
-    known = usable & table[model.schema.target].notna().to_numpy()
+    comparable_rows = usable & table[model.schema.target].notna().to_numpy()
     figures = {}
-    if known.any():
-        figures = _figures(model, table[known], values[known])
+    if comparable_rows.any():
+        figures = _figures(model, table[comparable_rows], values[comparable_rows])
         notes.append(about)
-        if not known.all():
-            notes.append(f"The figures are of {known.sum()} of {len(table)} rows: the others have no outcome.")
+        if not comparable_rows.all():
+            notes.append(
+                f"The figures are of {comparable_rows.sum()} of {len(table)} rows: the others have no outcome."
+            )
     headers, of = _headers(model)
     return Predictions(
-        headers=headers, values=values, of=of, figures=figures, known=int(known.sum()),
+        headers=headers, values=values, of=of, figures=figures, known=int(comparable_rows.sum()),
         notes=tuple(notes), clipped=tuple(clipped), inputs=x,
     )  # fmt: skip
 
@@ -314,9 +316,9 @@ def _notes(
     Only columns that the model reads count.
     """
     named = {column.name: f"column {column.name!r}" for column in model.layout.features} | {"table": "the table"}
-    found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in named]
+    notes = [note for note in oddities(raw, table, model.schema, mapping) if note.column in named]
     # Nothing is mapped here.
-    return [f"{named[note.column]}: {note.text.removesuffix(MAP_TO_NONE)}" for note in found]
+    return [f"{named[note.column]}: {note.text.removesuffix(MAP_TO_NONE)}" for note in notes]
 
 
 def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
@@ -343,7 +345,7 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
     # Rows of one person go together into a resample, or the interval would be too short.
     groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
     score = values if task == "multi-class" else values[:, 0]
-    found, _ = compare(
+    interval_by_metric, _ = compare(
         metrics_of(task, model.study.compare.alert_budget),
         y,
         {"": score},
@@ -353,7 +355,7 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
         groups=groups,
     )
     figures = {}
-    for name, arms in found.items():
+    for name, arms in interval_by_metric.items():
         ends = {end: finite(getattr(arms[""], end)) for end in ("value", "low", "high")}
         figures[name] = {**ends, "method": arms[""].method}
     return figures

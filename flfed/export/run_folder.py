@@ -155,23 +155,23 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     with RunReader.open(store) as reader:
         runs = reader.runs_of(name)
         series = reader.series(name)
-        found = report(reader, name)
+        run_report = report(reader, name)
         reason = _why_no_model(runs, series)
-        model = None if reason else shared_model(reader, runs[0], series, found)
+        model = None if reason else shared_model(reader, runs[0], series, run_report)
         signer = engine_of(runs[0].engine).signer() if model else None
-        target = folder or Path(found["run"])
+        target = folder or Path(run_report["run"])
         if model is not None:
             model = _in_dtype(model, dtype)
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
-        files = _tables(reader, runs, found)
-        files["README.txt"] = _readme(found, runs[0].rounds_planned, model, reason)
+        files = _tables(reader, runs, run_report)
+        files["README.txt"] = _readme(run_report, runs[0].rounds_planned, model, reason)
     write_files(target, {file: content.encode() for file, content in files.items()})
     exported = None
     if model is not None:
         model.write(target, signer)
         exported = model.run
-    return Exported(found["run"], target, exported, reason, _names(target), signer)
+    return Exported(run_report["run"], target, exported, reason, _names(target), signer)
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
@@ -279,20 +279,20 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     UsageError
         If the site has no such model, or the folder is not empty.
     """
-    found = site_model(site, run, repeat) if RUN.fullmatch(run) else None
-    if found is None:
+    last_model = site_model(site, run, repeat) if RUN.fullmatch(run) else None
+    if last_model is None:
         raise UsageError(
             f"site {site!r} has no model of run {run!r}, repeat {repeat}: sites keep the model of a run under "
             "secure-aggregation = 'ckks', and one of which a part is their own, once they have compared it"
         )
     _refuse_taken(folder)
-    study = Study.parse(found.study)
+    study = Study.parse(last_model.study)
     model = SharedModel(
         run=run,
         study=study,
         schema=datasets.load(study.dataset.name).schema,
-        arrays={**found.arrays, **found.own},
-        encoder=found.encoder,
+        arrays={**last_model.arrays, **last_model.own},
+        encoder=last_model.encoder,
         figures={"global": {}, "sites-mean": {}, "sites": {}},
     )
     model.write(folder)
@@ -309,8 +309,8 @@ def _why_at_sites(run: str, text: str) -> str:
         return AT_SITES.format(run=run)
     name = tomllib.loads(text).get("strategy", {}).get("name", "fedavg")
     # Without the package of another strategy nobody knows what it keeps, as before.
-    known = name in registry.names("strategy")
-    own = registry.load("strategy", name).extra_shapes(shapes_of(arrays)).own_part if known else {}
+    is_registered = name in registry.names("strategy")
+    own = registry.load("strategy", name).extra_shapes(shapes_of(arrays)).own_part if is_registered else {}
     return OWN_AT_SITES.format(run=run, arrays=", ".join(own)) if own else ""
 
 
@@ -334,9 +334,9 @@ def _gains(found: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
         return
     for site, figures in found["sites"].items():
         for metric in with_verdict(found, metrics_of(dict(found))):
-            told = gain_at(figures, metric)
-            told_of = [told[key] for key in ("model", "value", "low", "high", "verdict")]
-            yield (found["run"], site, metric, *told_of)
+            gain = gain_at(figures, metric)
+            cells = [gain[key] for key in ("model", "value", "low", "high", "verdict")]
+            yield (found["run"], site, metric, *cells)
 
 
 def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
@@ -349,9 +349,9 @@ def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[objec
 
 def _statistics(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
     for run in runs:
-        found = reader.summary(run.run, "statistics")
-        if found is not None:
-            yield from ((run.run, *figure) for figure in figures_of(found))
+        statistic = reader.summary(run.run, "statistics")
+        if statistic is not None:
+            yield from ((run.run, *figure) for figure in figures_of(statistic))
 
 
 def _predicted(schema: Schema) -> str:

@@ -150,8 +150,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
         model = self._fitted
-        found = model.predictions(encode(_table(X).assign(**{TARGET: None}), model.layout, model.encoder).x)
-        return np.column_stack([1 - found, found]) if len(self.classes_) == 2 else found
+        probabilities = model.predictions(encode(_table(X).assign(**{TARGET: None}), model.layout, model.encoder).x)
+        return np.column_stack([1 - probabilities, probabilities]) if len(self.classes_) == 2 else probabilities
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each row [rows]."""
@@ -175,18 +175,18 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _chosen(self) -> dict[str, Any]:
         """Return the keys of a study that the parameters are, or refuse what no key can be."""
-        given = {name: plain_value(value) for name, value in self.get_params(deep=False).items()}
-        if given["model"] not in ("logistic", "mlp"):
-            raise FitError(f"model={given['model']!r} must be 'logistic' or 'mlp'")
-        if not isinstance(given["hidden"], (list, tuple)):
-            raise FitError(f"hidden={given['hidden']!r} must be the widths of the layers, such as (8,)")
+        parameters = {name: plain_value(value) for name, value in self.get_params(deep=False).items()}
+        if parameters["model"] not in ("logistic", "mlp"):
+            raise FitError(f"model={parameters['model']!r} must be 'logistic' or 'mlp'")
+        if not isinstance(parameters["hidden"], (list, tuple)):
+            raise FitError(f"hidden={parameters['hidden']!r} must be the widths of the layers, such as (8,)")
         for name in ("rounds", "lr", "epochs", "batch", "l2", "random_state"):
-            if not is_number(given[name]) and not (name == "random_state" and given[name] is None):
-                raise FitError(f"{name}={given[name]!r} must be a number")
-        keys = {"strategy.rounds": given["rounds"], "seed": given["random_state"], "strategy.quorum": 1.0}
-        keys |= {f"plan.{name}": given[name] for name in ("lr", "epochs", "batch", "l2")}
-        if given["model"] == "mlp":
-            keys["model.hidden"] = list(given["hidden"])
+            if not is_number(parameters[name]) and not (name == "random_state" and parameters[name] is None):
+                raise FitError(f"{name}={parameters[name]!r} must be a number")
+        keys = {"strategy.rounds": parameters["rounds"], "seed": parameters["random_state"], "strategy.quorum": 1.0}
+        keys |= {f"plan.{name}": parameters[name] for name in ("lr", "epochs", "batch", "l2")}
+        if parameters["model"] == "mlp":
+            keys["model.hidden"] = list(parameters["hidden"])
         return keys
 
     def _study(self, dataset: str, chosen: dict[str, Any]) -> Study:
@@ -195,8 +195,8 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     """Return a range that all values lie in."""
-    known = values[~np.isnan(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    numbers = values[~np.isnan(values)]
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 0.0)
     wider = 0.1 * (high - low) + 1e-6 * max(abs(low), abs(high)) or 1.0
     return low - wider, high + wider
 
@@ -260,10 +260,10 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[dict[str, np.ndarray], E
         nodes = {str(node): node for node in grid.get_node_ids()}
 
         def answers(kind: str, request: Any, read: Any) -> Mapping[str, Any]:
-            found = ask(grid, kind, request, nodes, read, timeout=deadline_of(study))
-            if found.faults:
-                raise UsageError("; ".join(found.faults.values()))
-            return found.replies
+            exchange = ask(grid, kind, request, nodes, read, timeout=deadline_of(study))
+            if exchange.faults:
+                raise UsageError("; ".join(exchange.faults.values()))
+            return exchange.replies
 
         request = EnrolRequest(dataset=schema.name, schema_sha256=schema.sha256())
         enrolled = answers(ENROL, request, EnrolReply.from_record)

@@ -141,12 +141,12 @@ def federate(
         study = study.replace(changes, "keyword") if changes else study
         # The schema stands where studies find it by name, and how the data frames were read beside it.
         workspace.reading().keep(workspace.name, workspace.files())
-        with _shown(progress) as told:
-            found = server.run(
-                study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=told,
+        with _shown(progress) as show_progress:
+            result = server.run(
+                study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=show_progress,
                 callback=callback,
             )  # fmt: skip
-    return with_model(found, workspace)
+    return with_model(result, workspace)
 
 
 def _are_classes(metrics: object) -> bool:
@@ -180,8 +180,8 @@ def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]
     keys["name"] = chosen
     # The proposed study asks for a quorum, which a class need not have.
     lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters
-    asked = keys_of({"strategy": keys})
-    return {"strategy.quorum": None} | asked if lacks else asked
+    strategy_keys = keys_of({"strategy": keys})
+    return {"strategy.quorum": None} | strategy_keys if lacks else strategy_keys
 
 
 def workspace_of(
@@ -232,12 +232,12 @@ def _say_doubts(proposal: TableProposal, say: Say) -> None:
 
 def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
     """Return how many cells of each column are infinite, without the columns that have none."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for table in tables:
         for name in table.columns:
             if table[name].dtype.kind == "f":
-                found[str(name)] += int(np.isinf(table[name].to_numpy(dtype=float, na_value=np.nan)).sum())
-    return {name: many for name, many in found.items() if many}
+                counts[str(name)] += int(np.isinf(table[name].to_numpy(dtype=float, na_value=np.nan)).sum())
+    return {name: many for name, many in counts.items() if many}
 
 
 def at_several(tables: Iterable[pd.DataFrame]) -> int:

@@ -50,22 +50,22 @@ def model_of(module: torch.nn.Module) -> type:
     UsageError
         If it has buffers, as BatchNorm has, which averages would spoil; if it draws at random; or has no parameters.
     """
-    found = copy.deepcopy(module).double().eval()
-    _refuse_module(found)
-    arrays = {name: value.detach().numpy().copy() for name, value in found.named_parameters()}
+    network = copy.deepcopy(module).double().eval()
+    _refuse_module(network)
+    arrays = {name: value.detach().numpy().copy() for name, value in network.named_parameters()}
     if not arrays:
         raise UsageError("model: the module has no parameters to train")
     biases = [name for name, value in arrays.items() if value.ndim == 1]
     intercept = biases[-1] if biases else next(iter(arrays))
     body = {
         "__doc__": "A module that a program gave.",
-        "module": found,
+        "module": network,
         "arrays": arrays,
         "penalised": tuple(name for name, value in arrays.items() if value.ndim > 1),
         "intercept": intercept,
     }
     # A run is stored under this name: another module must not answer to it when the run is opened later.
-    return type(f"Module{structure_sha256(found)[:12]}", (ModuleModel,), body)
+    return type(f"Module{structure_sha256(network)[:12]}", (ModuleModel,), body)
 
 
 def _refuse_module(found: torch.nn.Module) -> None:
@@ -88,10 +88,10 @@ def _refuse_module(found: torch.nn.Module) -> None:
 
 def structure_sha256(module: torch.nn.Module) -> str:
     """Return the hash of a module's structure: its layers, shapes and the code of its own classes."""
-    said = [repr(module), *(f"{name} {tuple(value.shape)}" for name, value in module.named_parameters())]
+    parts = [repr(module), *(f"{name} {tuple(value.shape)}" for name, value in module.named_parameters())]
     kinds = dict.fromkeys(type(part) for part in module.modules())
-    said += [_code_of(kind) for kind in kinds if not kind.__module__.startswith("torch.")]
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+    parts += [_code_of(kind) for kind in kinds if not kind.__module__.startswith("torch.")]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _code_of(kind: type) -> str:
@@ -129,22 +129,24 @@ class ModuleModel:
         """
         rows = torch.linspace(-1, 1, ROWS * inputs, dtype=torch.float64).reshape(ROWS, inputs)
         try:
-            found = self.module(rows[:2])
+            predictions = self.module(rows[:2])
             whole = self.module(rows)
             again = self.module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UsageError(f"model: the module does not take [rows, {inputs}] ({words})") from None
-        if not isinstance(found, Tensor):
-            raise UsageError(f"model: the module gives a {type(found).__name__}, not one tensor [rows, {outputs}]")
+        if not isinstance(predictions, Tensor):
+            raise UsageError(
+                f"model: the module gives a {type(predictions).__name__}, not one tensor [rows, {outputs}]"
+            )
         if not torch.equal(whole, again):
             raise UsageError(f"model: the module draws at random, or remembers rows: {NO_DRAWS}")
-        given = tuple(found.shape)
-        if given not in ((2, outputs), (2,)) or (given == (2,) and outputs != 1):
-            raise UsageError(f"model: the module gives {list(given)} for 2 rows, not {[2, outputs]}")
+        shape = tuple(predictions.shape)
+        if shape not in ((2, outputs), (2,)) or (shape == (2,) and outputs != 1):
+            raise UsageError(f"model: the module gives {list(shape)} for 2 rows, not {[2, outputs]}")
         return {name: value.copy() for name, value in self.arrays.items()}
 
     def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Any:
         """Return outputs [rows, outputs] of rows x [rows, inputs]."""
-        found = functional_call(self.module, arrays, (x,))
-        return found.unsqueeze(-1) if found.dim() == 1 else found
+        predictions = functional_call(self.module, arrays, (x,))
+        return predictions.unsqueeze(-1) if predictions.dim() == 1 else predictions

@@ -71,9 +71,11 @@ class CallableReport(dict[str, Any]):
         """
         from flfed.records.document.document import write_document
 
-        known = [*self["sites"], *refused_sites(self)]
-        if site and site not in known:
-            raise UsageError(f"site {site!r} is not in the run{nearest(site, known)} It has: {', '.join(known)}")
+        site_names = [*self["sites"], *refused_sites(self)]
+        if site and site not in site_names:
+            raise UsageError(
+                f"site {site!r} is not in the run{nearest(site, site_names)} It has: {', '.join(site_names)}"
+            )
         path = Path(file)
         write_document(path, self["run"], store=self._store, site=site)
         return path
@@ -123,8 +125,8 @@ class Result(server.Result):
         lines = []
         sites = self.report["sites"] if self.primary else {}
         for site, figures in sites.items():
-            told = gain_at(figures, self.primary or "")
-            lines.append([site, *(told[key] for key in ("value", "low", "high", "verdict", "model"))])
+            gain = gain_at(figures, self.primary or "")
+            lines.append([site, *(gain[key] for key in ("value", "low", "high", "verdict", "model"))])
         return pd.DataFrame(lines, columns=list(GAINS))
 
     @cached_property
@@ -217,7 +219,7 @@ class Result(server.Result):
             figure, *notes = statistic_in_words(statistic, self.report["repeats"])
             return [figure, *missing_in_words(self.report), *notes[:OTHERS]]
         first = verdict_in_words(self.report)
-        return [*first, *[said for said in story(self.report) if said not in first][:OTHERS]]
+        return [*first, *[line for line in story(self.report) if line not in first][:OTHERS]]
 
 
 class Model:
@@ -327,10 +329,10 @@ class Model:
     def _values(self, table: pd.DataFrame) -> np.ndarray:
         from flfed.export.predict import predict_frame
 
-        found = predict_frame(self.shared, table, self._mapping(table))
-        for sentence in found.clipped:
+        predictions = predict_frame(self.shared, table, self._mapping(table))
+        for sentence in predictions.clipped:
             warnings.warn(sentence, stacklevel=3)
-        return found.values
+        return predictions.values
 
     def __repr__(self) -> str:
         """Return what the model is."""
@@ -348,10 +350,10 @@ class Plots:
         """Return the gain of each site with its intervals."""
         from flfed.records.sections.gains import at_the_ends, gains
 
-        found = self._result.report
+        run_report = self._result.report
         metric = self._metric()
-        sites = len(found["sites"])
-        section = gains(found, metric, at_the_ends(found, metric, sites), sites)
+        sites = len(run_report["sites"])
+        section = gains(run_report, metric, at_the_ends(run_report, metric, sites), sites)
         drawn: alt.LayerChart | alt.FacetChart | None = section.charts[0].draw()
         if drawn is None:
             raise UsageError("no site has a gain to draw: see result.gains")
@@ -368,9 +370,11 @@ class Plots:
         from flfed.records.charts import by_round, colours
 
         sites = [sites] if isinstance(sites, str) else list(sites)
-        known = list(self._result.report["sites"])
-        if other := [site for site in sites if site not in known]:
-            raise UsageError(f"site {other[0]!r} has no figures{nearest(other[0], known)} Known: {', '.join(known)}")
+        all_sites = list(self._result.report["sites"])
+        if other := [site for site in sites if site not in all_sites]:
+            raise UsageError(
+                f"site {other[0]!r} has no figures{nearest(other[0], all_sites)} Known: {', '.join(all_sites)}"
+            )
         with RunReader.open(self._result.store) as reader:
             runs = [entry.run for entry in reader.runs_of(self._result.run)]
             names = reader.curve_names(runs)

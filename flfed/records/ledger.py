@@ -135,9 +135,9 @@ class HeldLedger:
         # The chain goes on from the last line before the torn bytes.
         before = replace(self, size=self.size - len(torn))
         last = next(before.backwards(), None)
-        kept = _whole(raw)
-        if kept is not None and (kept.n - 1, kept.before) == (_number(last), _hash(last)):
-            last, raw = kept, b""  # only its end was missing
+        whole_line = _whole(raw)
+        if whole_line is not None and (whole_line.n - 1, whole_line.before) == (_number(last), _hash(last)):
+            last, raw = whole_line, b""  # only its end was missing
         elif is_object(raw):
             raise LedgerError(f"{self.name}: its last line was changed, which no crash does; it is not repaired")
         # The torn bytes stay in the file, so their length and hash are enough to recognise them.
@@ -222,8 +222,8 @@ class Ledger:
         LedgerError
             If the line is not on the disk, for whatever reason: then nothing may leave.
         """
-        with self.held() as held:
-            return held.append(kind=kind, **facts)
+        with self.held() as ledger:
+            return ledger.append(kind=kind, **facts)
 
     @contextmanager
     def held(self) -> Iterator[HeldLedger]:
@@ -261,8 +261,8 @@ class Ledger:
 
     def last(self) -> Line | None:
         """Return the last line or None."""
-        with self.reading() as found:
-            return None if found is None else next(found.backwards(), None)
+        with self.reading() as ledger:
+            return None if ledger is None else next(ledger.backwards(), None)
 
     def head(self) -> tuple[int, str]:
         """Return the number and hash of the last line.
@@ -298,9 +298,9 @@ class Ledger:
 
         All later lines follow from it. An empty text where the ledger is shorter.
         """
-        with self.reading() as found:
+        with self.reading() as ledger:
             # From the last line on, as the lines that are asked for are mostly recent.
-            for line in () if found is None or n == 0 else found.backwards():
+            for line in () if ledger is None or n == 0 else ledger.backwards():
                 if line.n <= n:
                     return line.hash if line.n == n else ""
         return START if n == 0 else ""
@@ -314,12 +314,12 @@ class Ledger:
             At the first place that is not as it was written: sums over a part would mislead.
         """
         inspection = Inspection()
-        found = inspection.look(self.raws())
-        for n, line in enumerate(found, start=1):
+        checked_lines = inspection.look(self.raws())
+        for n, line in enumerate(checked_lines, start=1):
             if inspection.problems or line.n != n:
                 break
             yield line
-        deque(found, maxlen=0)  # that a line is missing is known at the end
+        deque(checked_lines, maxlen=0)  # that a line is missing is known at the end
         if inspection.problems:
             raise LedgerError(f"{self.path.name}: {inspection.problems[0]}; see: {self._see}")
 
@@ -339,13 +339,13 @@ class Ledger:
 
     def raws(self) -> Iterator[bytes]:
         """Yield the file's lines unparsed, with their ends."""
-        with self.reading() as found:
-            if found is None:
+        with self.reading() as ledger:
+            if ledger is None:
                 return
             # The size was taken under the lock: what is added since then is not read.
-            with os.fdopen(os.dup(found.file), "rb") as stream:
+            with os.fdopen(os.dup(ledger.file), "rb") as stream:
                 stream.seek(0)
-                left = found.size
+                left = ledger.size
                 while left > 0:
                     raw = stream.readline(left)
                     if not raw:
@@ -367,16 +367,16 @@ class Ledger:
             Who has it repaired.
         why : str
         """
-        with self.held() as held:
-            return held.repair(by=by, why=why)
+        with self.held() as ledger:
+            return ledger.repair(by=by, why=why)
 
     def is_torn(self) -> bool:
         """Tell whether a crash cut the last line off.
 
         A repair is then due.
         """
-        with self.reading() as found:
-            return found is not None and found.torn_end() is not None
+        with self.reading() as ledger:
+            return ledger is not None and ledger.torn_end() is not None
 
     def _open_to_write(self) -> int:
         # O_NOFOLLOW refuses a link that was put in the file's place.
@@ -610,8 +610,8 @@ class Inspection:
             return
         # Earlier versions let clocks go back, so that in their lines it is only noted.
         if line.at < self.last.at:
-            said = f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}"
-            (self.problems if line.format >= FORMAT else self.notes).append(said)
+            message = f"line {line.n} is of {line.at[:24]}, an earlier time than line {self.last.n}"
+            (self.problems if line.format >= FORMAT else self.notes).append(message)
         # Where only a line's own hash was changed, the next one still follows its content.
         if line.before != self.last.hash and (self.last.whole or line.before != self.last.content_hash()):
             number = self.last.n
@@ -636,14 +636,14 @@ class Inspection:
         # The lines up to the last receipt that agrees are as they were signed.
         for receipt in sorted(self.receipts, key=lambda receipt: receipt.n):
             signed = f"as the coordinator signed at run {receipt.run}"
-            found = self._signed[receipt.n] or (START if receipt.n == 0 else "")
+            head = self._signed[receipt.n] or (START if receipt.n == 0 else "")
             if receipt.n > number:
                 self.problems.append(
                     f"the ledger ends at line {number} but had {receipt.n}, {signed}: "
                     f"{lines_between(number + 1, receipt.n)} cut off"
                 )
                 return
-            if found != receipt.head:
+            if head != receipt.head:
                 self.problems.append(
                     f"{lines_between(agrees + 1, max(receipt.n, 1))} not {signed}: changed, removed or written anew"
                 )

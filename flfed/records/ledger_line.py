@@ -132,8 +132,8 @@ class Line:
 
         It then records that the bytes before it are what a crash left.
         """
-        told = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
-        return self.kind == REPAIRED and told == (len(torn), hashlib.sha256(torn).hexdigest())
+        torn_facts = (self.facts.get("torn-bytes"), self.facts.get("torn-sha256"))
+        return self.kind == REPAIRED and torn_facts == (len(torn), hashlib.sha256(torn).hexdigest())
 
 
 def run_of(facts: Mapping[str, Any]) -> Run:
@@ -190,24 +190,24 @@ def read_line(raw: bytes) -> Line | None:
 
     None where the bytes are no line at all.
     """
-    found = _json(raw)
-    if not isinstance(found, dict):
+    facts = _json(raw)
+    if not isinstance(facts, dict):
         return None
-    n, at, kind, before, digest = (found.pop(key, None) for key in ("n", "at", "kind", "before", "hash"))
+    n, at, kind, before, digest = (facts.pop(key, None) for key in ("n", "at", "kind", "before", "hash"))
     if type(n) is not int or n < 1 or not isinstance(at, str) or not isinstance(kind, str):
         return None
     if not _is_hash(before) or not _is_hash(digest):
         return None
     # The format is part of what the hash covers, except in lines from before it was named.
-    format = found.pop("format") if type(found.get("format")) is int and found["format"] >= FORMAT else 1
-    plain = {**found, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
+    format = facts.pop("format") if type(facts.get("format")) is int and facts["format"] >= FORMAT else 1
+    plain = {**facts, "n": n, "at": at, "kind": kind, "before": before, **_named(format)}
     # A line is whole where its hash is right and its bytes are the canonical ones.
     try:
         right = hashlib.sha256(canonical(plain)).hexdigest() == digest
         whole = right and canonical({**plain, "hash": digest}) == raw
     except ValueError:  # NaN, which Python's reader takes
         return None
-    return Line(n, at, kind, before, digest, found, raw, whole, format)
+    return Line(n, at, kind, before, digest, facts, raw, whole, format)
 
 
 def _named(format: int) -> dict[str, int]:
@@ -282,14 +282,14 @@ def bytes_of(line: Line) -> int:
 
     It is 0 where the line tells of nothing that left.
     """
-    found = line.facts.get("bytes")
-    return found if type(found) is int else 0
+    size = line.facts.get("bytes")
+    return size if type(size) is int else 0
 
 
 def round_of(line: Line) -> int:
     """Return the round of a line or 0."""
-    found = line.facts.get("round")
-    return found if type(found) is int else 0
+    round_number = line.facts.get("round")
+    return round_number if type(round_number) is int else 0
 
 
 def study_of(line: Line) -> str:
@@ -308,10 +308,10 @@ def moment_of(text: str) -> str:
     ('2026-11-20T00:00:00.000Z', '2026-11-20T07:30:00.000Z')
     """
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{text!r} is no date and no time; such as 2026-11-20 or 2026-11-20T08:30:00Z") from None
-    return stamp(found if found.tzinfo is not None else found.replace(tzinfo=UTC))
+    return stamp(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
 
 def _at(found: dict[Key, Total], key: Key) -> Total:

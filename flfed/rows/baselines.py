@@ -110,11 +110,11 @@ def _best_epochs(
 
     Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
     """
-    held = _own_validation(rows, given)
-    if not 0 < held.sum() < len(rows):
+    validation = _own_validation(rows, given)
+    if not 0 < validation.sum() < len(rows):
         return (yield from _epochs(rows, start, given, given.plan, untested))
-    fitted = rows.take(~held)
-    tested = rows.take(held)
+    fitted = rows.take(~validation)
+    tested = rows.take(validation)
     tried = yield from together([_tried(fitted, tested, start, given, plan, numbers) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), given.plan, numbers[0])
     for plan, losses in zip(plans, tried):
@@ -187,8 +187,8 @@ def tuned(rows: Encoded, given: Trainable) -> Asking[Predictor]:
     if given.model.linear or trees:
         rng = generator(given.seed, site=given.site, purpose="folds")
         kind = TreesRequest if trees else TuneRequest
-        found: Predictor = yield kind(rows=rows, task=given.task, classes=given.classes, rng=rng)
-        return found
+        predictor: Predictor = yield kind(rows=rows, task=given.task, classes=given.classes, rng=rng)
+        return predictor
     arrays = yield from tuned_network(rows, given)
     return network_predictor(given.model, arrays)
 
@@ -210,12 +210,12 @@ def best(
 
     own = replace(rows, x=scaled_of(rows.x, layout, encoder))
     columns = column_forecasts(naive, layout, encoder)
-    found: Rival = yield RivalRequest(
+    estimator: Rival = yield RivalRequest(
         rows=own, task=given.task, classes=given.classes, rng=rng, columns=columns, least=least
     )
-    if given.model.linear and found.family in LINEAR_FAMILIES:
-        return Rival(found.family, (yield from tuned(rows, given)))
-    return replace(found, outputs=lambda x: found.outputs(scaled_of(x, layout, encoder)))
+    if given.model.linear and estimator.family in LINEAR_FAMILIES:
+        return Rival(estimator.family, (yield from tuned(rows, given)))
+    return replace(estimator, outputs=lambda x: estimator.outputs(scaled_of(x, layout, encoder)))
 
 
 def local_model(

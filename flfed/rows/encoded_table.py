@@ -76,10 +76,10 @@ class EncodedTable:
 
     def parts(self) -> dict[str, pd.DataFrame]:
         """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
-        found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
+        tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
         if self._held_rows:
-            found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
-        return found
+            tables |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
+        return tables
 
     def too_small(self) -> Refusal | None:
         """Return which part of the rows is too small to be counted for others, or None.
@@ -107,10 +107,10 @@ class EncodedTable:
 
     def holdout_summary(self) -> Summary | None:
         """Return the holdout sums that may leave, None if too small."""
-        held = self.table.holdout("compare")
-        if len(held) < self.policy.least_rows():
+        holdout = self.table.holdout("compare")
+        if len(holdout) < self.policy.least_rows():
             return None
-        return self._leaving(held, self.coded(held))
+        return self._leaving(holdout, self.coded(holdout))
 
     def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
         minimum = None if self.policy.disclosure == "open" else self.policy.cell_minimum
@@ -151,11 +151,11 @@ class EncodedTable:
 
         For what comes after the rounds: the comparison encodes the same rows several times.
         """
-        known = self._known(table)
-        if not isinstance(known, ColumnArrays):
-            known = coded(table, self.layout)
-            self.keep(table, known)
-        return known
+        columns = self._known(table)
+        if not isinstance(columns, ColumnArrays):
+            columns = coded(table, self.layout)
+            self.keep(table, columns)
+        return columns
 
     def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
         """Keep columns of a table that are known already.
@@ -166,7 +166,7 @@ class EncodedTable:
 
     def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
         """Return a table's columns if kept, else the table."""
-        return next((found for own, found in self._coded if own is table), table)
+        return next((columns for own, columns in self._coded if own is table), table)
 
     def in_use(self, encoder: Encoder) -> Encoder:
         """Return the encoder that this site's rows go through.
@@ -219,17 +219,17 @@ class EncodedTable:
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""
-        kept = self._through(encoder)
-        if "training" not in kept:
-            kept["training"] = self.encode(self.table.training, self.in_use(encoder))
-        return kept["training"]
+        cache = self._through(encoder)
+        if "training" not in cache:
+            cache["training"] = self.encode(self.table.training, self.in_use(encoder))
+        return cache["training"]
 
     def holdout_rows(self, encoder: Encoder) -> Encoded:
         """Return the encoded holdout rows, kept for later rounds: what is scored before figures of a model leave."""
-        kept = self._through(encoder)
-        if "holdout" not in kept:
-            kept["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
-        return kept["holdout"]
+        cache = self._through(encoder)
+        if "holdout" not in cache:
+            cache["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
+        return cache["holdout"]
 
     def fitted(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows without those for validation."""
@@ -247,12 +247,12 @@ class EncodedTable:
         if not self._held_rows:
             rows = self.training(encoder)
             return rows, rows
-        kept = self._through(encoder)
-        if "validation" not in kept:
+        cache = self._through(encoder)
+        if "validation" not in cache:
             rows = self.training(encoder)
-            kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
-            del kept["training"]  # made again after the rounds: else every row would be kept twice
-        return kept["fitted"], kept["validation"]
+            cache |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
+            del cache["training"]  # made again after the rounds: else every row would be kept twice
+        return cache["fitted"], cache["validation"]
 
     @property
     def scored_part(self) -> str:
@@ -271,10 +271,10 @@ class EncodedTable:
     def scored_rows(self, encoder: Encoder) -> list[Encoded]:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
         fitted, scored = self.round_rows(encoder)
-        found = [fitted, self.holdout_rows(encoder)]
+        parts = [fitted, self.holdout_rows(encoder)]
         if self._held_rows:
-            found.insert(1, scored)
-        return found
+            parts.insert(1, scored)
+        return parts
 
     @cached_property
     def scored_persons(self) -> np.ndarray:
@@ -289,9 +289,9 @@ class EncodedTable:
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return class codes, or the target in its unit."""
-        known = self._known(table)
-        if isinstance(known, ColumnArrays) and self.task != "regression":
-            return known.codes[self.schema.target].astype(np.intp)
+        columns = self._known(table)
+        if isinstance(columns, ColumnArrays) and self.task != "regression":
+            return columns.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]
         if self.task == "regression":
             return cells.to_numpy(dtype=float)

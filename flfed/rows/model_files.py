@@ -130,12 +130,12 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not os.path.isfile(path):
         raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
-    said = f"{path}: is not the file that was exported: it"
-    index = parse_json(_content(path, LARGEST_INDEX), said, longest=LARGEST_INDEX)
+    refusal = f"{path}: is not the file that was exported: it"
+    index = parse_json(_content(path, LARGEST_INDEX), refusal, longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
-        known = f"{FORMAT} and {FORMAT_INT8}"
-        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {known}): update flfed")
+        formats = f"{FORMAT} and {FORMAT_INT8}"
+        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {formats}): update flfed")
     # The hash is of all but itself.
     if index.pop("sha256", "") != seal(index):
         raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
@@ -145,15 +145,15 @@ def _read_index(folder: Path) -> dict[str, Any]:
 def _read_facts(folder: Path, index: Mapping[str, Any]) -> Facts:
     """Return the facts of `model.json`, each there and of its type."""
     try:
-        found = Facts.model_validate(index)
+        facts = Facts.model_validate(index)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise UsageError(
             f"{folder / INDEX}: {place[:80]!r} is not as an export writes it: export the model again"
         ) from None
-    if (found.format == FORMAT_INT8) != (found.quantised is not None):
+    if (facts.format == FORMAT_INT8) != (facts.quantised is not None):
         raise UsageError(f"{folder / INDEX}: 'quantised' is not as an export writes it: export the model again")
-    return found
+    return facts
 
 
 def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
@@ -167,7 +167,7 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     # Only files of ours are read: a name from the index could lead out of the folder.
     if not set(READ) <= set(files) <= {*READ, *TREE_FILES}:
         raise UsageError(f"{folder / INDEX}: names other files than those of a model: export the model again")
-    found = {}
+    bytes_by_name = {}
     for name, sha256 in files.items():
         path = folder / name
         if not os.path.isfile(path):
@@ -177,8 +177,8 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise UsageError(f"{path}: is not the file that was exported (its SHA-256 differs); not used")
         if name in READ:
-            found[name] = content
-    return found
+            bytes_by_name[name] = content
+    return bytes_by_name
 
 
 def _content(path: Path, most: int) -> bytes:
@@ -206,8 +206,8 @@ def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> 
 
 def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
     """Tell whether arrays are those of an encoder of the layout, by shapes, types and signs."""
-    given = {name: value.shape for name, value in arrays.items()}
-    if given != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
+    shapes = {name: value.shape for name, value in arrays.items()}
+    if shapes != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
         return False
     finite = all(np.isfinite(value).all() for value in arrays.values())
     return bool(finite and (arrays["scale"] > 0).all() and (arrays["spread"] > 0).all())

@@ -182,15 +182,15 @@ class SiteSession(EncodedTable):
         rows, scored = self.model_rows(encoder)
         protection = self.protection
         # An update stands for the rows that are known under noise, where no exact number may leave.
-        told = len(rows)
+        row_count = len(rows)
         if protection is not None and protection.units is not None:
-            told = int(protection.units.units)
+            row_count = int(protection.units.units)
         scores = None
         if score:
             scores = yield from self.measured(self.scored_part, self.table.training, arrays, encoder, scored)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
-            return Trained({}, told, 0.0, 0, scores)
+            return Trained({}, row_count, 0.0, 0, scores)
         if protection is not None:
             protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
@@ -199,10 +199,10 @@ class SiteSession(EncodedTable):
         if self.own_arrays.model is not None:
             fits.append(self._round_fit(self.own_arrays.model, rows, round, lr, own))
         # Side by side, so that an engine may stack each with those of other sites.
-        found: list[Fitted] = yield fits
-        delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
-        delta, kept = self.own_arrays.parted(arrays, delta, beside)
-        return Trained(delta, told, found[0].loss, found[0].steps, scores, lr, kept)
+        replies: list[Fitted] = yield fits
+        delta, beside = (widened(fitted.arrays, arrays) for fitted in (replies[0], replies[-1]))
+        delta, own_part = self.own_arrays.parted(arrays, delta, beside)
+        return Trained(delta, row_count, replies[0].loss, replies[0].steps, scores, lr, own_part)
 
     def _round_fit(self, arrays: Arrays, rows: Encoded, round: int, lr: float, added: AddedGradients) -> FitRequest:
         """Return the request of a round's fit, of the part of the hidden units that the site trains."""

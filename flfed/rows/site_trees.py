@@ -159,12 +159,12 @@ def _rows(session: SiteSession, encoder: Encoder, level: Level) -> tuple[Encoded
 def _trees(session: SiteSession, encoder: Encoder, level: Level) -> SiteTrees:
     """Return the trees before the round as far as the site knows them."""
     fitted, scored = _rows(session, encoder, level)
-    known = session.trees
-    if level.is_anew and known is not None and known.anew is not None:
-        known = known.anew
+    trees = session.trees
+    if level.is_anew and trees is not None and trees.anew is not None:
+        trees = trees.anew
     # Another run may have another encoder, and by it another unit of a number that is predicted.
-    if known is not None and known.y is fitted.y:
-        return known
+    if trees is not None and trees.y is fitted.y:
+        return trees
     return _site_trees(session, encoder, fitted, scored)
 
 
@@ -179,11 +179,11 @@ def _site_trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored:
 def _trees_anew(session: SiteSession, encoder: Encoder, before: SiteTrees) -> SiteTrees:
     """Return the trees that are grown anew on all training rows, of which there is none yet."""
     rows = session.training(encoder)
-    known = before.anew
-    if known is None or known.y is not rows.y or known.grown or known.cuts_sha256 != before.cuts_sha256:
-        known = before.anew = _site_trees(session, encoder, rows, rows)
-        known.take(without_trees(before.arrays))
-    return known
+    trees = before.anew
+    if trees is None or trees.y is not rows.y or trees.grown or trees.cuts_sha256 != before.cuts_sha256:
+        trees = before.anew = _site_trees(session, encoder, rows, rows)
+        trees.take(without_trees(before.arrays))
+    return trees
 
 
 def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool) -> bool:
@@ -225,15 +225,15 @@ def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> n
     >>> told_rows(np.array([[0, 0, 1, 1]]), np.array([0, 1, 1, 1])).tolist()
     [False, False, True, True]
     """
-    found = np.zeros(len(y), dtype=bool)
+    mask = np.zeros(len(y), dtype=bool)
     for code in codes:
         width = int(code.max(initial=0)) + 1
         cell = node * width + code
         low, high = (np.full(int(cell.max(initial=0)) + 1, end) for end in (np.inf, -np.inf))
         np.minimum.at(low, cell, y)
         np.maximum.at(high, cell, y)
-        found |= (low == high)[cell]
-    return found
+        mask |= (low == high)[cell]
+    return mask
 
 
 def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arrays) -> dict[str, Any]:

@@ -171,15 +171,15 @@ def read_source(folder: Path, where: str) -> Source:
     if files.facts.quantised is not None:
         raise UsageError(f"{where} holds weights of eight bits: export the run without --dtype int8")
     repeat = REPEAT.fullmatch(files.facts.run)
-    found = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
+    source = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     number = int(repeat[1]) - 1 if repeat else 0
-    return replace(found, repeat=number, run_id=files.facts.run)
+    return replace(source, repeat=number, run_id=files.facts.run)
 
 
 def fitting_columns(source: Layout, layout: Layout) -> list[str]:
     """Return the names of the columns that two layouts have in common: of one kind, with one transform."""
-    known = {column.name: column for column in source.features}
-    return [c.name for c in layout.features if c.name in known and _alike(known[c.name], c)]
+    by_name = {column.name: column for column in source.features}
+    return [c.name for c in layout.features if c.name in by_name and _alike(by_name[c.name], c)]
 
 
 def _alike(a: ColumnLayout, b: ColumnLayout) -> bool:
@@ -207,11 +207,11 @@ def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -
     no input for it. What a missing cell is taken for is the new encoder's.
     """
     (weight, bias), *_ = source.layers
-    found = {name: value.astype(float) for name, value in source.arrays.items()}
+    arrays = {name: value.astype(float) for name, value in source.arrays.items()}
     w = first[weight].astype(float)
     taken = fitting_columns(source.layout, layout)
-    adds, more = _contributions(source, found[weight], taken)
-    constant = found[bias] + more
+    adds, more = _contributions(source, arrays[weight], taken)
+    constant = arrays[bias] + more
     nothing = np.zeros_like(constant)
     places = input_slices(layout)
     inputs = _inputs(layout, encoder)
@@ -228,20 +228,20 @@ def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -
             rows.append(own * unit)
             constant = constant + own * shift
         w[places[column.name]] = np.stack(rows)
-    found[weight] = w
-    found[bias] = constant
+    arrays[weight] = w
+    arrays[bias] = constant
     if layout.task == "regression":
         # The last layer changes so that predictions in the outcome's unit stay the same.
         weight, bias = source.layers[-1]
         factor = source.encoder.scale[-1] / encoder.scale[-1]
-        found[weight] = found[weight] * factor
-        found[bias] = found[bias] * factor + (source.encoder.center[-1] - encoder.center[-1]) / encoder.scale[-1]
-    return {name: found[name].astype(value.dtype) for name, value in first.items()}
+        arrays[weight] = arrays[weight] * factor
+        arrays[bias] = arrays[bias] * factor + (source.encoder.center[-1] - encoder.center[-1]) / encoder.scale[-1]
+    return {name: arrays[name].astype(value.dtype) for name, value in first.items()}
 
 
 def _inputs(layout: Layout, encoder: Encoder) -> dict[str, list[tuple[str | None, float, float]]]:
     """Return by column what each of its inputs is of: a value, and what is taken off it and it is divided by."""
-    found = {}
+    inputs_by_column = {}
     for number, column, place in layout.places():
         shares = encoder.frequency[place]
         spread = encoder.spread[place]
@@ -250,8 +250,8 @@ def _inputs(layout: Layout, encoder: Encoder) -> dict[str, list[tuple[str | None
             own = list(zip(column.cells[1:-1], shares[1:-1], spread[1:-1]))
         if layout.missing_indicator:
             own.append((MISSING, shares[-1], spread[-1]))
-        found[column.name] = own
-    return found
+        inputs_by_column[column.name] = own
+    return inputs_by_column
 
 
 def _contributions(

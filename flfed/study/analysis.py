@@ -85,8 +85,8 @@ class Analysis(Settings, where="[analysis]", frozen=True):
         if len(ends) != 2 or not ends[0] < ends[1]:
             raise UsageError(f"{_WITHIN}: {name}={list(ends)} must be two numbers, low and high")
         if name == self.groups or self.columns is not None and name not in self.columns:
-            known = [column for column in self.columns or () if column != self.groups]
-            raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, known)}")
+            columns = [column for column in self.columns or () if column != self.groups]
+            raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, columns)}")
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:

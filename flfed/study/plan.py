@@ -135,8 +135,8 @@ class Plan(Settings, where="[plan]", frozen=True):
         >>> Plan().effective_steps(3), Plan(momentum=0.5).effective_steps(2)
         (3.0, 2.5)
         """
-        kept = self.momentum
-        return (steps - kept * (1 - kept**steps) / (1 - kept)) / (1 - kept)
+        momentum = self.momentum
+        return (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,16 +48,16 @@ def asks_sha256(text: str) -> str:
         If the text is no study.
     """
     study = Study.parse(text)
-    asked = {name: _plain(value) for name, value in vars(study).items() if name not in WORDS}
+    request = {name: _plain(value) for name, value in vars(study).items() if name not in WORDS}
     for name, value in vars(study).items():
         if isinstance(value, Named):
-            asked[name] = FORMER.get(f"{name} {value.name}", {}) | _whole(value, _KINDS.get(name, name))
+            request[name] = FORMER.get(f"{name} {value.name}", {}) | _whole(value, _KINDS.get(name, name))
     for name in ("encode", "plan"):
-        asked[name] |= _plain(FORMER[name])
-    asked["compare"] = _plain(FORMER["compare"]) | _compared(study)
+        request[name] |= _plain(FORMER[name])
+    request["compare"] = _plain(FORMER["compare"]) | _compared(study)
     # A model to begin from is known by its hash: its name is the coordinator's word for it.
-    asked["warm_start"] = bool(study.warm_start)
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    request["warm_start"] = bool(study.warm_start)
+    return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _compared(study: Study) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def read_settings(
     # All keys are checked here, so that a misspelt one is never silently ignored.
     for key in given:
         if key not in allowed:
-            known = [*beside, *allowed]
-            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
+            choices = [*beside, *allowed]
+            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, choices)} Allowed: {', '.join(choices)}")
     return _checked(target, {snake(key): value for key, value in given.items()}, where, ranges=False)
 
 

@@ -161,9 +161,9 @@ class Study(Crossing, metaclass=_FromKeywords):
         if not shipped:
             path = Path(name)
         if not path.is_file():
-            known = names()
-            close = nearest(str(name), known)
-            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}")
+            choices = names()
+            close = nearest(str(name), choices)
+            raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(choices)}")
         text = read_text(path)
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.
@@ -259,22 +259,22 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     >>> keys_of({"lr": 0.1, "model": "mlp", "encode": {"missing_indicator": True}})
     {'lr': 0.1, 'model.name': 'mlp', 'encode.missing-indicator': True}
     """
-    found: dict[str, Any] = {}
-    for given, value in changes.items():
-        key = registry.kebab(given)
+    keys: dict[str, Any] = {}
+    for argument, value in changes.items():
+        key = registry.kebab(argument)
         if isinstance(value, Mapping):
             inner = {registry.kebab(name): plain_value(one) for name, one in value.items()}
             # An inner table, such as a partition, is set as a whole.
             outer = [table for table, name in _NESTED if name == key]
             if outer:
-                found[f"{outer[0]}.{key}"] = inner
+                keys[f"{outer[0]}.{key}"] = inner
             else:
-                found |= {f"{key}.{name}": one for name, one in inner.items()}
+                keys |= {f"{key}.{name}": one for name, one in inner.items()}
         elif key in _LISTED and isinstance(value, str):
-            found[f"{key}.name"] = plain_value(value)
+            keys[f"{key}.name"] = plain_value(value)
         else:
-            found[key] = plain_value(value)
-    return found
+            keys[key] = plain_value(value)
+    return keys
 
 
 def plain_value(value: Any) -> Any:
@@ -328,25 +328,25 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
     """
     if "." in key:
         return key.split(".")
-    known = _keys_by_table(table)
-    found = [[name, key] for name, keys in known.items() if key in keys]
+    keys_by_table = _keys_by_table(table)
+    paths = [[name, key] for name, keys in keys_by_table.items() if key in keys]
     if key in _TOP:
-        found.append([key])
+        paths.append([key])
     # A bare key of several tables would set one of them by chance.
-    if len(found) != 1:
-        every = sorted(set[str]().union(*known.values()))
+    if len(paths) != 1:
+        every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
-        why = "stands in several tables." if found else f"is not known{close}"
+        why = "stands in several tables." if paths else f"is not known{close}"
         raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
-    return found[0]
+    return paths[0]
 
 
 def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
     """Return the keys of every table, and those in the signatures of what the study names."""
-    known = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
+    keys_by_table = {name: _field_keys(kind) - {"name"} for name, kind in _TABLES.items()}
     if has_analysis(table):
-        known["analysis"] = _field_keys(Analysis)
-    known |= {
+        keys_by_table["analysis"] = _field_keys(Analysis)
+    keys_by_table |= {
         "strategy": {"rounds"},
         "codec": {"download"},
         "privacy": _field_keys(Sums),
@@ -356,10 +356,10 @@ def _keys_by_table(table: Mapping[str, Any]) -> dict[str, set[str]]:
         name = table.get(place, {}).get("name", "")
         if name in registry.names(kind):
             keys = inspect.signature(registry.load(kind, name)).parameters
-            known[place] = known.get(place, set()) | {registry.kebab(key) for key in keys}
+            keys_by_table[place] = keys_by_table.get(place, set()) | {registry.kebab(key) for key in keys}
     for name in (*_TABLES, *_LISTED):
-        known[name] = known.get(name, set()) | set(table.get(name, {})) - {"name"}
-    return known
+        keys_by_table[name] = keys_by_table.get(name, set()) | set(table.get(name, {})) - {"name"}
+    return keys_by_table
 
 
 def _field_keys(kind: type[Any]) -> set[str]:
@@ -414,10 +414,10 @@ def _study(table: dict[str, Any], text: str) -> Study:
 
 def _check_keys(table: Mapping[str, Any]) -> None:
     """Refuse unknown keys: a mistyped table would otherwise be left out in silence."""
-    known = [*_TOP, *_TABLES, *_LISTED, "analysis", *_LOOSE]
+    choices = [*_TOP, *_TABLES, *_LISTED, "analysis", *_LOOSE]
     for key in table:
-        if key not in known:
-            raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
+        if key not in choices:
+            raise UsageError(f"study: key {key!r} is not known{nearest(key, choices)} Allowed: {', '.join(choices)}")
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
 
@@ -432,8 +432,8 @@ def _rounds(strategy: dict[str, Any]) -> int:
 
 def _split_off(table: dict[str, Any], kind: Any) -> Any:
     """Take the keys out of a table that are not of the thing it names, and return them checked."""
-    given = {key: table.pop(key) for key in _field_keys(kind) & table.keys()}
-    return kind(**read_settings(kind, given, kind.where))
+    settings = {key: table.pop(key) for key in _field_keys(kind) & table.keys()}
+    return kind(**read_settings(kind, settings, kind.where))
 
 
 def _made(name: str, given: dict[str, Any]) -> Any:
@@ -452,10 +452,10 @@ def _made(name: str, given: dict[str, Any]) -> Any:
 
 
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
-    given = table.get(name, {})
-    if not isinstance(given, dict):
+    settings = table.get(name, {})
+    if not isinstance(settings, dict):
         raise UsageError(f"study: {name} must be a table, written [{name}]")
-    return dict(given)
+    return dict(settings)
 
 
 def _listed(kind: str, given: dict[str, Any]) -> Named:
@@ -472,18 +472,18 @@ def _listed(kind: str, given: dict[str, Any]) -> Named:
     without = None if needed else "none"
     name = given.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
-    known = registry.names(kind)
+    choices = registry.names(kind)
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
         if given:
-            raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(known)}")
+            raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(choices)}")
         return Named(name="none")
     if not isinstance(name, str):
-        raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
-    if name not in known:
+        raise UsageError(f"{where}: name is missing; known: {', '.join(choices)}")
+    if name not in choices:
         lent = re.fullmatch("module[0-9a-f]{12}", name)
-        hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, known)
-        raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(known)}")
+        hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, choices)
+        raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(choices)}")
     return Named(name=name, settings=given)
 
 
@@ -585,8 +585,8 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
         return False
     name = ANALYSIS if analysis else STATISTIC
     others = (*NO_USE, STATISTIC) if analysis else NO_USE
-    if found := [other for other in others if parts[other]]:
-        raise UsageError(f"[{name}]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
+    if conflicts := [other for other in others if parts[other]]:
+        raise UsageError(f"[{name}]: is in place of a model, and the study has a table [{conflicts[0]}]: leave one out")
     if analysis:
         _check_noise(parts["privacy"])
     else:

@@ -258,10 +258,10 @@ class Split(Settings, where="[split]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse a split that is not listed."""
         super().__post_init__()
-        known = registry.names("split")
-        if self.fixed and self.fixed not in known:
+        choices = registry.names("split")
+        if self.fixed and self.fixed not in choices:
             raise UsageError(
-                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, known)} Known: {', '.join(known)}"
+                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, choices)} Known: {', '.join(choices)}"
             )
         if self.redraw and not self.fixed:
             raise UsageError("[split]: redraw needs fixed, the name of a published split")
@@ -364,11 +364,11 @@ class Compare(Settings, where="[compare]", frozen=True):
 
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""
-        for asked, what in (
+        for setting, what in (
             (self.points, "thresholds, alert-budgets and false-positive-rates ask for exact counts of rows"),
             (self.importance, "importance asks for exact figures of single columns"),
         ):
-            if asked and mechanism != "none":
+            if setting and mechanism != "none":
                 raise UsageError(
                     f"[compare]: {what}, on which there is no noise, and [privacy] name={mechanism!r} protects rows or "
                     "sites: leave one of them out"
@@ -386,10 +386,10 @@ class Compare(Settings, where="[compare]", frozen=True):
     @property
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
-        found: list[Point] = []
+        points: list[Point] = []
         for kind, values in self.asked_points.items():
-            found += [(kind, at) for at in values]
-        return tuple(found)
+            points += [(kind, at) for at in values]
+        return tuple(points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -536,18 +536,18 @@ class Sums(Settings, where="[privacy]", frozen=True):
         """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
         if not MODES[self.secure_aggregation].sums_updates:
             return
-        asked = f"secure-aggregation={self.secure_aggregation!r}"
+        option = f"secure-aggregation={self.secure_aggregation!r}"
         codec = tables["codec"].get("name", "none")
         fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
             raise UsageError(
-                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {asked} adds "
-                "them up on one: leave one of them out"
+                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, "
+                f"and [privacy] {option} adds them up on one: leave one of them out"
             )
         if fraction != 1.0:
             raise UsageError(
-                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, and [privacy] {asked} needs "
-                "all that take part: leave one of them out"
+                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, "
+                f"and [privacy] {option} needs all that take part: leave one of them out"
             )
 
 

@@ -60,23 +60,23 @@ class AnalysisLayout:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each part of an answer, in order."""
-        found: dict[str, tuple[int, ...]] = {ROWS: (self.groups,)}
+        shapes: dict[str, tuple[int, ...]] = {ROWS: (self.groups,)}
         for column in self.columns:
-            found[f"counts {column.name}"] = (self.groups, len(column.cells))
+            shapes[f"counts {column.name}"] = (self.groups, len(column.cells))
             if column.edges:
-                found |= {f"{what} {column.name}": (self.groups,) for what in ("total", "square")}
+                shapes |= {f"{what} {column.name}": (self.groups,) for what in ("total", "square")}
         for place, (first, second) in enumerate(self.cross):
-            found[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
-        return found
+            shapes[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
+        return shapes
 
     def parts(self, answer: np.ndarray) -> Arrays:
         """Return the parts of an answer, float64 [entries]."""
-        found = {}
+        parts = {}
         start = 0
         for name, shape in self.shapes().items():
-            found[name] = answer[start : start + math.prod(shape)].reshape(shape)
-            start += found[name].size
-        return found
+            parts[name] = answer[start : start + math.prod(shape)].reshape(shape)
+            start += parts[name].size
+        return parts
 
     @property
     def entries(self) -> int:
@@ -97,34 +97,34 @@ class AnalysisLayout:
         whole = {}
         for name, values in parts.items():
             whole[name] = values if name.startswith(CROSS) else values.sum(axis=0)
-        found = {
+        figures = {
             "deviation": deviation,
             ROWS: counted(float(whole[ROWS]), of_all),
             "columns": {column.name: self._column(column, whole, of_all) for column in self.columns},
             "cross": [self._crossed(place, parts[f"{CROSS}{place}"], deviation) for place in range(len(self.cross))],
         }
         if self.group is None:
-            return found
-        return found | {"groups": self._grouped(parts, self.group, deviation)}
+            return figures
+        return figures | {"groups": self._grouped(parts, self.group, deviation)}
 
     def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Found:
         """Return the figures of one column; parts are of one group, or of all."""
         counts = parts[f"counts {column.name}"]
         rows = float(parts[ROWS])
-        known = rows - float(counts[-1])
-        of_known = deviation * OUTSIDE
-        found: Found = {"unit": column.unit, "missing": told(share(float(counts[-1]), rows, deviation))}
-        display = shown(counts[:-1], known)
+        present_rows = rows - float(counts[-1])
+        present_sd = deviation * OUTSIDE
+        figures: Found = {"unit": column.unit, "missing": told(share(float(counts[-1]), rows, deviation))}
+        display = shown(counts[:-1], present_rows)
         if not column.edges:
-            shares = [told(share(float(count), known, deviation, of_known)) for count in counts[:-1]]
-            return found | {
+            shares = [told(share(float(count), present_rows, deviation, present_sd)) for count in counts[:-1]]
+            return figures | {
                 "shares": dict(zip(column.cells[:-1], shares)),
                 "counts": dict(zip(column.cells[:-1], display.tolist())),
             }
         edges = own_edges(column)
-        moments = moments_of(column, parts, known, deviation)
+        moments = moments_of(column, parts, present_rows, deviation)
         quantiles = {f"{100 * one:g}%": told(_quantile(one, column, counts[:-1], deviation)) for one in self.quantiles}
-        return found | {
+        return figures | {
             "within": [edges[0], edges[-1]],
             "mean": told(moments.mean()),
             "sd": told(moments.standard_deviation(kurtosis(display, edges))),
@@ -152,40 +152,40 @@ class AnalysisLayout:
         total = float(parts[ROWS][:-1].sum())
         of_total = deviation * math.sqrt(len(names))
         each = []
-        found = {}
+        figures_by_group = {}
         for at, label in enumerate(names):
             own = {name: values[at] for name, values in parts.items() if not name.startswith(CROSS)}
             each.append(own)
-            found[label] = {
+            figures_by_group[label] = {
                 ROWS: counted(float(own[ROWS]), deviation),
                 "share": told(share(float(own[ROWS]), total, deviation, of_total)),
                 "columns": {column.name: self._column(column, own, deviation) for column in self.columns},
             }
         compared = {column.name: self._compared(column, each, names, deviation) for column in self.columns}
-        return {"by": group.name, "of": found, "compared": compared}
+        return {"by": group.name, "of": figures_by_group, "compared": compared}
 
     def _compared(self, column: ColumnLayout, each: list[Arrays], names: tuple[str, ...], deviation: float) -> Found:
         """Return the differences of means, or of shares, between each further group and the first."""
         means = [_means(column, parts, deviation) for parts in each]
-        found: Found = {}
+        differences: Found = {}
         for what, first in means[0].items():
-            found[what] = {}
+            differences[what] = {}
             for name, of in zip(names[1:], means[1:]):
                 mean = of[what]
                 less = None if mean is None or first is None else mean.minus(first)
-                found[what][f"{name} - {names[0]}"] = told(less)
-        return found
+                differences[what][f"{name} - {names[0]}"] = told(less)
+        return differences
 
 
 def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> dict[str, Interval | None]:
     """Return the mean of a number, or the shares of a category's values: of two, the last one's."""
     counts = parts[f"counts {column.name}"]
     rows = float(parts[ROWS])
-    known = rows - float(counts[-1])
+    present_rows = rows - float(counts[-1])
     if column.edges:
-        return {"mean": moments_of(column, parts, known, deviation).mean()}
+        return {"mean": moments_of(column, parts, present_rows, deviation).mean()}
     shares: dict[str, Interval | None] = {
-        label: share(float(count), known, deviation, deviation * OUTSIDE)
+        label: share(float(count), present_rows, deviation, deviation * OUTSIDE)
         for label, count in zip(column.cells, counts[:-1])
     }
     if len(shares) == 2:
@@ -221,10 +221,10 @@ def _in_own_unit(column: ColumnLayout, values: np.ndarray) -> np.ndarray:
 
 def _quantile(asked: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
     """Return a number's quantile in its own unit; within a bin values are even on the scale of the bins."""
-    found = quantile(asked, counts, np.array(column.edges), deviation)
-    if found is None:
+    interval = quantile(asked, counts, np.array(column.edges), deviation)
+    if interval is None:
         return None
-    return Interval(*_in_own_unit(column, np.array([found.value, found.low, found.high])).tolist())
+    return Interval(*_in_own_unit(column, np.array([interval.value, interval.low, interval.high])).tolist())
 
 
 def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:

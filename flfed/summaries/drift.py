@@ -75,10 +75,10 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     -----
     Of the row counts of all sites, the other sites together are the sum of those given here.
     """
-    found = []
+    columns = []
     for number, column, place in layout.places():
         # Each site is held against the sum of the others, so its own part is needed apart.
-        told = {name: _told(column, summary, number, place) for name, summary in sites.items()}
+        sums_by_site = {name: _told(column, summary, number, place) for name, summary in sites.items()}
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
         towards: str | None = None
@@ -88,15 +88,15 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             towards = values[-1]
         by_site = {}
         for name, summary in sites.items():
-            others = [of for site, of in told.items() if site != name]
+            others = [of for site, of in sums_by_site.items() if site != name]
             entry = {"rows": int(summary.rows[0]), "missing": _missing(summary, place.stop - 1)}
-            entry |= _compared(column, told[name], others)
+            entry |= _compared(column, sums_by_site[name], others)
             if towards:
-                entry["mirrored"] = is_mirrored(entry["difference"], told[name], others)
+                entry["mirrored"] = is_mirrored(entry["difference"], sums_by_site[name], others)
             by_site[name] = entry
         head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
-        found.append(head | {"towards": towards, "sites": by_site})
-    return found
+        columns.append(head | {"towards": towards, "sites": by_site})
+    return columns
 
 
 def _missing(summary: Summary, cell: int) -> int | None:
@@ -131,8 +131,8 @@ def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> 
             return SiteSums(summary.moments[number].tolist(), grouped)
         return None
     there = slice(place.start, place.stop - 1)
-    known = (summary.cells_known[there] == summary.sites[0]).all()
-    if known:
+    is_complete = (summary.cells_known[there] == summary.sites[0]).all()
+    if is_complete:
         return SiteSums(summary.cells[there].tolist())
     return None
 
@@ -143,7 +143,7 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     Only others that give their sums count. It is what a record keeps.
     """
     there = [other for other in others if other is not None]
-    found: dict[str, Any] = {
+    comparison: dict[str, Any] = {
         "difference": None,
         "chance": None,
         "spread": None,
@@ -152,24 +152,24 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
         "compared-with": 0,
     }
     if not others:
-        return found | {"reason": NO_OTHERS}
+        return comparison | {"reason": NO_OTHERS}
     if own is None:
-        return found | {"reason": KEPT_BACK}
+        return comparison | {"reason": KEPT_BACK}
     if not there:
-        return found | {"reason": OTHERS_KEEP_BACK}
+        return comparison | {"reason": OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.
     sums = [other.sums for other in there]
     rest = list(map(math.fsum, zip(*sums)))
     compared = _numbers if column.kind == "number" else _shares
     size, chance, reason = compared(own.sums, rest)
     if size is None:
-        return found | {"reason": reason}
-    found |= {"difference": size, "about": any(of.grouped for of in (own, *there)), "compared-with": len(there)}
-    if not found["about"]:
-        found["chance"] = chance
+        return comparison | {"reason": reason}
+    comparison |= {"difference": size, "about": any(of.grouped for of in (own, *there)), "compared-with": len(there)}
+    if not comparison["about"]:
+        comparison["chance"] = chance
     if column.kind == "number":
-        found["spread"] = _spread(own.sums, rest)
-    return found
+        comparison["spread"] = _spread(own.sums, rest)
+    return comparison
 
 
 def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence[SiteSums | None]) -> bool:

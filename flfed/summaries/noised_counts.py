@@ -47,8 +47,8 @@ class Interval:
         (0.0, 0.0, 0.0196)
         """
         reach = NORMAL_975 * math.sqrt(variance)
-        found = min(max(value, least), most)
-        return cls(found, max(found - reach, least), min(found + reach, most), variance)
+        estimate = min(max(value, least), most)
+        return cls(estimate, max(estimate - reach, least), min(estimate + reach, most), variance)
 
     def minus(self, other: Interval) -> Interval:
         """Return the difference from an independent estimate."""
@@ -86,11 +86,11 @@ def share(count: float, rows: float, deviation: float, of_rows: float | None = N
         of_rows = deviation
     if not is_told(rows, of_rows):
         return None
-    found = min(max(count / rows, 0.0), 1.0)
+    proportion = min(max(count / rows, 0.0), 1.0)
     square = NORMAL_975**2
     centre = min(max((count + square / 2) / (rows + square), 0.0), 1.0)
-    variance = centre * (1 - centre) / rows + (deviation**2 + (of_rows * found) ** 2) / rows**2
-    return Interval.about(found, variance, least=0.0, most=1.0)
+    variance = centre * (1 - centre) / rows + (deviation**2 + (of_rows * proportion) ** 2) / rows**2
+    return Interval.about(proportion, variance, least=0.0, most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +122,10 @@ class Moments:
         if not is_told(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
-        found = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
+        error = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
         middle = (self.low + self.high) / 2
         half = (self.high - self.low) / 2
-        return Interval.about(middle + half * mean, half**2 * found, least=self.low, most=self.high)
+        return Interval.about(middle + half * mean, half**2 * error, least=self.low, most=self.high)
 
     def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
         """Return the standard deviation of the clipped values; None where their number or spread is lost in the noise.
@@ -185,9 +185,9 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
     high = float(edges[left[-1] + 1])
     curve = rising(np.clip(below, 0.0, rows))
     # At the points where it rises.
-    kept = np.concatenate([[True], np.diff(curve) > 0])
-    found = float(np.interp(wanted, curve[kept], edges[kept]))
-    return Interval(min(max(found, low), high), low, high)
+    rises = np.concatenate([[True], np.diff(curve) > 0])
+    estimate = float(np.interp(wanted, curve[rises], edges[rises]))
+    return Interval(min(max(estimate, low), high), low, high)
 
 
 def rising(below: np.ndarray) -> np.ndarray:

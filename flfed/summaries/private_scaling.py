@@ -164,18 +164,18 @@ def center_and_scale(
     """
     if rows < LEAST_ROWS * deviation:
         return None
-    kept = _kept(counts, deviation)
-    total = float(kept.sum())
+    cells = _kept(counts, deviation)
+    total = float(cells.sum())
     if total <= 0:
         return None
-    nearness = NEARNESS @ kept
-    filled = kept + max(rows - total, 0.0) * nearness / nearness.sum()
+    nearness = NEARNESS @ cells
+    filled = cells + max(rows - total, 0.0) * nearness / nearness.sum()
     below = np.concatenate([[0.0], np.cumsum(filled)]) / filled.sum()
     low, median, high = np.interp([0.05, 0.5, 0.95], below, edges)
     scale = (high - low) / (2 * NORMAL_UPPER_95)
-    if kept.max() >= MOST_IN_ONE * total:
+    if cells.max() >= MOST_IN_ONE * total:
         # Quantiles do not see the few rows elsewhere, whose inputs would be large.
-        scale = max(scale, _deviation(kept, edges)) if np.count_nonzero(kept) > 1 else most_scale
+        scale = max(scale, _deviation(cells, edges)) if np.count_nonzero(cells) > 1 else most_scale
     return float(median), float(scale)
 
 
@@ -248,16 +248,16 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
         values = slice(place.start, place.stop - 1)
         missing = slice(place.stop - 1, place.stop)
         if column.kind == "number":
-            found = center_and_scale(
+            center_scale = center_and_scale(
                 row[:-1], cell_edges(column), deviation=deviation, rows=rows - row[-1], most_scale=base.scale[number]
             )
-            if found is not None:
-                base.center[number] = found[0]
+            if center_scale is not None:
+                base.center[number] = center_scale[0]
             # A plain layout's target is divided by the width of its range, whatever its rows.
-            if found is not None and not layout.plain:
-                base.scale[number] = found[1]
-        elif is_told(known := float(row[:-1].sum()), deviation):
-            base.frequency[values], base.spread[values] = shares_of(row[:-1], known, deviation)
+            if center_scale is not None and not layout.plain:
+                base.scale[number] = center_scale[1]
+        elif is_told(present_rows := float(row[:-1].sum()), deviation):
+            base.frequency[values], base.spread[values] = shares_of(row[:-1], present_rows, deviation)
         if is_told(rows, deviation):
             base.frequency[missing], base.spread[missing] = shares_of(row[-1:], rows, deviation)
     if layout.task == "regression":
@@ -268,12 +268,12 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
 def _by_column(layout: Layout, cells: NoisedCells) -> dict[str, tuple[np.ndarray, float]]:
     """Return each counted column's cells, and the deviation of their noise."""
     numbers, others = counted_columns(layout)
-    found = {c.name: (row, cells.numbers_deviation) for c, row in zip(numbers, cells.numbers, strict=True)}
+    cells_by_column = {c.name: (row, cells.numbers_deviation) for c, row in zip(numbers, cells.numbers, strict=True)}
     start = 0
     for column in others:
-        found[column.name] = (cells.values[start : start + len(column.cells)], cells.values_deviation)
+        cells_by_column[column.name] = (cells.values[start : start + len(column.cells)], cells.values_deviation)
         start += len(column.cells)
-    return found
+    return cells_by_column
 
 
 def noised_rows(layout: Layout, cells: NoisedCells) -> tuple[float, float]:
@@ -290,9 +290,9 @@ def _rows(counts: Iterable[tuple[np.ndarray, float]]) -> tuple[float, float]:
 
 def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:
     """Return what a row of each class counts; its share is taken as near to that of equal classes as it may be."""
-    known = float(row[:-1].sum())
+    class_rows = float(row[:-1].sum())
     classes = len(row) - 1
-    if not is_told(known, deviation):
+    if not is_told(class_rows, deviation):
         return np.ones(classes)
-    shares = np.clip(1 / classes, *((row[:-1] + reach) / known for reach in (-deviation, deviation)))
-    return 1 / (classes * np.maximum(shares, deviation / known))
+    shares = np.clip(1 / classes, *((row[:-1] + reach) / class_rows for reach in (-deviation, deviation)))
+    return 1 / (classes * np.maximum(shares, deviation / class_rows))

@@ -74,12 +74,12 @@ class ScoreBins:
 
     def widths(self, odds: np.ndarray) -> np.ndarray:
         """Return the width of a bin at these log-odds."""
-        found: np.ndarray
+        widths: np.ndarray
         if self.centre is None or self.spread is None:
-            found = 2 * np.arcsinh(self.limit) * np.sqrt(1 + odds**2) / self.bins
+            widths = 2 * np.arcsinh(self.limit) * np.sqrt(1 + odds**2) / self.bins
         else:
-            found = self.spread * (2 + ((odds - self.centre) / self.spread) ** 2) ** 1.5 / self.bins
-        return found
+            widths = self.spread * (2 + ((odds - self.centre) / self.spread) ** 2) ** 1.5 / self.bins
+        return widths
 
     def points(self) -> np.ndarray:
         """Return the bounds and middles of the bins.

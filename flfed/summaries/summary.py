@@ -134,12 +134,12 @@ class Layout:
 
     def slices(self) -> dict[str, slice]:
         """Return each column's slice of the vector of cells."""
-        found = {}
+        slices = {}
         start = 0
         for column in self.columns:
-            found[column.name] = slice(start, start + len(column.cells))
+            slices[column.name] = slice(start, start + len(column.cells))
             start += len(column.cells)
-        return found
+        return slices
 
     def places(self) -> Iterator[tuple[int, ColumnLayout, slice]]:
         """Yield each column's number, the column and its slice of the vector of cells."""
@@ -461,7 +461,7 @@ def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
     number. Columns of `untested` are passed over. Strength is the AUC (the absolute correlation for a
     regression) of the column alone, the mean over sites weighted by rows, and over outcomes.
     """
-    found = []
+    warnings = []
     passed = untested(layout, summary)
     for number, column in enumerate(layout.features):
         sums = summary.leaks[number]
@@ -469,13 +469,13 @@ def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
             # The smallest p of several outcomes is multiplied by their number (Bonferroni).
             p = min(1.0, layout.outcomes * min(chance_at_most(float(u), float(v)) for u, v in sums[:, :2]))
             if p < MISSING_P:
-                found.append(LeakWarning(column.name, "missingness", p))
+                warnings.append(LeakWarning(column.name, "missingness", p))
         # Strength is known only where some site gave it for every outcome.
         if (sums[:, 3] > 0).all():
             strength = float(np.mean(sums[:, 2] / sums[:, 3]))
             if strength > SEPARATION:
-                found.append(LeakWarning(column.name, "separation", strength))
-    return found
+                warnings.append(LeakWarning(column.name, "separation", strength))
+    return warnings
 
 
 def untested(layout: Layout, summary: Summary) -> list[str]:

@@ -163,15 +163,15 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
         if abs(center) <= CONSTANT * column.half:
             center = 0.0
         spread = NO_DEVIATION if count == 1 else "0"
-        said = f"{digits(center, 4)} ± {spread}"
+        text = f"{digits(center, 4)} ± {spread}"
     else:
         deviation = math.sqrt(variance * count / (count - 1)) * column.half
         figures = 2 if grouped else 3
         place = _place(deviation, figures)
-        said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
+        text = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
     if grouped:
-        return f"{ABOUT} {said}"
-    return said
+        return f"{ABOUT} {text}"
+    return text
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
@@ -182,8 +182,8 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
     `missing` is the cell of the rows without a value.
     """
     count = summary.cells[cell] + summary.lower[cell]
-    known = summary.cells_known[cell]
-    if known < summary.sites[0]:
+    releasing_sites = summary.cells_known[cell]
+    if releasing_sites < summary.sites[0]:
         if count:
             return f"at least {count:,.0f}"
         return SUPPRESSED
@@ -204,10 +204,10 @@ def percent(count: float, rows: float) -> str:
     >>> percent(5, 48), percent(2, 30000), percent(29998, 30000), percent(0, 7), percent(0, 0)
     ('10', '<1', '>99', '0', '0')
     """
-    said = f"{100 * count / rows:.0f}" if rows else "0"
+    text = f"{100 * count / rows:.0f}" if rows else "0"
     if 0 < count < rows:
-        return {"0": "<1", "100": ">99"}.get(said, said)
-    return said
+        return {"0": "<1", "100": ">99"}.get(text, text)
+    return text
 
 
 def digits(value: float, significant: int) -> str:

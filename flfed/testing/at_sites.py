@@ -60,21 +60,21 @@ def its_table_fits_its_schema(site: Site) -> None:
 def every_row_is_on_one_side(site: Site) -> None:
     """A row is trained on or held out; a person has one side only, unless a holdout by time says otherwise."""
     table = site.inspect()[0]
-    found = site.read()
-    held = found.holdout("check")
-    schema = found.schema
-    hold(len(found.training), "it has no training rows")
-    hold(len(held), "it has no holdout rows")
+    site_table = site.read()
+    test_rows = site_table.holdout("check")
+    schema = site_table.schema
+    hold(len(site_table.training), "it has no training rows")
+    hold(len(test_rows), "it has no holdout rows")
     if isinstance(site.holdout, HoldoutByTime):
         column = site.holdout.column
         gap = pd.Timedelta(days=site.holdout.gap_days)
-        early = int((held[column] < found.training[column].max() + gap).sum())
+        early = int((test_rows[column] < site_table.training[column].max() + gap).sum())
         hold(not early, f"holdout rows earlier than the last training row and the gap of {gap.days} days: {early}")
-    both = set(found.training[schema.group]) & set(held[schema.group]) if schema.group else set()
+    both = set(site_table.training[schema.group]) & set(test_rows[schema.group]) if schema.group else set()
     hold(not both or getattr(site.holdout, "same_groups", False), f"groups stand on both sides: {len(both)}")
     if isinstance(site.holdout, Holdout):
         with_target = int(table[schema.target].notna().sum())
-        hold(len(found.training) + len(held) == with_target, "a row is on no side, or on both")
+        hold(len(site_table.training) + len(test_rows) == with_target, "a row is on no side, or on both")
 
 
 def two_readings_are_the_same_rows(site: Site) -> None:
@@ -86,11 +86,11 @@ def two_readings_are_the_same_rows(site: Site) -> None:
 
 def its_target_has_two_classes_on_both_sides(site: Site) -> None:
     """Where all outcomes are alike nothing can be learned, or nothing judged."""
-    found = site.read()
-    if found.schema.task == "regression":
+    site_table = site.read()
+    if site_table.schema.task == "regression":
         return
-    for side, rows in (("training", found.training), ("holdout", found.holdout("check"))):
-        hold(rows[found.schema.target].nunique() >= 2, f"its {side} rows all have one class")
+    for side, rows in (("training", site_table.training), ("holdout", site_table.holdout("check"))):
+        hold(rows[site_table.schema.target].nunique() >= 2, f"its {side} rows all have one class")
 
 
 def its_holdout_has_a_salt(site: Site) -> None:
@@ -188,10 +188,10 @@ def its_arguments_are_left_as_they_were(subject: Subject) -> None:
     """Targets and scores are the caller's."""
     for y, score in _examples(subject):
         weights = np.ones((2, len(y)))
-        given = {"y": y, "score": score, "weights": weights}
-        before = {name: value.copy() for name, value in given.items()}
+        arguments = {"y": y, "score": score, "weights": weights}
+        before = {name: value.copy() for name, value in arguments.items()}
         subject.make().weighted(y, score, weights)
-        hold(are_same(before, given), "it wrote into y, score or weights")
+        hold(are_same(before, arguments), "it wrote into y, score or weights")
 
 
 def without_rows_it_is_nan_with_a_reason(subject: Subject) -> None:
@@ -280,8 +280,8 @@ class AttackSubject(Subject):
 
     def findings(self, attacked: Attacked | None = None) -> tuple[Finding, ...]:
         """Return what a new one finds."""
-        found: tuple[Finding, ...] = run_client(self.make().findings(attacked or self.attacked))
-        return found
+        findings: tuple[Finding, ...] = run_client(self.make().findings(attacked or self.attacked))
+        return findings
 
 
 def check_attack(attack: type[Any], attacked: Attacked, settings: Mapping[str, Any] | None = None) -> None:
@@ -312,12 +312,12 @@ def the_docstring_says_what_leaves(subject: Subject) -> None:
 def it_finds_what_it_names(subject: AttackSubject) -> None:
     """A reader looks a figure up by the attack's name and its metrics."""
     name = re.sub(r"(?<!^)(?=[A-Z])", "-", subject.kind.__name__).lower()
-    found = subject.findings()
-    hold(found, "it found nothing, not even why")
-    for finding in found:
+    findings = subject.findings()
+    hold(findings, "it found nothing, not even why")
+    for finding in findings:
         hold(finding.attack == name, f"a finding of {finding.attack!r} instead of {name!r}")
         hold(finding.metric in subject.kind.metrics, f"a finding of {finding.metric!r}, which `metrics` does not name")
-    hold(len({finding.metric for finding in found}) == len(found), "two findings of one metric")
+    hold(len({finding.metric for finding in findings}) == len(findings), "two findings of one metric")
 
 
 def a_value_lies_in_its_interval(subject: AttackSubject) -> None:

@@ -101,12 +101,12 @@ def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
         stack = {}
         for name in first:
             stack[name] = torch.from_numpy(np.stack([arrays[name] for arrays in several]))
-        found = model.outputs(stack, x)
+        outputs = model.outputs(stack, x)
         shape = (3, 11, outputs_of(task, CLASSES[task]))
-        hold(found.shape == shape, f"{task}: outputs of shape {tuple(found.shape)} instead of {shape}")
+        hold(outputs.shape == shape, f"{task}: outputs of shape {tuple(outputs.shape)} instead of {shape}")
         for place, arrays in enumerate(several):
             alone = model.outputs({name: torch.from_numpy(value) for name, value in arrays.items()}, x[place])
-            gap = float((found[place] - alone).abs().max())
+            gap = float((outputs[place] - alone).abs().max())
             hold(gap < 1e-12, f"{task}: a site in a stack gets other outputs than alone, by {gap:g}")
 
 
@@ -155,8 +155,8 @@ def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
         outputs = outputs_of(schema.task, len(schema.classes))
         model = subject.make()
         arrays = model.first_arrays(inputs, outputs, np.random.default_rng(0))
-        found = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
-        hold(found == (5, outputs), f"dataset {name!r}: outputs of shape {found} instead of {(5, outputs)}")
+        shape = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape
+        hold(shape == (5, outputs), f"dataset {name!r}: outputs of shape {shape} instead of {(5, outputs)}")
 
 
 MODEL_RULES: tuple[Rule, ...] = (

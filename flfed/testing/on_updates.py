@@ -94,8 +94,8 @@ def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
     for arrays in _updates():
         made = subject.make()
         expected = made.shapes(shapes_of(arrays))
-        found = shapes_of(made.encode(arrays, np.random.default_rng(1)))
-        hold(found == dict(expected), f"it packs {found} instead of {dict(expected)}")
+        shapes = shapes_of(made.encode(arrays, np.random.default_rng(1)))
+        hold(shapes == dict(expected), f"it packs {shapes} instead of {dict(expected)}")
 
 
 def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
@@ -110,25 +110,28 @@ def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
     """What is unpacked takes the place of the arrays in everything that follows."""
     for dtype in DTYPES:
         arrays = _arrays(dtype)
-        found = shapes_of(_back(subject, arrays))
+        decoded_shapes = shapes_of(_back(subject, arrays))
         expected = shapes_of(arrays)
-        hold(found == expected and list(found) == list(expected), f"it reads {found} instead of {expected}")
+        hold(
+            decoded_shapes == expected and list(decoded_shapes) == list(expected),
+            f"it reads {decoded_shapes} instead of {expected}",
+        )
 
 
 def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
     """Every entry that is read back lies within `largest_error` of what it was."""
     for arrays in _updates():
         stated = subject.make().largest_error(arrays)
-        found = _back(subject, arrays)
+        decoded_arrays = _back(subject, arrays)
         for name, value in arrays.items():
-            gap = float(np.abs(found[name].astype(np.float64) - value).max())
+            gap = float(np.abs(decoded_arrays[name].astype(np.float64) - value).max())
             hold(gap <= stated[name], f"an entry of {name!r} is {gap:g} off, {stated[name]:g} is stated")
 
 
 def zeros_come_back_as_zeros(subject: Subject) -> None:
     """A site that learned nothing must not move the model."""
-    found = _back(subject, _zeros("float64"))
-    hold(all(not value.any() for value in found.values()), "an update of zeros comes back as another one")
+    decoded_arrays = _back(subject, _zeros("float64"))
+    hold(all(not value.any() for value in decoded_arrays.values()), "an update of zeros comes back as another one")
 
 
 def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
@@ -172,8 +175,8 @@ def it_finds_no_defect_in_what_it_packed(subject: Subject) -> None:
     """An honest site is never set aside."""
     for arrays in _updates():
         made = subject.make()
-        found = made.defect(made.encode(arrays, np.random.default_rng(5)), shapes_of(arrays))
-        hold(found is None, f"it finds in what it packed itself: {found}")
+        defect = made.defect(made.encode(arrays, np.random.default_rng(5)), shapes_of(arrays))
+        hold(defect is None, f"it finds in what it packed itself: {defect}")
 
 
 def it_refuses_arrays_of_another_form(subject: Subject) -> None:
@@ -209,9 +212,10 @@ def it_refuses_what_is_not_finite(subject: Subject) -> None:
     # What is finite as it crosses must be so as it is read.
     for name, packed in _spoilt(subject, 3e38):
         refused = made.defect(packed, model) is not None
-        found = {} if refused else made.decode(packed, model)
+        decoded_arrays = {} if refused else made.decode(packed, model)
         hold(
-            all(np.isfinite(value).all() for value in found.values()), f"with 3e38 in {name!r} it reads infinite values"
+            all(np.isfinite(value).all() for value in decoded_arrays.values()),
+            f"with 3e38 in {name!r} it reads infinite values",
         )
 
 
@@ -280,8 +284,8 @@ def _spoilt(subject: Subject, value: float) -> Iterator[tuple[str, Arrays]]:
 def _back(subject: Subject, arrays: Arrays) -> Arrays:
     """Return arrays as a reader has them who knows only the model's shapes."""
     packed = subject.make().encode(arrays, np.random.default_rng(9))
-    found: Arrays = subject.make().decode(packed, shapes_of(arrays))
-    return found
+    decoded_arrays: Arrays = subject.make().decode(packed, shapes_of(arrays))
+    return decoded_arrays
 
 
 def _bytes(shapes: Shapes) -> int:
@@ -341,9 +345,9 @@ def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
         taken = Release(steps.noise, steps.sampling, PLAN.steps)
         hold(release is not None, "sites take protected steps, and no ledger would count them")
         hold(release == taken, f"a round takes {taken}, and {release} is counted")
-        found = (promise.noise, promise.sampling, promise.unit, promise.steps)
+        promised_steps = (promise.noise, promise.sampling, promise.unit, promise.steps)
         really = (steps.noise, steps.sampling, steps.unit, PLAN.steps * ROUNDS)
-        hold(found == really, f"it promises steps of {found}, sites take {really}")
+        hold(promised_steps == really, f"it promises steps of {promised_steps}, sites take {really}")
 
 
 def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
@@ -352,13 +356,13 @@ def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
     promise = made.promise(PLAN, ROUNDS)
     if promise is None:
         return
-    spent = [made.spent(PLAN, ROUNDS, asked) for asked in range(ROUNDS + 1)]
+    spent = [made.spent(PLAN, ROUNDS, number) for number in range(ROUNDS + 1)]
     hold(spent[0] == 0, f"before the first round {spent[0]} is spent")
     grows = all(a < b for a, b in zip(spent, spent[1:], strict=False))
     hold(grows, f"round by round {spent} is spent, which does not grow")
     hold(abs(spent[-1] - promise.epsilon) <= CLOSE, f"all rounds spend {spent[-1]:g} of {promise.epsilon:g}")
-    quick = [made.spent(PLAN, ROUNDS, asked, quick=True) for asked in range(ROUNDS + 1)]
-    low = [asked for asked in range(ROUNDS + 1) if quick[asked] < spent[asked] - CLOSE]
+    quick = [made.spent(PLAN, ROUNDS, number, quick=True) for number in range(ROUNDS + 1)]
+    low = [number for number in range(ROUNDS + 1) if quick[number] < spent[number] - CLOSE]
     hold(not low, f"the quick figure of {low} rounds is below what is spent")
 
 
@@ -416,12 +420,14 @@ def it_says_what_is_not_in_its_promise(subject: Subject) -> None:
     """Whoever believes the promise reads beside it all that leaves a site without noise."""
     study = _study()
     made = subject.make()
-    found = made.uncharged(study)
-    told = (BUDGETS,) if made.round_release(study.plan, study.rounds) is not None else ()
-    lacking = [sentence for sentence in (*uncharged_outputs(study), *told) if sentence not in found]
+    uncharged_sentences = made.uncharged(study)
+    budget_note = (BUDGETS,) if made.round_release(study.plan, study.rounds) is not None else ()
+    lacking = [
+        sentence for sentence in (*uncharged_outputs(study), *budget_note) if sentence not in uncharged_sentences
+    ]
     hold(not lacking, f"it leaves out: {lacking[:1]}")
-    said = [*found, *subject.make().warnings(study, SITES)]
-    hold(all(isinstance(text, str) and text.strip().endswith(".") for text in said), "not all of it are sentences")
+    texts = [*uncharged_sentences, *subject.make().warnings(study, SITES)]
+    hold(all(isinstance(text, str) and text.strip().endswith(".") for text in texts), "not all of it are sentences")
 
 
 MECHANISM_RULES: tuple[Rule, ...] = (
@@ -480,10 +486,10 @@ def _deltas() -> dict[str, Arrays]:
 
 
 def _merged(made: Any, deltas: Mapping[str, Arrays], draw: float) -> Arrays | None:
-    found: Arrays | None = made.merged(
+    aggregate: Arrays | None = made.merged(
         deltas, plan=PLAN, rounds=ROUNDS, asked=SITES, normals=lambda count: np.full(count, draw)
     )
-    return found
+    return aggregate
 
 
 def _apart(a: Arrays, b: Arrays) -> float:

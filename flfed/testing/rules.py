@@ -58,11 +58,11 @@ def keep(rule: Rule, subject: Any) -> None:
         If it does not hold, or the subject fails on the way.
     """
     name = subject.kind.__name__ if isinstance(subject, Subject) else subject.name
-    said = f"{name}: {rule.__name__.replace('_', ' ')}"
+    title = f"{name}: {rule.__name__.replace('_', ' ')}"
     try:
         rule(subject)
     except RuleBroken as error:
-        raise RuleBroken(f"{said}: {error}") from None
+        raise RuleBroken(f"{title}: {error}") from None
     except (
         ArithmeticError,
         AttributeError,
@@ -74,7 +74,7 @@ def keep(rule: Rule, subject: Any) -> None:
         TypeError,
         ValueError,
     ) as error:
-        raise RuleBroken(f"{said}: {type(error).__name__}: {error}") from error
+        raise RuleBroken(f"{title}: {type(error).__name__}: {error}") from error
 
 
 def check(rules: Iterable[Rule], subject: Any) -> None:
@@ -132,8 +132,8 @@ def the_signature_is_the_config_schema(subject: Subject) -> None:
         hold(hint in PLAIN or get_origin(hint) is Literal or listed, f"{name!r} is no bool, int, float, str, Literal")
         hold(parameter.default is not inspect.Parameter.empty, f"{name!r} has no default")
         hold(name in documented, f"{name!r} is not in the docstring's Parameters")
-        given = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        read = read_settings(subject.kind, {kebab(name): given}, subject.kind.__name__)
+        default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        read = read_settings(subject.kind, {kebab(name): default}, subject.kind.__name__)
         hold(read == {name: parameter.default}, f"{name!r}: its default is no value that a study may give")
 
 

@@ -88,8 +88,8 @@ def _brought_along(module: str) -> str:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment)
-    said = done.stderr.strip().splitlines()
-    why = said[-1] if said else "no reason given"
+    error_lines = done.stderr.strip().splitlines()
+    why = error_lines[-1] if error_lines else "no reason given"
     hold(done.returncode == 0, f"it cannot be imported on its own ({why})")
     return done.stdout.strip()
 
@@ -100,10 +100,10 @@ def replies_equal_to_what_was_sent_change_nothing(subject: Subject) -> None:
         arrays = _start(dtype)
         zeros = {name: np.zeros_like(value) for name, value in arrays.items()}
         still = dict.fromkeys(NODES, zeros)
-        found = _after_a_round(subject, still, ROWS, arrays=arrays)
-        gap = largest_gap(found, arrays)
+        aggregate = _after_a_round(subject, still, ROWS, arrays=arrays)
+        gap = largest_gap(aggregate, arrays)
         hold(gap == 0, f"in {dtype} an array moved by {gap:g}")
-        for value in found.values():
+        for value in aggregate.values():
             hold(value.dtype == dtype, f"{dtype} arrays came back as {value.dtype}")
 
 
@@ -124,9 +124,9 @@ def the_order_of_replies_does_not_change_a_bit(subject: Subject) -> None:
 def only_the_ratio_of_weights_counts(subject: Subject) -> None:
     """Three times as many rows everywhere say nothing new."""
     expected = _after_a_round(subject, _deltas(), ROWS)
-    found = _after_a_round(subject, _deltas(), {site: 3 * rows for site, rows in ROWS.items()})
+    aggregate = _after_a_round(subject, _deltas(), {site: 3 * rows for site, rows in ROWS.items()})
     scale = max(float(np.abs(value).max()) for value in expected.values())
-    gap = largest_gap(found, expected)
+    gap = largest_gap(aggregate, expected)
     hold(gap <= 1e-12 * scale, f"with three times the rows at every site an array differs by {gap:g}")
 
 
@@ -195,11 +195,11 @@ def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
     declared = kind.extra_shapes(model)
     settings = dict(strategy.client_settings())
     received = strategy.client_arrays()
-    kept = Arrays()
+    state = Arrays()
     # A site's first round, its second, and one after what it kept was lost.
-    for kept_before in (True, True, False):
+    for has_state in (True, True, False):
         _hold_like("client_arrays()", received, declared.sent)
-        arrays_before = _unwritable(kept) if kept_before else {}
+        arrays_before = _unwritable(state) if has_state else {}
         arrays = SiteArrays(received=_unwritable(received), kept=arrays_before)
         _, constant = client_terms(kind, settings, arrays)
         unknown = sorted(constant.keys() - model.keys())
@@ -209,9 +209,12 @@ def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
         made = kind.client_extra(settings, arrays, update)
         _hold_like("what client_extra() returns for the server", made.returned, declared.returned)
         _hold_like("what client_extra() keeps", made.kept, declared.kept)
-        kept = made.kept
-    said = "Reveals: " in (kind.__doc__ or "")
-    hold(said or not declared.returned, "it sends arrays back, and no 'Reveals: ...' says what can be seen of them")
+        state = made.kept
+    is_documented = "Reveals: " in (kind.__doc__ or "")
+    hold(
+        is_documented or not declared.returned,
+        "it sends arrays back, and no 'Reveals: ...' says what can be seen of them",
+    )
 
 
 def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
@@ -268,11 +271,11 @@ def _start(dtype: str = "float64") -> Arrays:
 
 def _deltas() -> dict[str, Arrays]:
     """Return an update a site, each another one."""
-    found = {}
+    deltas = {}
     for seed, site in enumerate(NODES):
         rng = np.random.default_rng(seed)
-        found[site] = {name: rng.normal(size=value.shape) for name, value in _start().items()}
-    return found
+        deltas[site] = {name: rng.normal(size=value.shape) for name, value in _start().items()}
+    return deltas
 
 
 def _made(subject: Subject) -> Any:
@@ -302,7 +305,7 @@ def _answered(
     strategy: Any, messages: list[Message], deltas: Mapping[str, Arrays], rows: Mapping[str, float]
 ) -> list[Message]:
     sites = {node: site for site, node in NODES.items()}
-    found = []
+    replies = []
     for message in messages:
         site = sites[message.metadata.dst_node_id]
         shapes = strategy.extra_shapes(shapes_of(deltas[site])).returned
@@ -311,8 +314,8 @@ def _answered(
         rng = np.random.default_rng(NODES[site])
         extra = {name: (size * rng.normal(size=shape)).astype(dtype) for name, (shape, dtype) in shapes.items()}
         reply = TrainReply(delta=deltas[site], num_examples=rows[site], loss=0.4, steps=PLAN.steps, extra=extra)
-        found.append(Message(reply.to_record(), reply_to=message))
-    return found
+        replies.append(Message(reply.to_record(), reply_to=message))
+    return replies
 
 
 def _round(strategy: Any, number: int, arrays: ArrayRecord) -> ArrayRecord:
@@ -354,7 +357,7 @@ def _hold_like(what: str, arrays: Arrays, shapes: Shapes) -> None:
 
 def _unwritable(arrays: Arrays) -> Arrays:
     """Return copies that raise where somebody writes into them."""
-    found = {name: value.copy() for name, value in arrays.items()}
-    for value in found.values():
+    copies = {name: value.copy() for name, value in arrays.items()}
+    for value in copies.values():
         value.setflags(write=False)
-    return found
+    return copies

@@ -100,16 +100,16 @@ def merged_codes(counts: np.ndarray, least: int, most: int = CODES) -> np.ndarra
     missing = counts[-1]
     ends = set(_ends(values.sum(axis=1), most).tolist())
     groups = [0]
-    held = np.zeros(counts.shape[1])
+    group_rows = np.zeros(counts.shape[1])
     codes = np.zeros(len(counts), dtype=np.int64)
     for cell, rows in enumerate(values):
         codes[cell] = groups[-1]
-        held = held + rows
-        if cell in ends and _enough(held, least):
+        group_rows = group_rows + rows
+        if cell in ends and _enough(group_rows, least):
             groups.append(groups[-1] + 1)
-            held = np.zeros_like(held)
+            group_rows = np.zeros_like(group_rows)
     # What is left over at the end is too little for a code of its own.
-    if not _enough(held, least) and groups[-1]:
+    if not _enough(group_rows, least) and groups[-1]:
         codes[codes == groups[-1]] -= 1
     codes[-1] = codes[:-1].max(initial=0) + int(_enough(missing, least) or not missing.sum())
     return codes
@@ -199,7 +199,7 @@ def chosen_cuts(layout: Layout, counts: Arrays, most: int, least: int = 0) -> Ar
     and "missing", float64 array [columns]
         The code of a missing value.
     """
-    found = empty_cuts(layout, most)
+    cut_arrays = empty_cuts(layout, most)
     for number, column in enumerate(layout.features):
         ends = possible_cuts(column)
         own = 1
@@ -212,9 +212,9 @@ def chosen_cuts(layout: Layout, counts: Arrays, most: int, least: int = 0) -> Ar
             cuts = cut_points(ends, counts[column.name][:-1].sum(axis=1), most)
         else:
             cuts = ends
-        found["cuts"][number, : len(cuts)] = cuts
-        found["missing"][number] = len(cuts) + own
-    return found
+        cut_arrays["cuts"][number, : len(cuts)] = cuts
+        cut_arrays["missing"][number] = len(cuts) + own
+    return cut_arrays
 
 
 def widths_of(arrays: Arrays) -> np.ndarray:
@@ -230,12 +230,12 @@ def codes_in(x: np.ndarray, arrays: Arrays) -> np.ndarray:
     widths = widths_of(arrays)
     if not np.isin(widths - arrays["missing"], (1, 2)).all():
         raise NoTrees
-    found = np.empty(x.T.shape, dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
+    all_codes = np.empty(x.T.shape, dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
     for number, (cuts, width) in enumerate(zip(arrays["cuts"].astype(np.float32), widths, strict=True)):
         codes = codes_of(x[:, number], cuts[: width - 2])
         # Missing rows that were too few for a code of their own share the last one.
-        found[number] = np.minimum(codes, int(arrays["missing"][number]))
-    return found
+        all_codes[number] = np.minimum(codes, int(arrays["missing"][number]))
+    return all_codes
 
 
 def _enough(rows: np.ndarray, least: int) -> bool:

@@ -76,8 +76,8 @@ class Tree:
         at = np.flatnonzero(self.column[node] >= 0)
         here = node[at]
         column = self.column[here]
-        found = codes[column, at]
-        goes_left = np.where(found == missing[column], self.missing_left[here], found <= self.code[here])
+        row_code = codes[column, at]
+        goes_left = np.where(row_code == missing[column], self.missing_left[here], row_code <= self.code[here])
         after = node.copy()
         after[at] = self.left[here] + ~goes_left
         return after
@@ -100,11 +100,11 @@ def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndar
         As `Tree.step` takes them.
     """
     outputs = len(trees[0]) if trees else 1
-    found = np.zeros((codes.shape[1], outputs))
+    scores = np.zeros((codes.shape[1], outputs))
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
-            found[:, output] += tree.value[tree.leaves(codes, missing)]
-    return found
+            scores[:, output] += tree.value[tree.leaves(codes, missing)]
+    return scores
 
 
 NODES = tuple(field.name for field in fields(Tree))
@@ -142,12 +142,12 @@ def depth_of(nodes: int) -> int:
 
 def tree_arrays(trees: Sequence[Tree], nodes: int) -> np.ndarray:
     """Return one round's trees as a float64 array [arrays, outputs, nodes], in the order of a `Tree`'s arrays."""
-    found = np.zeros((len(NODES), len(trees), nodes))
-    found[NODES.index("column")] = -1.0
+    stack = np.zeros((len(NODES), len(trees), nodes))
+    stack[NODES.index("column")] = -1.0
     for output, tree in enumerate(trees):
         for place, value in enumerate(tree.arrays().values()):
-            found[place, output, : len(value)] = value
-    return found
+            stack[place, output, : len(value)] = value
+    return stack
 
 
 def trees_of(stacked: np.ndarray, columns: int) -> list[Tree]:
@@ -164,15 +164,17 @@ def trees_of(stacked: np.ndarray, columns: int) -> list[Tree]:
     NoTrees
         If they are none: a row might be led round in a circle for ever, or to a node that is not there.
     """
-    found = []
+    round_trees = []
     for output in range(stacked.shape[1]):
         of = dict(zip(NODES, stacked[:, output], strict=True))
         if not _sound(of, columns):
             raise NoTrees
         # Children come in pairs after the root.
         count = 1 + 2 * int((of["column"] >= 0).sum())
-        found.append(Tree(**{name: value[:count].astype(_TYPES.get(name, np.int64)) for name, value in of.items()}))
-    return found
+        round_trees.append(
+            Tree(**{name: value[:count].astype(_TYPES.get(name, np.int64)) for name, value in of.items()})
+        )
+    return round_trees
 
 
 LARGEST = 2.0**62
@@ -202,11 +204,11 @@ def round_of(arrays: Mapping[str, np.ndarray], number: int) -> np.ndarray:
 
 def with_round(arrays: Arrays, number: int, stacked: np.ndarray) -> Arrays:
     """Return a forest's arrays with the trees of a round, counted from 0, in their place."""
-    found = dict(arrays)
+    forest = dict(arrays)
     for key, value in zip(KEYS, stacked, strict=True):
-        found[key] = found[key].copy()
-        found[key][number] = value
-    return found
+        forest[key] = forest[key].copy()
+        forest[key][number] = value
+    return forest
 
 
 def without_trees(arrays: Arrays) -> Arrays:
@@ -225,10 +227,10 @@ def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
 def gains_by_column(forest: Sequence[Sequence[Tree]], columns: int) -> np.ndarray:
     """Return the summed gain of the splits of each column over all trees, float64 [columns]."""
     # One more for the leaves, whose column is -1.
-    found = np.zeros(columns + 1)
+    gains = np.zeros(columns + 1)
     for tree in chain.from_iterable(forest):
-        np.add.at(found, tree.column, tree.gain.astype(float))
-    return found[:columns]
+        np.add.at(gains, tree.column, tree.gain.astype(float))
+    return gains[:columns]
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ def contributions(
     columns, rows = codes.shape
     if trees:
         outputs = len(trees[0])
-    found = np.zeros((rows, outputs, columns + 1))
+    shap_values = np.zeros((rows, outputs, columns + 1))
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
             column = np.maximum(tree.column, 0)
@@ -286,8 +288,8 @@ def contributions(
             within = at <= tree.code[:, None]
             goes_left = np.where(at == missing[column][:, None], tree.missing_left[:, None], within)
             for leaf, way in _ways(tree):
-                _add(found[:, output], tree, float(tree.value[leaf]), way, goes_left)
-    return found
+                _add(shap_values[:, output], tree, float(tree.value[leaf]), way, goes_left)
+    return shap_values
 
 
 def _ways(tree: Tree, node: int = 0, way: tuple[Branch, ...] = ()) -> Iterator[tuple[int, tuple[Branch, ...]]]:
@@ -468,16 +470,16 @@ class GrowingTree:
             order = np.argsort(every)
             nodes = every[order]
             sums = np.concatenate([sums, self._parents - sums])[order]
-        found = best_splits(sums, self.widths, self.settings)
-        split = np.flatnonzero(np.isfinite(found.gain))
+        splits = best_splits(sums, self.widths, self.settings)
+        split = np.flatnonzero(np.isfinite(splits.gain))
         self._levels += 1
         total = sums[split, : self.widths[0]].sum(axis=1)
-        children = np.stack([found.left[split], total - found.left[split]], axis=1)
+        children = np.stack([splits.left[split], total - splits.left[split]], axis=1)
         first = len(self.tree.column) + 2 * np.arange(len(split))
         tree = self.tree
         at = nodes[split]
         for name in ("column", "code", "missing_left", "gain"):
-            getattr(tree, name)[at] = getattr(found, name)[split]
+            getattr(tree, name)[at] = getattr(splits, name)[split]
         tree.left[at] = first
         tree.value[at] = 0.0
         more = _leaves(children.reshape(-1, sums.shape[2]), self.settings).arrays()

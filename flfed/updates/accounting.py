@@ -366,13 +366,13 @@ def least_noise(
     if rough is not None:
         # What else is spent may be above the target by the rough bound alone.
         start = _least(rough, target, least, near=ROUGHLY) or least
-    found = _least(spent, target, start)
-    if found is None:
+    thousandths = _least(spent, target, start)
+    if thousandths is None:
         raise UsageError(
             f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
             "rounds, or a larger epsilon or delta"
         )
-    return found / 1000
+    return thousandths / 1000
 
 
 def _least(spent: Callable[[float], float], target: float, start: int, near: float = 0.0) -> int | None:
@@ -605,15 +605,15 @@ def training_releases(
     >>> found.training, round(epsilon(found[:3], 1e-5), 2)
     (Release(noise=1.81, sampling=0.05, steps=400), 3.0)
     """
-    asked = [shares.histograms, shares.sums]
+    budget_shares = [shares.histograms, shares.sums]
     if shares.own:
-        asked.append(shares.own)
-    beside = gaussian_releases(tuple(asked), target, delta)
+        budget_shares.append(shares.own)
+    beside = gaussian_releases(tuple(budget_shares), target, delta)
     training = _trained(beside, target, delta, sampling, steps)
-    found = TrainingReleases(beside[0], beside[1], training)
+    releases = TrainingReleases(beside[0], beside[1], training)
     if shares.own:
-        found = found._replace(own=_trained(found[:3], target, delta, sampling, steps))
-    return found
+        releases = releases._replace(own=_trained(releases[:3], target, delta, sampling, steps))
+    return releases
 
 
 def holdout_releases(target: float, delta: float) -> HoldoutReleases:

@@ -39,12 +39,12 @@ def arrays_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
     if set(arrays) != set(expected):
         return Refusal("array-names-differ")
     for name, (shape, dtype) in expected.items():
-        found = arrays[name]
-        if found.shape != shape:
-            return Refusal("array-shape-differs", array=name, shape=found.shape, expected=shape)
-        if found.dtype != dtype:
-            return Refusal("array-dtype-differs", array=name, dtype=found.dtype, expected=dtype)
-        if not np.isfinite(found).all():
+        array = arrays[name]
+        if array.shape != shape:
+            return Refusal("array-shape-differs", array=name, shape=array.shape, expected=shape)
+        if array.dtype != dtype:
+            return Refusal("array-dtype-differs", array=name, dtype=array.dtype, expected=dtype)
+        if not np.isfinite(array).all():
             return Refusal("array-infinite", array=name)
     return None
 
@@ -65,13 +65,13 @@ def flattened_all(arrays: Sequence[Arrays]) -> np.ndarray:
     Each row is as `flattened` returns it.
     """
     first = arrays[0]
-    found = np.empty((len(arrays), sum(value.size for value in first.values())))
+    entries = np.empty((len(arrays), sum(value.size for value in first.values())))
     start = 0
     for name in sorted(first):
         end = start + first[name].size
-        np.stack([own[name].ravel() for own in arrays], out=found[:, start:end], casting="same_kind")
+        np.stack([own[name].ravel() for own in arrays], out=entries[:, start:end], casting="same_kind")
         start = end
-    return found
+    return entries
 
 
 def flattened(arrays: Arrays) -> np.ndarray:
@@ -79,8 +79,8 @@ def flattened(arrays: Arrays) -> np.ndarray:
 
     They stand in the order of the arrays' names, each array in C order.
     """
-    found: np.ndarray = flattened_all([arrays])[0]
-    return found
+    entries: np.ndarray = flattened_all([arrays])[0]
+    return entries
 
 
 def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
@@ -94,14 +94,14 @@ def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
     # One conversion for all arrays of one type, as most models have.
     types = {dtype for _, dtype in model.values()}
     entries = entries.astype(types.pop(), copy=False) if len(types) == 1 else entries
-    found = {}
+    arrays = {}
     start = 0
     for name in sorted(model):
         shape, dtype = model[name]
         end = start + math.prod(shape)
-        found[name] = entries[start:end].reshape(shape).astype(dtype, copy=False)
+        arrays[name] = entries[start:end].reshape(shape).astype(dtype, copy=False)
         start = end
-    return {name: found[name] for name in model}
+    return {name: arrays[name] for name in model}
 
 
 NAMES = {

@@ -108,13 +108,13 @@ def codec_of(study: Study) -> Codec | None:
     """
     if study.codec.name == "none":
         return None
-    found: Codec = study.codec.build("codec")
-    return found
+    codec: Codec = study.codec.build("codec")
+    return codec
 
 
 def download_of(study: Study) -> Codec | None:
     """Return the codec of the model that sites are sent, None where it has none."""
     if study.download == "none":
         return None
-    found: Codec = registry.load("codec", study.download)()
-    return found
+    codec: Codec = registry.load("codec", study.download)()
+    return codec

@@ -117,8 +117,8 @@ class LocalUpdate:
 
 def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
     """Return the arrays that a study's strategy has beside a model."""
-    found: ExtraShapes = registry.load("strategy", study.strategy.name).extra_shapes(model)
-    return found
+    shapes: ExtraShapes = registry.load("strategy", study.strategy.name).extra_shapes(model)
+    return shapes
 
 
 def own_facts(shapes: ExtraShapes) -> dict[str, Any]:
@@ -138,10 +138,10 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     """
     if defect := arrays_defect(received, shapes.sent):
         raise MalformedMessage(defect)
-    kept = without_prefix(KEPT, state)
-    if arrays_defect(kept, shapes.kept):
-        kept = {}
-    return SiteArrays(received=received, kept=kept)
+    state_arrays = without_prefix(KEPT, state)
+    if arrays_defect(state_arrays, shapes.kept):
+        state_arrays = {}
+    return SiteArrays(received=received, kept=state_arrays)
 
 
 def kept_state(kept: Arrays) -> Arrays:
@@ -156,10 +156,10 @@ def own_state(own: Arrays) -> Arrays:
 
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
     """Return what a site has of its own of the model; none before it trained, and where it is lost."""
-    found = without_prefix(OWN, state)
-    if arrays_defect(found, shapes.own):
+    arrays = without_prefix(OWN, state)
+    if arrays_defect(arrays, shapes.own):
         return {}
-    return found
+    return arrays
 
 
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:

@@ -103,8 +103,8 @@ class SiteNoise:
             The site's own draws: they must never be drawn again for another update.
         """
         drawn = np.rint(self.units(vector.size, ring.scale) * normals(vector.size)).astype(np.int64)
-        found: np.ndarray = vector + drawn.astype(ring.dtype)
-        return found
+        noisy: np.ndarray = vector + drawn.astype(ring.dtype)
+        return noisy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,7 +371,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         )
         if read
     ]
-    found = [
+    sentences = [
         "A band of one power of ten for each site's number of training rows, and its exact number of training and of "
         "holdout rows.",
         "Where a site refuses or fails, the reason: a column, a rule and a count.",
@@ -392,15 +392,15 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     ]
     # What only some studies give out follows.
     if study.adjusts_intercept():
-        found.append(
+        sentences.append(
             "After the last round, how far each site's own intercept lies from the shared model's, with its standard "
             "error; and to the sites, how far such intercepts differ over all of them."
         )
     if steered:
-        found.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
+        sentences.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
     if study.sweep:
-        found.append("Choices between the runs of a sweep by their figures.")
-    return tuple(found)
+        sentences.append("Choices between the runs of a sweep by their figures.")
+    return tuple(sentences)
 
 
 def check_steps(study: Study) -> None:
@@ -438,8 +438,8 @@ def mechanism_of(study: Study) -> Mechanism | None:
     """
     if study.privacy.name == "none":
         return None
-    found: Mechanism = study.privacy.build("mechanism")
-    return found
+    mechanism: Mechanism = study.privacy.build("mechanism")
+    return mechanism
 
 
 def noise_of_site(study: Study, least: int) -> SiteNoise | None:

@@ -127,13 +127,13 @@ class Ring:
             own += rng.random(len(own)) < part
         numbers = whole.astype(self.dtype)
         refusal = Refusal("entry-too-large", limit=f"{self.largest:g}")
-        found: list[np.ndarray | Refusal] = []
+        encodings: list[np.ndarray | Refusal] = []
         for own, fit in zip(numbers, fits, strict=True):
             if fit:
-                found.append(own)
+                encodings.append(own)
             else:
-                found.append(refusal)
-        return found
+                encodings.append(refusal)
+        return encodings
 
     def pack(self, values: Sequence[np.ndarray], rngs: Sequence[np.random.Generator]) -> list[np.ndarray | Refusal]:
         """Return the entries of each of many sites, as `encode_all` does."""
@@ -161,8 +161,8 @@ class Ring:
         total : array of `dtype` [entries]
             Of at most as many sites as the ring was made for: of more, a sum may have wrapped.
         """
-        found: np.ndarray = np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale
-        return found
+        entries: np.ndarray = np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale
+        return entries
 
 
 @lru_cache(maxsize=64)

@@ -260,8 +260,8 @@ class ArraySection:
 
 def arrays(shapes: Shapes, *, needed: bool = True) -> ArraySection:
     """Return the section of arrays of just these shapes and types."""
-    known = {name: ArrayField(shape=shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
-    return ArraySection(arrays=known, needed=needed)
+    array_fields = {name: ArrayField(shape=shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+    return ArraySection(arrays=array_fields, needed=needed)
 
 
 def packed_arrays(model: Shapes, codec: Codec) -> ArraySection:

@@ -97,14 +97,14 @@ def readable(folder: CoordinatorFolder) -> tuple[dict[str, Membership], tuple[st
 
     Sites are as `members` returns them; a sentence stands for each damaged file.
     """
-    found = {}
+    memberships = {}
     damaged = []
     for file in _files(folder):
         try:
-            found[file.stem] = _read(file)
+            memberships[file.stem] = _read(file)
         except FlfedError as error:
             damaged.append(str(error))
-    return found, tuple(damaged)
+    return memberships, tuple(damaged)
 
 
 def admitted(folder: CoordinatorFolder) -> dict[str, Admitted]:
@@ -120,13 +120,13 @@ def revoked(folder: CoordinatorFolder) -> tuple[Admitted, ...]:
 
     They come from the files that can be read; a name may occur several times.
     """
-    found = []
+    revocations = []
     # Keys of earlier admissions stay cut off, also where the site was admitted again with another key.
     for member in readable(folder)[0].values():
-        found += [Admitted(member.site, str(k["public-key"]), k["node-id"]) for k in member.earlier_keys]
+        revocations += [Admitted(member.site, str(k["public-key"]), k["node-id"]) for k in member.earlier_keys]
         if member.status == "revoked" and member.public_key:
-            found.append(member.node())
-    return tuple(found)
+            revocations.append(member.node())
+    return tuple(revocations)
 
 
 def note_node(folder: CoordinatorFolder, site: str, node_id: int) -> None:
@@ -221,10 +221,10 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
         # A refused file is logged too: it may be somebody else's try.
         note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
         raise
-    found = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
+    admission = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
     event = "already admitted" if already else "admitted"
-    note(folder.log, now, event, site=found.site, key=found.fingerprint)
-    return found
+    note(folder.log, now, event, site=admission.site, key=admission.fingerprint)
+    return admission
 
 
 def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
@@ -294,15 +294,15 @@ def note_gate_key(folder: CoordinatorFolder, site: str, said: str) -> tuple[str,
     UsageError
         If it is no fingerprint, or the site is not admitted.
     """
-    given = read_gate_fingerprint(said)
+    fingerprint = read_gate_fingerprint(said)
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":
             raise UsageError(f"site {site!r} is {member.status}, not admitted; its gate's key is taken in after that")
-        if member.gate_key != given:
-            _write(folder, replace(member, gate_key=given))
-    note(folder.log, now_utc(), "gate key", site=site, key=given, before=member.gate_key)
-    return given, member.gate_key
+        if member.gate_key != fingerprint:
+            _write(folder, replace(member, gate_key=fingerprint))
+    note(folder.log, now_utc(), "gate key", site=site, key=fingerprint, before=member.gate_key)
+    return fingerprint, member.gate_key
 
 
 def read_admission(file: Path) -> dict[str, Any]:
@@ -310,22 +310,22 @@ def read_admission(file: Path) -> dict[str, Any]:
 
     Each key is there and of its type. Nothing of it is believed yet.
     """
-    found = _parsed(file)
+    content = _parsed(file)
     # Exactly these keys: what is not known here could mean something to another version.
-    right = isinstance(found, dict) and found.keys() - OPTIONAL.keys() == ADMISSION.keys()
+    right = isinstance(content, dict) and content.keys() - OPTIONAL.keys() == ADMISSION.keys()
     kinds = ADMISSION | OPTIONAL
-    if not right or not all(type(value) is kinds[key] for key, value in found.items()):
+    if not right or not all(type(value) is kinds[key] for key, value in content.items()):
         raise UsageError("admission: not an admission file; the site's `flfed site join` writes it, SITE.admission")
-    if found["format"] != FORMAT:
-        raise UsageError(f"admission: format {found['format']} is not known here; use the same flfed as the site")
-    if not NAME.fullmatch(found["site"]):
+    if content["format"] != FORMAT:
+        raise UsageError(f"admission: format {content['format']} is not known here; use the same flfed as the site")
+    if not NAME.fullmatch(content["site"]):
         raise UsageError("admission: the site's name in it must be of a-z, 0-9 and single hyphens")
     # Written as the site shows it, or it could not be compared.
-    if "gate-key" in found and read_gate_fingerprint(found["gate-key"]) != found["gate-key"]:
+    if "gate-key" in content and read_gate_fingerprint(content["gate-key"]) != content["gate-key"]:
         raise UsageError(
             "admission: the fingerprint of the gate in it is not of its form; ask the site for the file anew"
         )
-    return dict(found)
+    return dict(content)
 
 
 def _parsed(file: Path) -> Any:
@@ -373,9 +373,11 @@ def _member(folder: CoordinatorFolder, site: str) -> Membership:
 
 def check_invited(folder: CoordinatorFolder, site: str) -> None:
     """Raise `UsageError` where a site was never invited, such as a misspelt one."""
-    known = [file.stem for file in _files(folder)]
-    if site not in known:
-        raise UsageError(f"site {site!r} was never invited{nearest(site, known)} Known: {', '.join(known) or 'none'}")
+    invited_sites = [file.stem for file in _files(folder)]
+    if site not in invited_sites:
+        raise UsageError(
+            f"site {site!r} was never invited{nearest(site, invited_sites)} Known: {', '.join(invited_sites) or 'none'}"
+        )
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:

@@ -56,21 +56,21 @@ def host_and_port(address: str) -> tuple[str, int]:
     >>> host_and_port("fl.example.org:443"), host_and_port("[::1]:8443")
     (('fl.example.org', 443), ('::1', 8443))
     """
-    said = f"address {address[:100]!r} must be host:port as sites reach it, such as fl.example.org:443"
-    found = ADDRESS.fullmatch(address)
-    if found is None or int(found["port"]) > 65535:
-        raise UsageError(said)
-    host = found["host"].strip("[]")
+    refusal = f"address {address[:100]!r} must be host:port as sites reach it, such as fl.example.org:443"
+    match = ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65535:
+        raise UsageError(refusal)
+    host = match["host"].strip("[]")
     # A name that ends in a number is a mistyped IPv4 address.
     numeric = ":" in host or host.rpartition(".")[2].isdigit()
     if numeric:
         try:
             ipaddress.ip_address(host)
         except ValueError:
-            raise UsageError(said) from None
+            raise UsageError(refusal) from None
     elif not all(LABEL.fullmatch(label) for label in host.split(".")):
-        raise UsageError(said)
-    return host, int(found["port"])
+        raise UsageError(refusal)
+    return host, int(match["port"])
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Settings:
 def settings(folder: CoordinatorFolder) -> Settings:
     """Return the settings of a coordinator that was initialised."""
     try:
-        found = parse_toml(folder.settings.read_bytes(), str(folder.settings))
-        return Settings(str(found["title"]), str(found["address"]))
+        content = parse_toml(folder.settings.read_bytes(), str(folder.settings))
+        return Settings(str(content["title"]), str(content["address"]))
     except FileNotFoundError:
         raise UsageError(f"{folder.root}: is no coordinator yet; make it with: flfed coordinator init") from None
     except (OSError, UsageError, KeyError):
@@ -261,10 +261,10 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
 
     The number is negative when it has expired.
     """
-    found = certificates(read_private(folder.keys / "server.crt"))
-    if not found:
+    chain = certificates(read_private(folder.keys / "server.crt"))
+    if not chain:
         raise FlfedError(f"{folder.keys / 'server.crt'}: is damaged; renew it with: flfed coordinator rotate server")
-    return (found[0].not_valid_after_utc - (now or now_utc())).days
+    return (chain[0].not_valid_after_utc - (now or now_utc())).days
 
 
 def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:

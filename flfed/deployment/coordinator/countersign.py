@@ -61,8 +61,8 @@ def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, 
 
     A site that never had one gets a receipt of no lines.
     """
-    with _receipts(folder).held() as found:
-        return _last_of(found.backwards(), sites)
+    with _receipts(folder).held() as locked_ledger:
+        return _last_of(locked_ledger.backwards(), sites)
 
 
 def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, n_known: int, at_known: str) -> str:
@@ -96,14 +96,14 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     key = signing_key(folder)
     _repair(folder)
     # Under the lock, so that two runs cannot sign two heads after the same line.
-    with _receipts(folder).held() as held:
-        last = _last_of(held.backwards(), [site])[site]
+    with _receipts(folder).held() as locked_ledger:
+        last = _last_of(locked_ledger.backwards(), [site])[site]
         if why := _why_not(last, receipt, n_known, at_known):
             raise UnfollowedHead(why)
         signature = sign_as_coordinator(receipt.facts(), key)
         # A head that was signed already is signed again without a second line.
         if receipt != last:
-            held.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
+            locked_ledger.append(kind=SIGNED, site=site, run=run, line=n, head=head, signature=signature)
     return signature
 
 
@@ -137,11 +137,11 @@ def unfollowed(
     Nothing is signed. Parameters and errors as of `seal_all`. A site that does not answer is among the faults of
     the answers: of its ledger nothing is known.
     """
-    known, heads = _heads(grid, folder, run, nodes, timeout)
+    last_by_site, heads = _heads(grid, folder, run, nodes, timeout)
     whys = {}
     for site, reply in heads.replies.items():
         new = Receipt(site=site, run=run, n=reply.n, head=reply.head)
-        whys[site] = _why_not(known[site], new, known[site].n, reply.at_known)
+        whys[site] = _why_not(last_by_site[site], new, last_by_site[site].n, reply.at_known)
     return {site: why for site, why in whys.items() if why}, heads
 
 
@@ -157,9 +157,9 @@ def _heads(
     from flfed.updates.messages.enrol import SealReply, SealRequest
 
     _repair(folder)
-    known = last_signed(folder, nodes)
-    questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
-    return known, ask(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+    last_by_site = last_signed(folder, nodes)
+    questions = {site: SealRequest(run=run, n_known=last_by_site[site].n) for site in nodes}
+    return last_by_site, ask(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
 
 
 def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
@@ -184,27 +184,29 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     from flfed.federation.server.run_setting import Answers, ask
     from flfed.updates.messages.enrol import SealedReply, SealedRequest
 
-    known, heads = _heads(grid, folder, run, nodes, timeout)
+    last_by_site, heads = _heads(grid, folder, run, nodes, timeout)
     signed: dict[str, Receipt] = {}
     receipts: dict[str, SealedRequest] = {}
     faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
-        at_known = reply.at_known
+        line_hash = reply.at_known
         try:
-            signature = sign_head(folder, site, run, reply.n, reply.head, n_known=known[site].n, at_known=at_known)
+            signature = sign_head(
+                folder, site, run, reply.n, reply.head, n_known=last_by_site[site].n, at_known=line_hash
+            )
         except UnfollowedHead as error:
             faults[site] = str(error)
             continue
         signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
         receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
     # Receipts go out after all are on this disk: none may be at a site that is not known here.
-    kept: Answers[SealedReply] = Answers({}, {}, {})
+    confirmations: Answers[SealedReply] = Answers({}, {}, {})
     if receipts:
-        told = {site: nodes[site] for site in receipts}
-        kept = ask(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
-    faults |= {site: Refusal("ledger-without-receipt", why=reason) for site, reason in kept.faults.items()}
-    return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
+        receivers = {site: nodes[site] for site in receipts}
+        confirmations = ask(grid, SEALED, receipts, receivers, SealedReply.from_record, timeout=timeout)
+    faults |= {site: Refusal("ledger-without-receipt", why=reason) for site, reason in confirmations.faults.items()}
+    return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, confirmations)))
 
 
 def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> Receipt:
@@ -220,13 +222,13 @@ def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> 
         If nothing of this site's ledger was signed so far, or nothing since the last time.
     """
     _repair(folder)
-    with _receipts(folder).held() as held:
-        last = _last_of(held.backwards(), [site])[site]
+    with _receipts(folder).held() as locked_ledger:
+        last = _last_of(locked_ledger.backwards(), [site])[site]
         # Without a signed line there is nothing that a new ledger could contradict.
         if last.n == 0:
             raise UsageError(f"no line of {site}'s ledger is signed: it may begin as it likes")
         facts = {"line": last.n, "head": last.head, "by": by, "why": why}
-        held.append(kind=RESTARTED, site=site, run=last.run, **facts)
+        locked_ledger.append(kind=RESTARTED, site=site, run=last.run, **facts)
     return last
 
 
@@ -239,8 +241,8 @@ def _repair(folder: CoordinatorFolder) -> None:
 
     It was never sent, so nobody has it.
     """
-    with _receipts(folder).held() as held:
-        held.repair(by="flfed", why=CUT)
+    with _receipts(folder).held() as locked_ledger:
+        locked_ledger.repair(by="flfed", why=CUT)
 
 
 def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt]:
@@ -248,17 +250,17 @@ def _last_of(lines: Iterable[Line], sites: Collection[str]) -> dict[str, Receipt
 
     `lines` go from the last to the first.
     """
-    found: dict[str, Receipt] = {}
+    receipts: dict[str, Receipt] = {}
     for line in lines:
         site = str(line.facts.get("site"))
-        if line.kind in (SIGNED, RESTARTED) and site in sites and site not in found:
+        if line.kind in (SIGNED, RESTARTED) and site in sites and site not in receipts:
             # What was signed of a ledger that was lost binds the next one to nothing.
-            found[site] = Receipt(site=site, run=str(line.facts["run"]), n=0, head=START)
+            receipts[site] = Receipt(site=site, run=str(line.facts["run"]), n=0, head=START)
             if line.kind == SIGNED:
-                found[site] = replace(found[site], n=int(line.facts["line"]), head=str(line.facts["head"]))
-            if len(found) == len(sites):
+                receipts[site] = replace(receipts[site], n=int(line.facts["line"]), head=str(line.facts["head"]))
+            if len(receipts) == len(sites):
                 break
-    return {site: found.get(site, Receipt(site=site, run="", n=0, head=START)) for site in sites}
+    return {site: receipts.get(site, Receipt(site=site, run="", n=0, head=START)) for site in sites}
 
 
 SECONDS = 30.0
@@ -291,13 +293,13 @@ def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> N
     """
     taking_part = {site: node for site, node in grid.nodes.items() if site in recorder.taking_part}
     try:
-        found = seal_all(grid, CoordinatorFolder.default(), recorder.writer.run, taking_part, timeout=seconds)
+        outcome = seal_all(grid, CoordinatorFolder.default(), recorder.writer.run, taking_part, timeout=seconds)
     except FlfedError as error:
         recorder.note(f"the ledgers of the sites are not signed: {error}")
         return
-    for kind, answers in found.crossed:
+    for kind, answers in outcome.crossed:
         recorder.crossed(kind, answers.to_node, answers.to_server)
-    recorder.events("fault", found.faults)
+    recorder.events("fault", outcome.faults)
 
 
 NOT_HELD = "its ledger is not held to what was signed of it"

@@ -146,12 +146,12 @@ def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
 def moment(name: str, text: str) -> datetime:
     """Return an ISO 8601 time that names its zone."""
     try:
-        found = datetime.fromisoformat(text)
+        instant = datetime.fromisoformat(text)
     except ValueError:
-        found = None
-    if found is None or found.utcoffset() is None:
+        instant = None
+    if instant is None or instant.utcoffset() is None:
         raise UsageError(f"{name}={text[:40]!r} must be a time with its zone; ask the coordinator for another file")
-    return found
+    return instant
 
 
 def _match(name: str, value: str, pattern: re.Pattern[str]) -> None:
@@ -169,12 +169,12 @@ def flwr_version() -> str:
 
 def _terms(folder: CoordinatorFolder, now: datetime) -> tuple[Terms, bytes]:
     """Return the coordinator's present terms and trusted certificates."""
-    given = settings(folder)
+    coordinator_settings = settings(folder)
     ca = trusted(folder)
     public = signing_public(signing_key(folder))
     return Terms(
-        given.title,
-        given.address,
+        coordinator_settings.title,
+        coordinator_settings.address,
         hashlib.sha256(ca).hexdigest(),
         public,
         bundle_sha256(),

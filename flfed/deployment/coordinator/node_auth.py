@@ -81,11 +81,11 @@ class NodeKeys:
         if any(len(values) != 1 for values in words.values()):
             return None
         (key,), (signed,), (signature,) = words.values()
-        found = self.admitted().get(key)
+        site_and_key = self.admitted().get(key)
         # The signature comes last, since it is the only costly check.
-        if found is None or not _in_time(signed) or not _signed(found[1], signed, signature):
+        if site_and_key is None or not _in_time(signed) or not _signed(site_and_key[1], signed, signature):
             return None
-        return found[0], key
+        return site_and_key[0], key
 
     def admitted(self) -> dict[bytes, tuple[str, EllipticCurvePublicKey]]:
         """Return the admitted sites and keys, by header text.
@@ -178,9 +178,9 @@ class NodeRegistration:
         # Admitted keys that the server does not know are registered; new numbers are written down.
         for key, member in keys.items():
             site = member.site
-            known = nodes.get(key)
+            node = nodes.get(key)
             try:
-                node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
+                node_id = node.node_id if node and node.status != "unregistered" else control.register(site, key)
             except (UsageError, Refused) as error:  # of this site alone: the others are let in
                 self._say_once(str(error))
                 continue

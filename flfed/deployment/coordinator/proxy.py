@@ -65,15 +65,15 @@ def listening(text: str) -> tuple[str, int]:
     >>> listening(""), listening("10.0.0.5"), listening(":8443"), listening("[::1]:8443")
     (('', 0), ('10.0.0.5', 0), ('', 8443), ('::1', 8443))
     """
-    found = LISTEN.fullmatch(text)
+    match = LISTEN.fullmatch(text)
     try:
-        if found is None or int(found["port"] or 0) > 65535:
+        if match is None or int(match["port"] or 0) > 65535:
             raise ValueError
         # An address is parsed as one, so that nothing else gets into Caddy's configuration.
-        host = (found["host"] or "").strip("[]")
+        host = (match["host"] or "").strip("[]")
         if host:
             host = str(ipaddress.ip_address(host))
-        return host, int(found["port"] or 0)
+        return host, int(match["port"] or 0)
     except ValueError:
         raise UsageError(f"--listen {text[:100]}: must be IP, :PORT or IP:PORT, such as 10.0.0.5:8443") from None
 
@@ -114,13 +114,13 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
     FlfedError
         If Caddy is not there, or does not take it.
     """
-    given = settings(folder)
+    coordinator_settings = settings(folder)
     listen = ""
     if bind:
         listen = f"\tbind {bind}\n"
     words = {
-        "HOST": given.host,
-        "PORT": str(port or given.port),
+        "HOST": coordinator_settings.host,
+        "PORT": str(port or coordinator_settings.port),
         "BIND": listen,
         "SERVER_CRT": _quoted(folder.keys / "server.crt"),
         "SERVER_KEY": _quoted(folder.keys / "server.key"),
@@ -135,9 +135,9 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         text = text.replace(word, value)
     path = caddyfile(folder)
     write_whole(path, text.encode())
-    asked = [_program(), "validate", "--config", str(path), "--adapter", "caddyfile"]
+    arguments = [_program(), "validate", "--config", str(path), "--adapter", "caddyfile"]
     variables = {**passed_on(), **environment(folder)}
-    done = subprocess.run(asked, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, env=variables, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
         raise FlfedError(f"{path}: caddy does not take it: {last}")
@@ -152,10 +152,10 @@ def _quoted(path: Path) -> str:
 
 
 def _program() -> str:
-    found = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
-    if found is None:
+    program = shutil.which("caddy", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/bin")))
+    if program is None:
         raise FlfedError("caddy is not installed: apt-get install caddy, then systemctl disable --now caddy")
-    return found
+    return program
 
 
 ASK_SECONDS = 2.0
@@ -227,13 +227,13 @@ def _owner(text: str) -> int | None:
 
     None where it does not tell.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
-        asked.settimeout(ASK_SECONDS)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ASK_SECONDS)
         try:
-            asked.connect(text)
+            connection.connect(text)
         except OSError:
             return None
-        credentials = asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return int(struct.unpack("3i", credentials)[1])
 
 

@@ -89,8 +89,8 @@ def serve(
         alone.callback(serving_file(folder).unlink, missing_ok=True)
         alone.enter_context(holding(bind, port or settings(folder).port))
         # Before Caddy starts: it reads the certificate once.
-        if said := _renewed(folder):
-            told(said)
+        if notice := _renewed(folder):
+            told(notice)
         inside = _prepare(folder, bind, port)
         quiet = {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}
         children = [
@@ -131,11 +131,11 @@ def check_private(folder: CoordinatorFolder) -> None:
     settings(folder)
     for path in (folder.root, folder.keys, folder.sites, folder.server):
         path.mkdir(mode=0o700, exist_ok=True)
-        found = path.stat()
-        mode = stat.S_IMODE(found.st_mode)
+        file_status = path.stat()
+        mode = stat.S_IMODE(file_status.st_mode)
         if mode & 0o077:
             raise UsageError(f"{path}: other users may enter (mode {mode:o}): chmod 700 {path}")
-        if found.st_uid != os.geteuid():
+        if file_status.st_uid != os.geteuid():
             raise UsageError(f"{path}: belongs to another user; serve as the one who initialised the coordinator")
 
 
@@ -165,12 +165,12 @@ class CertificateWatch:
 
         Where a run is active, or it fails, that is said once a day.
         """
-        said = "" if busy else _renewed(self._folder)
+        notice = "" if busy else _renewed(self._folder)
         if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
-            said = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
-        if said and (said == RENEWED or now >= self._due):
+            notice = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
+        if notice and (notice == RENEWED or now >= self._due):
             self._due = now + DAY_SECONDS
-            self._told(said)
+            self._told(notice)
 
 
 @dataclass

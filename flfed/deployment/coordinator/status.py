@@ -118,12 +118,19 @@ class Status:
 
 def status(folder: CoordinatorFolder) -> Status:
     """Return how the consortium stands now."""
-    given = settings(folder)
+    coordinator_settings = settings(folder)
     nodes, seconds = _nodes(folder)
     members, problems = admission.readable(folder)
     last = last_runs(members=members)
     sites = tuple(_site(member, nodes, seconds.get(name), last.get(name)) for name, member in sorted(members.items()))
-    return Status(given.title, given.address, nodes is not None, server_days_left(folder), sites, problems)
+    return Status(
+        coordinator_settings.title,
+        coordinator_settings.address,
+        nodes is not None,
+        server_days_left(folder),
+        sites,
+        problems,
+    )
 
 
 def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[str, float]]:
@@ -133,8 +140,8 @@ def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[st
     """
     try:
         link = Link.of(folder)
-        nodes = [Node.from_json(found) for found in link.ask(NODES)]
-        seconds = {str(site): float(found) for site, found in link.ask(LAST_REQUESTS).items()}
+        nodes = [Node.from_json(entry) for entry in link.ask(NODES)]
+        seconds = {str(site): float(entry) for site, entry in link.ask(LAST_REQUESTS).items()}
     except FlfedError:
         return None, {}
     return {node.public_key: node for node in nodes}, seconds
@@ -150,11 +157,11 @@ def _site(
     if member.status == "admitted":
         node = "not known"
         if nodes is not None:
-            found = nodes.get(pem_of(member.public_key))
+            registration = nodes.get(pem_of(member.public_key))
             node = "never seen"
-            if found is not None and found.status != "registered":
-                node = found.status
-                online_since = found.online_since
+            if registration is not None and registration.status != "registered":
+                node = registration.status
+                online_since = registration.online_since
     return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key)
 
 
@@ -168,13 +175,13 @@ def last_runs(*, members: Collection[str] = ()) -> dict[str, LastRun]:
     members : collection of str
         Sites that the store may know under pseudonyms of this coordinator.
     """
-    found: dict[str, LastRun] = {}
+    runs_by_site: dict[str, LastRun] = {}
     with RunReader.open() as reader:
         for run in [run for run in reader.runs() if run.at_institutions][:RUNS_LOOKED_AT]:
             for site, (answer, reason) in _answers(reader, run, members).items():
                 last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
-                found.setdefault(site, last)
-    return found
+                runs_by_site.setdefault(site, last)
+    return runs_by_site
 
 
 def _answers(reader: RunReader, run: RunEntry, members: Collection[str]) -> dict[str, tuple[str, str]]:

@@ -122,8 +122,8 @@ class Lock:
             await self._app(scope, receive, send)
 
     def _knows_word(self, scope: Scope) -> bool:
-        said = [value for name, value in scope["headers"] if name == HEADER.encode()]
-        return len(said) == 1 and hmac.compare_digest(said[0], self._word)
+        words = [value for name, value in scope["headers"] if name == HEADER.encode()]
+        return len(words) == 1 and hmac.compare_digest(words[0], self._word)
 
     async def _of_node(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a node's request.
@@ -186,12 +186,12 @@ class Lock:
         """Refuse an object for which no run waits, by its first bytes."""
         try:
             head = ObjectHead.parse(await body.first(HEAD_BYTES))
-            known, declared = await asyncio.to_thread(self._objects.look_up, head.run_id, head.object_id)
+            run_exists, declared = await asyncio.to_thread(self._objects.look_up, head.run_id, head.object_id)
         except HeadError:
             raise BodyRefused(400) from None
         except sqlite3.Error:
             raise BodyRefused(503) from None
-        if not known:
+        if not run_exists:
             raise BodyRefused(404)
         if not declared:
             # Flower is asked by the head alone: its nodes understand how it says that a run is over.
@@ -231,9 +231,9 @@ class Lock:
 
         So the coordinator's status needs no Flower to be loaded: a second of CPU.
         """
-        asked = {"method": "POST", "path": LIST_NODES, "raw_path": LIST_NODES.encode(), "query_string": b""}
+        route = {"method": "POST", "path": LIST_NODES, "raw_path": LIST_NODES.encode(), "query_string": b""}
         kind = [(b"content-type", b"application/protobuf")]
-        status, content = await self._heard({**scope, **asked, "headers": kind}, b"")
+        status, content = await self._heard({**scope, **route, "headers": kind}, b"")
         if status != 200:
             await _refuse(status, scope, receive, send)
             return
@@ -277,12 +277,12 @@ def on_own_routes(middleware: Sequence[Middleware]) -> list[Middleware]:
 
     One that is not known stays on all.
     """
-    found = []
+    layers = []
     for each in middleware:
         prefix = ROUTES_OF.get(getattr(each.cls, "__name__", ""))
         own = each if prefix is None else Middleware(OwnRoutes, prefix=prefix, middleware=each)
-        found.append(own)
-    return found
+        layers.append(own)
+    return layers
 
 
 def _length(scope: Scope) -> int:
@@ -290,9 +290,9 @@ def _length(scope: Scope) -> int:
 
     It is 0 where none is declared.
     """
-    said = [value for name, value in scope["headers"] if name == b"content-length"]
-    if said:
-        return int(said[0])
+    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+    if lengths:
+        return int(lengths[0])
     return 0
 
 
@@ -559,9 +559,9 @@ class PushedObjects:
         sqlite3.Error
             If the database is busy, or has no such tables.
         """
-        asked = {"run": signed_number(run_id), "object": object_id}
+        parameters = {"run": signed_number(run_id), "object": object_id}
         with closing(sqlite3.connect(self._address, uri=True, timeout=BUSY_SECONDS)) as connection:
-            run, pending = connection.execute(LOOK_UP, asked).fetchone()
+            run, pending = connection.execute(LOOK_UP, parameters).fetchone()
         return bool(run), bool(pending)
 
     def problem(self) -> str:

@@ -92,8 +92,8 @@ class Control:
     def nodes(self) -> dict[bytes, Node]:
         """Return every node ever registered, by its key."""
         with in_words():
-            found = ask(self._flower.ListNodes).nodes_info
-        return {info.public_key: Node.of(info) for info in found}
+            node_infos = ask(self._flower.ListNodes).nodes_info
+        return {info.public_key: Node.of(info) for info in node_infos}
 
     def register(self, site: str, public_key: bytes) -> int:
         """Register a node's key and return its number.
@@ -147,14 +147,14 @@ class Control:
         return {number for number, status in self._runs().items() if status == FINISHED}
 
     def _runs(self) -> dict[int, str]:
-        found: dict[int, str] = {}
+        status_by_run: dict[int, str] = {}
         for skip in range(0, 100 * RUNS_AT_ONCE, RUNS_AT_ONCE):
             with in_words():
                 page = ask(self._flower.ListRuns, limit=RUNS_AT_ONCE, skip=skip).run_dict
-            found |= {number: run.status.status for number, run in page.items()}
+            status_by_run |= {number: run.status.status for number, run in page.items()}
             # A page that is not full is the last one.
             if len(page) < RUNS_AT_ONCE:
-                return found
+                return status_by_run
         raise FlfedError("Flower's database has too many runs; make a new one: move its folder away and serve again")
 
     def status_of(self, run: int) -> tuple[str, str]:
@@ -163,8 +163,8 @@ class Control:
         They are words such as ("finished", "completed").
         """
         with in_words():
-            found = ask(self._flower.ListRuns, run_id=run).run_dict[run].status
-        return found.status, found.sub_status
+            status = ask(self._flower.ListRuns, run_id=run).run_dict[run].status
+        return status.status, status.sub_status
 
 
 class NotLocked(FlfedError):
@@ -189,13 +189,13 @@ def in_words() -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        said = FlowerError.from_json(error.response.text)
+        flower_error = FlowerError.from_json(error.response.text)
         # A refusal without Flower's own error comes from a lock that knows another secret.
-        if status in (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED) and said is None:
+        if status in (httpx.codes.FORBIDDEN, httpx.codes.UNAUTHORIZED) and flower_error is None:
             raise FlfedError(REFUSED) from None
-        if said is None:
+        if flower_error is None:
             raise Refused(f"the coordinator's server refused: status {status}", 0) from None
-        raise Refused(f"the coordinator's server refused: {said.message}", said.code) from None
+        raise Refused(f"the coordinator's server refused: {flower_error.message}", flower_error.code) from None
     except httpx.HTTPError:
         raise FlfedError(NOT_SERVING) from None
 
@@ -229,12 +229,12 @@ class ServerTask:
     def begin(self) -> Any:
         """Begin the task and return its run."""
         with said():
-            found = ask(self.client.PullTaskInput)
+            task_input = ask(self.client.PullTaskInput)
         # Flower builds messages only where these are set.
-        TaskIdentity.task_id = found.task_id
-        TaskIdentity.run_id = found.run.run_id
-        TaskIdentity.node_id = found.context.node_id
-        return run_from_proto(found.run)
+        TaskIdentity.task_id = task_input.task_id
+        TaskIdentity.run_id = task_input.run.run_id
+        TaskIdentity.node_id = task_input.context.node_id
+        return run_from_proto(task_input.run)
 
     def end(self, failure: str = "") -> None:
         """Report to Flower that the run is completed, or why it failed.
@@ -279,11 +279,11 @@ def acquired(
         try:
             while time.monotonic() < end:
                 with said():
-                    found = ask(acquiring.AcquireTask, supported_task_types=["flwr-serverapp"])
-                if not (found.HasField("task") and found.token):
+                    response = ask(acquiring.AcquireTask, supported_task_types=["flwr-serverapp"])
+                if not (response.HasField("task") and response.token):
                     time.sleep(0.05)
                     continue
-                task = ServerTask(link, found.task.run_id, found.token)
+                task = ServerTask(link, response.task.run_id, response.token)
                 # A task of another run was left behind: it is ended, and the next one is asked for.
                 if task.run == run:
                     return task

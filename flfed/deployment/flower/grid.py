@@ -87,9 +87,9 @@ class NodeReplies:
         None where it is not: only these two errors are worth another try.
         """
         name = self.names.get(reply.metadata.src_node_id, "")
-        found = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
-        if found is not None and found.code in ("node-offline", "reply-lost"):
-            return found
+        cause = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
+        if cause is not None and cause.code in ("node-offline", "reply-lost"):
+            return cause
         return None
 
     def fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
@@ -245,11 +245,11 @@ class DeployedGrid(HttpGrid):
             if reply is None:
                 continue
             question.arriving = None
-            found = self._replies.own(question.asked, reply)
-            question.lost = self._replies.lost(found) if question.sent < MOST_SENT else None
+            answer = self._replies.own(question.asked, reply)
+            question.lost = self._replies.lost(answer) if question.sent < MOST_SENT else None
             if not question.lost:
                 del waiting[number]
-                replies.append(found)
+                replies.append(answer)
         return replies
 
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
@@ -259,7 +259,7 @@ class DeployedGrid(HttpGrid):
         """
         if not self._presence.look():
             return []
-        given_up = []
+        errors = []
         for number, question in list(waiting.items()):
             since = self._presence.since(question.node)
             question.since = question.since or since  # not known when it was sent: that it was lost would be said
@@ -275,8 +275,8 @@ class DeployedGrid(HttpGrid):
                 del waiting[number]
             else:
                 continue
-            given_up.append(self._replies.fault(question.asked, fault, NODE_UNAVAILABLE))
-        return given_up
+            errors.append(self._replies.fault(question.asked, fault, NODE_UNAVAILABLE))
+        return errors
 
     def _send_again(self, waiting: dict[str, Question], question: Question, since: str) -> bool:
         """Send a question to a node that is there since then; tell whether the server knows the node."""
@@ -295,9 +295,9 @@ class DeployedGrid(HttpGrid):
         numbers = [number for number, question in waiting.items() if not (question.lost or question.arriving)]
         if not numbers:
             return
-        given = ask(self._runtime_client.PullMessages, message_ids=numbers)
+        response = ask(self._runtime_client.PullMessages, message_ids=numbers)
         for envelope, tree in zip(
-            map(message_from_proto, given.messages_list), given.message_object_trees, strict=True
+            map(message_from_proto, response.messages_list), response.message_object_trees, strict=True
         ):
             # The envelope carries no content yet: parts come later and are counted first.
             envelope.__dict__["_content"] = RecordDict()

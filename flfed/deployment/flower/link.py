@@ -143,10 +143,10 @@ class Link:
         """
         from flfed.flower_names import ControlHttpClient, RuntimeVersionHttpInterceptor
 
-        given: list[Any] = [RuntimeVersionHttpInterceptor("flwr CLI")]
+        interceptors: list[Any] = [RuntimeVersionHttpInterceptor("flwr CLI")]
         if known:
-            given.append(Word(self.secret))
-        return self._client(ControlHttpClient, given, timeout)
+            interceptors.append(Word(self.secret))
+        return self._client(ControlHttpClient, interceptors, timeout)
 
     def runtime(self, name: str, *more: Any) -> RuntimeHttpClient:
         """Return a client of the runtime interface.
@@ -155,8 +155,8 @@ class Link:
         """
         from flfed.flower_names import RuntimeHttpClient, RuntimeVersionHttpInterceptor
 
-        given: list[Any] = [RuntimeVersionHttpInterceptor(name), Word(self.secret), *more]
-        return self._client(RuntimeHttpClient, given, TIMEOUT_SECONDS)
+        interceptors: list[Any] = [RuntimeVersionHttpInterceptor(name), Word(self.secret), *more]
+        return self._client(RuntimeHttpClient, interceptors, TIMEOUT_SECONDS)
 
     def acquiring(self) -> RuntimeHttpClient:
         """Return a runtime client that may acquire tasks."""

@@ -69,17 +69,17 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
         If they make up none, or one that says otherwise of itself.
     """
     try:
-        found = inflate_object_from_contents(envelope.metadata.message_id, dict(contents))
+        message = inflate_object_from_contents(envelope.metadata.message_id, dict(contents))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, DecodeError):
         raise MalformedMessage(Refusal("message-unreadable")) from None
-    if not isinstance(found, Message):
+    if not isinstance(message, Message):
         raise MalformedMessage(Refusal("no-message"))
     # The id is checked by `parts_of`; every other fact of the envelope is compared here.
-    found.metadata.__dict__["_message_id"] = envelope.metadata.message_id
+    message.metadata.__dict__["_message_id"] = envelope.metadata.message_id
     for name in TOLD:
-        if getattr(found.metadata, name) != getattr(envelope.metadata, name):
+        if getattr(message.metadata, name) != getattr(envelope.metadata, name):
             raise MalformedMessage(Refusal("other-envelope", field=name.replace("_", "-")))
-    return found
+    return message
 
 
 PIECE_SECTION = "one-piece"
@@ -99,9 +99,9 @@ def joined(message: Message) -> Message:
     piece = recorddict_to_proto(message.content).SerializeToString(deterministic=True)
     if len(piece) > MOST_PIECE_BYTES:
         return message
-    found = copy.copy(message)
-    found.content = RecordDict({PIECE_SECTION: ConfigRecord({PIECE_KEY: piece})})
-    return found
+    packed_message = copy.copy(message)
+    packed_message.content = RecordDict({PIECE_SECTION: ConfigRecord({PIECE_KEY: piece})})
+    return packed_message
 
 
 def apart(message: Message) -> Message:
@@ -123,9 +123,9 @@ def apart(message: Message) -> Message:
         piece = section[PIECE_KEY]
     if not isinstance(piece, bytes) or len(piece) > MOST_PIECE_BYTES:
         raise MalformedMessage(Refusal("message-unreadable"))
-    found = copy.copy(message)
+    unpacked_message = copy.copy(message)
     try:
-        found.content = recorddict_from_proto(RecordDictOfWire.FromString(piece))
+        unpacked_message.content = recorddict_from_proto(RecordDictOfWire.FromString(piece))
     except (DecodeError, ValueError, TypeError, KeyError, AttributeError):
         raise MalformedMessage(Refusal("message-unreadable")) from None
-    return found
+    return unpacked_message

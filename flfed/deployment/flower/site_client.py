@@ -189,12 +189,12 @@ class Task:
         MalformedMessage
             If it is not a message, or not the one that its envelope announced.
         """
-        found = opened(self.envelope, self._contents)
-        if not found.has_content():
+        message = opened(self.envelope, self._contents)
+        if not message.has_content():
             raise MalformedMessage(Refusal("no-message"))
         # The reply travels as the message came.
-        whole = apart(found)
-        self._in_one_piece = whole is not found
+        whole = apart(message)
+        self._in_one_piece = whole is not message
         return whole
 
     def reply(self, message: Message) -> None:
@@ -275,9 +275,9 @@ class Tasks:
             If the message is too large, or its bundle is not the one it claims; it was answered so.
         """
         with _link():
-            found = ask(self._client.AcquireTask, supported_task_types=[KIND])
-        if found.HasField("task") and found.token:
-            return self._taken(found)
+            response = ask(self._client.AcquireTask, supported_task_types=[KIND])
+        if response.HasField("task") and response.token:
+            return self._taken(response)
         return None
 
     def _taken(self, found: Any) -> Task:
@@ -326,12 +326,12 @@ class Tasks:
 
     def _fill(self, task: Task, given: Any) -> None:
         """Add the context and the checked bundle to a task."""
-        held = hashlib.sha256(given.fab.content).hexdigest()
+        digest = hashlib.sha256(given.fab.content).hexdigest()
         task.context = context_from_proto(given.context)
-        task.bundle_sha256 = held
+        task.bundle_sha256 = digest
         # Two places name the bundle; both must name these very bytes.
         for claimed in (given.fab.hash_str, given.run.fab_hash):
-            if not hmac.compare_digest(claimed.encode(), held.encode()):
+            if not hmac.compare_digest(claimed.encode(), digest.encode()):
                 raise MalformedMessage(Refusal("false-bundle"))
         if given.context.run_id != task.envelope.metadata.run_id:
             raise MalformedMessage(Refusal("two-runs"))
@@ -343,10 +343,10 @@ class Tasks:
         run = task.context.run_id
         for name in names:
             pull = partial(ask, client.PullObject, node=node, run_id=run, object_id=name)
-            found = self._soon(pull, lambda got: got.object_available or not got.object_found)
-            if not found.object_found:
+            response = self._soon(pull, lambda got: got.object_available or not got.object_found)
+            if not response.object_found:
                 raise LinkLost("the node gave up receiving a message")
-            task._contents[name] = found.object_content
+            task._contents[name] = response.object_content
         ask(client.ConfirmMessageReceived, node=node, run_id=run, message_object_id=tree.object_id)
 
     def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
@@ -354,12 +354,12 @@ class Tasks:
         # The node hands a task out before its message is complete.
         until = time.monotonic() + seconds
         pace = Pace(SOON, LATEST)
-        while not there(found := ask()):
+        while not there(response := ask()):
             if time.monotonic() > until:
                 raise LinkLost("the node does not say which message a task is about")
             self._alive()
             time.sleep(pace.seconds())
-        return found
+        return response
 
     def close(self) -> None:
         """Close the connection to the node."""

@@ -170,8 +170,8 @@ class Gate:
         """
         facts = self._facts(message, context)
         if reply.has_error():
-            said = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
-            return self._leaving.error(message, reply, facts, own=said)
+            own_refusal = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
+            return self._leaving.error(message, reply, facts, own=own_refusal)
         text = str(context.run_config.get("study", ""))
         messages = self._studies.messages(sha256_of(text))
         try:
@@ -210,12 +210,12 @@ class Gate:
         if name != self.folder.site:
             raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
         # The rows that are opened must be those that the study was checked with, not those that came since.
-        found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
-        if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
+        frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
+        if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
         if is_covered(study):
-            return found.with_withheld()
-        return found
+            return frozen_site.with_withheld()
+        return frozen_site
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows; where other rows are frozen, it is another client."""
@@ -264,9 +264,9 @@ class Gate:
         }
         if type(repeat) is int and 0 <= repeat < REPEATS:
             facts["repeat"] = repeat
-        known = self._studies.messages(sha256)
-        if known is not None:
-            study = known.study
+        messages = self._studies.messages(sha256)
+        if messages is not None:
+            study = messages.study
             facts |= {"study": study.name, "dataset": study.dataset.name, "asks_sha256": asks_sha256(text)}
         return facts
 

@@ -31,8 +31,8 @@ FORMAT = 1
 
 def _with_nan(figure: dict[str, Any]) -> dict[str, Any]:
     """Return a figure of a file, where null stands for NaN."""
-    known = {key: value for key, value in figure.items() if value is not None}
-    return {**dict.fromkeys(("value", "low", "high", "extra"), math.nan), **known}
+    defined_fields = {key: value for key, value in figure.items() if value is not None}
+    return {**dict.fromkeys(("value", "low", "high", "extra"), math.nan), **defined_fields}
 
 
 def _of_two(classes: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -166,26 +166,26 @@ def _result(
     request: Message, reply: Message, left: Message, facts: Mapping[str, Any], messages: StudyMessages
 ) -> Result:
     """Return what a file says of a comparison: all of it is from the ledger's facts and the reply."""
-    found = CompareReply.from_record(reply.content)
+    comparison = CompareReply.from_record(reply.content)
     crossed = CompareReply.from_record(left.content)
     if any(math.isfinite(one.value) for one in crossed.differences):
-        found = crossed
-    asked: Any = request.content["config"]
+        comparison = crossed
+    config: Any = request.content["config"]
     classes = None
-    if found.histogram is not None:
-        classes = {str(label): int(rows.sum()) for label, rows in enumerate(found.histogram)}
+    if comparison.histogram is not None:
+        classes = {str(label): int(rows.sum()) for label, rows in enumerate(comparison.histogram)}
     return Result(
         **{key: facts[key] for key in ("study", "study_sha256", "dataset", "run", "repeat")},
         primary=messages.primary,
         at=now_utc().isoformat(timespec="seconds"),
-        rows=found.num_examples,
-        holdout_rows=found.holdout_rows,
-        arms=found.arms,
-        differences=found.differences,
-        note=found.note,
-        own_family=found.own_family,
-        sites=asked["sites"],
-        trained=asked["trained"],
+        rows=comparison.num_examples,
+        holdout_rows=comparison.holdout_rows,
+        arms=comparison.arms,
+        differences=comparison.differences,
+        note=comparison.note,
+        own_family=comparison.own_family,
+        sites=config["sites"],
+        trained=config["trained"],
         worthwhile=messages.study.compare.worthwhile,
         classes=classes,
     )
@@ -200,15 +200,15 @@ def results_of(folder: SiteFolder) -> tuple[list[Result], list[str]]:
     ----------
     folder : SiteFolder
     """
-    found = []
+    results = []
     problems = []
     for path in folder.results.glob("*.json"):
         try:
             result = _FILE.validate_json(read_private(path))
             datetime.fromisoformat(result.at)  # ValueError where it is none
-            found.append(result)
+            results.append(result)
         except FlfedError as error:
             problems.append(str(error))
         except (ValueError, AttributeError):
             problems.append(f"{path}: is not as it was written; remove it")
-    return sorted(found, key=lambda result: (result.at, result.run), reverse=True), sorted(problems)
+    return sorted(results, key=lambda result: (result.at, result.run), reverse=True), sorted(problems)

@@ -80,21 +80,21 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
 
 def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal | None:
     """Return why the named section does not fit, None where it does; no text has a word of the content."""
-    found = record[name]
+    content = record[name]
     if isinstance(section, Plain):
         kind = MetricRecord if section.metrics else ConfigRecord
-        if type(found) is kind:
-            return _plain_defect(section, found)
+        if type(content) is kind:
+            return _plain_defect(section, content)
         return Refusal("other-kind")
     if isinstance(section, Columns):
-        if type(found) is ConfigRecord:
-            return _columns_defect(section, found)
+        if type(content) is ConfigRecord:
+            return _columns_defect(section, content)
         return Refusal("other-kind")
-    if type(found) is not ArrayRecord:
+    if type(content) is not ArrayRecord:
         return Refusal("other-kind")
     if isinstance(section, Encrypted):
-        return _ciphertexts_defect(section, found, record, name)
-    return _arrays_defect(section, found, record, name)
+        return _ciphertexts_defect(section, content, record, name)
+    return _arrays_defect(section, content, record, name)
 
 
 def _plain_defect(section: Plain, found: Mapping[str, Any]) -> Refusal | None:
@@ -221,13 +221,13 @@ def _are_edges(value: np.ndarray, last: int) -> bool:
 def _packed_defect(section: ArraySection, content: Arrays) -> Refusal | None:
     if section.codec is None:
         return None
-    found = section.codec.defect(content, section.packed)
-    if found is None:
+    defect = section.codec.defect(content, section.packed)
+    if defect is None:
         return None
-    if found.code == "scale-unfit":
-        return Refusal("not-positive", key=found.facts["array"])
-    if found.code == "index-unfit":
-        return Refusal("places-unfit", key=found.facts["array"])
+    if defect.code == "scale-unfit":
+        return Refusal("not-positive", key=defect.facts["array"])
+    if defect.code == "index-unfit":
+        return Refusal("places-unfit", key=defect.facts["array"])
     return PACKED_UNFIT
 
 
@@ -302,18 +302,18 @@ def may_leave(text: str, site: Site) -> Refusal | None:
     plain = text.removeprefix(f"{site.name}: ")
     if len(plain) > LONGEST or CONTROL.search(plain):
         return None
-    found = read_of_site(plain)
-    if found is None:
+    refusal = read_of_site(plain)
+    if refusal is None:
         return None
     # A column is named only where it is of the schema, with enough rows behind its count.
-    if found.code in TABLE:
-        rows = found.facts.get("rows", "")
+    if refusal.code in TABLE:
+        rows = refusal.facts.get("rows", "")
         few = bool(rows) and 0 <= int(rows.rpartition(" ")[2]) < CROSSING
-        if few or found.facts["column"] not in _columns(site):
+        if few or refusal.facts["column"] not in _columns(site):
             return None
     if plain == text:
-        return found
-    return Refusal("of-site", site=site.name, why=found)
+        return refusal
+    return Refusal("of-site", site=site.name, why=refusal)
 
 
 def _columns(site: Site) -> set[str]:
@@ -321,11 +321,11 @@ def _columns(site: Site) -> set[str]:
 
     They are those of its schema, and of its own table.
     """
-    found = {str(getattr(site.holdout, "column", "") or "")}
+    columns = {str(getattr(site.holdout, "column", "") or "")}
     # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
     for dataset in site.datasets:
-        found |= set(datasets.load(dataset).schema.columns)
+        columns |= set(datasets.load(dataset).schema.columns)
         for own in site.serving(dataset).mapping.values():
             name = own.column if isinstance(own, OwnField) else str(own or "")
-            found.add(name)
-    return found - {""}
+            columns.add(name)
+    return columns - {""}

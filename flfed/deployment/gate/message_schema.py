@@ -166,26 +166,26 @@ class StudyMessages:
     @cached_property
     def releases(self) -> Releases:
         """What leaves the site, in the order in which it leaves."""
-        found: Releases = ()
+        releases: Releases = ()
         for part in BORDER:
-            found = part.releases(self, found)
-        return tuple(sorted(found, key=lambda release: release.place))
+            releases = part.releases(self, releases)
+        return tuple(sorted(releases, key=lambda release: release.place))
 
     @property
     def guarantee(self) -> str:
         """Key of what is said of updates without noise, in the table `privacy` of words/approval.toml."""
-        found = ""
+        guarantee = ""
         for part in BORDER:
-            found = part.guarantee(self, found)
-        return found
+            guarantee = part.guarantee(self, guarantee)
+        return guarantee
 
     @cached_property
     def exchanges(self) -> Exchanges:
         """Kinds of messages of a run."""
-        found = Exchanges(once=())
+        exchanges = Exchanges(once=())
         for part in BORDER:
-            found = part.exchanges(self, found)
-        return found
+            exchanges = part.exchanges(self, exchanges)
+        return exchanges
 
     def incoming(self, kind: str) -> Sections:
         """Return what a request of this kind may hold."""
@@ -214,11 +214,11 @@ class StudyMessages:
     def _encoder(self) -> ArraySection:
         """Return the section of the encoder, all of whose values follow from the study under the schema's scaler."""
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
-        found = {}
+        array_fields = {}
         for name, shape in self.layout.encoder_shapes().items():
             positive = name in ("scale", "spread", "class_weight")
-            found[name] = ArrayField(shape=shape, positive=positive, values=values.get(name))
-        return ArraySection(arrays=found)
+            array_fields[name] = ArrayField(shape=shape, positive=positive, values=values.get(name))
+        return ArraySection(arrays=array_fields)
 
     def leaving(self, kind: str, **asked: bool) -> Sections:
         """Return what a reply of this kind may hold; `asked` is the rest of a `Wanted`."""
@@ -261,15 +261,15 @@ class StudyMessages:
 
         Parameters are those of `run_bytes`.
         """
-        found = 0
+        total = 0
         for kind in self.exchanges.each_round:
             sections = self._sections(kind, way)
             size = _message_bytes(sections)
             if kind == kinds.TRAIN:
                 for part in BORDER:
                     size = part.round_bytes(self, sections, size)
-            found += size
-        return found
+            total += size
+        return total
 
     def _sections(self, kind: str, way: Way) -> Sections:
         if way == "to-site":
@@ -387,11 +387,11 @@ def points(messages: StudyMessages) -> Sections:
 
 def groups(study: Study, schema: Schema) -> Sections:
     """Return the section of figures by group, none where the study names no column."""
-    found = groupings(study.compare.by, schema)
-    if not found:
+    group_columns = groupings(study.compare.by, schema)
+    if not group_columns:
         return {}
-    labels = list(chain.from_iterable(one.labels for one in found))
-    named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
+    labels = list(chain.from_iterable(one.labels for one in group_columns))
+    named = {"column": one_of([one.column for one in group_columns]), "group": one_of(labels)}
     figures = {name: number(nan=True) for name in ("value", "low", "high")}
     return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
 

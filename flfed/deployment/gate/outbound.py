@@ -85,9 +85,9 @@ class Leaving:
         try:
             if lost := self._continuity.refusal():
                 return lost
-            with self._ledger.held() as held:
-                over = self._too_much(held, 1) or self._over(held, message, facts)
-                return over or self._comparisons.attack_refusal(held, message, facts)
+            with self._ledger.held() as locked_ledger:
+                over = self._too_much(locked_ledger, 1) or self._over(locked_ledger, message, facts)
+                return over or self._comparisons.attack_refusal(locked_ledger, message, facts)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
@@ -122,8 +122,8 @@ class Leaving:
         """
         kind = message.metadata.message_type
         # What was not asked for may not be in the reply, even where the study knows it.
-        asked = _round_of(message)
-        wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
+        flags = _round_of(message)
+        wanted = {"score": flags.get("score") is not False, "offset": flags.get("offset") is True}
         wanted["score"] &= self._site.name not in in_sum.reserved
         wanted["summed_rows"] = bool(in_sum.reserved)
         defect = message_defect(reply.content, messages.leaving(kind, **wanted))
@@ -132,7 +132,7 @@ class Leaving:
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         came = reply
-        known = facts
+        study_facts = facts
         reply, facts = self._comparisons.leaving(message, reply, facts, later)
         facts = {**facts, **in_sum.facts_of(message, reply), **exchange_of(message)}
         line = _line_of(message, reply, facts, messages)
@@ -142,15 +142,15 @@ class Leaving:
                 return error_reply(lost, message)
             # All limits and the line are one step under the lock: another process of the site may have answered this
             # run since the message was let in, from another model, or taken the last bytes.
-            with self._ledger.held() as held:
+            with self._ledger.held() as locked_ledger:
                 over = (
-                    self._too_much(held, size)
-                    or self._over(held, message, facts)
-                    or self._opened_since(held, in_sum, facts)
+                    self._too_much(locked_ledger, size)
+                    or self._over(locked_ledger, message, facts)
+                    or self._opened_since(locked_ledger, in_sum, facts)
                 )
-                late = self._comparisons.over(held, message, facts)
+                late = self._comparisons.over(locked_ledger, message, facts)
                 if not over and not late:
-                    held.append(kind=kind.rpartition(".")[2], **line)
+                    locked_ledger.append(kind=kind.rpartition(".")[2], **line)
                     return reply
         except FlfedError as error:
             LOG.error("%s", error)
@@ -158,7 +158,7 @@ class Leaving:
         if over:
             return self.withhold(message, over, facts)
         # Another process took the last comparison meanwhile: this one leaves without its figures.
-        return self.reply(message, came, known, messages, in_sum, later)
+        return self.reply(message, came, study_facts, messages, in_sum, later)
 
     def _over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
@@ -168,8 +168,8 @@ class Leaving:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""
         if not in_sum.question:
             return None
-        known = self._limits.sums(held).known(in_sum.question, str(facts["dataset"]))
-        if in_sum.is_known_as(known):
+        history = self._limits.sums(held).known(in_sum.question, str(facts["dataset"]))
+        if in_sum.is_known_as(history):
             return None
         return Refusal("list-differs")
 
@@ -208,8 +208,8 @@ class Leaving:
         """
         text = CONTROL.sub(" ", reason)[:LONGEST]
         sha256 = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
-        asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
-        line = {**facts, **asked, "bytes": len(text), "sha256": sha256, "reason": text}
+        request_facts = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
+        line = {**facts, **request_facts, "bytes": len(text), "sha256": sha256, "reason": text}
         try:
             lost = self._continuity.refusal()
             if lost:
@@ -304,8 +304,8 @@ def _round_of(message: Message) -> dict[str, Any]:
     if config is None:
         return {}
     # Only small plain numbers reach the ledger: the request may not have been checked yet.
-    found = {key: config.get(key) for key in ("round", "score", "offset")}
-    return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
+    flags = {key: config.get(key) for key in ("round", "score", "offset")}
+    return {key: value for key, value in flags.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
 def error_reply(reason: str, message: Message) -> Message:

@@ -235,11 +235,11 @@ class RunLimits:
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
-        asked = asked_sha256(message)
+        request_hash = asked_sha256(message)
         # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
-            known = asked in self._asked[run, COMPARE, ONCE]
-            if known:
+            was_compared = request_hash in self._asked[run, COMPARE, ONCE]
+            if was_compared:
                 return None
             return Refusal("not-compared")
         facts: dict[str, Any] = {}
@@ -250,8 +250,8 @@ class RunLimits:
         place = _place(kind, facts)
         round = place[0]
         # The same question again is harmless: it is answered as before.
-        if not self._asked[run, kind, place] - {asked}:
-            return self._other_model(kind, run, asked)
+        if not self._asked[run, kind, place] - {request_hash}:
+            return self._other_model(kind, run, request_hash)
         if round > 0:
             return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
         return Refusal("other-model", question=QUESTIONS[kind])
@@ -354,18 +354,18 @@ class OpenedLists:
 
     def known(self, question: str, dataset: str) -> Known:
         """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
-        with self.ledger.held() as held:
-            return self.limits.sums(held).known(question, dataset)
+        with self.ledger.held() as locked_ledger:
+            return self.limits.sums(locked_ledger).known(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round has the site's answer to the question."""
-        with self.ledger.held() as held:
-            return self.limits.sums(held).newest(question, place)
+        with self.ledger.held() as locked_ledger:
+            return self.limits.sums(locked_ledger).newest(question, place)
 
     def has_keys(self, run: str) -> bool:
         """Tell whether the site took the keys of a run."""
-        with self.ledger.held() as held:
-            return self.limits.sums(held).has_keys(run)
+        with self.ledger.held() as locked_ledger:
+            return self.limits.sums(locked_ledger).has_keys(run)
 
 
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:
@@ -383,9 +383,9 @@ def exchange_of(message: Message) -> dict[str, Any]:
     settings = content.get("settings")
     if config is None or settings is None or TREES_SHA256 not in config:
         return {}
-    found = {}
+    exchange = {}
     for name in ("level", "attempt", REFIT):
         value = settings.get(name)
         if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS:
-            found[name] = int(value)
-    return found
+            exchange[name] = int(value)
+    return exchange

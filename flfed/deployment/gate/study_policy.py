@@ -73,16 +73,16 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
         The others that the approval names; None where there is no approval, and none is needed.
     """
     # A name given twice would make a cohort look larger than it is.
-    asked = set(names)
+    cohort = set(names)
     least = site.policy.least_cohort()
-    if len(asked) < len(names) or site.name not in asked:
+    if len(cohort) < len(names) or site.name not in cohort:
         return Refusal("site-unlisted")
-    if len(asked) < least:
-        return Refusal("too-few-sites", asked=len(asked), least=least)
+    if len(cohort) < least:
+        return Refusal("too-few-sites", asked=len(cohort), least=least)
     # One more site in a second run shows its rows by the difference: only approved sites take part.
-    approved: Collection[str] = asked if co_sites is None else co_sites
-    for code, known in (("sites-added", approved), ("no-co-site", site.policy.co_sites or asked)):
-        if others := sorted(asked - {site.name, *known}):
+    approved: Collection[str] = cohort if co_sites is None else co_sites
+    for code, allowed_sites in (("sites-added", approved), ("no-co-site", site.policy.co_sites or cohort)):
+        if others := sorted(cohort - {site.name, *allowed_sites}):
             return Refusal(code, sites=", ".join(others[:3]))
     return None
 
@@ -126,11 +126,11 @@ def name_of(text: str) -> str:
     An empty text where there is none that can be read.
     """
     try:
-        found = parse_toml(text, "the study").get("name")
+        name = parse_toml(text, "the study").get("name")
     except UsageError:
         return ""
-    if isinstance(found, str):
-        return found
+    if isinstance(name, str):
+        return name
     return ""
 
 
@@ -204,8 +204,8 @@ class StudyAdmission:
 
         The ledger's head leaves, and may not follow from exact rows; a keyed hash stands in the line of the charge.
         """
-        known = self.messages(study_sha256)
-        if known is not None and is_covered(known.study):
+        messages = self.messages(study_sha256)
+        if messages is not None and is_covered(messages.study):
             return ""
         return self.rows_sha256(study_sha256)
 
@@ -247,9 +247,9 @@ class StudyAdmission:
             # Without a person nobody has pinned a key: the sums could be of invented sites.
             reject("sums-not-approved")
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
-        known = self._admitted.get(sha256_of(study.text))
-        if known is not None and known.pinned == pinned:
-            return known
+        messages = self._admitted.get(sha256_of(study.text))
+        if messages is not None and messages.pinned == pinned:
+            return messages
         return self._messages(study, pinned)
 
     def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
@@ -292,8 +292,8 @@ class StudyAdmission:
         text = _checked_text(config)
         # The decision comes first: a text that was refused is not parsed as a study.
         approval = self.check_decision(text)
-        known = self._admitted.get(sha256_of(text))
-        study = known.study if known is not None else parsed(text)
+        messages = self._admitted.get(sha256_of(text))
+        study = messages.study if messages is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
             reject("expired", day=study.expires.isoformat())
         if refused := study_policy_refusal(study, self.site, noise=noise):
@@ -301,9 +301,9 @@ class StudyAdmission:
         if not has_start(self._folder, study):
             reject("start-absent")
         self._check_rows(study, approval)
-        given = config.get("sites")
-        names = str(given).split(",")
-        if len(names) > MOST_SITES or not isinstance(given, str) or not all(map(NAME.fullmatch, names)):
+        site_list = config.get("sites")
+        names = str(site_list).split(",")
+        if len(names) > MOST_SITES or not isinstance(site_list, str) or not all(map(NAME.fullmatch, names)):
             reject("sites-unnamed")
         # Approval and policy may each name the sites that may take part.
         named = None if approval is None else approval.co_sites
@@ -323,17 +323,17 @@ class StudyAdmission:
             reject("folders-unsafe", site=self.site.name)
         others: list[Approval] = []
         try:
-            found = decided.approval_of(self._folder, sha256_of(text))
-            if found is None:
+            approval = decided.approval_of(self._folder, sha256_of(text))
+            if approval is None:
                 others = decided.approvals(self._folder)
-            lost = decided.is_before_loss(self._folder, found)
+            lost = decided.is_before_loss(self._folder, approval)
         except FlfedError:
             reject("approvals-unsafe", site=self.site.name)
-        if found is None:
+        if approval is None:
             self._check_unapproved(name_of(text), others, lost=lost)
         else:
-            self._check_approval(found, lost=lost)
-        return found
+            self._check_approval(approval, lost=lost)
+        return approval
 
     def _check_approval(self, found: Approval, *, lost: bool) -> None:
         """Refuse a study whose decision does not hold now; `lost` says that a ledger was lost since."""
@@ -396,14 +396,14 @@ class StudyAdmission:
     def _messages(self, study: Study, pinned: int) -> StudyMessages:
         from flfed.deployment.gate.message_schema import StudyMessages
 
-        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site, pinned)
+        messages = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site, pinned)
         try:
-            _ = found.model  # made once, now: a model that cannot be made is refused, not tried
+            _ = messages.model  # made once, now: a model that cannot be made is refused, not tried
         except FlfedError as error:
             reject("model-unmade", error=error)
         except (MemoryError, ValueError):
             reject("model-too-large")
-        self._admitted[sha256_of(study.text)] = found
+        self._admitted[sha256_of(study.text)] = messages
         while len(self._admitted) > STUDIES:
             self._admitted.popitem(last=False)
-        return found
+        return messages

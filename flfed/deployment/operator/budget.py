@@ -112,12 +112,12 @@ class RunSpent:
         Under another name the same rows may be on the other side, so that such a run counts on both.
         """
         rules = {self.rule} if self.side in SIDES else set[str]()
-        found = Tally(rules=rules)
+        tally = Tally(rules=rules)
         for release in self.releases:
-            found.kinds[self.side, release.noise, release.sampling] += release.steps
+            tally.kinds[self.side, release.noise, release.sampling] += release.steps
         if self.dataset == dataset:
-            return found
-        return found.on_both()
+            return tally
+        return tally.on_both()
 
     def kinds(self, delta: float, whole: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
@@ -194,10 +194,10 @@ class Account:
     @property
     def drawn_again(self) -> int:
         """How many rounds were charged more than once."""
-        found = 0
+        count = 0
         for run in self.runs.values():
-            found += sum(charges > 1 for charges in run.rounds.values())
-        return found
+            count += sum(charges > 1 for charges in run.rounds.values())
+        return count
 
     @property
     def given_encoder(self) -> bool | None:
@@ -219,11 +219,11 @@ class Account:
         A run's ε is of its lines as they count on the account: on both sides where people may have changed sides.
         """
         rules = self.tally(dataset).rules
-        found = list[dict[str, Any]]()
+        entries = list[dict[str, Any]]()
         for part in self.runs.values():
             whole = Tally.of(other.tally(dataset) for other in self.runs.values() if other.run == part.run)
-            found += part.kinds(delta, replace(whole, rules=rules).epsilon(delta))
-        return found
+            entries += part.kinds(delta, replace(whole, rules=rules).epsilon(delta))
+        return entries
 
     def after(self, dataset: str, unit: str, asked: Iterable[tuple[Side, Release]], rule: str = "") -> Account:
         """Return the account as it is after one more run.
@@ -291,19 +291,19 @@ class Accounts:
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Accounts:
         """Return the sums over a ledger's lines."""
-        found = cls()
+        accounts = cls()
         names = dict[str, str]()
         for line in lines:
             if line.kind == RESTARTED:
-                found.restarted = line.at
-            found.rows.add(line)
+                accounts.restarted = line.at
+            accounts.rows.add(line)
             # Only some lines name the dataset; the study's hash tells it for the others.
             study = str(line.facts.get("study-sha256", ""))
             named = str(line.facts.get("dataset") or "")
             name = names.setdefault(study, named) if named and study else named or names.get(study, "")
             if line.kind == LINE or bytes_of(line):
-                found.datasets.setdefault(name, Account()).add(line)
-        return found
+                accounts.datasets.setdefault(name, Account()).add(line)
+        return accounts
 
     def account(self, name: str, names: frozenset[str] | None = frozenset()) -> Account:
         """Return the account of a dataset's rows.
@@ -350,13 +350,13 @@ def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]
     # Beside the site's own datasets those that the ledger has, and last the lines that name none.
     names = [only] if only else [*site.datasets, *sorted(set(accounts.datasets) - set(site.datasets) - {""}), ""]
     policy = site.policy
-    found = [_of_dataset(site, ledger, name, accounts) for name in names]
+    datasets = [_of_dataset(site, ledger, name, accounts) for name in names]
     return {
         "site": site.name,
         "enforced": policy.epsilon is not None and policy.disclosure == "institution",
         "delta": policy.delta,
         "restarted": accounts.restarted or None,
-        "datasets": [one for one in found if one["dataset"] or one["uncharged"]],
+        "datasets": [one for one in datasets if one["dataset"] or one["uncharged"]],
     }
 
 
@@ -454,10 +454,10 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     before = f"{found['dataset']}: {same}{unprotected}{alone}epsilon"
     if found["spent"] is None:
         budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
-        said = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
+        sentence = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
         if budget and enforced:
-            return f"{said}; no more rounds fit."
-        return f"{said}."
+            return f"{sentence}; no more rounds fit."
+        return f"{sentence}."
     if found.get("given-encoder"):
         by = GIVEN + by
     apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
@@ -466,10 +466,10 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
     fitting = _fitting_in_words(found["rounds-left"], found.get("last") or "round")
-    said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
+    sentence = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
     if enforced:
-        return said
-    return f"{said} The site is 'open': it counts, and refuses nothing."
+        return sentence
+    return f"{sentence} The site is 'open': it counts, and refuses nothing."
 
 
 def _fitting_in_words(left: int | None, what: str) -> str:

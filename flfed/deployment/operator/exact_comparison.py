@@ -92,21 +92,21 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
     UsageError
         If the site has no model of the run, or no frozen rows of its dataset.
     """
-    kept = site_model(site.name, run, repeat) if RUN.fullmatch(run) else None
-    if kept is None:
+    final_model = site_model(site.name, run, repeat) if RUN.fullmatch(run) else None
+    if final_model is None:
         raise UsageError(
             f"site {site.name!r} has no model of run {run!r}, repeat {repeat}: a site keeps the last model of a run "
             "whose study has [privacy] covers = 'study', once it has scored it. Its runs: flfed site ledger "
             f"{site.name}"
         )
-    study = Study.parse(kept.study)
+    study = Study.parse(final_model.study)
     frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
     # Cell minima are of what leaves; all else of the policy stays, as the split of each repeat follows from it.
     policy = frozen.policy.model_copy(update={"disclosure": "open"})
     session = SiteSession(replace(frozen, policy=policy), study, repeat)
-    found: SiteComparison = run_client(compare(session, kept.arrays, kept.encoder))
+    comparison: SiteComparison = run_client(compare(session, final_model.arrays, final_model.encoder))
     at = frozen.snapshot.at
-    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, found=found, frozen=at)
+    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, found=comparison, frozen=at)
 
 
 def _difference(found: Any) -> Difference | None:

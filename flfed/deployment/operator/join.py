@@ -157,13 +157,21 @@ def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
                     f"site {folder.site!r} has joined {joined(folder)['coordinator']!r} already; "
                     "to join anew with this kit, with another key: flfed site join --renew KIT"
                 )
-            found = _written(folder, read, to, now, earlier=())
+            membership = _written(folder, read, to, now, earlier=())
     except FlfedError as error:
         # What was refused is logged as well: somebody may have sent a false kit.
         note(log_file(), now, "kit refused", file=file.name[:100], reason=str(error))
         raise
-    note(log_file(), now, "joined", site=found.site, coordinator=found.coordinator, kit=found.kit_sha256, key=found.key)
-    return found
+    note(
+        log_file(),
+        now,
+        "joined",
+        site=membership.site,
+        coordinator=membership.coordinator,
+        kit=membership.kit_sha256,
+        key=membership.key,
+    )
+    return membership
 
 
 def _readable(file: Path, now: datetime) -> Read:
@@ -280,14 +288,14 @@ def renew(file: Path, *, to: Path, site: str = "", now: datetime | None = None) 
         content = read_some(file)
         # A kit is a zip and begins with these letters; a renewal is JSON.
         if content.startswith(b"PK"):
-            found = _renewed_by_kit(file, to, site, now)
+            renewal = _renewed_by_kit(file, to, site, now)
         else:
-            found = _renewed(content, site or _only_site(), now)
+            renewal = _renewed(content, site or _only_site(), now)
     except FlfedError as error:
         note(log_file(), now, "renewal refused", file=file.name[:100], reason=str(error))
         raise
-    note(log_file(), now, "renewed", site=found.site, changed=list(found.changed), anew=found.joined is not None)
-    return found
+    note(log_file(), now, "renewed", site=renewal.site, changed=list(renewal.changed), anew=renewal.joined is not None)
+    return renewal
 
 
 def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
@@ -302,8 +310,8 @@ def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
         _check_unused(folder, read)
         _check_later(read.kit.terms, before, "kit", now)
         earlier = _earlier(before, read.kit.terms)
-        found = _written(_made(folder.site), read, to, now, earlier=earlier)
-    return Renewed(folder.site, _changed(before, read.kit.terms), found)
+        membership = _written(_made(folder.site), read, to, now, earlier=earlier)
+    return Renewed(folder.site, _changed(before, read.kit.terms), membership)
 
 
 def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
@@ -337,13 +345,13 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
 
 
 def _only_site() -> str:
-    found = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
-    if len(found) != 1:
-        said = "no site has joined here"
-        if found:
-            said = f"{len(found)} sites have joined here ({', '.join(found)})"
-        raise UsageError(f"renewal: {said}; name the one to renew with --site")
-    return found[0]
+    sites = sorted(file.parent.parent.name for file in (home() / "sites").glob("*/network/join.toml"))
+    if len(sites) != 1:
+        problem = "no site has joined here"
+        if sites:
+            problem = f"{len(sites)} sites have joined here ({', '.join(sites)})"
+        raise UsageError(f"renewal: {problem}; name the one to renew with --site")
+    return sites[0]
 
 
 def _check_not_ahead(terms: Terms, what: str, now: datetime) -> None:
@@ -370,8 +378,8 @@ def _check_later(terms: Terms, before: Mapping[str, Any], what: str, now: dateti
 
 def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
     # All keys that ever signed stay known, without the present one and without repetition.
-    known = [*before["earlier-signing-keys"], before["signing-key"]]
-    return tuple(key for key in dict.fromkeys(known) if key != terms.signing_key)
+    keys = [*before["earlier-signing-keys"], before["signing-key"]]
+    return tuple(key for key in dict.fromkeys(keys) if key != terms.signing_key)
 
 
 def _changed(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
@@ -457,22 +465,22 @@ def unpacked(content: bytes) -> Mapping[str, bytes]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            found = archive.infolist()
+            entries = archive.infolist()
             # Only the first hundred are looked at: the number of members is checked below.
-            for entry in found[:100]:
+            for entry in entries[:100]:
                 if reason := _refusal(entry):
                     name = repr(entry.orig_filename[:60])
                     raise UsageError(f"kit: {name} {reason}; it is not from flfed, do not use it")
-            names = sorted(entry.filename for entry in found)
+            names = sorted(entry.filename for entry in entries)
             if names != sorted(MEMBERS):
-                said = f"has {len(names)} members"
+                problem = f"has {len(names)} members"
                 if len(names) == len(MEMBERS):
-                    said = f"has {', '.join(map(repr, names))}"
+                    problem = f"has {', '.join(map(repr, names))}"
                 raise UsageError(
-                    f"kit: {said[:200]}, and must have exactly {' and '.join(MEMBERS)}; it is not from flfed, "
+                    f"kit: {problem[:200]}, and must have exactly {' and '.join(MEMBERS)}; it is not from flfed, "
                     "do not use it"
                 )
-            return {entry.filename: _member(archive, entry) for entry in found}
+            return {entry.filename: _member(archive, entry) for entry in entries}
     except BROKEN:
         raise UsageError("kit: it is not a zip, or a damaged one; ask the coordinator for another kit") from None
 
@@ -519,13 +527,13 @@ def check_authority(ca: bytes, *, now: datetime) -> None:
 
     Certificates to trust must be authorities, one or two, and hold now.
     """
-    found = certificates(ca)
+    authorities = certificates(ca)
     # Nothing around them: what else stands in the file would be read by whoever trusts it.
-    if not 1 <= len(found) <= 2 or b"".join(map(certificate_text, found)) != ca:
+    if not 1 <= len(authorities) <= 2 or b"".join(map(certificate_text, authorities)) != ca:
         raise UsageError(
             "ca.crt: must hold one certificate (two during a change), and nothing else; ask the coordinator for another"
         )
-    for certificate in found:
+    for certificate in authorities:
         if not _is_authority(certificate):
             raise UsageError("ca.crt: holds a certificate that is no authority's; ask the coordinator for another")
         if now >= certificate.not_valid_after_utc:

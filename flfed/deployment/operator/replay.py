@@ -196,8 +196,8 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
     of_run = [line for line in Ledger(folder.ledger).lines() if line.facts.get("run") == run]
     left = [line for line in of_run if line.kind == LEFT and line.facts.get("round") == round]
     if not left:
-        known = "no update of that round" if of_run else "nothing of that run"
-        raise UsageError(f"site {folder.site!r}: its ledger has {known}; see: flfed site ledger {folder.site}")
+        contents = "no update of that round" if of_run else "nothing of that run"
+        raise UsageError(f"site {folder.site!r}: its ledger has {contents}; see: flfed site ledger {folder.site}")
     _check_drawn_nothing(folder, left, round)
     return left
 
@@ -226,7 +226,7 @@ def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetim
 
     Return also what the site said in place of a reply.
     """
-    found = []
+    hashes = []
     refused = ""
     side = SiteClient(lambda name, study: site, today=lambda: today, releasing=False)
     for message in messages:
@@ -236,5 +236,5 @@ def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetim
         if reply.has_error():
             refused = reason_of(reply)
         else:
-            found.append(content_sha256(reply.content))
-    return tuple(found), refused
+            hashes.append(content_sha256(reply.content))
+    return tuple(hashes), refused

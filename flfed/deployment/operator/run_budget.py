@@ -57,7 +57,7 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     charges = [charged for name, charged in run_charges(study, serving).items() if name not in free]
     if not is_covered(study):
         charges = []
-    said = run_in_words(
+    sentence = run_in_words(
         site,
         ledger,
         dataset,
@@ -69,8 +69,8 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         rule=holdout_hash(serving, snapshot.known(serving, folder.frozen)),
     )
     if free:
-        said += KEPT_CELLS
-    return [said]
+        sentence += KEPT_CELLS
+    return [sentence]
 
 
 def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
@@ -78,16 +78,16 @@ def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     most = site.policy.runs
     asks = asks_sha256(study.text)
     ledger = ledger_of(folder)
-    with ledger.reading() as held:
-        had = 0 if held is None else len(RunLimits(most).runs(held, study.sha256(), asks))
+    with ledger.reading() as ledger_file:
+        had = 0 if ledger_file is None else len(RunLimits(most).runs(ledger_file, study.sha256(), asks))
     decided = [one for one in approvals(folder) if one.decision == "approved" and one.study_sha256 != study.sha256()]
     same = [f"{one.study} ({one.study_sha256[:12]})" for one in decided if _asks(one.text) == asks]
     words = f"{max(most - had, 0)} of {most} runs left"
     lost = " A ledger was lost: of runs that it had, those count that came over." if ledger.loss_before() else ""
     if same:
         together = f"Together they have {words}.{lost}"
-        asked = "ask the same of these rows, and are" if len(same) > 1 else "asks the same of these rows, and is"
-        return [f"Runs: {', '.join(same)} {asked} approved. {together}"]
+        predicate = "ask the same of these rows, and are" if len(same) > 1 else "asks the same of these rows, and is"
+        return [f"Runs: {', '.join(same)} {predicate} approved. {together}"]
     return [f"Runs: {words}.{lost} Another text that asks the same has no more of its own."]
 
 
@@ -113,13 +113,13 @@ def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: in
     if site.policy.disclosure == "open" or not asks(study, COMPARE):
         return []
     dataset = study.dataset.name
-    found = compared_models(folder, site, dataset)
-    anew = "" if found.left else f" {ANEW}"
+    limit = compared_models(folder, site, dataset)
+    anew = "" if limit.left else f" {ANEW}"
     adds = f" This approval adds {added} (--compared)." if added else ""
     if site.policy.later_figures == "noised":
         adds += f" Figures of further models leave with noise, each model for epsilon {LATER_EPSILON:g} of the budget."
     return [
-        f"Comparisons: figures over test rows of {dataset!r} may leave for {found.left} more models, of {found.most}; "
+        f"Comparisons: figures over test rows of {dataset!r} may leave for {limit.left} more models, of {limit.most}; "
         f"all coordinators, studies and runs count together.{anew}{adds} {TELLS}"
     ]
 
@@ -177,43 +177,43 @@ def run_in_words(
     policy = site.policy
     account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
     # A whole run is counted: all its rounds as one release of that many steps.
-    asked = whole or [(BOTH, replace(release, steps=release.steps * rounds))]
-    after = account.after(dataset, unit, asked, rule).spent(dataset, policy.delta)
+    charges = whole or [(BOTH, replace(release, steps=release.steps * rounds))]
+    after = account.after(dataset, unit, charges, rule).spent(dataset, policy.delta)
     then = shown(after)
     if math.isinf(after):
         then += f" ({ROWS_OF_PERSONS})"
     elif given_encoder and not account.given_encoder:
         then += GIVEN
-    said = _spent_in_words(account, dataset, account.spent(dataset, policy.delta))
+    sentence = _spent_in_words(account, dataset, account.spent(dataset, policy.delta))
     if policy.epsilon is None:
         return (
-            f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
+            f"{sentence} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
             f"{then}. The policy sets no budget (epsilon), so none is refused."
         )
-    said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
+    sentence += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
     if after <= policy.epsilon:
         # Rounded down, so that what is shown as left is never more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
         if then.endswith(GIVEN):
             then += ","
-        return f"{said}; a run would make it {then} and leave {left:g}."
+        return f"{sentence}; a run would make it {then} and leave {left:g}."
     if policy.disclosure == "open":
-        return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
+        return f"{sentence}; a run would make it {then}, which 'open' counts and does not refuse."
     if whole or math.isinf(after):
-        return f"{said}; a run would make it {then}, so this site refuses it."
+        return f"{sentence}; a run would make it {then}, so this site refuses it."
     # The site would stop the run when the budget is used up, not before it begins.
     fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
-    return f"{said}; a whole run would make it {then}, so this site stops it{about}."
+    return f"{sentence}; a whole run would make it {then}, so this site stops it{about}."
 
 
 def _spent_in_words(account: Account, dataset: str, spent: float) -> str:
     """Return what all studies have spent of a dataset's privacy, as the beginning of a sentence."""
     unprotected = unprotected_in_words(len(account.unprotected))
-    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
-    by = "By" if said.endswith(". ") else "by"
+    sentence = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
+    by = "By" if sentence.endswith(". ") else "by"
     studies = "protected studies" if unprotected else "studies"
-    said += f"{by} this site's ledger all {studies} together have spent epsilon {shown(spent)}"
+    sentence += f"{by} this site's ledger all {studies} together have spent epsilon {shown(spent)}"
     if account.given_encoder and not math.isinf(spent):
-        said += f"{GIVEN},"
-    return said
+        sentence += f"{GIVEN},"
+    return sentence

@@ -71,19 +71,19 @@ def read_sites(text: str) -> dict[str, str]:
     >>> read_sites("basel, lyon")
     {'basel': '', 'lyon': ''}
     """
-    found: dict[str, str] = {}
+    pins: dict[str, str] = {}
     for part in text.split(","):
-        name, named, said = (word.strip() for word in part.partition("="))
+        name, named, digits = (word.strip() for word in part.partition("="))
         if not NAME.fullmatch(name):
             raise UsageError(f"--with {name!r}: a site's name is of a-z, 0-9 and single hyphens, with commas between")
         try:
-            fingerprint = read_gate_fingerprint(said) if named else ""
+            fingerprint = read_gate_fingerprint(digits) if named else ""
         except UsageError as error:
             raise UsageError(f"--with {name}: {error}") from None
-        if found.get(name, fingerprint) != fingerprint:
+        if pins.get(name, fingerprint) != fingerprint:
             raise UsageError(f"--with {name}: it is named twice, and not the same")
-        found[name] = fingerprint
-    return found
+        pins[name] = fingerprint
+    return pins
 
 
 def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: Collection[str] = ()) -> Agreement:
@@ -111,7 +111,7 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
         return _agreed_sums(folder, study, others, own, without)
     if without:
         raise UsageError("--without goes with a study whose updates are added up in secret, and this one's are not")
-    return Agreement(pins={name: said for name, said in others.items() if said})
+    return Agreement(pins={name: fingerprint for name, fingerprint in others.items() if fingerprint})
 
 
 def _agreed_sums(
@@ -127,7 +127,7 @@ def _agreed_sums(
     if not own:
         raise UsageError(f"this site's gate has no key to sign with yet: flfed site key {folder.site}")
     pins = {**others, folder.site: own}
-    if same := [name for name, said in pins.items() if list(pins.values()).count(said) > 1]:
+    if same := [name for name, fingerprint in pins.items() if list(pins.values()).count(fingerprint) > 1]:
         raise UsageError(f"{' and '.join(same)} have the same fingerprint: one gate stands for one site")
     if unknown := sorted(set(without) - pins.keys()):
         raise UsageError(f"--without {unknown[0]}: it does not take part; known: {', '.join(sorted(pins))}")
@@ -141,8 +141,8 @@ def _check_named(others: Mapping[str, str]) -> None:
             f"the study has updates added up in secret, for which {LEAST} sites or more must take part, this one "
             f"counted: name at least two others by {HOW.format(sites='A=FINGERPRINT,B=FINGERPRINT')}"
         )
-    if missing := [name for name, said in others.items() if not said]:
-        named = ",".join(f"{name}={said or 'FINGERPRINT'}" for name, said in others.items())
+    if missing := [name for name, fingerprint in others.items() if not fingerprint]:
+        named = ",".join(f"{name}={fingerprint or 'FINGERPRINT'}" for name, fingerprint in others.items())
         raise UsageError(
             f"the study has updates added up in secret: of {', '.join(missing)} the fingerprint of the gate is "
             f"missing. Name it by {HOW.format(sites=named)}"
@@ -166,21 +166,21 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
         if too_few:
             return [WORDS["too-few"].format(least=LEAST, n=n)]
         return []
-    found = [_summed(study, site, others)]
+    paragraphs = [_summed(study, site, others)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
-        found.append(WORDS["pinned"].format(pins=pins, own=agreement.pins[site]))
+        paragraphs.append(WORDS["pinned"].format(pins=pins, own=agreement.pins[site]))
     # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
     if study.aggregation.is_encrypted:
-        return found
-    found.append(WORDS["one-list"].format(dataset=study.dataset.name))
+        return paragraphs
+    paragraphs.append(WORDS["one-list"].format(dataset=study.dataset.name))
     lifted = [name for name in agreement.lifted if name != site]
     if lifted:
         it = lifted[0] if len(lifted) == 1 else "each of them"
-        found.append(WORDS["lifted"].format(sites=", ".join(lifted), it=it))
+        paragraphs.append(WORDS["lifted"].format(sites=", ".join(lifted), it=it))
     if site in agreement.lifted:
-        found.append(WORDS["own-consent"].format(site=site))
-    return found
+        paragraphs.append(WORDS["own-consent"].format(site=site))
+    return paragraphs
 
 
 def _summed(study: Study, site: str, others: Sequence[str]) -> str:
@@ -230,24 +230,24 @@ def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agr
     # Without sums of any study the ledger is not read: it may be long, and nothing in it could say more.
     if not agreement.sums and not any(one.sums for one in decided.values()):
         return []
-    found = []
+    others = []
     for sha256, name in _studies_left(folder, study.dataset.name).items():
         other = OtherStudy(name, None, False)
         if sha256 in decided:
             other = OtherStudy(name, decided[sha256].co_sites, decided[sha256].sums)
         if (other.sums or agreement.sums) and (other.co_sites, other.sums) != (now, agreement.sums):
-            found.append(other)
-    return sorted(found, key=lambda other: (other.study, other.co_sites or ()))
+            others.append(other)
+    return sorted(others, key=lambda other: (other.study, other.co_sites or ()))
 
 
 def _studies_left(folder: SiteFolder, dataset: str) -> dict[str, str]:
     """Return the names of the studies on a dataset of which something left, by their hashes."""
-    found: dict[str, str] = {}
+    names_by_hash: dict[str, str] = {}
     for line in ledger_of(folder).lines():
         if line.kind in LEAVING and line.facts.get("dataset") == dataset:
             name = str(line.facts.get("study", ""))
-            found[str(line.facts.get("study-sha256", name))] = name
-    return found
+            names_by_hash[str(line.facts.get("study-sha256", name))] = name
+    return names_by_hash
 
 
 def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:

@@ -54,7 +54,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
     blocked = open_folder(folder) or lost
     problems = [blocked]
     policy = site.policy
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "site": site.name,
         "joined": _joined(folder),
         "paused": approval.is_paused(folder),
@@ -66,22 +66,22 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         "last": [],
     }
     with _noted(problems):
-        found["gate-key"] = own_fingerprint(folder)
+        facts["gate-key"] = own_fingerprint(folder)
     for dataset in site.datasets:
         with _noted(problems):
-            found["frozen"] += _frozen(folder, site, dataset)
+            facts["frozen"] += _frozen(folder, site, dataset)
     with _noted(problems):
         if not lost:
-            found["comparisons"] = comparisons_left(folder, site)
+            facts["comparisons"] = comparisons_left(folder, site)
     with _noted(problems):
         # What the gate asks is asked, so that the status cannot differ from what it does.
         admission = StudyAdmission(folder, site, today=today_utc, expected_bundle=bundle_sha256())
         for one in approval.approvals(folder):
-            found["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
+            facts["studies"].append({**one.facts(), "reason": admission.standing(one) or blocked})
     problems += ledger_of(folder).open_to_others()
     with _noted(problems):
-        found["last"] = _lines(folder, last, problems)
-    return {**found, "problems": list(dict.fromkeys(filter(None, problems)))}
+        facts["last"] = _lines(folder, last, problems)
+    return {**facts, "problems": list(dict.fromkeys(filter(None, problems)))}
 
 
 @contextmanager
@@ -112,15 +112,15 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
     ledger = ledger_of(folder)
     if (newest := ledger.last()) is not None and ledger.is_ahead(newest):
         problems.append(ahead(newest, folder.site))
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     # Read from its end, so that a long ledger costs no more.
-    with ledger.reading() as held:
-        lines = held.backwards() if held else iter(())
+    with ledger.reading() as ledger_file:
+        lines = ledger_file.backwards() if ledger_file else iter(())
         for line in islice(lines, last):
             keys = ("study", "run", "round", "bytes", "reason")
             facts = {key: line.facts.get(key, "") for key in keys}
-            found.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
-    return found
+            entries.append({"n": line.n, "at": line.at, "kind": line.kind, **facts})
+    return entries
 
 
 def _frozen(folder: SiteFolder, site: Site, dataset: str) -> list[dict[str, Any]]:

@@ -194,8 +194,8 @@ def _leaving(messages: StudyMessages) -> Iterator[str]:
     round_size = size_in_bytes(messages.round_bytes())
     for release in messages.releases:
         most = most_bytes(messages.leaving(release.kind)) if release.kind else 0
-        known = {"size": f"at most {size_in_bytes(most)}", "bytes": f"{most:,}", "round_size": round_size}
-        yield worded(release.text, known)
+        sizes = {"size": f"at most {size_in_bytes(most)}", "bytes": f"{most:,}", "round_size": round_size}
+        yield worded(release.text, sizes)
 
 
 def _disclosure(study: Study, site: Site) -> str:
@@ -264,11 +264,11 @@ def reveals(message: type) -> str:
     FlfedError
         Where Python was told to drop docstrings: nobody should approve what is not shown.
     """
-    found = re.search(r"^Reveals: (.*?)(?:\n\n|\Z)", inspect.getdoc(message) or "", re.DOTALL | re.MULTILINE)
-    if found is None:
+    match = re.search(r"^Reveals: (.*?)(?:\n\n|\Z)", inspect.getdoc(message) or "", re.DOTALL | re.MULTILINE)
+    if match is None:
         raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
     # The one name of ours in these paragraphs; the words stand for the paragraph before.
-    return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
+    return " ".join(match[1].split()).replace("SummariseReply", "for the sums before the rounds")
 
 
 def shown(text: str) -> str:
@@ -324,17 +324,17 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
 
     Every round is asked once. No table is read.
     """
-    known: dict[tuple[int, int, str], dict[str, int]] = {}
-    found = {}
+    cache: dict[tuple[int, int, str], dict[str, int]] = {}
+    bytes_by_site = {}
     pinned = len(sites) if has_sums(study, len(sites)) else 0
     for site in sites:
         # A message of one site is as long as another's with as long a name and the same policy.
         like = (len(site.name), len(site.title or site.name), repr(site.policy))
-        if like not in known:
+        if like not in cache:
             messages = StudyMessages(study, schema, site, pinned)
             a_run = messages.run_bytes()
             a_day = site.policy.daily_bytes
-            known[like] = {
+            cache[like] = {
                 "run-to-server": a_run,
                 "run-to-site": messages.run_bytes("to-site"),
                 "round-to-server": messages.round_bytes(),
@@ -342,8 +342,8 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
                 "daily-bytes": a_day,
                 "runs-a-day": a_day // a_run,
             }
-        found[site.name] = known[like]
-    return found
+        bytes_by_site[site.name] = cache[like]
+    return bytes_by_site
 
 
 def bytes_in_words(found: Mapping[str, int]) -> str:

@@ -63,10 +63,10 @@ def python(module: str, *words: str) -> tuple[str, ...]:
 def free_port(wanted: int = 0) -> int:
     """Return a free port of the loopback, preferably the wanted one."""
     for port in (wanted, 0):
-        with socket.socket() as found, suppress(OSError):
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind((LOOPBACK, port))
-            return int(found.getsockname()[1])
+        with socket.socket() as listener, suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((LOOPBACK, port))
+            return int(listener.getsockname()[1])
     raise FlfedError("no port of 127.0.0.1 is free")
 
 
@@ -82,10 +82,10 @@ def node_command(folder: SiteFolder, port: int) -> list[str]:
     """
     from flfed.deployment.operator.join import joined
 
-    known = joined(folder)
-    address = known.get("address")
+    membership = joined(folder)
+    address = membership.get("address")
     # The address comes from a file, so it is checked before a command line is made of it.
-    if not isinstance(address, str) or known.get("site") != folder.site:
+    if not isinstance(address, str) or membership.get("site") != folder.site:
         raise FlfedError(f"{folder.join}: does not say the coordinator's address and this site's name; join again")
     read_private(folder.node_key)
     words = ["flower-supernode", "--superlink", address, "--root-certificates", str(folder.authority)]
@@ -206,10 +206,10 @@ def bytes_of(size: str) -> int:
     """
     if not size:
         return max(half_of_machine(), LEAST)
-    found = SIZE.fullmatch(size)
-    if found is None:
+    match = SIZE.fullmatch(size)
+    if match is None:
         raise UsageError(f"--memory {size!r}: is not a size; write for example 4G or 700M")
-    count = int(found[1]) * UNITS[found[2].upper()]
+    count = int(match[1]) * UNITS[match[2].upper()]
     if count < LEAST:
         raise UsageError(f"--memory {size!r}: is less than a gate needs; the least is {LEAST >> 20}M")
     return count

@@ -145,8 +145,8 @@ def refuse_calls(*, connecting: bool = False) -> str:
     # The connector alone may connect, since fetching connections is all that it does.
     refused = REFUSED if connecting else {**REFUSED, **CONNECT}
     code = b"".join(struct.pack("=HBBI", *line) for line in program(machine, refused))
-    held = ctypes.create_string_buffer(code, len(code))
-    bpf = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(held)))
+    code_buffer = ctypes.create_string_buffer(code, len(code))
+    bpf = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(code_buffer)))
     library = ctypes.CDLL(None, use_errno=True)
     library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     if library.syscall(LOOKED_AT["seccomp"][machine.column], 1, ALL_THREADS, bpf) == 0:
@@ -249,9 +249,10 @@ def drop_capabilities() -> None:
     try:
         library = ctypes.CDLL(None, use_errno=True)
         header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)  # 0: this process
-        held = (ctypes.c_uint32 * 6)()  # twice effective, permitted, inheritable: calls of 64 bits in two halves
-        if library.capget(header, held) == 0:
-            left = [held[0] & FILE_CAPABILITIES, held[1] & FILE_CAPABILITIES, 0, 0, 0, 0]
+        # Twice effective, permitted, inheritable: calls of 64 bits in two halves.
+        capabilities = (ctypes.c_uint32 * 6)()
+        if library.capget(header, capabilities) == 0:
+            left = [capabilities[0] & FILE_CAPABILITIES, capabilities[1] & FILE_CAPABILITIES, 0, 0, 0, 0]
             library.capset(header, (ctypes.c_uint32 * 6)(*left))
         library.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     except (OSError, AttributeError):

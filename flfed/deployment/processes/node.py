@@ -435,15 +435,15 @@ class Connection:
 
         Where none comes and one may be lost, leave the server and come back.
         """
-        found = receive()
-        if found is None and self._lost.is_set():
+        message = receive()
+        if message is None and self._lost.is_set():
             with suppress(httpx.HTTPError):  # else it stays as it is, and the next question is followed by it
                 # Leaving and returning gives the node a new time online: the coordinator then asks again.
                 self._leave(node)
                 ask(self._client.SendNodeHeartbeat, node={"node_id": node}, heartbeat_interval=HEARTBEAT_SECONDS)
                 self._lost.clear()
                 self.outage.say("a message may have been lost on the way; the coordinator is asked for it again")
-        return found
+        return message
 
     def _sent(self, send: Callable[..., tuple[set[str], str]], *given: Any) -> tuple[set[str], str]:
         """Send the beginning of a reply.

@@ -56,16 +56,16 @@ def children(
     They end in the opposite order, the gate first.
     """
     limit = {VARIABLE: str(bytes_of(memory))}
-    found = []
+    processes = []
     if network:
         node = python("flfed.deployment.processes.node", folder.site)
         life = Life(Pulse(folder.node_pulse), silence[0], UNHEARD)
-        found.append(Child("the node", node, folder.network / "node.log", life=life))
+        processes.append(Child("the node", node, folder.network / "node.log", life=life))
     if gate:
         executor = python("flfed.deployment.processes.executor", folder.site)
         life = Life(Pulse(folder.gate_pulse), silence[1], UNLINKED)
-        found.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
-    return found
+        processes.append(Child("the gate", executor, folder.gate / "gate.log", environment=limit, life=life))
+    return processes
 
 
 def network_left() -> tuple[str, str]:
@@ -79,7 +79,7 @@ def network_left() -> tuple[str, str]:
         "", or why it cannot.
     """
     # In a process of its own: the test cannot be undone.
-    asked = subprocess.run(
+    probe = subprocess.run(
         python("flfed.deployment.processes.isolation"),
         env=passed_on(),
         capture_output=True,
@@ -87,8 +87,8 @@ def network_left() -> tuple[str, str]:
         check=False,
         timeout=60,
     )
-    lines = asked.stdout.splitlines()
-    if asked.returncode == 0 and len(lines) == 2:
+    lines = probe.stdout.splitlines()
+    if probe.returncode == 0 and len(lines) == 2:
         return (lines[0], lines[1])
     return (UNTRIED, UNTRIED)
 

@@ -276,8 +276,8 @@ class Supervisor:
         Where one cannot be started, those that were are ended.
         """
         try:
-            for kept in self._kept.values():
-                kept.start(self._clock())
+            for runner in self._kept.values():
+                runner.start(self._clock())
         except BaseException:
             self.end()
             raise
@@ -290,7 +290,7 @@ class Supervisor:
     @property
     def processes(self) -> dict[str, int]:
         """Process ids of the children that run, by name."""
-        return {name: kept.process.pid for name, kept in self._kept.items() if kept.process is not None}
+        return {name: runner.process.pid for name, runner in self._kept.items() if runner.process is not None}
 
     def supervise(self, stop: threading.Event, also: Callable[[], None] = lambda: None) -> None:
         """Watch the children until `stop` is set.
@@ -308,19 +308,19 @@ class Supervisor:
         """
         stood_still = self._clock() - self._looked > STAND_STILL_SECONDS
         self._looked = self._clock()
-        for kept in self._kept.values():
-            code = kept.ended()
+        for runner in self._kept.values():
+            code = runner.ended()
             now = self._clock()
             # While the machine slept nobody could touch a file: that is no silence.
             if stood_still:
-                kept.hear(now)
+                runner.hear(now)
             if code is not None:
-                self._note_end(kept, now, f"{kept.child.name} ended ({in_words(code)})")
-            elif silence := kept.silence(now):
-                kept.end(self._patience)
-                self._note_end(kept, now, f"{kept.child.name} {silence}, and was ended")
-            if kept.process is None and now >= kept.due:
-                kept.start(now)
+                self._note_end(runner, now, f"{runner.child.name} ended ({in_words(code)})")
+            elif silence := runner.silence(now):
+                runner.end(self._patience)
+                self._note_end(runner, now, f"{runner.child.name} {silence}, and was ended")
+            if runner.process is None and now >= runner.due:
+                runner.start(now)
 
     def _note_end(self, kept: _Kept, now: float, what: str) -> None:
         """Report a child's end and its next start."""
@@ -328,22 +328,22 @@ class Supervisor:
         kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
         pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
         kept.due = now + pause
-        said = f": {kept.said}" if kept.said else ""
-        self._told(f"{what}{said}, see {kept.child.log}; started again in {pause:g} s")
+        detail = f": {kept.said}" if kept.said else ""
+        self._told(f"{what}{detail}, see {kept.child.log}; started again in {pause:g} s")
 
     def renew(self, name: str) -> None:
         """Restart one child at once.
 
         What it reads at its start has changed.
         """
-        kept = self._kept[name]
-        kept.end(self._patience)
-        kept.start(self._clock())
+        runner = self._kept[name]
+        runner.end(self._patience)
+        runner.start(self._clock())
 
     def end(self) -> None:
         """End the children, the one started last first."""
-        for kept in reversed(self._kept.values()):
-            kept.end(self._patience)
+        for runner in reversed(self._kept.values()):
+            runner.end(self._patience)
 
 
 def in_words(code: int) -> str:

@@ -75,7 +75,7 @@ def mark_of(folder: SiteFolder, site: Site) -> Mark:
         places.append(site.folder / "policy.toml")
     # A day that passes can end a study, without any file changing.
     today = today_utc().toordinal()  # a study expires
-    return (today, *(found for found in map(state_of, places) if found))
+    return (today, *(state for state in map(state_of, places) if state))
 
 
 def state_of(path: Path) -> State | None:
@@ -84,10 +84,10 @@ def state_of(path: Path) -> State | None:
     It differs whenever content, mode or owner do, and is None where there is no file.
     """
     try:
-        found = path.lstat()
+        file_status = path.lstat()
     except OSError:
         return None
-    return str(path), found.st_ino, found.st_size, found.st_ctime_ns
+    return str(path), file_status.st_ino, file_status.st_size, file_status.st_ctime_ns
 
 
 def show(title: str, parts: Callable[[Opened], None]) -> None:
@@ -161,12 +161,12 @@ def kind_of_line(kind: str) -> str:
 
 def added_up(kept: Iterable[tuple[tuple[str, str], Total]]) -> list[tuple[tuple[str, str], Total]]:
     """Return the sums of lines and bytes by their keys, sorted."""
-    found: dict[tuple[str, str], Total] = {}
+    totals: dict[tuple[str, str], Total] = {}
     for key, total in kept:
-        into = found.setdefault(key, Total())
+        into = totals.setdefault(key, Total())
         into.lines += total.lines
         into.bytes += total.bytes
-    return sorted(found.items())
+    return sorted(totals.items())
 
 
 def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, list[Line], str]:
@@ -179,17 +179,17 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, li
     kept : mapping of (day, study, kind) to Total
     """
     names = {kind: name for kind, (name, _) in KINDS.items()}
-    found = added_up(((day, names.get(kind, "other")), total) for (day, _, kind), total in kept.items())
+    totals = added_up(((day, names.get(kind, "other")), total) for (day, _, kind), total in kept.items())
     lines: list[Line] = []
     bytes_of_days: dict[str, int] = {}
-    for (day, kind), total in found:
+    for (day, kind), total in totals:
         lines.append({"Day (UTC)": day, "What": kind, "Lines": total.lines, "Bytes": total.bytes})
         bytes_of_days[day] = bytes_of_days.get(day, 0) + total.bytes
     # Older days would make the bars too thin to read; the table has them all.
     shown = dict(list(bytes_of_days.items())[-MOST_DAYS:])
     bars = [
         {"day": day, "kind": kind, "kB": total.bytes / 1e3, "size": size_in_words(total.bytes)}
-        for (day, kind), total in found
+        for (day, kind), total in totals
         if day in shown and total.bytes
     ]
     if not bars:

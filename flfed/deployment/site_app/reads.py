@@ -105,7 +105,7 @@ def decided(name: str, mark: Mark) -> list[Decided]:
     """
     folder = SiteFolder(name)
     texts = {one.study_sha256: one for one in approvals(folder)}
-    found = []
+    decisions = []
     for facts in status(name, mark)["studies"]:
         one = texts[facts["study-sha256"]]
         # An older study may be unreadable to this version, and is listed all the same.
@@ -116,8 +116,8 @@ def decided(name: str, mark: Mark) -> list[Decided]:
         except FlfedError as error:
             purpose = ""
             words = [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
-        found.append(Decided(facts, purpose, words, one.text))
-    return found
+        decisions.append(Decided(facts, purpose, words, one.text))
+    return decisions
 
 
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
@@ -149,8 +149,8 @@ def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> 
     except OSError:
         return False
     # A path may contain blanks, and is the last of eight cells.
-    found = (line.split(maxsplit=7) for line in lines)
-    return any(len(cells) == 8 and cells[3] == LISTENING and cells[7] == str(folder.socket) for cells in found)
+    rows = (line.split(maxsplit=7) for line in lines)
+    return any(len(cells) == 8 and cells[3] == LISTENING and cells[7] == str(folder.socket) for cells in rows)
 
 
 _COMPARED = COMPARE.rpartition(".")[2]
@@ -325,15 +325,15 @@ class LedgerReader:
         ledger = ledger_of(self._folder)
         receipts = read_receipts(self._folder)
         signed = receipts.all()
-        found = None
+        outbound = None
         if self._checked is not None:
             self._checked = gone_on(ledger, self._checked, signed)
-            found = self._checked.left if self._checked else None
-        if found is None:
-            found, self._checked = checked_whole(ledger, signed)
-        found = replace(
-            found,
-            problems=[*found.problems, *ledger.open_to_others(), *receipts.problems],
+            outbound = self._checked.left if self._checked else None
+        if outbound is None:
+            outbound, self._checked = checked_whole(ledger, signed)
+        outbound = replace(
+            outbound,
+            problems=[*outbound.problems, *ledger.open_to_others(), *receipts.problems],
             receipts=len(receipts.signed),
             signed_lines=max((receipt.n for receipt in receipts.signed), default=0),
             torn=ledger.is_torn(),
@@ -342,10 +342,10 @@ class LedgerReader:
         with suppress(FlfedError):
             last = ledger.last()
             if last is not None and ledger.is_ahead(last):
-                found.ahead = ahead(last, self._folder.site)
+                outbound.ahead = ahead(last, self._folder.site)
         with suppress(FlfedError):
-            found.lost = loss(self._folder, ledger)
-        return found
+            outbound.lost = loss(self._folder, ledger)
+        return outbound
 
 
 def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Checked | None]:
@@ -360,7 +360,7 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
     ledger : Ledger
     receipts : sequence of Receipt
     """
-    found = Left()
+    outbound = Left()
     inspection = Inspection(tuple(receipts))
     size = 0
     digest = hashlib.sha256()
@@ -374,16 +374,16 @@ def checked_whole(ledger: Ledger, receipts: Sequence[Receipt]) -> tuple[Left, Ch
             yield raw
 
     for line in inspection.look(noted()):
-        found.add(line)
-    found.problems = inspection.problems
-    found.repairs = inspection.repairs
-    found.notes = len(inspection.notes)
+        outbound.add(line)
+    outbound.problems = inspection.problems
+    outbound.repairs = inspection.repairs
+    outbound.notes = len(inspection.notes)
     # Only an intact ledger is something to go on from.
-    if not found.problems:
-        return found, Checked(found, size, digest.hexdigest(), frozenset(receipts))
-    found.sums = {}
-    found.last = {}
-    return found, None
+    if not outbound.problems:
+        return outbound, Checked(outbound, size, digest.hexdigest(), frozenset(receipts))
+    outbound.sums = {}
+    outbound.last = {}
+    return outbound, None
 
 
 def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Checked | None:
@@ -400,16 +400,16 @@ def gone_on(ledger: Ledger, checked: Checked, receipts: Sequence[Receipt]) -> Ch
         As they are now.
     """
     try:
-        with ledger.reading() as held:
+        with ledger.reading() as ledger_file:
             # A ledger never gets shorter, unless somebody cut it.
-            if held is None or held.size < checked.size:
+            if ledger_file is None or ledger_file.size < checked.size:
                 return None
             digest = hashlib.sha256()
-            _hash(held, checked.size, digest)
+            _hash(ledger_file, checked.size, digest)
             if digest.hexdigest() != checked.sha256:
                 return None
-            came = list(takewhile(lambda line: line.n > checked.left.lines, held.backwards()))[::-1]
-            size = held.size
+            came = list(takewhile(lambda line: line.n > checked.left.lines, ledger_file.backwards()))[::-1]
+            size = ledger_file.size
         if not _follow(checked, came, size):
             return None
         if any(ledger.hash_at(receipt.n) != receipt.head for receipt in {*receipts} - checked.agreed):

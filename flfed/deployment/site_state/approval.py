@@ -106,8 +106,8 @@ class Approval:
         ValueError
             If it is none of ours.
         """
-        found: Approval = _READER.validate_json(text)
-        return found
+        approval: Approval = _READER.validate_json(text)
+        return approval
 
 
 _READER = TypeAdapter(Approval)
@@ -128,11 +128,11 @@ def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
     path = _path(folder, study_sha256)
     if not path.is_file():
         return None
-    found = _read(path)
+    approval = _read(path)
     # The file's name is its hash: one that was renamed would approve a study that nobody saw.
-    if found.study_sha256 != study_sha256:
+    if approval.study_sha256 != study_sha256:
         raise FlfedError(f"{path}: is the approval of another study; remove it and approve again")
-    return found
+    return approval
 
 
 def approvals(folder: SiteFolder) -> list[Approval]:
@@ -145,8 +145,8 @@ def approvals(folder: SiteFolder) -> list[Approval]:
     """
     if not folder.approvals.is_dir():
         return []
-    found = [_read(path) for path in folder.approvals.glob("*.json")]
-    return sorted(found, key=lambda approval: approval.at, reverse=True)
+    decisions = [_read(path) for path in folder.approvals.glob("*.json")]
+    return sorted(decisions, key=lambda approval: approval.at, reverse=True)
 
 
 def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
@@ -243,13 +243,13 @@ def withdraw(folder: SiteFolder, study: str, *, by: str) -> list[Approval]:
     UsageError
         If no approval of that name or hash stands.
     """
-    standing = [found for found in approvals(folder) if found.decision == "approved"]
+    standing = [approval for approval in approvals(folder) if approval.decision == "approved"]
     # Part of a hash is enough, but not so little of it that it could be a name or another study.
     meant = [a for a in standing if a.study == study or (len(study) >= 8 and a.study_sha256.startswith(study))]
     if not meant:
         names = ", ".join(sorted({a.study for a in standing})) or "none"
         raise UsageError(f"site {folder.site!r} has no approval of study {study!r} that stands; those that do: {names}")
-    return [_write(folder, replace(found, decision="withdrawn", by=by, at=_moment())) for found in meant]
+    return [_write(folder, replace(approval, decision="withdrawn", by=by, at=_moment())) for approval in meant]
 
 
 def pause(folder: SiteFolder, *, by: str) -> None:
@@ -296,8 +296,8 @@ def _write(folder: SiteFolder, approval: Approval) -> Approval:
     # Earlier decisions are carried along, so that the file alone tells the whole history.
     before = approval_of(folder, approval.study_sha256)
     if before is not None:
-        said = f"{before.decision} by {before.by} at {before.at}"
-        approval = replace(approval, earlier=(*before.earlier, said))
+        history_entry = f"{before.decision} by {before.by} at {before.at}"
+        approval = replace(approval, earlier=(*before.earlier, history_entry))
     folder.make()
     if not folder.approvals.is_dir():
         folder.approvals.mkdir(mode=0o700)
@@ -343,9 +343,9 @@ def given_start(folder: SiteFolder, study: Study, given: Path | None) -> Source 
     from flfed.rows.data import datasets  # its models need torch, which a site's status does not
     from flfed.rows.warm_start import read_source
 
-    found = read_source(given, f"--start {given}")
-    found.check(study, datasets.load(study.dataset.name).schema, f"--start {given}")
-    return found
+    source = read_source(given, f"--start {given}")
+    source.check(study, datasets.load(study.dataset.name).schema, f"--start {given}")
+    return source
 
 
 def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
@@ -378,12 +378,12 @@ def kept_start(folder: SiteFolder, study: Study) -> Source:
     try:
         arrays, metadata = read_file(_start_path(folder, study))
         encoder = Encoder(**without_prefix(ENCODER, arrays))
-        found = Source.of_facts(json.loads(metadata["facts"]), without_prefix(MODEL, arrays), encoder)
+        source = Source.of_facts(json.loads(metadata["facts"]), without_prefix(MODEL, arrays), encoder)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         raise absent from None
-    if found.sha256() != study.start_sha256:
+    if source.sha256() != study.start_sha256:
         raise absent
-    return found
+    return source
 
 
 def _start_path(folder: SiteFolder, study: Study) -> Path:

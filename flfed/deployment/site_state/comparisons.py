@@ -147,21 +147,21 @@ class ComparedLines:
             Hash of the snapshot.
         """
         dataset = kept.dataset
-        found = self.of(dataset, policy)
+        all_models = self.of(dataset, policy)
         now = self._holdouts[dataset, run]
         if self._after_loss or not rows or len(now) != 1:
-            return found
+            return all_models
         try:
             new = NewPeople(kept, *now)
         except FlfedError as error:
             LOG.error("%s", error)
-            return found
+            return all_models
         counted = set()
         for one in sorted(self._comparisons[dataset], key=lambda one: one.n):
             half = new.are_half_without(self._holdouts[dataset, one.run])
             if not (half and one.rows and one.rows != rows):
                 counted.add(one.model)
-        return Compared(frozenset(counted), found.most)
+        return Compared(frozenset(counted), all_models.most)
 
 
 def _part(line: Line) -> str:
@@ -182,18 +182,18 @@ def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
     if site.policy.disclosure == "open":
         return []
     lines = _read(folder)
-    found = {dataset: lines.of(dataset, site.policy) for dataset in site.datasets}
-    return [{"dataset": dataset, "left": one.left, "most": one.most} for dataset, one in found.items()]
+    models_by_dataset = {dataset: lines.of(dataset, site.policy) for dataset in site.datasets}
+    return [{"dataset": dataset, "left": one.left, "most": one.most} for dataset, one in models_by_dataset.items()]
 
 
 def _read(folder: SiteFolder) -> ComparedLines:
     """Return what the site's ledger has of compared models."""
-    found = ComparedLines()
-    with ledger_of(folder).reading() as held:
-        if held is not None:
-            for line in held.backwards():
-                found.add(line)
-    return found
+    compared_lines = ComparedLines()
+    with ledger_of(folder).reading() as ledger_file:
+        if ledger_file is not None:
+            for line in ledger_file.backwards():
+                compared_lines.add(line)
+    return compared_lines
 
 
 def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -> None:
@@ -249,8 +249,8 @@ class Comparisons:
         if not self._counts(message, COMPARE):
             return reply, facts
         try:
-            with self.ledger.held() as held:
-                refused = self._refusal(held, message, facts)
+            with self.ledger.held() as locked_ledger:
+                refused = self._refusal(locked_ledger, message, facts)
         except FlfedError:
             refused = NO_LEDGER
         # Flower is loaded where a message is answered, and not where lines are counted.
@@ -259,11 +259,11 @@ class Comparisons:
         from flfed.federation.client import redaction
         from flfed.updates.messages.compare import CompareReply
 
-        found = CompareReply.from_record(reply.content)
+        comparison = CompareReply.from_record(reply.content)
         if refused is None:
-            return Reply(redaction.rounded_comparison(found).to_record(), reply_to=message), facts
-        withheld = redaction.withheld_comparison(found, refused)
-        if found.arms and self.policy.later_figures == "noised" and refused is not NO_LEDGER:
+            return Reply(redaction.rounded_comparison(comparison).to_record(), reply_to=message), facts
+        withheld = redaction.withheld_comparison(comparison, refused)
+        if comparison.arms and self.policy.later_figures == "noised" and refused is not NO_LEDGER:
             withheld = redaction.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
@@ -288,8 +288,8 @@ class Comparisons:
         lines = self.lines_of(held)
         if lines.of(dataset, self.policy).left:
             return None
-        kept = RowSets(self.folder, dataset, self.ledger)
-        counted = lines.counted(kept, self.policy, run_of_new(facts), str(facts["rows_sha256"]))
+        row_sets = RowSets(self.folder, dataset, self.ledger)
+        counted = lines.counted(row_sets, self.policy, run_of_new(facts), str(facts["rows_sha256"]))
         from flfed.deployment.site_state.request_archive import model_sha256
 
         return counted.refusal(model_sha256(message))

@@ -219,14 +219,14 @@ def _prepared(folder: SiteFolder, site: Site) -> Prepared:
 
     Under `open` nothing rests: everything is exact there, and so is who went.
     """
-    found = Prepared.of(site, excluded_of(folder, site.dataset))
+    present_rows = Prepared.of(site, excluded_of(folder, site.dataset))
     if site.policy.disclosure == "open":
-        return found
+        return present_rows
     # Only against sets whose sums left can new sums be compared: without any, nothing is withheld.
     released, key = RowSets(folder, site.dataset).released()
     if released:
-        return found.without(resting(site, found.table, released, key, site.policy.cell_minimum))
-    return found
+        return present_rows.without(resting(site, present_rows.table, released, key, site.policy.cell_minimum))
+    return present_rows
 
 
 def _voided(folder: SiteFolder, prepared: Prepared) -> tuple[str, ...]:

@@ -109,11 +109,11 @@ def _keys(folder: SiteFolder) -> list[str]:
     earlier = terms.get("earlier-signing-keys", [])
     if not isinstance(earlier, list):
         earlier = [None]
-    found = [terms.get("signing-key"), *earlier]
+    keys = [terms.get("signing-key"), *earlier]
     # One value that is no key makes the file unusable: what it says of keys must be whole.
-    if not all(isinstance(key, str) and HASH.fullmatch(key) for key in found):
+    if not all(isinstance(key, str) and HASH.fullmatch(key) for key in keys):
         raise UsageError(f"{folder.terms}: names no signing key; at the site: flfed site join KIT")
-    return [str(key) for key in found]
+    return [str(key) for key in keys]
 
 
 def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
@@ -130,16 +130,16 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
         raise RefusedReceipt(f"a receipt for {folder.site} bears no signature of the coordinator; it is not kept")
     if ledger_of(folder).hash_at(receipt.n) != receipt.head:
         raise RefusedReceipt(f"a receipt for {folder.site} is of another ledger than its own; it is not kept")
-    with _receipts_of(folder).held() as held:
+    with _receipts_of(folder).held() as locked_ledger:
         # What a crash left of a receipt harms nothing: the next one covers the same lines.
-        repaired = held.repair(by="flfed", why=CUT)
-    with _receipts_of(folder).held() as held:
+        repaired = locked_ledger.repair(by="flfed", why=CUT)
+    with _receipts_of(folder).held() as locked_ledger:
         # The same receipt may come again after a lost reply; it is written once.
-        last = next(held.backwards(), None)
+        last = next(locked_ledger.backwards(), None)
         facts = {"run": receipt.run, "line": receipt.n, "head": receipt.head}
         if repaired is None and last is not None and facts.items() <= last.facts.items():
             return
-        held.append(kind=RECEIPT, site=receipt.site, **facts, signature=signature, signing_key=key)
+        locked_ledger.append(kind=RECEIPT, site=receipt.site, **facts, signature=signature, signing_key=key)
 
 
 def read_receipts(folder: SiteFolder) -> Receipts:
@@ -147,7 +147,7 @@ def read_receipts(folder: SiteFolder) -> Receipts:
 
     There are none where there is no file.
     """
-    found = Receipts()
+    receipts = Receipts()
     inspection = Inspection()
     ledger = _receipts_of(folder)
     keys: list[str] = []
@@ -164,13 +164,13 @@ def read_receipts(folder: SiteFolder) -> Receipts:
         receipt = Receipt(site=folder.site, run=run, n=n, head=head)
         # Valid by its own key first, then by whether a renewal vouches for that key.
         if not coordinator_signed(receipt.facts(), signature, key):
-            found.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
+            receipts.problems.append(f"receipt {line.n} (run {run}) bears no signature that fits it")
         elif key in keys:
-            found.signed.append(receipt)
+            receipts.signed.append(receipt)
         else:
-            found.earlier.append(receipt)
-    found.problems.extend(f"receipts: {problem}" for problem in (*inspection.problems, *ledger.open_to_others()))
-    return found
+            receipts.earlier.append(receipt)
+    receipts.problems.extend(f"receipts: {problem}" for problem in (*inspection.problems, *ledger.open_to_others()))
+    return receipts
 
 
 def seal(message: Message, site: str) -> SealReply:
@@ -221,8 +221,8 @@ def loss(folder: SiteFolder, ledger: Ledger) -> str:
     n, head = _newest_receipt(folder)
     if ledger.hash_at(n) != head:
         return f"a receipt has line {n}, and the ledger has no such line"
-    kept = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
-    if kept and not any(line.kind in (RELEASED, RESTARTED) for line in ledger.lines()):
+    has_row_sets = any(HASH.fullmatch(path.name) for path in (folder.gate / "released").glob("*/*"))
+    if has_row_sets and not any(line.kind in (RELEASED, RESTARTED) for line in ledger.lines()):
         return "rows are kept whose sums left, and the ledger has no line of any"
     if (folder.gate / "rows.key").exists() and not ledger.path.exists():
         return "there is a key of released rows, and no ledger"
@@ -393,8 +393,8 @@ def _comes_over(folder: SiteFolder, line: Line) -> bool:
     A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
     """
     if line.kind == RELEASED:
-        found = str(line.facts.get("rows-sha256"))
-        return bool(HASH.fullmatch(found)) and any((folder.gate / RELEASED).glob(f"*/{found}"))
+        rows_sha256 = str(line.facts.get("rows-sha256"))
+        return bool(HASH.fullmatch(rows_sha256)) and any((folder.gate / RELEASED).glob(f"*/{rows_sha256}"))
     of_run = line.kind in (SPENT, ADDED) or bool(line.facts.get("run"))
     return of_run and line.kind not in (REFUSED, ERROR, WITHHELD)
 

@@ -75,11 +75,11 @@ def content_sha256(record: RecordDict) -> str:
         # Arrays are hashed by value, all else as JSON with sorted keys: the same content has one hash.
         if isinstance(part, ArrayRecord):
             kind = "arrays"
-            said = arrays_sha256(fields.ndarrays(record, name))
+            content = arrays_sha256(fields.ndarrays(record, name))
         else:
             kind = "config" if isinstance(part, ConfigRecord) else "metrics"
-            said = json.dumps(dict(part.items()), sort_keys=True, default=bytes.hex)
-        digest.update(json.dumps([name, kind, said]).encode() + b"\n")
+            content = json.dumps(dict(part.items()), sort_keys=True, default=bytes.hex)
+        digest.update(json.dumps([name, kind, content]).encode() + b"\n")
     return digest.hexdigest()
 
 
@@ -157,7 +157,7 @@ def asked(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
     if not RUN.fullmatch(run):
         return []
     paths = sorted((folder.incoming / run).glob(f"round-{round:06d}-*.safetensors"), key=_written)
-    return [found for path in paths if (found := _from_file(path)) is not None]
+    return [request for path in paths if (request := _from_file(path)) is not None]
 
 
 def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
@@ -177,9 +177,9 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, Conte
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
     plain |= {name: getattr(request, name) for name in HASHES if getattr(request, name)}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
-    asked = {"request": plain, "study": study, "repeat": repeat}
-    digest = facts_sha256(arrays, json.dumps(asked, sort_keys=True))
-    metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
+    facts = {"request": plain, "study": study, "repeat": repeat}
+    digest = facts_sha256(arrays, json.dumps(facts, sort_keys=True))
+    metadata = {"asked": json.dumps(facts, sort_keys=True), "sha256": digest, "version": flfed.__version__}
     metadata |= {"encoder-sha256": sha256_of(request.encoder)}
     return digest, file_content(arrays, metadata)
 
@@ -194,7 +194,7 @@ def _from_file(path: Path) -> ArchivedRequest | None:
         # Only a file whose content still has its hash is answered again.
         if metadata["sha256"] != facts_sha256(arrays, metadata["asked"]) or metadata.keys() - _METADATA:
             return None
-        found = json.loads(metadata["asked"])
+        facts = json.loads(metadata["asked"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     encoder = fields.made(Encoder, without_prefix("encoder/", arrays))
@@ -202,8 +202,8 @@ def _from_file(path: Path) -> ArchivedRequest | None:
         return None
     model = without_prefix("arrays/", arrays)
     extra = without_prefix(f"{EXTRA}/", arrays)
-    request = TrainRequest(arrays=model, encoder=encoder, extra=extra, **found["request"])
-    return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
+    request = TrainRequest(arrays=model, encoder=encoder, extra=extra, **facts["request"])
+    return ArchivedRequest(request, facts["study"], facts["repeat"], metadata.get("version", ""))
 
 
 def _bound(newest: Path) -> None:
@@ -256,8 +256,8 @@ def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: S
     A run gets figures of validation rows by the one and of test rows by the other. Both are of one model, or the
     compared one is that of an earlier round.
     """
-    known = evaluated | trained_from
+    earlier_models = evaluated | trained_from
     # What crossed in another form cannot be told from others, and a site may have missed the evaluation.
-    if "" in known or not evaluated or compared <= known:
+    if "" in earlier_models or not evaluated or compared <= earlier_models:
         return None
     return Refusal("other-model-compared")

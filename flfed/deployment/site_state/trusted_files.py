@@ -77,10 +77,10 @@ def read_terms(folder: SiteFolder) -> dict[str, Any]:
         # A pipe in its place would hold the gate up, a link would have it read what only the gate may read.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             # Looked at through the open file: between a check by path and the reading, the file could be exchanged.
-            found = os.fstat(stream.fileno())
-            if found.st_mode & WRITABLE:
+            file_status = os.fstat(stream.fileno())
+            if file_status.st_mode & WRITABLE:
                 raise UsageError(f"{path}: others may change it; first: chmod 640 {path}")
-            if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            if not stat.S_ISREG(file_status.st_mode) or file_status.st_size > LARGEST:
                 raise UsageError(f"{path}: is not what joining writes; {again}")
             content = stream.read(LARGEST)
     except OSError:
@@ -103,12 +103,16 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
     """
     path = folder.signing_key
     try:
-        found = os.lstat(path)
+        file_status = os.lstat(path)
     except OSError:
         raise UsageError(
             f"the gate of {folder.site!r} has no signing key; at the site: flfed site key {folder.site}"
         ) from None
-    return _read(path, folder.site, (found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns))
+    return _read(
+        path,
+        folder.site,
+        (file_status.st_ino, file_status.st_mode, file_status.st_uid, file_status.st_mtime_ns, file_status.st_ctime_ns),
+    )
 
 
 # Each message of a study with sums needs it several times: a file is read once, until it changes.
@@ -181,10 +185,10 @@ def open_folder(folder: SiteFolder) -> str:
     gate = folder.gate  # asked once: it is looked at with each message
     for place in (str(gate.parent), *(os.path.join(gate, name) for name in BELIEVED)):
         try:
-            found = os.stat(place)
+            file_status = os.stat(place)
         except OSError:
             continue
-        others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if others_write and (why := writable(Path(place), found)):
+        others_write = file_status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if others_write and (why := writable(Path(place), file_status)):
             return f"{Path(place)}: {why}; nothing is answered until then, and see what was changed meanwhile"
     return ""

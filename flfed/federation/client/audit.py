@@ -61,7 +61,7 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
         session, request.arrays, request.encoder, lambda: own.start(session, request.encoder)
     )
     refuse(refused)
-    found = yield from attack(
+    results = yield from attack(
         session,
         request.arrays,
         request.encoder,
@@ -71,8 +71,8 @@ def attacked(request: AuditRequest, session: SiteSession, own: SiteRun) -> Gener
     )
     # By these counts the coordinator sees whether the rows are those of the run.
     rows = len(session.table.training)
-    held = session.table.holdout_rows
-    return AuditReply(num_examples=rows, holdout_rows=held, figures=tuple(map(_figure, found)))
+    holdout_rows = session.table.holdout_rows
+    return AuditReply(num_examples=rows, holdout_rows=holdout_rows, figures=tuple(map(_figure, results)))
 
 
 def verdict_of(finding: Finding) -> Verdict:

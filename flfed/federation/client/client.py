@@ -154,26 +154,28 @@ class SiteClient:
 
     def _answer(self, message: Message, context: Context) -> Message:
         site = str(context.node_config["site"])
-        kept = kept_replies(site, context.run_config.get("run"))
+        reply_cache = kept_replies(site, context.run_config.get("run"))
         own = self._run_of(context, run_state(site, context))
         check_lasting(own.state)
         message = _whole(message, own.state)
         kind = message.metadata.message_type
         keeps = kind in ROUNDS and run_kind(study_of(str(context.run_config["study"]))).keeps_replies
-        if kept is not None and kept not in self._over and keeps:
+        if reply_cache is not None and reply_cache not in self._over and keeps:
             # The site's policy comes first, also before an old reply.
             session = self.session(context, kind)
             request = read(TrainRequest, message.content)
             # It is the reply given before, where the very same was asked before.
-            record = kept_or_trained(request, session, own, kept, lambda: run_client(train(request, session, own)))
+            record = kept_or_trained(
+                request, session, own, reply_cache, lambda: run_client(train(request, session, own))
+            )
             keep_encoder(message, own.state)
             return Message(record, reply_to=message)
         reply = run_client(self._handled(message, context, own))
         # Whose figures stand in a sum opens it yet: its gate ends the site's part of the run.
         compared = isinstance(reply, CompareReply) and reply.is_final
-        if kept is not None and (compared or is_last(reply)):
-            self._over.add(kept)  # what is asked after the comparison is for reference only
-            kept.forget()
+        if reply_cache is not None and (compared or is_last(reply)):
+            self._over.add(reply_cache)  # what is asked after the comparison is for reference only
+            reply_cache.forget()
         return Message(reply.to_record(), reply_to=message)
 
     def _handled(self, message: Message, context: Context, own: SiteRun) -> Replying:

@@ -125,8 +125,8 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
     start = own.start(session, request.encoder)
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
     if refused is None:
-        found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
-        reply = redact_comparison(session, found)
+        comparison = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
+        reply = redact_comparison(session, comparison)
     else:
         reply = CompareReply(**count_rows(session), arms=(), differences=(), note=str(refused))
     return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))

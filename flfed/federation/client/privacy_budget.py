@@ -108,8 +108,8 @@ class PrivacyAccount:
         rule : str, optional
             Hash of the holdout that people are on a side by now; by another one than before they may have moved.
         """
-        with self._held() as held:
-            spent = self._read(held, rule)
+        with self._held() as locked_ledger:
+            spent = self._read(locked_ledger, rule)
         if self._is_unbounded(spent):
             return math.inf
         # The lock is free meanwhile: it may take a second.
@@ -130,8 +130,8 @@ class PrivacyAccount:
         whole : bool
             Whether that is all of a run.
         """
-        with self._held() as held:
-            spent = self._read(held, rule if any(side in SIDES for side, _ in asked) else None)
+        with self._held() as locked_ledger:
+            spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in asked) else None)
         if run and run in spent.runs:
             return None
         return self._over(spent, asked, whole)
@@ -154,14 +154,14 @@ class PrivacyAccount:
         """
         run = run_of_new(facts)
         round = int(facts["round"])
-        with self._held() as held:
-            tally = self._tally(held, side, facts)
+        with self._held() as locked_ledger:
+            tally = self._tally(locked_ledger, side, facts)
             draws = self._seen.draws[run]
             if same_noise and draws.charged[round]:
                 return
             if not same_noise and (refused := draws.round_refusal(round)):
                 raise NotSpent(refused)
-            self._append(held, tally, [release], side, facts)
+            self._append(locked_ledger, tally, [release], side, facts)
 
     def reserve(self, *releases: Release, side: Side = BOTH, **facts: Any) -> list[Line]:
         """Record the cost of an answer before its numbers are drawn.
@@ -183,14 +183,14 @@ class PrivacyAccount:
             If the run had the answer for another request, the budget does not allow all of them together, or the ledger
             cannot be written. Nothing is spent then.
         """
-        with self._held() as held:
-            tally = self._tally(held, side, facts)
+        with self._held() as locked_ledger:
+            tally = self._tally(locked_ledger, side, facts)
             if "answer" in facts:
                 draws = self._seen.draws[run_of_new(facts)]
                 refused = draws.answer_refusal(facts["answer"], facts.get("request_sha256", ""))
                 if refused:
                     raise NotSpent(refused)
-            return self._append(held, tally, releases, side, facts)
+            return self._append(locked_ledger, tally, releases, side, facts)
 
     def _tally(self, held: HeldLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
         """Return the account as it counts for people on a side by the holdout that the facts name."""
@@ -286,16 +286,16 @@ class PrivacyAccount:
         if since:
             self._seen.n = since[0].n
             self._seen.hash = since[0].hash
-        found = self._seen.account(self.dataset, self._names())
-        return found if rule is None else replace(found, rules=found.rules | {rule})
+        tally = self._seen.account(self.dataset, self._names())
+        return tally if rule is None else replace(tally, rules=tally.rules | {rule})
 
     @contextmanager
     def _held(self) -> Iterator[HeldLedger]:
         """Yield the locked ledger and log its errors."""
         try:
             self._prepare()
-            with self._ledger.held() as held:
-                yield held
+            with self._ledger.held() as locked_ledger:
+                yield locked_ledger
         except NotSpent:
             raise
         except (FlfedError, OSError) as error:

@@ -246,12 +246,12 @@ def run_charges(study: Study, site: Site) -> Charged:
         return {}
     of_rounds: Side = "training" if covers_model(study) else BOTH
     name = TRAIN if study.analysis is None else STATISTIC
-    found: Charged = {name: (of_rounds, replace(release, steps=release.steps * planned(study.rounds)))}
+    charges: Charged = {name: (of_rounds, replace(release, steps=release.steps * planned(study.rounds)))}
     for answer, spent in mechanism.answer_releases(study.plan, study.rounds).items():
-        found[answer] = (spent.side, spent.release)
+        charges[answer] = (spent.side, spent.release)
     return {
         name: (side_charged(side, study=study, resplit=site.policy.resplit, holdout=site.holdout), release)
-        for name, (side, release) in found.items()
+        for name, (side, release) in charges.items()
     }
 
 
@@ -348,17 +348,17 @@ class RoundCharge:
         NotSpent
             If that may not be spent, or the ledger cannot be read.
         """
-        asked = [(BOTH, self.charge.release)]
+        releases = [(BOTH, self.charge.release)]
         whole = is_covered(self.study)
         rule = holdout_hash(self.site)
         if whole:
             charges = run_charges(self.study, self.site)
-            asked = [charged for name, charged in charges.items() if name not in free]
-        refused = self.spending.refusal(asked, self.run, rule=rule, whole=whole)
+            releases = [charged for name, charged in charges.items() if name not in free]
+        refused = self.spending.refusal(releases, self.run, rule=rule, whole=whole)
         if refused:
             raise NotSpent(refused)
         # Where this run names a side, its rule counts beside those before.
-        by_side = any(side in SIDES for side, _ in asked)
+        by_side = any(side in SIDES for side, _ in releases)
         spent = self.spending.spent(rule if by_side else None)
         if not math.isfinite(spent):
             spent = math.nan

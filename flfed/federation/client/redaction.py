@@ -172,15 +172,15 @@ def losses_of(rows: float, loss: float | None, scores: RowScores | None, session
     session : SiteSession
     """
     stays = training_stays(session)
-    found = dict[str, RowLoss]()
+    losses = dict[str, RowLoss]()
     if loss is not None and not stays:
-        found["fit"] = RowLoss(rows, three_digits(loss))
+        losses["fit"] = RowLoss(rows, three_digits(loss))
     decides = "validation" if session.study.plan.validation else "training"
     if scores is None or scores.rows != decides or scores.loss is None:
-        return found
+        return losses
     if not (stays and decides == "training"):
-        found["scores"] = RowLoss(scores.num_examples, three_digits(scores.loss))
-    return found
+        losses["scores"] = RowLoss(scores.num_examples, three_digits(scores.loss))
+    return losses
 
 
 def redact_round(reply: TrainReply, figures: RoundFigures) -> TrainReply:
@@ -288,11 +288,11 @@ def count_rows(session: SiteSession) -> dict[str, int]:
 
 def redact_comparison(session: SiteSession, found: SiteComparison) -> CompareReply:
     """Return a comparison as it leaves, counts in the smallest whole type."""
-    said = said_by(session)
+    rounding = said_by(session)
     return CompareReply(
         **count_rows(session),
-        arms=arms_of(found, said),
-        differences=differences_of(found, said),
+        arms=arms_of(found, rounding),
+        differences=differences_of(found, rounding),
         summary=found.summary,
         histogram=_small(found.histogram),
         note=found.note,

@@ -167,9 +167,9 @@ class Cohort:
     @classmethod
     def of(cls, arrays: Arrays) -> Cohort:
         """Return the cohort that `arrays` made bytes of."""
-        given = json.loads(arrays["facts"].tobytes())
-        lists: dict[str, Any] = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
-        return cls(**{**given, **lists})
+        facts = json.loads(arrays["facts"].tobytes())
+        lists: dict[str, Any] = {key: tuple(value) for key, value in facts.items() if isinstance(value, list)}
+        return cls(**{**facts, **lists})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,9 +198,9 @@ class RunKeys:
         """Return the signed statement of the site's key of this run, the same each time; b"" in a rehearsal."""
         if self.approval is None:
             return b""
-        kept = self.state.read(STATEMENT)
-        if kept is not None:
-            return kept["packed"].tobytes()
+        arrays = self.state.read(STATEMENT)
+        if arrays is not None:
+            return arrays["packed"].tobytes()
         key = RunKey.new()
         made = Statement(
             study_sha256=self.study.sha256(),
@@ -229,14 +229,14 @@ class RunKeys:
             If the cohort or a statement is not one that was approved, or the run has another cohort.
         """
         sites = tuple(request.cohort.split(","))
-        told = [b"keys", request.cohort.encode(), str(request.most_rows).encode(), *request.statements]
-        sha256 = hashlib.sha256(joined(*told)).hexdigest()
-        known = self.known()
+        parts = [b"keys", request.cohort.encode(), str(request.most_rows).encode(), *request.statements]
+        sha256 = hashlib.sha256(joined(*parts)).hexdigest()
+        cohort = self.known()
         if self.approval is None:
             self.state.write(COHORT, Cohort(sites=sites, most_rows=request.most_rows, sha256=sha256).arrays())
-        elif known is None:
+        elif cohort is None:
             self._begin(request, sites, sha256, self.approval)
-        elif known.sha256 != sha256:
+        elif cohort.sha256 != sha256:
             raise NotTakingPart(Refusal("cohort-other"))
         # From the private key every link would follow; after a crash it may still be there.
         if self.state.read(KEY) is not None:
@@ -253,36 +253,36 @@ class RunKeys:
             return None
         if self.cohort().in_sums_only:
             raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
-        kept = self._shared()
+        arrays = self._shared()
         first = sites[0]
         rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
         # Under homomorphic encryption the chain never moves.
         links = rehearsed if self.approval is None else self.links(0)
         if self.site == first:
-            if kept is None:
+            if arrays is None:
                 context = SecretContext.new().to_bytes()
                 made = seal_context(self.site, context, links=links, binding=binding)
                 packed = [made.keys[site] for site in sites if site != first]
                 parts = {"context": context, "sealed": made.sealed, "keys": b"".join(packed)}
-                kept = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
-                self.state.write(SHARED, kept)
-            each = kept["keys"].reshape(len(sites) - 1, -1)
-            return SharedKey(sealed=kept["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
-        if kept is None:
+                arrays = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
+                self.state.write(SHARED, arrays)
+            each = arrays["keys"].reshape(len(sites) - 1, -1)
+            return SharedKey(sealed=arrays["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
+        if arrays is None:
             if given is None or len(given.keys) != 1:
                 raise NotTakingPart(Refusal("ckks-key-unfit"))
             ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
-            found: SecretContext = or_refuse(open_context(given.sealed, given.keys[0], **ways))
-            self.state.write(SHARED, {"context": np.frombuffer(found.to_bytes(), np.uint8)})
+            opened_context: SecretContext = or_refuse(open_context(given.sealed, given.keys[0], **ways))
+            self.state.write(SHARED, {"context": np.frombuffer(opened_context.to_bytes(), np.uint8)})
         return None
 
     def secret_context(self) -> SecretContext:
         """Return the run's key of homomorphic encryption; raises NotTakingPart where it is not here."""
-        kept = self._shared()
-        if kept is None:
+        arrays = self._shared()
+        if arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
-        found: SecretContext = or_refuse(_context_of(kept["context"].tobytes()))
-        return found
+        context: SecretContext = or_refuse(_context_of(arrays["context"].tobytes()))
+        return context
 
     def _shared(self) -> Arrays | None:
         """Return the run's key of homomorphic encryption as it is kept; raises NotTakingPart once it was destroyed."""
@@ -297,8 +297,8 @@ class RunKeys:
 
     def opened_models(self) -> dict[str, bytes]:
         """Return by the hash of each model that was opened before to what its round was bound."""
-        kept = self.state.read(OPENED)
-        rows = () if kept is None else kept["models"]
+        arrays = self.state.read(OPENED)
+        rows = () if arrays is None else arrays["models"]
         return {row[:BYTES].tobytes().hex(): row[BYTES:].tobytes() for row in rows}
 
     def keep_opened(self, sha256: str, binding: bytes) -> None:
@@ -311,20 +311,20 @@ class RunKeys:
         # After the comparison, or where its state is lost, the site has no second key in a run.
         if approval.book.has_keys(self.run):
             raise NotTakingPart(Refusal("sums-key-lost"))
-        found = _stated(self, sites, request.statements, approval)
-        kept = self.state.read(KEY)
-        if kept is None:
+        statement_by_site = _stated(self, sites, request.statements, approval)
+        key_arrays = self.state.read(KEY)
+        if key_arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
-        publics = {site: bytes.fromhex(one.public_key) for site, one in found.items()}
-        key = RunKey.of_private(kept["private"].tobytes())
+        publics = {site: bytes.fromhex(one.public_key) for site, one in statement_by_site.items()}
+        key = RunKey.of_private(key_arrays["private"].tobytes())
         chain = Chain.start(or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256))))
         self.state.write(CHAIN, chain.to_arrays())
         cohort = Cohort(
             sites=sites,
             most_rows=request.most_rows,
-            lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()}))),
-            in_sums_only=tuple(site for site, one in found.items() if one.is_in_sums_only),
-            keep_rounds=tuple(site for site, one in found.items() if one.keeps_rounds),
+            lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in statement_by_site.items()}))),
+            in_sums_only=tuple(site for site, one in statement_by_site.items() if one.is_in_sums_only),
+            keep_rounds=tuple(site for site, one in statement_by_site.items() if one.keeps_rounds),
             sha256=sha256,
             pins=statements.pins_hash(approval.pinned),
         )
@@ -340,12 +340,12 @@ class RunKeys:
 
         The threshold follows from the pinned sites, and a run has one.
         """
-        found = self.known()
-        if found is None:
+        cohort = self.known()
+        if cohort is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
-        if self.approval is not None and found.pins != statements.pins_hash(self.approval.pinned):
+        if self.approval is not None and cohort.pins != statements.pins_hash(self.approval.pinned):
             raise NotTakingPart(Refusal("cohort-other"))
-        return found
+        return cohort
 
     def rows_leave_masked(self) -> bool:
         """Tell whether sums over training rows leave under masks; raises NotTakingPart where that is not known.
@@ -354,8 +354,8 @@ class RunKeys:
         not leave by itself in a run without it: the difference would be that site's.
         """
         if self.approval is None:
-            known = self.known()
-            return known is not None and bool(known.in_sums_only)
+            cohort = self.known()
+            return cohort is not None and bool(cohort.in_sums_only)
         if self.cohort().in_sums_only:
             return True
         dataset = self.study.dataset.name
@@ -385,8 +385,8 @@ class RunKeys:
 
     def links(self, step: int, chain: Chain | None = None) -> dict[str, bytes]:
         """Return the links of a question that was masked; raises NotTakingPart where they are deleted."""
-        found: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
-        return found
+        links: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
+        return links
 
     def rng(self, purpose: str, number: int = 0) -> np.random.Generator:
         """Return a generator of the site's draws for a purpose."""
@@ -418,7 +418,7 @@ def _stated(
     refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
     here: dict[str, Any] = {"study_sha256": run.study.sha256(), "run": run.run, "repeat": run.repeat}
     own = run.state.read(STATEMENT)
-    found = {}
+    statement_by_site = {}
     for site, one in zip(sites, packed, strict=True):
         made, signature = or_refuse(statements.read(one, **here))
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
@@ -427,8 +427,8 @@ def _stated(
             raise NotTakingPart(Refusal("sums-key-lost"))
         if made.site != site:
             raise NotTakingPart(Refusal("cohort-unfit"))
-        found[site] = made
-    return found
+        statement_by_site[site] = made
+    return statement_by_site
 
 
 def check_lasting(state: RunState) -> None:

@@ -100,8 +100,8 @@ class SiteSums:
     @property
     def in_sums_only(self) -> tuple[str, ...]:
         """The sites of the run that share figures in sums only."""
-        known = self.keys.known()
-        return () if known is None else known.in_sums_only
+        cohort = self.keys.known()
+        return () if cohort is None else cohort.in_sums_only
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
@@ -121,7 +121,7 @@ class SiteSums:
         NotTakingPart
             If an entry is too large for the ring, or the site has no keys of the run.
         """
-        asked = self.asked(request)
+        exchange = self.asked(request)
         cohort = self.cohort()
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, float(cohort.most_rows))
@@ -132,23 +132,23 @@ class SiteSums:
             weight = 1.0
             entries = noise.clipped(entries)
         updates, sums = self.context.rings()
-        rng = self.rng(asked)
+        rng = self.rng(exchange)
         vector = or_refuse((yield PackRequest(updates.pack, weight * entries, rng=rng)))
         if noise is not None:
-            vector = noise.added(vector, updates, self.keys.chance(asked.number).normal)
+            vector = noise.added(vector, updates, self.keys.chance(exchange.number).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         beside = np.concatenate([weights, losses_in_sum(self.keys, losses, rng)])
-        return replace(reply, delta={}, masked=self._mask(asked, vector, beside))
+        return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
 
     def masked_numbers(self, kind: str, numbers: np.ndarray) -> Masked:
         """Return sums to which a row adds 1 at most under masks, the same each time they are asked for.
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
-        asked = self.asked(None, kind)
+        exchange = self.asked(None, kind)
         ring = self.context.ring_of_counts()
-        rng = self.rng(asked)
-        return self.once(asked, "masked-summary", lambda: ring.encode(numbers, rng))
+        rng = self.rng(exchange)
+        return self.once(exchange, "masked-summary", lambda: ring.encode(numbers, rng))
 
     def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
@@ -156,17 +156,17 @@ class SiteSums:
             return self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
         binding = np.frombuffer(asked.binding, np.uint8)
-        kept = state.read(name)
-        if kept is None:
+        arrays = state.read(name)
+        if arrays is None:
             self.check_unused(asked)
             made = self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
-            kept = {"vector": made.vector, "sums": made.sums, "shares": made.shares, "binding": binding}
-            state.write(name, kept)
+            arrays = {"vector": made.vector, "sums": made.sums, "shares": made.shares, "binding": binding}
+            state.write(name, arrays)
         # Another request would have other masks, and what was kept has been sent.
-        elif not np.array_equal(kept.get("binding", binding), binding):
+        elif not np.array_equal(arrays.get("binding", binding), binding):
             raise NotTakingPart(Refusal("masks-used", round=self.order.place(asked.number)[0]))
         self.note(asked)
-        return Masked(**{part: kept[part] for part in ("vector", "sums", "shares")}, opened=self._opened(asked))
+        return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(asked))
 
     def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> Asked:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
@@ -201,18 +201,18 @@ class SiteSums:
         if approval is None:
             return ()
         dataset = self.keys.study.dataset.name
-        known = approval.book.known(asked.question, dataset)
+        history = approval.book.known(asked.question, dataset)
         # A sum less what sites gave by themselves before is that of the sites that share figures in sums only.
         had = len(cohort.in_sums_only)
         least = rules.least_of_figures(len(approval.pinned))
-        if known.alone and asked.question == rows_question(dataset) and 0 < had < least:
+        if history.alone and asked.question == rows_question(dataset) and 0 < had < least:
             raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
         refuse(
             rules.answer_refusal(
-                cohort=cohort.sites, pinned=approval.pinned, asked_with=known.asked_with, opened=known.lists
+                cohort=cohort.sites, pinned=approval.pinned, asked_with=history.asked_with, opened=history.lists
             )
         )
-        return known.lists
+        return history.lists
 
     def as_of_now(self, asked: Asked, reply: TrainReply) -> TrainReply:
         """Return a kept reply with the lists that are opened now: other runs may have asked since it was made."""
@@ -301,19 +301,19 @@ class SiteSums:
         cohort = self.cohort()
         book = keys.approval.book
         question = self.question(kind, number)
-        known = book.known(question, keys.study.dataset.name)
+        history = book.known(question, keys.study.dataset.name)
         pinned = keys.approval.pinned
         # Who consents is lifted where an honest site sees both lists: else others could be taken out with it.
-        seen = all(rules.have_honest_opener(pinned, before) for before in known.asked_with)
+        seen = all(rules.have_honest_opener(pinned, before) for before in history.asked_with)
         return rules.list_refusal(
             keys.site,
             listed,
             cohort=cohort.sites,
             least=self.least(),
-            opened=known.lists,
+            opened=history.lists,
             lifted=cohort.lifted if seen else (),
             newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
-            after_loss=known.after_loss and not (keys.has_all_pinned() and listed == {*cohort.sites}),
+            after_loss=history.after_loss and not (keys.has_all_pinned() and listed == {*cohort.sites}),
         )
 
     def place_of(self, number: int) -> dict[str, int]:
@@ -331,8 +331,8 @@ class SiteSums:
         return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
 
     def _sum(self, kind: str, number: int) -> Arrays:
-        if kind in self.kinds and (found := self.keys.state.read(sum_name(kind, number))) is not None:
-            return found
+        if kind in self.kinds and (arrays := self.keys.state.read(sum_name(kind, number))) is not None:
+            return arrays
         raise NotTakingPart(Refusal("sums-unknown"))
 
 
@@ -347,8 +347,8 @@ class SiteFigures(SiteSums):
 
     def cohort(self) -> Cohort:
         """Return the sites that share figures in sums only, as the cohort of this sum."""
-        found = self.keys.cohort()
-        return replace(found, sites=found.in_sums_only, lifted=())
+        cohort = self.keys.cohort()
+        return replace(cohort, sites=cohort.in_sums_only, lifted=())
 
     def least(self) -> int:
         """Return the number of all of them."""
@@ -357,8 +357,8 @@ class SiteFigures(SiteSums):
     def are_summed(self) -> bool:
         """Tell whether the site's figures leave in a sum: it is one of these sites, and they are enough."""
         approval = self.keys.approval
-        known = self.keys.known()
-        if approval is None or known is None or self.keys.site not in known.in_sums_only:
+        cohort = self.keys.known()
+        if approval is None or cohort is None or self.keys.site not in cohort.in_sums_only:
             return False
         return self.least() >= rules.least_of_figures(len(approval.pinned))
 
@@ -383,25 +383,25 @@ class SiteCiphers(SiteSums):
         """
         # Where the site has lost its state of the run, nobody is to blame.
         self.keys.secret_context()
-        found: Arrays | Refusal = Refusal("sum-unverified")
+        arrays: Arrays | Refusal = Refusal("sum-unverified")
         binding = self._binding(request)
         if binding == _FIRST:
-            found = request.arrays
+            arrays = request.arrays
         elif binding and is_encrypted(request.arrays):
-            found = decrypt_model(self._tags(binding), request.arrays[CIPHERTEXT], model)
-        if isinstance(found, Refusal):
+            arrays = decrypt_model(self._tags(binding), request.arrays[CIPHERTEXT], model)
+        if isinstance(arrays, Refusal):
             self.keys.destroy_shared()
-            raise NotTakingPart(found)
+            raise NotTakingPart(arrays)
         # The best model may be compared at the end though it is not the last one.
         if self.keys.study.strategy.settings.get("select") == "best":
             self.keys.keep_opened(arrays_sha256(request.arrays), binding)
-        return found
+        return arrays
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
-        asked = self.asked(request)
+        exchange = self.asked(request)
         most_rows = float(self.keys.cohort().most_rows)
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, most_rows)
@@ -410,11 +410,13 @@ class SiteCiphers(SiteSums):
             name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()
         }
         largest = self.keys.study.largest_entry
-        found = or_refuse(encrypt_model(self._tags(asked.binding), self.keys.site, following, weight, largest=largest))
+        ciphertext = or_refuse(
+            encrypt_model(self._tags(exchange.binding), self.keys.site, following, weight, largest=largest)
+        )
         # In one process no reply is kept, behind which it would be written down.
         if self.keys.approval is None:
-            self._write_facts(asked)
-        return replace(reply, delta={}, encrypted=found)
+            self._write_facts(exchange)
+        return replace(reply, delta={}, encrypted=ciphertext)
         yield  # as the other half, which asks for rounding
 
     def check_unused(self, asked: Asked) -> None:
@@ -436,8 +438,8 @@ class SiteCiphers(SiteSums):
                 return _FIRST
         if isinstance(request, CompareRequest):
             models = self.keys.opened_models()
-            if models and (known := models.get(arrays_sha256(request.arrays))):
-                return known
+            if models and (binding := models.get(arrays_sha256(request.arrays))):
+                return binding
         facts = self.keys.state.read(sum_name(TRAIN, number))
         return b"" if facts is None else facts["binding"].tobytes()
 
@@ -474,13 +476,13 @@ class SiteTreeSums(SiteSums):
         """Return a reply whose sums of a level are masked; raises NotTakingPart."""
         # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
         numbers = reply.extra[SUMS].ravel().view(np.uint64)
-        asked = self.asked(request)
+        exchange = self.asked(request)
         state = self.keys.state
-        if self.order.place(asked.number)[1] == 0:
-            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked))])
-        made = self.once(asked, f"{_LEVEL}{asked.number:06d}", lambda: numbers)
+        if self.order.place(exchange.number)[1] == 0:
+            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(exchange))])
+        made = self.once(exchange, f"{_LEVEL}{exchange.number:06d}", lambda: numbers)
         for name in [name for name in state.names() if name.startswith(_LEVEL)]:
-            if int(name.removeprefix(_LEVEL)) <= asked.number - self.order.asked_again:
+            if int(name.removeprefix(_LEVEL)) <= exchange.number - self.order.asked_again:
                 state.remove(name)
         return replace(reply, extra={}, masked=made)
         yield  # as that of an update, which asks for rounding
@@ -491,9 +493,9 @@ class SiteTreeSums(SiteSums):
         if refused is not None or kind != TRAIN:
             return refused
         round, level = self.order.place(number)
-        kept = self.keys.state.read(LISTED)
-        if kept is not None and kept["round"][0] == round:
-            differs = parted(kept["listed"].tobytes().decode()) != listed
+        root_list = self.keys.state.read(LISTED)
+        if root_list is not None and root_list["round"][0] == round:
+            differs = parted(root_list["listed"].tobytes().decode()) != listed
         else:
             # Without the list of its root a tree goes on with none.
             differs = level > 0
@@ -543,8 +545,8 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Mask
     keys = sums.keys
     if isinstance(sums, SiteCiphers) or keys.approval is None or keys.known() is None:
         return None
-    asked = sums.asked(request)
-    return sums.once(asked, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(asked)))
+    exchange = sums.asked(request)
+    return sums.once(exchange, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(exchange)))
 
 
 def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:
@@ -558,8 +560,8 @@ def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np
         return np.empty(0, np.uint64)
     if len(cohort.keep_rounds) < rules.least_of_losses(len(cohort.sites), len(approval.pinned)):
         losses = {}
-    found: np.ndarray = or_refuse(encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng))
-    return found
+    numbers: np.ndarray = or_refuse(encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng))
+    return numbers
 
 
 def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -20,12 +20,12 @@ PARTS: tuple[type[SitePart], ...] = (SecureAggregation, CoveringNoise, Codec, Ow
 def site_parts(text: str) -> tuple[SitePart, ...]:
     """Return the parts of a study, given its text, the outermost first."""
     study = study_of(text)
-    found = []
+    parts = []
     for part in PARTS:
         made = part.of_study(study)
         if made is not None:
-            found.append(made)
-    return tuple(found)
+            parts.append(made)
+    return tuple(parts)
 
 
 def leave(step: SiteStep, reply: PartReply) -> Leaving:

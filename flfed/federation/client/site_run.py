@@ -49,8 +49,8 @@ def extra_shapes_of(text: str) -> ExtraShapes:
 @cache
 def strategy_class(name: str) -> type[FedAvg]:
     """Return the class of a strategy, whose client half stands in the same file as the server's."""
-    found: type[FedAvg] = registry.load("strategy", name)
-    return found
+    strategy: type[FedAvg] = registry.load("strategy", name)
+    return strategy
 
 
 def run_of(context: Context) -> str:
@@ -117,8 +117,8 @@ class SiteRun:
         sums = self.sums(study)
         if sums is None or study.aggregation.is_encrypted:
             return None
-        found = SiteFigures(sums.keys)
-        return found if found.are_summed() else None
+        figures = SiteFigures(sums.keys)
+        return figures if figures.are_summed() else None
 
     def sums(self, study: Study) -> SiteSums | None:
         """Return the site's half of a study's secure sums, None where its updates cross as they are."""
@@ -143,10 +143,10 @@ class SiteRun:
         A comparison may be asked again when the site has forgotten the rounds: it is with the run's model then.
         """
         self.under(session)
-        if (found := own_arrays(self.state.last(), shapes)) or self.approving is None:
-            return found
-        known = site_model(self.site, self.run, self.repeat)
-        return {} if known is None or arrays_defect(known.own, shapes.own) else known.own
+        if (arrays := own_arrays(self.state.last(), shapes)) or self.approving is None:
+            return arrays
+        stored_model = site_model(self.site, self.run, self.repeat)
+        return {} if stored_model is None or arrays_defect(stored_model.own, shapes.own) else stored_model.own
 
     def opened(self, request: ModelRequest, study: Study) -> Arrays:
         """Return the model of a request, opened where it is a sum of ciphertexts.
@@ -170,9 +170,9 @@ class SiteRun:
         if not (study.aggregation.is_encrypted or own):
             return request.arrays
         of = arrays_sha256(request.arrays)
-        known = site_model(self.site, self.run, self.repeat)
-        if known is not None and known.of == of:
-            return known.arrays
+        stored_model = site_model(self.site, self.run, self.repeat)
+        if stored_model is not None and stored_model.of == of:
+            return stored_model.arrays
         arrays = self.opened(request, study)
         self.keep_model(study, arrays, request.encoder, of=of, own=own)
         return arrays
@@ -203,9 +203,9 @@ def drawn_model(session: SiteSession) -> Arrays:
 def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:
     """Return the model of a comparison, whose part of the site's own its session has then; raises NotKept."""
     shapes = extra_shapes_of(session.study.text)
-    kept = own.last_own(session, shapes) if shapes.own else {}
-    arrays = own.last_model(request, session.study, kept)
-    session.own_arrays = own_part_of(kept, shapes, arrays)
+    own_part = own.last_own(session, shapes) if shapes.own else {}
+    arrays = own.last_model(request, session.study, own_part)
+    session.own_arrays = own_part_of(own_part, shapes, arrays)
     return arrays
 
 

@@ -50,8 +50,8 @@ class ExactSums:
 
     def sums(self, session: SiteSession, secure: SiteSums | None) -> Arrays:
         """Return the sums as they leave: by themselves, or in a secure sum."""
-        found = self.statistic.sums(all_rows(session), session.schema)
-        return {name: np.asarray(values) for name, values in found.items()}
+        sums = self.statistic.sums(all_rows(session), session.schema)
+        return {name: np.asarray(values) for name, values in sums.items()}
 
     def statistic_of_sum(self, least: int, sites: int) -> Statistic:
         """Return the statistic of a secure sum of so many sites, with the noise of all of them.

@@ -57,17 +57,17 @@ def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Gene
 def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
     """Return the site's half of the sums that a request is about; raises NotTakingPart where there is none."""
     of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
-    found = own.figures(study) if of_figures else own.sums(study)
-    if found is None:
+    half = own.figures(study) if of_figures else own.sums(study)
+    if half is None:
         raise NotTakingPart(Refusal("sums-unknown"))
-    return found
+    return half
 
 
 def forget_compared(site: str, run: str) -> None:
     """Forget a site's state of a run that is over, where it was kept to open a sum of figures or of a statistic."""
-    kept = kept_replies(site, run)
-    if kept is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(kept).names()}:
-        kept.forget()
+    cache = kept_replies(site, run)
+    if cache is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(cache).names()}:
+        cache.forget()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,15 +146,15 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         or (kind == SUMMARISE and reserved)
         or (kind == COMPARE and own.figures(study) is not None)
     ):
-        asked = TrainRequest.from_record(message.content) if kind in (TRAIN, EVALUATE) else None
+        request = TrainRequest.from_record(message.content) if kind in (TRAIN, EVALUATE) else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
-        facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
+        facts = {"question_sha256": question_sha256(study, kind, request), "pinned": pinned}
         if reserved:
             facts["sums_only"] = joined(frozenset(reserved))
     # What leaves of Table 1 by itself depends on the sums that it was in before.
     question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
-    known = sums.keys.approval.book.known(question, study.dataset.name)
-    return InSum(reserved=reserved, facts=facts, question=question, known=known)
+    history = sums.keys.approval.book.known(question, study.dataset.name)
+    return InSum(reserved=reserved, facts=facts, question=question, known=history)
 
 
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:

@@ -109,9 +109,9 @@ def _reply(step: TrainingStep, *, may_leave: bool) -> Round:
     request = step.request
     offset = None
     if request.offset and may_leave:
-        found = yield from step.session.offset(request.arrays, request.encoder)
-        if found is not None:
-            offset = Offset(value=found[0], error=found[1])
+        estimate = yield from step.session.offset(request.arrays, request.encoder)
+        if estimate is not None:
+            offset = Offset(value=estimate[0], error=estimate[1])
     reply = reply_with_figures(step, delta=step.delta, steps=step.trained.steps, extra=step.returned)
     return replace(reply, offset=offset)
 
@@ -171,9 +171,9 @@ def kept_or_trained(
         if earlier is not None:
             if sums is None:
                 return earlier
-            asked = sums.asked(request)
-            sums.note(asked)
-            return sums.as_of_now(asked, TrainReply.from_record(earlier)).to_record()
+            exchange = sums.asked(request)
+            sums.note(exchange)
+            return sums.as_of_now(exchange, TrainReply.from_record(earlier)).to_record()
         # Answered, to another request or under another policy.
         if draws_once(session.protection) and kept.has_reply(request.round):
             raise NotSpent(Refusal("round-drawn", round=request.round))
@@ -213,9 +213,9 @@ class LastUpdates:
             return (yield from training)
         place = (own.site, own.run, own.repeat)
         digest = digest_of(request, under=own.under(session))
-        round, asked, last = self._of_run.get(place, (0, "", None))
+        round, earlier_digest, last = self._of_run.get(place, (0, "", None))
         if round == request.round:
-            if asked != digest:
+            if earlier_digest != digest:
                 raise NotSpent(Refusal("round-drawn", round=round))
             return last
         reply = yield from training

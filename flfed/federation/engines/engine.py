@@ -192,21 +192,21 @@ def find_sites(study: Study, given: GivenSites = None) -> list[Site]:
             raise UsageError("the study cuts its dataset into research sites itself; it takes no others")
         return cut(datasets.load(study.dataset.name), study.dataset.partition)
     wanted = study.dataset.sites if given is None else given
-    found = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
+    sites = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
     # All sites must have the dataset: one without it could only refuse.
-    for site in found:
+    for site in sites:
         if study.dataset.name not in site.datasets:
             served = " and ".join(repr(name) for name in site.datasets)
             raise UsageError(f"site {site.name!r} has dataset {served}, the study asks {study.dataset.name!r}")
-    found = [site.serving(study.dataset.name) for site in found]
-    if not found:
+    sites = [site.serving(study.dataset.name) for site in sites]
+    if not sites:
         example = "[dataset] partition = { by = 'iid', sites = 3 }"
         raise UsageError(
             f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list. "
             f"A dataset of one table is cut into sites by {example}"
         )
-    _check_fetched(study.dataset.name, found)
-    return found
+    _check_fetched(study.dataset.name, sites)
+    return sites
 
 
 def _check_fetched(dataset: str, sites: Sequence[Site]) -> None:

@@ -201,8 +201,8 @@ class CohortGrid(InProcessGrid):
             share = (self._clock() - began) / len(waiting)
             for exchange in waiting:
                 exchange.go_on([results.popleft() for _ in listed(exchange.asked)], share)
-        found = [exchange.reply for exchange in exchanges if timeout is None or exchange.seconds <= timeout]
-        return [reply for reply in found if reply is not None]
+        replies = [exchange.reply for exchange in exchanges if timeout is None or exchange.seconds <= timeout]
+        return [reply for reply in replies if reply is not None]
 
 
 class _Exchange:

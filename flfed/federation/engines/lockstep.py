@@ -79,8 +79,8 @@ def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
     Each gets its own results.
     """
     # All requests go in one call, so that the engine may stack them.
-    asked = [request for step in waiting for request in step.asked]
-    results = iter(zip(asked, answer(asked), strict=True))
+    requests = [request for step in waiting for request in step.asked]
+    results = iter(zip(requests, answer(requests), strict=True))
     for step in waiting:
         step.results = [result for _, result in islice(results, len(step.asked))]
     # strict: results that are missing, or too many, are found here and not at another task.
@@ -256,13 +256,13 @@ class Slowest:
             self._tell(stage, of)
 
     def _tell(self, stage: str, of: int) -> None:
-        known = self._known[stage]
+        done_by_repeat = self._known[stage]
         before, _ = self._told.get(stage, (-1, of))
         # Until each repeat has told this stage, the slowest of them is not known.
         now = before
-        if self._going and self._going <= known.keys():
-            now = min(known[repeat] for repeat in self._going)
+        if self._going and self._going <= done_by_repeat.keys():
+            now = min(done_by_repeat[repeat] for repeat in self._going)
         self._told[stage] = (max(before, now), of)
         if now > before:
             # Else a person would expect as many rounds again for every repeat.
-            self._progress(f"{stage} of {self._repeats} repeats" if len(known) > 1 else stage, now, of)
+            self._progress(f"{stage} of {self._repeats} repeats" if len(done_by_repeat) > 1 else stage, now, of)

@@ -45,8 +45,8 @@ class PooledReference:
 
         `deviation` is that of the sites' own intercepts, as it was sent.
         """
-        found: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
-        return found
+        figures: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
+        return figures
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
         """Return the difference in the primary metric.

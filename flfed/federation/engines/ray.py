@@ -287,10 +287,10 @@ class RayGrid(Grid):
         # Each wait is short, so that the end of the simulation is noticed.
         while waiting and (timeout is None or time.monotonic() - began < timeout):
             self._alive()
-            found = list(grid.pull_messages(waiting))
-            waiting -= {message.metadata.reply_to_message_id for message in found}
-            replies += [_said(message) for message in found]
-            if not found:
+            batch = list(grid.pull_messages(waiting))
+            waiting -= {message.metadata.reply_to_message_id for message in batch}
+            replies += [_said(message) for message in batch]
+            if not batch:
                 time.sleep(POLL_SECONDS)
         return replies
 
@@ -346,7 +346,7 @@ def _ray() -> Iterator[None]:
     if callable(on_term) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_term)
     node: Any = worker._global_node  # mypy sees None, which Ray replaces when it starts
-    started = [info.process for found in node.all_processes.values() for info in found]
+    started = [info.process for processes in node.all_processes.values() for info in processes]
     try:
         yield
     finally:

@@ -60,9 +60,9 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
         Of one kind of rows or several.
     shared_as : SharedAs
     """
-    given = {site: found.histogram for site, found in scores.items() if found.histogram is not None}
+    histograms = {site: found.histogram for site, found in scores.items() if found.histogram is not None}
     # Only counts that may be added up count here, since the bins tell of them.
-    summed = [given[site] for site in shared_as.summable(given)]
+    summed = [histograms[site] for site in shared_as.summable(histograms)]
     if len(summed) < LEAST_SITES:
         return EVEN_ODDS
     counts = _summed(summed)
@@ -102,19 +102,19 @@ def score_histograms(
         `in-all` and `asked`: over how many of how many sites that is. Which sites gave none is not
         told by name: it follows from who took part, and one site's people see no other's name.
     """
-    given = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
-    if not given:
+    histograms = {site: reply.histogram for site, reply in replies.items() if reply.histogram is not None}
+    if not histograms:
         return None
-    summed = [given[site] for site in shared_as.summable(given)]
-    told: dict[str, Any] = {"scale": "asinh of log-odds"}
+    summed = [histograms[site] for site in shared_as.summable(histograms)]
+    axis: dict[str, Any] = {"scale": "asinh of log-odds"}
     if bins.centre is not None:
-        told = {"scale": "Student's t (2) of log-odds", "centre": bins.centre, "spread": bins.spread}
+        axis = {"scale": "Student's t (2) of log-odds", "centre": bins.centre, "spread": bins.spread}
     return {
         "bins": bins.bins,
         "limit": bins.limit,
-        **told,
+        **axis,
         "rows": "holdout",
-        "sites": {site: _sparse(counts) for site, counts in shared_as.own(given).items()},
+        "sites": {site: _sparse(counts) for site, counts in shared_as.own(histograms).items()},
         "all": _sparse(reduce(np.add, summed)) if summed else None,
         "in-all": len(summed),
         "asked": len(replies),
@@ -133,21 +133,24 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
         `tp`, `fp`, `fn` and `tn`, which are None where they stay; of a site `why` they do, of `all` in `sites` how
         many sites are added up. At an alert budget each site flags that share of its own rows.
     """
-    given: dict[str, dict[tuple[str, float], PointCounts]] = {}
-    known: dict[str, set[tuple[str, float]]] = {}
+    counts_by_site: dict[str, dict[tuple[str, float], PointCounts]] = {}
+    released_by_site: dict[str, set[tuple[str, float]]] = {}
     for site, reply in replies.items():
         if reply.points:
-            given[site] = {of.point: of for of in reply.points}
-            known[site] = {point for point, of in given[site].items() if min(of.counts) >= 0}
-    if not given:
+            counts_by_site[site] = {of.point: of for of in reply.points}
+            released_by_site[site] = {point for point, of in counts_by_site[site].items() if min(of.counts) >= 0}
+    if not counts_by_site:
         return None
-    points = list(dict.fromkeys(chain.from_iterable(given.values())))
+    points = list(dict.fromkeys(chain.from_iterable(counts_by_site.values())))
     summed = []
     for by, at in points:
-        counts = [given[site][by, at].counts for site in _summable((by, at), known, shared_as, len(points))]
+        counts = [
+            counts_by_site[site][by, at].counts
+            for site in _summable((by, at), released_by_site, shared_as, len(points))
+        ]
         total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
         summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
-    own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(given).items()}
+    own = {site: [*map(_point, points_of.values())] for site, points_of in shared_as.own(counts_by_site).items()}
     return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
 
 
@@ -172,10 +175,10 @@ def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | 
         `metric`, `rows` (which), `asked` (of how many sites), and `sites`: by site a list of groups, each with
         `column`, `group`, `value`, `low` and `high` (None where undefined or withheld) and `method`, how or why.
     """
-    given = {site: reply.groups for site, reply in replies.items() if reply.groups}
-    if not given:
+    groups_by_site = {site: reply.groups for site, reply in replies.items() if reply.groups}
+    if not groups_by_site:
         return None
-    sites = {site: [*map(_group, groups)] for site, groups in shared_as.own(given).items()}
+    sites = {site: [*map(_group, groups)] for site, groups in shared_as.own(groups_by_site).items()}
     return {"metric": "roc_auc_score", "rows": "holdout", "asked": len(replies), "sites": sites}
 
 
@@ -202,19 +205,19 @@ def importances(replies: CompareReplies, shared_as: SharedAs, columns: Sequence[
         `column` and `increase`, which is None where there is none; over sites it is the mean weighted by their test
         rows, and `sites` says over how many; of a site `why` there is none.
     """
-    given: dict[str, dict[str, float]] = {}
+    increases_by_site: dict[str, dict[str, float]] = {}
     for site, reply in replies.items():
         if reply.importance or reply.withheld:
-            given[site] = {of.column: of.increase for of in reply.importance}
-    if not given:
+            increases_by_site[site] = {of.column: of.increase for of in reply.importance}
+    if not increases_by_site:
         return None
     merged: list[dict[str, Any]] = []
     for name in columns:
-        inside = _summable(name, given, shared_as, len(columns))
-        mean = weighted_mean([(replies[site].holdout_rows, given[site][name]) for site in inside])
+        inside = _summable(name, increases_by_site, shared_as, len(columns))
+        mean = weighted_mean([(replies[site].holdout_rows, increases_by_site[site][name]) for site in inside])
         merged.append({"column": name, "increase": mean, "sites": len(inside)})
-    asked = shared_as.own({site: replies[site] for site in given})
-    own = {site: _increases(reply, columns) for site, reply in asked.items()}
+    shared_replies = shared_as.own({site: replies[site] for site in increases_by_site})
+    own = {site: _increases(reply, columns) for site, reply in shared_replies.items()}
     return {"rows": "holdout", "asked": len(replies), "columns": merged, "sites": own}
 
 
@@ -279,43 +282,43 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
 
     A site too small for validation rows scores training rows: the two are never mixed.
     """
-    found = []
+    figures = []
     for kind in dict.fromkeys(s.rows for s in scores.values()):
         alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
-        found += _means(kind, alike, shared_as)
+        figures += _means(kind, alike, shared_as)
         counted = [alike[site] for site in shared_as.summable(alike)]
         counts = [s.histogram for s in counted if s.histogram is not None]
         # Without one site's counts it would not be the AUC over these sites.
         if counts and len(counts) == len(counted):
             rows = sum(s.num_examples for s in counted)
-            found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
-    return found
+            figures.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
+    return figures
 
 
 def _means(kind: str, alike: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
     """Return the means over the sites of what is a mean over rows, all of one kind."""
-    found = []
+    means = []
     for name in dict.fromkeys(chain.from_iterable(s.metrics for s in alike.values())):
         # A sum with a single site in sums only would give that site's figure away.
         with_it = shared_as.summable([site for site, s in alike.items() if name in s.metrics])
         if name in MEANS and with_it:
             parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
-            found.append(MetricRow(None, kind, name, weighted_mean(parts), n=sum(n for n, _ in parts)))
-    return found
+            means.append(MetricRow(None, kind, name, weighted_mean(parts), n=sum(n for n, _ in parts)))
+    return means
 
 
 def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]:
     """Return a round's figures over all sites: of the sites' own, and the mean losses of a secure sum."""
-    found = round_figures(record.scores, shared_as)
+    figures = round_figures(record.scores, shared_as)
     # Beside the sum, a mean over the sites that sent their own would be another figure.
-    own = [row for row in found if row.metric != "loss" or row.arm not in record.mean_losses]
+    own = [row for row in figures if row.metric != "loss" or row.arm not in record.mean_losses]
     return own + [MetricRow(None, arm, "loss", value) for arm, value in record.mean_losses.items() if arm != "fit"]
 
 
 def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
     """Return the sum of some sites' counts, which their own small types could not hold."""
-    found: np.ndarray = np.stack(counts).sum(axis=0, dtype=np.float64)
-    return found
+    total: np.ndarray = np.stack(counts).sum(axis=0, dtype=np.float64)
+    return total
 
 
 def tables_of(
@@ -339,11 +342,11 @@ def tables_of(
     if hidden:
         notes.append(f"{shared_as.reserve()}.")
     rows = [_without(row, hidden) for row in table_one(layout, parts)]
-    said = shared_as.text(" ".join(notes))
-    told = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
+    note = shared_as.text(" ".join(notes))
+    merged_by_site = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
     return {
-        "table-1": {"rows": rows, "note": said},
-        "columns": {"columns": columns_of(layout, told), "note": said},
+        "table-1": {"rows": rows, "note": note},
+        "columns": {"columns": columns_of(layout, merged_by_site), "note": note},
     }
 
 

@@ -102,10 +102,10 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     UsageError
         Where so few sites take part that the promise would mean nothing.
     """
-    found = mechanism_of(study) or Mechanism()
-    found.check_sites(sites)
-    promise = found.promise(study.plan, study.rounds)
-    steps = found.private_steps(study.plan, study.rounds)
+    mechanism = mechanism_of(study) or Mechanism()
+    mechanism.check_sites(sites)
+    promise = mechanism.promise(study.plan, study.rounds)
+    steps = mechanism.private_steps(study.plan, study.rounds)
     facts: dict[str, Any] = dict.fromkeys((*KEYS, GIVEN, TRUSTS))
     if steps is not None:
         facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
@@ -113,8 +113,8 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     if promise is not None:
         facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
         facts[TRUSTS] = not study.aggregation.masks_always if promise.unit == "site" else None
-    said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
-    return {"mechanism": study.privacy.name, **facts, **charged_answers(study, found), **said}
+    remarks = {"warnings": [*mechanism.warnings(study, sites)], "uncharged": [*mechanism.uncharged(study)]}
+    return {"mechanism": study.privacy.name, **facts, **charged_answers(study, mechanism), **remarks}
 
 
 def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
@@ -129,12 +129,12 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
     answers = mechanism.answer_releases(study.plan, study.rounds)
     if not answers:
         return {}
-    told = [
+    noised_answers = [
         {"name": name, "side": answer.side, "noise": answer.release.noise, "share": answer.share}
         for name, answer in answers.items()
     ]
-    kept = [{"name": name, "side": side, "share": share} for name, side, share in mechanism.kept_back()]
-    return {"covers": "study", "answers": told, "kept-back": kept}
+    withheld_parts = [{"name": name, "side": side, "share": share} for name, side, share in mechanism.kept_back()]
+    return {"covers": "study", "answers": noised_answers, "kept-back": withheld_parts}
 
 
 def ignored(study: Study) -> list[str]:
@@ -182,8 +182,8 @@ class SiteCharges:
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
         """Add the sites' budgets; what is known from before stays."""
         if self.mechanism is not None:
-            found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
-            self._ledgers = found | self._ledgers
+            budgets = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
+            self._ledgers = budgets | self._ledgers
 
     def add(self, sites: Collection[str]) -> None:
         """Count one round of these sites."""
@@ -229,8 +229,8 @@ class SiteCharges:
         promise = self.promise
         plan = self._study.plan
         rounds = self._study.rounds
-        asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
-        kinds = set(asked.values())
+        rounds_by_site = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
+        kinds = set(rounds_by_site.values())
         # A tight bound takes long, so that it is computed once, at the end.
         quick = not final or len(kinds) > FEW_KINDS
         spent: dict[int, float | None] = {}
@@ -246,17 +246,17 @@ class SiteCharges:
             a_round = promise.steps // planned(rounds)
             delta = promise.delta
         lines = {}
-        for site in sorted(asked):
+        for site in sorted(rounds_by_site):
             budget, before = self._ledgers.get(site, (math.nan, math.nan))
             lines[site] = {
-                "steps": asked[site] * a_round,
-                "epsilon": spent[asked[site]],
-                **self._on_both(asked[site], spent[asked[site]], known=not quick),
+                "steps": rounds_by_site[site] * a_round,
+                "epsilon": spent[rounds_by_site[site]],
+                **self._on_both(rounds_by_site[site], spent[rounds_by_site[site]], known=not quick),
                 "delta": delta,
                 "budget": finite(budget),
                 "spent-before": finite(before),
             }
-        return lines, more_than_planned(promise, asked, planned(rounds), spent)
+        return lines, more_than_planned(promise, rounds_by_site, planned(rounds), spent)
 
 
 class PrivacyRecord:
@@ -430,12 +430,12 @@ class PrivacyRecord:
         if not (self.draws_anew and self._file.exists()):
             return {}
         try:
-            found: dict[str, Any] = json.loads(self._file.read_bytes())
+            record: dict[str, Any] = json.loads(self._file.read_bytes())
         except (OSError, ValueError):
             raise FlfedError(
                 f"{self._file}: cannot be read: what was asked of the sites is not known; run the study anew"
             ) from None
-        return found
+        return record
 
     @property
     def _file(self) -> Path:

@@ -50,12 +50,12 @@ class SharedAs:
         """
         both = {site: strictest(self.sharing.get(site, "named"), how) for site, how in sharing.items()}
         both = {site: how for site, how in both.items() if how != "named"}
-        found = SharedAs({**self.sharing, **both}, self.series)
+        rules = SharedAs({**self.sharing, **both}, self.series)
         # Ten digits may collide, and figures of two sites would run into one.
-        called = [found.name(site) for site in found.sharing]
+        called = [rules.name(site) for site in rules.sharing]
         if len(set(called)) < len(called):
             raise FlfedError("two sites of this run would be called alike: run the study anew")
-        return found
+        return rules
 
     @cached_property
     def in_sums_only(self) -> frozenset[str]:

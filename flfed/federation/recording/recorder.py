@@ -101,8 +101,10 @@ class Recorder:
         which stays written down.
         """
         self.taking_part = {site for site, reply in replies.items() if reply.accepted}
-        told = {site: reply for site, reply in replies.items() if reply.accepted or site not in earlier}
-        self.writer.sites(self._site_row(name, reply) for name, reply in self.shared_as.under_names(told).items())
+        recorded_replies = {site: reply for site, reply in replies.items() if reply.accepted or site not in earlier}
+        self.writer.sites(
+            self._site_row(name, reply) for name, reply in self.shared_as.under_names(recorded_replies).items()
+        )
         # A resumed run has these entries from before.
         if not self._resumed:
             self.events("refused", {s: r.reason for s, r in replies.items() if not r.accepted})
@@ -148,8 +150,11 @@ class Recorder:
         self.writer.events(self._events(self._latest or None, kind, reasons))
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
-        said = self.shared_as.under_names(reasons).items()
-        return [EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason)) for site, reason in said]
+        reasons_by_name = self.shared_as.under_names(reasons).items()
+        return [
+            EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason))
+            for site, reason in reasons_by_name
+        ]
 
     def unnamed_faults(self, reasons: Sequence[str]) -> None:
         """Record the faults of nodes without a known site."""
@@ -180,9 +185,9 @@ class Recorder:
 
         Those columns have too few gaps, or values, for the test.
         """
-        found = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
-        said = {"warnings": [str(warning) for warning in warnings], "found": found, "untested": [*untested]}
-        self.summary("leaks", said)
+        columns = [{"column": w.column, "reason": w.reason, "value": w.value} for w in warnings]
+        facts = {"warnings": [str(warning) for warning in warnings], "found": columns, "untested": [*untested]}
+        self.summary("leaks", facts)
         self.writer.events([EventRow(None, None, "leak", str(warning)) for warning in warnings])
 
     def round(self, record: RoundRecord, *, trained: bool, durable: bool = True) -> None:
@@ -218,8 +223,8 @@ class Recorder:
             self.writer.events(events)
             self.writer.sent(record.round, sent)
             return
-        told = {site: loss for site, loss in record.losses.items() if loss is not None}
-        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(told).items()]
+        losses_by_site = {site: loss for site, loss in record.losses.items() if loss is not None}
+        losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(losses_by_site).items()]
         if "fit" in record.mean_losses:
             losses.append(MetricRow(None, "fit", "loss", record.mean_losses["fit"]))
         self.writer.round(
@@ -267,9 +272,9 @@ class Recorder:
             "operating-points": exact_counts(replies, self.shared_as),
             "subgroups": subgroups(replies, self.shared_as),
         }
-        for name, found in summaries.items():
-            if found is not None:
-                self.summary(name, found)
+        for name, summary in summaries.items():
+            if summary is not None:
+                self.summary(name, summary)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 
@@ -318,17 +323,21 @@ def sites_mean(replies: CompareReplies, of: int, arm: str = "global") -> list[Co
 
     It is over the sites with that figure, while `of` sites were compared.
     """
-    found = []
+    rows = []
     name = "sites-mean" if arm == "global" else f"{arm}-sites-mean"
     figures = _arms(replies)
     for metric in dict.fromkeys(figure.metric for figure in figures):
         values = [figure.value for figure in figures if (figure.metric, figure.arm) == (metric, arm)]
-        known = [value for value in values if math.isfinite(value)]
-        left = of - len(known)
-        method = Refusal("mean-with-gaps", sites=len(known), left=left) if left else f"mean of {len(known)} sites"
-        mean = float(np.mean(known)) if known else None
-        found.append(ComparisonRow(None, name, metric, mean, method=method))
-    return found
+        finite_values = [value for value in values if math.isfinite(value)]
+        left = of - len(finite_values)
+        method = (
+            Refusal("mean-with-gaps", sites=len(finite_values), left=left)
+            if left
+            else f"mean of {len(finite_values)} sites"
+        )
+        mean = float(np.mean(finite_values)) if finite_values else None
+        rows.append(ComparisonRow(None, name, metric, mean, method=method))
+    return rows
 
 
 def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] = ()) -> list[ComparisonRow]:
@@ -351,14 +360,14 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
         "pooled-same": reference.pooled_same,
         "own-model-everywhere": reference.own_everywhere,
     }
-    found = []
+    rows = []
     for arm, estimates in arms.items():
         for metric, e in estimates.items():
             row = ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
             if (arm, metric) not in withheld or metric in RANKINGS:
                 row = replace(row, value=finite(e.value), low=finite(e.low), high=finite(e.high), method=e.method)
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def from_replies(replies: CompareReplies) -> list[ComparisonRow]:

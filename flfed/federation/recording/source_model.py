@@ -51,11 +51,11 @@ def source_model(study: Study, *, series: str = "", store: str | None = None) ->
     """
     name = study.warm_start
     where = f"[model]: warm-start={study.warm_start!r}"
-    found = kept_source(series) if series else None
-    if found is None:
-        found = read_source(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
-    found.check(study, datasets.load(study.dataset.name).schema, where)
-    return found
+    source = kept_source(series) if series else None
+    if source is None:
+        source = read_source(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
+    source.check(study, datasets.load(study.dataset.name).schema, where)
+    return source
 
 
 def source_of(study: Study, series: str = "") -> Source | None:
@@ -70,18 +70,18 @@ def keep_source(study: Study, series: str, store: str | None = None) -> None:
     """
     if not study.warm_start or kept_source(series) is not None:
         return
-    found = source_model(study, store=store)
-    kept = Checkpoint(round=0, arrays=found.arrays, encoder=found.encoder, facts=found.facts())
-    checkpoints.write(series, kept, final=True, name=KEPT)
+    source = source_model(study, store=store)
+    checkpoint = Checkpoint(round=0, arrays=source.arrays, encoder=source.encoder, facts=source.facts())
+    checkpoints.write(series, checkpoint, final=True, name=KEPT)
 
 
 def kept_source(series: str) -> Source | None:
     """Return the model that a series wrote down; None where it is not here, or damaged."""
     try:
-        kept = checkpoints.read(_kept_at(series))
+        checkpoint = checkpoints.read(_kept_at(series))
     except FlfedError:
         return None
-    return Source.of_facts(kept.facts, kept.arrays, kept.encoder)
+    return Source.of_facts(checkpoint.facts, checkpoint.arrays, checkpoint.encoder)
 
 
 def forget_source(series: str) -> None:
@@ -104,8 +104,8 @@ def named_start(study: Study, *, approved: bool, store: str | None = None) -> St
         return study
     if approved:
         required_hash(study)
-    found = source_model(study, store=store)
-    return study if study.start_sha256 else study.replace({"model.start-sha256": found.sha256()})
+    source = source_model(study, store=store)
+    return study if study.start_sha256 else study.replace({"model.start-sha256": source.sha256()})
 
 
 def required_hash(study: Study) -> None:
@@ -199,11 +199,11 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
     if is_encrypted(final.arrays):
         raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
     study = Study.parse(series.study_text)
-    if kept_at_sites := extra_shapes(study, shapes_of(final.arrays)).own_part:
+    if site_arrays := extra_shapes(study, shapes_of(final.arrays)).own_part:
         raise UsageError(
-            f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(kept_at_sites)}: "
+            f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(site_arrays)}: "
             "no whole model is here to begin with"
         )
     schema = Schema.model_validate(final.facts["schema"])
-    found = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
-    return replace(found, repeat=runs[0].repeat, run_id=runs[0].run)
+    source = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
+    return replace(source, repeat=runs[0].repeat, run_id=runs[0].run)

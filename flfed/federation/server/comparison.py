@@ -92,11 +92,11 @@ class Comparison:
         self._coefficients()
         for part in self.parts:
             part.record(self.model, replies)
-        found = importances(replies, recorder.shared_as, self._columns)
-        if found is not None:
+        importance_summary = importances(replies, recorder.shared_as, self._columns)
+        if importance_summary is not None:
             loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
-            told = {"loss": loss, "permutations": self.run.study.compare.importance}
-            recorder.summary("importances", told | found)
+            settings = {"loss": loss, "permutations": self.run.study.compare.importance}
+            recorder.summary("importances", settings | importance_summary)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
 
@@ -125,12 +125,12 @@ class Comparison:
         if not model.linear or len(layers) != 1 or self.run.layout.task != "binary":
             return
         weight, bias = (self.outcome.arrays[name].astype(float) for name in layers[0])
-        found = {
+        coefficients = {
             "inputs": list(input_names(self.run.layout)),
             "coefficients": weight[:, 0].tolist(),
             "intercept": float(bias[0]),
         }
-        self.run.recorder.summary("coefficients", found)
+        self.run.recorder.summary("coefficients", coefficients)
 
     @property
     def _columns(self) -> list[str]:
@@ -181,15 +181,15 @@ class Comparison:
         """Return credible comparisons, without sums that cannot be merged."""
         usable = {}
         faults = {}
-        known: set[tuple[str, str]] = set()
+        requested_groups: set[tuple[str, str]] = set()
         for one in groupings(self.run.study.compare.by, self.run.schema):
-            known.update((one.column, label) for label in one.labels)
+            requested_groups.update((one.column, label) for label in one.labels)
         for site, reply in replies.items():
             defect = comparison_defect(reply)
             if defect:
                 faults[site] = Refusal("no-comparison", why=defect)
                 continue
-            usable[site] = self._asked_for(reply, known)
+            usable[site] = self._asked_for(reply, requested_groups)
             if reply.summary is not None and (defect := summary_defect(reply.summary, self.run.layout)):
                 faults[site] = Refusal("holdout-sums", why=defect)
                 usable[site] = replace(usable[site], summary=None)

@@ -150,13 +150,15 @@ def _replies(
 
 def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str, EnrolReply]) -> Absent:
     """Return why sites do not take part; whose a silent node is only an engine of institutions knows beforehand."""
-    known = {str(node): site for site, node in getattr(run.grid, "nodes", {}).items()}
-    whys = {known[node]: why.cause for node, why in answers.faults.items() if node in known}
+    site_by_node = {str(node): site for site, node in getattr(run.grid, "nodes", {}).items()}
+    whys = {site_by_node[node]: why.cause for node, why in answers.faults.items() if node in site_by_node}
     return Absent(
         own={reply.site: reply.reason for reply in replies.values() if not reply.accepted},
         refused={site: why for site, why in whys.items() if why.code not in NO_ANSWER},
         silent={site: why for site, why in whys.items() if why.code in NO_ANSWER},
-        unnamed=[Refusal("node-not-enrolled", why=why) for node, why in answers.faults.items() if node not in known],
+        unnamed=[
+            Refusal("node-not-enrolled", why=why) for node, why in answers.faults.items() if node not in site_by_node
+        ],
     )
 
 
@@ -198,10 +200,10 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
     sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
     run.recorder.summary("training-sums", sums)
     widths = {site: one.width for site, one in participants.items() if one.width < 1}
-    told = [f"{site} ({width:g} of each hidden layer)" for site, width in run.recorder.shared_as.own(widths).items()]
-    if told:
+    sites = [f"{site} ({width:g} of each hidden layer)" for site, width in run.recorder.shared_as.own(widths).items()]
+    if sites:
         run.recorder.note(
-            f"trained in part by {', '.join(told)}: for its other units such a site counts as having changed nothing"
+            f"trained in part by {', '.join(sites)}: for its other units such a site counts as having changed nothing"
         )
     if run.study.encode.scaler == "per-site":
         run.recorder.note(PER_SITE)

@@ -128,8 +128,8 @@ def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
             f"[compare]: rank-within is for outcomes that are numbers; the dataset's task is {schema.task!r}"
         )
     if name not in schema.columns or schema.columns[name].kind != "date":
-        known = [one for one, column in schema.columns.items() if column.kind == "date"]
-        raise UsageError(f"[compare]: rank-within={name!r} must be a date of the dataset: {', '.join(known) or 'none'}")
+        dates = [one for one, column in schema.columns.items() if column.kind == "date"]
+        raise UsageError(f"[compare]: rank-within={name!r} must be a date of the dataset: {', '.join(dates) or 'none'}")
 
 
 def _check_expired(study: Study) -> None:

@@ -257,8 +257,8 @@ class Series:
         """
         config: dict[str, bool | float | int | str] = {"study": self.study.text, "repeat": repeat}
         # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
-        kept = self.study.dataset.partition is None and self.engine.keeps_replies
-        config["run" if kept else "run-here"] = recorder.writer.run
+        keeps_replies = self.study.dataset.partition is None and self.engine.keeps_replies
+        config["run" if keeps_replies else "run-here"] = recorder.writer.run
         # Institutions took it in themselves: nobody sends it.
         way = replace(way, source=None if self.engine.remote else source_of(self.study, self.series))
         with self.engine.started(self.sites, config, way) as (grid, tables), self.engine.after_run(grid, recorder):
@@ -321,13 +321,13 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     of_all = added(sums.parts)
     by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in sums.by_site.items()}
     name = run.study.statistic.name if run.study.analysis is None else ANALYSIS
-    found = {
+    figures = {
         "name": name,
         "sites": len(sums.sites),
         **statistic.figures(sums.parts, run.schema, of_all),
         "by-site": run.recorder.shared_as.own(by_site),
     }
-    run.recorder.summary("statistics", found)
+    run.recorder.summary("statistics", figures)
     return Outcome(
         status="completed",
         reason="",

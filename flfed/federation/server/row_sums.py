@@ -92,10 +92,10 @@ class SiteSums:
         if not good:
             raise FlfedError("no site counted its rows by cell, so that trees have no cut points")
         # In the order of the sites' names, though whole numbers add up to the same in any.
-        found = {}
+        counts = {}
         for name in cell_shapes(run.layout, least):
-            found[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
-        return found
+            counts[name] = np.stack([own[name] for own in good]).sum(axis=0, dtype=np.int64)
+        return counts
 
     def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
         """Return the sums of a statistic, in the order of names, so that the same sites give the same bits.
@@ -149,7 +149,7 @@ def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int
 
 def sums_defect(sums: Arrays, shapes: Shapes) -> Refusal | None:
     """Return why arrays are no sums of these shapes, None where they are."""
-    found = {name: (values.shape, values.dtype) for name, values in sums.items()}
-    if found == shapes and all(np.isfinite(values).all() for values in sums.values()):
+    actual_shapes = {name: (values.shape, values.dtype) for name, values in sums.items()}
+    if actual_shapes == shapes and all(np.isfinite(values).all() for values in sums.values()):
         return None
     return Refusal("statistic-unfit")

@@ -72,11 +72,11 @@ class Result:
         """
         # Sites may miss an arm: one that could not be compared has no figures.
         lines: list[dict[str, Any]] = []
-        for site, found in self.report["sites"].items():
+        for site, site_report in self.report["sites"].items():
             for arm in ("global", "local-only", "personalised", "difference"):
-                lines += _lines({"site": site, "arm": arm}, found.get(arm))
-        for site, found in self.report["sites"].items():
-            gains = {metric: gain_at(found, metric) for metric in self.report["verdict-rule"]["worthwhile"]}
+                lines += _lines({"site": site, "arm": arm}, site_report.get(arm))
+        for site, site_report in self.report["sites"].items():
+            gains = {metric: gain_at(site_report, metric) for metric in self.report["verdict-rule"]["worthwhile"]}
             lines += _lines({"site": site, "arm": "gain"}, gains)
         return pd.DataFrame(lines)
 
@@ -166,17 +166,17 @@ def run(
     checkpoints.seconds_apart()
     facts = check(chosen)
     chosen = named_start(chosen, approved=runs_on.remote, store=store)
-    found = runs_on.sites(chosen, sites)
+    resolved_sites = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
         keep_source(chosen, series, store)
-        asked = _asked(sites, found) | {"stacked": stacked}
+        options = _asked(sites, resolved_sites) | {"stacked": stacked}
         path = path_of(runs_on, chosen, stacked=stacked)
-        Series(opened, series, repeats, chosen, facts, runs_on, path, found, asked, progress, observer, callback).go_on(
-            {}
-        )
+        Series(
+            opened, series, repeats, chosen, facts, runs_on, path, resolved_sites, options, progress, observer, callback
+        ).go_on({})
     return _result(series, store)
 
 
@@ -216,7 +216,7 @@ def resume(
         entries = reader.runs_of(run)
         series = reader.series(run)
         entries = reader.runs_of(series.series)
-        asked = reader.summary(entries[0].run, "asked") or {}
+        options = reader.summary(entries[0].run, "asked") or {}
     engine = engine_of(entries[0].engine)
     study = Study.parse(series.study_text)
     if series.study != study.name:
@@ -229,11 +229,11 @@ def resume(
     if facts["schema"] != entries[0].hashes.get("schema"):
         raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
     # Site objects of a program cannot be found by name again.
-    if sites is None and asked.get("given"):
+    if sites is None and options.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN}")
-    wanted = asked.get("sites") if sites is None else sites
-    found = engine.sites(study, wanted)
-    first = asked.get("names", [site.name for site in found])
+    wanted = options.get("sites") if sites is None else sites
+    resolved_sites = engine.sites(study, wanted)
+    first = options.get("names", [site.name for site in resolved_sites])
     with RunStore.open(store) as opened:
         again = Series(
             store=opened,
@@ -244,8 +244,8 @@ def resume(
             engine=engine,
             path=entries[0].path,
             # A site that is new here would join the repeats that are left, and not those that are done.
-            sites=[site for site in found if site.name in first],
-            asked=asked,
+            sites=[site for site in resolved_sites if site.name in first],
+            asked=options,
             progress=progress,
             observer=observer,
         )
@@ -279,5 +279,5 @@ def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | RemoteSite
     The names of those that were found go with it.
     """
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
-    given = words is not None and len(words) < len(sites or ())
-    return {"sites": words, "given": given, "names": [site.name for site in found]}
+    has_objects = words is not None and len(words) < len(sites or ())
+    return {"sites": words, "given": has_objects, "names": [site.name for site in found]}

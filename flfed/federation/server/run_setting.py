@@ -154,10 +154,10 @@ class RunSetting:
         """
         if len(found) >= LEAST_SITES:
             return
-        told = list(reasons)
+        shown_reasons = list(reasons)
         if len(reasons) > FEW_SITES:
-            told = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
-        why = f" ({'; '.join(told)})" if reasons else ""
+            shown_reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
+        why = f" ({'; '.join(shown_reasons)})" if reasons else ""
         few = "only one site takes part" if found else "no site takes part"
         todo = "; see, at each site: flfed site check NAME" if at_site else ""
         sentence = self.recorder.shared_as.text(f"{few}, at least {LEAST_SITES} are needed{why}{todo}")

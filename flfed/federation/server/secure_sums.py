@@ -158,12 +158,12 @@ def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
 def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, Statement]:
     """Return what sites state of their keys, of those that can be read."""
     study_sha256 = run.study.sha256()
-    found = {}
+    statements = {}
     for site, packed in signed.items():
         statement = read(packed, study_sha256=study_sha256, run=run.name, repeat=run.repeat)
         if not isinstance(statement, Refusal):
-            found[site] = statement[0]
-    return found
+            statements[site] = statement[0]
+    return statements
 
 
 def rehearse_keys(run: RunSetting, participants: Participants) -> SecureSums | None:
@@ -245,18 +245,18 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int
             requests[site] = replace(request, shared=replace(shared, keys=(key,)))
         del requests[first]
     replies |= _told_keys(run, requests, back)
-    told = {(reply.sha256, reply.least) for reply in replies.values()}
-    if len(told) > 1:
+    agreements = {(reply.sha256, reply.least) for reply in replies.values()}
+    if len(agreements) > 1:
         raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
-    return max((least for _, least in told), default=LEAST)
+    return max((least for _, least in agreements), default=LEAST)
 
 
 def _told_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
     """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
     if away := sorted(requests.keys() - back.keys()):
         raise run.error(f"{', '.join(away)} did not enrol, and the run needs all its sites")
-    asked = {site: one for site, one in back.items() if site in requests}
-    answers = run.ask(KEYS, requests, asked, KeysReply.from_record)
+    receivers = {site: one for site, one in back.items() if site in requests}
+    answers = run.ask(KEYS, requests, receivers, KeysReply.from_record)
     run.recorder.events("fault", answers.faults)
     if answers.faults and not run.resumed:
         whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())

@@ -88,12 +88,12 @@ def counting(
             recorder.note(SEEN)
         if rows.texts is None and not rows.why:
             return
-        found: dict[str, Any] = {"source": rows.source.run, "why": rows.why}
+        facts: dict[str, Any] = {"source": rows.source.run, "why": rows.why}
         if rows.texts is not None:
             taking_part = [site for site in sites if site.name in nodes]
-            found |= _counted(rows.texts, study, taking_part, repeat, recorder)
-        recorder.summary(TRAINED_TEST_ROWS, found)
-        for sentence in trained_rows_in_words(found):
+            facts |= _counted(rows.texts, study, taking_part, repeat, recorder)
+        recorder.summary(TRAINED_TEST_ROWS, facts)
+        for sentence in trained_rows_in_words(facts):
             recorder.note(sentence)
             recorder.progress(WARNING + sentence, 0, 1)
 
@@ -127,24 +127,24 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
         entry = reader.runs_of(run)[0]
         series = reader.series(run)
         first = reader.runs_of(series.series)[0]
-        asked = reader.summary(first.run, "asked") or {}
+        options = reader.summary(first.run, "asked") or {}
         entries = reader.sites(entry.run)
     earlier = Study.parse(series.study_text)
     if earlier.dataset.name != study.dataset.name:
         raise UsageError(f"its rows are of dataset {earlier.dataset.name!r}, whose columns are others")
     if entry.hashes.get("schema") != datasets.load(study.dataset.name).schema.sha256():
         raise UsageError(f"the schema of dataset {study.dataset.name!r} has changed since its run")
-    found = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
+    texts = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
     of_record = {one.site: one for one in entries}
-    for site in _sites_of(earlier, asked, sites):
-        known = of_record.get(site.name)
-        if known is not None and known.status == "refused":
+    for site in _sites_of(earlier, options, sites):
+        site_entry = of_record.get(site.name)
+        if site_entry is not None and site_entry.status == "refused":
             continue
         training = study_table(earlier, site, entry.repeat).training
-        if _differs(known, len(training)):
+        if _differs(site_entry, len(training)):
             raise UsageError(f"the table of {site.name} has changed since its run")
-        found.update(_texts(training, study))
-    return found
+        texts.update(_texts(training, study))
+    return texts
 
 
 def _sites_of(earlier: Study, asked: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:

@@ -96,9 +96,9 @@ def of_each_site(
         return None
     # Grey sites come first, so that the coloured ones are drawn above them.
     names = sorted(set(rows["site"]), key=lambda name: (looks[name][0] != FAINT, name))
-    told = [name for name in names if looks[name][0] != FAINT]
-    faint = names[: len(names) - len(told)]
-    site = nominal("site", legend=legend_of(told, values=told, **STROKES))
+    coloured_names = [name for name in names if looks[name][0] != FAINT]
+    faint = names[: len(names) - len(coloured_names)]
+    site = nominal("site", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
     colours = {"domain": names, "range": [looks[name][0] for name in names]}
     dashes = {"domain": names, "range": [looks[name][1] for name in names]}
     thin = {"test": {"field": "site", "oneOf": faint}, "value": 1}
@@ -160,12 +160,12 @@ def _rows(points: Iterable[CurvePoint], metric: str) -> pd.DataFrame | None:
 
     A point of several rounds stands in their middle.
     """
-    known = [
+    rows = [
         (((p.first or p.round) + p.round) / 2, p.site, p.value, *band_of(p, metric), p.least, p.most)
         for p in points
         if p.value is not None and p.round
     ]
-    return pd.DataFrame(known, columns=list(COLUMNS)).astype(WIDE) if known else None
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(WIDE) if rows else None
 
 
 COLUMNS_DRAWN = 60
@@ -218,22 +218,22 @@ def _missed(block: Block) -> int:
 
 def shares(blocks: Sequence[Block]) -> dict[str, Block]:
     """Return each site's rounds, added up."""
-    found: dict[str, Block] = {}
+    totals: dict[str, Block] = {}
     for block in blocks:
-        found[block.site] = _together(found[block.site], block) if block.site in found else block
-    return found
+        totals[block.site] = _together(totals[block.site], block) if block.site in totals else block
+    return totals
 
 
 def lines(blocks: Sequence[Block]) -> list[Line]:
     """Return the table of the map, a line for each site."""
-    told: list[Line] = []
+    rows: list[Line] = []
     for site, of in shares(blocks).items():
         line = {"Site": site, "Rounds asked": of.asked, "No answer": of.asked - of.answered}
         line |= {"Answer rejected": of.aside, "Good updates": _good(of), "Good updates, % of asked": ""}
         if of.asked:
             line["Good updates, % of asked"] = f"{100 * _good(of) / of.asked:.0f}"
-        told.append(line)
-    return told
+        rows.append(line)
+    return rows
 
 
 def drawn(blocks: Sequence[Block]) -> list[str]:
@@ -293,14 +293,14 @@ def in_a_row(blocks: Sequence[Block]) -> list[Block]:
     >>> [(block.first, block.last, block.asked) for block in in_a_row(good)]
     [(1, 6, 6)]
     """
-    found: list[Block] = []
+    merged_blocks: list[Block] = []
     for block in blocks:
-        last = found[-1] if found else None
+        last = merged_blocks[-1] if merged_blocks else None
         if last and (last.site, last.last + 1, state_of(last)) == (block.site, block.first, state_of(block)):
-            found[-1] = _together(last, block)
+            merged_blocks[-1] = _together(last, block)
         else:
-            found.append(block)
-    return found
+            merged_blocks.append(block)
+    return merged_blocks
 
 
 def chart(blocks: Sequence[Block]) -> Chart | None:
@@ -340,19 +340,19 @@ def in_words(blocks: Sequence[Block]) -> str:
 
     It says how many sites took part in all rounds, and who missed most.
     """
-    asked = {site: of for site, of in shares(blocks).items() if of.asked}
-    if not asked:
+    totals = {site: of for site, of in shares(blocks).items() if of.asked}
+    if not totals:
         return "No site was asked to train yet."
     # Of one site its own count says more than a share of the sites.
-    if len(asked) == 1:
-        ((site, of),) = asked.items()
+    if len(totals) == 1:
+        ((site, of),) = totals.items()
         return f"{site} gave a good update in {_good(of)} of {of.asked} rounds."
-    missed = {site: _missed(of) for site, of in asked.items()}
+    missed = {site: _missed(of) for site, of in totals.items()}
     whole = [*missed.values()].count(0)
-    said = f"{whole} of {len(asked)} sites gave a good update in every round they were asked in."
+    text = f"{whole} of {len(totals)} sites gave a good update in every round they were asked in."
     most = max(missed.values())
     if not most:
-        return said
-    worst = [site for site in asked if missed[site] == most]
+        return text
+    worst = [site for site in totals if missed[site] == most]
     whose = worst[0] if len(worst) == 1 else f"{len(worst)} sites, {worst[0]} among them,"
-    return f"{said} {whose} missed most: {most} of {asked[worst[0]].asked}."
+    return f"{text} {whose} missed most: {most} of {totals[worst[0]].asked}."

@@ -157,8 +157,8 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     rows = [_forest_row(line, run.rule.worthwhile[metric]) for line in lines]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     # The colours are of all verdicts, but the legend names only those that occur.
-    told = {line.verdict for line in lines if line.value is not None}
-    there = [verdict for verdict in VERDICT_COLOURS if verdict in told]
+    verdicts = {line.verdict for line in lines if line.value is not None}
+    there = [verdict for verdict in VERDICT_COLOURS if verdict in verdicts]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[line.name for line in lines], axis=None)
@@ -269,13 +269,13 @@ def interval_chart(lines: Sequence[Line], metric: str, *, grid: bool = True) -> 
     lines : sequence of mappings with name, arm (which the colour follows), value, low, high
     metric : str
     """
-    known = [line for line in lines if line["value"] is not None]
-    if not known:
+    figure_lines = [line for line in lines if line["value"] is not None]
+    if not figure_lines:
         return None
-    rows = pd.DataFrame(known)[["name", "arm", *ENDS]].astype(dict.fromkeys(ENDS, "float64"))
+    rows = pd.DataFrame(figure_lines)[["name", "arm", *ENDS]].astype(dict.fromkeys(ENDS, "float64"))
     rows["shown"] = [number(value) for value in rows["value"]]
     # The axis has to hold the intervals as well as the figures.
-    ticks = ticks_of(_spread(known), metric)
+    ticks = ticks_of(_spread(figure_lines), metric)
     x = quantitative("value", **figure_axis(axis_title(metric), ticks, grid=grid))
     y = nominal("name", sort=list(rows["name"]), axis=names_axis())
     arms = list(dict.fromkeys(rows["arm"]))

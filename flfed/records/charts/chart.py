@@ -96,8 +96,8 @@ def picture(drawn: Chart | Altair, width: int, height: int | None = None) -> str
     import vl_convert
 
     # Altair's check of a chart that is ours takes as long as its drawing.
-    given = drawn.to_dict() if isinstance(drawn, Chart) else drawn.to_dict(validate=False)
-    spec = plain_texts(given)
+    chart_spec = drawn.to_dict() if isinstance(drawn, Chart) else drawn.to_dict(validate=False)
+    spec = plain_texts(chart_spec)
     spec |= {"width": width, "background": None, "config": PRINTED}
     if height is not None:
         spec["height"] = height
@@ -204,8 +204,8 @@ def ticks_of(values: Iterable[float | None], metric: str = "", *, difference: bo
     >>> ticks_of([0.71, 0.985, None], "roc_auc_score"), ticks_of([1.0], "roc_auc_score"), ticks_of([-2.5, 9.0])
     ([0.7, 0.8, 0.9, 1.0], [0.995, 1.0], [-5.0, 0.0, 5.0, 10.0])
     """
-    known = [value for value in values if value is not None]
-    low, high = min(known), max(known)
+    numbers = [value for value in values if value is not None]
+    low, high = min(numbers), max(numbers)
     raw = max(high - low, abs(high) / 50, 1e-9) / (MOST_TICKS - 1)
     unit = 10.0 ** math.floor(math.log10(raw))
     # The step is the smallest round one that needs no more than the allowed ticks.

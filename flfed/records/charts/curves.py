@@ -51,8 +51,8 @@ Points = list[tuple[str, float, float]]
 def _colours(names: Sequence[str], looks: Looks) -> Spec:
     of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
     # Sites in grey all look alike, so that the legend leaves them out.
-    told = [name for name in names if of[name][0] != FAINT]
-    named = nominal("of", legend=legend_of(told, values=told, **STROKES))
+    coloured_names = [name for name in names if of[name][0] != FAINT]
+    named = nominal("of", legend=legend_of(coloured_names, values=coloured_names, **STROKES))
     return {
         "color": named | {"scale": {"domain": list(names), "range": [of[name][0] for name in names]}},
         "strokeDash": named | {"scale": {"domain": list(names), "range": [of[name][1] for name in names]}},
@@ -83,9 +83,9 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
     axis: Spec = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
     if stretched:
         scale |= {"type": "pow", "exponent": 1 / STRETCH}
-        values, said = stretched_ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
+        values, label_expression = stretched_ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
         # Of more values than the count of ticks Vega leaves out every other one.
-        axis |= {"labelExpr": said, "values": values, "tickCount": len(values), "labelOverlap": False}
+        axis |= {"labelExpr": label_expression, "values": values, "tickCount": len(values), "labelOverlap": False}
     return quantitative(field, axis=axis, scale=scale)
 
 
@@ -173,12 +173,12 @@ def calibration_chart(
     colour = {"color": colours["color"]}
     size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
     sized = {"size": quantitative("rows", scale=size, legend=None)}
-    told = {"tooltip": [nominal("of"), *tooltip("x", "y", "low", "high", "rows")]}
+    tooltips = {"tooltip": [nominal("of"), *tooltip("x", "y", "low", "high", "rows")]}
     layers = [
         diagonal(top),
         layer("rule", {"x": x, "y": low, "y2": {"field": "high"}, **colour}, strokeWidth=1.5),
         layer("line", {"x": x, "y": y, **colours}, strokeWidth=1.5),
-        layer("point", {"x": x, "y": y, **colour, **told, **sized}, filled=True, opacity=1),
+        layer("point", {"x": x, "y": y, **colour, **tooltips, **sized}, filled=True, opacity=1),
     ]
     return Chart(rows, plot(PLOT_PIXELS, layer=layers))
 

@@ -97,10 +97,10 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | Non
         scale |= {"type": "symlog", "constant": 1}
         # Short words, such as 10k, have room on the narrowest screen.
         axis |= {"values": stretched_ticks(first, last), "labelOverlap": False, "labelExpr": SHORT}
-    told = {"from": "from", "to": "to", "count": unit, "low": LOW, "high": HIGH}
+    tooltips = {"from": "from", "to": "to", "count": unit, "low": LOW, "high": HIGH}
     ends = {"x": quantitative("from", scale=scale, axis=axis), "x2": {"field": "to"}}
     look = {"color": ORANGE, "strokeWidth": 2 if len(rows) <= 64 else 1}
-    return _with_noise(rows, unit, ends, [], told, {"color": BLUE}, look)
+    return _with_noise(rows, unit, ends, [], tooltips, {"color": BLUE}, look)
 
 
 def _with_noise(
@@ -168,9 +168,9 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
         "x2": {"field": "end"},
         "color": nominal("class", scale=scale, legend=legend_of([WITHOUT, WITH])),
     }
-    told = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
+    tooltips = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
     tooltip = [nominal("class", title="class")]
-    return _with_noise(pd.DataFrame(drawn), unit, ends, tooltip, told, {}, {"color": INK, "strokeWidth": 2})
+    return _with_noise(pd.DataFrame(drawn), unit, ends, tooltip, tooltips, {}, {"color": INK, "strokeWidth": 2})
 
 
 GAP = 0.06

@@ -165,8 +165,10 @@ def attack_chart(lines: Audit) -> Layers | None:
     base = alt.Chart(inline(values=rows))
     spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
     # All of something that no guarantee covers fills the chart.
-    given = base.transform_filter(f"datum.look == '{GIVEN_AWAY}'").transform_calculate(start="0")
-    bars = given.mark_bar(size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[GIVEN_AWAY][0], stroke=LOOKS[GIVEN_AWAY][0])
+    disclosures = base.transform_filter(f"datum.look == '{GIVEN_AWAY}'").transform_calculate(start="0")
+    bars = disclosures.mark_bar(
+        size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[GIVEN_AWAY][0], stroke=LOOKS[GIVEN_AWAY][0]
+    )
     dots = base.mark_point(filled=True, size=120, opacity=1)
     limits = base.transform_filter("datum.promise != null").mark_tick(
         opacity=1, thickness=4, size=MARK_PIXELS, color=PROMISE_COLOUR

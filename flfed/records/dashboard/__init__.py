@@ -47,8 +47,8 @@ def page_groups() -> dict[str, dict[str, Path]]:
     >>> [list(pages)[0] for pages in page_groups().values()][:2]
     ['runs', 'overview']
     """
-    found: dict[str, dict[str, Path]] = {}
+    pages_by_group: dict[str, dict[str, Path]] = {}
     for name, file in page_files().items():
         heading = max(digit for digit in GROUPS if digit <= file.stem[1])
-        found.setdefault(GROUPS[heading], {})[name] = file
-    return found
+        pages_by_group.setdefault(GROUPS[heading], {})[name] = file
+    return pages_by_group

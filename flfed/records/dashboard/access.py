@@ -79,9 +79,9 @@ def roles_file() -> Path | None:
     UsageError
         If this user has no folder for it.
     """
-    given = os.environ.get("FLFED_ROLES")
-    if given:
-        return Path(given)
+    configured_path = os.environ.get("FLFED_ROLES")
+    if configured_path:
+        return Path(configured_path)
     path = where() / "roles.toml"
     return path if _may_be(path) else None
 
@@ -120,13 +120,13 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     >>> role_of({"email": "Ana@Clinic.example", "email_verified": True}, '[people]\n"ana@clinic.example" = "analyst"')
     Viewer(role='analyst', site=None, name='Ana@Clinic.example')
     """
-    told, lines = _roles_in(roles)
+    role_file, lines = _roles_in(roles)
     # Addresses that differ in capitals only are one person, who must not have two roles.
     people = dict(lines)
     if len(people) < len(lines):
         raise UsageError("the file of roles has two lines for one person: nobody is let in")
     address = str(claims.get("email") or "")
-    if told.verified_only is not False and claims.get("email_verified") is not True:
+    if role_file.verified_only is not False and claims.get("email_verified") is not True:
         raise UsageError("your login provider does not say that your e-mail address is verified")
     # Who has no address must not match a line with an empty one.
     role = people.get(_same(address)) if address else None
@@ -142,12 +142,12 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
 def _roles_in(text: str) -> tuple[Roles, list[tuple[str, Any]]]:
     """Return the file of roles, and its lines: an address as it is compared, and its role."""
     try:
-        found = parse_toml(text, "the file of roles")
-        told = Roles(**{one.name: found[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in found})
-        lines = [(_same(address), role) for address, role in told.people.items()]
+        table = parse_toml(text, "the file of roles")
+        role_file = Roles(**{one.name: table[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in table})
+        lines = [(_same(address), role) for address, role in role_file.people.items()]
     except (UsageError, AttributeError):
         raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
-    return told, lines
+    return role_file, lines
 
 
 def _viewer(role: Any, address: str) -> Viewer | None:
@@ -245,7 +245,7 @@ def admit() -> Viewer | None:
         st.button("Log in", on_click=st.login, type="primary")
         return None
     try:
-        found = _known()
+        person = _known()
     except UsageError as error:
         why = str(error)
         st.title("Not for you")
@@ -254,9 +254,9 @@ def admit() -> Viewer | None:
         st.button("Log out", on_click=st.logout)
         return None
     with st.sidebar:
-        st.caption(escape(f"{found.name}, {ROLE_WORDS[found.role].format(site=found.site)}"))
+        st.caption(escape(f"{person.name}, {ROLE_WORDS[person.role].format(site=person.site)}"))
         st.button("Log out", on_click=st.logout)
-    return found
+    return person
 
 
 def viewer() -> Viewer:
@@ -266,21 +266,21 @@ def viewer() -> Viewer:
 
     A page that is run without the frame that lets people in shows nothing.
     """
-    found = st.session_state.get(VIEWER)
+    session_viewer = st.session_state.get(VIEWER)
     # The frame of the app lets people in, and keeps who they are in the session.
-    if not isinstance(found, Viewer):
+    if not isinstance(session_viewer, Viewer):
         if needs_login():
             st.stop()
         return Viewer()
     # A role that was changed or removed since the last look holds at once.
     try:
-        changed = _known() != found
+        changed = _known() != session_viewer
     except UsageError:
         changed = True
     if changed:
         del st.session_state[VIEWER]
         st.rerun()
-    return found
+    return session_viewer
 
 
 NAME = "token"
@@ -317,14 +317,14 @@ class OnlyWithToken:
         if scope["type"] == "lifespan" or self._guard.logs_in():
             await self._app(scope, receive, send)
             return
-        asked = HTTPConnection(scope)
+        request = HTTPConnection(scope)
         cookie = cookie_of(scope["server"][1])
         # The token moves from the address into a cookie, where no history or log keeps it.
-        if scope["type"] == "http" and scope["method"] == "GET" and self._is_it(asked.query_params.get(NAME)):
+        if scope["type"] == "http" and scope["method"] == "GET" and self._is_it(request.query_params.get(NAME)):
             answer: Response = HTMLResponse(ONWARD, headers=HEADERS)
             answer.set_cookie(cookie, self._guard.token, path="/", httponly=True, samesite="strict")
             await answer(scope, receive, send)
-        elif self._is_it(asked.cookies.get(cookie)):
+        elif self._is_it(request.cookies.get(cookie)):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # before it is accepted: status 403

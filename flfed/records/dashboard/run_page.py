@@ -105,8 +105,8 @@ def of_address(key: str) -> str | None:
 
     The key is "run" or "site". Without a value it is what the address said on the page before.
     """
-    found: str | None = st.query_params.get(key, st.session_state.get(KEPT + key))
-    return found
+    parameter: str | None = st.query_params.get(key, st.session_state.get(KEPT + key))
+    return parameter
 
 
 def keep(key: str, value: str) -> None:
@@ -125,13 +125,13 @@ def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:
     At first it is that of the address (`?site=NAME`), else the first of `sites`.
     """
     first = 0
-    asked = of_address("site")
+    address_site = of_address("site")
     # A site that has no figures here is kept for the pages on which it has.
-    if asked in sites:
-        first = sites.index(asked)
+    if address_site in sites:
+        first = sites.index(address_site)
         keep("site", sites[first])
-    elif asked is not None:
-        st.caption(escape(f"Site {asked!r} has no figures here; this is {sites[0]}."))
+    elif address_site is not None:
+        st.caption(escape(f"Site {address_site!r} has no figures here; this is {sites[0]}."))
     key = f"site-{sites[first]}"
     return str(st.selectbox(label, sites, index=first, key=key, on_change=partial(_turn_to, "site", key), width=320))
 
@@ -141,8 +141,8 @@ def pick_site(sites: Sequence[str], label: str, name: str) -> str:
 
     `name` begins the key of the widget.
     """
-    asked = of_address("site")
-    first = sites.index(asked) if asked in sites else 0
+    address_site = of_address("site")
+    first = sites.index(address_site) if address_site in sites else 0
     return str(st.selectbox(label, sites, index=first, key=f"{name}-{sites[first]}", width=320))
 
 

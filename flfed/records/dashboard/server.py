@@ -31,10 +31,10 @@ def page_routes(names: Sequence[str]) -> list[Route]:
     name leads to as well.
     """
     shell = Path(file_util.get_static_dir(), "index.html").read_text(encoding="utf-8")
-    told = shell.replace("<head>", f"<head>{TOLD}", 1)
+    shell_page = shell.replace("<head>", f"<head>{TOLD}", 1)
 
     def page(_: Request) -> Response:
-        return HTMLResponse(told, headers={"Cache-Control": "no-cache"})
+        return HTMLResponse(shell_page, headers={"Cache-Control": "no-cache"})
 
     def first(request: Request) -> Response:
         return RedirectResponse(f"./?{request.url.query}".removesuffix("?"))

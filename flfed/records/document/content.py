@@ -43,9 +43,9 @@ class Counted:
     @cached_property
     def drawn(self) -> Found:
         """The score counts of all sites together, and of those with most rows."""
-        found = found_in(self.payload)
-        first = set(drawn_first(found))
-        return {name: counts for name, counts in found.items() if name in first or is_together(name)}
+        counts_by_name = found_in(self.payload)
+        first = set(drawn_first(counts_by_name))
+        return {name: counts for name, counts in counts_by_name.items() if name in first or is_together(name)}
 
 
 @dataclass(frozen=True)
@@ -155,20 +155,20 @@ class Content(Seen):
         """
         runs = reader.runs_of(name)
         names = [run.run for run in runs]
-        found = report(reader, name)
+        run_report = report(reader, name)
         sites = reader.sites(names[0])
         return cls(
             viewer=viewer,
             runs=runs,
             series=reader.series(names[0]),
-            found=found,
+            found=run_report,
             sites=sites,
             events=reader.events(names),
             note=note_in_words(notes_of(reader, names)),
             table_1=reader.summary(names[0], "table-1"),
             leaks=reader.summary(names[0], "leaks"),
             counted=_counted(reader, runs),
-            rounds=_rounds(reader, runs, found, sites),
+            rounds=_rounds(reader, runs, run_report, sites),
             crossed=reader.crossed(names),
         )
 
@@ -204,13 +204,13 @@ def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
 def _rounds(reader: RunReader, runs: list[RunEntry], found: Report, sites: list[SiteEntry]) -> Rounds | None:
     """Return the primary metric by round, else another one's."""
     names = [run.run for run in runs]
-    known = reader.curve_names(names)
-    arm = next((arm for arm in CURVE_ARMS if known.get(arm)), None)
+    metrics_by_arm = reader.curve_names(names)
+    arm = next((arm for arm in CURVE_ARMS if metrics_by_arm.get(arm)), None)
     if arm is None:
         return None
     metric = runs[0].primary
-    if metric not in known[arm]:
-        metric = known[arm][0]
+    if metric not in metrics_by_arm[arm]:
+        metric = metrics_by_arm[arm][0]
     width = nested_width(max(run.rounds for run in runs), POINTS)
     # Of more sites than can be told apart only the figure of all together is drawn.
     drawn = [site.site for site in sites if site.status != "refused"]

@@ -55,16 +55,16 @@ FIRST_ALONE = "Of one repeat alone, the first that has these figures."
 
 def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
-    found = content.found
+    report = content.found
     first, *others = _verdict(content)
-    words = [] if content.metric is None else headline(found, content.metric)
+    words = [] if content.metric is None else headline(report, content.metric)
     words = [line for line in _words(content) if line not in {first, *others, *words}]
     tables = Markup()
     if content.run.statistics:
         # The figure stands first, with who is missing from it; what is to be known of the tables comes after them.
         tables = joined(sections.tables_of(one) for one in statistic_tables(content.run.statistics))
         words = [*others, *words]
-        others = missing_in_words(found)
+        others = missing_in_words(report)
     verdict = [element("strong", first), *others]
     box = element("div", *(element("p", line) for line in verdict), class_="verdict")
     warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
@@ -80,20 +80,20 @@ def answer(content: Content) -> Markup:
 
 def _verdict(content: Content) -> list[str]:
     """Return the headline, and what belongs right below it."""
-    found = content.found
+    report = content.found
     only = content.only
     metric = content.metric
     run = content.run
-    if "statistics" in found:
+    if "statistics" in report:
         return statistic_in_words(run.statistics, run.repeats)
     if only is None:
-        return _nothing(content) if metric is None else verdict_in_words(found)
+        return _nothing(content) if metric is None else verdict_in_words(report)
     # The people of one site read of it alone.
     if metric is not None and only in run.sites:
-        said = site_answer.should_it_join(found, only, metric)
+        advice = site_answer.should_it_join(report, only, metric)
         sentence = site_verdict(run.sites[only], metric)[1]
-        return [*doubts(found, metric), said, sentence, *noised_scores.own_under_noise(found)]
-    why = site_answer.why_not_told(found, content.sites, only)
+        return [*doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
+    why = site_answer.why_not_told(report, content.sites, only)
     return [why] if why else _nothing(content)
 
 
@@ -101,8 +101,8 @@ def _nothing(content: Content) -> list[str]:
     """Return that nothing was compared, and why."""
     if content.run.status == "completed" and not content.trains:
         return [NO_MODEL]
-    told = _told_as_warnings(content)
-    first, *others = [line for line in comparison_rows(content.found)[2] if line not in told]
+    warnings = _told_as_warnings(content)
+    first, *others = [line for line in comparison_rows(content.found)[2] if line not in warnings]
     why = content.run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
@@ -120,37 +120,37 @@ def _warnings(content: Content) -> list[str]:
 
 def _words(content: Content) -> list[str]:
     """Return the run in words, without what stands above."""
-    found = content.found
+    report = content.found
     only = content.only
     metric = content.metric
     if only is not None:
         if metric is None or only not in content.run.sites:
             return []
         left_to_others = (site_answer.COSTS, site_answer.NO_MORE)
-        return [line for line in site_answer.rests_on(found, only, metric) if line not in left_to_others]
+        return [line for line in site_answer.rests_on(report, only, metric) if line not in left_to_others]
     # A statistic is told in words above, and has no rounds to tell of.
-    if "statistics" in found:
+    if "statistics" in report:
         return []
-    told = _told_as_warnings(content)
-    return [line for line in story(found, planned=content.planned) if line not in told]
+    warnings = _told_as_warnings(content)
+    return [line for line in story(report, planned=content.planned) if line not in warnings]
 
 
 def figures(content: Content) -> Markup:
     """Return the figures of every site with their 95 % CI, and those over all sites."""
-    found = content.found
+    report = content.found
     metric = content.metric
     if metric is None:
         return Markup()
     order = _sites(content, metric)
     below = []
-    notes = site_answer.untold_at(found, metric, order)
-    if noised_scores.noised_scores(found) is not None:
-        notes += noised_scores.lost_in_words(found, metric)
+    notes = site_answer.untold_at(report, metric, order)
+    if noised_scores.noised_scores(report) is not None:
+        notes += noised_scores.lost_in_words(report, metric)
     if not content.only:
         # The first section has said the others.
-        told = {*_verdict(content), *_warnings(content), *_words(content)}
-        below = [line for line in comparison_rows(found)[2] if line not in told]
-        notes += site_answer.together(found, metric)
+        earlier_lines = {*_verdict(content), *_warnings(content), *_words(content)}
+        below = [line for line in comparison_rows(report)[2] if line not in earlier_lines]
+        notes += site_answer.together(report, metric)
     notes += site_answer.left_out(content.sites)
     title = f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."
     parts = [
@@ -158,7 +158,7 @@ def figures(content: Content) -> Markup:
         _site_table(content, metric, order),
         bullets(dict.fromkeys([*below, *notes]), class_="notes"),
     ]
-    over = references(found, metric)
+    over = references(report, metric)
     if over.charts:
         parts += sections.part(over)
     return section("Figures with 95 % CI", *parts)
@@ -177,17 +177,17 @@ def _site_table(content: Content, metric: str, sites: Sequence[str]) -> Markup:
 
 def further(content: Content) -> Markup:
     """Return the other metrics: over all sites, and at each site where these are few."""
-    found = content.found
+    report = content.found
     metric = content.metric
-    others = [name for name in metrics_of(found) if name != metric]
+    others = [name for name in metrics_of(report) if name != metric]
     # From noised counts all figures follow at once: they stand with the counts.
-    if metric is None or not others or noised_scores.noised_scores(found) is not None:
+    if metric is None or not others or noised_scores.noised_scores(report) is not None:
         return Markup()
     parts = [table([line for name in others if (line := _metric_line(content, name))])]
     order = _sites(content, metric)
     if len(order) > MANY_SITES:
-        said = f"Those at each of the {len(order)} sites are told by `flfed run show {content.run.run} --json`."
-        return section("Further figures", *parts, paragraphs([said]))
+        hint = f"Those at each of the {len(order)} sites are told by `flfed run show {content.run.run} --json`."
+        return section("Further figures", *parts, paragraphs([hint]))
     for name in others:
         title = element("h3", sentence_case(axis_title(name)))
         parts.append(element("div", title, _site_table(content, name, order), class_="whole"))
@@ -209,15 +209,15 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
 
 def forest(content: Content) -> Section | None:
     """Return the forest plot: a row a site, and last the mean over sites."""
-    found = content.found
+    report = content.found
     metric = content.metric
     if metric is None:
         return None
     own = _sites(content, metric)
-    shown = at_the_ends(found, metric, MOST_DRAWN, of=own)
-    if all(line.value is None for line in forest_lines(found, metric, shown)):
+    shown = at_the_ends(report, metric, MOST_DRAWN, of=own)
+    if all(line.value is None for line in forest_lines(report, metric, shown)):
         return None
-    return gains(found, metric, shown, len(own))
+    return gains(report, metric, shown, len(own))
 
 
 def by_round(content: Content) -> Section | None:
@@ -257,10 +257,10 @@ def calibrated(content: Content) -> Section | None:
     """Return what was predicted against what happened, a chart for each of some sites."""
     if content.counted is None:
         return None
-    found = content.counted.drawn
-    known = [name for name, counts in found.items() if counts.rows >= score_curves.LEAST_ROWS]
-    drawn = [[name] for name in known[: scores.DRAWN_BESIDE]]
-    return scores.calibrated(found, content.counted.found, content.looks, drawn, named=True)
+    counts_by_name = content.counted.drawn
+    names = [name for name, counts in counts_by_name.items() if counts.rows >= score_curves.LEAST_ROWS]
+    drawn = [[name] for name in names[: scores.DRAWN_BESIDE]]
+    return scores.calibrated(counts_by_name, content.counted.found, content.looks, drawn, named=True)
 
 
 def flagged(content: Content) -> Section | None:
@@ -277,12 +277,12 @@ def exactly_flagged(content: Content) -> Section | None:
 
 def decision_curves(content: Content) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
-    found: score_curves.Found = {}
+    counts_by_name: score_curves.Found = {}
     report = content.found
     if content.counted is not None:
-        found = content.counted.drawn
+        counts_by_name = content.counted.drawn
         report = content.counted.found
-    return scores.decision_curves(found, report.get("operating-points"), content.looks)
+    return scores.decision_curves(counts_by_name, report.get("operating-points"), content.looks)
 
 
 def by_group(content: Content) -> Section | None:
@@ -308,7 +308,9 @@ def limits(content: Content) -> Section:
 def words(content: Content) -> Section:
     """Return the glossary."""
     terms = glossary_of(content.found, trains=content.trains)
-    return Section(title="What the words mean", says=tuple(f"*{term}*: {said}" for term, said in terms.items()))
+    return Section(
+        title="What the words mean", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items())
+    )
 
 
 SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (

@@ -44,8 +44,8 @@ def sites(content: Content) -> Markup:
     whose = "" if content.only is None else f" of {content.only}"
     nothing = paragraphs([f"Nothing{whose} was rejected or refused."])
     parts += [element("h3", "Rejected, refused, odd"), table(set_aside_lines(content.found, content.events)) or nothing]
-    if said := holdout_in_words(content.events):
-        parts.append(paragraphs([" ".join(said)], class_="note"))
+    if sentences := holdout_in_words(content.events):
+        parts.append(paragraphs([" ".join(sentences)], class_="note"))
     return section("Sites", *parts)
 
 
@@ -126,7 +126,7 @@ def privacy(content: Content) -> Markup:
     code = element("p", element("strong", sentence_case(promise.code)))
     parts = [
         element("div", code, bullets(promise.lines), class_="verdict"),
-        bullets([f"Warning: {said}" for said in of["warnings"]], class_="warnings"),
+        bullets([f"Warning: {warning}" for warning in of["warnings"]], class_="warnings"),
         bullets(promise.limits),
         *part(private.spent_section(of)),
         *part(private.charged_section(of)),
@@ -148,10 +148,10 @@ def hashes(content: Content) -> Markup:
     """Return what the run was made by: study, arrays, versions."""
     study = element("pre", verbatim(content.series.study_text))
     if content.viewer.role != "coordinator":
-        said = "The study:"
+        heading = "The study:"
         if content.only:
-            said = "The study, without its comments, names of other sites and the figures that it expects:"
-        return section("The study", paragraphs([HANDED_ON, said]), study)
+            heading = "The study, without its comments, names of other sites and the figures that it expects:"
+        return section("The study", paragraphs([HANDED_ON, heading]), study)
     run = content.runs[0]
     facts: dict[str, Any] = {"study, SHA-256": content.series.study_sha256, "engine": run.engine, "path": run.path}
     for of in content.runs:

@@ -76,8 +76,8 @@ def element(name: str, *content: object, **attributes: object) -> Markup:
     >>> element("p", "a < b", class_="note"), element("path", d="M0 0", stroke_width=1.5)
     ('<p class="note">a &lt; b</p>', '<path d="M0 0" stroke-width="1.5"></path>')
     """
-    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    written = "".join(f' {key}="{plain(value)}"' for key, value in given.items())
+    properties = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    written = "".join(f' {key}="{plain(value)}"' for key, value in properties.items())
     return Markup(f"<{name}{written}>{''.join(map(plain, content))}</{name}>")
 
 
@@ -94,10 +94,10 @@ def in_words(text: str) -> Markup:
     >>> in_words("**Now** `flfed run show` of <b>")
     '<strong>Now</strong> <code>flfed run show</code> of &lt;b&gt;'
     """
-    found = str(plain(text))
+    markup = str(plain(text))
     for pattern, name in EMPHASES:
-        found = pattern.sub(rf"<{name}>\1</{name}>", found)
-    return Markup(found)
+        markup = pattern.sub(rf"<{name}>\1</{name}>", markup)
+    return Markup(markup)
 
 
 def paragraphs(lines: Iterable[str], *, class_: str | None = None) -> Markup:

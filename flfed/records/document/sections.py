@@ -49,17 +49,17 @@ def tables_of(of: Table) -> Markup:
     """Return a table under its title; of a long one the first lines, of a wide one a few columns a table."""
     if of.of_each_site and len(of.lines) > MOST_LINES:
         return paragraphs([f"{of.title}: {len(of.lines):,} lines, told in the app."], class_="note")
-    found: list[Markup] = [element("h3", of.title)] if of.title else []
+    elements: list[Markup] = [element("h3", of.title)] if of.title else []
     if of.lead:
-        found.append(paragraphs([of.lead], class_="lead"))
+        elements.append(paragraphs([of.lead], class_="lead"))
     shown = of.lines[:MOST_LINES]
     for lines in narrow(shown, of.stays) if of.stays else [shown]:
         is_wide = bool(lines) and len(lines[0]) > WIDEST
-        found.append(table(lines, class_="dense" if is_wide or of.stays else ""))
+        elements.append(table(lines, class_="dense" if is_wide or of.stays else ""))
     if len(of.lines) > MOST_LINES:
         rest = f"And {len(of.lines) - MOST_LINES:,} more lines, told in the app and by `flfed run show RUN --all`."
-        found.append(paragraphs([rest], class_="note"))
-    return joined(found)
+        elements.append(paragraphs([rest], class_="note"))
+    return joined(elements)
 
 
 def narrow(lines: Sequence[Mapping[str, Any]], stays: int = 1) -> list[list[dict[str, Any]]]:
@@ -77,11 +77,11 @@ def narrow(lines: Sequence[Mapping[str, Any]], stays: int = 1) -> list[list[dict
         return [[dict(line) for line in lines]]
     first, others = names[:stays], names[stays:]
     step = WIDEST - 1 - stays
-    found = []
+    tables = []
     for start in range(0, len(others), step):
         shown = [*first, *others[start : start + step]]
-        found.append([{name: line.get(name, ABSENT) for name in shown} for line in lines])
-    return found
+        tables.append([{name: line.get(name, ABSENT) for name in shown} for line in lines])
+    return tables
 
 
 WIDTH = 336

@@ -138,10 +138,10 @@ def headlines(audit: Audit) -> list[AuditFigure]:
     >>> [line.metric for line in headlines(two)]
     ['least-epsilon']
     """
-    known: dict[str, set[str]] = {}
+    metrics_by_attack: dict[str, set[str]] = {}
     for line in audit:
-        known.setdefault(line.attack, set()).add(line.metric)
-    first = {attack: HEADLINES.get(attack, min(names)) for attack, names in known.items()}
+        metrics_by_attack.setdefault(line.attack, set()).add(line.metric)
+    first = {attack: HEADLINES.get(attack, min(names)) for attack, names in metrics_by_attack.items()}
     return ordered([line for line in audit if line.metric == first[line.attack] or line.verdict in ALWAYS])
 
 
@@ -167,8 +167,8 @@ def _size(line: AuditFigure) -> float:
 
     Without a figure, the most that it may be counts.
     """
-    known = (figure for figure in (line.value, line.high, line.low) if figure is not None)
-    return next(known, float("-inf"))
+    figures = (figure for figure in (line.value, line.high, line.low) if figure is not None)
+    return next(figures, float("-inf"))
 
 
 def by_figure(lines: Audit) -> list[list[AuditFigure]]:
@@ -340,12 +340,12 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
         return f"{worst.attack} got somewhere {where}; the figure is withheld: no promise covers it."
     shares = [share_in_words(value) for value in (min(values), max(values))]
     share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
-    told = f"{figure_name(metric)} {{value}}"
+    template = f"{figure_name(metric)} {{value}}"
     if "auc" in metric:
-        told += ", where .5 is chance"
-    said = UNCOVERED.get(metric, told).format(share=share, value=range_of(values))
+        template += ", where .5 is chance"
+    reach = UNCOVERED.get(metric, template).format(share=share, value=range_of(values))
     what = "them" if metric.endswith("away") else "it"
-    return f"{worst.attack}: {said}, {where}: no promise covers {what}."
+    return f"{worst.attack}: {reach}, {where}: no promise covers {what}."
 
 
 def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None, trained: bool = True) -> list[str]:
@@ -363,18 +363,20 @@ def unpromised_in_words(uncharged: int, audit: Audit, *, only: str | None = None
     trained : bool
         Whether the run has a model that could be attacked, or can come to one.
     """
-    found = not_promised(audit, only=only)
+    sentences = not_promised(audit, only=only)
     # That no attack succeeded is told apart from no attack having been tried.
-    if found:
-        return found
+    if sentences:
+        return sentences
     few = {0: "what else leaves the sites", 1: "one thing that leaves the sites, or steers the run"}
     things = few.get(uncharged, f"{uncharged} things that leave the sites, or steer the run")
     if not trained:
         return [f"No promise covers {things}."]
     tried = any(line.verdict == "no promise" and line.value is not None for line in audit)
-    known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
+    attack_outcome = (
+        "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
+    )
     where = "" if only is None else " at your site"
-    return [f"No promise covers {things}; {known}{where}."]
+    return [f"No promise covers {things}; {attack_outcome}{where}."]
 
 
 def standing(
@@ -453,7 +455,7 @@ def in_words(privacy: PrivateFacts, audit: Audit, *, attackable: bool = True) ->
     """Return the privacy part of `flfed run show`."""
     private = private_of(privacy)
     lines = [*promise_in_words(private), *spending_in_words(private)]
-    lines += [f"Warning: {said}" for said in private.warnings]
+    lines += [f"Warning: {warning}" for warning in private.warnings]
     # Where nothing was promised nor measured, the first sentence has said so.
     if not audit and private.epsilon is None:
         return lines
@@ -477,9 +479,9 @@ def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
     """
     rows = []
     for run, sites in runs:
-        told = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
+        named_sites = {site for site, entry in sites.items() if not in_sums_only(entry.shared_as)}
         for entry in reader.audits(run.run):
-            if entry.site is None or entry.site in told:
+            if entry.site is None or entry.site in named_sites:
                 line = GAPS | entry.as_object() | {"run": run.run}
                 # Without a lower limit a verdict is unknown.
                 if line["verdict"] == WITHIN and entry.low is None:

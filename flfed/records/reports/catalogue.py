@@ -35,14 +35,14 @@ def run_list(
     repeat (by which `status` chooses a series, and with it its runs). Runs are `chosen` as by `RunReader.runs`; nothing
     to choose by is "".
     """
-    found = reader.runs(**chosen)
+    entries = reader.runs(**chosen)
     together: dict[str, list[RunEntry]] = {}
-    for run in found:
+    for run in entries:
         together.setdefault(run.series, []).append(run)
     # Repeats come newest first, and are told from the first on.
     heads = {series: head(runs[::-1], series) for series, runs in together.items()}
     shown = [series for series, of in heads.items() if status in ("", run_of(of).status)][:limit]
-    runs = [run for run in found if not status or run.status == status][:limit]
+    runs = [run for run in entries if not status or run.status == status][:limit]
     names = [run.run for run in runs]
     for series in shown:
         names += [run.run for run in together[series]]
@@ -121,11 +121,11 @@ def figure_in_words(series: Report) -> tuple[str, str]:
     figure = read_figure(series)
     if figure.value is None:
         return "", ""
-    said = f"{metric_name(series['metric'])} {number(figure.value)}"
+    text = f"{metric_name(series['metric'])} {number(figure.value)}"
     if figure.low is not None and figure.high is not None:
-        return said, interval(figure.low, figure.high)
+        return text, interval(figure.low, figure.high)
     spread = "" if figure.sd is None else f"sd {number(figure.sd)}"
-    return said, spread
+    return text, spread
 
 
 def notes_of(reader: RunReader, runs: Sequence[str]) -> dict[str, str]:
@@ -170,8 +170,8 @@ def run_log(reader: RunReader, name: str) -> Report:
         lines.append(LogLine(now[row.run_id], row.run_id, row.round, None, "round", f"took {seconds:.2f} s"))
     for run in runs:
         if run.finished is not None:
-            said = ": ".join(filter(None, (run.status, run.reason)))
-            lines.append(LogLine(run.finished, run.run, None, None, "end", said))
+            message = ": ".join(filter(None, (run.status, run.reason)))
+            lines.append(LogLine(run.finished, run.run, None, None, "end", message))
     whole = head(runs, name)
     # Of equal times the order of the lists stays: an event before its round, and the end last.
     lines.sort(key=lambda line: line.at)

@@ -66,7 +66,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     """
     several = len(recorded.runs) > 1
     result: list[Fault] = []
-    told: dict[tuple[str, str], Fault] = {}
+    fault_by_place: dict[tuple[str, str], Fault] = {}
     repeats: Counter[tuple[str, str]] = Counter()
     for run, sites in recorded.runs:
         prefix = f"repeat {run.repeat + 1}: " if several else ""
@@ -76,12 +76,16 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
                 result.append({"round": event.round, "site": event.site, "reason": prefix + event.reason})
         refused = _refused(sites, events)
         for place in refused:
-            if place not in told:
-                told[place] = {"round": None, "site": place[0], "reason": str(Refusal("refused", why=place[1]))}
-                result.append(told[place])
+            if place not in fault_by_place:
+                fault_by_place[place] = {
+                    "round": None,
+                    "site": place[0],
+                    "reason": str(Refusal("refused", why=place[1])),
+                }
+                result.append(fault_by_place[place])
         repeats.update(refused)
     if several:
-        for place, fault in told.items():
+        for place, fault in fault_by_place.items():
             fault |= {"repeats": repeats[place]}
     return result
 
@@ -111,8 +115,8 @@ def fault_kind(fault: Fault | FaultRow) -> Literal["update rejected", "site refu
     'fault'
     """
     row = objects.read(FaultRow, fault)
-    found = read(row.reason)
-    codes = set() if found is None else set(found.path.split("/"))
+    refusal = read(row.reason)
+    codes = set() if refusal is None else set(refusal.path.split("/"))
     if row.round is None and "refused" in codes:
         return "site refused"
     if row.round is None or codes & NO_UPDATE:
@@ -218,19 +222,19 @@ def absence_in_words(
     by_count: dict[int, list[str]] = {}
     for site, count in absent.items():
         by_count.setdefault(count, []).append(site)
-    said = []
+    sentences = []
     for count, names in sorted(by_count.items(), reverse=True):
         groups = _groups_with_why(names, reasons or {})
         # Sites that were absent throughout are told with how many sites there are, the others with how often.
         if count >= repeats:
             listed = some([named + why for named, why in groups])
-            said.append(f"{len(names)} of {sites} sites took no part: {listed}")
+            sentences.append(f"{len(names)} of {sites} sites took no part: {listed}")
             continue
         part = f"took no part in {count} of {repeats} repeats"
-        said += [f"{named} {part}{why}" for named, why in groups[:SITES_NAMED]]
+        sentences += [f"{named} {part}{why}" for named, why in groups[:SITES_NAMED]]
         if len(groups) > SITES_NAMED:
-            said.append(f"{len(groups) - SITES_NAMED} more {part}")
-    return said
+            sentences.append(f"{len(groups) - SITES_NAMED} more {part}")
+    return sentences
 
 
 def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -264,15 +268,15 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, Asked]:
     gone = select(Event.run_id, Event.site, literal("refused")).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
-    asked = {run: Asked() for run in runs}
+    sites_by_run = {run: Asked() for run in runs}
     # A site that never enrolled may have no row of its own: its event tells of it.
-    told = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
-    for run, site, status in told:
+    rows = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
+    for run, site, status in rows:
         if site:
-            asked[run].sites.add(site)
+            sites_by_run[run].sites.add(site)
         if site and status == "refused":
-            asked[run].missing.add(site)
-    return asked
+            sites_by_run[run].missing.add(site)
+    return sites_by_run
 
 
 def updates_set_aside(found: Mapping[str, Any]) -> int:
@@ -318,7 +322,7 @@ def sites_together(groups: Faults) -> Faults:
     alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for what, site, reason in groups:
         alike.setdefault((what, NUMBER.sub("0", reason)), []).append((site, reason))
-    found: Faults = {}
+    merged_groups: Faults = {}
     for (what, site, reason), rounds in groups.items():
         members = alike[what, NUMBER.sub("0", reason)]
         sites = sorted({name for name, _ in members if name})
@@ -326,8 +330,8 @@ def sites_together(groups: Faults) -> Faults:
         if len(sites) > FEW_SITES:
             site = f"{len(sites)} sites ({some(sites)})"
             reason = _in_range([each for _, each in members])
-        found.setdefault((what, site, reason), []).extend(rounds)
-    return found
+        merged_groups.setdefault((what, site, reason), []).extend(rounds)
+    return merged_groups
 
 
 def folded(groups: Faults) -> Faults:
@@ -419,11 +423,16 @@ def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
     reasons = {event.reason for event in opened}
     lines = []
     # A reason that this version does not know is told as it stands in the record.
-    for reason in [*(known for known in HOLDOUT_READ if known in reasons), *sorted(reasons - HOLDOUT_READ.keys())]:
-        found = [event for event in opened if event.reason == reason]
-        often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
-        said = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
-        lines.append(f"Test rows were read {said}.")
+    for reason in [
+        *(purpose for purpose in HOLDOUT_READ if purpose in reasons),
+        *sorted(reasons - HOLDOUT_READ.keys()),
+    ]:
+        readings = [event for event in opened if event.reason == reason]
+        often = _how_often(
+            Counter((event.run, event.site) for event in readings), len({event.run for event in readings})
+        )
+        usage = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
+        lines.append(f"Test rows were read {usage}.")
     return lines
 
 
@@ -446,15 +455,15 @@ def _group_line(group: Group, rounds: Sequence[int | None], repeats: int, last: 
     They are of all rounds in which the same happened there. `last` is the last round of a completed run.
     """
     what, site, why = group
-    known = sorted({number for number in rounds if number is not None})
-    if not known:
+    round_numbers = sorted({number for number in rounds if number is not None})
+    if not round_numbers:
         when = "at enrolment" if what == "site refused" else ""
         return {"What": what, "Site": site, "When": when, "Why": why}
-    listed = ", ".join(map(str, known))
-    if len(known) > 5:
-        listed = f"{known[0]} to {known[-1]}, {len(known)} times"
-    when = f"rounds {listed}" if len(known) > 1 else f"round {listed}"
-    if last is not None and known[0] > last:
+    listed = ", ".join(map(str, round_numbers))
+    if len(round_numbers) > 5:
+        listed = f"{round_numbers[0]} to {round_numbers[-1]}, {len(round_numbers)} times"
+    when = f"rounds {listed}" if len(round_numbers) > 1 else f"round {listed}"
+    if last is not None and round_numbers[0] > last:
         when = "after the last round"
     if repeats > 1:
         when += f" ({len(rounds)} times in {repeats} repeats)"

@@ -113,8 +113,8 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     # A site's line has its figures as they are, its gain and its verdict.
     for name, site in run_of(found).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
-        said = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
-        rows.append([name, shown(site_of(site).holdout_rows), *cells, *said])
+        gain_and_verdict = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
+        rows.append([name, shown(site_of(site).holdout_rows), *cells, *gain_and_verdict])
     return headers, [*rows, *_rows_over_all(found, metric, beside="personalised" in arms)], _below_table(found, metric)
 
 
@@ -151,10 +151,10 @@ def _with_gains(
     run = run_of(found)
     if not released(found).is_compared:
         return headers, lines
-    told = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in run.sites.values()]
-    told += [["", ""]] * (len(lines) - len(told))
+    gains_and_verdicts = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in run.sites.values()]
+    gains_and_verdicts += [["", ""]] * (len(lines) - len(gains_and_verdicts))
     headers = [*headers, GAIN + interval_name(found), "verdict"]
-    return headers, [[*line, *more] for line, more in zip(lines, told, strict=True)]
+    return headers, [[*line, *more] for line, more in zip(lines, gains_and_verdicts, strict=True)]
 
 
 def verdict_in_words(found: Report) -> list[str]:
@@ -168,10 +168,10 @@ def verdict_in_words(found: Report) -> list[str]:
         return [*_reach(found, metric), NOT_TOLD]
     if metric is not None:
         joining = (joining_in_words(found, metric), tally(found, metric))
-        told = (*doubts(found, metric), *joining, *own_under_noise(found))
-        return [said for said in told if said]
-    kept = "ran" if run.status == "completed" else "kept"
-    return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {kept}{run.why}."]
+        sentences = (*doubts(found, metric), *joining, *own_under_noise(found))
+        return [sentence for sentence in sentences if sentence]
+    verb = "ran" if run.status == "completed" else "kept"
+    return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {verb}{run.why}."]
 
 
 def doubts(found: Report, metric: str) -> list[str]:
@@ -185,8 +185,8 @@ def doubts(found: Report, metric: str) -> list[str]:
         if len(leaking) > MOST_LEAKING:
             columns += " and others"
         lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}.")
-    if said := training_in_words(run.training):
-        lines.append(said)
+    if sentence := training_in_words(run.training):
+        lines.append(sentence)
     return lines
 
 
@@ -202,14 +202,14 @@ def _below_table(found: Report, metric: str) -> list[str]:
     differing = ""
     if between is not None and between < UNLIKE:
         differing = apart_in_words(run.mean_gain[metric], adjusts=released(found).is_exact)
-    told = (own_parts_in_words(found), *doubts(found, metric), unknown_training(run.training), *own, differing)
-    lines += [said for said in told if said]
+    sentences = (own_parts_in_words(found), *doubts(found, metric), unknown_training(run.training), *own, differing)
+    lines += [sentence for sentence in sentences if sentence]
     if run.rule.sites > 1 and is_measured(found, metric):
         lines.append(f"Joining pays where the interval of the gain lies above {least_gain(found, metric)}.")
     lines += [*odd_sites_in_words(found), *untold_in_words(found, metric), *unadjusted_in_words(found, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
-        if said := over_sites(figure_of(found[arm], metric)):
-            lines.append(f"{sentence_case(reference_name(found, arm))}: {said.strip(' ()')}.")
+        if sentence := over_sites(figure_of(found[arm], metric)):
+            lines.append(f"{sentence_case(reference_name(found, arm))}: {sentence.strip(' ()')}.")
     # Who was refused stands in the first sentence.
     return [*lines, _course(found, None, refusals=not missing_in_words(found))]
 
@@ -364,7 +364,7 @@ def over_sites(figure: FigureReport) -> str:
     ' (mean of 3 sites; 1 without this figure left out)'
     """
     ways = figure.method.split(AGAIN)
-    gaps = {found.code for way in ways if (found := read(way)) is not None} & GAPS.keys()
+    gaps = {method.code for way in ways if (method := read(way)) is not None} & GAPS.keys()
     if not gaps:
         return ""
     if len(ways) == 1:
@@ -400,15 +400,21 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines += own_under_noise(found)
     naive = naive_in_words(list(run.sites.values()), metric)
     differing = apart_in_words(run.mean_gain.get(metric), adjusts=released(found).is_exact)
-    told = (own_parts_in_words(found), unknown_training(run.training), own_models_in_words(found), naive, differing)
-    lines += [said for said in told if said]
+    sentences = (
+        own_parts_in_words(found),
+        unknown_training(run.training),
+        own_models_in_words(found),
+        naive,
+        differing,
+    )
+    lines += [sentence for sentence in sentences if sentence]
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
 
 
 def headline(found: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
     mean = mean_gain_in_words(run_of(found).mean_gain.get(metric), metric, adjusts=released(found).is_exact)
-    return [said for said in (mean, tally(found, metric)) if said]
+    return [sentence for sentence in (mean, tally(found, metric)) if sentence]
 
 
 def _reach(found: Report, metric: str) -> list[str]:
@@ -418,10 +424,10 @@ def _reach(found: Report, metric: str) -> list[str]:
     name = metric_name(metric)
     if entry.value is None:
         return [f"The shared model's {name} over all sites is not known: {entry.reason}."]
-    said = "; ".join(under(entry, run.repeats))
+    remarks = "; ".join(under(entry, run.repeats))
     line = f"The shared model reaches {name} {number(entry.value)}"
-    if said:
-        line += f" ({said})"
+    if remarks:
+        line += f" ({remarks})"
     lines = [f"{line}, on the test rows of all sites together ({better_of(metric)} is better)."]
     pooled = pooled_in_words(found)
     if pooled:

@@ -205,27 +205,27 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     Guarantee: none of its own; it repeats what the run wrote down. Source of the sum: Dwork and
     Roth 2014, "The algorithmic foundations of differential privacy", theorem 3.16.
     """
-    told = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
-    recorded = [(payload, sites) for payload, sites in told if payload is not None]
-    found = [(private_of(payload), sites) for payload, sites in recorded]
+    summaries = [(reader.summary(run.run, "privacy"), sites) for run, sites in runs]
+    recorded = [(payload, sites) for payload, sites in summaries if payload is not None]
+    typed_payloads = [(private_of(payload), sites) for payload, sites in recorded]
     first, _ = recorded[0] if recorded else ({}, None)
     promise: Private = {key: first.get(key) for key in PROMISED}
     promised = private_of(promise)
     run, _ = runs[0]
     study = parsed_study(reader.series(run.series).study_text)
-    payloads = [payload for payload, _ in found]
+    payloads = [payload for payload, _ in typed_payloads]
     source = None if promised.epsilon is None else noise_from(run.engine, study)
     kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
     return {
         **promise,
         "noise-from": source,
-        "repeats": len(found),
-        **_over_repeats(promised, found),
+        "repeats": len(typed_payloads),
+        **_over_repeats(promised, typed_payloads),
         SUMS: write(_secure_sums(reader, [run for run, _ in runs], study)),
-        "reason": "" if found else NOT_RECORDED,
+        "reason": "" if typed_payloads else NOT_RECORDED,
         "warnings": _once(payload.warnings for payload in payloads),
         "uncharged": _once(payload.uncharged for payload in payloads),
-        "sites": _sites(found),
+        "sites": _sites(typed_payloads),
         **kind,
         **_charged(first, study),
     }
@@ -265,15 +265,15 @@ def _secure_sums(reader: RunReader, runs: Sequence[RunEntry], study: Mapping[str
 def sums_in_words(privacy: PrivateFacts) -> list[str]:
     """Return a sentence on secure sums, none where there were none."""
     private = private_of(privacy)
-    found = private.sums()
-    if found.kind not in SUMS_IN_WORDS:
+    sums = private.sums()
+    if sums.kind not in SUMS_IN_WORDS:
         return []
-    said = SUMS_IN_WORDS[found.kind].format(least=found.least)
+    sentence = SUMS_IN_WORDS[sums.kind].format(least=sums.least)
     if not private.trained:
-        said = said.replace("Updates", "Answers").replace("updates", "answers")
-    lines = [said]
-    if private.one_answer and found.kind == "masked":
-        lines.append(NOISE_OF_ALL.format(least=found.least))
+        sentence = sentence.replace("Updates", "Answers").replace("updates", "answers")
+    lines = [sentence]
+    if private.one_answer and sums.kind == "masked":
+        lines.append(NOISE_OF_ALL.format(least=sums.least))
     return lines
 
 
@@ -306,10 +306,10 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     if has_analysis(study) or not covers_study(study):
         return {}
     compared = study["privacy"].get(COMPARISON, "none")
-    told: Private = {COVERS: "study"}
+    charge_keys: Private = {COVERS: "study"}
     if compared != "none":
-        told[COMPARISON] = compared
-    return told | {key: recorded.get(key, []) for key in ("answers", "kept-back")}
+        charge_keys[COMPARISON] = compared
+    return charge_keys | {key: recorded.get(key, []) for key in ("answers", "kept-back")}
 
 
 def without_model(*, is_trained: bool, one_answer: bool) -> Private:
@@ -445,8 +445,8 @@ def _how_often(privacy: PrivacyReport) -> str:
 
 def bound_in_words(privacy: PrivacyReport) -> str:
     """Return ε and δ of a promise, with its condition."""
-    given = GIVEN if privacy.given_encoder else ""
-    return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{given}"
+    condition = GIVEN if privacy.given_encoder else ""
+    return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{condition}"
 
 
 def given_the_encoder(unit: str) -> str:
@@ -564,20 +564,20 @@ def of_all_studies(line: SpentLine) -> tuple[float | None, str]:
 
 
 def _spending(line: SiteSpending, privacy: PrivacyReport) -> str:
-    said = f"this run ε = {epsilon_in_words(line.epsilon)} for {_times(line, privacy)}"
+    text = f"this run ε = {epsilon_in_words(line.epsilon)} for {_times(line, privacy)}"
     # Rounds done again spend again, so a site may have more steps than were planned.
     if privacy.steps is not None and line.steps is not None and line.steps > privacy.steps:
-        said += f", more than the {privacy.steps} planned"
+        text += f", more than the {privacy.steps} planned"
         if not privacy.one_answer:
-            said += ", since rounds were done again"
+            text += ", since rounds were done again"
     if line.spent_before is not None:
         after = "how much it has with it, ask the site"
         if line.spent_after is not None:
             after = f"has {of_all_studies(line)[1]} with it"
-        said += f"; its ledger had ε = {epsilon_in_words(line.spent_before)} before, and {after}"
+        text += f"; its ledger had ε = {epsilon_in_words(line.spent_before)} before, and {after}"
     if line.budget is None:
-        return f"{said}, without a budget"
-    return f"{said}, of a budget of {number(line.budget, 2)}"
+        return f"{text}, without a budget"
+    return f"{text}, of a budget of {number(line.budget, 2)}"
 
 
 def _times(line: SiteSpending, privacy: PrivacyReport) -> str:

@@ -142,16 +142,16 @@ def _how_noised(privacy: PrivacyReport) -> str:
         return f"one answer, all numbers of it together with noise multiplier {number(privacy.noise, 3)}"
     if privacy.mechanism == "none":
         return f"nothing is added to {privacy.sent}s"
-    known = {
+    parameters = {
         "noise multiplier": number(privacy.noise, 3),
         "sampling": number(privacy.sampling),
         "clip": shown(privacy.clip, "{:g}".format),
         counted(privacy): shown(privacy.steps),
     }
-    said = ", ".join(f"{what} {value}" for what, value in known.items() if value != ABSENT)
+    text = ", ".join(f"{what} {value}" for what, value in parameters.items() if value != ABSENT)
     if not privacy.is_exact:
-        return f"in training {said}; noised counts beside it"
-    return said
+        return f"in training {text}; noised counts beside it"
+    return text
 
 
 def _small_cells(sites: Sequence[SiteEntry], only: str | None, sent: str) -> dict[str, str]:
@@ -181,15 +181,15 @@ def _how_shared(sites: Sequence[SiteEntry], only: str | None, promises: str) -> 
 
 
 def _sums(privacy: PrivacyReport) -> dict[str, str]:
-    found = privacy.sums()
+    sums = privacy.sums()
     own = "update"
     if privacy.one_answer:
         own = "update, with the noise on it"
     if not privacy.is_exact:
         own = "updates and counts, with the noise on them"
-    stands, how, bound = SUMS_TABLE[found.kind]
-    how = how.format(own=own, least=found.least)
-    how, bound = (said.replace("update", privacy.sent) for said in (how, bound))
+    stands, how, bound = SUMS_TABLE[sums.kind]
+    how = how.format(own=own, least=sums.least)
+    how, bound = (phrase.replace("update", privacy.sent) for phrase in (how, bound))
     return _line("secure aggregation", stands, how, bound)
 
 
@@ -200,20 +200,20 @@ def charged_lines(privacy: PrivateFacts) -> list[dict[str, str]]:
     """
     private = private_of(privacy)
     answers = read_all(Charge, private.answers or [])
-    kept = read_all(Charge, private.kept_back or [])
+    reserves = read_all(Charge, private.kept_back or [])
     lines: list[dict[str, str]] = []
     if not answers:
         return lines
     for side, word in SIDES.items():
         of_whom = f"{private.unit}s {word}"
-        asked = [of for of in answers if of.side == side]
-        held = [of for of in kept if of.side == side]
-        lines += [_charged_line(ANSWERS.get(of.name, of.name), of_whom, of.noise, of.share) for of in asked]
+        side_answers = [of for of in answers if of.side == side]
+        side_reserves = [of for of in reserves if of.side == side]
+        lines += [_charged_line(ANSWERS.get(of.name, of.name), of_whom, of.noise, of.share) for of in side_answers]
         if side == "training":
             how = f"training, {private.steps} steps with sampling {number(private.sampling)}"
-            left = 1 - math.fsum(of.share for of in [*asked, *held])
+            left = 1 - math.fsum(of.share for of in [*side_answers, *side_reserves])
             lines.append(_charged_line(how, of_whom, private.noise, left))
-        for of in held:
+        for of in side_reserves:
             what = f"kept back for {KEPT_FOR.get(of.name, of.name)}"
             lines.append(_charged_line(what, of_whom, None, of.share))
     return lines
@@ -313,8 +313,8 @@ def spent_line(site: str, line: SpentLine, privacy: PrivateFacts) -> dict[str, A
 
 def kinds_of(out: Iterable[CrossedEntry]) -> list[str]:
     """Return the kinds of message, known ones first."""
-    found = dict.fromkeys(entry.kind for entry in out)
-    return [kind for kind in KINDS if kind in found] + sorted(kind for kind in found if kind not in KINDS)
+    kinds = dict.fromkeys(entry.kind for entry in out)
+    return [kind for kind in KINDS if kind in kinds] + sorted(kind for kind in kinds if kind not in KINDS)
 
 
 def why_so_many(out: Sequence[CrossedEntry]) -> str:
@@ -343,8 +343,8 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     size = _span([round(entry.bytes / entry.messages) for entry in trained], size_in_words)
     kinds = {entry.kind for entry in out}
     if kinds & {CELLS, SCORED}:
-        told = TREES_SENT if CELLS in kinds else NOISED_UPDATES
-        return told.format(share=share, number=number, size=size)
+        template = TREES_SENT if CELLS in kinds else NOISED_UPDATES
+        return template.format(share=share, number=number, size=size)
     return (
         f"About {share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
         f"about {size} each. Such an update holds what training changed in the model, and figures of how the model did "
@@ -425,10 +425,10 @@ class _ToldOutcomes:
 
 def told_in_words(told: Mapping[str, Any]) -> list[str]:
     """Return how many outcomes the sums of a run's first trees tell, a sentence for all sites and one for each site."""
-    found = []
+    sentences = []
     if told.get("together"):
         together = read(_ToldOutcomes, told["together"])
-        found.append(
+        sentences.append(
             f"Single outcomes, counted in the rows: the sums of the first tree over all sites tell the outcomes of "
             f"{together.tree:,} of {together.rows:,} training rows, those of its root alone {together.root:,}."
         )
@@ -437,5 +437,5 @@ def told_in_words(told: Mapping[str, Any]) -> list[str]:
         own = read(_ToldOutcomes, of)
         each.append(f"{site} {own.tree:,} of {own.rows:,}")
     if each:
-        found.append(f"By a site's own sums, which it sends unless they are added up in secret: {'; '.join(each)}.")
-    return found
+        sentences.append(f"By a site's own sums, which it sends unless they are added up in secret: {'; '.join(each)}.")
+    return sentences

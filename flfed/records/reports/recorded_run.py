@@ -55,8 +55,8 @@ class Recorded:
             for row in reader.differences(run.run):
                 # Each arm is held against the site's own model; other pairs are not reported.
                 if row.b == "local-only":
-                    found = recorded.differences.setdefault((row.site, row.a, row.metric), [])
-                    found.append((row, _ratio(sites.get(row.site or ""))))
+                    pairs = recorded.differences.setdefault((row.site, row.a, row.metric), [])
+                    pairs.append((row, _ratio(sites.get(row.site or ""))))
         return recorded
 
 
@@ -108,12 +108,12 @@ def shows(gain: Report, metric: str) -> str:
     >>> shows({"log_loss": {"value": -0.2, "low": -0.5, "high": 0.1}}, "log_loss")
     'no difference shown'
     """
-    found = figure_of(gain, metric)
-    if found.value is None or found.low is None or found.high is None:
+    figure = figure_of(gain, metric)
+    if figure.value is None or figure.low is None or figure.high is None:
         return "cannot be told"
-    if found.low <= 0 <= found.high:
+    if figure.low <= 0 <= figure.high:
         return "no difference shown"
-    rises = found.low > 0
+    rises = figure.low > 0
     return "better" if rises == (better_of(metric) == "higher") else "worse"
 
 
@@ -128,8 +128,8 @@ def _not_paired(base: Recorded, other: Recorded) -> str:
     same_schema = first.hashes.get(SCHEMA) == second.hashes.get(SCHEMA)
     if not same_schema or _rows(sites) != _rows(others):
         # Of a study of which all that leaves is charged, the numbers have noise, and those of test rows do not leave.
-        held = [*_rows(sites).values(), *_rows(others).values()]
-        hidden = any(holdout is None for _, holdout in held)
+        row_counts = [*_rows(sites).values(), *_rows(others).values()]
+        hidden = any(holdout is None for _, holdout in row_counts)
         return "it cannot be told whether they are on the same rows" if hidden else "they are not on the same rows"
     if not all(entry.resplit for entry in sites.values() if entry.status != "refused"):
         return "a site's test rows are the same in every repeat"
@@ -161,7 +161,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
 
     Returns
     -------
-    found : list of dict
+    methods : list of dict
         The run's own series among them: "series", "method" in words, "plain" (whether it is plain averaging), "rounds",
         "value" by metric, and "gain" by metric (`paired`, against the first one; None of the first). Empty where there
         is no other. Without plain averaging the run's own series is the first.
@@ -173,7 +173,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
     texts = [leaves(parsed_study(reader.series(one.runs[0][0].series).study_text)) for one in alike]
     plain = next((place for place, text in enumerate(texts) if text.get(STRATEGY) == PLAIN), 0)
     metrics = (opened.runs[0][0].primary, LOSS)
-    found = []
+    methods = []
     for place in [plain, *(other for other in range(len(alike)) if other != plain)]:
         method = alike[place]
         gain = None
@@ -187,8 +187,8 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
             "value": {metric: mean_of(method.values((None, "global", metric))) for metric in metrics},
             "gain": gain,
         }
-        found.append(line)
-    return found
+        methods.append(line)
+    return methods
 
 
 def _on_same_splits(reader: RunReader, opened: Recorded) -> list[Recorded]:
@@ -220,25 +220,25 @@ def _in_words(text: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
 
 def leaves(table: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return the values of nested tables by whole keys."""
-    found: dict[str, Any] = {}
+    value_by_key: dict[str, Any] = {}
     for key, value in table.items():
         whole = f"{before}{key}"
         if isinstance(value, dict):
-            found |= leaves(value, f"{whole}.")
+            value_by_key |= leaves(value, f"{whole}.")
         else:
-            found[whole] = value
-    return found
+            value_by_key[whole] = value
+    return value_by_key
 
 
 def _ratio_of_all(recorded: Recorded) -> float:
     """Return the holdout rows per training row of all sites together."""
-    held = 0
+    test_rows = 0
     every = 0
     for _, sites in recorded.runs:
         for rows, holdout in _rows(sites).values():
             every += rows or 0
-            held += holdout or 0
-    return held / max(every - held, 1)
+            test_rows += holdout or 0
+    return test_rows / max(every - test_rows, 1)
 
 
 def _ratio(entry: SiteEntry | None) -> float | None:

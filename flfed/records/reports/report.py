@@ -110,7 +110,7 @@ class _Opened:
     def figures(self, site: str | None, arm: str) -> Report:
         """Return one arm's figures by metric, over all repeats."""
         rows = {metric: self.recorded.figures.get((site, arm, metric)) for metric in self.metrics}
-        return {metric: _figure(found) for metric, found in rows.items() if found}
+        return {metric: _figure(comparisons) for metric, comparisons in rows.items() if comparisons}
 
 
 def report(reader: RunReader, name: str) -> Report:
@@ -144,21 +144,21 @@ def report(reader: RunReader, name: str) -> Report:
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
         **_where_asked(opened),
         "round-bytes": round_bytes(reader, [run.run for run in opened.runs]),
-        **family_keys("pooled", [told.pooled for told in opened.own], other=over_all["pooled-same"] or None),
+        **family_keys("pooled", [repeat.pooled for repeat in opened.own], other=over_all["pooled-same"] or None),
     }
 
 
 def _over_all(opened: _Opened) -> dict[str, Report]:
     """Return the figures over all sites by arm; the shared model's binned AUC has its bound."""
-    found = {arm: opened.figures(None, arm) for arm in REFERENCES}
-    found["global"] = _with_bound(opened, found["global"])
-    return found
+    figures_by_arm = {arm: opened.figures(None, arm) for arm in REFERENCES}
+    figures_by_arm["global"] = _with_bound(opened, figures_by_arm["global"])
+    return figures_by_arm
 
 
 def _shared_and_pooled(over_all: Report) -> Report:
     """Return the figures over all sites; of models that not every run has, null stands where there are none."""
-    told = {arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"}
-    return told | {arm: over_all[arm] or None for arm in OFTEN_ABSENT}
+    figures_by_arm = {arm: over_all[arm] for arm in REFERENCES if arm != "pooled-same"}
+    return figures_by_arm | {arm: over_all[arm] or None for arm in OFTEN_ABSENT}
 
 
 def _sites(opened: _Opened, privacy: PrivacyReport, training: Report | None) -> Report:
@@ -182,9 +182,9 @@ def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyR
 
     Of a run whose record does not say so, it follows from the model of the shared one's own kind on all rows.
     """
-    told = training_over_repeats(opened.of_each("training"))
-    if told is not None or not opened.metrics or privacy.mechanism not in (None, "none"):
-        return told
+    state = training_over_repeats(opened.of_each("training"))
+    if state is not None or not opened.metrics or privacy.mechanism not in (None, "none"):
+        return state
     metric = opened.metrics[0]
     kind = over_all["pooled-same"]
     if not kind and not any(own.pooled for own in opened.own):
@@ -198,10 +198,10 @@ def _training(opened: _Opened, over_all: Mapping[str, Report], privacy: PrivacyR
 
 def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
     """Return a site's entry where the shared model was not trained enough, with the verdict that follows."""
-    found = site | {UNDERTRAINED: True}
+    entry = site | {UNDERTRAINED: True}
     if metrics:
-        found |= {"verdict": site_verdict(found, metrics[0])[0]}
-    return found
+        entry |= {"verdict": site_verdict(entry, metrics[0])[0]}
+    return entry
 
 
 def _where_asked(opened: _Opened) -> Report:
@@ -210,11 +210,11 @@ def _where_asked(opened: _Opened) -> Report:
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
     names = ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
-    found = {name: opened.first(name) for name in names}
-    found["importances"] = over_repeats(opened.of_each("importances"))
-    found[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
-    found["gains"] = gains_over_repeats(opened.of_each("gains"))
-    return {name: payload for name, payload in found.items() if payload is not None}
+    payloads = {name: opened.first(name) for name in names}
+    payloads["importances"] = over_repeats(opened.of_each("importances"))
+    payloads[TRAINED_TEST_ROWS] = trained_over_repeats(opened.of_each(TRAINED_TEST_ROWS))
+    payloads["gains"] = gains_over_repeats(opened.of_each("gains"))
+    return {name: payload for name, payload in payloads.items() if payload is not None}
 
 
 def head(runs: Sequence[RunEntry], name: str) -> Report:
@@ -227,7 +227,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
     if several and reason:
         reason = f"repeat {worst.repeat + 1}: {reason}"
     seconds = [run.seconds for run in runs if run.seconds is not None]
-    found: Report = {
+    heading: Report = {
         "run": first.run,
         "study": first.study,
         "status": worst.status,
@@ -240,25 +240,25 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
         "arrays-sha256": first.arrays_sha256,
     }
     if several:
-        found |= {"arrays-sha256": None}
+        heading |= {"arrays-sha256": None}
     if several or name == first.series:
-        found |= {"run": first.series}
+        heading |= {"run": first.series}
     if any(run.path != first.path for run in runs):
-        found |= {"path": "mixed"}
-    return found
+        heading |= {"path": "mixed"}
+    return heading
 
 
 def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
     table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
-    asked = table.get("worthwhile")
+    worthwhile_gain = table.get("worthwhile")
     worthwhile = {metric: worthwhile_of(metric) for metric in metrics}
     # What the study calls worthwhile is in units of its primary metric, so others keep their default.
-    if isinstance(asked, (int, float)) and runs[0].primary in worthwhile:
-        worthwhile[runs[0].primary] = float(asked)
+    if isinstance(worthwhile_gain, (int, float)) and runs[0].primary in worthwhile:
+        worthwhile[runs[0].primary] = float(worthwhile_gain)
     # As many as the sites were told of; of runs that told them none, those that share figures.
-    told = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
-    sites = max(told, default=0) or reader.looked_at([run.run for run in runs])
+    counts = [read(_LookedAt, reader.summary(run.run, "looked-at") or {}).sites for run in runs]
+    sites = max(counts, default=0) or reader.looked_at([run.run for run in runs])
     return {"sites": max(sites, 1), "level": intervals.LEVEL, "worthwhile": worthwhile}
 
 
@@ -271,15 +271,15 @@ class _LookedAt:
 
 def _metrics(recorded: Recorded) -> list[str]:
     """Return the compared metrics, the primary one first."""
-    found = {metric for _, _, metric in recorded.figures}
+    names = {metric for _, _, metric in recorded.figures}
     primary = recorded.runs[0][0].primary
-    return sorted(found, key=lambda metric: (metric != primary, metric))
+    return sorted(names, key=lambda metric: (metric != primary, metric))
 
 
 def _with_bound(opened: _Opened, figures: Report) -> Report:
     """Return the shared model's figures, a binned AUC with its bound."""
-    known = [row for row in opened.recorded.figures.get((None, "global", AUC), []) if row.value is not None]
-    methods = [refusals.read(row.method) for row in known]
+    auc_rows = [row for row in opened.recorded.figures.get((None, "global", AUC), []) if row.value is not None]
+    methods = [refusals.read(row.method) for row in auc_rows]
     if "merged-histograms" not in [method.code for method in methods if method is not None]:
         return figures
     from flfed.summaries.score_bins import bound_in  # numpy, which few reports need
@@ -293,8 +293,8 @@ def _figure(rows: Sequence[ComparisonRow]) -> Report:
     value = intervals.mean_of(values)
     low = intervals.mean_of([row.low for row in rows])
     high = intervals.mean_of([row.high for row in rows])
-    told = {"value": value, "low": low, "high": high, "sd": intervals.sd_of(values)}
-    return told | _why_none(value, low, rows)
+    figure = {"value": value, "low": low, "high": high, "sd": intervals.sd_of(values)}
+    return figure | _why_none(value, low, rows)
 
 
 def _why_none(value: float | None, low: float | None, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
@@ -315,8 +315,8 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
     None where it gave none: its policy has to name them.
     """
     rows: dict[str, list[int | None]] = {label: [] for label in CLASSES}
-    for found in counted:
-        own = read(Counted, found).sites.get(site, {})
+    for payload in counted:
+        own = read(Counted, payload).sites.get(site, {})
         for label, bins in own.items():
             rows[label].append(sum(count for _, count in bins))
     return {label: _whole_mean(counts) for label, counts in rows.items() if counts} or None
@@ -325,21 +325,21 @@ def _classes(counted: Sequence[Report], site: str) -> Report | None:
 def _site(opened: _Opened, site: str) -> Report:
     """Return a site's entry (`SiteReport`)."""
     entries = [sites[site] for _, sites in opened.recorded.runs if site in sites]
-    held = [entry.holdout_rows for entry in entries]
+    test_rows = [entry.holdout_rows for entry in entries]
     result: Report = {
         "rows": next((entry.rows for entry in entries if entry.rows is not None), None),
-        "holdout-rows": _whole_mean(held),
-        "holdout-rows-range": _range(held),
+        "holdout-rows": _whole_mean(test_rows),
+        "holdout-rows-range": _range(test_rows),
         "holdout-classes": _classes(opened.counted, site),
         **{arm: opened.figures(site, arm) for arm in SITE_ARMS},
         "difference": _differences(opened, site, "global"),
         "difference-personalised": _differences(opened, site, "personalised"),
     }
     beside = {arm: opened.figures(site, arm) for arm in (*STARTED, *NAIVE_FAMILIES)}
-    result |= {arm: found for arm, found in beside.items() if found}
+    result |= {arm: figures for arm, figures in beside.items() if figures}
     # Where another family was taken alone, the shared one's own kind is told beside it.
     same = opened.figures(site, "local-only-same")
-    result |= family_keys("local-only", [told.sites.get(site) for told in opened.own], other=same or None)
+    result |= family_keys("local-only", [repeat.sites.get(site) for repeat in opened.own], other=same or None)
     # Only where a site has own columns: reports of other runs stay as they were.
     own_columns = opened.figures(site, OWN_COLUMNS)
     if own_columns:
@@ -353,18 +353,18 @@ def _whole_mean(values: Sequence[int | None]) -> int | None:
 
 
 def _range(values: Sequence[int | None]) -> list[int] | None:
-    known = [value for value in values if value is not None]
-    return [min(known), max(known)] if known else None
+    counts = [value for value in values if value is not None]
+    return [min(counts), max(counts)] if counts else None
 
 
 def _differences(opened: _Opened, site: str, arm: str) -> Report:
     """Return `arm` minus local-only by metric, over all repeats."""
-    found = {}
+    difference_by_metric = {}
     for metric in opened.metrics:
         pairs = opened.recorded.differences.get((site, arm, metric))
         if pairs:
-            found[metric] = widened(_difference(pairs), metric, opened.rule)
-    return found
+            difference_by_metric[metric] = widened(_difference(pairs), metric, opened.rule)
+    return difference_by_metric
 
 
 def _difference(pairs: Sequence[tuple[DifferenceRow, float | None]]) -> Report:
@@ -403,11 +403,11 @@ def _resplit_difference(values: Sequence[float], ratio: float, metric: str) -> R
     """Return the difference of repeats that each drew a holdout, with the interval of their spread."""
     mean, *bounds, p = intervals.resplit_interval(values, ratio)
     low, high = (intervals.possible(metric, bound, difference=True) for bound in bounds)
-    told = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
+    difference = {"value": mean, "low": low, "high": high, "p": p, "freedom": len(values) - 1}
     # An interval that was cut at both ends says nothing, and is not shown.
     if low != bounds[0] and high != bounds[1]:
-        return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
-    return told
+        return difference | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
+    return difference
 
 
 def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training: Report | None) -> Report:
@@ -417,13 +417,13 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
     """
     if not privacy.is_compared:
         return {}
-    found = {}
-    told = [site for site, of in sites.items() if too_few(of) is None]
+    gains = {}
+    compared_sites = [site for site, of in sites.items() if too_few(of) is None]
     more = {UNDERTRAINED: True} if not_enough(training) else {}
     for metric, worthwhile in read(VerdictRule, opened.rule).worthwhile.items():
-        pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in told}
-        found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
-    return found
+        pairs = {site: opened.recorded.differences.get((site, "global", metric), []) for site in compared_sites}
+        gains[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": worthwhile} | more
+    return gains
 
 
 def metrics_of(found: Report) -> list[str]:

@@ -117,7 +117,7 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
     that the guard refused is an answer set aside: no answer is not.
     """
     place = _block(Sent.round, width)
-    asked = _trained(runs, Sent.site, place).where(Sent.round.between(first, rounds))
+    sent_query = _trained(runs, Sent.site, place).where(Sent.round.between(first, rounds))
     # The join drops faults of rounds in which no answer came back.
     here = (Sent.run_id == Event.run_id) & (Sent.site == Event.site) & (Sent.round == Event.round)
     aside = (
@@ -128,11 +128,11 @@ def participation(reader: RunReader, runs: Sequence[str], *, rounds: int, width:
         .group_by(Event.run_id, Event.site, place)
     )
     # The database counts by run, so that repeats are added up here.
-    found: dict[tuple[str, int], Counter[str]] = {}
-    for row in [*reader.fetch(asked, site=Sent.site), *reader.fetch(aside, site=Event.site)]:
-        found.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
+    counters: dict[tuple[str, int], Counter[str]] = {}
+    for row in [*reader.fetch(sent_query, site=Sent.site), *reader.fetch(aside, site=Event.site)]:
+        counters.setdefault((row.site, row.block), Counter())[row.direction] += int(row.rounds)
     blocks = []
-    for (site, number), counts in sorted(found.items()):
+    for (site, number), counts in sorted(counters.items()):
         ways = (counts[way] for way in ("to-site", "to-server", "aside"))
         blocks.append(Block(site, *_ends(number, width, rounds), *ways))
     return blocks
@@ -166,11 +166,11 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
     def mean(number: int, way: str) -> float:
         return sizes[number, way] / max(counts[number, way], 1)
 
-    found = []
+    block_costs = []
     for number in sorted({*seconds, *(block for block, _ in counts)}):
         means = (mean(number, way) for way in ("to-site", "to-server"))
-        found.append(Cost(*_ends(number, width, rounds), seconds.get(number), *means))
-    return found
+        block_costs.append(Cost(*_ends(number, width, rounds), seconds.get(number), *means))
+    return block_costs
 
 
 def _ends(number: int, width: int, rounds: int) -> tuple[int, int]:
@@ -186,21 +186,21 @@ def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
     a round, what the codec saved is counted once.
     """
     codecs = {run: _codec(reader, run) for run in runs}
-    found: dict[str, _Crossed] = {}
+    totals: dict[str, _Crossed] = {}
     for row in reader.fetch(_trained(runs), site=Sent.site):
-        total = found.setdefault(row.direction, _Crossed())
+        total = totals.setdefault(row.direction, _Crossed())
         total.bytes += int(row.bytes)
         total.messages += row.messages
         total.rounds += row.rounds
         if codec := codecs[row.run_id]:
             total.saved += row.messages * codec.saved_in(row.direction)
-    if not found:
+    if not totals:
         return None
     first = next(filter(None, codecs.values()), None)
-    told: Report = {way: found[way].means(packed=first is not None) for way in sorted(found)}
+    entry: Report = {way: totals[way].means(packed=first is not None) for way in sorted(totals)}
     if first is not None:
-        told["codec"] = {"update": first.update, "download": first.download}
-    return told
+        entry["codec"] = {"update": first.update, "download": first.download}
+    return entry
 
 
 @dataclass(frozen=True)
@@ -233,11 +233,11 @@ class _Crossed:
 
     def means(self, *, packed: bool) -> Report:
         """Return the bytes of a round and of a message, `packed` also without the codec."""
-        found: Report = {"round": self.bytes / self.rounds, "message": self.bytes / self.messages}
+        sizes: Report = {"round": self.bytes / self.rounds, "message": self.bytes / self.messages}
         if packed:
             whole = self.bytes + self.saved
-            found["uncompressed"] = {"round": whole / self.rounds, "message": whole / self.messages}
-        return found
+            sizes["uncompressed"] = {"round": whole / self.rounds, "message": whole / self.messages}
+        return sizes
 
 
 @dataclass(frozen=True)
@@ -262,12 +262,12 @@ def bytes_in_words(found: Report | None) -> str:
     'Each round about 10.0 kB went to each site and 2.00 kB came back (uncompressed: 30.0 kB and 30.0 kB).'
     """
     ways = [(found or {}).get(way) for way in ("to-site", "to-server")]
-    known = read_some(MeanBytes, ways)
+    means = read_some(MeanBytes, ways)
     # Before the first replies only one direction is known.
-    if len(known) < len(ways):
+    if len(means) < len(ways):
         return ""
-    to_site, back = (size_in_words(round(of.message)) for of in known)
-    unpacked = read_some(MeanBytes, [of.uncompressed for of in known])
+    to_site, back = (size_in_words(round(of.message)) for of in means)
+    unpacked = read_some(MeanBytes, [of.uncompressed for of in means])
     whole = " and ".join(size_in_words(round(of.message)) for of in unpacked)
     besides = f" (uncompressed: {whole})" if whole else ""
     return f"Each round about {to_site} went to each site and {back} came back{besides}."

@@ -159,7 +159,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             "A model of all rows in one place (pooled) is measured on all test rows together, not at one site: compare "
             f"it with the shared model's {number(figure_of(run.global_, metric).value)} there, not with this site's."
         )
-    return [said for said in (*lines, COSTS, NO_MORE) if said]
+    return [sentence for sentence in (*lines, COSTS, NO_MORE) if sentence]
 
 
 def _test_rows(of_site: Report, metric: str, repeats: int) -> list[str]:
@@ -272,10 +272,10 @@ def _few(of_site: Report) -> list[str]:
     if classes is None:
         few = holdout is not None and holdout < FEW_HOLDOUT_ROWS
         return [f"{holdout} test rows are few: {unseen}."] if few else []
-    said = sentence_case(class_words(of_site))
+    text = sentence_case(class_words(of_site))
     if min(classes.values()) < FEW_HOLDOUT_ROWS:
-        said += f": few, so {unseen}"
-    return [f"{said}."]
+        text += f": few, so {unseen}"
+    return [f"{text}."]
 
 
 def left_out(sites: Sequence[SiteEntry]) -> list[str]:
@@ -308,11 +308,11 @@ def together(found: Report, metric: str) -> list[str]:
     if not summed.figures:
         return []
     # A metric that cannot be added up has another one in its place.
-    told = metric if metric in summed.figures else next(iter(summed.figures))
+    shown_metric = metric if metric in summed.figures else next(iter(summed.figures))
     models = {"global": "shared model", "local-only": "each site's own model", "personalised": "adjusted to each site"}
-    values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed.figures[told].items())
-    name = metric_name(told)
-    if told == "roc_auc_score" and summed.auc_bounds:
+    values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed.figures[shown_metric].items())
+    name = metric_name(shown_metric)
+    if shown_metric == "roc_auc_score" and summed.auc_bounds:
         low, high = summed.auc_bounds
         name += f" (from counts, so between {number(low)} and {number(high)})"
     alone = ""
@@ -350,8 +350,8 @@ def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
     if not released(found).is_compared:
         return []  # it is so at every site, and told once
-    told = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
-    return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
+    verdicts = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
+    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == CANNOT_BE_TOLD]
 
 
 def _unbroken(text: str) -> str:

@@ -137,10 +137,10 @@ def as_difference(entry: Report | None) -> Difference | None:
     if not entry:
         return None
     figure = read_figure(entry)
-    found = Difference(figure.value, figure.low, figure.high)
+    difference = Difference(figure.value, figure.low, figure.high)
     if figure.sites < 2:
-        return found
-    return replace(found, wide_low=figure.widened_low, wide_high=figure.widened_high, sites=figure.sites)
+        return difference
+    return replace(difference, wide_low=figure.widened_low, wide_high=figure.widened_high, sites=figure.sites)
 
 
 def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
@@ -189,8 +189,8 @@ def widened(entry: Report, metric: str, rule: Report) -> Report:
         by = intervals.widening(of.sites, figure.freedom)
         ends = [figure.value + by * (bound - figure.value) for bound in (figure.low, figure.high)]
         wide = [intervals.possible(metric, end, difference=True) for end in ends]
-    told = {"widened-low": wide[0], "widened-high": wide[1], "sites": of.sites}
-    return entry | told | {"worthwhile": of.worthwhile[metric]}
+    widened_interval = {"widened-low": wide[0], "widened-high": wide[1], "sites": of.sites}
+    return entry | widened_interval | {"worthwhile": of.worthwhile[metric]}
 
 
 Pairs = Sequence[tuple[DifferenceRow, float | None]]
@@ -219,17 +219,20 @@ def mean_gain(rows: Mapping[str, Pairs], metric: str, of: int) -> Report:
         holds); where fewer than `LEAST_SITES` have figures from
         which an error follows, all null, with a `reason`.
     """
-    known = {site: found for site, given in rows.items() if (found := _gain(given, metric)) is not None}
-    facts: Report = {"arm": "global", "sites": len(known), "of": of, "method": METHOD, "coverage": COVERAGE}
+    gain_by_site = {site: gain for site, pairs in rows.items() if (gain := _gain(pairs, metric)) is not None}
+    facts: Report = {"arm": "global", "sites": len(gain_by_site), "of": of, "method": METHOD, "coverage": COVERAGE}
     names = ("value", "low", "high", "between-sites-sd", "between-sites-p")
     # An interval over two sites would reach too far to say anything.
-    if len(known) < LEAST_SITES:
-        why = f"only {len(known)} of {of} sites have figures from which an error follows, and {LEAST_SITES} are needed"
+    if len(gain_by_site) < LEAST_SITES:
+        why = (
+            f"only {len(gain_by_site)} of {of} sites have figures from which an error follows, "
+            f"and {LEAST_SITES} are needed"
+        )
         return dict.fromkeys(names) | {"reason": why} | facts
     # Sites whose error is unknown have no weight in the mean and are left out.
-    mean = mean_over_sites(*zip(*known.values(), strict=True))
-    told = dict(zip(names, astuple(mean), strict=True))
-    return told | {key: possible(metric, told[key], difference=True) for key in ("low", "high")} | facts
+    mean = mean_over_sites(*zip(*gain_by_site.values(), strict=True))
+    summary = dict(zip(names, astuple(mean), strict=True))
+    return summary | {key: possible(metric, summary[key], difference=True) for key in ("low", "high")} | facts
 
 
 def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
@@ -242,19 +245,19 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
 
     Source: Nadeau and Bengio 2003, equations 7 and 8.
     """
-    told = [row for row, _ in pairs if row.value is not None]
-    errors = [standard_error(metric, row.value, row.low, row.high) for row in told]
+    rows = [row for row, _ in pairs if row.value is not None]
+    errors = [standard_error(metric, row.value, row.low, row.high) for row in rows]
     error = mean_of(errors)
     # Less than half of the repeats would no longer stand for the site.
-    if error is None or 2 * len(told) < len(pairs) or 2 * errors.count(None) > len(told):
+    if error is None or 2 * len(rows) < len(pairs) or 2 * errors.count(None) > len(rows):
         return None
     ratios = [ratio for _, ratio in pairs]
     ratio = mean_of(ratios)
     # Repeats that keep their holdout share its error in full: more of them do not make it smaller.
     if ratio is not None and None not in ratios:
         shared = ratio / (1 + ratio)
-        error *= math.sqrt(shared + (1 - shared) / len(told))
-    gain = gain_of(Difference(mean_of([row.value for row in told])), better_of(metric)).value
+        error *= math.sqrt(shared + (1 - shared) / len(rows))
+    gain = gain_of(Difference(mean_of([row.value for row in rows])), better_of(metric)).value
     return None if gain is None else (gain, error)
 
 
@@ -313,10 +316,10 @@ def _how_sure(gain: Difference, code: str, worthwhile: float, sites: int) -> str
     if not may_be_chance(gain):
         side, may = beyond_chance(gain, worthwhile)
         return f"which lies {side} 0, but {may} {TOO_SMALL}"
-    said = "which may be chance"
+    text = "which may be chance"
     if sites <= FEW_SITES:
-        said += f"; of {sites} sites, such a mean can hardly be clear"
-    return said
+        text += f"; of {sites} sites, such a mean can hardly be clear"
+    return text
 
 
 def apart_in_words(entry: Report | None, *, adjusts: bool = True) -> str:

@@ -48,14 +48,14 @@ def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     list of str
         One sentence where no gap is large; none where no site can be set beside another.
     """
-    known = []
+    gaps = []
     for column in read(Columns, payload).columns:
         gap = widest_gap(column)
         if gap is not None:
-            known.append((*gap, column))
-    known.sort(key=lambda one: -one[0])
+            gaps.append((*gap, column))
+    gaps.sort(key=lambda one: -one[0])
     lines = []
-    for points, site, others, column in known[:NAMED]:
+    for points, site, others, column in gaps[:NAMED]:
         if points >= LEAST_GAP:
             own = column.sites[site]
             rest = [column.sites[other] for other in others]
@@ -63,7 +63,7 @@ def gaps_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
             elsewhere = _share_in_words(sum(one.gaps for one in rest), sum(one.rows for one in rest))
             there = f"{elsewhere} of the rows at {_the_others(len(others), sites)}"
             lines.append(f"{column.column} is missing at {share} of {site}'s rows and at {there}.")
-    if known and not lines:
+    if gaps and not lines:
         return [
             "No site stands out: in no column is the share of missing rows "
             f"{LEAST_GAP:.0f} percentage points or more above that of the other sites that tell."
@@ -88,18 +88,18 @@ def widest_gap(column: Column) -> tuple[float, str, list[str]] | None:
     tuple or None
         Percentage points, the site, and the others; None where fewer than two sites tell.
     """
-    told = {site: entry for site, entry in column.sites.items() if entry.missing is not None and entry.rows}
-    if len(told) < 2:
+    entry_by_site = {site: entry for site, entry in column.sites.items() if entry.missing is not None and entry.rows}
+    if len(entry_by_site) < 2:
         return None
-    missing = sum(entry.gaps for entry in told.values())
-    rows = sum(entry.rows for entry in told.values())
+    missing = sum(entry.gaps for entry in entry_by_site.values())
+    rows = sum(entry.rows for entry in entry_by_site.values())
     # The others' share is of their rows together, without the site's own.
     gaps = {
         site: 100 * (entry.gaps / entry.rows - (missing - entry.gaps) / (rows - entry.rows))
-        for site, entry in told.items()
+        for site, entry in entry_by_site.items()
     }
     site = max(gaps, key=lambda name: gaps[name])
-    return gaps[site], site, [name for name in told if name != site]
+    return gaps[site], site, [name for name in entry_by_site if name != site]
 
 
 def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
@@ -216,10 +216,10 @@ LETTER_PIXELS = 7
 
 def sites_of(table_1: Payload | None, columns: Payload | None) -> list[str]:
     """Return the sites that either table tells of."""
-    found = set(table_1_sites(table_1))
+    sites = set(table_1_sites(table_1))
     for column in read(Columns, columns or {}).columns:
-        found |= set(column.sites)
-    return sorted(found - {"column", "statistic", "all sites"})
+        sites |= set(column.sites)
+    return sorted(sites - {"column", "statistic", "all sites"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +260,8 @@ def table_1(
         return Section(title=TABLE_1, lead=(why_none,))
     names = [name for name in names_of(of.rows) if name not in hidden]
     lines = [{name: _text(row.get(name)) for name in names} for row in of.rows]
-    said = explained(chain.from_iterable(line.values() for line in lines))
-    notes = [" ".join(said), str(of.note or ""), *note]
+    explanations = explained(chain.from_iterable(line.values() for line in lines))
+    notes = [" ".join(explanations), str(of.note or ""), *note]
     stays = sum(name in FIRST_COLUMNS for name in names)
     # All of its lines: who reads a Table 1 compares those that a scroll bar would keep apart.
     table = Table(lines=lines, rows=of.rows, stays=stays, is_whole=True, key="table-1")
@@ -273,15 +273,17 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
 
     The run has `of` sites. Only columns in which any is missing are shown.
     """
-    told = read(Columns, payload or {})
-    if not told.columns:
+    column_statistics = read(Columns, payload or {})
+    if not column_statistics.columns:
         return Section(title=MISSING, lead=(why_none,))
-    gappy = [column for column in told.columns if any(entry.missing != 0 for entry in column.sites.values())]
+    gappy = [
+        column for column in column_statistics.columns if any(entry.missing != 0 for entry in column.sites.values())
+    ]
     if not gappy:
         return Section(title=MISSING, lead=(NO_GAPS,))
     # Columns that only one site tells of come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
-    sentences = gaps_in_words(told, sites=of)
+    sentences = gaps_in_words(column_statistics, sites=of)
     cells = []
     lines = []
     for column in gappy:
@@ -296,28 +298,28 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
         says=" ".join(sentences),
         lines=lines,
     )
-    is_kept_back = any(cell["value"] is None for cell in cells)
+    any_suppressed = any(cell["value"] is None for cell in cells)
     return Section(
         title=MISSING,
         lead=_drawn_of(gappy, "with the largest gaps between sites"),
         charts=(drawing,),
         says=tuple(sentences),
-        note=(A_DASH,) if is_kept_back else (),
+        note=(A_DASH,) if any_suppressed else (),
     )
 
 
 def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: str) -> Section:
     """Return how far the sites lie apart, by column, each site against the other ones; the run has `of` sites."""
-    told = read(Columns, payload or {})
-    if not told.columns:
+    column_statistics = read(Columns, payload or {})
+    if not column_statistics.columns:
         return Section(title=APART, lead=(why_none,))
-    columns = sorted(told.columns, key=_furthest)
+    columns = sorted(column_statistics.columns, key=_furthest)
     entries = [entry for _, _, entry in _entries(columns)]
     # A map without any difference would be grey all over.
     if not any(entry.size for entry in entries):
         reasons = "; ".join(sorted({str(entry.reason) for entry in entries if entry.reason})) or "there is none"
         return Section(title=APART, lead=(f"No difference can be given: {reasons}.",))
-    sentences = drift_in_words(told, sites=of)
+    sentences = drift_in_words(column_statistics, sites=of)
     cells = []
     lines = []
     for place, column in enumerate(columns):
@@ -417,12 +419,12 @@ def _signed(column: Column, entry: Held) -> str:
     if entry.difference is None:
         return "–"
     decimals = 1 if entry.about else 2
-    said = number(entry.difference, decimals, signed=True)
+    text = number(entry.difference, decimals, signed=True)
     if column.towards is None:
-        said = f"±{number(entry.size, decimals)}"
+        text = f"±{number(entry.size, decimals)}"
     if entry.about:
-        return f"≈{said}"
-    return f"({said})" if entry.is_by_chance else said
+        return f"≈{text}"
+    return f"({text})" if entry.is_by_chance else text
 
 
 def _drift_line(column: Column, site: str, entry: Held) -> Line:
@@ -498,7 +500,7 @@ def histogram(of: RowsAnalysed, name: str, group: str, *, whose: str, counts_eac
     label = column_label(name, column)
     unit = f"{counts_each}s"
     lines = histogram_lines(column, deviation)
-    which = ", ".join(said for said in (whose, group) if said not in ("", ALL))
+    which = ", ".join(qualifier for qualifier in (whose, group) if qualifier not in ("", ALL))
     title = f"{sentence_case(unit)} by {label}"
     if which:
         title += f" ({which})"

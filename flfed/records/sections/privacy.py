@@ -204,12 +204,12 @@ def attacks_section(privacy: Private, audit: Audit, run: RunEntry, *, only: str 
 def _attack(name: str, first: Audit, several: bool) -> Drawing:
     """Return the chart of one attack's main figures."""
     lines = [line for line in first if line.attack == name]
-    known = [line for line in lines if line.value is not None]
+    drawn_lines = [line for line in lines if line.value is not None]
     return Drawing(
         title=name,
-        draw=lambda: attack_chart(known),
+        draw=lambda: attack_chart(drawn_lines),
         key=f"attack-{name}",
-        says=" ".join(audit_in_words(known)),
+        says=" ".join(audit_in_words(drawn_lines)),
         lines=[_figure_line(line, several) for line in lines],
     )
 

@@ -106,17 +106,17 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
 
     `arm` is of which rows it is, `repeated` whether of several repeats.
     """
-    known = [point for point in points if point.value is not None and point.round]
-    if not known:
+    drawn_points = [point for point in points if point.value is not None and point.round]
+    if not drawn_points:
         return None
     name = metric_name(metric)
-    last = max(point.round for point in known)
+    last = max(point.round for point in drawn_points)
     rows = f"These curves are {ON_ROWS.get(arm, arm)}."
     if repeated:
         rows += " They are means over the repeats."
     charts = {
-        "all sites together": partial(of_all_sites, known, metric),
-        "each site": partial(of_each_site, known, metric, looks),
+        "all sites together": partial(of_all_sites, drawn_points, metric),
+        "each site": partial(of_each_site, drawn_points, metric, looks),
     }
     drawings = []
     for whose, draw in charts.items():
@@ -179,22 +179,22 @@ def _curve_lines(found: Found, curve: Callable[[ScoreCounts], tuple[Any, Any]], 
 
 def _about_areas(found: Found) -> list[str]:
     """Return which curves are not drawn, are of some sites, or say little."""
-    said = []
+    sentences = []
     one_class = sorted(name for name, counts in found.items() if not counts.has_both)
     if one_class:
-        said.append(f"Not drawn, as all rows are of one class: {', '.join(one_class)}.")
+        sentences.append(f"Not drawn, as all rows are of one class: {', '.join(one_class)}.")
     # The record's figure over all sites is of other rows than a curve of some of them.
     part = [name for name in found if is_together(name) and name != ALL]
     if part:
-        said.append(
+        sentences.append(
             f"The figures from rows are of all sites together, not of {part[0]}: they do not stand beside these."
         )
     # A curve is as rough as the rows of its rarer class are few.
     rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in found.items()}
     few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
     if few:
-        said.append(f"Curves that say little, of fewer than {LEAST_ROWS} rows of the rarer class: {few}.")
-    return said
+        sentences.append(f"Curves that say little, of fewer than {LEAST_ROWS} rows of the rarer class: {few}.")
+    return sentences
 
 
 def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Section:
@@ -216,13 +216,13 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
     name = name or next(iter(counts))
     lines = count_lines(counts[name])
     site = name if name in recorded.sites else ""
-    said = scores_in_words(report, site)
+    sentences = scores_in_words(report, site)
     title = f"Test rows by class and predicted probability ({name})"
     drawing = Drawing(
         title=title,
         draw=lambda: scores_chart(lines, f"{report['privacy']['unit']}s"),
         key="noised-counts",
-        says=f"{title}. {'; '.join(said)}",
+        says=f"{title}. {'; '.join(sentences)}",
         lines=lines,
     )
     return Section(
@@ -233,7 +233,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
             Table(lines=figure_lines(report)),
             Table(title=title, lines=shown_counts(counts[name]), is_drawn=True),
         ),
-        says=tuple(said),
+        says=tuple(sentences),
         note=(f"{AS_THEY_CAME} {NOISE}: {number(lines[0][NOISE], 1)}.",),
     )
 
@@ -279,9 +279,9 @@ def _calibration(
 ) -> Drawing:
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
-    held = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
+    text = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
     title = "Observed share against predicted probability, with 95 % CI"
-    says = f"Calibration. {held}"
+    says = f"Calibration. {text}"
     if named:
         title = _title(names[0])
         says = title
@@ -344,8 +344,8 @@ def exactly_flagged(payload: Payload | None, *asked: tuple[str, float], note: Se
     tables = []
     exact = read(ExactPoints, payload)
     for by, at in asked:
-        lines, known = exact_lines(exact, by, at)
-        tables += _points(known, by, at, lines)
+        lines, points = exact_lines(exact, by, at)
+        tables += _points(points, by, at, lines)
     kinds = dict.fromkeys(by for by, _ in asked)
     read_so = EXACT + "".join(HOW_FLAGGED.get(kind, "") for kind in kinds)
     return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, read_so))
@@ -402,11 +402,11 @@ def decision_curves(found: Found, payload: Payload | None, looks: Looks) -> Sect
 
 def _net_benefits(name: str, found: Found, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
     """Return net benefit in figures, by rising threshold; at one threshold that of bins before the exact one."""
-    told = [(point, True) for point in exact]
+    points = [(point, True) for point in exact]
     if found:
-        told = [(at_threshold(found[name], at), False) for at in told_thresholds(found)] + told
-    told.sort(key=lambda one: one[0].threshold or 0)
-    return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in told]
+        points = [(at_threshold(found[name], at), False) for at in told_thresholds(found)] + points
+    points.sort(key=lambda one: one[0].threshold or 0)
+    return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 
 
 def within_groups(payload: Payload | None, *, only: str | None = None, note: Sequence[str] = ()) -> Section | None:
@@ -423,30 +423,30 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     """
     if payload is None:
         return None
-    found = read(Subgroups, payload)
-    if not found.sites:
+    subgroups = read(Subgroups, payload)
+    if not subgroups.sites:
         return None
     tables = [
         Table(
             title=f"By {column}: AUC of the shared model (95 % CI)",
-            lines=grouped_lines(found, column),
+            lines=grouped_lines(subgroups, column),
             stays=1,
         )
-        for column in grouped_columns(found)
+        for column in grouped_columns(subgroups)
     ]
     return Section(
         title="How well it ranks within groups",
         tables=tuple(tables),
-        note=(*note, *_held_back(found, only), GROUPS_READ),
+        note=(*note, *_held_back(subgroups, only), GROUPS_READ),
     )
 
 
 def _held_back(found: Subgroups, only: str | None) -> list[str]:
     """Return how many figures are held back, and how many sites gave none."""
-    held = sum(of.value is None for of in found.every)
-    verb = "is" if held == 1 else "are"
-    told = [f"Of {len(found.every)} figures {held} {verb} held back or undefined, as the cell says."]
+    suppressed_count = sum(of.value is None for of in found.every)
+    verb = "is" if suppressed_count == 1 else "are"
+    sentences = [f"Of {len(found.every)} figures {suppressed_count} {verb} held back or undefined, as the cell says."]
     silent = found.asked - len(found.sites)
     if silent > 0 and only is None:
-        told.append(f"Of {found.asked} sites {silent} gave no figures of their own by group.")
-    return told
+        sentences.append(f"Of {found.asked} sites {silent} gave no figures of their own by group.")
+    return sentences

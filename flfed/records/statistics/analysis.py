@@ -206,11 +206,11 @@ class RowsAnalysed(PartOfRows):
     @property
     def parts(self) -> Parted:
         """Figures of all rows and of each group, with the deviation of the noise on each count of theirs."""
-        found: Parted = {ALL: (self, self.noise)}
+        parts: Parted = {ALL: (self, self.noise)}
         if self.groups is not None:
             for name, of in self.groups.of.items():
-                found[f"{self.groups.by}: {name}"] = (of, self.deviation)
-        return found
+                parts[f"{self.groups.by}: {name}"] = (of, self.deviation)
+        return parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,7 +321,7 @@ def _groups(found: RowsAnalysed, groups: Groups) -> Table:
 
 def _columns_of(parts: Parted, *, each: bool = False) -> list[Table]:
     """Return the tables of numbers and of shares, a line a column and part; `each` where the parts are sites."""
-    told: dict[str, Lines] = {
+    lines_by_title: dict[str, Lines] = {
         "Numbers": list(_number_lines(parts)),
         "Quantiles of numbers": list(_quantile_lines(parts)),
         "Shares": list(_share_lines(parts)),
@@ -330,11 +330,11 @@ def _columns_of(parts: Parted, *, each: bool = False) -> list[Table]:
     left_out = OF if len(parts) == 1 and not each else ""
     whose = " at each site" if each else ""
     tables = []
-    for title, lines in told.items():
+    for title, lines in lines_by_title.items():
         if lines:
-            kept = [_without(line, left_out) for line in lines]
+            table_lines = [_without(line, left_out) for line in lines]
             title = f"{title}{whose}, with 95 % CI"
-            tables.append(Table(title=title, lines=kept, spare=SPARE, of_each_site=each))
+            tables.append(Table(title=title, lines=table_lines, spare=SPARE, of_each_site=each))
     return tables
 
 
@@ -583,17 +583,17 @@ def _clear(groups: Groups) -> list[str]:
     ('None of the 2 differences between groups can be told.', 'The difference between groups cannot be told.')
     """
     every = [shows_of(difference_of(one)) for *_, one in differences(groups)]
-    told = [shows for shows in every if shows != NOT_TOLD]
+    conclusive_differences = [shows for shows in every if shows != NOT_TOLD]
     if not every:
         return []
-    clear = sum(shows != NO_DIFFERENCE for shows in told)
+    clear = sum(shows != NO_DIFFERENCE for shows in conclusive_differences)
     alone = f"is {MORE}" if clear else f"is not {MORE}"
     if len(every) == 1:
-        says = alone if told else "cannot be told"
+        says = alone if conclusive_differences else "cannot be told"
         return [f"The difference between groups {says}."]
-    if not told:
+    if not conclusive_differences:
         return [f"None of the {len(every)} differences between groups can be told."]
-    return [_clear_of_many(len(every), len(told), clear)]
+    return [_clear_of_many(len(every), len(conclusive_differences), clear)]
 
 
 def _clear_of_many(every: int, told: int, clear: int) -> str:
@@ -635,11 +635,11 @@ def _ranges(numbers: Mapping[str, Number]) -> str:
     """Return the ranges of a few numbers, in brackets."""
     if len(numbers) > MOST_RANGES:
         return ""
-    found = []
+    ranges = []
     for name, column in numbers.items():
         ends = " to ".join(map(end_in_words, column.within))
-        found.append(f"{column_label(name, column)}: {ends}")
-    return f" ({'; '.join(found)})"
+        ranges.append(f"{column_label(name, column)}: {ends}")
+    return f" ({'; '.join(ranges)})"
 
 
 def _lost(found: Analysis) -> int:

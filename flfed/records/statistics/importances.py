@@ -162,19 +162,21 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
     payloads : sequence of dict or None
         The objects "importances" of the repeats.
     """
-    known = read_some(Importances, payloads)
-    if not known:
+    repeats = read_some(Importances, payloads)
+    if not repeats:
         return None
     by_site: dict[str, list[OwnIncrease]] = {}
     every: list[Increase] = []
-    for one in known:
+    for one in repeats:
         every += one.columns
         for site, own in one.sites.items():
             by_site.setdefault(site, []).extend(own)
-    sites = {site: [_of_site(name, told) for name in _columns_of(told)] for site, told in by_site.items()}
+    sites = {
+        site: [_of_site(name, increases) for name in _columns_of(increases)] for site, increases in by_site.items()
+    }
     columns = [_of_column(name, every, sites) for name in _columns_of(every)]
-    found: Report = write(replace(known[0], columns=columns, sites=sites))
-    return found
+    importances: Report = write(replace(repeats[0], columns=columns, sites=sites))
+    return importances
 
 
 def _columns_of(told: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
@@ -184,17 +186,17 @@ def _columns_of(told: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
 
 def _of_site(name: str, told: Sequence[OwnIncrease]) -> OwnIncrease:
     """Return a column's increase at one site, the mean of what its repeats told."""
-    found = [of for of in told if of.column == name]
-    values = [of.increase for of in found if of.increase is not None]
-    return OwnIncrease(name, _mean(values), "" if values else found[0].why)
+    entries = [of for of in told if of.column == name]
+    values = [of.increase for of in entries if of.increase is not None]
+    return OwnIncrease(name, _mean(values), "" if values else entries[0].why)
 
 
 def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequence[OwnIncrease]]) -> Increase:
     """Return a column's increase over sites and repeats."""
-    found = [of for of in every if of.column == name]
-    most = max(of.sites for of in found)
+    entries = [of for of in every if of.column == name]
+    most = max(of.sites for of in entries)
     # An institution gives it in one repeat alone: a mean over other sites would be another figure.
-    values = [of.increase for of in found if of.sites == most and of.increase is not None]
+    values = [of.increase for of in entries if of.sites == most and of.increase is not None]
     increase = Increase(column=name, increase=_mean(values), sites=most)
     if len(values) > 1:
         increase = replace(increase, low=min(values), high=max(values))
@@ -227,20 +229,20 @@ class Influence:
 
 def needed_columns(found: Mapping[str, Any]) -> Section | None:
     """Return by how much a run's loss grows without what a column tells, None where no study asked."""
-    told = read(Influence, found)
-    if told.importances is None:
+    influence = read(Influence, found)
+    if influence.importances is None:
         return None
-    said = importance_in_words(told.importances, told.global_)
-    return Section(title=TITLE, tables=(Table(lines=importance_lines(told.importances)),), note=tuple(said))
+    sentences = importance_in_words(influence.importances, influence.global_)
+    return Section(title=TITLE, tables=(Table(lines=importance_lines(influence.importances)),), note=tuple(sentences))
 
 
 def split_columns(found: Mapping[str, Any]) -> Section | None:
     """Return which columns the trees of a run split by, None where no tree grew."""
-    told = read(Influence, found)
-    if told.gains is None:
+    influence = read(Influence, found)
+    if influence.gains is None:
         return None
-    said = gains_in_words(told.gains, permuted=told.importances is not None)
-    return Section(title=GAIN_TITLE, tables=(Table(lines=gain_lines(told.gains)),), note=(said,))
+    sentence = gains_in_words(influence.gains, permuted=influence.importances is not None)
+    return Section(title=GAIN_TITLE, tables=(Table(lines=gain_lines(influence.gains)),), note=(sentence,))
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,8 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> Section:
     payloads : sequence of dict
         The objects "coefficients" of the repeats, one or more.
     """
-    known = read_all(_Coefficients, payloads)
-    by_input = {name: [of.coefficients[place] for of in known] for place, name in enumerate(known[0].inputs)}
+    repeats = read_all(_Coefficients, payloads)
+    by_input = {name: [of.coefficients[place] for of in repeats] for place, name in enumerate(repeats[0].inputs)}
     ranked = sorted(by_input.items(), key=lambda item: -abs(sum(item[1])))
     lines = [_coefficient(name, values) for name, values in ranked]
     return Section(title="What the shared model goes by", tables=(Table(lines=lines),), note=(COEFFICIENTS_READ,))
@@ -351,12 +353,12 @@ def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report |
     payloads : sequence of dict or None
         The objects "gains" of the repeats.
     """
-    known = read_some(_RecordedGains, payloads)
-    if not known:
+    repeats = read_some(_RecordedGains, payloads)
+    if not repeats:
         return None
-    columns = [_gain(known, place) for place in range(len(known[0].columns))]
-    found: Report = write(Gains([one.trees for one in known], columns))
-    return found
+    columns = [_gain(repeats, place) for place in range(len(repeats[0].columns))]
+    gains: Report = write(Gains([one.trees for one in repeats], columns))
+    return gains
 
 
 def _gain(known: Sequence[_RecordedGains], place: int) -> Gain:
@@ -399,14 +401,14 @@ def largest_gains(told: Mapping[str, Any], most: int | None = 5) -> str:
     most : int, optional
         Columns that are named; all by default.
     """
-    found = read(Gains, told)
-    ranked = sorted(found.columns, key=lambda of: -(of.share or 0))
+    gains = read(Gains, told)
+    ranked = sorted(gains.columns, key=lambda of: -(of.share or 0))
     none = (ABSENT, _percent(0.0))
     shares = [f"{of.column} {_percent(of.share)}" for of in ranked if _percent(of.share) not in none]
     named = shorten(shares, most or len(shares))
     if not shares:
         return NO_SPLIT
-    return f"Share of the gain of all splits, of {_trees(found)}: {named}."
+    return f"Share of the gain of all splits, of {_trees(gains)}: {named}."
 
 
 def _percent(share: float | None) -> str:

@@ -284,8 +284,8 @@ def freedom_of(method: str) -> int | None:
     >>> freedom_of("12 independent blocks of time"), freedom_of("DeLong")
     (11, None)
     """
-    found = re.fullmatch(r"(\d+) independent blocks of time", method)
-    return None if found is None else int(found[1]) - 1
+    match = re.fullmatch(r"(\d+) independent blocks of time", method)
+    return None if match is None else int(match[1]) - 1
 
 
 def widening(comparisons: int, freedom: int | None = None) -> float:

@@ -111,10 +111,10 @@ class NoisedScores:
     @property
     def whose(self) -> dict[str, NoisedCounts]:
         """The counts by whose rows they are of, all sites together first."""
-        found = {} if self.all_ is None else {f"all {self.asked} sites": self.all_}
+        counts_by_name = {} if self.all_ is None else {f"all {self.asked} sites": self.all_}
         for site in sorted(self.sites):
-            found[site] = self.sites[site]
-        return found
+            counts_by_name[site] = self.sites[site]
+        return counts_by_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,11 +197,11 @@ def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
     if not own_under_noise(found):
         return [*metrics]
     gains = [site_of(site).difference for site in run_of(found).sites.values()]
-    told = []
+    released_metrics = []
     for metric in metrics:
         if any(figure_of(gain, metric).value is not None for gain in gains):
-            told.append(metric)
-    return told or [*metrics[:1]]
+            released_metrics.append(metric)
+    return released_metrics or [*metrics[:1]]
 
 
 def figure_lines(found: Found) -> Lines:

@@ -139,7 +139,7 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
     list of dict
         As `Reversed`.
     """
-    found = []
+    reversals = []
     for site, arms in sites.items():
         here = site_of(arms)
         own = figure_of(here.local_only, AUC)
@@ -147,8 +147,8 @@ def reversed_outcomes(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
         if own.value is None or shared.value is None:
             continue
         if _is_fine(own) and _is_below(shared, own.low or own.value):
-            found.append(write(Reversed(site, own.value, shared.value)))
-    return found
+            reversals.append(write(Reversed(site, own.value, shared.value)))
+    return reversals
 
 
 def _is_fine(own: FigureReport) -> bool:
@@ -208,12 +208,12 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
 def _some(sentences: Mapping[str, str], what: str) -> list[str]:
     """Return the first sentences, and the names of the other sites."""
     others = list(sentences)[NAMED:]
-    told = list(sentences.values())[:NAMED]
+    first_sentences = list(sentences.values())[:NAMED]
     if not others:
-        return told
+        return first_sentences
     unnamed = f" and {len(others) - LISTED} others" if len(others) > LISTED else ""
     sites = "site" if len(others) == 1 else "sites"
-    return [*told, f"And {len(others)} more {sites} {what}: {', '.join(others[:LISTED])}{unnamed}."]
+    return [*first_sentences, f"And {len(others)} more {sites} {what}: {', '.join(others[:LISTED])}{unnamed}."]
 
 
 def _turned(line: Reversed) -> str:

@@ -217,8 +217,8 @@ def in_words(point: OperatingPoint, of: str = "rows") -> str:
     if not point.rows:
         return ""
     flagged, right, missed = (_of_1000(count, point.rows) for count in (point.alerts, point.tp, point.fn))
-    found = f"; {right} of them {_have(right)} the outcome" if point.alerts else ""
-    return f"Of 1,000 {of}, {flagged} would be flagged{found}. Of those not flagged, {missed} {_have(missed)} it."
+    hits = f"; {right} of them {_have(right)} the outcome" if point.alerts else ""
+    return f"Of 1,000 {of}, {flagged} would be flagged{hits}. Of those not flagged, {missed} {_have(missed)} it."
 
 
 def _of_1000(count: int, rows: int) -> str:
@@ -294,10 +294,10 @@ def first_threshold(offered: Sequence[float], share: float) -> float:
 def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
     """Return in words what the first table is, that of all sites where it is there."""
     name, point = next(iter(points.items()), ("", OperatingPoint(None, 0, 0, 0, 0)))
-    said = in_words(point)
+    sentence = in_words(point)
     if is_together(name):
         name = sentence_case(name)
-    return said and f"{name}: {said}"
+    return sentence and f"{name}: {sentence}"
 
 
 @dataclass(frozen=True)
@@ -333,11 +333,11 @@ class ExactPoints:
     def by_name(self) -> dict[str, list[ExactPoint]]:
         """Return the points of all sites together, where these are several, and of each site."""
         inside = max((of.sites for of in self.all), default=0)
-        found: dict[str, list[ExactPoint]] = {}
+        points_by_name: dict[str, list[ExactPoint]] = {}
         if inside > 1:
             name = ALL if inside >= self.asked else f"{inside} of {self.asked} {TOGETHER}"
-            found[name] = [of for of in self.all if of.sites == inside]
-        return found | {site: self.sites[site] for site in sorted(self.sites)}
+            points_by_name[name] = [of for of in self.all if of.sites == inside]
+        return points_by_name | {site: self.sites[site] for site in sorted(self.sites)}
 
 
 def asked_points(payload: Mapping[str, Any] | ExactPoints) -> list[tuple[str, float]]:
@@ -360,7 +360,7 @@ def exact_lines(
         One of `asked_points`.
     """
     lines: list[dict[str, str]] = []
-    known: dict[str, OperatingPoint] = {}
+    point_by_name: dict[str, OperatingPoint] = {}
     for name, points in read(ExactPoints, payload).by_name().items():
         untold = ExactPoint(by, at, why="not told")
         of = next((of for of in points if (of.by, of.at) == (by, at)), untold)
@@ -368,9 +368,9 @@ def exact_lines(
             why = of.why or "withheld"
             lines.append({"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT))
         else:
-            known[name] = of.point
+            point_by_name[name] = of.point
             lines.append(counts_line(name, of.point))
-    return lines, known
+    return lines, point_by_name
 
 
 def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[OperatingPoint]]:
@@ -381,15 +381,15 @@ def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[Ope
     payload : dict or None
         The object "operating-points" of a run.
     """
-    found: dict[str, list[OperatingPoint]] = {}
+    points_by_name: dict[str, list[OperatingPoint]] = {}
     if payload is None:
-        return found
+        return points_by_name
     exact = read(ExactPoints, payload)
     for by, at in sorted(asked_points(exact)):
         if by == "threshold":
             for name, point in exact_lines(exact, by, at)[1].items():
-                found.setdefault(name, []).append(point)
-    return found
+                points_by_name.setdefault(name, []).append(point)
+    return points_by_name
 
 
 def told_thresholds(found: Mapping[str, ScoreCounts]) -> list[float]:

@@ -101,10 +101,10 @@ def own_models_in_words(found: Report) -> str:
     if not taken:
         return ""
     # A site whose record does not name the family is not counted.
-    told = families(taken)
+    count_by_family = families(taken)
     most = "most often " if run.repeats > 1 else ""
-    sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())
-    which = f": {most}{sites} of {len(run.sites)} sites" if told else ""
+    sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in count_by_family.items())
+    which = f": {most}{sites} of {len(run.sites)} sites" if count_by_family else ""
     return f"A site's own model is {rival_in_words(run.sites.values())}{which}."
 
 
@@ -128,26 +128,26 @@ def naive_in_words(sites: Sequence[Report], metric: str) -> str:
     # An error that is a mean over rows is one over all sites' rows, too; other figures are not.
     together = metric == "mean_absolute_error" and None not in rows
     weights = [float(count or 0) if together else 1.0 for count in rows]
-    told = []
+    forecasts = []
     for arm in NAIVE_FAMILIES:
         mean = _mean([figure_of(site.get(arm), metric).value for site in sites], weights)
         if mean is not None:
-            told.append(f"{number(mean)} by {FAMILY_NAMES[arm]}")
-    if not told:
+            forecasts.append(f"{number(mean)} by {FAMILY_NAMES[arm]}")
+    if not forecasts:
         return ""
     where = f" (means over {len(sites)} sites)"
     if together:
         where = " (on all test rows)"
     if len(sites) == 1:
         where = ""
-    return f"Without a model: {metric_name(metric)} {', '.join(told)}{where}."
+    return f"Without a model: {metric_name(metric)} {', '.join(forecasts)}{where}."
 
 
 def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
     """Return the weighted mean of the values that are known, None where these have no weight."""
-    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None
+    weighted_values = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    total = sum(weight for _, weight in weighted_values)
+    return sum(value * weight for value, weight in weighted_values) / total if total else None
 
 
 def pooled_in_words(found: Report) -> str:

@@ -99,10 +99,10 @@ def odds_in_words(
         what = IN_TABLE.get(unit, what)
         seen = "all that leaves a site of its rows"
     if epsilon <= SMALL_EPSILON:
-        said = f"Whoever sees {seen} learns almost the same whether or not {what}: odds change by at most e^ε"
+        sentence = f"Whoever sees {seen} learns almost the same whether or not {what}: odds change by at most e^ε"
     else:
-        said = f"Whoever sees {seen} may learn something of whether {what}: the odds can change by at most e^ε"
-    return f"{said}, {factor_in_words(epsilon)}, but for rare results (δ)."
+        sentence = f"Whoever sees {seen} may learn something of whether {what}: the odds can change by at most e^ε"
+    return f"{sentence}, {factor_in_words(epsilon)}, but for rare results (δ)."
 
 
 KEPT_FOR = {
@@ -126,15 +126,15 @@ def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list
         f"{unit.capitalize()}s trained on and {unit}s held out have accounts apart, each with the whole ε: in a run "
         f"every {unit} is on one side alone."
     )
-    told = [apart]
+    sentences = [apart]
     charges = read_all(Charge, kept_back)
     for side, word in SIDES.items():
-        kept = [of for of in charges if of.side == side]
-        if kept:
-            whole = number(math.fsum(of.share for of in kept), 2)
-            for_what = " and ".join(f"{number(of.share, 2)} for {KEPT_FOR.get(of.name, of.name)}" for of in kept)
-            told.append(f"Of the account of {unit}s {word} {whole} is kept back and not spent: {for_what}.")
-    return told
+        reserves = [of for of in charges if of.side == side]
+        if reserves:
+            whole = number(math.fsum(of.share for of in reserves), 2)
+            for_what = " and ".join(f"{number(of.share, 2)} for {KEPT_FOR.get(of.name, of.name)}" for of in reserves)
+            sentences.append(f"Of the account of {unit}s {word} {whole} is kept back and not spent: {for_what}.")
+    return sentences
 
 
 SIDES = {"training": "trained on", "holdout": "held out"}

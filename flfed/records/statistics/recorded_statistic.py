@@ -99,8 +99,8 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     for of in one.groups:
         share = f" ({100 * of.events / of.rows:.1f} %)" if of.rows else ""
         line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
-    told = shown(one.odds_ratio, lambda ratio: f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})")
-    return line | {"Odds ratio (95 % CI)": told}
+    ratio_text = shown(one.odds_ratio, lambda ratio: f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})")
+    return line | {"Odds ratio (95 % CI)": ratio_text}
 
 
 def _odds_in_words(found: Found) -> list[str]:
@@ -295,8 +295,8 @@ def statistic_object(found: Mapping[str, Any]) -> Report:
     >>> statistic_object({"run": "a", "global": {}, "privacy": {"mechanism": "none", "sites": {}}, "faults": []})
     {'run': 'a', 'privacy': {'mechanism': 'none'}, 'faults': []}
     """
-    kept: Report = _without_empty({key: value for key, value in found.items() if key in OF_ANY_RUN})
-    return kept
+    report: Report = _without_empty({key: value for key, value in found.items() if key in OF_ANY_RUN})
+    return report
 
 
 def _without_empty(value: Any) -> Any:

@@ -103,8 +103,8 @@ def roc(counts: ScoreCounts) -> Line:
     """
     false = np.concatenate([[0.0], np.cumsum(counts.negative[::-1])])
     true = np.concatenate([[0.0], np.cumsum(counts.positive[::-1])])
-    kept = _turns(false, true) != 0  # of whole numbers, so that straight is straight
-    return false[kept] / false[-1], true[kept] / true[-1]
+    corners = _turns(false, true) != 0  # of whole numbers, so that straight is straight
+    return false[corners] / false[-1], true[corners] / true[-1]
 
 
 def roc_auc(counts: ScoreCounts) -> float:
@@ -155,12 +155,12 @@ def average_precision_hidden(counts: ScoreCounts) -> float:
     """
     negative, positive = counts.negative[::-1], counts.positive[::-1].astype(int)
     below, above = np.cumsum(negative), np.cumsum(negative) - negative
-    found, place = np.cumsum(positive), np.arange(1, positive.sum() + 1)
+    true_positives, place = np.cumsum(positive), np.arange(1, positive.sum() + 1)
     # The worst order within a bin: its rows without the outcome stand above all others.
     low = (place / (place + np.repeat(below, positive))).mean()
     there = positive > 0
     # The best order: the rows with the outcome count only those of higher bins against them.
-    high = positive[there] @ (found[there] / (found[there] + above[there])) / positive.sum()
+    high = positive[there] @ (true_positives[there] / (true_positives[there] + above[there])) / positive.sum()
     value = average_precision(counts)
     return float(max(value - low, high - value))
 
@@ -187,8 +187,8 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> Line:
     """
     # Of equal points one stays, else the two corners that they make would both seem straight.
     x, y = (axis[np.r_[True, (np.diff(x) != 0) | (np.diff(y) != 0)]] for axis in (x, y))
-    kept = np.abs(_turns(x, y)) > 1e-12
-    x, y = x[kept], y[kept]
+    corners = np.abs(_turns(x, y)) > 1e-12
+    x, y = x[corners], y[corners]
     while len(x) > most:
         least = int(np.argmin(np.abs(_turns(x, y))))
         x, y = np.delete(x, least), np.delete(y, least)
@@ -369,13 +369,13 @@ def found_in(payload: Mapping[str, Any]) -> Found:
     """
     recorded = read(ScoreHistograms, payload)
     bins = ScoreBins.of(payload)
-    found: Found = {}
+    counts_by_name: Found = {}
     # One site's counts alone would be drawn twice: as its own and as those of all together.
     if recorded.all_ and recorded.in_all > 1:
-        found[recorded.whole] = ScoreCounts.read(recorded.all_, bins)
+        counts_by_name[recorded.whole] = ScoreCounts.read(recorded.all_, bins)
     for site in sorted(recorded.sites):
-        found[site] = ScoreCounts.read(recorded.sites[site], bins)
-    return found
+        counts_by_name[site] = ScoreCounts.read(recorded.sites[site], bins)
+    return counts_by_name
 
 
 def drawn_first(found: Found) -> list[str]:
@@ -509,14 +509,14 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
         elif most < low:
             predicted += ", too low"
         observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
-    held = f"fewer than {LEAST_ROWS} rows"
+    agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
-        held = held_in_words(groups)
+        agreement = held_in_words(groups)
     return {
         "Rows of": name,
         "Predicted, mean": predicted,
         "Observed share": observed,
-        "Predictions hold in": held,
+        "Predictions hold in": agreement,
         "Brier score (lower is better)": _of_rows(name, report, "brier_score_loss"),
     }
 
@@ -527,9 +527,9 @@ def held_in_words(groups: Sequence[Group]) -> str:
     They hold where the prediction may be within the interval of what happened.
     """
     high, low = sum(group.too_high for group in groups), sum(group.too_low for group in groups)
-    held = f"{len(groups) - high - low} of {len(groups)} groups"
+    agreement = f"{len(groups) - high - low} of {len(groups)} groups"
     off = [f"too {how} in {many}" for how, many in (("high", high), ("low", low)) if many]
-    return "; ".join([held, *off])
+    return "; ".join([agreement, *off])
 
 
 def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
@@ -625,12 +625,12 @@ def grouped_lines(found: Subgroups, column: str) -> list[dict[str, str]]:
 
 def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict[str, str]:
     own = [of for of in groups if of.column == column]
-    known = [(of.low, of.high) for of in own if of.low is not None and of.high is not None]
-    lowest = min((high for _, high in known), default=0.0)
-    apart = any(low > lowest for low, _ in known)
+    bounds = [(of.low, of.high) for of in own if of.low is not None and of.high is not None]
+    lowest = min((high for _, high in bounds), default=0.0)
+    apart = any(low > lowest for low, _ in bounds)
     line = {"Rows of": site} | {of.group: _of_group(of) for of in own}
     # Said in words, since a reader compares many cells otherwise.
-    clear = "none" if len(known) > 1 else ABSENT
+    clear = "none" if len(bounds) > 1 else ABSENT
     if apart:
         clear = APART
     return line | {"Clear difference": clear}
@@ -647,8 +647,8 @@ def ranks_in_words(found: Report) -> list[str]:
 
     Examples
     --------
-    >>> [said] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
-    >>> said.endswith(f" .020 with what came (95 % CI {chr(8722)}.060 to +.110): no skill is shown.")
+    >>> [sentence] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
+    >>> sentence.endswith(f" .020 with what came (95 % CI {chr(8722)}.060 to +.110): no skill is shown.")
     True
     >>> ranks_in_words({"global": {}})
     []
@@ -659,9 +659,9 @@ def ranks_in_words(found: Report) -> list[str]:
     start = f"Among rows of one date its order has a mean rank correlation of {number(order.value)} with what came"
     if order.low is None or order.high is None:
         return [f"{start}."]
-    said = "no skill is shown"
+    conclusion = "no skill is shown"
     if order.low > 0:
-        said = "better than chance would"
+        conclusion = "better than chance would"
     elif order.high < 0:
-        said = "worse than chance would"
-    return [f"{start} (95 % CI {interval(order.low, order.high, signed=True)}): {said}."]
+        conclusion = "worse than chance would"
+    return [f"{start} (95 % CI {interval(order.low, order.high, signed=True)}): {conclusion}."]

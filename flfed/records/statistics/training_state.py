@@ -132,24 +132,24 @@ def training_state(
     state = TrainingState()
     if fall is not None:
         state = TrainingState(enough=fall.share < FALLS, by="loss", fall=fall.share, rounds=fall.rounds)
-    known = [one for one in beside if one[2] is not None and None not in one[1].values()]
-    if not known:
+    comparisons = [one for one in beside if one[2] is not None and None not in one[1].values()]
+    if not comparisons:
         return _written(state)
     # By its primary figure a model is behind; by another one only where its loss still falls, too.
     falls = state.enough is False
-    looked_at = known if falls else known[:1]
+    looked_at = comparisons if falls else comparisons[:1]
     behind = [one for one in looked_at if _is_behind(*one)]
     much = fall is not None and fall.share >= FALLS_MUCH
     if falls and not behind and (by_rounds or much):
         return _written(state)
-    metric, shared, kind = (behind or known)[0]
+    metric, shared, kind = (behind or comparisons)[0]
     value = read_figure(shared).value
     return _written(replace(state, enough=not behind, by="pooled", metric=metric, shared=value, of_kind=kind))
 
 
 def _written(state: TrainingState) -> Report:
-    found: Report = write(state)
-    return found
+    report: Report = write(state)
+    return report
 
 
 def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
@@ -169,10 +169,10 @@ def over_repeats(states: Sequence[Report | None]) -> Report | None:
     """
     there = [state for state in states if state is not None]
     typed = read_all(TrainingState, there)
-    known = [state for state in typed if state.enough is not None]
-    if not known:
+    conclusive_states = [state for state in typed if state.enough is not None]
+    if not conclusive_states:
         return there[0] if there else None
-    alike = _majority(known)
+    alike = _majority(conclusive_states)
     first = there[typed.index(alike[0])]
     return first | {
         "fall": mean_of([state.fall for state in alike]),
@@ -201,16 +201,16 @@ def training_in_words(state: Report | None) -> str:
     >>> training_in_words(training_state(Fall(0.1, 1))).partition(". ")[2]
     'Its loss still fell by 10 % in the last round.'
     """
-    told = read(TrainingState, state or {})
-    if told.enough is not False:
+    training = read(TrainingState, state or {})
+    if training.enough is not False:
         return ""
-    if told.by == "loss":
-        rounds = "round" if told.rounds == 1 else f"{told.rounds} rounds"
-        return f"{TRY} Its loss still fell by {100 * (told.fall or 0.0):.0f} % in the last {rounds}."
-    if told.shared is None or told.of_kind is None or told.metric is None:
+    if training.by == "loss":
+        rounds = "round" if training.rounds == 1 else f"{training.rounds} rounds"
+        return f"{TRY} Its loss still fell by {100 * (training.fall or 0.0):.0f} % in the last {rounds}."
+    if training.shared is None or training.of_kind is None or training.metric is None:
         return TRY  # the figures of others are not shown to one site's people
-    name = metric_name(told.metric)
-    return f"{TRY} Its {name} is {number(told.shared)}; with all rows in one place {number(told.of_kind)}."
+    name = metric_name(training.metric)
+    return f"{TRY} Its {name} is {number(training.shared)}; with all rows in one place {number(training.of_kind)}."
 
 
 def unknown_training(state: Report | None) -> str:
@@ -273,19 +273,19 @@ def trained_over_repeats(found: Sequence[Mapping[str, Any] | None]) -> Report | 
     {'source': 'a', 'why': '', 'rows': 2, 'of': 8, 'sites': {'x': {'rows': 2, 'of': 8}}}
     """
     recorded = [one for one in found if one is not None]
-    known = read_all(TrainedTestRows, recorded)
-    for one, as_it_is in zip(known, recorded, strict=True):
+    repeats = read_all(TrainedTestRows, recorded)
+    for one, as_it_is in zip(repeats, recorded, strict=True):
         if one.why:
             return dict(as_it_is)
-    if not known:
+    if not repeats:
         return None
     sites: dict[str, TrainedRows] = {}
-    for site, counts in chain.from_iterable(one.sites.items() for one in known):
+    for site, counts in chain.from_iterable(one.sites.items() for one in repeats):
         before = sites.get(site, TrainedRows())
         sites[site] = TrainedRows(rows=before.rows + counts.rows, of=before.of + counts.of)
-    rows = _total([one.rows for one in known])
-    of = _total([one.of for one in known])
-    together = write(TrainedTestRows(source=known[0].source, rows=rows, of=of, sites=sites))
+    rows = _total([one.rows for one in repeats])
+    of = _total([one.of for one in repeats])
+    together = write(TrainedTestRows(source=repeats[0].source, rows=rows, of=of, sites=sites))
     # What one site's people see has no counts over all sites.
     return {key: value for key, value in together.items() if value is not None}
 

@@ -501,8 +501,8 @@ def _if_worse(gain: Difference, worthwhile: float) -> str:
     if code_of(gain, worthwhile) != DO_NOT_USE:
         return ""
     size, _ = size_and_span(gain, worthwhile)
-    told = f"{size}, {describe_interval(gain, worthwhile)}"
-    return f"; without adjustment the shared model is clearly worse here ({told}): do not use it so"
+    gain_text = f"{size}, {describe_interval(gain, worthwhile)}"
+    return f"; without adjustment the shared model is clearly worse here ({gain_text}): do not use it so"
 
 
 def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:

@@ -178,22 +178,22 @@ def store_url(url: str | None = None) -> URL:
     >>> str(store_url("postgresql://ana@db.example/flfed"))
     'postgresql+psycopg://ana@db.example/flfed'
     """
-    given = url or os.environ.get("FLFED_STORE")
-    if not given:
+    location = url or os.environ.get("FLFED_STORE")
+    if not location:
         return URL.create("sqlite", database=str(home() / "runs.db"))
     try:
-        found = make_url(given)
+        address = make_url(location)
     except (ArgumentError, ValueError, TypeError):  # ValueError: a port that is no number
         raise UsageError(MALFORMED) from None
-    if found.drivername in ("postgres", "postgresql"):
-        found = found.set(drivername=POSTGRES)
+    if address.drivername in ("postgres", "postgresql"):
+        address = address.set(drivername=POSTGRES)
     # A driver's name is repeated only where it is known: else it may be part of a password.
-    if found.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRES):
-        kind = repr(found.drivername) if found.drivername in OTHERS else "of that kind"
+    if address.drivername not in ("sqlite", "sqlite+pysqlite", POSTGRES):
+        kind = repr(address.drivername) if address.drivername in OTHERS else "of that kind"
         raise UsageError(f"the run store (FLFED_STORE) cannot be {kind}: use sqlite:///FILE or {POSTGRES}://…")
-    if not _is_whole(found):
+    if not _is_whole(address):
         raise UsageError(MALFORMED)
-    return found
+    return address
 
 
 def _is_whole(url: URL) -> bool:
@@ -230,21 +230,21 @@ def in_words(url: URL, verb: str) -> Iterator[None]:
             "the run store is on PostgreSQL and its driver is not installed: pip install 'flfed[postgres]'"
         ) from None
     except DBAPIError as error:
-        said = _first_words(error)
-        advice = next((todo for word, todo in ADVICE if word in said), "see the database's own log")
+        message = _first_words(error)
+        advice = next((todo for word, todo in ADVICE if word in message), "see the database's own log")
         # Without its query, where a password may stand as well.
         where = url.set(query={}).render_as_string(hide_password=True)
-        misused = verb == "opened" or any(word in said for word in MISUSED)
+        misused = verb == "opened" or any(word in message for word in MISUSED)
         kind = UsageError if misused else FlfedError
-        raise kind(f"the run store {where} could not be {verb} ({said}): {advice}") from None
+        raise kind(f"the run store {where} could not be {verb} ({message}): {advice}") from None
 
 
 def _first_words(error: DBAPIError) -> str:
     """Return the first line of a database's message."""
     # Later lines of PostgreSQL's messages quote values.
-    said = (str(error.orig).splitlines() or [""])[0].strip()
+    message = (str(error.orig).splitlines() or [""])[0].strip()
     # psycopg says twice that it could not connect, and names the server's process.
-    return re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", said)
+    return re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", message)
 
 
 @contextmanager
@@ -387,10 +387,10 @@ def engine_to_read(url: URL) -> Engine:
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
             with engine.connect() as connection:
-                found = revision_of(connection)
+                revision = revision_of(connection)
         except DBAPIError:
             continue
-        if found is None:  # its first writer has only just made the file
+        if revision is None:  # its first writer has only just made the file
             engine.dispose()
             return _empty()
         return engine
@@ -415,15 +415,15 @@ def make_tables(engine: Engine) -> None:
         If an older or a newer flfed wrote this store.
     """
     with _closed_if_refused(engine), engine.begin() as connection:
-        found = revision_of(connection)
-        if found is None:
+        revision = revision_of(connection)
+        if revision is None:
             database.lock_tables(connection)
             # Another process may have made them while this one waited for the lock.
-            found = revision_of(connection)
-        if found is None:
+            revision = revision_of(connection)
+        if revision is None:
             database.make_newest(connection)
         else:
-            refuse_other(found)
+            refuse_other(revision)
 
 
 def check_readable(engine: Engine) -> None:
@@ -437,9 +437,9 @@ def check_readable(engine: Engine) -> None:
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         return
     with _closed_if_refused(engine), engine.connect() as connection:
-        found = revision_of(connection)
-        if found is not None:
-            refuse_other(found)
+        revision = revision_of(connection)
+        if revision is not None:
+            refuse_other(revision)
         # Reading one row finds out whether this user may read at all.
         connection.execute(select(Series.id).limit(1))
 

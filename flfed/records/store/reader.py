@@ -102,9 +102,9 @@ class RunReader(OpenStore):
         if not search:
             return self._entries(query.limit(limit))
         word = search.lower()
-        found = [func.lower(column).like(f"%{word}%") for column in (Run.id, Series.study, Run.status)]
+        conditions = [func.lower(column).like(f"%{word}%") for column in (Run.id, Series.study, Run.status)]
         # That a running run is interrupted is not stored: it follows from its process.
-        entries = self._entries(query.where(or_(*found, Run.status == "running")))
+        entries = self._entries(query.where(or_(*conditions, Run.status == "running")))
         return [run for run in entries if word in f"{run.run}\n{run.study}\n{run.status}".lower()][:limit]
 
     def runs_of(self, name: str) -> list[RunEntry]:
@@ -119,10 +119,10 @@ class RunReader(OpenStore):
         """
         if name == "latest":
             name = next((run.series for run in self.runs(limit=1)), name)
-        found = self._entries(self._runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
-        if not found:
+        entries = self._entries(self._runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
+        if not entries:
             raise _unknown_run(name, [run.run for run in self.runs(limit=500)])
-        return found
+        return entries
 
     def series(self, name: str) -> SeriesEntry:
         """Return the series of a run, or the one called `name`."""
@@ -179,8 +179,8 @@ class RunReader(OpenStore):
             here = (Metric.run_id.in_(runs), Metric.metric == metric, Metric.round.in_(rounds))
             query = select(Metric.arm).where(*here, Metric.arm.in_(CURVE_ARMS)).distinct()
             pairs |= {(row.arm, metric) for row in self.fetch(query, site=Metric.site)}
-        found = {arm: sorted(metric for of, metric in pairs if of == arm) for arm in CURVE_ARMS}
-        return {arm: metrics for arm, metrics in found.items() if metrics}
+        metrics_by_arm = {arm: sorted(metric for of, metric in pairs if of == arm) for arm in CURVE_ARMS}
+        return {arm: metrics for arm, metrics in metrics_by_arm.items() if metrics}
 
     def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
         """Return the shared model's primary metric on the holdouts by run."""
@@ -226,8 +226,8 @@ class RunReader(OpenStore):
             columns = query.subquery().c
             query = _by_block(columns, width)
             of = columns.site
-        found = (CurvePoint(**row) for row in self.rows(query, site=of))
-        return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
+        points = (CurvePoint(**row) for row in self.rows(query, site=of))
+        return sorted(points, key=lambda point: (point.round, point.site or "", point.arm))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in order of writing."""
@@ -235,11 +235,11 @@ class RunReader(OpenStore):
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
         if self._only is not None:
             query = query.where(or_(Event.site.is_(None), Event.site == self._only))
-        found = [EventEntry(**row) for row in self._rows(query)]
+        events = [EventEntry(**row) for row in self._rows(query)]
         if self._only is None:
-            return found
+            return events
         # One site's people read sentences without the names of others.
-        seen = (of_event(event, plain=self._names.redactor(event.run)) for event in found)
+        seen = (of_event(event, plain=self._names.redactor(event.run)) for event in events)
         return [event for event in seen if event is not None]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
@@ -255,8 +255,8 @@ class RunReader(OpenStore):
         query = select(*(Audit.__table__.c[field.name] for field in fields(AuditEntry))).where(Audit.run_id == run)
         # Rows come in the order they were written, so that a later figure replaces an earlier one.
         entries = [AuditEntry(**row) for row in self.rows(query.order_by(Audit.id), site=Audit.site)]
-        found = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
-        return [found[key] for key in sorted(found)]
+        entry_by_key = {(entry.attack, entry.site or "", entry.metric): entry for entry in entries}
+        return [entry_by_key[key] for key in sorted(entry_by_key)]
 
     def bytes_sent(self, runs: Sequence[str]) -> dict[str, int]:
         """Return all bytes sent, by direction."""
@@ -269,8 +269,8 @@ class RunReader(OpenStore):
         totals = (func.sum(Sent.bytes).label("bytes"), func.count().label("messages"))
         query = select(*place, *totals).where(Sent.run_id.in_(runs)).group_by(*place)
         # A sum may come as a decimal.
-        found = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site)]
-        return sorted(found, key=attrgetter("site", "direction", "kind"))
+        entries = [CrossedEntry(**{**row, "bytes": int(row["bytes"])}) for row in self.rows(query, site=Sent.site)]
+        return sorted(entries, key=attrgetter("site", "direction", "kind"))
 
     def rows(self, query: Query, *, site: Any) -> Sequence[RowMapping]:
         """Return a query's rows as mappings, limited to the one site if any."""
@@ -290,10 +290,10 @@ class RunReader(OpenStore):
         return query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == self._only)))
 
     def _entries(self, query: Query) -> list[RunEntry]:
-        found = [_run_entry(row) for row in self._fetch(query)]
+        entries = [_run_entry(row) for row in self._fetch(query)]
         if self._only is None:
-            return found
-        return [of_run(run) for run in found]
+            return entries
+        return [of_run(run) for run in entries]
 
     def _rows(self, query: Query) -> Sequence[RowMapping]:
         return [row._mapping for row in self._fetch(query)]
@@ -314,7 +314,7 @@ def _unknown_run(name: str, runs: list[str]) -> UsageError:
 
 def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
     """Return the names of all figures by round."""
-    found: set[str] = set()
+    names: set[str] = set()
     for run in runs:
         last: str | None = ""
         # Each query jumps to the next name in the index, instead of reading every figure.
@@ -322,8 +322,8 @@ def _metric_names(fetch: Fetch, runs: Sequence[str]) -> list[str]:
             query = select(func.min(Metric.metric).label("name"))
             last = fetch(query.where(Metric.run_id == run, Metric.metric > last))[0].name
             if last:
-                found.add(last)
-    return sorted(found)
+                names.add(last)
+    return sorted(names)
 
 
 def _curve(

@@ -299,19 +299,19 @@ def insert_columns(
     quarter of the time of SQLAlchemy's own way.
     """
     into = table.__table__
-    found = {name: stored(into.c[name], values) for name, values in columns.items()}
-    rows = len(next(iter(found.values()), ()))
+    cells = {name: stored(into.c[name], values) for name, values in columns.items()}
+    rows = len(next(iter(cells.values()), ()))
     if not rows:
         return
-    found = {name: values for name, values in found.items() if values.count(None) < rows}
+    cells = {name: values for name, values in cells.items() if values.count(None) < rows}
     if connection.dialect.name != "sqlite":
-        lines = zip(*found.values(), strict=True)
-        connection.execute(insert(table), [{**same, **dict(zip(found, line, strict=True))} for line in lines])
+        lines = zip(*cells.values(), strict=True)
+        connection.execute(insert(table), [{**same, **dict(zip(cells, line, strict=True))} for line in lines])
         return
-    quoted = '", "'.join((*same, *found))
+    quoted = '", "'.join((*same, *cells))
     # What all rows have is handed over once a statement, under a number of its own.
-    places = ", ".join((*(f"?{number}" for number in range(1, len(same) + 1)), *"?" * len(found)))
-    for together, flat in _statements(list(found.values()), tuple(same.values())):
+    places = ", ".join((*(f"?{number}" for number in range(1, len(same) + 1)), *"?" * len(cells)))
+    for together, flat in _statements(list(cells.values()), tuple(same.values())):
         values = ", ".join([f"({places})"] * together)
         connection.exec_driver_sql(f'INSERT INTO {table.__tablename__} ("{quoted}") VALUES {values}', flat)
 

@@ -152,8 +152,8 @@ def rewind(connection: Connection, run: str, rounds: int) -> None:
         for table in (Sent, RunSite):
             connection.execute(delete(table).where(table.run_id == run))
         # So does what a person noted.
-        kept = ("asked", PERSONS_NOTE)
-        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(kept)))
+        names = ("asked", PERSONS_NOTE)
+        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(names)))
         connection.execute(events)
         return
     connection.execute(delete(Sent).where(Sent.run_id == run, Sent.round > rounds))
@@ -175,12 +175,12 @@ def delete_runs(connection: Connection, runs: Sequence[str]) -> None:
         If a living process writes one of them; nothing is deleted then.
     """
     # The rows are locked, so that no process takes one of them over meanwhile.
-    found = connection.execute(select(Run.__table__).where(Run.id.in_(runs)).with_for_update()).mappings().all()
-    for row in found:
+    rows = connection.execute(select(Run.__table__).where(Run.id.in_(runs)).with_for_update()).mappings().all()
+    for row in rows:
         _refuse_living(row["id"], row)
     for table in OF_A_RUN:
         connection.execute(delete(table).where(table.run_id.in_(runs)))
     connection.execute(delete(Run).where(Run.id.in_(runs)))
-    for series in {row["series_id"] for row in found}:
+    for series in {row["series_id"] for row in rows}:
         if connection.execute(select(Run.id).where(Run.series_id == series)).first() is None:
             connection.execute(delete(Series).where(Series.id == series))

@@ -198,19 +198,19 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     if name not in KEPT:
         return None
     of = objects.read(_Summary, payload)
-    found = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
+    summary = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
     if name == "table-1":
-        found["rows"] = _own_rows(of.rows, site)
+        summary["rows"] = _own_rows(of.rows, site)
     if name == "columns":
-        found["columns"] = _own_columns(of.columns, site)
+        summary["columns"] = _own_columns(of.columns, site)
     if name == "privacy":
-        found["warnings"] = [said for said in of.warnings if _is_own(said)]
-    found |= NOT_OVER_ALL.get(name, {})
+        summary["warnings"] = [warning for warning in of.warnings if _is_own(warning)]
+    summary |= NOT_OVER_ALL.get(name, {})
     if name in OF_SITES:
-        found["sites"] = _only(of.sites, [site])
+        summary["sites"] = _only(of.sites, [site])
     elif name not in WITHOUT_NOTE:
-        found["note"] = _own_note(of.note, site)
-    return found
+        summary["note"] = _own_note(of.note, site)
+    return summary
 
 
 def _own_rows(rows: Sequence[Mapping[str, Any]], site: str) -> list[dict[str, Any]]:
@@ -229,16 +229,16 @@ def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]
     of = objects.read(_Noised, payload)
     if of.name != ANALYSIS:
         return None
-    kept: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     if site in of.by_site:
-        kept[site] = _only(of.by_site[site], ANALYSED)
+        figures[site] = _only(of.by_site[site], ANALYSED)
     whole = _only(payload, ANALYSED)
     text = json.dumps(whole, ensure_ascii=False)
     if of.sites >= LEAST_TOGETHER and plain(text) == text:
-        return {"name": "analysis", "sites": of.sites, **whole, "by-site": kept}
-    if not kept:
+        return {"name": "analysis", "sites": of.sites, **whole, "by-site": figures}
+    if not figures:
         return None
-    return {"name": "analysis", "sites": 1, **without_in(kept[site], plain), "by-site": {}}
+    return {"name": "analysis", "sites": 1, **without_in(figures[site], plain), "by-site": {}}
 
 
 def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     whole = None
     if of.all is not None and of.asked >= LEAST_TOGETHER:
         whole = _only(of.all, COUNTED)
-    own = {name: _only(found, COUNTED) for name, found in _only(of.sites, [site]).items()}
+    own = {name: _only(counts, COUNTED) for name, counts in _only(of.sites, [site]).items()}
     return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
 
 
@@ -257,8 +257,8 @@ def _only(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 def _is_own(warning: str) -> bool:
     # These two count sites.
-    found = read(warning)
-    return found is None or found.code not in ("more-spent", "close-delta")
+    parsed_warning = read(warning)
+    return parsed_warning is None or parsed_warning.code not in ("more-spent", "close-delta")
 
 
 def of_run(run: RunEntry) -> RunEntry:
@@ -308,15 +308,15 @@ def _own_note(note: str, site: str) -> str:
 
 def _own_columns(columns: Sequence[Any], site: str) -> list[dict[str, Any]]:
     """Return a site's own counts of those columns that it has, without differences."""
-    found = []
+    lines = []
     for column in objects.read_all(_Column, columns):
         if site in column.sites:
             of = objects.read(_ColumnCounts, column.sites[site])
             # A difference holds the sums of the other sites, so that none is kept.
             own = {"rows": of.rows, "missing": of.missing, "difference": None, "chance": None, "reason": NO_OTHERS}
             line = {"column": column.column, "unit": column.unit, "towards": column.towards, "sites": {site: own}}
-            found.append(line)
-    return found
+            lines.append(line)
+    return lines
 
 
 def of_study(text: str, *, plain: Callable[[str], str]) -> str:
@@ -337,11 +337,11 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     [dataset]
     <BLANKLINE>
     """
-    found = parsed_study(text)
+    study = parsed_study(text)
     # Expected figures may be those of other sites, and the list of sites names them.
-    found.pop("expected", None)
-    found.get("dataset", {}).pop("sites", None)
-    return tomli_w.dumps(without_in(found, plain))
+    study.pop("expected", None)
+    study.get("dataset", {}).pop("sites", None)
+    return tomli_w.dumps(without_in(study, plain))
 
 
 def parsed_study(text: str) -> dict[str, Any]:
@@ -389,20 +389,20 @@ class OtherNames:
         series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
         runs = select(Run.id).where(Run.series_id.in_(series))
         own = select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only)
-        found: set[str | None] = set()
+        names: set[str | None] = set()
         for query in (
             select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
             select(Event.site).where(Event.run_id.in_(runs)).distinct(),
             select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
         ):
-            found.update(*self._fetch(query))
+            names.update(*self._fetch(query))
         # Sites that were to be asked and never answered may stand in this object alone.
-        asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
-        for row in self._fetch(asked):
+        payloads = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
+        for row in self._fetch(payloads):
             payload = objects.read(_Asked, row.payload)
-            found.update(payload.names or (), payload.sites or ())
+            names.update(payload.names or (), payload.sites or ())
         # The study's text may name sites as well.
         for row in self._fetch(select(Series.study_text).where(Series.id.in_(series))):
-            found.update(parsed_study(row.study_text).get("dataset", {}).get("sites", ()))
+            names.update(parsed_study(row.study_text).get("dataset", {}).get("sites", ()))
         titles = {row.title for row in self._fetch(own)}
-        return {called for called in found if called} - {self._only} - titles
+        return {called for called in names if called} - {self._only} - titles

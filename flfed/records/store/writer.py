@@ -102,10 +102,10 @@ def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) 
         done = connection.execute(select(Run.rounds).where(Run.id == run)).scalar_one()
         raise ValueError(f"round {first} of run {run} is committed already (last: {done})")
     # Scores are of the model before the round, and stand under that round.
-    figures = [part for held in rounds for part in ((held.number, held.metrics), (held.number - 1, held.scores))]
+    figures = [part for entry in rounds for part in ((entry.number, entry.metrics), (entry.number - 1, entry.scores))]
     insert_numbered(connection, Metric, figures, run)
-    insert_numbered(connection, Sent, [(held.number, held.sent) for held in rounds], run)
-    insert_all(connection, Event, EVENTS, chain.from_iterable(held.events for held in rounds), {"run_id": run})
+    insert_numbered(connection, Sent, [(entry.number, entry.sent) for entry in rounds], run)
+    insert_all(connection, Event, EVENTS, chain.from_iterable(entry.events for entry in rounds), {"run_id": run})
 
 
 def insert_numbered(
@@ -249,12 +249,12 @@ class RunStore(OpenStore):
         with in_words(self._url, "written"), self._engine.begin() as connection:
             row = lock_run(connection, run)
             try:
-                kept = keep(row["rounds"])
+                rounds_to_keep = keep(row["rounds"])
             except FlfedError as error:
                 lost = error
             if lost is None:
                 take_over(connection, run)
-                rewind(connection, run, kept)
+                rewind(connection, run, rounds_to_keep)
             elif row["status"] == "running":
                 ended = {"status": "stopped", "reason": str(lost), "finished": stamp(self._clock())}
                 connection.execute(update(Run).where(Run.id == run).values(ended))
@@ -344,17 +344,17 @@ class RunWriter:
     def sites(self, rows: Iterable[SiteRow]) -> None:
         """Write sites, changing only the given fields of known ones."""
         with self._writing(durable=False) as connection:
-            known = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
+            site_names = set(connection.execute(select(RunSite.site).where(RunSite.run_id == self.run)).scalars())
             new: dict[str, dict[str, Any]] = {}
             changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
             # Sites are sorted into new ones and changes, by the columns that change: one statement each.
             for row in rows:
-                given = {key: value for key, value in vars(row).items() if value is not None}
-                (name,) = stored(RunSite.__table__.c.site, [given.pop("name")])
-                if name not in known:
-                    new[name] = new.get(name, {"run_id": self.run, "site": name, "title": row.name} | NEW_SITE) | given
-                elif given:
-                    changed.setdefault(tuple(given), []).append({"of": name} | given)
+                cells = {key: value for key, value in vars(row).items() if value is not None}
+                (name,) = stored(RunSite.__table__.c.site, [cells.pop("name")])
+                if name not in site_names:
+                    new[name] = new.get(name, {"run_id": self.run, "site": name, "title": row.name} | NEW_SITE) | cells
+                elif cells:
+                    changed.setdefault(tuple(cells), []).append({"of": name} | cells)
             if new:
                 connection.execute(insert(RunSite), list(new.values()))
             mine = (RunSite.run_id == self.run) & (RunSite.site == bindparam("of"))
@@ -425,15 +425,15 @@ class RunWriter:
         it ended must be written without it.
         """
         # They wait no longer, even where the database refuses them.
-        held, self._held = self._held, []
+        waiting_rounds, self._held = self._held, []
         with in_words(self._url, "written"):
             try:
-                self._commit(held, durable=durable)
+                self._commit(waiting_rounds, durable=durable)
             except DBAPIError as error:
                 # A connection that was lost while it committed may have committed.
-                if len(held) == 1 or error.connection_invalidated:
+                if len(waiting_rounds) == 1 or error.connection_invalidated:
                     raise
-                for one in held:
+                for one in waiting_rounds:
                     self._commit([one], durable=durable)
 
     def _commit(self, rounds: Sequence[HeldRound], *, durable: bool) -> None:

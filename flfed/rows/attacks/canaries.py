@@ -89,7 +89,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         tables = [pooled_rows([rows, canaries.take(chosen)]) for chosen in inside]
         models = yield from trained(attacked, tables, NAME)
         outputs = yield from together([work.outputs(arrays, canaries.x) for arrays in models])
-        signals = np.stack([log_odds(work.task, found, canaries.y) for found in outputs])
+        signals = np.stack([log_odds(work.task, output, canaries.y) for output in outputs])
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, "the outputs of a model are not finite"),)
         # Less the mean over trainings: a canary that is easy in all of them tells nothing.

@@ -101,11 +101,11 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
             batches += self._batches(targets, len(rows), size, rng)
         fitted = yield [self._step(attacked, rows.take(batch), place) for place, batch in enumerate(batches)]
         # A site that trains a part of the model sends zeros for the rest.
-        guessed = [candidates(attacked, widened(found.arrays, attacked.arrays)) for found in fitted]
-        found = self._judged(attacked, rows.x[targets], guessed[:number], 1)
+        guessed = [candidates(attacked, widened(reply.arrays, attacked.arrays)) for reply in fitted]
+        findings = self._judged(attacked, rows.x[targets], guessed[:number], 1)
         if size > 1:
-            return found + self._judged(attacked, rows.x[targets], guessed[number:], size)
-        return found
+            return findings + self._judged(attacked, rows.x[targets], guessed[number:], size)
+        return findings
 
     def _plan_batch(self, attacked: Attacked, rows: int) -> int:
         """Return how many rows a step has.
@@ -119,11 +119,11 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     def _batches(self, targets: np.ndarray, rows: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Return a batch as large as the plan's for each target, with other rows drawn anew beside it."""
-        found = []
+        batches = []
         for target in targets:
             others = rng.permutation(np.delete(np.arange(rows), target))[: size - 1]
-            found.append(np.array([target, *others]))
-        return found
+            batches.append(np.array([target, *others]))
+        return batches
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
         """Return the request for one step.

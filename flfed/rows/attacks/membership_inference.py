@@ -98,7 +98,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         inside = self._halves(attacked, rows)
         models = yield from trained(attacked, [rows.take(half) for half in inside], f"{NAME}/shadow")
         outputs = yield from together([work.outputs(arrays, rows.x) for arrays in (attacked.arrays, *models)])
-        signals = np.stack([log_odds(work.task, found, rows.y) for found in outputs])
+        signals = np.stack([log_odds(work.task, output, rows.y) for output in outputs])
         # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
             return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)
@@ -123,13 +123,13 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         self, attacked: Attacked, metric: str, rows: Encoded, member: np.ndarray, score: np.ndarray, how: str
     ) -> Finding:
         work = attacked.session
-        found = estimate(
+        auc = estimate(
             RocAucScore(), member.astype(int), score, attacked.rng(f"{NAME}/{metric}"), draws=work.study.compare.draws,
             groups=rows.group,
         )  # fmt: skip
         # Every draw of a perfect attack is 1, so that the bootstrap has no interval.
-        if np.isfinite(found.value) and not np.isfinite(found.low):
-            found = over_people(found, member, rows.group)
+        if np.isfinite(auc.value) and not np.isfinite(auc.low):
+            auc = over_people(auc, member, rows.group)
         why = _not_bounded(attacked, rows)
         promise = NAN if attacked.promised is None or why else largest_auc(*attacked.promised)
         says = (
@@ -137,8 +137,8 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
             "probability; .5 is chance."
         )
         return Finding(
-            attack=NAME, metric=metric, value=found.value, low=found.low, high=found.high, method=found.method,
-            rows=len(rows), promise=promise, beyond=found.low > promise, says=f"{says} {why}".rstrip(),
+            attack=NAME, metric=metric, value=auc.value, low=auc.low, high=auc.high, method=auc.method,
+            rows=len(rows), promise=promise, beyond=auc.low > promise, says=f"{says} {why}".rstrip(),
         )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ class SummaryReconstruction:
         table = work.table.training
         if why := attacked.too_few(training=len(table)):
             return (nothing(NAME, METRIC, why),)
-        found = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
+        leaking_rows = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
         if work.site.policy.disclosure == "open":
             promise = NAN
             promised = "The site's policy is 'open'."
@@ -62,7 +62,7 @@ class SummaryReconstruction:
             promise = 0.0
             promised = "The site's policy promises that there is none."
         finding = share(
-            attacked, NAME, METRIC, int(found.sum()), len(table), promise=promise,
+            attacked, NAME, METRIC, int(leaking_rows.sum()), len(table), promise=promise,
             says="Of this share of the site's training rows the sums that it sends before training give a cell away "
             f"exactly. {promised}",
         )  # fmt: skip
@@ -86,21 +86,21 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
         Whether several rows are of one person: the missingness test is then of a draw of one row each, whose
         table does not follow from the counts of all rows.
     """
-    found = np.zeros(rows.rows, dtype=bool)
+    leaking_rows = np.zeros(rows.rows, dtype=bool)
     total = float(summary.rows[0])
     for number, column in enumerate(layout.columns):
-        counts, known = known_counts(summary, layout, number)
+        counts, derivable = known_counts(summary, layout, number)
         # Who is alone in a cell is found, and a cell of all rows is everybody's.
-        telling = known & ((counts == 1) | (counts == total))
+        telling = derivable & ((counts == 1) | (counts == total))
         telling[-1] = False  # that a value is missing is no value
-        found |= telling[rows.codes[column.name]]
+        leaking_rows |= telling[rows.codes[column.name]]
         present = rows.codes[column.name] != len(column.cells) - 1
         if _few_values(summary, column, number):
-            found |= present
+            leaking_rows |= present
         if number < len(layout.features) and not grouped:
-            missing = counts[-1] if known[-1] else NAN
-            found |= _outcomes_told(summary, layout, number, missing, rows, ~present)
-    return found
+            missing = counts[-1] if derivable[-1] else NAN
+            leaking_rows |= _outcomes_told(summary, layout, number, missing, rows, ~present)
+    return leaking_rows
 
 
 def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,18 +112,18 @@ def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndar
     many rows as are left over.
     """
     place = list(layout.slices().values())[number]
-    given = summary.cells_known[place] > 0
+    released_mask = summary.cells_known[place] > 0
     lower = summary.lower[place]
     # A target is never missing, whether or not it says so.
-    possible = np.ones(len(given), dtype=bool)
-    possible[-1] = number < len(layout.features) or bool(given[-1])
+    possible = np.ones(len(released_mask), dtype=bool)
+    possible[-1] = number < len(layout.features) or bool(released_mask[-1])
     # One hidden cell is the rest, and several follow where their lower bounds use it up.
-    hidden = ~given & possible
+    hidden = ~released_mask & possible
     left = float(summary.left[number])
     if hidden.sum() == 1 or left <= lower[hidden].sum():
         counts = np.where(hidden, np.where(hidden.sum() == 1, left, lower), summary.cells[place])
-        return counts, np.ones(len(given), dtype=bool)
-    return np.where(given, summary.cells[place], NAN), given
+        return counts, np.ones(len(released_mask), dtype=bool)
+    return np.where(released_mask, summary.cells[place], NAN), released_mask
 
 
 def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
@@ -142,11 +142,11 @@ def _outcomes_told(
 
     A column is missing in them, and the class follows from the missingness test, bool [rows].
     """
-    found = np.zeros(rows.rows, dtype=bool)
-    classes, known = known_counts(summary, layout, len(layout.features))
+    leaking_rows = np.zeros(rows.rows, dtype=bool)
+    classes, derivable = known_counts(summary, layout, len(layout.features))
     # Without all counts of the classes the table does not follow.
-    if layout.task == "regression" or not missing > 0 or not known[:-1].all():
-        return found
+    if layout.task == "regression" or not missing > 0 or not derivable[:-1].all():
+        return leaking_rows
     wanted = range(layout.outcomes) if layout.task == "multi-class" else (1,)
     for outcome, code in enumerate(wanted):
         if not summary.leaks_known[number, outcome, 0]:
@@ -155,7 +155,7 @@ def _outcomes_told(
         both = round(float(summary.leaks[number, outcome, 0] + missing * classes[code] / summary.rows[0]))
         own = rows.codes[layout.target.name] == code
         if both in (1, missing):
-            found |= gap & own
+            leaking_rows |= gap & own
         if layout.task == "binary" and missing - both in (1, missing):
-            found |= gap & ~own
-    return found
+            leaking_rows |= gap & ~own
+    return leaking_rows

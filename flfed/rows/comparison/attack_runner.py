@@ -183,11 +183,11 @@ def attack(
     chosen = []
     for name in names or registry.names("attack"):
         kind = registry.load("attack", name)
-        given = (settings or {}).get(name, {})
-        chosen.append(kind(**read_settings(kind, given, f"attack {name!r}")))
+        options = (settings or {}).get(name, {})
+        chosen.append(kind(**read_settings(kind, options, f"attack {name!r}")))
     # Attacks that train run side by side, so that an engine may stack their models.
-    found = yield from together([one.findings(attacked) for one in chosen])
-    return tuple(chain.from_iterable(found))
+    findings = yield from together([one.findings(attacked) for one in chosen])
+    return tuple(chain.from_iterable(findings))
 
 
 def nothing(attack: str, metric: str, why: str) -> Finding:
@@ -259,7 +259,7 @@ def trained(attacked: Attacked, tables: Sequence[Encoded], purpose: str) -> Aski
             replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
             for arrays, rows, rng in zip(models, tables, rngs)
         ]
-        models = [found.arrays for found in fitted]
+        models = [reply.arrays for reply in fitted]
     return models
 
 

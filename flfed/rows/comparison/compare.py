@@ -125,8 +125,8 @@ def arm_scores(
     if same and used_at(session):
         scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if begun:
-        found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
-        scores |= dict(zip(STARTED, found))
+        start_scores = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
+        scores |= dict(zip(STARTED, start_scores))
     if same:
         scores |= _naive_scores(session, table)
     return scores
@@ -141,7 +141,7 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> Arrays:
     x = session.encode(table, encoder).x
     naive = session.study.compare.naive
     outputs = naive_outputs(training, x, session.layout, encoder, naive, session.policy.least_rows())
-    return {arm: session.predictions(found, encoder) for arm, found in outputs.items()}
+    return {arm: session.predictions(output, encoder) for arm, output in outputs.items()}
 
 
 def compare(
@@ -198,10 +198,10 @@ def compare(
     arms, differences = _one_accuracy(*judged, list(counts))
     points = yield from _points(session, table, scores["global"], counts, arrays, encoder)
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
-    kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
+    explanations = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     notes = _left_out(session)
-    if kept:
-        notes.append(f"withheld by the site's policy: {'; '.join(kept)}")
+    if explanations:
+        notes.append(f"withheld by the site's policy: {'; '.join(explanations)}")
     return SiteComparison(
         training_rows=len(session.table.training),
         holdout_rows=len(table),
@@ -286,11 +286,11 @@ def _suppressed(
         minimum=policy.cell_minimum,
         accuracy=bool(leaving),
     )
-    found = suppression.leaving(points)
+    point_counts = suppression.leaving(points)
     # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
-    leaves = all(point.method for point in found) or session.counts_may_leave(claim=True)
+    leaves = all(point.method for point in point_counts) or session.counts_may_leave(claim=True)
     if leaves:
-        return found
+        return point_counts
     return withhold_all(points, ONCE)
 
 
@@ -308,8 +308,8 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
         draws=study.compare.draws,
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    found = groupings(study.compare.by, schema)
-    figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in found))
+    partitions = groupings(study.compare.by, schema)
+    figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
     # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
     if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
@@ -333,13 +333,13 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
     None where each row is its own.
     """
-    found = session.blocks(table)
-    if found is None and session.schema.group:
-        found = pd.factorize(table[session.schema.group])[0]
+    group_codes = session.blocks(table)
+    if group_codes is None and session.schema.group:
+        group_codes = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.
-    if found is None or len(np.unique(found)) == len(table):
+    if group_codes is None or len(np.unique(group_codes)) == len(table):
         return None
-    return found
+    return group_codes
 
 
 def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:
@@ -348,11 +348,11 @@ def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -
     Metrics that are `counts` (accuracy, recall) are of the global model only, and of no difference.
     """
     why = "withheld: it would say how many rows two models call differently"
-    found: tuple[Arms, Differences] = dict(arms), dict(differences)
+    figures: tuple[Arms, Differences] = dict(arms), dict(differences)
     for name in counts:
-        found[0][name] = _hidden(arms[name], why) | {"global": arms[name]["global"]}
-        found[1][name] = _hidden(differences[name], why)
-    return found
+        figures[0][name] = _hidden(arms[name], why) | {"global": arms[name]["global"]}
+        figures[1][name] = _hidden(differences[name], why)
+    return figures
 
 
 def _left_out(session: SiteSession) -> list[str]:
@@ -375,7 +375,7 @@ def _left_out(session: SiteSession) -> list[str]:
 def _all_hidden(
     figures: Mapping[str, Mapping[Key, Figure]], reasons: Mapping[str, str]
 ) -> dict[str, dict[Key, Figure]]:
-    return {name: _hidden(found, reasons[name]) for name, found in figures.items()}
+    return {name: _hidden(by_arm, reasons[name]) for name, by_arm in figures.items()}
 
 
 def _hidden(figures: Mapping[Key, Figure], why: str) -> dict[Key, Figure]:

@@ -169,6 +169,6 @@ def _groups(column: ColumnLayout, rows: ColumnArrays) -> Iterator[np.ndarray]:
         yield from (rows.codes[column.name] == code for code in range(len(column.cells) - 1))
         return
     values = rows.values[column.name]
-    known, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-    commonest = known[counts.argmax()] if len(known) else np.nan
+    uniques, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+    commonest = uniques[counts.argmax()] if len(uniques) else np.nan
     yield ~np.isnan(values) & (values != commonest)

@@ -71,16 +71,16 @@ def set_thresholds(points: Sequence[Point], y: np.ndarray, score: np.ndarray) ->
     falling = np.unique(score)[::-1]
     others = np.sort(score[y != 1])
     alarms = len(others) - np.searchsorted(others, falling)
-    found: list[Point] = []
+    operating_points: list[Point] = []
     for kind, at in points:
         if kind != POINT_KINDS[-1]:
-            found.append((kind, at))
+            operating_points.append((kind, at))
             continue
         fits = falling[alarms <= at * len(others) + 1e-9]
         above = float(np.nextafter(falling[0], np.inf)) if len(falling) else 1.0
         threshold = float(fits[-1]) if len(fits) else above
-        found.append(("threshold", threshold))
-    return found
+        operating_points.append(("threshold", threshold))
+    return operating_points
 
 
 def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
@@ -101,14 +101,15 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
     ([False, True, True, True], [False, True, False, False])
     """
     by, at = point
-    known = np.where(np.isnan(score), -np.inf, score)
+    ranking = np.where(np.isnan(score), -np.inf, score)
     if by == "threshold":
-        return known >= at
-    allowed = int(at * len(known) + 1e-9)  # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29
+        return ranking >= at
+    # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29.
+    allowed = int(at * len(ranking) + 1e-9)
     # The row after the last that is allowed stays, and so do all that have its score.
-    flagged = np.ones(len(known), bool)
-    if allowed < len(known):
-        flagged = known > np.sort(known)[::-1][allowed]
+    flagged = np.ones(len(ranking), bool)
+    if allowed < len(ranking):
+        flagged = ranking > np.sort(ranking)[::-1][allowed]
     return flagged
 
 
@@ -116,8 +117,8 @@ def count_points(
     points: Sequence[Point], y: np.ndarray, score: np.ndarray, rules: Sequence[Point] = ()
 ) -> list[PointCounts]:
     """Return the exact confusion table at each point; `rules` flag rows in the points' place, if there are some."""
-    told = zip(points, rules or points, strict=True)
-    return [_counted(point, y == 1, flagged_rows(score, rule)) for point, rule in told]
+    pairs = zip(points, rules or points, strict=True)
+    return [_counted(point, y == 1, flagged_rows(score, rule)) for point, rule in pairs]
 
 
 def _counted(point: Point, event: np.ndarray, flagged: np.ndarray) -> PointCounts:
@@ -129,8 +130,8 @@ def _counted(point: Point, event: np.ndarray, flagged: np.ndarray) -> PointCount
 
 def withhold_all(points: Sequence[Point], why: str) -> list[PointCounts]:
     """Return the points without their counts, and why."""
-    kept = dict.fromkeys(("tp", "fp", "fn", "tn"), SUPPRESSED)
-    return [PointCounts(by=by, at=at, method=f"withheld: {why}", **kept) for by, at in points]
+    cells = dict.fromkeys(("tp", "fp", "fn", "tn"), SUPPRESSED)
+    return [PointCounts(by=by, at=at, method=f"withheld: {why}", **cells) for by, at in points]
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +179,7 @@ class CellSuppression:
 
         They are taken in the study's order: a later one stays where it lies too close to an earlier one.
         """
-        found = count_points(points, self.y, self.score)
+        counts = count_points(points, self.y, self.score)
         cuts: list[np.ndarray] = []
         for place, point in enumerate(points):
             cut = flagged_rows(self.score, point)
@@ -186,12 +187,12 @@ class CellSuppression:
             between = np.bincount(self.y[cut ^ (self.score > CALLED)], minlength=2)
             apart = not self.accuracy or ((between == 0) | (between >= self.minimum)).all()
             if len(cuts) == MOST_CUTS:
-                found[place] = withhold_all([point], ENOUGH)[0]
+                counts[place] = withhold_all([point], ENOUGH)[0]
             elif apart and self._fits([*cuts, cut]):
                 cuts.append(cut)
             else:
-                found[place] = withhold_all([point], f"a count of fewer than {self.minimum} rows would follow")[0]
-        return found
+                counts[place] = withhold_all([point], f"a count of fewer than {self.minimum} rows would follow")[0]
+        return counts
 
     def _fits(self, cuts: Sequence[np.ndarray]) -> bool:
         """Tell whether no small count follows from these cuts."""

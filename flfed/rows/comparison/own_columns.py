@@ -62,8 +62,8 @@ def used_at(session: SiteSession) -> tuple[str, ...]:
     They are those that at least half of its training rows have a value of; no test row is looked at.
     """
     training = session.table.training
-    known = {name: training[name].notna() for name in asked_of(session.study, session.site)}
-    return tuple(name for name, there in known.items() if len(there) and there.mean() >= LEAST_KNOWN)
+    present = {name: training[name].notna() for name in asked_of(session.study, session.site)}
+    return tuple(name for name, there in present.items() if len(there) and there.mean() >= LEAST_KNOWN)
 
 
 def adjusted_scores(

@@ -90,28 +90,28 @@ def reference(
     union = joined([w.coded(t) for w, t in zip(sessions, holdouts)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
     # Asked side by side, so that an engine computes for all of them together.
-    asked = [
+    requests = [
         union_scores(sessions, arrays, encoder),
         personalised_scores(sessions, arrays, encoder, sd),
         _pooled(sessions, exact),
         together([w.local_model() for w in sessions]),
     ]
-    scored, personalised, pooled, local = yield from together(asked)
+    scored, personalised, pooled, local = yield from together(requests)
     x = encode(union, first.layout, exact).x
     scores = {"global": scored, "personalised": personalised}
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
     # Groups are drawn together: rows of one person are no independent evidence.
-    found, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
+    figures, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
     return Reference(
-        union=_of_arm(found, "global"),
-        personalised=_of_arm(found, "personalised"),
-        pooled=_of_arm(found, "pooled"),
+        union=_of_arm(figures, "global"),
+        personalised=_of_arm(figures, "personalised"),
+        pooled=_of_arm(figures, "pooled"),
         own_everywhere=_own_everywhere(sessions, local, union, y, metrics),
         exact_encoder=exact,
         rows=len(y),
         pooled_family=pooled["pooled"].family,
-        pooled_same=_of_arm(found, "pooled-same"),
+        pooled_same=_of_arm(figures, "pooled-same"),
     )
 
 
@@ -135,7 +135,7 @@ def _own_everywhere(
     not an interval of anything, so it is not bootstrapped.
     """
     first = sessions[0]
-    found: dict[str, list[float]] = {name: [] for name in metrics}
+    by_metric: dict[str, list[float]] = {name: [] for name in metrics}
     # The mean would be dragged to chance by models that are constants.
     for session, model in zip(sessions, local):
         if _has_one_class(session):
@@ -144,14 +144,14 @@ def _own_everywhere(
         score = first.predictions(outputs, model.encoder)
         for name, metric in metrics.items():
             value = NAN if metric.defined(y) else metric.value(y, score)
-            found[name].append(value)
+            by_metric[name].append(value)
     # How many were left out stands with the figure.
     method = "mean over sites"
     left = sum(map(_has_one_class, sessions))
     if left:
         method = Refusal("mean-without-one-class", sites=len(local) - left, left=left)
     means = {}
-    for name, values in found.items():
+    for name, values in by_metric.items():
         mean = float(np.mean(values)) if values else NAN
         means[name] = Estimate(mean, NAN, NAN, NAN, method)
     return means
@@ -172,17 +172,17 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Asking[dict[str,
     """
     rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
     # The pooled model draws as no single site does.
-    given = replace(sessions[0].trainable(), site="")
+    joint_trainable = replace(sessions[0].trainable(), site="")
     plan = sessions[0].study.compare.pooled
     if plan is not None:
-        return {"pooled": LocalModel(exact, (yield from by_plan(rows, given, plan)))}
+        return {"pooled": LocalModel(exact, (yield from by_plan(rows, joint_trainable, plan)))}
     compare = sessions[0].study.compare
     kinds: dict[str, Own] = {"pooled": compare.own}
     if compare.own != "same":
         kinds["pooled-same"] = "same"
     layout = sessions[0].layout
-    asked = [local_model(rows, given, layout, exact, own, compare.naive) for own in kinds.values()]
-    return dict(zip(kinds, (yield from together(asked))))
+    requests = [local_model(rows, joint_trainable, layout, exact, own, compare.naive) for own in kinds.values()]
+    return dict(zip(kinds, (yield from together(requests))))
 
 
 def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encoder) -> Asking[np.ndarray]:
@@ -193,15 +193,15 @@ def union_scores(sessions: Sequence[SiteSession], arrays: Arrays, encoder: Encod
     Under `compare.union-scaler = "global"` all rows go through the encoder of all sites, whatever
     each site used for its own figures.
     """
-    asked = []
+    requests = []
     for session in sessions:
         used = encoder
         if session.study.compare.union_scaler != "global":
             used = session.in_use(encoder)
         x = session.encode(session.table.holdout("compare"), used).x
-        asked.append(session.outputs(session.own_arrays.at_site(arrays), x))
-    found = yield from together(asked)
-    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found)])
+        requests.append(session.outputs(session.own_arrays.at_site(arrays), x))
+    replies = yield from together(requests)
+    return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, replies)])
 
 
 def personalised_scores(
@@ -211,8 +211,8 @@ def personalised_scores(
 
     They are each site's own model's on its own holdout, in site order.
     """
-    asked = [adjusted_scores(w, w.table.holdout("compare"), arrays, encoder, sd) for w in sessions]
-    return np.concatenate((yield from together(asked)))
+    requests = [adjusted_scores(w, w.table.holdout("compare"), arrays, encoder, sd) for w in sessions]
+    return np.concatenate((yield from together(requests)))
 
 
 def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Asking[Predictor]:

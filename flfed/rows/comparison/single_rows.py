@@ -76,8 +76,8 @@ def model_refusal(session: SiteSession, arrays: Arrays, encoder: Encoder, start:
     if not holds_models(session) or _ignores_inputs(session, arrays):
         return None
     arrays = session.own_arrays.at_site(arrays)
-    asked = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
-    refused = outputs_refusal(session, (yield from together(asked)))
+    requests = [session.outputs(arrays, rows.x) for rows in session.scored_rows(encoder)]
+    refused = outputs_refusal(session, (yield from together(requests)))
     if refused is None:
         return None
     begun = start()
@@ -96,8 +96,8 @@ def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refu
     whole = np.concatenate(outputs)
     # The encoder's unit of a regression is the scale of its outcome.
     score = whole if session.task == "regression" else session.probabilities(whole)
-    told = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
-    if told:
+    identifies_rows = tells_single_rows(score, session.scored_persons, session.task, session.policy.cell_minimum)
+    if identifies_rows:
         return Refusal("model-single-rows")
     return None
 

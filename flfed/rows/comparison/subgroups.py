@@ -50,8 +50,8 @@ class Grouping:
         if self.cuts:
             values = table[self.column].to_numpy(dtype=float, na_value=np.nan)
             return np.where(np.isnan(values), -1, np.searchsorted(self.cuts, values, side="right"))
-        found = codes(table[self.column], layout_of(schema, [self.column]).features[0])
-        return np.where(found == len(self.labels), -1, found)
+        groups = codes(table[self.column], layout_of(schema, [self.column]).features[0])
+        return np.where(groups == len(self.labels), -1, groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +96,20 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
     """
     if by and schema.task != "binary":
         raise UsageError(f"[compare]: by is for outcomes that are yes or no; the dataset's task is {schema.task!r}")
-    found = [_grouping(words, schema) for words in by]
+    partitions = [_grouping(words, schema) for words in by]
     # Bands that overlap would give small ones between their ends.
-    if len({one.column for one in found}) < len(found) or len(found) > MOST_COLUMNS:
+    if len({one.column for one in partitions}) < len(partitions) or len(partitions) > MOST_COLUMNS:
         raise UsageError(f"[compare]: by={list(by)} must name different columns, at most {MOST_COLUMNS}")
-    return found
+    return partitions
 
 
 def _grouping(words: str, schema: Schema) -> Grouping:
     column, cut, ends = words.partition(CUT)
-    known = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
-    if column not in known:
-        raise UsageError(f"[compare]: by names no column {column!r}{nearest(column, known)} Known: {', '.join(known)}")
+    choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
+    if column not in choices:
+        raise UsageError(
+            f"[compare]: by names no column {column!r}{nearest(column, choices)} Known: {', '.join(choices)}"
+        )
     kind = schema.columns[column].kind
     if kind != "number":
         if cut:
@@ -163,12 +165,14 @@ class GroupScores:
 
     def figures(self, grouping: Grouping, group: np.ndarray, rng: np.random.Generator) -> Iterator[GroupFigure]:
         """Yield each group's figure, as it may leave; `group` is each row's."""
-        kept = self._leaving(group, len(grouping.labels))
+        releasable = self._leaving(group, len(grouping.labels))
         for number, label in enumerate(grouping.labels):
-            found = self._estimate(group == number, rng) if number in kept else self._withheld(group == number)
-            numbers = (found.value, found.low, found.high)
+            figure = self._estimate(group == number, rng) if number in releasable else self._withheld(group == number)
+            numbers = (figure.value, figure.low, figure.high)
             value, low, high = numbers if self._open else map(three_digits, numbers)
-            yield GroupFigure(column=grouping.column, group=label, value=value, low=low, high=high, method=found.method)
+            yield GroupFigure(
+                column=grouping.column, group=label, value=value, low=low, high=high, method=figure.method
+            )
 
     @property
     def _open(self) -> bool:
@@ -176,13 +180,13 @@ class GroupScores:
 
     def _leaving(self, group: np.ndarray, groups: int) -> set[int]:
         """Return the groups whose figures may leave."""
-        kept = {number for number in range(groups) if not self._small(group == number)}
-        rest = ~np.isin(group, list(kept))
+        releasable = {number for number in range(groups) if not self._small(group == number)}
+        rest = ~np.isin(group, list(releasable))
         # What is left together must be large, too: else the smallest of the others stays with it.
-        while kept and rest.any() and self._small(rest):
-            kept.remove(min(kept, key=lambda number: int((group == number).sum())))
-            rest = ~np.isin(group, list(kept))
-        return kept
+        while releasable and rest.any() and self._small(rest):
+            releasable.remove(min(releasable, key=lambda number: int((group == number).sum())))
+            rest = ~np.isin(group, list(releasable))
+        return releasable
 
     def _small(self, rows: np.ndarray) -> str:
         """Return why no figure over these rows may leave, or ""."""

@@ -254,10 +254,10 @@ def in_memory(dataset: Dataset) -> Iterator[None]:
 
 def names() -> list[str]:
     """Return the names of all datasets found, sorted."""
-    found = set[str]()
+    dataset_names = set[str]()
     for root in roots():
-        found.update(path.parent.name for path in root.glob("datasets/*/schema.toml"))
-    return sorted(found)
+        dataset_names.update(path.parent.name for path in root.glob("datasets/*/schema.toml"))
+    return sorted(dataset_names)
 
 
 def load(name: str) -> Dataset:
@@ -288,20 +288,20 @@ def _source(path: Path) -> SourceDescription:
 
     The files of another dataset are taken over, hashes and all.
     """
-    found = parse_settings(SourceDescription, path)
-    if not found.files_of:
-        return found
-    if found.files or found.files_of not in names():
-        why = "files and files-of exclude each other" if found.files else f"dataset {found.files_of!r} is not known"
+    source = parse_settings(SourceDescription, path)
+    if not source.files_of:
+        return source
+    if source.files or source.files_of not in names():
+        why = "files and files-of exclude each other" if source.files else f"dataset {source.files_of!r} is not known"
         raise UsageError(f"{path}: files-of: {why}")
-    folders = (root / "datasets" / found.files_of for root in roots())
+    folders = (root / "datasets" / source.files_of for root in roots())
     folder = next(folder for folder in folders if (folder / "schema.toml").is_file())
     check_package(folder)
     # Read as it stands: two that name each other would be looked up for ever.
     other = parse_settings(SourceDescription, folder / "source.toml")
     if other.files_of or other.embedded or not other.files:
-        raise UsageError(f"{path}: files-of: {found.files_of!r} has no downloads of its own")
-    return found.model_copy(update={"files": other.files})
+        raise UsageError(f"{path}: files-of: {source.files_of!r} has no downloads of its own")
+    return source.model_copy(update={"files": other.files})
 
 
 def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print) -> list[Path]:
@@ -416,15 +416,15 @@ def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     columns = dict.fromkeys([*table.values, *table.others])
     if absent := [column for column in columns if column not in raw]:
         raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
-    found: dict[str, list[Any]] = {}
+    cells_by_column: dict[str, list[Any]] = {}
     for name in columns:
-        known = table.values.get(name, {})
+        codebook = table.values.get(name, {})
         other = table.others.get(name)
-        found[name] = []
+        cells_by_column[name] = []
         for cell in plain_text(raw[name]):
             unknown = other if other and cell else cell
-            found[name].append(known.get(cell, unknown))
-    return raw.assign(**found)
+            cells_by_column[name].append(codebook.get(cell, unknown))
+    return raw.assign(**cells_by_column)
 
 
 def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:

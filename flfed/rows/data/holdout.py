@@ -87,8 +87,8 @@ class Holdout:
         salt = f"{self.salt}/repeat-{repeat}" if repeat else self.salt
         if schema.group or texts is None:
             texts = row_keys(table, schema)
-        held = fractions(texts, salt) < self.share
-        return ~held, held
+        test = fractions(texts, salt) < self.share
+        return ~test, test
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class HoldoutByTime:
         """
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days!r} must be >= 0, in whole days")
-        found = self._usable_ends()
-        if found is None:
+        limits = self._usable_ends()
+        if limits is None:
             raise UsageError(
                 f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} (and train-from and "
                 "test-until, where given) must be dates such as 2026-01-31, without a time zone"
             )
-        start, early, last, late, end = found
+        start, early, last, late, end = limits
         if late < early or (late == early and not self.gap_days):
             raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
         if start > last:
@@ -159,11 +159,11 @@ class HoldoutByTime:
 
         # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
         with suppress(*unusable):
-            found = self._moments()
-            plain = all(isinstance(one, pd.Timestamp) and one.tz is None for one in found)
+            moments = self._moments()
+            plain = all(isinstance(one, pd.Timestamp) and one.tz is None for one in moments)
             # pandas 3 has dates beyond those of nanoseconds, in which tables are read.
-            if plain and all(pd.Timestamp.min <= one <= pd.Timestamp.max for one in found):
-                return found
+            if plain and all(pd.Timestamp.min <= one <= pd.Timestamp.max for one in moments):
+                return moments
         return None
 
     def _ends(self, read: Callable[[Any], Any], first: object, last: object) -> tuple[Any, ...]:
@@ -204,10 +204,10 @@ class HoldoutByTime:
             raise UsageError(f"holdout: dataset {schema.name!r} has no date column {self.column!r}")
         dates = table[self.column]
         refuse_cells(self.column, "has no date", dates.isna())
-        train, held = self.periods(dates)
+        train, test = self.periods(dates)
         if not self.same_groups:
-            held = _of_new_groups(table, schema, train, held)
-        return train, held
+            test = _of_new_groups(table, schema, train, test)
+        return train, test
 
 
 def _of_new_groups(table: pd.DataFrame, schema: Schema, train: np.ndarray, held: np.ndarray) -> np.ndarray:
@@ -271,11 +271,11 @@ def _texts(table: pd.DataFrame) -> list[list[str]]:
     kinds = [dtype.kind for dtype in table.dtypes]
     numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
     values = table.iloc[:, numbers].to_numpy(dtype=np.float64).T
-    found = dict(zip(numbers, _number_texts(values).tolist(), strict=True))
+    text_columns = dict(zip(numbers, _number_texts(values).tolist(), strict=True))
     for at in range(len(kinds)):
-        if at not in found:
-            found[at] = _cell_texts(table.iloc[:, at])
-    return [found[at] for at in range(len(kinds))]
+        if at not in text_columns:
+            text_columns[at] = _cell_texts(table.iloc[:, at])
+    return [text_columns[at] for at in range(len(kinds))]
 
 
 def _number_texts(values: np.ndarray) -> np.ndarray:
@@ -286,9 +286,9 @@ def _number_texts(values: np.ndarray) -> np.ndarray:
     import pandas as pd
 
     # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
-    place, known = pd.factorize((values + 0.0).ravel())
+    place, uniques = pd.factorize((values + 0.0).ravel())
     # NaN has the place -1, the last one.
-    return np.array([*map(repr, known.tolist()), ""], dtype=object)[place].reshape(values.shape)
+    return np.array([*map(repr, uniques.tolist()), ""], dtype=object)[place].reshape(values.shape)
 
 
 def _cell_texts(cells: pd.Series) -> list[str]:
@@ -300,8 +300,8 @@ def _cell_texts(cells: pd.Series) -> list[str]:
     if cells.dtype.kind != "M":
         return ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
     # Dates repeat, so that each is made a text once.
-    place, known = pd.factorize(cells)
-    return list(np.array([*map(str, known), ""], dtype=object)[place])
+    place, uniques = pd.factorize(cells)
+    return list(np.array([*map(str, uniques), ""], dtype=object)[place])
 
 
 def canonical_order(table: pd.DataFrame) -> np.ndarray:
@@ -353,14 +353,14 @@ class SortedRows:
 
         A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
         """
-        known = np.flatnonzero(table[schema.target].notna())
-        whole = known[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[known]]
+        labelled_rows = np.flatnonzero(table[schema.target].notna())
+        whole = labelled_rows[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[labelled_rows]]
         rows = table.take(whole) if len(whole) < len(table) else table
         # A site's own columns order rows that are alike in the schema's, and no others.
         own = own_of(rows, schema)
         tied = canonical_order(own) if own.shape[1] else np.arange(len(rows))
         order = tied[canonical_order(of_schema(rows.take(tied), schema))]
-        return cls(rows.take(order).reset_index(drop=True), schema, order, len(known) - len(whole))
+        return cls(rows.take(order).reset_index(drop=True), schema, order, len(labelled_rows) - len(whole))
 
     @cached_property
     def texts(self) -> list[str]:
@@ -384,8 +384,8 @@ class SortedRows:
         """
         # The split sees the source's order, and its masks come back in the sorted one.
         before = self.table.take(np.argsort(self.order)).reset_index(drop=True)
-        training, held = split.split(before, self.schema, draw)
-        return training[self.order], held[self.order]
+        training, holdout = split.split(before, self.schema, draw)
+        return training[self.order], holdout[self.order]
 
 
 def for_validation(keys: list[str], holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
@@ -462,10 +462,10 @@ class HoldoutByOrder:
             refuse_cells(column, f"has no value, by which rows are {what}", table[column].isna())
         values = table[self.rule.by].to_numpy()
         train = values <= self._last(values)
-        held = ~train
+        test = ~train
         if not self.same_groups:
-            held = _of_new_groups(table, schema, train, held)
-        return train, held
+            test = _of_new_groups(table, schema, train, test)
+        return train, test
 
     def _last(self, values: np.ndarray) -> object:
         """Return the last value that is trained on."""

@@ -85,11 +85,11 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
         if cells.dtype.kind == "M":
             place, dates = pd.factorize(cells)
             return place, list(dates)
-    found = cells.to_numpy() if cells.dtype == object else cells
-    if pd.api.types.infer_dtype(found, skipna=True) not in ("string", "integer", "boolean"):
+    objects = cells.to_numpy() if cells.dtype == object else cells
+    if pd.api.types.infer_dtype(objects, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
     # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.
-    place, values = pd.factorize(found)
+    place, values = pd.factorize(objects)
     return place, list(values)
 
 
@@ -310,11 +310,11 @@ def _replace_codes(texts: Texts, column: Column, field: Field) -> None:
     """Replace an institution's own codes by the schema's values."""
     # A code that the mapping does not know is reported, and never passed on as it stands.
     if field.values is not None:
-        known = {_plain_cell(key): value for key, value in field.values.items()}
+        mapping = {_plain_cell(key): value for key, value in field.values.items()}
         if field.other is None:
             rule = "has a code that the mapping does not know"
-            texts.refuse(lambda text: text not in known, rule)
-        texts.change(lambda text: known.get(text, text))
+            texts.refuse(lambda text: text not in mapping, rule)
+        texts.change(lambda text: mapping.get(text, text))
     if field.other is not None:
         allowed = {value: value for value in column.values}
         texts.change(lambda text: allowed.get(text, field.other))
@@ -379,7 +379,7 @@ def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Fie
         if schema.columns[name].is_number() and field.values is None and field.decimal in (".", ",")
         and kinds[field.column] == np.float64
     ]  # fmt: skip
-    found = {}
+    readings = {}
     # So many columns at a time as fit into one piece of memory.
     at_once = max(1, CELLS_AT_ONCE // max(1, len(raw)))
     for start in range(0, len(plain), at_once):
@@ -388,8 +388,8 @@ def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Fie
         for name, numbers in zip(some, _as_read_from_text(np.ascontiguousarray(cells.T)), strict=True):
             broken: Broken = []
             inside = _within_range(numbers, schema.columns[name], fields[name], broken)
-            found[name] = inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
-    return found
+            readings[name] = inside, [Finding(name, rule, np.flatnonzero(bad)) for rule, bad in broken]
+    return readings
 
 
 def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
@@ -419,8 +419,8 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
 
 
 def _flag(texts: Texts) -> np.ndarray:
-    known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
-    flags = np.array([known.get((text or "").lower(), np.nan) for text in texts.cells], dtype=float)
+    codebook = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
+    flags = np.array([codebook.get((text or "").lower(), np.nan) for text in texts.cells], dtype=float)
     texts.remove(np.isnan(flags) & ~texts.missing(), "is not a flag (0 or 1, yes or no)")
     return flags
 
@@ -437,11 +437,11 @@ def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: 
         rules[schema.target] = NO_OUTCOME
     if schema.group:
         rules[schema.group] = NO_GROUP
-    found = []
+    gaps = []
     for name, rule in rules.items():
         if name in columns:
-            told = [np.arange(0), *(finding.rows for finding in findings if finding.column == name)]
-            missing = np.setdiff1d(np.flatnonzero(pd.isna(columns[name])), np.concatenate(told))
+            reported_rows = [np.arange(0), *(finding.rows for finding in findings if finding.column == name)]
+            missing = np.setdiff1d(np.flatnonzero(pd.isna(columns[name])), np.concatenate(reported_rows))
             if len(missing):
-                found.append(Finding(name, rule, missing))
-    return found
+                gaps.append(Finding(name, rule, missing))
+    return gaps

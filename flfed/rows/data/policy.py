@@ -157,7 +157,7 @@ class Policy(Strict):
         >>> Policy(strategies=("fedavg",)).not_allowed(strategy="fedprox", **asked)
         "its policy allows strategies fedavg, the study asks for 'fedprox'"
         """
-        for kind, word, allowed, asked in (
+        for kind, word, allowed, setting in (
             ("strategy", "strategies", self.strategies, strategy),
             ("model", "models", self.models, model),
             ("codec", "codecs", self.codecs, codec),
@@ -165,9 +165,9 @@ class Policy(Strict):
         ):
             # Without a list of names the policy allows what flfed ships, and nothing of other packages.
             shipped = [name for name in registry.names(kind) if name not in registry.others(kind)]
-            known = _with_none(kind, shipped) if allowed is None else allowed
-            if asked not in known:
-                return _not_allowed(word, known, asked)
+            choices = _with_none(kind, shipped) if allowed is None else allowed
+            if setting not in choices:
+                return _not_allowed(word, choices, setting)
         if rounds > self.rounds:
             return Refusal("too-many-rounds", most=self.rounds, rounds=rounds)
         return None
@@ -290,9 +290,9 @@ def _check_names(policy: Policy) -> None:
     }  # fmt: skip
     for kind, allowed in named.items():
         for name in allowed or ():
-            known = _with_none(kind, registry.names(kind))
-            if name not in known:
-                raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+            choices = _with_none(kind, registry.names(kind))
+            if name not in choices:
+                raise ValueError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
 
 
 def width_in_words(width: float) -> str:

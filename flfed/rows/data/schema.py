@@ -175,11 +175,11 @@ class Schema(Strict):
     @field_validator("task", mode="before")
     @classmethod
     def _known_task(cls, task: object) -> object:
-        known = get_args(Task)
+        tasks = get_args(Task)
         # Tasks that are planned are told apart from words that mean nothing.
-        if isinstance(task, str) and task not in known:
-            why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, known)}"
-            raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(known[:-1])} or {known[-1]}")
+        if isinstance(task, str) and task not in tasks:
+            why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, tasks)}"
+            raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(tasks[:-1])} or {tasks[-1]}")
         return task
 
     @field_validator("columns")
@@ -298,7 +298,7 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
     """
     text = read_text(path)
     try:
-        found: Settings = _settings(kind, text)
+        settings: Settings = _settings(kind, text)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except ValidationError as error:
@@ -307,7 +307,7 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
         rule = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{path}: {place}: {rule}") from None
-    return found
+    return settings
 
 
 @lru_cache(maxsize=64)
@@ -365,9 +365,9 @@ class OwnColumn:
             raise UsageError(f"own column: a {self.kind} has no range")
         if self.kind != "category" and self.values:
             raise UsageError(f"own column: a {self.kind} has no values")
-        given = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
+        declaration = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
         try:
-            meaning = Column.model_validate(given)
+            meaning = Column.model_validate(declaration)
         except ValidationError as error:
             raise UsageError(f"own column: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
         object.__setattr__(self, "meaning", meaning)

@@ -185,9 +185,9 @@ class Site:
             return self.source
         codes: dict[str, tuple[str | float, ...]] = {}
         for name, column in self.schema_of(schema).columns.items():
-            given = self.columns.get(name, name)
-            own = own_name(given)
-            more = (*column.missing, *getattr(given, "missing", ()))
+            entry = self.columns.get(name, name)
+            own = own_name(entry)
+            more = (*column.missing, *getattr(entry, "missing", ()))
             if own is not None and more:
                 codes[own] = (*codes.get(own, ()), *more)
         return self.source.knowing(codes)
@@ -257,10 +257,10 @@ class Site:
         # Only a policy with `resplit` lets a repeat hold out other rows.
         if published is None:
             own_repeat = repeat if self.policy.resplit else 0
-            train, held = rows.sides(self.holdout, own_repeat)
+            train, test = rows.sides(self.holdout, own_repeat)
         else:
-            train, held = rows.published_sides(published, repeat)
-        return self._split(rows, np.flatnonzero(train), np.flatnonzero(held))
+            train, test = rows.published_sides(published, repeat)
+        return self._split(rows, np.flatnonzero(train), np.flatnonzero(test))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Read, map, check and sort the table.

@@ -93,14 +93,14 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
 
     They are given by name, import path or as `Site`; their names must differ.
     """
-    found = []
+    sites = []
     for item in wanted:
         site = load(item) if isinstance(item, str) else item
-        found.append(site)
-    names = [site.name for site in found]
+        sites.append(site)
+    names = [site.name for site in sites]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"site {twice[0]!r} is there twice; a site's name must be unique in a run, leave one out")
-    return sorted(found, key=lambda site: site.name)
+    return sorted(sites, key=lambda site: site.name)
 
 
 def _folders() -> dict[str, Path]:
@@ -108,11 +108,11 @@ def _folders() -> dict[str, Path]:
 
     The first root that has a name wins.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for root in roots():
         for path in sorted(root.glob("sites/*/__init__.py")):
-            found.setdefault(path.parent.name.replace("_", "-"), path.parent)
-    return found
+            folders.setdefault(path.parent.name.replace("_", "-"), path.parent)
+    return folders
 
 
 def _entry_points() -> list[importlib.metadata.EntryPoint]:
@@ -127,8 +127,8 @@ def _found(name: str) -> tuple[Site, Path | None]:
     point = next(point for point in _entry_points() if point.name == name)
     check_module(point.module)
     with _importing(f"site {name!r}"):
-        found = point.load()
-    return _module_site(found, name), _module_folder(point.module)
+        target = point.load()
+    return _module_site(target, name), _module_folder(point.module)
 
 
 @contextmanager
@@ -185,8 +185,8 @@ def _from_import_path(path: str) -> Site:
             if not f"{module_name}.".startswith(f"{error.name}."):
                 raise
             raise UsageError(f"site {path!r}: there is no module {module_name!r} to import") from None
-    found = getattr(module, attribute or "site", module)
-    return _checked(_module_site(found, path), None, _module_folder(module_name))
+    target = getattr(module, attribute or "site", module)
+    return _checked(_module_site(target, path), None, _module_folder(module_name))
 
 
 def _module_folder(module_name: str) -> Path | None:

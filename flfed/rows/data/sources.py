@@ -131,13 +131,13 @@ class Selection:
         from flfed.rows.data.parsing.expressions import Scope, at_place, derived_columns, rows_where
 
         scope = Scope(table, missing)
-        found = {}
+        date_columns = {}
         for name, form in self.dates.items():
             with at_place("dates"):
                 texts = scope.column(name).texts
-            found[name] = dates_written(texts, form, self.century)
-            refuse_cells(name, OTHER_FORMAT, found[name].isna() & texts.notna())
-        selected = derived_columns(table.assign(**found), self.derive, missing, self.codes)
+            date_columns[name] = dates_written(texts, form, self.century)
+            refuse_cells(name, OTHER_FORMAT, date_columns[name].isna() & texts.notna())
+        selected = derived_columns(table.assign(**date_columns), self.derive, missing, self.codes)
         if self.where:
             selected = rows_where(selected, self.where, missing, self.derive, self.codes)
         selected.attrs = table.attrs

@@ -93,7 +93,9 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
     lines = [_column_line(name, table, every, findings, site) for name in every.columns]
-    lines += [Line(found.column, False, _broken(found)) for found in findings if found.column not in every.columns]
+    lines += [
+        Line(finding.column, False, _broken(finding)) for finding in findings if finding.column not in every.columns
+    ]
     features = len(schema.features())
     mapped = sum(bool(table[name].notna().any()) for name in schema.features())
     # A table that breaks a rule is not split: further checks would speak of other rows.
@@ -128,16 +130,16 @@ def _note(place: str, words: str) -> Line:
 def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Iterator[Line]:
     """Yield how many cells are none of a column's values, and are one in another case."""
     for name in {finding.column for finding in findings if len(finding.rows)} & set(schema.columns):
-        given = site.columns.get(name, name)
+        entry = site.columns.get(name, name)
         values = {spelling(value) for value in schema.columns[name].values}
-        if not isinstance(given, str) or given not in raw.columns or not values:
+        if not isinstance(entry, str) or entry not in raw.columns or not values:
             continue
         wrong = np.unique(np.concatenate([finding.rows for finding in findings if finding.column == name]))
-        cells = plain_text(raw[given].iloc[wrong]).dropna()
+        cells = plain_text(raw[entry].iloc[wrong]).dropna()
         if many := sum(spelling(text) in values for text in cells):
             words = (
                 f"{count_in_words(many)} rows have one of its values in another case: write them alike, or map them by "
-                f"Field({given!r}, values={{...}})"
+                f"Field({entry!r}, values={{...}})"
             )
             yield _note(name, words)
 
@@ -193,17 +195,17 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
     if missing == len(table) and missing:
         why = "the site does not have it" if site.columns.get(name, name) is None else EMPTY + MAP_TO_NONE
         return _note(name, f"{kind}; missing in every row: {why}")
-    said = [kind]
+    parts = [kind]
     if name == schema.group:
         sizes = table[name].value_counts()
         largest = count_in_words(int(sizes.iloc[:1].sum()))
-        said.append(f"{count_in_words(len(sizes))} groups, the largest of {largest} rows")
-    said.append(f"missing in {count_in_words(missing)} of {len(table)} rows")
+        parts.append(f"{count_in_words(len(sizes))} groups, the largest of {largest} rows")
+    parts.append(f"missing in {count_in_words(missing)} of {len(table)} rows")
     if missing and name == schema.target:
-        said.append("these are left out: their outcome is not known yet")
+        parts.append("these are left out: their outcome is not known yet")
     if name in site.own:
-        said.append("the site's own, which stays here")
-    return Line(name, True, "; ".join(said))
+        parts.append("the site's own, which stays here")
+    return Line(name, True, "; ".join(parts))
 
 
 def _broken(finding: Finding) -> str:
@@ -233,10 +235,10 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         lines.append(_note("table", words))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
-        said = Line(schema.target, True, f"{classes} classes among training rows")
+        class_line = Line(schema.target, True, f"{classes} classes among training rows")
         if classes < 2:
-            said = _note(schema.target, ONE_CLASS)
-        lines.append(said)
+            class_line = _note(schema.target, ONE_CLASS)
+        lines.append(class_line)
     return lines
 
 

@@ -217,9 +217,9 @@ class _History:
         """
         # Sums over slices are differences of one running sum, which is exact in integers.
         running = np.concatenate([[0], np.cumsum(values[self.order])])
-        found = np.empty(len(self.asked), dtype=np.int64)
-        found[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
-        return found
+        totals = np.empty(len(self.asked), dtype=np.int64)
+        totals[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
+        return totals
 
 
 def look_back(
@@ -263,13 +263,13 @@ def look_back(
     columns: dict[str, NDArray[np.number]] = {
         name: _flag(table.loc[wanted, declared.time], rule) for name, rule in declared.calendar.items()
     }
-    asked = _nanoseconds(table[wanted], declared)
+    moments = _nanoseconds(table[wanted], declared)
     for by in declared.owners():
         # An owner with a feed looks back over the feed, and not over the site's own transactions.
         past = (histories or {}).get(by, table)
         # Codes are made over both tables at once, so that one owner has one code in both.
         owner = pd.factorize(pd.concat([past[by], table.loc[wanted, by]], ignore_index=True))[0].astype(np.int64)
-        history = _History(owner[: len(past)], _nanoseconds(past, declared), owner[len(past) :], asked)
+        history = _History(owner[: len(past)], _nanoseconds(past, declared), owner[len(past) :], moments)
         for name, window in declared.windows.items():
             if window.by == by:
                 columns |= _lengths(name, window, history, past, declared)
@@ -294,7 +294,7 @@ def _lengths(
         over = np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64)
     # A label is known so long after its transaction.
     end = declared.label_delay_days if window.delayed or window.what == "risk" else 0
-    found: dict[str, NDArray[np.number]] = {}
+    columns: dict[str, NDArray[np.number]] = {}
     for days in window.days:
         value: NDArray[np.number] = history.within(over, end + days, end)
         if window.of:
@@ -302,8 +302,8 @@ def _lengths(
         if window.what in ("mean", "risk"):
             # Without a known label, or any transaction, the share is 0 and not 0 / 0.
             value = value / np.maximum(history.within(under, end + days, end), 1)
-        found[name.replace("{days}", str(days))] = value
-    return found
+        columns[name.replace("{days}", str(days))] = value
+    return columns
 
 
 def _flag(moments: pd.Series, rule: Calendar) -> Integers:
@@ -397,15 +397,15 @@ class Transactions:
         if isinstance(holdout, HoldoutByTime):
             refuse_unknown_labels(holdout, declared)
         table = self._own(self._read(self.source, self.columns, declared, folders))
-        known = checked(table, declared, declared.taken())
+        history = checked(table, declared, declared.taken())
         # Every transaction is history, but only those of the two periods become rows.
         wanted = np.ones(len(table), dtype=bool)
         if isinstance(holdout, HoldoutByTime):
-            wanted = np.logical_or(*holdout.periods(known[declared.time]))
+            wanted = np.logical_or(*holdout.periods(history[declared.time]))
         feeds = {}
         for by, feed in self.feeds.items():
             feeds[by] = checked(self._read(feed, {}, declared, folders), declared, declared.needed(by))
-        made = look_back(known, declared, wanted, feeds)
+        made = look_back(history, declared, wanted, feeds)
         return pd.concat([table[wanted], made], axis=1).reset_index(drop=True)
 
     def _own(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -414,13 +414,13 @@ class Transactions:
             return table
         choose = partial(table.eval, self.keep) if isinstance(self.keep, str) else partial(self.keep, table)
         try:
-            kept = np.asarray(choose())
+            mask = np.asarray(choose())
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
             raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
-        if kept.dtype != np.bool_ or kept.shape != (len(table),):
+        if mask.dtype != np.bool_ or mask.shape != (len(table),):
             raise UsageError("Transactions: keep must give True or False for each row of the table")
-        return table[kept].reset_index(drop=True)
+        return table[mask].reset_index(drop=True)
 
     def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
         """Return a source's table under the declaration's names."""
@@ -459,7 +459,7 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     """
     import pandas as pd
 
-    found = {}
+    columns = {}
     for name in needed:
         if (table.columns == name).sum() != 1:
             wrong = "stands in the table more than once" if name in table else "is not in the table"
@@ -467,23 +467,23 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         cells = table[name].reset_index(drop=True)
         # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:
-            found[name] = wall_clock(cells)
+            columns[name] = wall_clock(cells)
             rule = "is not a date such as 2026-01-31 14:05:00"
         elif name == declared.label:
-            found[name] = _labels(cells, name, declared)
+            columns[name] = _labels(cells, name, declared)
             rule = ""
         elif name in declared.summed():
-            found[name] = pd.to_numeric(cells, errors="coerce").astype(float)
+            columns[name] = pd.to_numeric(cells, errors="coerce").astype(float)
             rule = "is not a number"
         else:
-            found[name] = plain_text(cells)
+            columns[name] = plain_text(cells)
             rule = "has no value"
-        bad = found[name].isna()
-        if found[name].dtype.kind == "f":
-            bad = bad | np.isinf(found[name])
+        bad = columns[name].isna()
+        if columns[name].dtype.kind == "f":
+            bad = bad | np.isinf(columns[name])
         if rule:
             refuse_cells(name, rule, bad)
-    return pd.DataFrame(found)
+    return pd.DataFrame(columns)
 
 
 def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:

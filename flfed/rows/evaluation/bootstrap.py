@@ -88,8 +88,8 @@ def units_of(rows: int, groups: Groups) -> tuple[Codes, int]:
     """
     if groups is None:
         return np.arange(rows, dtype=np.intp), rows
-    found, codes = np.unique(groups, return_inverse=True)
-    return codes.astype(np.intp), len(found)
+    uniques, codes = np.unique(groups, return_inverse=True)
+    return codes.astype(np.intp), len(uniques)
 
 
 def left_out_weights(rng: np.random.Generator, codes: Codes, units: int) -> Iterator[Floats]:
@@ -160,10 +160,10 @@ def replicate(
             parts[one].append(values)
         for one, function in others.items():
             parts[one].append(function(weights))
-    found: dict[str, dict[str, Replicates]] = {name: {} for name in metrics}
+    replicates: dict[str, dict[str, Replicates]] = {name: {} for name in metrics}
     for (name, arm), chunks in parts.items():
-        found[name][arm] = _replicates(metrics[name], y, scores[arm], np.concatenate(chunks), draws, units)
-    return found
+        replicates[name][arm] = _replicates(metrics[name], y, scores[arm], np.concatenate(chunks), draws, units)
+    return replicates
 
 
 def _replicates(metric: RowMetric, y: Target, score: Score, both: Floats, draws: int, units: int) -> Replicates:
@@ -195,24 +195,24 @@ class _Sums:
     def of(self, weights: Floats) -> dict[Pair, Floats]:
         """Return the metrics [draws] by name and arm."""
         with np.errstate(invalid="ignore"):  # infinite scores
-            found = weights @ self._columns
+            products = weights @ self._columns
         return {
-            (name, arm): self._metrics[name].of_sums(found[:, place], found[:, 0])
+            (name, arm): self._metrics[name].of_sums(products[:, place], products[:, 0])
             for (name, arm), place in self._places.items()
         }
 
 
 def _functions(metrics: Metrics, y: Target, scores: Scores) -> dict[Pair, Drawn]:
     """Return each arm's function from weights to metric."""
-    found: dict[Pair, Drawn] = {}
+    functions: dict[Pair, Drawn] = {}
     for name, metric in metrics.items():
         for arm, score in scores.items():
             if isinstance(metric, Ranking) and _follows(metric, "ranked"):
-                found[name, arm] = metric.ranked(y, score)
+                functions[name, arm] = metric.ranked(y, score)
             else:
                 weighted = metric.signed if isinstance(metric, Size) else metric.weighted
-                found[name, arm] = partial(weighted, y, score)
-    return found
+                functions[name, arm] = partial(weighted, y, score)
+    return functions
 
 
 def _follows(metric: object, shortcut: str) -> bool:
@@ -267,11 +267,11 @@ class Replicates:
 
     def reason(self) -> str:
         """Return "" or why there is no interval."""
-        kept = self.kept
+        values = self.kept
         # Too few draws left would be those of an unusual kind of rows.
-        if len(kept) < len(self.draws) / 2:
+        if len(values) < len(self.draws) / 2:
             return "undefined in most draws of rows"
-        spread = float(np.ptp(kept)) if len(kept) else 0.0
+        spread = float(np.ptp(values)) if len(values) else 0.0
         if spread > ROUNDING * self.scale:
             return ""
         return "every draw of rows gives the same value"
@@ -279,10 +279,10 @@ class Replicates:
     @cached_property
     def kept(self) -> Floats:
         """Draws in which the figure is defined."""
-        known = np.isfinite(self.draws)
-        if known.all():
+        finite = np.isfinite(self.draws)
+        if finite.all():
             return self.draws
-        return self.draws[known]
+        return self.draws[finite]
 
     @cached_property
     def variance(self) -> float:

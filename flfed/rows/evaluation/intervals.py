@@ -144,21 +144,21 @@ def compare(
     """
     pairs = list(pairs)
     why = {name: metric.defined(y) for name, metric in metrics.items()}
-    known = {name: metric for name, metric in metrics.items() if not why[name]}
-    found: dict[str, _Evidence] = {}
+    defined_metrics = {name: metric for name, metric in metrics.items() if not why[name]}
+    evidence_by_metric: dict[str, _Evidence] = {}
     # Closed forms take rows to be independent, which those of one person are not.
     if groups is None:
-        found = _closed_forms(known, y, scores)
-    rest = {name: metric for name, metric in known.items() if name not in found}
+        evidence_by_metric = _closed_forms(defined_metrics, y, scores)
+    rest = {name: metric for name, metric in defined_metrics.items() if name not in evidence_by_metric}
     method = "bootstrap"
     if groups is not None:
         method += " over groups"
     for name, arms in replicate(rest, y, scores, rng, draws, groups).items():
-        found[name] = _Draws(metrics[name], arms, method)
+        evidence_by_metric[name] = _Draws(metrics[name], arms, method)
     estimates = {}
     differences = {}
     for name in metrics:
-        evidence = found.get(name)
+        evidence = evidence_by_metric.get(name)
         estimates[name] = {arm: _estimate(evidence, why[name], arm) for arm in scores}
         differences[name] = {pair: _difference(evidence, why[name], pair, scores) for pair in pairs}
     return estimates, differences
@@ -186,14 +186,14 @@ def interval_of(metric: RowMetric) -> str:
 
 def _closed_forms(metrics: Metrics, y: Target, scores: Scores) -> dict[str, _Evidence]:
     """Return the evidence that needs no bootstrap."""
-    found: dict[str, _Evidence] = {}
+    evidence: dict[str, _Evidence] = {}
     for name, metric in metrics.items():
         if interval_of(metric) == "wilson":
             shares: Any = metric
-            found[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
+            evidence[name] = _Shares({arm: shares.correct(y, score) for arm, score in scores.items()})
         elif interval_of(metric) == "delong" and all(score.ndim == 1 for score in scores.values()):
-            found[name] = _Areas(y, scores)
-    return found
+            evidence[name] = _Areas(y, scores)
+    return evidence
 
 
 class _Areas:
@@ -326,24 +326,24 @@ class _Draws:
         self.ranks = interval_of(metric) in ("delong", "logit")
         self.replicates = replicates
         self.method = method
-        self.value = {arm: found.value for arm, found in replicates.items()}
+        self.value = {arm: draws.value for arm, draws in replicates.items()}
 
     def estimate(self, arm: str) -> Estimate:
-        found = self.replicates[arm]
-        if found.reason():
-            return Estimate(found.value, NAN, NAN, NAN, found.reason())
+        draws = self.replicates[arm]
+        if draws.reason():
+            return Estimate(draws.value, NAN, NAN, NAN, draws.reason())
         if self.ranks:
             # BCa takes it for a bias that rows drawn twice tie with themselves.
-            limits = logit_limits(found.value, found.value, found.variance, found.reach(LEVEL))
+            limits = logit_limits(draws.value, draws.value, draws.variance, draws.reach(LEVEL))
         else:
-            limits = found.limits(LEVEL)
-        return Estimate(found.value, *limits, found.variance, self.method)
+            limits = draws.limits(LEVEL)
+        return Estimate(draws.value, *limits, draws.variance, self.method)
 
     def difference(self, a: str, b: str) -> Difference:
-        found = self.replicates[a].minus(self.replicates[b])
-        if found.reason():
-            return Difference(found.value, NAN, NAN, NAN, found.reason())
-        return Difference(found.value, *found.plain_limits(LEVEL), found.p_value(), self.method)
+        draws = self.replicates[a].minus(self.replicates[b])
+        if draws.reason():
+            return Difference(draws.value, NAN, NAN, NAN, draws.reason())
+        return Difference(draws.value, *draws.plain_limits(LEVEL), draws.p_value(), self.method)
 
 
 _Evidence = _Areas | _Shares | _Draws
@@ -408,25 +408,25 @@ def widen_differences(
     widened: dict[str, dict[Pair, Difference]] = {}
     for metric, of_pairs in differences.items():
         widened[metric] = {}
-        for (a, b), found in of_pairs.items():
+        for (a, b), interval in of_pairs.items():
             effective = effective_blocks(mean[b] - mean[a])
-            widened[metric][a, b] = found
+            widened[metric][a, b] = interval
             # Scores that are the same at every row differ by nothing, however many blocks there are.
-            if not math.isfinite(found.low) or found.low == found.high:
+            if not math.isfinite(interval.low) or interval.low == interval.high:
                 continue
             if effective < LEAST_BLOCKS:
-                widened[metric][a, b] = Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                widened[metric][a, b] = Difference(interval.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
                 continue
             quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
             # A bootstrap's interval is Student's already, that of a closed form is normal.
             before = Z
-            if found.method.startswith("bootstrap"):
+            if interval.method.startswith("bootstrap"):
                 before = float(stdtrit(count - 1, (1 + LEVEL) / 2))
             factor = math.sqrt(count / effective) * quantile / before
-            low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
-            p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
+            low, high = (interval.value + factor * (bound - interval.value) for bound in (interval.low, interval.high))
+            p = float(2 * stdtr(effective - 1, -abs(interval.value) * 2 * quantile / (high - low)))
             method = f"{int(effective)} independent blocks of time"
-            widened[metric][a, b] = Difference(found.value, low, high, p, method)
+            widened[metric][a, b] = Difference(interval.value, low, high, p, method)
     return widened
 
 

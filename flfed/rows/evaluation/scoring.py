@@ -32,8 +32,8 @@ def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
 
     Metrics that need a share of rows to look at are among them only where `alert_budget` is given.
     """
-    found = _listed(task, alert_budget, registry.lent("metric"))
-    return {name: metric for name, metric in found.items() if not hasattr(metric, "within")}
+    metrics = _listed(task, alert_budget, registry.lent("metric"))
+    return {name: metric for name, metric in metrics.items() if not hasattr(metric, "within")}
 
 
 def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:
@@ -65,11 +65,11 @@ def within_steps(metrics: Mapping[str, Any], tables: Sequence[pd.DataFrame], com
     import pandas as pd
 
     steps = pd.factorize(pd.concat([table[compare.rank_within] for table in tables], ignore_index=True))[0]
-    found = dict(metrics)
+    with_steps = dict(metrics)
     for name, metric in metrics.items():
         if hasattr(metric, "within"):
-            found[name] = metric.within(steps)
-    return found
+            with_steps[name] = metric.within(steps)
+    return with_steps
 
 
 def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:
@@ -82,14 +82,14 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
     UsageError
         If the metric is not one for the task.
     """
-    known = metrics_of(task, alert_budget)
+    metrics = metrics_of(task, alert_budget)
     # A metric of an alert budget exists, and only its share is missing.
-    if wanted not in known and wanted in metrics_of(task, 0.5):
+    if wanted not in metrics and wanted in metrics_of(task, 0.5):
         raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
-    if wanted and wanted not in known:
+    if wanted and wanted not in metrics:
         raise UsageError(
-            f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(known))} "
-            f"Known: {', '.join(known)}"
+            f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(metrics))} "
+            f"Known: {', '.join(metrics)}"
         )
     return wanted or PRIMARY[task]
 
@@ -170,11 +170,11 @@ def withheld(
     few = too_few(y, task, classes, policy)
     if few:
         return few
-    found = _listed(task, alert_budget, registry.lent("metric")).get(metric)
+    scorer = _listed(task, alert_budget, registry.lent("metric")).get(metric)
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
-    if hasattr(found, "within"):
+    if hasattr(scorer, "within"):
         return "its steps may have few rows"
-    if found is not None and is_count(metric, task, alert_budget) and smallest_count(found, y, score) < least:
+    if scorer is not None and is_count(metric, task, alert_budget) and smallest_count(scorer, y, score) < least:
         return f"fewer than {least} rows behind it"
     return ""
 

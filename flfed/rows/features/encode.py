@@ -33,8 +33,8 @@ def codes(cells: pd.Series, layout: ColumnLayout) -> np.ndarray:
     if layout.kind == "number":
         # The highest bin includes its upper edge; what lies outside of the range goes into the nearest bin.
         values = _scaled(cells.to_numpy(dtype=float), layout)
-        found = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
-        return np.where(np.isnan(values), missing, found)
+        bins = np.clip(np.searchsorted(layout.edges, values, side="right") - 1, 0, missing - 1)
+        return np.where(np.isnan(values), missing, bins)
     if layout.kind == "flag":
         values = cells.to_numpy() if cells.dtype == float else cells.to_numpy(dtype=float, na_value=np.nan)
         return np.where(np.isnan(values), missing, values).astype(int)
@@ -90,9 +90,9 @@ def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
     # pandas keeps a Series of each column that is asked for, as much memory as the rows: with a copy, it goes.
     table = table.copy(deep=False)
     # Small codes: they may be kept beside the table of each of many sites.
-    found = {c.name: codes(table[c.name], c).astype(np.min_scalar_type(len(c.cells))) for c in layout.columns}
+    cell_codes = {c.name: codes(table[c.name], c).astype(np.min_scalar_type(len(c.cells))) for c in layout.columns}
     values = {c.name: table[c.name].to_numpy(dtype=float) for c in layout.columns if c.kind == "number"}
-    return ColumnArrays(len(table), found, values)
+    return ColumnArrays(len(table), cell_codes, values)
 
 
 def joined(parts: Sequence[ColumnArrays]) -> ColumnArrays:
@@ -174,13 +174,13 @@ def codes_apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.n
     """
     if all(code is None for code in codes):
         return None
-    found = []
+    disjoint_codes = []
     start = 0
     for code, count in zip(codes, rows):
         own = np.arange(count) if code is None else code
-        found.append(own + start)
+        disjoint_codes.append(own + start)
         start += int(own.max(initial=-1)) + 1
-    return np.concatenate(found)
+    return np.concatenate(disjoint_codes)
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:
@@ -205,14 +205,14 @@ def input_names(layout: Layout) -> tuple[str, ...]:
 
 def input_slices(layout: Layout) -> dict[str, slice]:
     """Return each column's inputs, its being missing among them."""
-    found = {}
+    slices = {}
     start = 0
     for column in layout.features:
         width = len(column.cells) - 2 if column.kind == "category" and not layout.plain else 1
         end = start + width + int(layout.missing_indicator and not layout.plain)
-        found[column.name] = slice(start, end)
+        slices[column.name] = slice(start, end)
         start = end
-    return found
+    return slices
 
 
 def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
@@ -280,11 +280,11 @@ def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
         return x
     codes = {}
     values = {}
-    for column, given in zip(layout.features, x.T):
+    for column, inputs in zip(layout.features, x.T):
         missing = len(column.cells) - 1
-        plain = 0 if column.kind == "number" else given
-        codes[column.name] = np.where(np.isnan(given), missing, plain).astype(int)
-        values[column.name] = given
+        plain = 0 if column.kind == "number" else inputs
+        codes[column.name] = np.where(np.isnan(inputs), missing, plain).astype(int)
+        values[column.name] = inputs
     return _scaled_inputs(ColumnArrays(len(x), codes, values), replace(layout, plain=False), encoder)
 
 

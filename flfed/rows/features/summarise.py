@@ -159,16 +159,16 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     strength = np.empty(u.shape)
     for number, column in enumerate(layout.features):
         gap = rows.codes[column.name] == len(column.cells) - 1
-        known: np.ndarray | slice = slice(None)
+        has_value: np.ndarray | slice = slice(None)
         if gap.any():
-            known = ~gap
+            has_value = ~gap
             # Column by column: of a product of all, the last bit of one would tell of gaps in another.
             u[number] = gap.astype(float) @ centred
             share = gap.mean()
             v[number] = squares * (len(y) * share * (1 - share)) / max(len(y) - 1, 1)
             if is_number:  # as if drawn with replacement, the smaller of the two groups of rows
                 v[number] /= max(share, 1 - share)
-        strength[number] = [_strength(rows, column, known, of[known], layout.task) for of in y.T]
+        strength[number] = [_strength(rows, column, has_value, of[has_value], layout.task) for of in y.T]
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
 
@@ -244,7 +244,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
     power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
-    given = []
+    alone_masks = []
     left = []
     moments = []
     lower = []
@@ -253,16 +253,16 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         cells = exact.cells[place]
         groups = grouped(cells, column.kind, minimum, complete=column is layout.target)
         alone = _alone(groups, len(cells))
-        given.append(alone)
+        alone_masks.append(alone)
         left.append(exact.rows[0] - (cells * alone).sum())
         moments.append(_moments_of_groups(column, groups, cells))
         together = [] if column is layout.target else groups
         lower.append(_dominant(cells, together, column, minimum))
-    cells_known = np.concatenate(given)
-    moments_known = (np.array(moments)[:, 0] > 0).astype(float)
-    leaks_known = np.stack(
+    cell_mask = np.concatenate(alone_masks)
+    moment_mask = (np.array(moments)[:, 0] > 0).astype(float)
+    leak_mask = np.stack(
         [
-            _leaks_known(people or exact, layout, column, cells_known, moments_known[-1], minimum)
+            _leaks_known(people or exact, layout, column, cell_mask, moment_mask[-1], minimum)
             for column in layout.features
         ]
     ).reshape(exact.leaks_known.shape)
@@ -278,14 +278,14 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     return replace(
         exact,
         moments=np.array(moments),
-        moments_known=moments_known,
-        cells=exact.cells * cells_known,
-        cells_known=cells_known,
+        moments_known=moment_mask,
+        cells=exact.cells * cell_mask,
+        cells_known=cell_mask,
         lower=np.concatenate(lower),
         left=np.array(left),
         # Not a product: -0.0 would tell the sign of a sum that is kept back.
-        leaks=np.where(np.repeat(leaks_known, 2, axis=-1) > 0, coarse, 0.0),
-        leaks_known=leaks_known,
+        leaks=np.where(np.repeat(leak_mask, 2, axis=-1) > 0, coarse, 0.0),
+        leaks_known=leak_mask,
     )
 
 
@@ -347,15 +347,15 @@ def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout,
     Not 0 only where a cell has all rows but a few: without it a rare flag would look like an even one. In few rows
     its absence would say too much.
     """
-    found = np.zeros(len(counts))
+    bounds = np.zeros(len(counts))
     if column.kind == "number":
-        return found
+        return bounds
     for group in groups:
         most = max(group, key=lambda cell: counts[cell])
         total = counts[group].sum()
         if len(group) > 1 and total >= 4 * minimum and counts[most] > total - minimum:
-            found[most] = total - minimum + 1
-    return found
+            bounds[most] = total - minimum + 1
+    return bounds
 
 
 def _alone(groups: list[list[int]], cells: int) -> np.ndarray:
@@ -380,7 +380,7 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
     if column.kind != "number" or len(bins) < 2:
         return [0.0, 0.0, 0.0]
     z = (np.arange(missing) + 0.5) * 2 / missing - 1
-    found = np.zeros(3)
+    moments = np.zeros(3)
     for number, (own, total) in enumerate(zip(bins, totals)):
         shares = np.ones(len(own))
         if number in (0, len(bins) - 1):
@@ -388,8 +388,8 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
             if number == 0:
                 shares = shares[::-1]
         shares = total * shares / shares.sum()
-        found += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
-    return [float(value) for value in found]
+        moments += [total, (shares * z[own]).sum(), (shares * z[own] ** 2).sum()]
+    return [float(value) for value in moments]
 
 
 def _leaks_known(
@@ -406,15 +406,15 @@ def _leaks_known(
     rows = exact.rows[0]
     missing = exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
-    missing_given = cells_known[slices[column.name]][-1] > 0
+    missing_disclosed = cells_known[slices[column.name]][-1] > 0
     if layout.task == "regression":
-        test = missing_given and min(missing, rows - missing) >= minimum and target_known > 0
+        test = missing_disclosed and min(missing, rows - missing) >= minimum and target_known > 0
         return np.tile([test, True], (layout.outcomes, 1)).astype(float)
     classes = exact.cells[slices[layout.target.name]][:-1]
     wanted = classes if layout.task == "multi-class" else classes[1:2]
-    given = cells_known[slices[layout.target.name]][:-1].all()
+    classes_disclosed = cells_known[slices[layout.target.name]][:-1].all()
     both = exact.leaks[number, :, 0] + missing * wanted / rows
     table = np.stack([both, missing - both, wanted - both, rows - missing - wanted + both])
     # Counts came out of a division: half a row is more than rounding and less than one.
-    test = missing_given and given and table.min() > minimum - 0.5
-    return np.tile([test, given], (layout.outcomes, 1)).astype(float)
+    test = missing_disclosed and classes_disclosed and table.min() > minimum - 0.5
+    return np.tile([test, classes_disclosed], (layout.outcomes, 1)).astype(float)

@@ -26,8 +26,8 @@ class AccuracyScore(SumMetric):
         It is NaN where the score is NaN.
         """
         called = score > 0.5 if score.ndim == 1 else score.argmax(axis=1)
-        known = score if score.ndim == 1 else score.sum(axis=1)
-        unknown = np.isnan(known)
+        row_scores = score if score.ndim == 1 else score.sum(axis=1)
+        unknown = np.isnan(row_scores)
         return np.where(unknown, np.nan, called == y)
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:

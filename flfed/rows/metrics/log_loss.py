@@ -26,8 +26,8 @@ class LogLoss(SumMetric):
         The weighted sums make the metric.
         """
         eps = np.finfo(score.dtype).eps
-        kept = np.clip(score, eps, 1 - eps)
-        columns = np.stack([1 - kept, kept], axis=1) if score.ndim == 1 else kept
+        probability = np.clip(score, eps, 1 - eps)
+        columns = np.stack([1 - probability, probability], axis=1) if score.ndim == 1 else probability
         happened = columns[np.arange(len(y)), y.astype(np.intp)]
         with np.errstate(divide="ignore", invalid="ignore"):
             return (-np.log(happened.astype(np.float64)))[:, None]

@@ -34,9 +34,9 @@ class RankCorrelation:
 
     def within(self, steps: NDArray[np.intp]) -> RankCorrelation:
         """Return the metric of rows of these steps, the code of each [n]; below 0 it is of none and left out."""
-        found = RankCorrelation()
-        found._steps = steps
-        return found
+        metric = RankCorrelation()
+        metric._steps = steps
+        return metric
 
     def defined(self, y: Target) -> str:
         """Return "" or why there is no figure; the rows have targets `y` [n]."""
@@ -52,15 +52,15 @@ class RankCorrelation:
         if self.defined(y) or np.isnan(score).any():
             return undefined(weights)
         total = np.zeros(len(weights))
-        known = np.zeros(len(weights))
+        denominator = np.zeros(len(weights))
         for rows in self._rows(len(y)):
             own = weights[:, rows]
-            found = _correlation(_ranks(y[rows], own), _ranks(score[rows], own), own)
-            has = np.isfinite(found)
-            total += np.where(has, found, 0.0) * own.sum(axis=1)
-            known += has * own.sum(axis=1)
+            correlation = _correlation(_ranks(y[rows], own), _ranks(score[rows], own), own)
+            has = np.isfinite(correlation)
+            total += np.where(has, correlation, 0.0) * own.sum(axis=1)
+            denominator += has * own.sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return total / known
+            return total / denominator
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""

@@ -52,8 +52,8 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""
         events = float((y == 1).sum())
-        found = self.value(y, score) * events
-        return found, events - found
+        hits = self.value(y, score) * events
+        return hits, events - hits
 
     def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""

@@ -58,6 +58,6 @@ class BoostedTrees:
     def outputs(self, arrays: dict[str, Any], x: Tensor) -> Tensor:
         """Return scores [rows, outputs] of plain inputs [rows, columns]."""
         own = {name: np.asarray(value, dtype=float) for name, value in arrays.items()}
-        found = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
+        scores = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
         # Without any tree margins do not tell how many outputs there are.
-        return torch.from_numpy(np.broadcast_to(found, (len(x), own["value"].shape[1])).copy())
+        return torch.from_numpy(np.broadcast_to(scores, (len(x), own["value"].shape[1])).copy())

@@ -36,11 +36,11 @@ class Mlp:
     def shapes(self, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of each layer's arrays: `weight-i` (in, out) and `bias-i` (out)."""
         widths = (inputs, *self.hidden, outputs)
-        found: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for (weight, bias), before, after in zip(self.layers, widths[:-1], widths[1:]):
-            found[weight] = (before, after)
-            found[bias] = (after,)
-        return found
+            shapes[weight] = (before, after)
+            shapes[bias] = (after,)
+        return shapes
 
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> Arrays:
         """Return the first arrays of each layer, float64, of the shapes that `shapes` says."""

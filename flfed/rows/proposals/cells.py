@@ -100,20 +100,24 @@ class Cells:
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
         """Return what is known of a column; `codes` are what a person named as "not known"."""
         texts = plain_text(cells)
-        found = cls._counted(name, texts, codes)
+        entries = cls._counted(name, texts, codes)
         if pd.api.types.infer_dtype(cells, skipna=True) != "string":
-            return found
+            return entries
         zeros = [text for text in cells.dropna().unique() if _ZEROS_LAST.fullmatch(text.strip())]
         if not zeros:
-            return found
-        return replace(found, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes))
+            return entries
+        return replace(
+            entries, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes)
+        )
 
     @classmethod
     def _counted(cls, name: str, texts: pd.Series, codes: Sequence[str]) -> Cells:
-        known = texts.value_counts()
-        found = cls(name, list(map(str, known.index)), known.to_numpy(), (), len(texts))
+        sizes = texts.value_counts()
+        entries = cls(name, list(map(str, sizes.index)), sizes.to_numpy(), (), len(texts))
         plain = MISSING | ERRORS
-        return found.with_missing([text for text in found.texts if text.casefold() in plain or is_one_of(text, codes)])
+        return entries.with_missing(
+            [text for text in entries.texts if text.casefold() in plain or is_one_of(text, codes)]
+        )
 
     @property
     def words(self) -> str:
@@ -140,8 +144,8 @@ class Cells:
         return replace(self._drop(codes), missing=(*self.missing, *sorted(codes)))
 
     def _drop(self, words: Collection[str]) -> Cells:
-        kept = np.array([text not in words for text in self.texts], dtype=bool)
-        return replace(self, texts=list(compress(self.texts, kept)), counts=self.counts[kept])
+        mask = np.array([text not in words for text in self.texts], dtype=bool)
+        return replace(self, texts=list(compress(self.texts, mask)), counts=self.counts[mask])
 
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""
@@ -386,11 +390,11 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     # The same number may be written in several ways: -200 and -200,0.
     amounts, place_of = np.unique(values, return_inverse=True)
     rows = np.bincount(place_of, counts).astype(int)
-    known = np.ones(len(amounts), dtype=bool)
+    genuine = np.ones(len(amounts), dtype=bool)
     codes = list[float]()
     doubts = list[str]()
     for _ in range(MOST_CODES):
-        place, doubt = _suspect(amounts, rows, known)
+        place, doubt = _suspect(amounts, rows, genuine)
         if place is None:
             break
         if doubt == FAR_VALUE:
@@ -398,8 +402,8 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
             break
         doubts.append(TAKEN.format(f"{amounts[place]:.15g}", rows[place], doubt))
         codes.append(float(amounts[place]))
-        known[place] = False
-    return Unknowns(tuple(codes), known[place_of], tuple(doubts))
+        genuine[place] = False
+    return Unknowns(tuple(codes), genuine[place_of], tuple(doubts))
 
 
 def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple[int | None, str]:

@@ -133,16 +133,16 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     UsageError
         If nothing can be learnt from a column to be kept.
     """
-    found = Cells.of(name, cells, codes)
-    proposal = _proposal(found, cells)
-    other = _as_feature(found, proposal) if proposal.kind in ("id", "left-out") else None
+    entries = Cells.of(name, cells, codes)
+    proposal = _proposal(entries, cells)
+    other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
         if other is None:
             raise UsageError(f"keep: nothing can be learnt from column {name!r}: {proposal.why}")
         proposal = replace(other, why=f"it is kept as was wished, though {other.why}", sure=False)
-    elif other is not None and proposal.why != COUNTS_ROWS and not are_people(found):
+    elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
-    return replace(proposal, gaps=found.known < found.rows or bool(proposal.field and proposal.field.missing))
+    return replace(proposal, gaps=entries.known < entries.rows or bool(proposal.field and proposal.field.missing))
 
 
 def _as_feature(found: Cells, proposal: ColumnProposal) -> ColumnProposal | None:
@@ -187,8 +187,8 @@ def unit_of(name: str) -> str:
     >>> unit_of("Torque [Nm]"), unit_of("weight (kg)"), unit_of("age")
     ('Nm', 'kg', '')
     """
-    found = _UNIT.search(name.strip())
-    return found[1].strip() if found else ""
+    match = _UNIT.search(name.strip())
+    return match[1].strip() if match else ""
 
 
 def round_outward(low: float, high: float) -> tuple[float, float]:
@@ -244,20 +244,20 @@ def _as_number(found: Cells) -> ColumnProposal | None:
 
 
 def _as_plain_number(read: Numbers) -> ColumnProposal:
-    found = read.cells
+    entries = read.cells
     values = read.values
     whole = bool((values == np.rint(values)).all())
-    if whole and any(map(ZEROS_FIRST.fullmatch, found.texts)):
-        return _codes(found, "its numbers begin with zeros")
-    days = sum(map(bool, map(_DAY.fullmatch, found.texts))) / len(found.texts)
-    if whole and (proposal := _whole_numbers(found, values, all_days=days == 1)):
+    if whole and any(map(ZEROS_FIRST.fullmatch, entries.texts)):
+        return _codes(entries, "its numbers begin with zeros")
+    days = sum(map(bool, map(_DAY.fullmatch, entries.texts))) / len(entries.texts)
+    if whole and (proposal := _whole_numbers(entries, values, all_days=days == 1)):
         return proposal
     sure = len(values) > FEW_VALUES or not whole
     why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
     if days > MOST_DAYS:
         sure = False
         why = f"{why}; most of them could be dates such as 20240131"
-    return _number(read, why, sure=sure and not _AREA_NAME.search(found.words))
+    return _number(read, why, sure=sure and not _AREA_NAME.search(entries.words))
 
 
 def _whole_numbers(found: Cells, values: np.ndarray, *, all_days: bool) -> ColumnProposal | None:
@@ -328,16 +328,16 @@ def _codes(found: Cells, why: str) -> ColumnProposal:
 
 
 def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
-    found = read.cells
-    unknown = find_unknowns(read.values, found.counts)
+    entries = read.cells
+    unknown = find_unknowns(read.values, entries.counts)
     doubts = [*unknown.doubts, *filter(None, [read.doubt])]
     values = read.values[unknown.known]
     low = float(values.min())
     high = float(values.max())
-    column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=unknown.codes)
-    field = field_of(found, read.reading)
-    why = "; ".join([why, *found.named, *doubts])
-    return ColumnProposal(found.name, "number", why, sure and not doubts, column, field, from_rows=True)
+    column = Column(kind="number", unit=unit_of(entries.name), range=round_outward(low, high), missing=unknown.codes)
+    field = field_of(entries, read.reading)
+    why = "; ".join([why, *entries.named, *doubts])
+    return ColumnProposal(entries.name, "number", why, sure and not doubts, column, field, from_rows=True)
 
 
 def _as_date(found: Cells) -> ColumnProposal | None:

@@ -50,7 +50,7 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
     outcome = outcome[judged]
     rest = {}
     sources = {}
-    found = {}
+    reasons = {}
     by_gaps = set[str]()
     for feature, proposal in kept.items():
         if proposal.column is None or proposal.kind not in FEATURES:
@@ -61,7 +61,7 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
         if not why:
             rest[feature] = values
             continue
-        found[feature] = why
+        reasons[feature] = why
         sources[feature] = values
         if is_by_gaps:
             by_gaps.add(feature)
@@ -69,34 +69,34 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
         sources[name] = outcome
     else:
         # A date or an identifier that few rows have is no feature, but a feature may say which rows have it.
-        told = _telling_by_gaps(columns, {*rest, *sources, name}, judged, outcome)
-        sources |= told
-        by_gaps |= set(told)
-    found |= find_derived(rest, sources, by_gaps)
-    return {feature: found[feature] for feature in kept if feature in found}
+        gap_columns = _telling_by_gaps(columns, {*rest, *sources, name}, judged, outcome)
+        sources |= gap_columns
+        by_gaps |= set(gap_columns)
+    reasons |= find_derived(rest, sources, by_gaps)
+    return {feature: reasons[feature] for feature in kept if feature in reasons}
 
 
 def _telling_by_gaps(
     columns: Columns, but: Collection[str], judged: np.ndarray, outcome: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Return the columns, but some, that tell the outcome by where they have a value, of the rows that are judged."""
-    found = {}
+    leak_columns = {}
     for name, column in columns.items():
         if name not in but:
             values = plain_text(column)[judged].to_numpy()
             if _tells(pd.isna(values), outcome, LEAK_GAPS):
-                found[name] = values
-    return found
+                leak_columns[name] = values
+    return leak_columns
 
 
 def _judged(outcome: np.ndarray, target: TargetProposal) -> np.ndarray:
     """Return the rows by which leaks are judged: of a class of a few rows nearly every column tells something."""
-    known = ~pd.isna(outcome)
+    has_outcome = ~pd.isna(outcome)
     if target.task == "regression":
-        return known
-    values, counts = np.unique(outcome[known].astype(str), return_counts=True)
+        return has_outcome
+    values, counts = np.unique(outcome[has_outcome].astype(str), return_counts=True)
     large = values[(counts >= 2 * LEAST_ROWS) & (values != UNLISTED)]
-    return known & np.isin(outcome.astype(str), large) if len(large) > 1 else known
+    return has_outcome & np.isin(outcome.astype(str), large) if len(large) > 1 else has_outcome
 
 
 def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[str, bool]:
@@ -161,25 +161,25 @@ def find_derived(
         Leaks that tell the outcome by where they have a value.
     """
     numbers = {name: values for name, values in cells.items() if values.dtype.kind == "f"}
-    found: dict[str, str] = {}
-    for leak, told in leaks.items():
+    reasons: dict[str, str] = {}
+    for leak, leak_values in leaks.items():
         for name, values in cells.items():
-            if leak in by_gaps and _says_whether_known(values, told):
-                found.setdefault(name, f"it says which rows have a value of {leak!r}, which tells the outcome")
-        if told.dtype.kind == "f":
-            for name, why in _sums(numbers, leak, told).items():
-                found.setdefault(name, why)
-    return found
+            if leak in by_gaps and _says_whether_known(values, leak_values):
+                reasons.setdefault(name, f"it says which rows have a value of {leak!r}, which tells the outcome")
+        if leak_values.dtype.kind == "f":
+            for name, why in _sums(numbers, leak, leak_values).items():
+                reasons.setdefault(name, why)
+    return reasons
 
 
 def _says_whether_known(values: np.ndarray, leak: np.ndarray) -> bool:
     """Tell whether one value, or having one, stands in just the rows in which a leak has a value."""
-    known = ~pd.isna(leak)
-    if not LEAST_ROWS <= known.sum() <= len(known) - LEAST_ROWS:
+    has_value = ~pd.isna(leak)
+    if not LEAST_ROWS <= has_value.sum() <= len(has_value) - LEAST_ROWS:
         return False
     marks = [~pd.isna(values), *(values == value for value in pd.unique(values[~pd.isna(values)])[:FEW_VALUES])]
     # On both sides: of a column that hardly ever lacks a value most others would say the same.
-    sides = [(float(mark[known].mean()), float(mark[~known].mean())) for mark in marks]
+    sides = [(float(mark[has_value].mean()), float(mark[~has_value].mean())) for mark in marks]
     return any(abs(one - other) >= SAME_SIDES for one, other in sides)
 
 
@@ -194,20 +194,20 @@ def _sums(numbers: Mapping[str, np.ndarray], leak: str, told: np.ndarray) -> dic
     told = told[rows]
     scale = 1e-6 * (np.nanmax(np.abs(told)) + 1e-300)
     often = (np.nan_to_num(table) != 0).mean(axis=0) > 0.5
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for place, name in enumerate(names):
         if _are_copies(table[:, place], told):
-            found.setdefault(name, f"it is a copy of {leak!r}, which tells the outcome")
+            reasons.setdefault(name, f"it is a copy of {leak!r}, which tells the outcome")
         less = table[:, [place]] - told[:, None]
         rest = told[:, None] - table[:, [place]]
         for difference, both in ((less, False), (rest, True)):
             equal = (np.abs(table - difference) <= scale).mean(axis=0) >= SAME
             equal[place] = False
             for other in np.flatnonzero(equal & often):
-                found.setdefault(name, f"with {names[other]!r} it gives {leak!r}, which tells the outcome")
+                reasons.setdefault(name, f"with {names[other]!r} it gives {leak!r}, which tells the outcome")
                 if both:
-                    found.setdefault(names[other], f"with {name!r} it gives {leak!r}, which tells the outcome")
-    return found
+                    reasons.setdefault(names[other], f"with {name!r} it gives {leak!r}, which tells the outcome")
+    return reasons
 
 
 def _are_copies(values: np.ndarray, leak: np.ndarray) -> bool:

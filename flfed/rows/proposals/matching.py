@@ -129,10 +129,10 @@ class SiteProposal:
             If one of its files is there already.
         """
         columns = datasets.load(self.site.dataset).schema.columns
-        said = {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
+        comments = {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
         if self.target.own is None:
-            said[self.target.column] = "name the column here: no site takes part without what is predicted"
-        return texts.write_new(folder, texts.site_files(self.site, said))
+            comments[self.target.column] = "name the column here: no site takes part without what is predicted"
+        return texts.write_new(folder, texts.site_files(self.site, comments))
 
 
 def propose_site(name: str, dataset: str, source: Source, *, title: str, open_data: bool) -> SiteProposal:
@@ -190,19 +190,19 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
     alike, score, fits = _scores(table, schema)
     rows, columns = linear_sum_assignment(-score)
     pairs: dict[int, int] = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    found = []
+    matches = []
     for i, name in enumerate(schema.columns):
         j = pairs.get(i, -1)
         if j < 0 or score[i, j] < LEAST_MATCH:
-            found.append(Match(name, None, None, "no column of the table fits", sure=False))
+            matches.append(Match(name, None, None, "no column of the table fits", sure=False))
         else:
-            found.append(_match(name, own[j], fits[i, j], same=bool(alike[i, j] == 1)))
-    read = {match.own for match in found}
+            matches.append(_match(name, own[j], fits[i, j], same=bool(alike[i, j] == 1)))
+    read = {match.own for match in matches}
     left = {name: table.iloc[:, place] for place, name in enumerate(own) if name not in read}
-    for place, match in enumerate(found):
+    for place, match in enumerate(matches):
         if match.column == schema.target and match.own is None:
-            found[place] = _target(left, schema)
-    return found
+            matches[place] = _target(left, schema)
+    return matches
 
 
 def _match(name: str, own: str, fit: _Fit, *, same: bool) -> Match:
@@ -260,32 +260,32 @@ def _several(likely: list[str]) -> str:
 def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
     """Tell whether a column's values could be a target's."""
     kind = propose_column(fit.field.column, cells).kind
-    found = Cells.of(fit.field.column, cells)
+    entries = Cells.of(fit.field.column, cells)
     if column.range is not None:
-        numbers = read_numbers(found)
+        numbers = read_numbers(entries)
         if kind != "number" or fit.share < FITTING or numbers is None:
             return False
         spread = float(np.ptp(numbers.values)) * abs(fit.field.multiply)
         return spread >= LEAST_SPAN * (column.range[1] - column.range[0])
     if kind not in ("flag", "category", "number"):
         return False
-    read, _ = read_column(pd.Series(found.texts, dtype=object), found.name, column, fit.field)
+    read, _ = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, fit.field)
     of_schema = np.isin(read.astype(str), column.values)
-    most = found.counts[of_schema].sum() >= MOST_ROWS * found.known
+    most = entries.counts[of_schema].sum() >= MOST_ROWS * entries.known
     return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
 
 
 def mapping_of(matches: list[Match]) -> ColumnMapping:
     """Return the mapping of a site; what is read under the schema's own name is left out."""
-    found: dict[str, str | Field | None] = {}
+    mapping: dict[str, str | Field | None] = {}
     for match in matches:
         if match.own is None or match.field is None:
-            found[match.column] = None
+            mapping[match.column] = None
         elif match.field != Field(match.own):
-            found[match.column] = match.field
+            mapping[match.column] = match.field
         elif match.own != match.column:
-            found[match.column] = match.own
-    return found
+            mapping[match.column] = match.own
+    return mapping
 
 
 def _without_brackets(name: str) -> str:
@@ -321,14 +321,14 @@ def _words(name: str) -> str:
 
 def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
     """Return how well one column's cells fit a schema column."""
-    found = Cells.of(own, cells)
-    plain = Field(own, missing=found.missing)
-    if not found.known:
+    entries = Cells.of(own, cells)
+    plain = Field(own, missing=entries.missing)
+    if not entries.known:
         return _Fit(0.0, plain, "it is empty")
     if column.is_number():
-        return _number(found, plain, name, column)
+        return _number(entries, plain, name, column)
     if column.values or column.kind == "flag":
-        return _codes(found, plain, column)
+        return _codes(entries, plain, column)
     proposal = propose_column(own, cells)
     field = replace(proposal.field or plain, column=own)
     share = 1.0 if proposal.kind == column.kind else 0.3
@@ -351,19 +351,19 @@ def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
 
 def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
     """Return how well numbers fit a column with a range."""
-    found = numbers.cells
+    entries = numbers.cells
     values = numbers.values
-    field = replace(numbers.reading, column=found.name, missing=found.missing)
-    known = np.isin(values, [code for code in column.missing if isinstance(code, float)])
+    field = replace(numbers.reading, column=entries.name, missing=entries.missing)
+    is_code = np.isin(values, [code for code in column.missing if isinstance(code, float)])
     ends = column.range or (-math.inf, math.inf)
-    inside = _inside(values[~known], found.counts[~known], ends)
+    inside = _inside(values[~is_code], entries.counts[~is_code], ends)
     if inside >= FITTING:
-        return _Fit(inside, field, "its values lie in the range" + _unit(found.name, column))
+        return _Fit(inside, field, "its values lie in the range" + _unit(entries.name, column))
     # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
     factors = [
         one
-        for one in _factors(found.name, name, column)
-        if _inside(values[~known] * one[0], found.counts[~known], ends) >= FITTING
+        for one in _factors(entries.name, name, column)
+        if _inside(values[~is_code] * one[0], entries.counts[~is_code], ends) >= FITTING
     ]
     if inside < 0.5 and len(factors) == 1:
         factor, before, after, _ = factors[0]
@@ -398,8 +398,8 @@ def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
         return _Fit(1.0, plain, "its values are those of the schema")
     named = _named_flags(found) if column.kind == "flag" else _named_values(found, column)
     named = named or _named_yes_no(found, column)
-    known = sum(count for text, count in found.rows_by_text.items() if text in named)
-    share = known / max(found.known, 1)
+    named_rows = sum(count for text, count in found.rows_by_text.items() if text in named)
+    share = named_rows / max(found.known, 1)
     if share >= FITTING:
         return _Fit(share, replace(plain, values=named), "its codes stand for the schema's values")
     # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.

@@ -350,17 +350,17 @@ class FrameReading:
         path = frames_folder() / "datasets" / dataset / READING
         if not path.is_file():
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        fields: dict[str, Field | None] = dict.fromkeys(found["fields"])
-        for name, said in found["fields"].items():
-            if said is not None:
-                fields[name] = Field(**said | {"missing": tuple(said["missing"])})
-        return cls(fields, tuple(found["labels"]))
+        reading = json.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Field | None] = dict.fromkeys(reading["fields"])
+        for name, settings in reading["fields"].items():
+            if settings is not None:
+                fields[name] = Field(**settings | {"missing": tuple(settings["missing"])})
+        return cls(fields, tuple(reading["labels"]))
 
     def keep(self, dataset: str, files: Mapping[str, str]) -> None:
         """Write it where studies find a dataset by name, and beside it those of its files that say what it is."""
-        said = {name: field and asdict(field) for name, field in self.fields.items()}
-        reading = json.dumps({"fields": said, "labels": self.labels}, ensure_ascii=False)
+        settings = {name: field and asdict(field) for name, field in self.fields.items()}
+        reading = json.dumps({"fields": settings, "labels": self.labels}, ensure_ascii=False)
         for path, text in {**files, f"datasets/{dataset}/{READING}": reading}.items():
             if path.startswith("datasets/"):
                 place = frames_folder() / path

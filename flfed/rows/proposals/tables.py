@@ -84,8 +84,8 @@ class TableProposal:
         target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
         schema = self.schema
         name = self.schema.target
-        asked = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
-        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": asked}))
+        doubtful = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
+        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": doubtful}))
 
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
         """Return how a table of these column names is read; see `columns_by_name`."""
@@ -93,12 +93,12 @@ class TableProposal:
 
     def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
         """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
-        found = self.mapping(list(table.columns))
-        for name, given in found.items():
+        mapping = self.mapping(list(table.columns))
+        for name, entry in mapping.items():
             column = self.schema.columns[name]
-            if isinstance(given, Field) and column.is_number():
-                found[name] = _likeliest_marks(table[given.column], name, column, given)
-        return found
+            if isinstance(entry, Field) and column.is_number():
+                mapping[name] = _likeliest_marks(table[entry.column], name, column, entry)
+        return mapping
 
 
 def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
@@ -129,16 +129,16 @@ def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object])
     """
     own = {plain_name(name): str(name) for name in reversed(list(names))}
     own |= {plain_name(name): str(name) for name in names if str(name) in fields}
-    found: dict[str, str | Field | None] = {}
+    mapping: dict[str, str | Field | None] = {}
     for name, how in fields.items():
         there = own.get(plain_name(name))
         if there is None:
-            found[name] = None
+            mapping[name] = None
         elif how is not None:
-            found[name] = replace(how, column=there)
+            mapping[name] = replace(how, column=there)
         elif there != name:
-            found[name] = there
-    return found
+            mapping[name] = there
+    return mapping
 
 
 def propose_schema(
@@ -191,10 +191,10 @@ def propose_schema(
     large = _large_parts(parts)
     looked_at = [name for name in columns if name not in unread | {target}]
     proposals = {one: _forced(_proposed(one, columns[one], wishes, large), one, group, time) for one in looked_at}
-    kept = _kept(proposals, group)
-    leaks = _take_leaks(columns, proposals, kept, predicted, target, wishes)
-    _refuse_unlearnable(kept, leaks)
-    schema = _schema(name, target, group, columns, kept, predicted, leaks)
+    schema_columns = _kept(proposals, group)
+    leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
+    _refuse_unlearnable(schema_columns, leaks)
+    schema = _schema(name, target, group, columns, schema_columns, predicted, leaks)
     free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
     offers = offers_of(columns, free, parts, group, time)
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
@@ -265,9 +265,9 @@ def _take_leaks(
         n: p.feature for n, p in proposals.items() if n not in kept and p.feature and p.feature.kind == "category"
     }
     leaks = find_leaks(columns, kept | by_heading, predicted, target)
-    told = {n: p for n, p in by_heading.items() if n in leaks}
-    proposals |= told
-    kept |= told
+    leaking_columns = {n: p for n, p in by_heading.items() if n in leaks}
+    proposals |= leaking_columns
+    kept |= leaking_columns
     for one in sorted(leaks.keys() & set(wishes.keep)):
         why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
         proposals[one] = kept[one] = replace(proposals[one], why=why, sure=False)
@@ -294,16 +294,16 @@ def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.nd
     """Return what a column is taken for, where a person does not drop it; `parts` are the rows of each site."""
     if name in wishes.drop:
         return ColumnProposal(name, "left-out", "is dropped as was wished")
-    found = propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
-    if found.kind != "number" or found.column is None or name in wishes.keep:
-        return found
-    field = found.field or Field(name)
+    guess = propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
+    if guess.kind != "number" or guess.column is None or name in wishes.keep:
+        return guess
+    field = guess.field or Field(name)
     # Of most columns the first part tells that they count nothing.
     if len(parts) < 2 or not all(
-        count_rows(read_column(cells.iloc[own], name, found.column, field)[0]) for own in parts
+        count_rows(read_column(cells.iloc[own], name, guess.column, field)[0]) for own in parts
     ):
-        return found
-    return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=found)
+        return guess
+    return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=guess)
 
 
 def refuse_names(table: pd.DataFrame, title: str) -> None:
@@ -343,15 +343,15 @@ def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
             plain = plain_name(name) or str(name)
             names.setdefault(plain, _schema_name(str(name)))
             parts[-1].setdefault(plain, table.iloc[:, place])
-    found = {}
+    columns = {}
     for plain, name in names.items():
         one = next(own[plain] for own in parts if plain in own)
         # Of the same type, so that dates and numbers stay what they are.
         typed = one.astype(object) if one.dtype.kind == "b" else one
         empty = typed.iloc[:0]
         cells = [own.get(plain, empty.reindex(range(len(of)))) for own, of in zip(parts, tables.values(), strict=True)]
-        found[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
-    return found
+        columns[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
+    return columns
 
 
 def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
@@ -362,12 +362,12 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
     UsageError
         If one table has no class in common with the others: its codes would be taken for other classes.
     """
-    found = {}
+    cells_by_table = {}
     for name, table in tables.items():
         named = column_named(target, "target", table.columns, f"table {name!r}")
-        found[name] = Cells.of(target, table[named])
-    for name, cells in found.items():
-        others = {*chain.from_iterable(those.texts for those in found.values() if those is not cells)}
+        cells_by_table[name] = Cells.of(target, table[named])
+    for name, cells in cells_by_table.items():
+        others = {*chain.from_iterable(those.texts for those in cells_by_table.values() if those is not cells)}
         few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
         coded = few or len({*cells.texts} | others) <= FEW_CLASSES
         if coded and cells.texts and others and not others & {*cells.texts}:
@@ -429,15 +429,15 @@ class Wishes:
         _check_texts("keep", keep, "COLUMN")
         _check_texts("drop", drop, "COLUMN")
         _check_texts("missing", missing, "VALUE")
-        kept = [column_named(word, "keep", names) for word in keep]
+        keep_columns = [column_named(word, "keep", names) for word in keep]
         dropped = [column_named(word, "drop", names) for word in drop]
-        if both := set(kept) & set(dropped):
+        if both := set(keep_columns) & set(dropped):
             raise UsageError(f"column {min(both)!r} is to be kept and to be dropped: say one of them")
         by_column = dict[str, tuple[str, ...]]()
         for word in missing:
             column, value = _column_and_value(word, names)
             by_column[column] = (*by_column.get(column, ()), value)
-        return cls(tuple(kept), tuple(dropped), by_column.pop("", ()), by_column)
+        return cls(tuple(keep_columns), tuple(dropped), by_column.pop("", ()), by_column)
 
     def refuse_absent_codes(self, tables: Sequence[pd.DataFrame]) -> None:
         """Refuse a code for "not known" that no cell has: it is mistyped, or of another column."""
@@ -540,12 +540,12 @@ def offers_of(columns: Columns, proposals: Proposals, parts: np.ndarray, group: 
     group, time : str
         As a person named them; for one that is named none is offered.
     """
-    found = list[Offer]()
+    offers = list[Offer]()
     if not group:
-        found += islice(_groups(columns, proposals), MOST_OFFERED)
+        offers += islice(_groups(columns, proposals), MOST_OFFERED)
     if not time:
-        found += islice(_times(columns, proposals, parts), MOST_OFFERED)
-    return tuple(found)
+        offers += islice(_times(columns, proposals, parts), MOST_OFFERED)
+    return tuple(offers)
 
 
 def _groups(columns: Columns, proposals: Proposals) -> Iterator[Offer]:
@@ -555,13 +555,13 @@ def _groups(columns: Columns, proposals: Proposals) -> Iterator[Offer]:
         cells = Cells.of(name, columns[name])
         words = cells.words
         named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
-        known = cells.known
+        rows = cells.known
         distinct = len(cells.texts)
-        repeats = known - distinct >= max(LEAST_ROWS, REPEATED * known)
+        repeats = rows - distinct >= max(LEAST_ROWS, REPEATED * rows)
         # A heading of people tells them from places, however many rows one has.
-        few_each = known <= MOST_ROWS_EACH * distinct or PERSON_WORD.search(words)
+        few_each = rows <= MOST_ROWS_EACH * distinct or PERSON_WORD.search(words)
         if named and repeats and distinct >= FEWEST_VALUES and few_each:
-            yield Offer("group", name, f"{known} rows have {distinct} values of {name!r}; {GROUPED}")
+            yield Offer("group", name, f"{rows} rows have {distinct} values of {name!r}; {GROUPED}")
 
 
 def _times(columns: Columns, proposals: Proposals, parts: np.ndarray) -> Iterator[Offer]:
@@ -570,9 +570,9 @@ def _times(columns: Columns, proposals: Proposals, parts: np.ndarray) -> Iterato
             continue
         dates = read_column(columns[name], name, Column(kind="date"), proposal.field or Field(name))[0]
         moments = pd.to_datetime(pd.Series(dates))
-        known = moments.notna().to_numpy()
-        at = moments[known].to_numpy().astype("int64")
-        of = parts[known]
+        has_date = moments.notna().to_numpy()
+        at = moments[has_date].to_numpy().astype("int64")
+        of = parts[has_date]
         steps = np.diff(at)[of[1:] == of[:-1]]
         if len(steps) < 2 * LEAST_ROWS or moments.dt.normalize().nunique() < FEWEST_DAYS:
             continue

@@ -97,11 +97,11 @@ def propose_target(
     UsageError
         If it has one value only, or classes of too few rows.
     """
-    found = Cells.of(name, cells, codes)
-    if len(found.texts) < 2:
-        many = "no value" if not found.texts else "only one value"
+    entries = Cells.of(name, cells, codes)
+    if len(entries.texts) < 2:
+        many = "no value" if not entries.texts else "only one value"
         raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
-    numbers = read_numbers(found)
+    numbers = read_numbers(entries)
     if numbers is None:
         if task == "regression":
             raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
@@ -110,21 +110,21 @@ def propose_target(
         most = FEW_CLASSES if whole else 2
         if task == "regression" or (task is None and len(numbers.cells.texts) > most):
             return _amounts(numbers)
-    return _classes(found, task)
+    return _classes(entries, task)
 
 
 def _amounts(numbers: Numbers) -> TargetProposal:
     """Return a number to be predicted; rows with a code for "not known" have none."""
-    found = numbers.cells
-    unknown = find_unknowns(numbers.values, found.counts)
+    entries = numbers.cells
+    unknown = find_unknowns(numbers.values, entries.counts)
     values = numbers.values[unknown.known]
     limits = round_outward(float(values.min()), float(values.max()))
-    column = Column(kind="target", unit=unit_of(found.name), range=limits, missing=unknown.codes)
+    column = Column(kind="target", unit=unit_of(entries.name), range=limits, missing=unknown.codes)
     doubts = [*unknown.doubts, *filter(None, [numbers.doubt])]
     sure = len(values) > FEW_VALUES and not doubts
-    unlabelled = found.rows - int(found.counts[unknown.known].sum()) - found.strays
-    why = "; ".join(["its values are numbers", *found.named, *doubts])
-    return TargetProposal("regression", column, field_of(found, numbers.reading), why, sure, unlabelled)
+    unlabelled = entries.rows - int(entries.counts[unknown.known].sum()) - entries.strays
+    why = "; ".join(["its values are numbers", *entries.named, *doubts])
+    return TargetProposal("regression", column, field_of(entries, numbers.reading), why, sure, unlabelled)
 
 
 def unknown_classes(found: Cells) -> list[str]:
@@ -289,11 +289,11 @@ def _odd_rows(columns: Sequence[pd.Series], rows: int) -> np.ndarray:
         if cells.dtype.kind in "fiubM":
             continue
         texts = plain_text(cells)
-        known = texts.notna()
+        has_text = texts.notna()
         fits = _fitting(texts)
         if fits is not None:
-            odd += (known & ~fits).to_numpy()
-            judged += known.to_numpy()
+            odd += (has_text & ~fits).to_numpy()
+            judged += has_text.to_numpy()
     return (odd >= ODD_COLUMNS) & (odd >= ODD_SHARE * judged)
 
 

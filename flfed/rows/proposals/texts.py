@@ -132,7 +132,7 @@ def source_text(rows: int, tables: int) -> str:
 def site_text(site: Site, comments: Mapping[str, str]) -> str:
     """Return the Python file of a site; `comments` stand behind columns of the mapping."""
     # Words come from a schema that others wrote: a line break in them would end the comment.
-    said = {key: f"  # {one_line(words)}" for key, words in comments.items()}
+    remarks = {key: f"  # {one_line(words)}" for key, words in comments.items()}
     body = [
         f"name={_literal(site.name)},",
         f"title={_literal(site.title or site.name)},",
@@ -142,7 +142,7 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     if site.mapping:
         body.append("mapping={")
         for key, value in site.mapping.items():
-            body.append(f"    {_literal(key)}: {_literal(value)},{said.get(key, '')}")
+            body.append(f"    {_literal(key)}: {_literal(value)},{remarks.get(key, '')}")
         body.append("},")
     body.append(f"holdout={_literal(site.holdout)},")
     parts = (site, site.source, site.holdout, *site.mapping.values())

@@ -105,7 +105,7 @@ class Workspace:
         """
         schema = self.proposal.schema
         column = schema.columns[schema.target]
-        found: dict[str, Any] = {}
+        label_by_class: dict[str, Any] = {}
         for site in self.sites:
             table = site.source.table if isinstance(site.source, Frame) else pd.DataFrame()
             own = self.proposal.mapping(list(table.columns)).get(schema.target, schema.target)
@@ -115,12 +115,12 @@ class Workspace:
             cells = table[field.column]
             # Of each class the first cell that is read as it.
             read = pd.Series(read_column(cells, schema.target, column, field)[0])
-            for name in set(schema.classes) - set(found):
+            for name in set(schema.classes) - set(label_by_class):
                 values = cells[(read == name).to_numpy(dtype=bool)].tolist()
                 if values:
                     # A column of objects may hold NumPy's own numbers and flags.
-                    found[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
-        labels = tuple(found.get(name, name) for name in schema.classes)
+                    label_by_class[name] = values[0].item() if isinstance(values[0], np.generic) else values[0]
+        labels = tuple(label_by_class.get(name, name) for name in schema.classes)
         plain = all(isinstance(label, (bool, int, float, str)) for label in labels)
         return labels if plain and len(set(labels)) == len(labels) else schema.classes
 
@@ -313,30 +313,30 @@ def _without_rare_classes(
     """Return tables without the few rows that have none of the target's classes, and what these are."""
     columns = together(_by_place(tables))
     named = column_named(target, "target", columns)
-    found = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
-    if found is None:
+    rare = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
+    if rare is None:
         return list(tables), None
     ends = list(accumulate(len(own.table) for own in tables))
-    kept = []
+    remaining_tables = []
     for own, end in zip(tables, ends, strict=True):
-        left = ~found.rows[end - len(own.table) : end]
-        kept.append(own.with_table(own.table[left].reset_index(drop=True)))
-    return kept, found
+        left = ~rare.rows[end - len(own.table) : end]
+        remaining_tables.append(own.with_table(own.table[left].reset_index(drop=True)))
+    return remaining_tables, rare
 
 
 def _salted(share: float, part: OwnTable, schema: Schema, mapping: ColumnMapping, policy: Policy) -> Holdout:
     """Return a holdout with a secret salt that leaves a small site enough rows on both sides."""
-    found = Holdout(share, salt=secrets.token_hex(8))
+    holdout = Holdout(share, salt=secrets.token_hex(8))
     if len(part.table) > SMALL_SITE:
-        return found  # by chance it has enough
+        return holdout  # by chance it has enough
     least = policy.least_rows()
     rows = map_table(part.table, schema, mapping, part.source.missing)[0]
     for _ in range(DRAWS):
-        training, held = found.split(rows, schema)
-        if min(training.sum(), held.sum()) >= least:
+        training, test = holdout.split(rows, schema)
+        if min(training.sum(), test.sum()) >= least:
             break
-        found = Holdout(share, salt=secrets.token_hex(8))
-    return found
+        holdout = Holdout(share, salt=secrets.token_hex(8))
+    return holdout
 
 
 def _with_plain_names(own: OwnTable) -> OwnTable:
@@ -362,8 +362,8 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     name = column_named(time, "time", schema.columns)
     dates = []
     for part in parts:
-        given = proposal.mapping(list(part.table.columns)).get(name, name)
-        field = Field(given) if isinstance(given, str) else given
+        mapping_entry = proposal.mapping(list(part.table.columns)).get(name, name)
+        field = Field(mapping_entry) if isinstance(mapping_entry, str) else mapping_entry
         if field is not None:
             dates.append(pd.Series(read_column(part.table[field.column], name, Column(kind="date"), field)[0]))
     every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
@@ -423,7 +423,7 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
         Others whose packages count where they read the same file.
     """
     sites = list[Site]()
-    kept = list[str]()
+    earlier_holdouts = list[str]()
     moved = list[str]()
     for site in made.sites:
         before = _earlier(site, to, folders)
@@ -431,10 +431,10 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
             sites.append(site)
             continue
         sites.append(replace(site, holdout=before.holdout))
-        kept.append(site.name)
+        earlier_holdouts.append(site.name)
         if not _same_sides(sites[-1], made.proposal.schema, before):
             moved.append(site.name)
-    return replace(made, sites=tuple(sites)), Kept(tuple(kept), tuple(moved))
+    return replace(made, sites=tuple(sites)), Kept(tuple(earlier_holdouts), tuple(moved))
 
 
 def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
@@ -444,11 +444,11 @@ def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
         if not (package / "__init__.py").is_file():
             continue
         try:
-            found = site_discovery.of_folder(package)
+            earlier = site_discovery.of_folder(package)
         except FlfedError:
             continue  # nor is it of use to any run
-        if folder == to or _path_of(found) == _path_of(site):
-            return found
+        if folder == to or _path_of(earlier) == _path_of(site):
+            return earlier
     return None
 
 
@@ -459,15 +459,15 @@ def _path_of(site: Site) -> str:
 def left_behind(made: Workspace, to: Path) -> list[str]:
     """Return the sites of the same dataset in a folder that are none of those that are made."""
     names = {site.name for site in made.sites}
-    found = []
+    orphans = []
     for path in sorted(to.glob("sites/*/__init__.py")):
         try:
             site = site_discovery.of_folder(path.parent)
         except FlfedError:
             continue
         if site.name not in names and made.name in site.datasets:
-            found.append(site.name)
-    return found
+            orphans.append(site.name)
+    return orphans
 
 
 def _is_same_rule(new: AnyHoldout, old: AnyHoldout) -> bool:
@@ -486,11 +486,11 @@ def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
         return True
     try:
         old = read_schema(folder.parents[1] / "datasets" / before.dataset / "schema.toml")
-        was_held = _held(before, old)
+        test_before = _held(before, old)
     except FlfedError:
         return True
-    held = _held(site, schema)
-    return len(held) != len(was_held) or bool((held == was_held).all())
+    test = _held(site, schema)
+    return len(test) != len(test_before) or bool((test == test_before).all())
 
 
 def _held(site: Site, schema: Schema) -> np.ndarray:

@@ -98,13 +98,13 @@ class Persons:
         for row, one in zip(chosen.tolist(), person[chosen].tolist(), strict=True):
             whose[one].append(row)
         seen: dict[str, int] = defaultdict(int)
-        found = []
+        numbered_texts = []
         # Equal texts get a running number, so that two people who say the same stay two.
         for rows in whose.values():
-            said = "\x1e".join(sorted(texts[row] for row in rows))
-            found.append(f"{seen[said]}\x1e{said}")
-            seen[said] += 1
-        return cls(found, list(whose.values()))
+            person_text = "\x1e".join(sorted(texts[row] for row in rows))
+            numbered_texts.append(f"{seen[person_text]}\x1e{person_text}")
+            seen[person_text] += 1
+        return cls(numbered_texts, list(whose.values()))
 
 
 def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
@@ -280,9 +280,9 @@ def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
     if 0 < len(asked) < minimum:
         return True
     # Identifiers are compared only among sets that have them.
-    known = [one.people for one in others if len(one.people)] if len(asked.people) else []
+    identifiers = [one.people for one in others if len(one.people)] if len(asked.people) else []
     return apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or apart_by_few(
-        [asked.people, *known], minimum
+        [asked.people, *identifiers], minimum
     )
 
 
@@ -308,10 +308,10 @@ def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
     It is 1 where the person is in the set, else 0; [persons, sets].
     """
     every = np.unique(np.concatenate(sets))
-    found = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
+    indicator = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
     for at, one in enumerate(sets):
-        found[np.searchsorted(every, one), at] = 1
-    return found
+        indicator[np.searchsorted(every, one), at] = 1
+    return indicator
 
 
 def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
@@ -343,10 +343,10 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
                 may[:first] = False  # looked at already, the other way round
             if b == c:
                 may = np.triu(may)
-            found = np.argwhere(may)
+            candidates = np.argwhere(may)
             # What is left is counted exactly, in pieces that fit into memory.
-            for start in range(0, len(found), at_once):
-                second, third = found[start : start + at_once].T
+            for start in range(0, len(candidates), at_once):
+                second, third = candidates[start : start + at_once].T
                 summed = (mine + a * others[:, first])[:, None] + b * others[:, second] + c * others[:, third]
                 persons = np.count_nonzero(summed, axis=0)
                 if ((persons > 0) & (persons < minimum)).any():
@@ -397,8 +397,8 @@ class SourceSet:
         for at in chosen:
             texts.add(seen[every[at]].to_bytes(8) + every[at])
             seen[every[at]] += not grouped
-        found = sorted(keyed(key, "person of a source", text)[:BYTES] for text in texts)
-        return cls._made(keyed(key, "columns of a source", rows.origin.columns), b"".join(found), key)
+        digests = sorted(keyed(key, "person of a source", text)[:BYTES] for text in texts)
+        return cls._made(keyed(key, "columns of a source", rows.origin.columns), b"".join(digests), key)
 
     @classmethod
     def _made(cls, columns: bytes, digests: bytes, key: bytes) -> Self:
@@ -416,10 +416,10 @@ class SourceSet:
         # A length that does not fit is checked as empty content, so that damage never parses.
         whole = len(content) >= HEAD and (len(content) - HEAD) % BYTES == 0
         rest = content[HEAD:] if whole else b""
-        found = cls._made(content[:HEAD], rest, key)
-        if not whole or not hmac.compare_digest(found.id, id):
+        source_set = cls._made(content[:HEAD], rest, key)
+        if not whole or not hmac.compare_digest(source_set.id, id):
             raise UsageError(f"the set of released persons {id[:12]} is damaged, or of another key")
-        return found
+        return source_set
 
     def to_bytes(self) -> bytes:
         """Return what is written down of it."""

@@ -100,8 +100,8 @@ class Excluded:
         if not lines or several:
             what = f"{several} of its lines have more than one cell" if lines else "is empty"
             raise UsageError(f"{path}: {what}; give a column's name and below it one identifier a line")
-        found = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
-        return cls(lines[0][0].strip(), frozenset(map(str, found)))
+        identifiers = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
+        return cls(lines[0][0].strip(), frozenset(map(str, identifiers)))
 
     def sha256(self) -> str:
         """Return the hash of the column and the identifiers.
@@ -138,8 +138,8 @@ class Excluded:
             folders = datasets.load(site.dataset).folders(site.folder)
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
             left = replace(source, source=rows, feeds=feeds)
-        found = plain_text(table[self.column][out]).nunique()
-        counted = Exclusion(len(self.identifiers), int(found), int(out.sum()), self.sha256())
+        people = plain_text(table[self.column][out]).nunique()
+        counted = Exclusion(len(self.identifiers), int(people), int(out.sum()), self.sha256())
         return replace(site, source=left), counted
 
     def only(self, site: Site) -> Site:

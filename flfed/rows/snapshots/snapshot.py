@@ -87,29 +87,29 @@ class Frozen:
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
-        found = {name.replace("_", "-"): value for name, value in asdict(self).items()}
+        facts = {name.replace("_", "-"): value for name, value in asdict(self).items()}
         for name in ("own", "withheld-sha256"):
-            if not found[name]:
-                del found[name]  # earlier versions know no such key
-        return {"format": 1, **found}
+            if not facts[name]:
+                del facts[name]  # earlier versions know no such key
+        return {"format": 1, **facts}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
         later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
         found = {**later, **found}  # earlier versions had no such keys
-        given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
-        texts = [given[name] for name in given if name not in ("rows", "own", "excluded", "resting", "origin")]
-        if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
+        facts = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
+        texts = [facts[name] for name in facts if name not in ("rows", "own", "excluded", "resting", "origin")]
+        if found["format"] != 1 or type(facts["rows"]) is not int or not all(isinstance(text, str) for text in texts):
             raise ValueError
-        if given["file"] != _file_name(given["file_sha256"]):
+        if facts["file"] != _file_name(facts["file_sha256"]):
             raise ValueError
         for name, made in (("excluded", Exclusion), ("resting", Resting)):
-            if given[name] is not None:
-                given[name] = made(**given[name])
-        if given["origin"] is not None:
-            given["origin"] = Origin.from_json(given["origin"])
-        return cls(**given)
+            if facts[name] is not None:
+                facts[name] = made(**facts[name])
+        if facts["origin"] is not None:
+            facts["origin"] = Origin.from_json(facts["origin"])
+        return cls(**facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +161,8 @@ class Prepared:
         rows = int(rest.sum())
         persons = int(self.table[group][rest].nunique()) if group else rows
         source = None if self.source is None else self.source.take(~rest)
-        kept, withheld = (self.table[rows].reset_index(drop=True) for rows in (~rest, rest))
-        return replace(self, table=kept, resting=Resting(persons, rows), source=source, withheld=withheld)
+        table, withheld = (self.table[rows].reset_index(drop=True) for rows in (~rest, rest))
+        return replace(self, table=table, resting=Resting(persons, rows), source=source, withheld=withheld)
 
     def sha256(self) -> str:
         """Return the hash of the canonical rows."""
@@ -320,22 +320,22 @@ def load(site: Site, folder: Path) -> FrozenSite:
         _refuse_other(site, frozen, schema)
         origin = frozen.origin
         rows = None
-        kept = b""
+        withheld_bytes = b""
         try:
             whole = read_private(own / frozen.file, rows=True)
             if origin is not None:
                 rows = SourceRows.of_file(origin, read_private(own / origin.file, rows=True))
             if frozen.withheld_sha256:
-                kept = read_private(own / _withheld_file(frozen), rows=True)
+                withheld_bytes = read_private(own / _withheld_file(frozen), rows=True)
         except OSError as error:
             raise _refused(site, f"cannot be read ({error.strerror})") from None
-    table, withheld = _tables(site, frozen, schema, whole, kept)
+    table, withheld = _tables(site, frozen, schema, whole, withheld_bytes)
     if rows is not None and len(rows.digests) != len(table):
         raise _refused(site, "are damaged: their hashes are not those that were written")
     # Its own columns are the schema's now: nothing is left to map.
-    given = {one.name: getattr(site, one.name) for one in fields(Site)}
-    given |= {"source": Part(table), "mapping": {}, "also": {}}
-    return FrozenSite(**given, snapshot=frozen, source_rows=rows, withheld=withheld)
+    settings = {one.name: getattr(site, one.name) for one in fields(Site)}
+    settings |= {"source": Part(table), "mapping": {}, "also": {}}
+    return FrozenSite(**settings, snapshot=frozen, source_rows=rows, withheld=withheld)
 
 
 def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:

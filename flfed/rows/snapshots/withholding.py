@@ -72,10 +72,10 @@ class Chosen:
 
     def facts(self) -> dict[str, Any]:
         """Return what a ledger's line says of it."""
-        found: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
+        facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
         if self.validation:
-            found |= {"validation": self.validation, "seed": self.seed}
-        return found
+            facts |= {"validation": self.validation, "seed": self.seed}
+        return facts
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
@@ -103,7 +103,7 @@ class Chosen:
         """
         schema = datasets.load(site.dataset).schema
         # Positions are traced through two steps: rows that are left out, then the canonical order.
-        kept = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
+        complete_rows = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
         rows = SortedRows.of(table, schema, self.complete)
         training, holdout = rows.sides(site.holdout, 0)
         rows_of_side = holdout if self.part == "holdout" else training
@@ -112,7 +112,7 @@ class Chosen:
             keys = row_keys(rows.table.take(side), schema)
             apart = for_validation(keys, site.holdout, site.name, self.seed, self.validation)
             side = side[apart == (self.part == "validation")]
-        return np.asarray(kept[rows.order[side]])
+        return np.asarray(complete_rows[rows.order[side]])
 
 
 _Set: TypeAlias = tuple[Chosen, str]
@@ -138,10 +138,10 @@ class _Table:
 
         Returns the text and the rows of each, by digests of either kind.
         """
-        found = Persons.of(self.texts, self.person, part[self.awake[part]])
+        persons = Persons.of(self.texts, self.person, part[self.awake[part]])
         by_rows: _Members = {}
         by_name: _Members = {}
-        for text, rows in zip(found.texts, found.rows, strict=True):
+        for text, rows in zip(persons.texts, persons.rows, strict=True):
             by_rows[self._keyed(OF_ROWS, text)[:BYTES]] = (text, rows)
             if self.names is not None:
                 by_name[self._keyed(OF_PEOPLE, self.names[rows[0]])[:BYTES]] = (text, rows)
@@ -166,8 +166,8 @@ class _Table:
         """
         # The running number before a text is split off, so that equal texts are ordered by it alone.
         numbered = text if self.names is None else f"0\x1e{self.names[row]}"
-        seen, _, said = numbered.partition("\x1e")
-        return self._keyed("rest of", said), -int(seen)
+        seen, _, identity = numbered.partition("\x1e")
+        return self._keyed("rest of", identity), -int(seen)
 
 
 def resting(
@@ -193,7 +193,7 @@ def resting(
     Where too few rows are left to choose from, fewer rest, and the site refuses studies over them.
     """
     schema = datasets.load(site.dataset).schema
-    found = _Table(
+    persons = _Table(
         value_texts(table, schema), whose_rows(table, schema), group_texts(table, schema), schema.name, key,
         np.ones(len(table), bool),
     )  # fmt: skip
@@ -203,11 +203,11 @@ def resting(
     once = {(chosen, one.id): (chosen, one) for chosen, one in released}
     by_part = sorted(once.values(), key=lambda item: (PARTS.index(item[0].part), item[1].id))
     before = [((chosen, BY_ROWS), one.members()) for chosen, one in by_part]
-    if found.names is not None:  # a set of when the schema named no group has none
+    if persons.names is not None:  # a set of when the schema named no group has none
         before += [((chosen, BY_NAME), one.people_one_by_one()) for chosen, one in by_part if len(one.people)]
-    while _one_step(found, parts, before, minimum):
+    while _one_step(persons, parts, before, minimum):
         pass
-    return ~found.awake
+    return ~persons.awake
 
 
 def _one_step(
@@ -258,12 +258,12 @@ def _gains(
 
     Who is in the same sets as the person who left hides this one in all of them at once.
     """
-    found: dict[int, int] = {}
+    gain_by_row: dict[int, int] = {}
     for (which, one), gone in zip(before, missing, strict=True):
         if gone >= minimum:
             continue
         gain = 1 if gone else -1
         for member in one & members[which].keys():
             first = members[which][member][1][0]
-            found[first] = found.get(first, 0) + gain
-    return found
+            gain_by_row[first] = gain_by_row.get(first, 0) + gain
+    return gain_by_row

@@ -34,7 +34,7 @@ class Official:
             raise UsageError(f"[split] official: dataset {schema.name!r} has no column {COLUMN!r} with value {TEST!r}")
         if draw:
             raise UsageError("[split] official: there is one draw; leave redraw out")
-        held = (table[COLUMN] == TEST).to_numpy()
-        if schema.group and set(table[schema.group][held]) & set(table[schema.group][~held]):
+        test = (table[COLUMN] == TEST).to_numpy()
+        if schema.group and set(table[schema.group][test]) & set(table[schema.group][~test]):
             raise UsageError(f"[split] official: groups of {schema.group!r} have rows on both sides")
-        return ~held, held
+        return ~test, test

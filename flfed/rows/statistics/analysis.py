@@ -77,14 +77,14 @@ class NoisedAnalysis:
         UsageError
             For a column that the dataset lacks, or of a kind that cannot be asked for so.
         """
-        known = [name for name, column in schema.columns.items() if column.kind in COUNTED]
-        asked = known if self.of.columns is None else list(self.of.columns)
+        countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
+        names = countable if self.of.columns is None else list(self.of.columns)
         for name in self.of.within:
             column = _known(schema, name, "within")
             if not column.is_number():
                 raise UsageError(f"[analysis] within: column {name!r} is no number")
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
-        columns = tuple(self._column(schema, name, "columns") for name in asked if name != self.of.groups)
+        columns = tuple(self._column(schema, name, "columns") for name in names if name != self.of.groups)
         cross = tuple(
             (self._categorical(schema, first, "cross"), self._categorical(schema, second, "cross"))
             for first, second in self.of.cross
@@ -155,26 +155,26 @@ class NoisedAnalysis:
 def _counted(column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int, weights: np.ndarray) -> Sums:
     """Return a column's histogram by group, and of a number its sums."""
     width = len(column.cells)
-    found = {f"counts {column.name}": np.bincount(at * width + codes(cells, column), weights, minlength=groups * width)}
+    sums = {f"counts {column.name}": np.bincount(at * width + codes(cells, column), weights, minlength=groups * width)}
     if not column.edges:
-        return found
+        return sums
     low, *_, high = own_edges(column).tolist()
     values = cells.to_numpy(dtype=float)
     # The square is that of the value before it is weighed: a person's squares, too, weigh one together.
     square = clipped(values, low, high, np.ones(len(values))) ** 2
     once = clipped(values, low, high, weights)
     twice = np.trunc(square * weights / STEP) * STEP
-    return found | {
+    return sums | {
         f"total {column.name}": np.bincount(at, once, minlength=groups),
         f"square {column.name}": np.bincount(at, twice, minlength=groups),
     }
 
 
 def _known(schema: Schema, name: str, where: str) -> Column:
-    known = [one for one, column in schema.columns.items() if column.kind in COUNTED]
-    if name not in known:
+    countable = [one for one, column in schema.columns.items() if column.kind in COUNTED]
+    if name not in countable:
         raise UsageError(
             f"[analysis]: {where} names {name!r}, which is no number, flag, category or target of dataset "
-            f"{schema.name!r}{nearest(name, known)}"
+            f"{schema.name!r}{nearest(name, countable)}"
         )
     return schema.columns[name]

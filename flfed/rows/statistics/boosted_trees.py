@@ -39,12 +39,12 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> Arrays:
     if least and layout.task != "regression":
         classes = len(layout.target.cells) - 1
         outcome = rows.codes[layout.target.name].astype(np.int64)
-    found = {}
+    counts_by_column = {}
     for column in counted_columns(layout, least):
         cells = cells_of(column)
         counts = np.bincount(fine_codes(rows, column) * classes + outcome, minlength=cells * classes)
-        found[column.name] = counts.reshape(cells, classes)
-    return found
+        counts_by_column[column.name] = counts.reshape(cells, classes)
+    return counts_by_column
 
 
 def fine_codes(rows: ColumnArrays, column: ColumnLayout) -> np.ndarray:
@@ -127,7 +127,7 @@ def node_sums(
     """
     place = np.full(int(max(node.max(initial=0), asked.max(initial=0))) + 1, -1)
     place[asked] = np.arange(len(asked))
-    found = np.zeros((len(asked), int(widths.sum()), 2 + counted), dtype=np.int64)
+    totals = np.zeros((len(asked), int(widths.sum()), 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
         part = place[node[start : start + CHUNK]]
         inside = np.flatnonzero(part >= 0)
@@ -141,9 +141,9 @@ def node_sums(
             cell = slot * width + codes[column, rows]
             for kind, weight in enumerate(weights):
                 sums = np.bincount(cell, weights=weight, minlength=len(asked) * width)
-                found[:, first : first + width, kind] += sums.reshape(len(asked), width).astype(np.int64)
+                totals[:, first : first + width, kind] += sums.reshape(len(asked), width).astype(np.int64)
             first += width
-    return found
+    return totals
 
 
 class SiteTrees:
@@ -249,9 +249,9 @@ class SiteTrees:
         slope, curvature = self._sums
         codes = self._codes["fitted"]
         widths = widths_of(self.arrays)
-        found = []
+        parts = []
         for output, (tree, nodes) in enumerate(zip(trees, asked, strict=True)):
             at = tree.leaves(codes, widths - 1)
             own = (slope[:, output], curvature[:, output])
-            found.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
-        return np.concatenate(found)
+            parts.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
+        return np.concatenate(parts)

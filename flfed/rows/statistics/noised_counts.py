@@ -182,9 +182,9 @@ def training_cells(table: EncodedTable, *, by_person: bool) -> tuple[np.ndarray,
     weights = weights_of(training, table.schema, by_person=by_person)
     by_cell = [number_cells(column, rows.scaled(column), weights) for column in numbers]
     by_value = [np.bincount(rows.codes[c.name], weights, minlength=len(c.cells)) for c in others]
-    found = np.stack(by_cell) if by_cell else np.zeros((0, CELLS + 1))
+    counts = np.stack(by_cell) if by_cell else np.zeros((0, CELLS + 1))
     values = np.concatenate(by_value) if by_value else np.zeros(0)
-    return found, values
+    return counts, values
 
 
 def cell_queries(layout: Layout, noises: tuple[float, float]) -> tuple[GaussianQuery, GaussianQuery]:

@@ -71,7 +71,7 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
 
 def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sums:
     """Return the sums that added entries stand for; raises FlfedError where a count is below 0."""
-    found = Sums()
+    sums = Sums()
     start = 0
     largest = statistic.largest(schema)
     for name, (shape, kind) in statistic.shapes(schema).items():
@@ -79,14 +79,14 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sum
         start += part.size
         if name not in largest and (np.rint(part) < 0).any():
             raise FlfedError("the sums of all sites are not those that the statistic has: a count is below 0")
-        found[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
-    return found
+        sums[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
+    return sums
 
 
 def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) -> str:
     """Return the name of a column of one of these kinds; "target" is the schema's own; raises UsageError."""
     column = schema.columns.get(name)
     if column is None or column.kind not in kinds:
-        known = [one for one, of in schema.columns.items() if of.kind in kinds]
-        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(known)}")
+        choices = [one for one, of in schema.columns.items() if of.kind in kinds]
+        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(choices)}")
     return name

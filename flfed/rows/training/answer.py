@@ -189,11 +189,11 @@ def _programs(requests: Sequence[FitRequest]) -> dict[Hashable, list[int]]:
     sources = [request.source for request in requests]
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
-    known: dict[Hashable, Hashable] = {}
+    cache: dict[Hashable, Hashable] = {}
     for place, (request, source) in enumerate(zip(requests, sources)):
         # Requests that draw from one generator draw in their order.
         single = source is not None and drawing[id(source)] > 1
-        program = None if single else program_of(request, known)
+        program = None if single else program_of(request, cache)
         programs.setdefault(program, []).append(place)
     return programs
 

@@ -111,13 +111,13 @@ class Kept:
         They are those made before of these very objects, or new ones.
         """
         key = (task == "multi-class", dtype, *map(id, rows))
-        refs, found = self._found.get(key, ([], None))
+        refs, packed_rows = self._found.get(key, ([], None))
         # A number may have passed to another object after the first one's end.
-        if found is not None and all(ref() is site for ref, site in zip(refs, rows)):
-            return found
-        found = pack(rows, task, dtype)
-        self._keep(key, rows, found)
-        return found
+        if packed_rows is not None and all(ref() is site for ref, site in zip(refs, rows)):
+            return packed_rows
+        packed_rows = pack(rows, task, dtype)
+        self._keep(key, rows, packed_rows)
+        return packed_rows
 
     def nbytes(self) -> int:
         """Return the memory of what is kept."""

@@ -121,8 +121,8 @@ def gradient(
     """
     leaves = {name: value.detach().requires_grad_() for name, value in w.items()}
     loss = batch_loss(task, model.outputs(leaves, x), y, weight)
-    found = torch.autograd.grad(loss, list(leaves.values()))
-    return loss.item(), dict(zip(leaves, found, strict=True))
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    return loss.item(), dict(zip(leaves, gradients, strict=True))
 
 
 def drawn(

@@ -89,8 +89,8 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     measured: dict[int, Measured] = {}
     for places in _measured_together(requests):
-        asked = [requests[place] for place in places]
-        measured |= dict(zip(places, _measured(asked, [outputs[place] for place in places])))
+        batch = [requests[place] for place in places]
+        measured |= dict(zip(places, _measured(batch, [outputs[place] for place in places])))
     for place, request in enumerate(requests):
         if place not in measured:
             # Requests without rows still get a histogram, of zeros.
@@ -104,13 +104,13 @@ def _measured(asked: Sequence[MeasureRequest], outputs: list[np.ndarray]) -> Ite
     # Each site's rows lie side by side: one reduction gives every mean.
     sizes = np.array([len(request.rows) for request in asked])
     y = np.concatenate([request.rows.y for request in asked])
-    found = np.concatenate(outputs)
-    losses = row_losses(asked[0].task, torch.from_numpy(found), torch.from_numpy(y)).numpy()
+    joint_outputs = np.concatenate(outputs)
+    losses = row_losses(asked[0].task, torch.from_numpy(joint_outputs), torch.from_numpy(y)).numpy()
     means = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
     if any(request.area for request in asked):
-        of_areas = areas(y, found[:, 0], sizes).T.tolist()
+        of_areas = areas(y, joint_outputs[:, 0], sizes).T.tolist()
     if any(request.histogram for request in asked):
-        counts = histograms_of_odds(y, found[:, 0], sizes)
+        counts = histograms_of_odds(y, joint_outputs[:, 0], sizes)
     for place, request in enumerate(asked):
         figure = Measured(outputs=outputs[place], loss=float(means[place]))
         if request.area:
@@ -135,7 +135,7 @@ def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
 
     Each one is asked for as (model, arrays, x, precision).
     """
-    found: list[np.ndarray] = [np.empty(0)] * len(asked)
+    replies: list[np.ndarray] = [np.empty(0)] * len(asked)
     units = _units(asked)
     # Small models with known layers are stacked; all others are computed one by one.
     small = [unit for unit in units if _is_small(unit)]
@@ -147,8 +147,8 @@ def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
             # A unit's outputs are cut into those of the requests that it was made of.
             ends = list(accumulate((len(x) for x in unit.xs), initial=0))
             for place, (start, end) in zip(unit.places, pairwise(ends)):
-                found[place] = outputs[start:end]
-    return found
+                replies[place] = outputs[start:end]
+    return replies
 
 
 def _units(asked: Sequence[_Asked]) -> list[_Unit]:
@@ -177,11 +177,11 @@ def _product(unit: _Unit) -> np.ndarray:
     layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(unit.model)])
     if not layers:  # what the model makes of rows that are filled up is not known
         with torch.inference_mode():
-            given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
-            found = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in given]
-        if len(found) == 1:
-            return found[0]
-        return np.concatenate(found)
+            tensors = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
+            predictions = [np.array(unit.model.outputs(arrays, x).numpy(), dtype=float, order="C") for x in tensors]
+        if len(predictions) == 1:
+            return predictions[0]
+        return np.concatenate(predictions)
     parts = []
     for block, rows in _blocks(unit.xs, unit.precision):
         x = torch.from_numpy(block)
@@ -231,7 +231,7 @@ def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]
 
     A single output is computed alike for all rows as it is.
     """
-    found: list[tuple[Tensor, ...]] = []
+    wide_layers: list[tuple[Tensor, ...]] = []
     before = 0
     width = 0
     for weight, bias in layers:
@@ -241,9 +241,9 @@ def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]
             # The next layer's weights get a zero line for each unit that was added before.
             weight = functional.pad(weight, (0, after, 0, before))
             bias = functional.pad(bias, (0, after))
-        found.append((weight, bias))
+        wide_layers.append((weight, bias))
         before = after
-    return found, width
+    return wide_layers, width
 
 
 def _through(layers: Sequence[tuple[Tensor, ...]], x: Tensor) -> Tensor:
@@ -295,4 +295,4 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(first.model)])
     with torch.inference_mode():
         outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
-    return [np.array(found[: unit.rows], dtype=float) for found, unit in zip(outputs, stack)]
+    return [np.array(output[: unit.rows], dtype=float) for output, unit in zip(outputs, stack)]

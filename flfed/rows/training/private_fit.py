@@ -82,7 +82,7 @@ def clipped_by_row(
     losses = [x.new_empty(0)]
     for start in range(0, len(x), size):  # none, where no row was sampled
         part = slice(start, start + size)
-        g, found = by_row(w, x[part], y[part], weight[part])
+        g, part_losses = by_row(w, x[part], y[part], weight[part])
         norms = [torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float64) for value in g.values()]
         norm = torch.stack(norms).square().sum(0).sqrt()
         # A gradient that is not finite has no norm to be clipped by: its row adds nothing.
@@ -90,7 +90,7 @@ def clipped_by_row(
         scale = (clip / norm.clamp_min(clip))[taken]
         for name, value in g.items():
             total[name] += torch.tensordot(scale, value[taken].to(torch.float64), dims=1)
-        losses.append(torch.where(taken, found, 0.0))
+        losses.append(torch.where(taken, part_losses, 0.0))
     return torch.cat(losses), total
 
 
@@ -110,20 +110,20 @@ def fit_by_row(request: FitRequest) -> Fitted:
     y = torch.tensor(rows.y, dtype=target_dtype(request.task, now.dtype))
     # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
     names = in_order(request, now.w)
-    known = known_units(rows, private, request.units)
+    unit_counts = known_units(rows, private, request.units)
     sizes = [now.w[name].numel() for name in names]
-    grid = PublicGrid.of(private, known.most, sum(sizes))
-    divisor = private.sampling * known.units
+    grid = PublicGrid.of(private, unit_counts.most, sum(sizes))
+    divisor = private.sampling * unit_counts.units
     for chosen, noise in drawn_steps(rows, private, chance, steps, sum(sizes), request.units):
         # Some steps sample no row at all: they are of noise alone, and must not be left out.
         part = torch.from_numpy(chosen)
         batch = (tensor.index_select(0, part) for tensor in (x, y, weight))
-        found, g = clipped_by_row(request.model, request.task, now.w, *batch, clip=grid.clip)
+        batch_losses, g = clipped_by_row(request.model, request.task, now.w, *batch, clip=grid.clip)
         parts = dict(zip(names, torch.split(torch.from_numpy(noise), sizes)))
         # The sum is put on the grid before the noise is added, so that no last bit tells of a row.
         g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(now.dtype) for n in names}
         # From here on only the noisy sum is used, which costs no further privacy.
-        now.step(float(found.sum()) / max(1, len(chosen)), g)
+        now.step(float(batch_losses.sum()) / max(1, len(chosen)), g)
     return now.result()
 
 
@@ -273,9 +273,9 @@ class PrivateStack(Stack):
         grids = []
         for request in requests:
             private, _ = request.protected()
-            known = known_units(request.rows, private, request.units)
-            divisors.append(private.sampling * known.units)
-            grids.append(PublicGrid.of(private, known.most, self.numbers))
+            unit_counts = known_units(request.rows, private, request.units)
+            divisors.append(private.sampling * unit_counts.units)
+            grids.append(PublicGrid.of(private, unit_counts.most, self.numbers))
         self._noisy = all(grid.step for grid in grids)  # one program: at all of these sites, or at none
         exact = torch.float64 if self._noisy else dtype  # where gradients are float32, sums that get noise are not
         steps = [grid.step for grid in grids]
@@ -316,8 +316,8 @@ class PrivateStack(Stack):
             self._move(self._moving, sites)
         # The loss is over the rows that were sampled; those without a finite gradient count 0.
         losses = samples.weight * row_losses(task, outputs, samples.y)
-        found = torch.where(torch.stack(finite), losses, 0).sum(2) / samples.rows.clamp_min(1)
-        self._losses += found.sum(0).to(torch.float64)
+        mean_losses = torch.where(torch.stack(finite), losses, 0).sum(2) / samples.rows.clamp_min(1)
+        self._losses += mean_losses.sum(0).to(torch.float64)
 
 
 def private_fit(request: FitRequest) -> Fitted:

@@ -110,7 +110,7 @@ class SystemNoise:
         """Return float64 [count], of mean 0 and deviation 1."""
         import torch  # what a site's budget and policy ask of this module needs none of it
 
-        found = [np.empty(0)]
+        parts = [np.empty(0)]
         for start in range(0, count, AT_A_TIME):
             size = min(AT_A_TIME, count - start)
             pairs = (size + 1) // 2
@@ -119,8 +119,8 @@ class SystemNoise:
             # Of each pair one is made by a cosine and one by a sine, which are independent. Torch's take a third of
             # numpy's time.
             angle = torch.from_numpy(2 * math.pi * v)
-            found += [radius * angle.cos().numpy(), (radius * angle.sin().numpy())[: size - pairs]]
-        return np.concatenate(found)
+            parts += [radius * angle.cos().numpy(), (radius * angle.sin().numpy())[: size - pairs]]
+        return np.concatenate(parts)
 
 
 def no_spending(round: int) -> None:

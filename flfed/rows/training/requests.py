@@ -239,7 +239,7 @@ class PackRequest:
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     """Return the packed arrays of each request; what is packed alike is packed together."""
-    found: list[Any] = [None] * len(requests)
+    replies: list[Any] = [None] * len(requests)
     alike: dict[Hashable, list[int]] = {}
     for place, request in enumerate(requests):
         alike.setdefault(request.pack, []).append(place)
@@ -251,8 +251,8 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
                 [requests[place].arrays for place in chosen], [requests[place].rng for place in chosen]
             )
             for place, result in zip(chosen, results, strict=True):
-                found[place] = result
-    return found
+                replies[place] = result
+    return replies
 
 
 Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | TreesRequest | PackRequest
@@ -282,9 +282,9 @@ def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
     Its requests are answered as they come, and what it returns is returned.
     """
     try:
-        asked = next(handler)
+        request = next(handler)
         while True:
-            asked = told(handler, asked, answer(listed(asked)))
+            request = told(handler, request, answer(listed(request)))
     except StopIteration as end:
         return end.value
 
@@ -314,7 +314,7 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
         go_on(place, None)
     while waiting:
         # Whatever the handlers ask at this turn goes to the engine as one list, which may stack it.
-        places = [(place, listed(asked)) for place, asked in waiting.items()]
+        places = [(place, listed(request)) for place, request in waiting.items()]
         results = yield list(chain.from_iterable(requests for _, requests in places))
         start = 0
         for place, requests in places:
@@ -362,10 +362,10 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
     key = (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
         known[key] = _shared(request)
-    kept = (request.delta, request.private, bool(request.correction), request.frozen)
+    settings = (request.delta, request.private, bool(request.correction), request.frozen)
     if known[key] is None:
         return None
-    return (own, known[key], kept)
+    return (own, known[key], settings)
 
 
 def _shared(request: FitRequest) -> Hashable | None:

@@ -66,10 +66,10 @@ class Stack:
         layers = []
         for weight, bias in self._first.model.layers:
             inputs, outputs = arrays[0][weight].shape
-            found = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
-            found.numpy()[:, :inputs] = self._given(weight, arrays)
-            found.numpy()[:, inputs] = self._given(bias, arrays)
-            layers.append(found)
+            layer = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
+            layer.numpy()[:, :inputs] = self._given(weight, arrays)
+            layer.numpy()[:, inputs] = self._given(bias, arrays)
+            layers.append(layer)
         return layers
 
     def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:
@@ -84,10 +84,10 @@ class Stack:
 
         It is [sites, ...], or without that dimension where it is one for all.
         """
-        given = [own[name] for own in arrays]
-        if all(array is given[0] for array in given):
-            return given[0]
-        return np.stack(given)
+        site_arrays = [own[name] for own in arrays]
+        if all(array is site_arrays[0] for array in site_arrays):
+            return site_arrays[0]
+        return np.stack(site_arrays)
 
     def train(self, batches: Batches) -> None:
         """Train the first sites for a block's steps."""

@@ -43,7 +43,7 @@ def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
     Source: Diao, Ding and Tarokh 2021, "HeteroFL: Computation and communication efficient federated learning for
     heterogeneous clients", for the sub-models; there a unit is averaged over the sites that had it.
     """
-    found = dict(arrays)
+    narrow = dict(arrays)
     before = slice(None)
     layers = layers_of(model)
     for number, (weight, bias) in enumerate(layers):
@@ -51,10 +51,10 @@ def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
         if number < len(layers) - 1:
             # A share such as .3 of 10 is a little below 3 in binary.
             after = slice(max(1, math.floor(width * len(arrays[bias]) + 1e-9)))
-        found[weight] = arrays[weight][before, after]
-        found[bias] = arrays[bias][after]
+        narrow[weight] = arrays[weight][before, after]
+        narrow[bias] = arrays[bias][after]
         before = after
-    return found
+    return narrow
 
 
 def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arrays:
@@ -72,14 +72,14 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
         Of the sites of the run; where all are 1 the arrays are returned as they are.
     """
     layers = layers_of(model)
-    found = dict(arrays)
+    start = dict(arrays)
     for width in sorted({width for width in widths if width < 1}):
         part = submodel(model, arrays, width)
         for weight, _ in layers[1:]:
-            kept, outputs = part[weight].shape
-            found[weight] = found[weight].copy()
-            found[weight][kept:, :outputs] = 0
-    return found
+            inputs, outputs = part[weight].shape
+            start[weight] = start[weight].copy()
+            start[weight][inputs:, :outputs] = 0
+    return start
 
 
 def narrowed(request: FitRequest, width: float) -> FitRequest:
@@ -106,11 +106,11 @@ def widened(delta: Arrays, like: Arrays) -> Arrays:
 
     It is exactly zero wherever the sub-model has no entry.
     """
-    found = {}
+    update = {}
     for name, part in delta.items():
         whole = part
         if part.shape != like[name].shape:
             whole = np.zeros(like[name].shape, part.dtype)
             whole[tuple(slice(length) for length in part.shape)] = part
-        found[name] = whole
-    return found
+        update[name] = whole
+    return update

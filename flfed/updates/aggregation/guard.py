@@ -336,8 +336,8 @@ def _counts_defect(summary: Summary, layout: Layout, hair: float) -> Refusal | N
     if (np.abs(cells + summary.left - rows) > hair).any() or (lower > summary.left + hair).any():
         return Refusal("counts-disagree")
     # A site marks each sum as given or not; any other mark would count as several sites.
-    known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
-    if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
+    marks = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
+    if not all(np.isin(value, (0, 1)).all() for value in marks) or summary.sites[0] != 1:
         return Refusal("sums-of-several")
     return None
 
@@ -400,10 +400,10 @@ def _groups_defect(groups: Sequence[GroupFigure]) -> Refusal | None:
 
 def _points_defect(reply: CompareReply) -> Refusal | None:
     """Return why exact counts are not credible, else None."""
-    known = [point for point in reply.points if point.counts != (-1, -1, -1, -1)]
+    exact_points = [point for point in reply.points if point.counts != (-1, -1, -1, -1)]
     # All of one table are over the same rows, of which as many have the outcome.
-    events = {point.tp + point.fn for point in known}
-    impossible = any(min(point.counts) < 0 or sum(point.counts) != reply.holdout_rows for point in known)
+    events = {point.tp + point.fn for point in exact_points}
+    impossible = any(min(point.counts) < 0 or sum(point.counts) != reply.holdout_rows for point in exact_points)
     if impossible or len(events) > 1 or len({point.point for point in reply.points}) < len(reply.points):
         return Refusal("points-impossible")
     return None

@@ -179,13 +179,13 @@ class LossCheck:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
-        found: dict[str, Any] = {"loss": self.loss}
+        facts: dict[str, Any] = {"loss": self.loss}
         if math.isnan(self.loss):
-            found["loss"] = None
+            facts["loss"] = None
         if self.evaluated is not None:
             number, losses = self.evaluated
-            found["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
-        return found
+            facts["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}
+        return facts
 
     def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
         """Go on from a checkpoint."""
@@ -200,8 +200,8 @@ class LossCheck:
 def _mean_loss(replies: Replies) -> float | None:
     """Return the mean loss of the model over the sites that sent theirs, None where none did."""
     scored = [reply.scores for reply in replies.values() if reply.scores is not None]
-    known = [one for one in scored if "loss" in one.metrics]
-    rows = sum(one.num_examples for one in known)
+    with_loss = [one for one in scored if "loss" in one.metrics]
+    rows = sum(one.num_examples for one in with_loss)
     if not rows:
         return None
-    return math.fsum(one.num_examples * one.metrics["loss"] for one in known) / rows
+    return math.fsum(one.num_examples * one.metrics["loss"] for one in with_loss) / rows

@@ -208,20 +208,20 @@ class RunContext:
         """Return replies whose updates' arrays are like the model's, and why the others cannot be read."""
         if self.codec is None:
             return dict(replies), {}
-        found = dict(replies)
+        readable = dict(replies)
         faults = {}
         for site, reply in replies.items():
             if reply.delta and (defect := self.codec.defect(reply.delta, model)):
                 faults[site] = defect
-                del found[site]
-        packed = [site for site in found if found[site].delta]
+                del readable[site]
+        packed = [site for site in readable if readable[site].delta]
         # Few at a time stay in a processor's cache.
         for start in range(0, len(packed), BLOCK):
             block = packed[start : start + BLOCK]
-            read = self.codec.decode_all([found[site].delta for site in block], model)
+            read = self.codec.decode_all([readable[site].delta for site in block], model)
             for site, delta in zip(block, read, strict=True):
-                found[site] = replace(found[site], delta=delta)
-        return found, faults
+                readable[site] = replace(readable[site], delta=delta)
+        return readable, faults
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
@@ -322,21 +322,21 @@ class Round:
         with_offset : collection of str
             Sites that are asked for their own offset too.
         """
-        asked = [site for site in self.asked if site not in self.spent]
+        sites = [site for site in self.asked if site not in self.spent]
         if request.fit:
             request = run.packed(request)
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
-        form_of = {site: (site in run.delivery.holders, site in with_offset) for site in asked}
+        form_of = {site: (site in run.delivery.holders, site in with_offset) for site in sites}
         requests = {form: replace(request, by_hash=form[0], offset=form[1]) for form in set(form_of.values())}
         self._run = run
         self.number = request.round
         self._requests = {site: requests[form] for site, form in form_of.items()}
-        return self._addressed(asked)
+        return self._addressed(sites)
 
     def _addressed(self, sites: Collection[str]) -> list[Message]:
         """Return the messages to some sites, and count their bytes."""
         sizes = Sizes()
-        found = list[Message]()
+        messages = list[Message]()
         first: Message | None = None
         for site in sites:
             # A record of its own for each site: one client's edit must not reach the next.
@@ -345,8 +345,8 @@ class Round:
             # Messages differ in node and content alone, so that the others are made after the first.
             first = first or Message(record, dst_node_id=0, message_type=self.kind, group_id=str(request.round))
             self.bytes_out[site] = self.bytes_out.get(site, 0) + sizes.of(record)
-            found.append(addressed(first, self.asked[site], record))
-        return found
+            messages.append(addressed(first, self.asked[site], record))
+        return messages
 
     def exchange(self, send: Send, messages: Iterable[Message], timeout: float, clock: Clock) -> list[Message]:
         """Send messages and return the replies within the time.
@@ -378,9 +378,9 @@ class Round:
             return [*replies, *lacking.values()]
         for site in lacking:
             self._requests[site] = replace(self._requests[site], by_hash=False)
-        found = self.exchange(send, self._addressed(lacking), left, clock)
+        late_replies = self.exchange(send, self._addressed(lacking), left, clock)
         self.further.timeout = timeout
-        return [*replies, *found]
+        return [*replies, *late_replies]
 
     def questions(self, number: int | None = None) -> SumQuestions:
         """Return what asks the sites of the round further questions, about the one of a `number` or of the round."""
@@ -408,13 +408,13 @@ class Round:
         came = receive(replies, sites, partial(read, TrainReply))
         for site, size in came.bytes.items():
             self.bytes_in[site] = self.bytes_in.get(site, 0) + size
-        found, defects = self._run.unpacked(came.replies, shapes_of(self.incoming))
+        readable, defects = self._run.unpacked(came.replies, shapes_of(self.incoming))
         faults = came.faults | defects
         # Whose budget is spent was not asked again; all others had the time to answer.
-        if silent := self.asked.keys() - found.keys() - faults.keys():
+        if silent := self.asked.keys() - readable.keys() - faults.keys():
             faults |= dict.fromkeys(silent, Refusal("no-reply"))
             faults |= {site: reason for site, reason in self.spent.items() if site in silent}
-        self.result = judge({site: found[site] for site in sorted(found)})
+        self.result = judge({site: readable[site] for site in sorted(readable)})
         self.note(faults)
         return self.result.accepted
 
@@ -459,21 +459,21 @@ class Round:
         """
         refused = self.result.refused
         good = len(self.result.accepted)
-        said = f"round {self.number} had {good} good updates of {len(self.asked)} asked, {needed} are needed"
-        said = f"{said} ({_reasons(refused)})"
+        text = f"round {self.number} had {good} good updates of {len(self.asked)} asked, {needed} are needed"
+        text = f"{text} ({_reasons(refused)})"
         if self.unsummed is not None and good >= needed:
-            said = why_unsummed(self.number, self.unsummed, refused)
+            text = why_unsummed(self.number, self.unsummed, refused)
         # A spent budget goes before all else, since no further attempt can help.
         spent = [site for site, reason in refused.items() if reason.code in BUDGET]
         if spent:
-            return Refusal("none-left", sites=", ".join(spent), why=said)
-        return said
+            return Refusal("none-left", sites=", ".join(spent), why=text)
+        return text
 
 
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:
     """Return why a round has no sum, with what its sites said."""
-    said = f" ({_reasons(refused)})" if refused else ""
-    return f"round {number}: {why}{said}"
+    reasons = f" ({_reasons(refused)})" if refused else ""
+    return f"round {number}: {why}{reasons}"
 
 
 def _reasons(refused: Mapping[str, Refusal]) -> str:

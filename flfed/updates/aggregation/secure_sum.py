@@ -143,14 +143,14 @@ class SumQuestions:
         fits : callable reply → bool
         least : int
         """
-        found = dict[str, Reply]()
+        good_replies = dict[str, Reply]()
         for send in (self.send, self.wait):
-            silent = {site: request for site, request in requests.items() if site not in found}
+            silent = {site: request for site, request in requests.items() if site not in good_replies}
             answered = self._ask(send, kind, silent, reply)
-            found |= {site: one for site, one in answered.items() if fits(one)}
-            if len(found) >= least:
+            good_replies |= {site: one for site, one in answered.items() if fits(one)}
+            if len(good_replies) >= least:
                 break
-        return {site: found[site] for site in sorted(found)}
+        return {site: good_replies[site] for site in sorted(good_replies)}
 
     def _ask(self, send: Send, kind: str, requests: Mapping[str, Crossing], reply: type[Reply]) -> dict[str, Reply]:
         """Return the replies that came and can be read; why others did not is among the faults."""
@@ -239,10 +239,10 @@ class SecureSums:
             site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, updates, sums)
             for site, reply in sorted(replies.items())
         }
-        found = judged(replies, defects)
+        verdict = judged(replies, defects)
         # Where too few sites are left, no mean loss tells it.
-        self.check.note_infinite(found.refused)
-        return found
+        self.check.note_infinite(verdict.refused)
+        return verdict
 
     def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
         if reply.masked is None:
@@ -322,17 +322,17 @@ class SecureSums:
         Where sites' shares are none, and none of the others has opened the list, it is asked for without them, once.
         Parameters and errors are those of `mean`.
         """
-        kept = self._listed(asked, vectors, needed)
-        totals = self._unmasked(asked, kept) if self.masked else self._added(kept)
+        listed_vectors = self._listed(asked, vectors, needed)
+        totals = self._unmasked(asked, listed_vectors) if self.masked else self._added(listed_vectors)
         if isinstance(totals, Refusal):
-            smaller = self._without_spoilt(asked, kept, needed)
+            smaller = self._without_spoilt(asked, listed_vectors, needed)
             if smaller is not None:
-                kept = smaller
-                totals = self._unmasked(asked, kept)
+                listed_vectors = smaller
+                totals = self._unmasked(asked, listed_vectors)
         # The sites were waited for: that they are asked for their vectors once more would give no other sum.
         if isinstance(totals, Refusal):
             raise Unsummed(totals, final=True)
-        return totals, kept.listed
+        return totals, listed_vectors.listed
 
     def _without_spoilt(self, asked: SumQuestions, kept: ListedVectors, needed: int) -> ListedVectors | None:
         """Return a list without the sites whose shares are none, kept in place of the one before; None without one."""
@@ -346,17 +346,17 @@ class SecureSums:
 
     def _listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int) -> ListedVectors:
         """Return the list of a sum with its vectors, which are kept before anybody hears of the list."""
-        if (kept := self.store.of(asked.kind, asked.number)) is not None:
-            return kept
+        if (listed_vectors := self.store.of(asked.kind, asked.number)) is not None:
+            return listed_vectors
         least = max(self.least, needed)
         answered = {site: masked.opened for site, masked in vectors.items()}
         listed = choose_list(answered, cohort=self.cohort, least=least, lifted=self.lifted)
         if isinstance(listed, Refusal):
             raise Unsummed(listed, final=listed.code == "list-site-gone")
         chosen = {site: vectors[site] for site in sorted(listed)}
-        kept = ListedVectors(kind=asked.kind, round=asked.number, listed=listed, vectors=chosen)
-        self.store.keep(kept)
-        return kept
+        listed_vectors = ListedVectors(kind=asked.kind, round=asked.number, listed=listed, vectors=chosen)
+        self.store.keep(listed_vectors)
+        return listed_vectors
 
     def _added(self, kept: ListedVectors) -> Totals | Refusal:
         """Return the sums of vectors without masks."""
@@ -500,13 +500,13 @@ def named_sites(listed: Sites, faults: Mapping[str, Refusal]) -> Named:
         Only its sites are looked at: a site may name whom it likes.
     faults : mapping of site to Refusal
     """
-    found: dict[str, Sites] = {}
+    sites_by_reporter: dict[str, Sites] = {}
     for site in sorted(listed & faults.keys()):
         cause = faults[site].cause
         if cause.code in CODES:
             text = cause.facts.get("site") or cause.facts["sites"]
-            found[site] = listed.intersection(text.split(", "))
-    return found
+            sites_by_reporter[site] = listed.intersection(text.split(", "))
+    return sites_by_reporter
 
 
 def list_without(listed: Sites, named: Named) -> Sites:
@@ -565,14 +565,14 @@ def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], 
 
 def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:
     """Return what is recorded of sites that are left out: who named them, and whether further sums are without them."""
-    found = {}
+    reasons = {}
     for site in sorted(sites):
         at = ", ".join([other for other in sorted(named) if site in named[other]][:NAMED])
         if site in excluded:
-            found[site] = Refusal("shares-spoilt-again", sites=at)
+            reasons[site] = Refusal("shares-spoilt-again", sites=at)
         else:
-            found[site] = Refusal("shares-spoilt", sites=at)
-    return found
+            reasons[site] = Refusal("shares-spoilt", sites=at)
+    return reasons
 
 
 def _weight(site: str, pairs: Collection[tuple[str, str]]) -> tuple[int, int]:

@@ -37,18 +37,19 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
         If best round, early stopping or plateau is asked for without validation rows, or
         while only some sites are asked: losses of other sites cannot be compared.
     """
-    asked = []
+    settings = []
     if select == "best":
-        asked.append(f"select={select!r}")
+        settings.append(f"select={select!r}")
     if patience:
-        asked.append(f"patience={patience}")
-    if asked and not plan.validation:
-        raise UsageError(f"[strategy]: {asked[0]} reads validation rows: set [plan] validation = 0.2")
+        settings.append(f"patience={patience}")
+    if settings and not plan.validation:
+        raise UsageError(f"[strategy]: {settings[0]} reads validation rows: set [plan] validation = 0.2")
     if plan.schedule == "plateau":
-        asked.append("schedule='plateau'")
-    if asked and fraction < 1:
+        settings.append("schedule='plateau'")
+    if settings and fraction < 1:
         raise UsageError(
-            f"[strategy]: fraction={fraction} does not go with {asked[0]}: losses of different sites cannot be compared"
+            f"[strategy]: fraction={fraction} does not go with {settings[0]}: "
+            "losses of different sites cannot be compared"
         )
 
 

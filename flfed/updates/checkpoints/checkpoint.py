@@ -82,10 +82,10 @@ class Checkpoint:
         parts |= {f"state/{name}": arrays for name, arrays in self.state.items()}
         if not self.start:
             parts["encoder"] = self.encoder.arrays()
-        found: Arrays = {}
+        tensors: Arrays = {}
         for part, arrays in parts.items():
-            found |= with_prefix(f"{part}/", arrays)
-        return found
+            tensors |= with_prefix(f"{part}/", arrays)
+        return tensors
 
 
 def seconds_apart() -> float:
@@ -99,13 +99,13 @@ def seconds_apart() -> float:
     UsageError
         If it is no number of at least 0.
     """
-    given = os.environ.get("FLFED_CHECKPOINT_SECONDS", "1")
+    setting = os.environ.get("FLFED_CHECKPOINT_SECONDS", "1")
     try:
-        seconds = float(given)
+        seconds = float(setting)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UsageError(f"FLFED_CHECKPOINT_SECONDS={given} must be a number of at least 0; 0 keeps every round")
+        raise UsageError(f"FLFED_CHECKPOINT_SECONDS={setting} must be a number of at least 0; 0 keeps every round")
     return seconds
 
 
@@ -143,9 +143,9 @@ def begin(
     tensors: dict[str, Stacked] = {**with_prefix("encoder/", encoder.arrays())}
     # Sites in rows of one array take less room and time than a tensor for each site.
     if summaries:
-        said = [summary.arrays() for summary in summaries.values()]
-        for name in said[0]:
-            tensors[f"summaries/{name}"] = [arrays[name] for arrays in said]
+        site_arrays = [summary.arrays() for summary in summaries.values()]
+        for name in site_arrays[0]:
+            tensors[f"summaries/{name}"] = [arrays[name] for arrays in site_arrays]
     facts: dict[str, Any] = {"sites": list(summaries), "roster": dict(participants), "sharing": dict(sharing or {})}
     start = _write(folder_of(run), START, tensors, facts)
     return Checkpoint(
@@ -171,10 +171,10 @@ def summaries_of(run: str, start: str) -> dict[str, Summary]:
     """
     tensors, facts, _ = _opened(folder_of(run) / f"{START}{SUFFIX}", sha256=start)
     stacked = without_prefix("summaries/", tensors)
-    found = {}
+    summaries = {}
     for place, site in enumerate(facts["sites"]):
-        found[site] = Summary(**{name: values[place] for name, values in stacked.items()})
-    return found
+        summaries[site] = Summary(**{name: values[place] for name, values in stacked.items()})
+    return summaries
 
 
 def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = FINAL) -> Path:
@@ -380,10 +380,14 @@ def _opened(path: Path, *, sha256: str = "") -> tuple[Arrays, dict[str, Any], st
         raise FlfedError(f"{path}: {what}") from None
     text = metadata.get("facts", "")
     start = metadata.get("start", "")
-    found = metadata.get("sha256")
+    file_sha256 = metadata.get("sha256")
     kind = OF_A_ROUND if start else WHOLE
     # The hash covers all parts, so that a file is neither damaged nor put together from two.
-    if metadata.get("format") != kind or found != _sha256(tensors, text, start) or sha256 not in ("", found):
+    if (
+        metadata.get("format") != kind
+        or file_sha256 != _sha256(tensors, text, start)
+        or sha256 not in ("", file_sha256)
+    ):
         raise FlfedError(f"{path}: is damaged, or of another version of flfed")
     return tensors, json.loads(text), start
 

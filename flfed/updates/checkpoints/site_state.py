@@ -215,7 +215,7 @@ def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> R
     for key, value in arrays.items():
         section, _, name = key.partition("/")
         sections.setdefault(section, {})[name] = np.array(value)
-    records: dict[str, Any] = {section: array_record(found) for section, found in sections.items()}
+    records: dict[str, Any] = {section: array_record(section_arrays) for section, section_arrays in sections.items()}
     for kind, parts in plain.items():
         records |= {name: _KINDS[kind](part) for name, part in parts.items()}
     return RecordDict(records)
@@ -260,9 +260,9 @@ class RunState(ABC):
 
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
-        found = self.read(ENCODER)
-        if found is not None and arrays_sha256(found) == sha256:
-            return found
+        arrays = self.read(ENCODER)
+        if arrays is not None and arrays_sha256(arrays) == sha256:
+            return arrays
         return None
 
     def before(self, round: int) -> Arrays:
@@ -274,8 +274,8 @@ class RunState(ABC):
         return self._last_of(self.rounds())
 
     def _last_of(self, rounds: list[int]) -> Arrays:
-        found = self.read(_state_name(rounds[-1])) if rounds else None
-        return found or {}
+        arrays = self.read(_state_name(rounds[-1])) if rounds else None
+        return arrays or {}
 
     def keep(self, round: int, arrays: Arrays) -> None:
         """Keep the arrays that the site has after a round, and those of the round before.
@@ -288,8 +288,8 @@ class RunState(ABC):
         self.write(_state_name(round), arrays)
         # A round below was asked anew, so what came after it counts no more.
         rounds = self.rounds()
-        kept = [number for number in rounds if number <= round][-KEPT_ROUNDS:]
-        for number in set(rounds).difference(kept):
+        recent = [number for number in rounds if number <= round][-KEPT_ROUNDS:]
+        for number in set(rounds).difference(recent):
             self.remove(_state_name(number))
 
     def rounds(self) -> list[int]:
@@ -380,10 +380,10 @@ class NodeState(RunState):
 
 def run_state(site: str, context: Context) -> RunState:
     """Return a site's state of the run that a message belongs to."""
-    kept = kept_replies(site, context.run_config.get("run"))
-    if kept is None:
+    store = kept_replies(site, context.run_config.get("run"))
+    if store is None:
         return NodeState(context.state)
-    return StateFiles(kept)
+    return StateFiles(store)
 
 
 def whole_message(message: Message, state: RunState) -> Message:
@@ -397,9 +397,9 @@ def whole_message(message: Message, state: RunState) -> Message:
     encoder = state.encoder(named) if named else None
     if encoder is None:
         return message
-    found = copy.copy(message)
-    found.content = with_encoder(message.content, encoder)
-    return found
+    whole = copy.copy(message)
+    whole.content = with_encoder(message.content, encoder)
+    return whole
 
 
 def keep_encoder(message: Message, state: RunState) -> None:

@@ -78,9 +78,9 @@ class SumStore:
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was."""
-        kept = self._kept
-        if kept is not None and (kept.kind, kept.round) == (kind, round):
-            return kept
+        entry = self._kept
+        if entry is not None and (entry.kind, entry.round) == (kind, round):
+            return entry
         return None
 
 
@@ -95,9 +95,9 @@ class SumFile(SumStore):
     def __init__(self, run: str) -> None:
         super().__init__()
         self._path = folder_of(run) / SUM
-        found = self._read()
-        if found is not None:
-            self.left_out = dict(found[1].get("left-out", {}))
+        content = self._read()
+        if content is not None:
+            self.left_out = dict(content[1].get("left-out", {}))
 
     def keep(self, found: ListedVectors) -> None:
         """Write a list with its vectors, whole or not at all; raises FlfedError where it cannot be written."""
@@ -115,10 +115,10 @@ class SumFile(SumStore):
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was or it cannot be read."""
-        found = self._read()
-        if found is None or (found[1]["kind"], found[1]["round"]) != (kind, round):
+        content = self._read()
+        if content is None or (content[1]["kind"], content[1]["round"]) != (kind, round):
             return None
-        arrays, facts = found
+        arrays, facts = content
         with suppress(KeyError):
             vectors = {site: _masked(site, arrays, facts["opened"][site]) for site in facts["listed"]}
             return ListedVectors(kind=kind, round=round, listed=frozenset(vectors), vectors=vectors)
@@ -155,10 +155,10 @@ def read_cohort(run: str) -> dict[str, dict[str, Any]]:
         If the file is damaged: another cohort would have other masks.
     """
     path = folder_of(run) / COHORT
-    found = {}
+    cohort = {}
     try:
         for site, one in sorted(json.loads(path.read_bytes()).items()):
-            found[site] = {
+            cohort[site] = {
                 "node_id": int(one["node"]),
                 "rows_high": int(one["rows-high"]),
                 "version": str(one["version"]),
@@ -169,4 +169,4 @@ def read_cohort(run: str) -> dict[str, dict[str, Any]]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise FlfedError(f"{path} is damaged: the sites of the run cannot be summed without it; begin anew") from None
-    return found
+    return cohort

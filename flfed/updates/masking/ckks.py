@@ -130,12 +130,12 @@ class SecretContext:
     def of_bytes(cls, data: bytes) -> SecretContext | Refusal:
         """Return the key that `to_bytes` wrote, or that it is none with the settings of this module."""
         try:
-            found = _tenseal().context_from(data, n_threads=1)
+            context = _tenseal().context_from(data, n_threads=1)
         except (ValueError, RuntimeError):
             return Refusal("ckks-key-unfit")
-        fits = found.is_private() and _serialized(found) == _serialized(SecretContext.new().context)
+        fits = context.is_private() and _serialized(context) == _serialized(SecretContext.new().context)
         if fits:
-            return cls(found)
+            return cls(context)
         return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:
@@ -194,10 +194,10 @@ class SecretContext:
         -------
         float64 array [entries], or Refusal
         """
-        found = _vectors(self.context, chunks, chunks_of(entries))
-        if isinstance(found, Refusal):
-            return found
-        return np.concatenate([one.decrypt() for one in found])[:entries]
+        ciphertexts = _vectors(self.context, chunks, chunks_of(entries))
+        if isinstance(ciphertexts, Refusal):
+            return ciphertexts
+        return np.concatenate([one.decrypt() for one in ciphertexts])[:entries]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -219,16 +219,16 @@ class PublicContext:
     @classmethod
     def of_bytes(cls, data: bytes) -> PublicContext:
         """Return the context that some bytes are; raises ValueError where a secret key is in them."""
-        found = _tenseal().context_from(data, n_threads=1)
-        if found.is_private():
+        context = _tenseal().context_from(data, n_threads=1)
+        if context.is_private():
             raise ValueError("a server adds ciphertexts without the key that opens them")
-        return cls(found)
+        return cls(context)
 
     def defect(self, chunks: Sequence[bytes], entries: int) -> Refusal | None:
         """Return why a vector's ciphertexts cannot be added, None where they can."""
-        found = _vectors(self.context, chunks, chunks_of(entries))
-        if isinstance(found, Refusal):
-            return found
+        ciphertexts = _vectors(self.context, chunks, chunks_of(entries))
+        if isinstance(ciphertexts, Refusal):
+            return ciphertexts
         return None
 
     def add(self, vectors: Iterable[Sequence[bytes]], entries: int) -> tuple[bytes, ...] | Refusal:
@@ -242,10 +242,10 @@ class PublicContext:
         """
         total: list[Any] = []
         for chunks in vectors:
-            found = _vectors(self.context, chunks, chunks_of(entries))
-            if isinstance(found, Refusal):
-                return found
-            total = [one + other for one, other in zip(total, found, strict=True)] if total else found
+            ciphertexts = _vectors(self.context, chunks, chunks_of(entries))
+            if isinstance(ciphertexts, Refusal):
+                return ciphertexts
+            total = [one + other for one, other in zip(total, ciphertexts, strict=True)] if total else ciphertexts
         return tuple(one.serialize() for one in total)
 
 
@@ -354,16 +354,16 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
         return unfit
     data = array.tobytes()
     place = 0
-    found = list[bytes]()
+    ciphertexts = list[bytes]()
     for _ in range(chunks_of(entries)):
         begin = place + _LENGTH
         length = int.from_bytes(data[place:begin], "big")
-        found.append(data[begin : begin + length])
-        if not 0 < len(found[-1]) == length <= CHUNK_BYTES:
+        ciphertexts.append(data[begin : begin + length])
+        if not 0 < len(ciphertexts[-1]) == length <= CHUNK_BYTES:
             return unfit
         place = begin + length
     if place == len(data):
-        return tuple(found)
+        return tuple(ciphertexts)
     return unfit
 
 
@@ -379,12 +379,12 @@ def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | R
     if len(chunks) != count:
         return unfit
     try:
-        found = [tenseal.ckks_vector_from(context, chunk) for chunk in chunks]
+        ciphertexts = [tenseal.ckks_vector_from(context, chunk) for chunk in chunks]
     # By which of the two a damaged ciphertext is told depends on where it is damaged.
     except (ValueError, RuntimeError):
         return unfit
-    if all(map(_fits, found)):
-        return found
+    if all(map(_fits, ciphertexts)):
+        return ciphertexts
     return unfit
 
 
@@ -548,10 +548,10 @@ def open_sum(tags: RoundTags, ciphertext: np.ndarray, entries: int) -> np.ndarra
     """
     length = vector_entries(entries)
     chunks = unpacked(ciphertext, length)
-    found = chunks if isinstance(chunks, Refusal) else tags.context.decrypt(chunks, length)
-    if isinstance(found, Refusal):
+    numbers = chunks if isinstance(chunks, Refusal) else tags.context.decrypt(chunks, length)
+    if isinstance(numbers, Refusal):
         return Refusal("sum-unverified")
-    values, last = np.split(found, [HEAD + entries])
+    values, last = np.split(numbers, [HEAD + entries])
     if tags.fit(values, last):
         return values
     return Refusal("sum-unverified")
@@ -566,9 +566,9 @@ def decrypt_model(tags: RoundTags, ciphertext: np.ndarray, model: Shapes) -> Arr
     ciphertext : uint8 array [bytes]
     model : mapping of name to (shape, dtype)
     """
-    found = open_sum(tags, ciphertext, entries_of(model))
-    if isinstance(found, Refusal):
-        return found
-    if found[0] < LEAST_WEIGHT:
+    total = open_sum(tags, ciphertext, entries_of(model))
+    if isinstance(total, Refusal):
+        return total
+    if total[0] < LEAST_WEIGHT:
         return Refusal("sum-unfit", least=len(tags.sites))
-    return unflattened(np.round(found[HEAD:] / found[0] / STEP) * STEP, model)
+    return unflattened(np.round(total[HEAD:] / total[0] / STEP) * STEP, model)

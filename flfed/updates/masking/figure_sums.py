@@ -140,10 +140,10 @@ class FigureLayout:
         random = list[bool]()
         for block, values in zip(self.blocks, self._values(reply), strict=True):
             divided = values / block.unit
-            given = bool((np.abs(divided) <= ring.largest).all())
-            numbers = divided if given else np.zeros(block.size)
-            parts += [np.array([float(given)]), numbers]
-            random += [False, *[not given] * block.size]
+            fits = bool((np.abs(divided) <= ring.largest).all())
+            numbers = divided if fits else np.zeros(block.size)
+            parts += [np.array([float(fits)]), numbers]
+            random += [False, *[not fits] * block.size]
         encoded = ring.encode(np.concatenate(parts), rng)
         if isinstance(encoded, Refusal):
             return encoded
@@ -155,25 +155,25 @@ class FigureLayout:
         """Return the figures of a sum over so many sites; of a block that one of them kept back there are none."""
         values = ring.decode(total)
         place = 0
-        found = dict[Name, np.ndarray]()
+        numbers_by_block = dict[Name, np.ndarray]()
         for block in self.blocks:
             count = values[place]
             numbers = values[place + 1 : place + 1 + block.size] * block.unit
             place += 1 + block.size
             if count == sites:
-                found[block.name] = numbers
-        rows = float(found[ROWS.name][0]) if ROWS.name in found else 0.0
+                numbers_by_block[block.name] = numbers
+        rows = float(numbers_by_block[ROWS.name][0]) if ROWS.name in numbers_by_block else 0.0
         points = {}
         for at in self.points:
-            if at in found:
-                points[at] = tuple(int(round(count)) for count in found[at])
-        histogram = found.get(HISTOGRAM.name)
+            if at in numbers_by_block:
+                points[at] = tuple(int(round(count)) for count in numbers_by_block[at])
+        histogram = numbers_by_block.get(HISTOGRAM.name)
         if histogram is not None:
             histogram = histogram.reshape(2, BINS)
         return SummedFigures(
             sites=sites,
             rows=round(rows),
-            means=dict(self._means(found, rows)),
+            means=dict(self._means(numbers_by_block, rows)),
             points=points,
             histogram=histogram,
         )
@@ -181,7 +181,7 @@ class FigureLayout:
     def _values(self, reply: CompareReply) -> Iterator[np.ndarray]:
         """Yield the numbers of each block; NaN where the site keeps them back."""
         rows = float(reply.holdout_rows)
-        known: dict[Name, float] = {(one.metric, one.arm): one.value for one in reply.arms}
+        value_by_name: dict[Name, float] = {(one.metric, one.arm): one.value for one in reply.arms}
         counts: dict[Name, tuple[int, ...]] = {of.point: of.counts for of in reply.points if min(of.counts) >= 0}
         for block in self.blocks:
             if block == ROWS:
@@ -190,7 +190,7 @@ class FigureLayout:
                 counted = reply.histogram
                 yield np.full(block.size, math.nan) if counted is None else np.ravel(counted).astype(float)
             elif block.size == 1:
-                value = known.get(block.name, math.nan)
+                value = value_by_name.get(block.name, math.nan)
                 entry = value**2 if block.name[0] == SQUARED else value
                 yield np.array([rows * entry])
             else:

@@ -89,7 +89,7 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
     key under another name gives another secret (RFC 7748 section 6.1, RFC 5869).
     """
     private = X25519PrivateKey.from_private_bytes(key.private)
-    found = {}
+    secret_by_peer = {}
     for peer, public in sorted({**publics, site: key.public}.items()):
         try:
             shared = private.exchange(X25519PublicKey.from_public_bytes(public))
@@ -100,8 +100,8 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
         for name, own in both:
             named += [name.encode(), own]
         info = joined(b"flfed pair", context, *named)
-        found[peer] = HKDF(SHA256(), BYTES, None, info).derive(shared)
-    return found
+        secret_by_peer[peer] = HKDF(SHA256(), BYTES, None, info).derive(shared)
+    return secret_by_peer
 
 
 @dataclass(frozen=True)

@@ -125,27 +125,27 @@ def lagrange(places: tuple[int, ...]) -> tuple[int, ...]:
     """
     if len(set(places)) < len(places) or min(places) < 1:
         raise ValueError(f"places {places} of shares must differ and be above 0")
-    found = []
+    factors = []
     for x in places:
         others = [m for m in places if m != x]
-        found.append(_product(others) * pow(_product(m - x for m in others), -1, PRIME) % PRIME)
-    return tuple(found)
+        factors.append(_product(others) * pow(_product(m - x for m in others), -1, PRIME) % PRIME)
+    return tuple(factors)
 
 
 def _product(numbers: Iterable[int]) -> int:
-    found = 1
+    product = 1
     for factor in numbers:
-        found = found * factor % PRIME
-    return found
+        product = product * factor % PRIME
+    return product
 
 
 def _value(highest_first: list[int], x: int) -> int:
     """Return a polynomial's value by Horner's rule, modulo the prime."""
-    found = 0
+    value = 0
     # x is small: the number grows by a few bits a step, and one division at the end is cheaper than one a step.
     for coefficient in highest_first:
-        found = found * x + coefficient
-    return found % PRIME
+        value = value * x + coefficient
+    return value % PRIME
 
 
 SEALED = SHARE_BYTES + keys.TAG

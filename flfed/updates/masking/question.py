@@ -58,12 +58,12 @@ class SumContext:
         Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
         """
         # The ring's scale follows from the number of sites and the largest entry.
-        asked: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         if isinstance(request, TrainRequest):
-            asked["round"] = request.round
+            facts["round"] = request.round
             if not request.trees_sha256:
-                asked["score"] = request.score
-        place = {**asdict(self), "kind": kind, **asked}
+                facts["score"] = request.score
+        place = {**asdict(self), "kind": kind, **facts}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 
 
@@ -138,8 +138,8 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
         }
     if request.trees_sha256:
         # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
-        asked = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
-        return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": asked}
+        nodes_sha256 = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
+        return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": nodes_sha256}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
         "encoder": encoder,

@@ -303,14 +303,14 @@ def choose_list(
     that are missing where they are lifted. Of all lists that servers chose by this rule for a question, the last one
     can be opened as soon as its sites answer: none of them can be bound to another by then.
     """
-    known = lifted or {}
+    lifts = lifted or {}
     # The larger list first, and one order for all servers.
     lists = list(chain.from_iterable(answered.values()))
     members = frozenset(chain.from_iterable(lists))
     named = sorted({one.intersection(answered) for one in lists}, key=lambda one: (-len(one), sorted(one)))
     unbound = frozenset(site for site, lists in answered.items() if not lists)
     for listed in (frozenset(answered), *named, unbound):
-        if len(listed) >= least and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):
+        if len(listed) >= least and all(may_open(listed, answered[site], lifts.get(site, ())) for site in listed):
             return listed
     return _why_none(members, answered, cohort, least)
 

@@ -133,7 +133,7 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
         site, share_metrics, keeps_rounds, version, *lifted = parse_json(stream.read(), "statement")
     except (UsageError, ValueError, TypeError):
         return Refusal("statement-unreadable")
-    found = Statement(
+    statement = Statement(
         **parts,
         study_sha256=study_sha256,
         run=run,
@@ -144,8 +144,8 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
         keeps_rounds=keeps_rounds,
         lifted=tuple(lifted),
     )
-    if found.is_well_formed():
-        return (found, signature)
+    if statement.is_well_formed():
+        return (statement, signature)
     return Refusal("statement-unreadable")
 
 

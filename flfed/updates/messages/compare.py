@@ -229,7 +229,7 @@ class CompareRequest:
         """Return the message's content."""
         # What is not known does not cross.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
-        known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
+        settings = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         return record_of(
             hashed_sections(
                 self.arrays,
@@ -237,23 +237,23 @@ class CompareRequest:
                 by_hash=self.by_hash,
                 sites=self.sites,
                 trained=self.trained,
-                **known,
+                **settings,
             )
         )
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        found = cast(CompareRequest, fields.made(cls, read_hashed(cls, record)))
-        if not 1 <= found.sites <= MOST_SITES or found.trained not in TRAINED:
+        request = cast(CompareRequest, fields.made(cls, read_hashed(cls, record)))
+        if not 1 <= request.sites <= MOST_SITES or request.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
-        if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
+        if request.offset_deviation < 0 or math.isinf(request.offset_deviation):
             raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
         # Centre and spread cross together or not at all.
-        about = (found.odds_centre, found.odds_spread)
+        about = (request.odds_centre, request.odds_spread)
         if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
             raise fields.MalformedMessage(Refusal("odds-unfit", message="CompareRequest"))
-        return found
+        return request
 
     @property
     def deviation(self) -> float | None:
@@ -398,11 +398,11 @@ def _family(record: RecordDict) -> OwnFamily | None:
     """Return the family of a site's own model, if told."""
     if "own-model" not in record:
         return None
-    found = fields.text(fields.section(record, "own-model"), "family")
+    family = fields.text(fields.section(record, "own-model"), "family")
     # The name is written down, so that only known families are taken.
-    if found not in OWN_FAMILIES:
+    if family not in OWN_FAMILIES:
         raise fields.MalformedMessage(Refusal("family-unknown"))
-    return found
+    return family
 
 
 AUDIT = kinds.AUDIT
@@ -506,12 +506,12 @@ class AuditReply:
     def from_record(cls, record: RecordDict) -> AuditReply:
         """Read the message's content."""
         config = fields.config_of(record)
-        found = cls(
+        reply = cls(
             num_examples=fields.whole(config, "num-examples"),
             holdout_rows=fields.whole(config, "holdout-rows"),
             figures=fields.read_figures(record, "figures", AuditFigure, of="attack"),
         )
         # The message came from outside, so that what no site can have is refused.
-        if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
+        if len(reply.figures) > MOST_FIGURES or min(reply.num_examples, reply.holdout_rows) < 0:
             raise MalformedMessage(Refusal("counts-impossible", message="AuditReply"))
-        return found
+        return reply

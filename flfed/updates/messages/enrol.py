@@ -123,11 +123,11 @@ class EnrolReply(PlainMessage):
         config = dict(fields.config_of(record).items())
         # The texts are shown to people: marks that turn a line around are removed, and a reason must be known.
         for key in ("title", "reason"):
-            if isinstance(said := config.get(key), str):
-                config[key] = unmarked(said)
-        found = cast(EnrolReply, fields.made(cls, config))
-        reason = found.reason and recorded(found.reason)
-        return replace(found, title=found.title[:TITLE], reason=reason)
+            if isinstance(text := config.get(key), str):
+                config[key] = unmarked(text)
+        reply = cast(EnrolReply, fields.made(cls, config))
+        reason = reply.reason and recorded(reply.reason)
+        return replace(reply, title=reply.title[:TITLE], reason=reason)
 
 
 SEAL = kinds.SEAL

@@ -65,10 +65,10 @@ def fields_of(message: Any) -> dict[str, Any]:
 # A RecordDict's `array_records` and kin are made anew, of all sections, at each look: `get` is not.
 def section(record: RecordDict, name: str) -> ConfigRecord:
     """Return one section of a message, or raise MalformedMessage."""
-    found = record.get(name)
-    if not isinstance(found, ConfigRecord):
+    config = record.get(name)
+    if not isinstance(config, ConfigRecord):
         raise MalformedMessage(Refusal("no-section", section=name))
-    return found
+    return config
 
 
 def ndarrays(record: RecordDict, name: str) -> Arrays:
@@ -77,10 +77,10 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
     An array that is held is the very one; of bytes a copy is made. Nobody may write into either, for
     others may read the same array: so it is the same whatever engine brought the message.
     """
-    found = record.get(name)
-    if not isinstance(found, ArrayRecord):
+    arrays = record.get(name)
+    if not isinstance(arrays, ArrayRecord):
         raise MalformedMessage(Refusal("no-arrays", section=name))
-    return arrays_of(found, name)
+    return arrays_of(arrays, name)
 
 
 def arrays_if_there(record: RecordDict, name: str) -> Arrays:
@@ -173,16 +173,16 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
     Numbers, texts and vectors are checked; other fields are taken as they are.
     """
-    given = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
+    arguments = {key.replace("-", "_"): value for key, value in values.items() if key != "protocol"}
     checks, required = _fields(cast(Hashable, kind))
-    wrong = [name for name, value in given.items() if name in checks and not checks[name](value)]
+    wrong = [name for name, value in arguments.items() if name in checks and not checks[name](value)]
     # The error names fields of ours alone: a name that came over the border is not repeated.
-    for code, names in (("fields-missing", required - given.keys()), ("fields-unfit", wrong)):
+    for code, names in (("fields-missing", required - arguments.keys()), ("fields-unfit", wrong)):
         if names:
             raise MalformedMessage(Refusal(code, message=kind.__name__, fields=", ".join(sorted(names))))
-    if given.keys() - checks.keys():
+    if arguments.keys() - checks.keys():
         raise MalformedMessage(Refusal("field-unknown", message=kind.__name__))
-    return kind(**given)
+    return kind(**arguments)
 
 
 @cache
@@ -250,9 +250,9 @@ def reason_of(message: Message, site: str = "") -> Refusal:
     site : str
         Whose node it is; "" where nobody knows yet.
     """
-    said = message.error.reason or ""
-    if said.strip():
-        return recorded(said, site)
+    sentence = message.error.reason or ""
+    if sentence.strip():
+        return recorded(sentence, site)
     return Refusal("error-code", number=message.error.code)
 
 
@@ -288,7 +288,7 @@ def receive(
     named : bool
         Whether the sites' names are known, and not the nodes' numbers.
     """
-    found = Received[Reply]()
+    inbox = Received[Reply]()
     left = dict(sites)
     sizes = Sizes()
     for message in messages:
@@ -297,16 +297,16 @@ def receive(
         if site is None:
             continue
         if message.has_error():
-            known = site if named else ""
-            found.faults[site] = reason_of(message, known)
+            site_name = site if named else ""
+            inbox.faults[site] = reason_of(message, site_name)
             continue
-        found.bytes[site] = sizes.of(message.content)
+        inbox.bytes[site] = sizes.of(message.content)
         # A reply that breaks its format costs this site its turn, and not the run.
         try:
-            found.replies[site] = reading(message.content)
+            inbox.replies[site] = reading(message.content)
         except MalformedMessage as error:
-            found.faults[site] = refusal_of(error)
-    return found
+            inbox.faults[site] = refusal_of(error)
+    return inbox
 
 
 def _fits(value: float) -> bool:
@@ -323,10 +323,10 @@ def config_of(record: RecordDict) -> ConfigRecord:
     A message of another version of the protocol is refused.
     """
     config = section(record, "config")
-    found = config.get("protocol")
-    if found != PROTOCOL:
+    protocol = config.get("protocol")
+    if protocol != PROTOCOL:
         # What came is shown only where it is a number.
-        shown = repr(found) if isinstance(found, int) and _fits(found) else "of no number"
+        shown = repr(protocol) if isinstance(protocol, int) and _fits(protocol) else "of no number"
         raise MalformedMessage(Refusal("protocol-differs", theirs=shown, ours=PROTOCOL))
     return config
 
@@ -382,10 +382,10 @@ def rows_records(message: Any, *names: str) -> dict[str, Any]:
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
     """Return one section's dataclasses, none where it is absent."""
-    found = record.get(name)
-    if not isinstance(found, ConfigRecord):
+    config = record.get(name)
+    if not isinstance(config, ConfigRecord):
         return ()
-    columns = {key: value for key, value in found.items() if isinstance(value, list)}
+    columns = {key: value for key, value in config.items() if isinstance(value, list)}
     # Columns of different lengths would put values of different rows together.
     lengths = {len(value) for value in columns.values()}
     if len(lengths) > 1 or max(lengths, default=0) > LONGEST:
@@ -398,12 +398,12 @@ def read_figures(record: RecordDict, name: str, kind: type[Any], *, of: str = "m
 
     They are read as `read_rows` does. A text that is not one of ours is counted.
     """
-    said = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
-    found = []
+    text_fields = [field for field in ("method", "says") if field in kind.__dataclass_fields__]
+    figures = []
     for figure in read_rows(record, name, kind):
-        words = {field: recorded_words(getattr(figure, field), of) for field in said}
-        found.append(dataclasses.replace(figure, **words))
-    return tuple(found)
+        words = {field: recorded_words(getattr(figure, field), of) for field in text_fields}
+        figures.append(dataclasses.replace(figure, **words))
+    return tuple(figures)
 
 
 SLOTS_HERE = SLOTS | {

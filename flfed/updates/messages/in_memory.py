@@ -63,11 +63,11 @@ class InMemoryArray(Array):
         if flags.writeable:
             values = values.view()
             values.setflags(write=False)
-        held = self.__dict__
-        held["values"] = values
-        held["shape"] = values.shape
-        held["stype"] = STYPE
-        held["dtype"], held["start"] = _written_as(dtype, values.shape)
+        attributes = self.__dict__
+        attributes["values"] = values
+        attributes["shape"] = values.shape
+        attributes["stype"] = STYPE
+        attributes["dtype"], attributes["start"] = _written_as(dtype, values.shape)
 
     values: np.ndarray
     start: bytes
@@ -210,9 +210,9 @@ def _holding(empty: AnyRecord, values: dict[str, Any]) -> AnyRecord:
     The one place that knows how Flower's records keep their values: to have Flower check each as it
     is put in costs more than all else that is done with a message.
     """
-    found = object.__new__(type(empty))
-    vars(found).update(vars(empty), _data=values)
-    return found
+    record = object.__new__(type(empty))
+    vars(record).update(vars(empty), _data=values)
+    return record
 
 
 def count_bytes(record: Mapping[str, Any]) -> int:
@@ -367,9 +367,9 @@ def _layout(message: Crossing) -> tuple[Any, ...]:
 
     A number is as long as any other.
     """
-    found: list[Any] = [type(message)]
-    _add_layout(found, vars(message).values())
-    return tuple(found)
+    layout: list[Any] = [type(message)]
+    _add_layout(layout, vars(message).values())
+    return tuple(layout)
 
 
 def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
@@ -407,20 +407,20 @@ def addressed(like: Message, node: int, content: RecordDict) -> Message:
 def replying(content: RecordDict, to: Message) -> Message:
     """Return `Message(content, reply_to=to)`."""
     # The reply goes back the way that the message came, and within what is left of its time.
-    asked = vars(to.metadata)
+    metadata = vars(to.metadata)
     now = time.time()
     answers = {
         "_message_id": "",
-        "_src_node_id": asked["_dst_node_id"],
-        "_dst_node_id": asked["_src_node_id"],
-        "_src_task_id": asked["_dst_task_id"],
-        "_dst_task_id": asked["_src_task_id"],
-        "_reply_to_message_id": asked["_message_id"],
+        "_src_node_id": metadata["_dst_node_id"],
+        "_dst_node_id": metadata["_src_node_id"],
+        "_src_task_id": metadata["_dst_task_id"],
+        "_dst_task_id": metadata["_src_task_id"],
+        "_reply_to_message_id": metadata["_message_id"],
         "_created_at": now,
-        "_ttl": asked["_created_at"] + asked["_ttl"] - now,
+        "_ttl": metadata["_created_at"] + metadata["_ttl"] - now,
         "_delivered_at": "",
     }
-    return _made(content, asked | answers)
+    return _made(content, metadata | answers)
 
 
 def _made(content: RecordDict, metadata: Mapping[str, Any]) -> Message:
@@ -432,7 +432,7 @@ def _made(content: RecordDict, metadata: Mapping[str, Any]) -> Message:
     argument takes ten times as long.
     """
     own = object.__new__(Metadata)
-    found = object.__new__(Message)
+    message = object.__new__(Message)
     vars(own).update(metadata)
-    vars(found).update(_metadata=own, _content=content, _error=None)
-    return found
+    vars(message).update(_metadata=own, _content=content, _error=None)
+    return message

@@ -115,9 +115,9 @@ class KeysRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysRequest:
         """Read the message's content."""
-        found = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
+        request = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
         signed = fields.section(record, SIGNED).get("statements") if SIGNED in record else []
-        return replace(found, statements=_all_bytes(signed), shared=SharedKey.out_of(record))
+        return replace(request, statements=_all_bytes(signed), shared=SharedKey.out_of(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,8 @@ class KeysReply:
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysReply:
         """Read the message's content."""
-        found = cast(KeysReply, fields.made(cls, fields.config_of(record)))
-        return replace(found, shared=SharedKey.out_of(record))
+        reply = cast(KeysReply, fields.made(cls, fields.config_of(record)))
+        return replace(reply, shared=SharedKey.out_of(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,6 +327,6 @@ def _bytes(record: RecordDict, section: str, *names: str) -> dict[str, Any]:
     """Return a section's arrays of bytes of these names, each of two dimensions."""
     fields.config_of(record)
     arrays = fields.ndarrays(record, section)
-    if set(arrays) != set(names) or any(found.dtype != np.uint8 or found.ndim != 2 for found in arrays.values()):
+    if set(arrays) != set(names) or any(array.dtype != np.uint8 or array.ndim != 2 for array in arrays.values()):
         raise MalformedMessage(Refusal("masked-unfit", section=section, fields=", ".join(names)))
     return arrays

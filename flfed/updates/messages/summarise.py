@@ -204,8 +204,8 @@ class ScoresRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        asked: dict[str, Any] = {"pairs": True} if self.pairs else {}
-        sections = request_sections(self.arrays, self.encoder, **asked)
+        options: dict[str, Any] = {"pairs": True} if self.pairs else {}
+        sections = request_sections(self.arrays, self.encoder, **options)
         if self.edges is not None:
             sections["edges"] = array_record({"edges": self.edges})
         return record_of(sections)

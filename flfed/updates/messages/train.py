@@ -109,8 +109,8 @@ class TrainRequest:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # What is not asked for does not cross.
-        asked = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
-        records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **asked)
+        options = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
+        records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **options)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
         if self.settings:
@@ -122,8 +122,8 @@ class TrainRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
-        given = {**read_hashed(cls, record), "settings": fields.read_settings(record, "settings")}
-        return cast(TrainRequest, fields.made(cls, {**given, "extra": fields.arrays_if_there(record, EXTRA)}))
+        keywords = {**read_hashed(cls, record), "settings": fields.read_settings(record, "settings")}
+        return cast(TrainRequest, fields.made(cls, {**keywords, "extra": fields.arrays_if_there(record, EXTRA)}))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -283,10 +283,10 @@ Replies = Mapping[str, TrainReply]
 
 def read_summary(record: RecordDict) -> Summary | None:
     """Read a message's sums over rows, None where it has none."""
-    found: Summary | None = None
+    summary: Summary | None = None
     if "summary" in record:
-        found = fields.made(Summary, fields.ndarrays(record, "summary"))
-    return found
+        summary = fields.made(Summary, fields.ndarrays(record, "summary"))
+    return summary
 
 
 def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str, Any]:
@@ -328,13 +328,13 @@ def read_request(record: RecordDict) -> dict[str, Any]:
 
 def read_hashed(kind: type[Any], record: RecordDict) -> dict[str, Any]:
     """Return what `read_request` does of a request that names its encoder's hash; raises MalformedMessage."""
-    found = read_request(record)
-    named = found.pop(ENCODER_SHA256, None)
+    content = read_request(record)
+    named = content.pop(ENCODER_SHA256, None)
     if named is None:
         raise fields.MalformedMessage(Refusal("fields-missing", message=kind.__name__, fields="encoder_sha256"))
-    if named != sha256_of(found["encoder"]):
+    if named != sha256_of(content["encoder"]):
         raise fields.MalformedMessage(Refusal("encoder-differs"))
-    return found
+    return content
 
 
 def lacks_encoder(record: RecordDict) -> str:
@@ -350,8 +350,8 @@ def formless(record: RecordDict) -> RecordDict:
     """Return a request without its encoder's hash: a question has one hash, whichever way the encoder came."""
     config = {key: value for key, value in record["config"].items() if key != ENCODER_SHA256}
     # Trees before the round are named by their hash, whether they cross or not.
-    known = {name: part for name, part in record.items() if name != "arrays" or TREES_SHA256 not in config}
-    return record_of({**known, "config": config_record(config)})
+    parts = {name: part for name, part in record.items() if name != "arrays" or TREES_SHA256 not in config}
+    return record_of({**parts, "config": config_record(config)})
 
 
 def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:
@@ -458,8 +458,8 @@ class Offset:
         """
         if OFFSET not in record:
             return None
-        found: Offset = fields.made(cls, fields.ndarrays(record, OFFSET))
-        return found
+        offset: Offset = fields.made(cls, fields.ndarrays(record, OFFSET))
+        return offset
 
     def defect(self, outputs: int) -> Refusal | None:
         """Return why an offset cannot be used, else None.

@@ -125,15 +125,15 @@ class CoveringNoise(Part):
         if not covers_model(study):
             return without
         rounds = Text("rounds", {"rounds": study.rounds})
-        found = [
+        releases = [
             Release(Place.ENROLMENT, Text("covered-enrolment"), ENROL),
             Release(Place.BEFORE_ROUNDS, Text("covered-counts"), STATISTIC),
             Release(Place.ROUND, Text("covered-update", {"rounds": rounds}), TRAIN),
             Release(Place.END, Text("covered-scores"), SCORES),
         ]
         if compares_privately(study):
-            found.append(Release(Place.END, Text("covered-pairs"), SCORES))
-        return (*found, *(release for release in without if release.place == Place.SEAL))
+            releases.append(Release(Place.END, Text("covered-pairs"), SCORES))
+        return (*releases, *(release for release in without if release.place == Place.SEAL))
 
 
 def _without_figures(sections: Sections) -> Sections:

@@ -52,8 +52,8 @@ class StudyFacts:
     @cached_property
     def strategy(self) -> FedAvg:
         """The strategy."""
-        found: FedAvg = self.study.strategy.build("strategy")
-        return found
+        strategy: FedAvg = self.study.strategy.build("strategy")
+        return strategy
 
     @cached_property
     def mechanism(self) -> Mechanism:
@@ -186,13 +186,13 @@ class Part(ABC):
         """
         if not self.is_asked(facts):
             return
-        found = []
+        refusals = []
         for exclusion in self.exclusions:
             if exclusion.applies(facts):
-                found.append(exclusion.sentence.format(**facts.words))
+                refusals.append(exclusion.sentence.format(**facts.words))
                 if exclusion.alone:
                     break
-        refuse_all(found)
+        refuse_all(refusals)
 
 
 ALSO = ". Also: "
@@ -207,13 +207,13 @@ def refuse_all(sentences: Sequence[str]) -> None:
 
 def check_each(checks: Iterable[Callable[[], object]]) -> None:
     """Do all checks in their order; raises UsageError with what each of them refuses."""
-    found = []
+    refusals = []
     for check in checks:
         try:
             check()
         except UsageError as error:
-            found.append(str(error))
-    refuse_all(found)
+            refusals.append(str(error))
+    refuse_all(refusals)
 
 
 class Border(Protocol):

@@ -147,19 +147,19 @@ def _round_fields(border: Border, kind: str) -> dict[str, Field]:
 
 def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
     """Return the sections of a round's scores, and of the site's own intercept with the last ones."""
-    found: dict[str, Section] = {}
+    sections: dict[str, Section] = {}
     if wanted.kind == EVALUATE and wanted.offset and border.study.adjusts_intercept():
         value = ArrayField(shape=(border.outputs,))
         error = ArrayField(shape=(border.outputs,), positive=True)
-        found[OFFSET] = ArraySection(arrays={"value": value, "error": error}, needed=False)
+        sections[OFFSET] = ArraySection(arrays={"value": value, "error": error}, needed=False)
     if not wanted.score:
-        return found
+        return sections
     rows = "validation" if border.study.plan.validation else "training"
-    found["scores"] = Plain(fields={"rows": one_of((rows,)), "num-examples": whole()})
+    sections["scores"] = Plain(fields={"rows": one_of((rows,)), "num-examples": whole()})
     # Beside the loss only the primary metric leaves in a round: the others wait for the comparison.
-    found["scores-metrics"] = numbers({"loss": number(), border.primary: number()}, needed=False)
-    found["scores-variances"] = numbers({border.primary: number(nan=True)}, needed=False)
-    return found | histogram_section(border, "scores-histogram")
+    sections["scores-metrics"] = numbers({"loss": number(), border.primary: number()}, needed=False)
+    sections["scores-variances"] = numbers({border.primary: number(nan=True)}, needed=False)
+    return sections | histogram_section(border, "scores-histogram")
 
 
 def _round_releases(border: Border) -> Iterator[Release]:
@@ -190,11 +190,11 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
 
 def _points(border: Border) -> tuple[Text, ...]:
     """Return the thresholds and alert budgets at which a study has rows counted."""
-    found = []
+    texts = []
     for kind, values in border.study.compare.asked_points.items():
         if values:
-            found.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
-    return tuple(found)
+            texts.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
+    return tuple(texts)
 
 
 class FrozenLayers(Part):

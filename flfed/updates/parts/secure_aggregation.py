@@ -136,9 +136,9 @@ class SecureAggregation(Part):
             return {"config": config({"most-rows": whole(1), "cohort": _names(pinned)}), SIGNED: signed}
         if kind not in (LIST, UNMASK):
             return sections
-        asked = {*border.exchanges.once, *border.exchanges.each_round}
+        kinds = {*border.exchanges.once, *border.exchanges.each_round}
         last = order_of(border.study).last
-        fields = {"kind": one_of(asked & _SUMMABLE), "round": whole(0, last), "listed": _names(pinned)}
+        fields = {"kind": one_of(kinds & _SUMMABLE), "round": whole(0, last), "listed": _names(pinned)}
         if kind == LIST:
             return {"config": config(fields)}
         sealed = {"shares": rows_of_bytes(LEAST, pinned, SEALED), "codes": rows_of_bytes(LEAST, pinned, keys.BYTES)}
@@ -181,16 +181,16 @@ class SecureAggregation(Part):
         if not border.study.rounds:
             return (*without, *_STATISTIC_RELEASES)
         keys = Text("keys", {"reveals": KeysReply})
-        found = [Release(Place.BEFORE_ROUNDS, keys, KEYS)]
+        releases = [Release(Place.BEFORE_ROUNDS, keys, KEYS)]
         for release in without:
             if release.place == Place.ROUND and border.study.aggregation.is_masked:
-                found += _masked_releases(release)
+                releases += _masked_releases(release)
             elif release.place == Place.FIGURES and (border.keeps_figures or border.round_figures == "none"):
-                found += _kept_figures(border, release)
+                releases += _kept_figures(border, release)
             else:
-                found.append(release)
+                releases.append(release)
         # Keys are told after the sums before the rounds.
-        return tuple(sorted(found, key=lambda release: (release.place, release.kind == KEYS)))
+        return tuple(sorted(releases, key=lambda release: (release.place, release.kind == KEYS)))
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what is said of sums."""
@@ -380,13 +380,13 @@ class EncryptedModels(Part):
         """Replace an update by ciphertexts."""
         if not _encrypts(border) or not border.pinned:
             return without
-        found: list[Release] = []
+        releases: list[Release] = []
         for release in without:
             if release.place == Place.ROUND:
-                found.append(Release(Place.BEFORE_ROUNDS, Text("shared-key", {"reveals": SharedKey})))
+                releases.append(Release(Place.BEFORE_ROUNDS, Text("shared-key", {"reveals": SharedKey})))
                 release = Release(Place.ROUND, Text("update-encrypted", release.text.facts), TRAIN)
-            found.append(release)
-        return tuple(found)
+            releases.append(release)
+        return tuple(releases)
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what is said of updates that leave encrypted."""

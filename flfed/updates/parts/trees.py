@@ -109,19 +109,21 @@ class Trees(Part):
             return {"config": config({})}
         if not grows(border.study):
             return sections
-        found = dict(sections)
+        tree_sections = dict(sections)
         if "arrays" in sections:
-            found["arrays"] = _forest(border, needed=kind != TRAIN)
+            tree_sections["arrays"] = _forest(border, needed=kind != TRAIN)
         if kind == TRAIN:
             names = [TREES_SHA256]
             if border.pinned:
                 names.append(CUTS_SHA256)
-            found["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
-            found |= _level(border)
+            tree_sections["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
+            tree_sections |= _level(border)
         if kind == EVALUATE and refits(border.study):
             # Validation rows end the first growing, and the last model is scored before its last round.
-            found["config"] = with_fields(sections["config"], {"round": whole(2, most_rounds(border.study) + 1)})
-        return found
+            tree_sections["config"] = with_fields(
+                sections["config"], {"round": whole(2, most_rounds(border.study) + 1)}
+            )
+        return tree_sections
 
     def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
         """Return counts for cut points, and sums of one level in place of an update."""
@@ -130,12 +132,12 @@ class Trees(Part):
             return {"config": config({}), "counts": _counts(border)}
         if not grows(study):
             return sections
-        found = {name: section for name, section in sections.items() if name != "arrays"}
+        tree_sections = {name: section for name, section in sections.items() if name != "arrays"}
         if wanted.kind == TRAIN:
-            found[EXTRA] = _node_sums(border, whole_tree=False)
-        if refits(study) and "scores" in found:
-            found["scores"] = with_fields(found["scores"], {"rows": one_of(("training", "validation"))})
-        return found
+            tree_sections[EXTRA] = _node_sums(border, whole_tree=False)
+        if refits(study) and "scores" in tree_sections:
+            tree_sections["scores"] = with_fields(tree_sections["scores"], {"rows": one_of(("training", "validation"))})
+        return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Add the counts for cut points; a round opens a sum for each level."""
@@ -153,14 +155,14 @@ class Trees(Part):
         study = border.study
         if not grows(study):
             return without
-        found = [release for release in without if release.text.key != "update"]
+        releases = [release for release in without if release.text.key != "update"]
         again = Text("again") if refits(study) else ""
         grown = {"rounds": study.rounds, "exchanges": exchanges_of(study), "again": again}
         rounds = Text("rounds-of-trees", grown)
         facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
-        found.append(Release(Place.BEFORE_ROUNDS, Text("cut-points", {"reveals": BinsReply}), BINS))
-        found.append(Release(Place.ROUND, Text("trees", facts), TRAIN))
-        return tuple(found)
+        releases.append(Release(Place.BEFORE_ROUNDS, Text("cut-points", {"reveals": BinsReply}), BINS))
+        releases.append(Release(Place.ROUND, Text("trees", facts), TRAIN))
+        return tuple(releases)
 
     def guarantee(self, border: Border, without: str) -> str:
         """Return what the coordinator's memory has of trees."""
@@ -208,10 +210,10 @@ def _counts(border: Border) -> ArraySection:
 
 def _forest(border: Border, *, needed: bool) -> ArraySection:
     """Return the section of the trees of a request; any cut points where the sites' sums are not added up."""
-    found = arrays(border.model, needed=needed)
+    forest = arrays(border.model, needed=needed)
     if border.pinned:
-        return replace(found, cuts=(border.layout, _codes(border)))
-    return found
+        return replace(forest, cuts=(border.layout, _codes(border)))
+    return forest
 
 
 def _level(border: Border) -> dict[str, Section]:
@@ -225,8 +227,8 @@ def _level(border: Border) -> dict[str, Section]:
     places = {"level": whole_float(depth_of(nodes) - 1), "attempt": whole_float(attempts)}
     if refits(border.study):
         places[REFIT] = whole_float(border.study.rounds)
-    given = {LAST: trees, TREE: trees, ASKED: ArrayField(shape=(outputs, nodes))}
-    return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=given)}
+    level_arrays = {LAST: trees, TREE: trees, ASKED: ArrayField(shape=(outputs, nodes))}
+    return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=level_arrays)}
 
 
 def _node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
@@ -237,13 +239,13 @@ def _node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
     (_, outputs, nodes), _ = border.model["value"]
     depth = depth_of(nodes)
     # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
-    asked = 2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2))
+    node_count = 2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2))
     of_number = _codes(border) + 1
     cells = 0
     for column in border.layout.features:
         codes = of_number if column.kind == "number" else len(column.cells)
         cells += codes
     kinds = 3 if _least(border) else 2
-    most = (outputs * asked, cells, kinds)
+    most = (outputs * node_count, cells, kinds)
     sums = ArrayField(shape=most, dtype=np.dtype(np.int64), others=(((0, 0, kinds), most),))
     return ArraySection(arrays={SUMS: sums})

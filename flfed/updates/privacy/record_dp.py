@@ -164,38 +164,40 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         training = self._training(plan, rounds)
         to = HOLDOUT_SHARES
         holdout = holdout_releases(self.epsilon, self.delta)
-        found = {
+        releases = {
             HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
             VALUES: AnswerRelease("training", training.sums, of.sums),
             FIRST: AnswerRelease("holdout", holdout.histograms, to.histograms),
             SCORES: AnswerRelease("holdout", holdout.scores, to.scores),
         }
         if training.own and of.own:
-            found[OWN] = AnswerRelease("training", training.own, of.own)
-            found[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
-        return found
+            releases[OWN] = AnswerRelease("training", training.own, of.own)
+            releases[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
+        return releases
 
     def kept_back(self) -> Sequence[tuple[str, str, float]]:
         """Return which shares of the budget beside the updates nobody asks for."""
         if self.covers == "updates":
             return ()
-        found = [("sums", "holdout", HOLDOUT_SHARES.sums)]
+        shares = [("sums", "holdout", HOLDOUT_SHARES.sums)]
         if self.comparison == "none":
-            found.append(("comparison", "holdout", HOLDOUT_SHARES.comparison))
-        return found
+            shares.append(("comparison", "holdout", HOLDOUT_SHARES.comparison))
+        return shares
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return warnings on weak promises and repeated persons.
 
         Rows may be one person's where the unit is a row.
         """
-        found = []
+        warnings = []
         # Above this ε the promise hardly protects anybody.
         if self.epsilon > WEAK_EPSILON:
-            found.append(f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
+            warnings.append(
+                f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual."
+            )
         if self.unit == "row":
-            found.append("The promise is each row's: who has several rows has less, in proportion to them.")
-        return tuple(found)
+            warnings.append("The promise is each row's: who has several rows has less, in proportion to them.")
+        return tuple(warnings)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
         """Return a sentence for each output beside the updates.
@@ -241,7 +243,7 @@ def check_covered(study: Study) -> None:
     plan = study.plan
     settings = study.strategy.settings
     compare = study.compare
-    asked = {
+    exclusions = {
         "[plan]: validation, whose losses are exact": plan.validation,
         "[plan]: schedule = 'plateau', which follows losses": plan.schedule == "plateau",
         "[plan]: class-weight = 'balanced', which counts rows": plan.class_weight == "balanced",
@@ -254,8 +256,8 @@ def check_covered(study: Study) -> None:
         "[privacy]: secure-aggregation": study.aggregation.sums_updates,
         "[split]: fixed, of which all rows are on both sides": study.split.fixed,
     }
-    for what, given in asked.items():
-        if given:
+    for what, is_set in exclusions.items():
+        if is_set:
             raise UsageError(f"[privacy]: covers = 'study' does not go with {what}: leave one of them out")
 
 

@@ -144,11 +144,11 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         still = {name: np.zeros_like(value) for name, value in updates[0].items()}
         shares = np.array([1 - scales.sum() / asked, *(scales / asked)])
         deviation = self._noise(rounds) * self.clip / asked
-        found = {}
+        means = {}
         for name in sorted(still):
             mean = weighted_mean([still, *updates], name, shares)
-            found[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
-        return {name: found[name] for name in still}
+            means[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
+        return {name: means[name] for name in still}
 
     def site_noise(self, rounds: int, least: int) -> SiteNoise:
         """Return how a site clips and adds noise before a secure sum."""
@@ -164,21 +164,21 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         It is worth less with few sites.
         """
         if study.aggregation.masks_always:
-            found = [self._collusion(study.rounds, sites)]
+            warnings = [self._collusion(study.rounds, sites)]
         else:
-            found = [
+            warnings = [
                 "The server sees every site's update without noise and is trusted with it: "
                 "the promise is against those who see the models that it sends on."
             ]
         if sites < FEW_SITES:
-            found.append(
+            warnings.append(
                 f"With {sites} sites this is hardly a guarantee: delta is {self.delta:g}, and a tenth of one over the "
                 f"sites would be {0.1 / sites:.2g} still; and noise that hides one of {sites} sites hides most of what "
                 "they learn. Take record-dp with few sites."
             )
         if (ε := self.spent(study.plan, study.rounds, study.rounds)) is not None and ε > WEAK_EPSILON:
-            found.append(f"epsilon={ε:.3g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
-        return tuple(found)
+            warnings.append(f"epsilon={ε:.3g} hardly promises anything: of 1 it is strong, up to 8 it is usual.")
+        return tuple(warnings)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
         """Return a sentence for each output beside the mean.

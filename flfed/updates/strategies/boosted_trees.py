@@ -101,8 +101,8 @@ class BoostedTrees(FedAvg):
     def check(self, plan: Plan) -> None:
         """Refuse a plan of gradient descent."""
         super().check(plan)
-        given = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
-        if unused := [name.replace("_", "-") for name in given if name not in USED]:
+        changes = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
+        if unused := [name.replace("_", "-") for name in changes if name not in USED]:
             raise UsageError(
                 f"[plan]: {', '.join(unused)}: trees are grown, not trained by gradient descent: leave it out; "
                 "learning-rate and l2 of trees stand under [strategy]"
@@ -147,8 +147,8 @@ class BoostedTrees(FedAvg):
         now = self.round
         now.asked = {site: run.participants[site].node_id for site in sites}
         nodes = now.incoming["value"].shape[2]
-        asked = np.zeros((len(self.growing.asked), nodes))
-        for own, wanted in zip(asked, self.growing.asked, strict=True):
+        node_marks = np.zeros((len(self.growing.asked), nodes))
+        for own, wanted in zip(node_marks, self.growing.asked, strict=True):
             own[wanted] = 1.0
         tree = tree_arrays(self.growing.trees, nodes)
         masked = run.sums is not None and run.sums.masked
@@ -162,7 +162,7 @@ class BoostedTrees(FedAvg):
             rounds=run.rounds,
             score=score,
             settings={"level": float(level), "attempt": float(self.attempt), **self.selection.settings()},
-            extra=immutable({LAST: last, TREE: tree, ASKED: asked}),
+            extra=immutable({LAST: last, TREE: tree, ASKED: node_marks}),
             trees_sha256=arrays_sha256(now.incoming),
             cuts_sha256=cuts,
         )
@@ -176,13 +176,13 @@ class BoostedTrees(FedAvg):
         Given the replies of the roots, it asks for all other levels.
         """
         now = self.round
-        asked = dict(now.asked)
+        participants = dict(now.asked)
         roots = now.receive(replies, partial(self._judge, level=0))
         if self.run.sums is None:
             trees, faults = self._grown_again(roots)
         else:
             trees, faults = self._grown_of_sums(roots)
-        now.asked = asked
+        now.asked = participants
         good = {site: reply for site, reply in roots.items() if site not in faults}
         now.result = GuardResult(accepted=good)
         now.note({**now.further.faults, **faults})
@@ -255,14 +255,14 @@ class BoostedTrees(FedAvg):
             return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
         now = self.round
         shape = self._shape()
-        asked = now.questions(exchange_number(now.number, level, self.run.sums.exchanges))
+        questions = now.questions(exchange_number(now.number, level, self.run.sums.exchanges))
         # All levels of a tree have the list of its root.
         needed = len(now.asked) if level else self.needed(len(now.asked))
-        totals, listed = self.run.sums.summed(asked, masked_vectors(replies), needed)
+        totals, listed = self.run.sums.summed(questions, masked_vectors(replies), needed)
         numbers, beside = np.split(totals.sums, [math.prod(shape)])
         if not level:
-            self.run.sums.take_losses(asked, beside, listed)
-            self.run.sums.check_loss(asked, replies)
+            self.run.sums.take_losses(questions, beside, listed)
+            self.run.sums.check_loss(questions, replies)
         sums = numbers.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}

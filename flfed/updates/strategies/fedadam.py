@@ -54,5 +54,5 @@ class FedAdam(FedAvg):
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        found: np.ndarray = self.beta2 * before + (1 - self.beta2) * squares
-        return found
+        moment: np.ndarray = self.beta2 * before + (1 - self.beta2) * squares
+        return moment

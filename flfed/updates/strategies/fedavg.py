@@ -288,13 +288,13 @@ class FedAvg(FlowerFedAvg):
         """Record the sites' scores of the final model."""
         run = self.run
         now = self.round
-        asked = run.offset_sites()
+        offset_sites = run.offset_sites()
         good = now.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
         if run.sums is not None:
             why = run.sums.evaluate(now.questions(), good)
             self.stopped = f"round {server_round}: {why}" if why else ""
             now.note(now.further.faults)
-        self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
+        self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in offset_sites}
         self._select(server_round, good)
         return None
 
@@ -454,10 +454,10 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     if not isinstance(combined, Mapping) or combined.keys() != incoming.keys():
         return f"no arrays under the names of the model ({', '.join(incoming)})"
     for name, value in incoming.items():
-        found = np.asarray(combined[name])
-        if found.shape != value.shape:
-            return f"array {name!r} of shape {found.shape}, which must be {value.shape}"
-        if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+        array = np.asarray(combined[name])
+        if array.shape != value.shape:
+            return f"array {name!r} of shape {array.shape}, which must be {value.shape}"
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             return f"values of {name!r} that are not finite numbers"
     return ""
 
@@ -465,11 +465,11 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
 def mean_loss(replies: Replies, weights: Mapping[str, float]) -> MetricRecord:
     """Return the sites' mean training loss, for Flower."""
     # A site may keep its loss: the mean is over those that tell it.
-    known = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}
+    losses = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}
     mean = MetricRecord()
-    if known:
-        total = math.fsum(weights[site] for site in known)
-        mean["loss"] = math.fsum(weights[site] * loss for site, loss in known.items()) / total
+    if losses:
+        total = math.fsum(weights[site] for site in losses)
+        mean["loss"] = math.fsum(weights[site] * loss for site, loss in losses.items()) / total
     return mean
 
 

@@ -61,9 +61,9 @@ def _last_layer(model: Shapes) -> tuple[str, ...]:
     """Return the arrays of the layer with the highest number; of a model of one layer, its intercepts."""
     numbers = {name: list(map(int, re.findall(r"\d+", name))) for name in model}
     last = max(numbers.values())
-    found = tuple(name for name in model if numbers[name] == last)
-    if len(found) < len(model):
-        return found
+    last_arrays = tuple(name for name in model if numbers[name] == last)
+    if len(last_arrays) < len(model):
+        return last_arrays
     intercepts = tuple(name for name, (shape, _) in model.items() if len(shape) == 1)
     if len(model) != 2 or len(intercepts) != 1:
         raise UsageError(

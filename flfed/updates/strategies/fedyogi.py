@@ -54,5 +54,5 @@ class FedYogi(FedAvg):
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        found: np.ndarray = before - (1 - self.beta2) * squares * np.sign(before - squares)
-        return found
+        moment: np.ndarray = before - (1 - self.beta2) * squares * np.sign(before - squares)
+        return moment

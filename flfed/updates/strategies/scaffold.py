@@ -72,13 +72,13 @@ class Scaffold(FedAvg):
     def client_arrays(self) -> Arrays:
         """Return the control variate of all sites, zero before the first round."""
         weights = self.moments.get(COUNTED, {})
-        known = [site for site in sorted(self.run.participants) if site in weights]
+        sites = [site for site in sorted(self.run.participants) if site in weights]
         model = self.round.incoming
-        if not known:
+        if not sites:
             return {name: np.zeros_like(value) for name, value in model.items()}
-        variates = {site: self.moments[f"{VARIATE}{site}"] for site in known}
-        mean = mean_update(variates, {site: float(weights[site]) for site in known})
-        share = len(known) / len(self.run.participants)
+        variates = {site: self.moments[f"{VARIATE}{site}"] for site in sites}
+        mean = mean_update(variates, {site: float(weights[site]) for site in sites})
+        share = len(sites) / len(self.run.participants)
         return {name: (share * mean[name]).astype(value.dtype) for name, value in model.items()}
 
     @classmethod
@@ -91,12 +91,12 @@ class Scaffold(FedAvg):
         """Return the site's new control variate `c_k - c - delta / (a lr)`, to send and to keep."""
         length = update.plan.effective_steps(update.steps) * update.lr
         correction = _correction(arrays)
-        found = {}
+        variates = {}
         for name, value in update.delta.items():
             # Without a step, or at a rate of zero, nothing is known of the gradient.
             old = arrays.kept.get(name, np.zeros_like(value))
-            found[name] = (-value / length - correction[name]).astype(value.dtype) if length > 0 else old
-        return ExtraArrays(returned=found, kept=found)
+            variates[name] = (-value / length - correction[name]).astype(value.dtype) if length > 0 else old
+        return ExtraArrays(returned=variates, kept=variates)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return the model as FedAvg does, and take note of the sites' control variates."""

@@ -60,11 +60,11 @@ def filled(site: str, *, command: Path, base: Path = BASE, address: str = "") ->
         "EGRESS": egress,
     }
     folder = Path(__file__).parent
-    found = {}
+    files = {}
     for template in TEMPLATES:
         text = (folder / template).read_text(encoding="utf-8")
-        found[f"flfed-{site}-{template}"] = re.sub("@([A-Z_]+)@", lambda word: values[word[1]], text)
-    return found
+        files[f"flfed-{site}-{template}"] = re.sub("@([A-Z_]+)@", lambda word: values[word[1]], text)
+    return files
 
 
 def _host(address: str) -> str:

@@ -19,14 +19,14 @@ Facts = dict[str, Any]  # as `flfed site status --json` has them
 
 def parts(opened: Opened) -> None:
     """Show all parts, as the site is now."""
-    found = reads.status(opened.name, opened.mark)
+    facts = reads.status(opened.name, opened.mark)
     with st.container():
-        in_short(opened, found)
+        in_short(opened, facts)
     with st.container():
-        page_frame.warn(found["problems"])
+        page_frame.warn(facts["problems"])
     for part in (studies, frozen, what_left_last, policy):
         with st.container():
-            part(opened.name, found)
+            part(opened.name, facts)
 
 
 def in_short(opened: Opened, found: Facts) -> None:
@@ -55,10 +55,10 @@ def in_short(opened: Opened, found: Facts) -> None:
     if found["gate-key"]:
         lines.append(f"The fingerprint of its gate, for the people of other sites: {found['gate-key']}.")
     # A decision without a reason against it is one that would be answered now.
-    held = [one for one in found["studies"] if not one["reason"]]
-    names = ", ".join(one["study"] for one in held)
-    answered = f"It would answer {len(held)} of {len(found['studies'])} studies decided about"
-    if held:
+    active_studies = [one for one in found["studies"] if not one["reason"]]
+    names = ", ".join(one["study"] for one in active_studies)
+    answered = f"It would answer {len(active_studies)} of {len(found['studies'])} studies decided about"
+    if active_studies:
         answered += f": {names}".rstrip(".")
     lines.append(f"{answered}.")
     lines += [

@@ -22,21 +22,21 @@ PROBLEMS = 20
 
 def parts(opened: Opened) -> None:
     """Show all parts, as the ledger is now."""
-    found = reads.left(opened.name, opened.mark)
+    outbound = reads.left(opened.name, opened.mark)
     with st.container():
-        chain(opened.name, found)
-    if not found.lines and not found.problems:
+        chain(opened.name, outbound)
+    if not outbound.lines and not outbound.problems:
         st.info("Nothing has left this site yet. Each message that does gets a line here before it leaves.")
         return
     # Of a ledger that was changed there are no sums, since they would mislead.
-    if not found.sums:
+    if not outbound.sums:
         return
     with st.container():
-        study, day = chosen(found)
+        study, day = chosen(outbound)
     with st.container():
-        sums(found, study, day)
+        sums(outbound, study, day)
     with st.container():
-        lines(found, study, day)
+        lines(outbound, study, day)
 
 
 def chain(name: str, found: Left) -> None:
@@ -83,13 +83,13 @@ def broken(name: str, found: Left) -> None:
     if found.ahead:
         st.error(escape(f"Nothing leaves this site: {found.ahead}"))
     if found.problems:
-        said = bullets(f"{escape(problem)}." for problem in found.problems[:PROBLEMS])
+        listing = bullets(f"{escape(problem)}." for problem in found.problems[:PROBLEMS])
         more = len(found.problems) - PROBLEMS
         if more > 0:
-            said += f"\n- and {more} more."
+            listing += f"\n- and {more} more."
         st.error(
             f"**The ledger is not as it was written.** Nothing is added up below, for a sum over a part would "
-            f"mislead.\n{said}\n\nTo see all of it: `flfed site ledger {name} --verify`"
+            f"mislead.\n{listing}\n\nTo see all of it: `flfed site ledger {name} --verify`"
         )
     if found.torn:
         st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
@@ -114,16 +114,16 @@ def sums(found: Left, study: str, day: str) -> None:
 
     They are by day and kind, and by study and kind.
     """
-    kept = {
+    totals = {
         key: total for key, total in found.sums.items()
         if study in ("", key[1]) and day in ("", key[0])
     }  # fmt: skip
-    if not kept:
+    if not totals:
         st.info("Nothing of this study left on this day.")
         return
-    drawn, cells, says = by_day(kept)
+    drawn, cells, says = by_day(totals)
     figure(st, "Bytes that left, by day", drawn, cells, key="left-by-day", says=says)
-    by_study = added_up(((of_study, kind), total) for (_, of_study, kind), total in kept.items())
+    by_study = added_up(((of_study, kind), total) for (_, of_study, kind), total in totals.items())
     table([
         {"Study": of_study or "none", "What": kind_of_line(kind), "Lines": total.lines, "Bytes": f"{total.bytes:,}"}
         for (of_study, kind), total in by_study
@@ -140,7 +140,7 @@ def lines(found: Left, study: str, day: str) -> None:
     There is a file to keep.
     """
     there = list(found.last.get((day, study), ()))[::-1]
-    told: list[Line] = [
+    table_rows: list[Line] = [
         {
             "Line": line.n,
             "When (UTC)": line.at[:19].replace("T", " "),
@@ -153,12 +153,12 @@ def lines(found: Left, study: str, day: str) -> None:
         }
         for line in there
     ]
-    title = f"### The last {len(told)} lines, latest first" if len(told) > 1 else "### The one line"
+    title = f"### The last {len(table_rows)} lines, latest first" if len(table_rows) > 1 else "### The one line"
     st.markdown(title)
-    scrolled(told, key="ledger-lines", height=min(36 * (len(told) + 1), 400))
-    download(told, key="ledger-lines-file")
+    scrolled(table_rows, key="ledger-lines", height=min(36 * (len(table_rows) + 1), 400))
+    download(table_rows, key="ledger-lines-file")
     # Older lines are in the file alone.
-    if len(told) == KEPT_LINES:
+    if len(table_rows) == KEPT_LINES:
         st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
 
 

@@ -26,12 +26,12 @@ def parts(opened: Opened) -> None:
 
     It is as the ledger has it now.
     """
-    found = reads.budget(opened.name, opened.mark)
+    accounts = reads.budget(opened.name, opened.mark)
     with st.container():
-        above(found)
-    for one in found["datasets"]:
+        above(accounts)
+    for one in accounts["datasets"]:
         with st.container():
-            dataset(one, found)
+            dataset(one, accounts)
     with st.container():
         st.caption(escape(NOT_ADDED))
         st.caption(escape(NOT_COVERED))

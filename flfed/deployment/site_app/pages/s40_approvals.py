@@ -21,14 +21,14 @@ Colour = Literal["green", "orange", "gray", "red"]
 
 def parts(opened: Opened) -> None:
     """Show each decision, the latest first."""
-    found = reads.decided(opened.name, opened.mark)
+    decisions = reads.decided(opened.name, opened.mark)
     page_frame.warn(reads.status(opened.name, opened.mark)["problems"])
-    if not found:
+    if not decisions:
         st.info(
             "Nothing is decided yet, so that no study is answered. To read what a study asks, and decide: "
             f"`flfed site approve STUDY --site {opened.name}`"
         )
-    for one in found:
+    for one in decisions:
         decision(opened.name, one)
 
 
@@ -42,8 +42,8 @@ def decision(name: str, one: Decided) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"### {escape(facts['study'])}", width="content")
-            said, colour = standing(facts)
-            st.badge(said, color=colour)
+            wording, colour = standing(facts)
+            st.badge(wording, color=colour)
         if facts["reason"]:
             st.markdown(escape(f"It would not be answered now: {facts['reason']}."))
         elif facts["decision"] == "approved":
@@ -55,7 +55,7 @@ def decision(name: str, one: Decided) -> None:
         st.markdown(escape(f"{facts['decision'].capitalize()} by {facts['by']} on {moment(facts['at'])} UTC."))
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
-        st.markdown(bullets(f"{name}: {said}" for name, said in signed(facts)))
+        st.markdown(bullets(f"{name}: {wording}" for name, wording in signed(facts)))
         # Long texts are written only once somebody opens them.
         allows = st.expander("What it allows, in plain words", key=f"allows-{key}", on_change="rerun")
         if allows.open:
@@ -76,8 +76,8 @@ def standing(facts: dict[str, Any]) -> tuple[str, Colour]:
         return facts["decision"], "gray"
     if not facts["reason"]:
         return "approved, holds", "green"
-    said = "expired" if "expired" in facts["reason"] else "approved, does not hold now"
-    return said, "orange"
+    label = "expired" if "expired" in facts["reason"] else "approved, does not hold now"
+    return label, "orange"
 
 
 def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -91,7 +91,7 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "Other sites that may take part": ", ".join(facts["co-sites"]),
         "Coordinator": facts["coordinator"],
         "Updates": updates,
-        "Fingerprints of the gates": ", ".join(f"{site} {said}" for site, said in facts["pins"].items()),
+        "Fingerprints of the gates": ", ".join(f"{site} {text}" for site, text in facts["pins"].items()),
         "Lists of sums may differ by": ", ".join(facts["lifted"]),
     }
     hashes = {
@@ -100,9 +100,9 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "of what the columns mean": facts["schema-sha256"],
         "of the installed flfed": facts["bundle-sha256"],
     }
-    found = [(name, escape(said)) for name, said in words.items() if said]
+    entries = [(name, escape(text)) for name, text in words.items() if text]
     # What stands in backticks cannot be escaped, so only hexadecimal digits stay.
-    return found + [(name, f"`{re.sub('[^0-9a-f]', '', said)}`") for name, said in hashes.items() if said]
+    return entries + [(name, f"`{re.sub('[^0-9a-f]', '', text)}`") for name, text in hashes.items() if text]
 
 
 if __name__ == "__main__":

@@ -74,12 +74,12 @@ def site_entry(result: Result, metric: str) -> Report:
 
 def _entry(one: Figure) -> Report:
     """Return a figure as a report has it, with the reason where there is none."""
-    found: Report = _ends(one) | {"freedom": freedom_of(one.method)}
-    if found["value"] is None:
-        found["reason"] = one.method or "it is not defined"
-    elif found["low"] is None and one.method:
-        found["method"] = one.method
-    return found
+    report: Report = _ends(one) | {"freedom": freedom_of(one.method)}
+    if report["value"] is None:
+        report["reason"] = one.method or "it is not defined"
+    elif report["low"] is None and one.method:
+        report["method"] = one.method
+    return report
 
 
 def _ends(one: Figure) -> Report:
@@ -111,19 +111,19 @@ def parts(opened: Opened) -> None:
 
     One of them is shown in full.
     """
-    found, problems = reads.results(opened.name, opened.mark)
+    results, problems = reads.results(opened.name, opened.mark)
     page_frame.warn(problems)
-    if not found:
+    if not results:
         st.info(NONE_YET)
         return
     with st.container():
-        table([in_a_line(result) for result in found])
+        table([in_a_line(result) for result in results])
     with st.container():
-        names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in found}
+        names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
-        result = next(one for one in found if one.run == run)
-        kept_here = run in reads.left(opened.name, opened.mark).kept_here
-        if kept_here:
+        result = next(one for one in results if one.run == run)
+        suppressed_here = run in reads.left(opened.name, opened.mark).kept_here
+        if suppressed_here:
             st.info(KEPT_HERE)
         metrics = metrics_of(result)
         # A policy may have let no figure leave, which is no error.
@@ -133,7 +133,7 @@ def parts(opened: Opened) -> None:
             return
         metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
     with st.container():
-        against_our_own(result, str(metric), kept_here=kept_here)
+        against_our_own(result, str(metric), kept_here=suppressed_here)
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
@@ -203,13 +203,13 @@ def rests_on(result: Result, metric: str, arms: Set[str], *, kept_here: bool) ->
 def differences_of(result: Result, metric: str, arms: Set[str]) -> list[dict[str, Any]]:
     """Return the differences between these models, a line of a table each."""
     column = f"{metric_name(metric)} ({name_interval(result.sites or 1)})"
-    found = []
+    rows = []
     for one in result.differences:
         a, _, b = one.arm.partition(" - ")
         if one.metric == metric and {a, b} <= arms:
             name = one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}")
-            found.append({"Difference": name, column: gain_in_brackets(difference_of(result, one))})
-    return found
+            rows.append({"Difference": name, column: gain_in_brackets(difference_of(result, one))})
+    return rows
 
 
 def metrics_of(result: Result) -> list[str]:
@@ -228,16 +228,16 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
 
     Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
     """
-    found: dict[str, dict[str, Any]] = {}
+    figures_by_arm: dict[str, dict[str, Any]] = {}
     for one in result.arms:
         if one.metric == metric:
             name = ARM_NAMES.get(one.arm, one.arm)
-            found[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **_ends(one)}
-    values = [found[arm]["value"] for arm in ("global", "personalised") if arm in found]
+            figures_by_arm[one.arm] = {"arm": one.arm, "name": name, "method": one.method, **_ends(one)}
+    values = [figures_by_arm[arm]["value"] for arm in ("global", "personalised") if arm in figures_by_arm]
     # An own intercept ranks no row before another, so that some figures are equal.
     if len(values) == 2 and values[0] == values[1] is not None:
-        del found["personalised"]
-    return list(found.values())
+        del figures_by_arm["personalised"]
+    return list(figures_by_arm.values())
 
 
 def judged(result: Result, metric: str) -> tuple[str, str]:

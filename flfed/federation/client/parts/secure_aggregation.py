@@ -76,11 +76,11 @@ def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
     step.own.under(session)
     layout = FigureLayout.of(session.task, session.study.compare.points, step.asked.encoder)
     try:
-        asked = sums.asked(step.asked)
+        exchange = sums.asked(step.asked)
         cohort = sums.cohort()
         ring = layout.ring(len(cohort.sites), cohort.most_rows)
-        rng = sums.rng(asked)
-        masked = sums.once(asked, "masked-figures", lambda: layout.encode(reply, ring, rng))
+        rng = sums.rng(exchange)
+        masked = sums.once(exchange, "masked-figures", lambda: layout.encode(reply, ring, rng))
     except NotTakingPart as error:
         # They stay, and the site's own people have them all the same.
         LOG.warning("the figures of the comparison are in no sum: %s", error)

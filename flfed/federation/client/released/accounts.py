@@ -81,7 +81,7 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     """
     path = gate / KEY
     try:
-        found = read_private(path, rows=True)
+        key = read_private(path, rows=True)
     except FileNotFoundError:
         # A new key would not match the old hashes, so that all would seem unreleased.
         if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
@@ -90,9 +90,9 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
         return read_private(path, rows=True)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(found) != KEY_BYTES:
+    if len(key) != KEY_BYTES:
         raise UsageError(f"{path}: is damaged")
-    return found
+    return key
 
 
 def origin_of(site: Site) -> Origin | None:
@@ -178,10 +178,10 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     if dataset not in site.datasets or not (gate / KEY).exists():
         return frozenset()
     served = site.serving(dataset)
-    found = known(served, SiteFolder(site.name).frozen)
-    if found is None and not look:
+    snapshot = known(served, SiteFolder(site.name).frozen)
+    if snapshot is None and not look:
         return frozenset()
-    origin = origin_of(served) if found is None else known_origin(found.origin)
+    origin = origin_of(served) if snapshot is None else known_origin(snapshot.origin)
     if origin is None:
         return None
     return names_in(named(origin, rows_key(gate)))
@@ -222,11 +222,11 @@ class RowAccounts:
         `dataset` is among them, and its rows have these names now.
         """
         rows = set(names)
-        found = {dataset}
+        datasets = {dataset}
         for group in self.groups:
             if dataset in group[0] or not rows.isdisjoint(group[1]):
-                found |= group[0]
-        return frozenset(found)
+                datasets |= group[0]
+        return frozenset(datasets)
 
 
 @dataclass
@@ -349,13 +349,13 @@ class Tally:
     @classmethod
     def of(cls, several: Iterable[Tally]) -> Tally:
         """Return the sum of several tallies."""
-        found = cls()
+        total = cls()
         for one in several:
-            found.kinds.update(one.kinds)
-            found.runs |= one.runs
-            found.rows |= one.rows
-            found.rules |= one.rules
-        return found
+            total.kinds.update(one.kinds)
+            total.runs |= one.runs
+            total.rows |= one.rows
+            total.rules |= one.rules
+        return total
 
 
 @dataclass
@@ -402,9 +402,9 @@ class Seen:
         on_it &= set(self.datasets)
         counted = [*self.unnamed.items(), *((name, self.datasets[name]) for name in sorted(on_it))]
         # Under another name the same rows have other columns, by whose hash or date they may be on the other side.
-        found = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
-        found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
-        return found
+        total = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
+        total.rows |= any(counts_rows_of(dataset, name) for name in on_it)
+        return total
 
 
 def side_of(line: Line) -> Side:

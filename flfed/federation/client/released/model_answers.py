@@ -131,16 +131,16 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
     if charge is None:
         return (yield from _trained_alone(session, encoder, release))
     path = kept_path(charge, session, f"{OWN}-{encoder.sha256()}")
-    kept = KeptFile(path, training_cells(session, by_person=by_person(session.study)))
+    model_file = KeptFile(path, training_cells(session, by_person=by_person(session.study)))
     shapes = shapes_of(drawn_model(session))
     # Of two requests at once the second gets the model that the first one paid for.
-    with kept.locked(".training.lock"):
-        before = kept.read(entries_of(shapes))
+    with model_file.locked(".training.lock"):
+        before = model_file.read(entries_of(shapes))
         if before is not None:
             return unflattened(before, shapes)
         charge.answer([release], answer=OWN, request=encoder.sha256(), side="training")
         arrays = yield from _trained_alone(session, encoder, release)
-        kept.write([flattened(arrays)])
+        model_file.write([flattened(arrays)])
         return arrays
 
 
@@ -220,11 +220,11 @@ def later_figures(
         first=first,
         first_deviation=releases[0].noise,
     )
-    found = ((name, figure(counts)) for name, figure in METRICS.items() if name in session.metrics)
+    estimates = ((name, figure(counts)) for name, figure in METRICS.items() if name in session.metrics)
     return tuple(
         Figure(
             metric=name, arm="global", value=one.value, low=one.low, high=one.high, extra=one.variance, method=METHOD
         )
-        for name, one in found
+        for name, one in estimates
         if one is not None
     )

@@ -108,9 +108,9 @@ class NoisedAnswer:
                 return before
             releases = [part.release for part in self.parts.values()]
             charge.answer(releases, answer=self.question, request=self.request, side=self.side, **self.facts)
-            found = self._noised(chance)
-            self._file(path).write(found.values())
-            return found
+            numbers = self._noised(chance)
+            self._file(path).write(numbers.values())
+            return numbers
 
     def kept(self, path: Path) -> dict[str, np.ndarray] | None:
         """Return the answer that a file holds, None where there is none of these rows."""
@@ -169,8 +169,8 @@ class KeptFile:
             return None
         salt = content[:SALT]
         numbers = content[SALT + HASH :]
-        known = hmac.compare_digest(content[SALT : SALT + HASH], self._hash(salt)) and len(numbers) == 8 * entries
-        return np.frombuffer(numbers, dtype="<f8").astype(np.float64) if known else None
+        matches = hmac.compare_digest(content[SALT : SALT + HASH], self._hash(salt)) and len(numbers) == 8 * entries
+        return np.frombuffer(numbers, dtype="<f8").astype(np.float64) if matches else None
 
     def write(self, arrays: Iterable[np.ndarray]) -> None:
         """Write numbers in place of those that were there."""

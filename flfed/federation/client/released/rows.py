@@ -79,7 +79,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
     complete: tuple[str, ...] = ()
     if study.encode.rows == "complete":
         complete = tuple(schema.features(study.dataset.features))
-    found = []
+    parts = []
     whole, source = _rows_of(site)
     places = defaultdict[str, list[int]](list)
     # Alike rows stand under one text, and are handed out one after the other.
@@ -93,8 +93,8 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
         persons = None
         if source is not None and (chosen := _places_of(table, places)) is not None:
             persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
-        found.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
-    return Parts(found, None if source is None else known_origin(source.origin))
+        parts.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
+    return Parts(parts, None if source is None else known_origin(source.origin))
 
 
 def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
@@ -117,13 +117,13 @@ def _places_of(table: pd.DataFrame, places: Mapping[str, list[int]]) -> list[int
     Rows that are alike in all columns are on the same side of every split that an institution allows.
     """
     seen = defaultdict[str, int](int)
-    found = list[int]()
+    positions = list[int]()
     for text in row_texts(table):
         if seen[text] >= len(places.get(text, ())):
             return None
-        found.append(places[text][seen[text]])
+        positions.append(places[text][seen[text]])
         seen[text] += 1
-    return found
+    return positions
 
 
 class Releases:
@@ -167,13 +167,13 @@ class Releases:
         if (run, leaves) in done:
             return None
         try:
-            said = self._decided(session, run, leaves)
+            refusal = self._decided(session, run, leaves)
         except FlfedError as error:
             LOG.error("%s", error)
             return Refusal("releases-unreadable")
-        if not said:
+        if not refusal:
             done.add((run, leaves))
-        return said
+        return refusal
 
     def first_counts(self, session: SiteSession, run: str, *, claim: bool) -> bool:
         """Tell whether exact counts of the holdout may leave.
@@ -183,13 +183,13 @@ class Releases:
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """
-        kept = self._sets(session)
+        row_sets = self._sets(session)
         try:
-            key = kept.key()
+            key = row_sets.key()
             parts = self._parts[session]
-            with kept.ledger.held() as held:
+            with row_sets.ledger.held() as locked_ledger:
                 facts = _facts(session, run or self._here, parts, key)
-                return _claim_counts(kept, held, parts, facts, key, claim=claim)
+                return _claim_counts(row_sets, locked_ledger, parts, facts, key, claim=claim)
         except FlfedError as error:
             LOG.error("%s", error)
             return False
@@ -200,29 +200,29 @@ class Releases:
 
     def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
         SiteFolder(session.site.name).make()
-        kept = self._sets(session)
+        row_sets = self._sets(session)
         # The key is made only where no line and no set can be of another one.
-        with kept.ledger.held() as held:
-            named_before = any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards())
-            key = kept.key(make=not named_before)
+        with row_sets.ledger.held() as locked_ledger:
+            named_before = any(line.kind == RELEASED or names_in(line.facts) for line in locked_ledger.backwards())
+            key = row_sets.key(make=not named_before)
         if session not in self._parts:
             self._parts[session] = parts_of(session, key)  # takes a while, so nobody waits for the ledger
         parts = self._parts[session]
-        with kept.ledger.held() as held:
-            accounts, released = _released(held)
-            lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
+        with row_sets.ledger.held() as locked_ledger:
+            accounts, released = _released(locked_ledger)
+            lines = [line for line in released if line.facts.get("dataset") == row_sets.dataset]
             facts = _facts(session, run, parts, key)
-            before = kept.all(lines, key)
+            before = row_sets.all(lines, key)
             for part in parts.all:
                 if part.rows.id in before:
-                    kept.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
+                    row_sets.write(part.rows, part.source)  # an earlier version kept nothing to hold other names to
             # Checked and written under one lock, so that no other process releases in between.
-            said = _refusal(parts.all, before, lines, facts, session.site)
-            same = accounts.datasets(kept.dataset, names_in(facts))
-            said = said or _refusal_of_names(parts, Names(kept, released, same, key), facts, session.site)
-            if leaves and not said:
-                _record(kept, held, parts.all, lines, facts)
-        return said
+            refusal = _refusal(parts.all, before, lines, facts, session.site)
+            same = accounts.datasets(row_sets.dataset, names_in(facts))
+            refusal = refusal or _refusal_of_names(parts, Names(row_sets, released, same, key), facts, session.site)
+            if leaves and not refusal:
+                _record(row_sets, locked_ledger, parts.all, lines, facts)
+        return refusal
 
 
 def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str, Any]:
@@ -345,10 +345,10 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
     others: list[SourceSet] = []
     runs = defaultdict[str, set[Run]](set)
     for name, lines, sets in names.others():
-        found = [*chain.from_iterable(sets.values())]
-        alike = _of_same_columns(found, sources)
+        source_sets = [*chain.from_iterable(sets.values())]
+        alike = _of_same_columns(source_sets, sources)
         # Sets that an earlier version wrote, and those of the same rows that are told by something else.
-        untold = not all(sets.values()) or (name in names.same and len(alike) < len(found))
+        untold = not all(sets.values()) or (name in names.same and len(alike) < len(source_sets))
         if sets and (untold or len(sources) < len(parts.all)):
             LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.kept.dataset, name)
             return Refusal("other-people-untold", dataset=name)
@@ -381,8 +381,8 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
         return False
     for one in sources:
         if one.id not in {before.id for before in own}:
-            known = [before.digests for before in (*others, *own)]
-            if apart_by_few([one.digests, *known], site.policy.cell_minimum):
+            earlier_digests = [before.digests for before in (*others, *own)]
+            if apart_by_few([one.digests, *earlier_digests], site.policy.cell_minimum):
                 return True
             own.append(one)
     return False

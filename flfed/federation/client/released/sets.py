@@ -117,19 +117,19 @@ class RowSets:
         UsageError
             If one cannot be read, or is not as it was written.
         """
-        found: dict[str, list[SourceSet]] = defaultdict(list)
+        sets_by_id: dict[str, list[SourceSet]] = defaultdict(list)
         if not self.folder.is_dir():
-            return found
+            return sets_by_id
         with folder_locked(self.folder, writing=False):
             for path in sorted(self.folder.iterdir()):
                 id, _, own = path.name.partition(".")
                 if not (_ID.fullmatch(id) and _ID.fullmatch(own)):
                     continue
                 try:
-                    found[id].append(SourceSet.from_bytes(read_private(path, rows=True), key, id=own))
+                    sets_by_id[id].append(SourceSet.from_bytes(read_private(path, rows=True), key, id=own))
                 except OSError as error:
                     raise UsageError(f"released persons {own[:12]} cannot be read ({error.strerror})") from None
-        return found
+        return sets_by_id
 
     def others(self, lines: Iterable[Line]) -> list[RowSets]:
         """Return the sets released under other names.
@@ -162,8 +162,8 @@ class RowSets:
         # Nothing was ever released here, and no key is made for looking.
         if not self.ledger.path.exists() and not self.folder.is_dir():
             return [], b""
-        with self.ledger.held() as held:
-            lines = self.lines(held)
+        with self.ledger.held() as locked_ledger:
+            lines = self.lines(locked_ledger)
         if not lines and not self.folder.is_dir():
             return [], b""
         key = self.key()
@@ -220,12 +220,12 @@ class NewPeople:
 
         Of sets that cannot be held to this one nobody is known to be new.
         """
-        known = [self._sets.get(id, {}) for id in ids]
+        earlier_sets = [self._sets.get(id, {}) for id in ids]
         # People of two sets can be told by the same where both have identifiers, or neither has.
-        alike = all(one and (_IDENTIFIERS in one) == (_IDENTIFIERS in self._all) for one in known)
-        if not known or not alike:
+        alike = all(one and (_IDENTIFIERS in one) == (_IDENTIFIERS in self._all) for one in earlier_sets)
+        if not earlier_sets or not alike:
             return False
-        for one in known:
+        for one in earlier_sets:
             for name in self._new.keys() & one.keys():
                 self._new[name] = np.setdiff1d(self._new[name], one[name], assume_unique=True)
         return all(0 < len(self._all[name]) <= 2 * len(new) for name, new in self._new.items())
@@ -280,7 +280,7 @@ def lineage(site: Site, people: Excluded) -> list[Lineage]:
         raise UsageError(
             f"site {site.name!r}: its policy is 'open', and of open data no record is kept of whose rows a run had"
         )
-    return [found for dataset in site.datasets for found in _of_dataset(site.serving(dataset), people)]
+    return [entry for dataset in site.datasets for entry in _of_dataset(site.serving(dataset), people)]
 
 
 def unlisted(site: Site) -> dict[str, str]:
@@ -295,16 +295,16 @@ def unlisted(site: Site) -> dict[str, str]:
 
 
 def _of_dataset(site: Site, people: Excluded) -> Iterator[Lineage]:
-    kept = RowSets(SiteFolder(site.name), site.dataset)
+    row_sets = RowSets(SiteFolder(site.name), site.dataset)
     lines = [
-        line for line in kept.ledger.lines() if line.kind == RELEASED and line.facts.get("dataset") == site.dataset
+        line for line in row_sets.ledger.lines() if line.kind == RELEASED and line.facts.get("dataset") == site.dataset
     ]
     if not lines:
         return
-    key = kept.key()
+    key = row_sets.key()
     table, _, schema = people.only(site).inspect()
     wanted = RowSet.of(table, schema, key)
-    released = kept.all(lines, key)
+    released = row_sets.all(lines, key)
     runs: dict[tuple[str, int], dict[str, Any]] = {}
     for line in lines:
         facts = line.facts

@@ -31,13 +31,13 @@ class Codec(ServerPart):
         """Record the codecs, and the bytes that each takes off a message of training."""
         study = self.run.study
         arrays = self.run.first_arrays()
-        found = {
+        facts = {
             "update": study.codec.name,
             "download": study.download,
             "saved-to-site": bytes_saved(download_of(study), arrays),
             "saved-to-server": bytes_saved(codec_of(study), arrays),
         }
-        self.run.recorder.summary("codec", found)
+        self.run.recorder.summary("codec", facts)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
         """Give the strategy what packs and unpacks."""

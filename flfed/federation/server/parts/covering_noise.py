@@ -103,8 +103,8 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     edges = choose_edges(of_all, first_noise * root, number_of_bins(float(of_all.sum()), noise * root))
     if edges is None:
         return _record(run, {}, None, LOST)
-    told = {site: participants[site] for site in first}
-    counted = _asked(run, told, replace(request, edges=edges), (2, len(edges) - 1))
+    receivers = {site: participants[site] for site in first}
+    counted = _asked(run, receivers, replace(request, edges=edges), (2, len(edges) - 1))
 
     def counts(sites: list[str]) -> ScoreCounts:
         scale = math.sqrt(len(sites))
@@ -117,8 +117,8 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
         )
 
     by_site = {site: counts([site]) for site in sorted(counted)}
-    told = {site: participants[site] for site in counted}
-    pairs = _pairs(run, told, replace(request, pairs=True), by_site)
+    receivers = {site: participants[site] for site in counted}
+    pairs = _pairs(run, receivers, replace(request, pairs=True), by_site)
     # Of all but one its counts would follow, though they have noise: it shares none.
     if not run.recorder.shared_as.are_whole(by_site):
         return _record(run, by_site, None, WITHHELD, pairs)
@@ -136,7 +136,7 @@ def _pairs(
     if not compares_privately(run.study):
         return {}
     deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
-    found = _asked(run, participants, request, (2,))
+    pair_counts = _asked(run, participants, request, (2,))
     return {
         site: NoisedPairs(
             pairs=float(numbers[0]),
@@ -146,7 +146,7 @@ def _pairs(
             events=float(by_site[site].counts[1].sum()),
             count_deviation=by_site[site].deviation * math.sqrt(by_site[site].counts.shape[1]),
         )
-        for site, numbers in found.items()
+        for site, numbers in pair_counts.items()
     }
 
 
@@ -177,13 +177,13 @@ def _record(
         rows += _rows(site, own, "")
     rows += _rows(None, whole, reason)
     differences: list[DifferenceRow] = []
-    for site, found in shared.own(pairs or {}).items():
-        differences += _differences(site, found)
+    for site, site_pairs in shared.own(pairs or {}).items():
+        differences += _differences(site, site_pairs)
     run.recorder.writer.comparison(rows, differences)
     of_all = None if whole is None else _told(whole)
-    told: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": of_all}
+    facts: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": of_all}
     sites = {site: _told(own) for site, own in shared.own(by_site).items()}
-    run.recorder.summary(SUMMARY, told | {"sites": sites})
+    run.recorder.summary(SUMMARY, facts | {"sites": sites})
 
 
 def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[ComparisonRow]:
@@ -204,11 +204,11 @@ def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
     """Return the shared model's figures minus those of the site's own, both under the study's ε: of AUCs alone."""
     gain = pairs.difference()
     against = ("global", "local-only")
-    found = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
+    empty_rows = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
     if gain is None or pairs.verdict() == CANNOT_BE_TOLD:
-        return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *found]
+        return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *empty_rows]
     p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
-    return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *found]
+    return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *empty_rows]
 
 
 def _told(counts: ScoreCounts) -> Arrays | dict[str, Any]:

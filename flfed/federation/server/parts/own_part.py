@@ -70,10 +70,10 @@ class OwnIntercepts(ServerPart):
     def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
         """Send the sites how far their intercepts differ, and record it."""
         offsets = model.strategy.offsets
-        found = model.once(SITE_OFFSETS, {"sites": len(offsets), "deviation": offset_deviation(offsets)})
-        self.run.recorder.summary(SITE_OFFSETS, found)
+        facts = model.once(SITE_OFFSETS, {"sites": len(offsets), "deviation": offset_deviation(offsets)})
+        self.run.recorder.summary(SITE_OFFSETS, facts)
         # NaN stands for an unknown one: each site adjusts as it did before it was asked.
-        deviation = math.nan if found["deviation"] is None else found["deviation"]
+        deviation = math.nan if facts["deviation"] is None else facts["deviation"]
         return replace(request, offset_deviation=deviation)
 
 

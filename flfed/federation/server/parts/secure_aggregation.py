@@ -144,23 +144,25 @@ class SecureAggregation(ServerPart):
         """Record the figures of all these sites together, from which no site's own follow."""
         run = self.run
         cohort = tuple(sorted(sums.in_sums_only))
-        given = {site: replies[site].masked for site in cohort if site in replies}
-        if not any(given.values()):
+        masked_by_site = {site: replies[site].masked for site in cohort if site in replies}
+        if not any(masked_by_site.values()):
             return
         layout = FigureLayout.of(run.layout.task, run.study.compare.points, model.outcome.encoder)
         vectors = {
-            site: one for site, one in given.items() if one is not None and _has_sums(one, layout.entries, len(cohort))
+            site: one
+            for site, one in masked_by_site.items()
+            if one is not None and _has_sums(one, layout.entries, len(cohort))
         }
         # The sum is over all of them, and each of them opens it.
         among = replace(sums, cohort=cohort, least=len(cohort), lifted={})
-        found: Any = _totals(run, among, _questions(run, COMPARE, model.participants), vectors)
-        if not isinstance(found, Refusal):
-            found = layout.decode(found[0], layout.ring(len(cohort), sums.most_rows), len(cohort))
-        if isinstance(found, Refusal):
-            run.recorder.note(Refusal("figures-unsummed", why=found))
+        figures: Any = _totals(run, among, _questions(run, COMPARE, model.participants), vectors)
+        if not isinstance(figures, Refusal):
+            figures = layout.decode(figures[0], layout.ring(len(cohort), sums.most_rows), len(cohort))
+        if isinstance(figures, Refusal):
+            run.recorder.note(Refusal("figures-unsummed", why=figures))
         else:
-            run.recorder.note(Refusal("figures-summed", sites=found.sites))
-            run.recorder.summary("sums-only", together(found))
+            run.recorder.note(Refusal("figures-summed", sites=figures.sites))
+            run.recorder.summary("sums-only", together(figures))
 
     @property
     def shares_sums_only(self) -> bool:

@@ -31,14 +31,14 @@ class Trees(ServerPart):
         names = [column.name for column in self.run.layout.features]
         gains = gains_by_column(forest, len(names)).tolist()
         columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
-        found = {"trees": sum(map(len, forest)), "columns": columns}
-        recorder.summary("gains", found)
+        summary = {"trees": sum(map(len, forest)), "columns": columns}
+        recorder.summary("gains", summary)
         # Told outcomes are of all trees, where this engine holds the tables: validation rows may have chosen none of
         # them, and their sums have left all the same.
         shared = recorder.shared_as
         if model.tables is None or not shared.are_whole(replies):
             return
         grown = model.strategy.round.incoming
-        told = told_of_sites(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
-        own = shared.own(told["sites"])
-        recorder.summary("told-outcomes", told | {"sites": own})
+        outcomes = told_of_sites(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
+        own = shared.own(outcomes["sites"])
+        recorder.summary("told-outcomes", outcomes | {"sites": own})

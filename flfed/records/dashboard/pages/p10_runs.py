@@ -42,15 +42,15 @@ def show() -> None:
     if only:
         st.caption(escape(run_page.OWN.format(site=only)))
     try:
-        found = _read(only)
+        listing = _read(only)
     except FlfedError as error:
         st.error(with_code(str(error)))
         return
-    _list(found, only)
-    if found.listed:
-        _compare(found.listed, only)
-    elif found.search:
-        st.info(escape(f"No run matches {found.search!r}."))
+    _list(listing, only)
+    if listing.listed:
+        _compare(listing.listed, only)
+    elif listing.search:
+        st.info(escape(f"No run matches {listing.search!r}."))
     else:
         no_runs()
 
@@ -108,12 +108,12 @@ def _compare(listed: dict[str, list[RunEntry]], only: str | None) -> None:
         return f"{run.study}, {moment(run.started)} ({series[-4:]})"
 
     options = list(listed)[:LISTED]
-    asked = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
-    known = [name for name in asked if name in options]
+    addressed_names = dict.fromkeys(st.query_params.get("compare", "").split(","))  # a run is not compared with itself
+    default_names = [name for name in addressed_names if name in options]
     chosen = st.multiselect(
         "Compare side by side",
         options,
-        default=known[: compare.MOST],
+        default=default_names[: compare.MOST],
         format_func=label,
         max_selections=compare.MOST,
         key="compare",
@@ -173,12 +173,12 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     )
     for column, cell in zip(columns[1:], cells, strict=True):
         column.text(cell)
-    told = [absent[run.run] for run in runs if run.run in absent]
+    absences = [absent[run.run] for run in runs if run.run in absent]
     # How often a site was missing is counted over the repeats.
-    gone = Counter(chain.from_iterable(of_run.missing for of_run in told))
-    asked = max((len(of_run.sites) for of_run in told), default=0)
-    for said in absence_in_words(asked, dict(sorted(gone.items())), len(told)):
-        columns[2].caption(escape(said))
+    gone = Counter(chain.from_iterable(of_run.missing for of_run in absences))
+    site_count = max((len(of_run.sites) for of_run in absences), default=0)
+    for sentence in absence_in_words(site_count, dict(sorted(gone.items())), len(absences)):
+        columns[2].caption(escape(sentence))
     died = [run for run in runs if run.status == "interrupted"]
     # One site's people cannot resume a run.
     if died and access.viewer().site is None:

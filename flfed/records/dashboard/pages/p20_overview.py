@@ -55,53 +55,53 @@ def parts(opened: Opened) -> None:
 
 def _own(opened: Opened, site: str) -> None:
     """Show one site's people whether joining paid."""
-    found = opened.found
+    report = opened.found
     first = st.container()
     with st.container():
-        metric = sites.choose_metric(found)
+        metric = sites.choose_metric(report)
     with first:
-        if "statistics" in found:
-            curves.statistic(found)
+        if "statistics" in report:
+            curves.statistic(report)
         elif metric is None:
             sites.why_not_told(opened, site)
         else:
-            sites.answer(found, site, metric)
-            overview.warn(odd_sites_in_words(found))
+            sites.answer(report, site, metric)
+            overview.warn(odd_sites_in_words(report))
 
 
 def _all_sites(opened: Opened) -> None:
     """Show whether joining pays on average, each site's gain, and what to know of it."""
-    found = opened.found
+    report = opened.found
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
-        metric = sites.choose_metric(found)
+        metric = sites.choose_metric(report)
     with first:
-        if "statistics" in found:
-            curves.statistic(found)
+        if "statistics" in report:
+            curves.statistic(report)
         elif metric is None:
             overview.not_compared(opened)
         else:
             warnings = overview.warnings_of(opened.shown)
-            overview.answer(found, metric, len(warnings))
-            sites.who_gains(found, metric)
+            overview.answer(report, metric, len(warnings))
+            sites.who_gains(report, metric)
             overview.warn(warnings)
-            overview.cards(found, metric, opened.planned)
+            overview.cards(report, metric, opened.planned)
     with st.container():
         # A table of noised figures is as wide as the page.
-        noised = metric is not None and noised_scores(found) is not None
+        noised = metric is not None and noised_scores(report) is not None
         left, right = (st.container(), st.container()) if noised else st.columns(2)
         with left:
             if metric is not None:
-                sites.figures_of_all(found, metric)
+                sites.figures_of_all(report, metric)
         with right:
             # A statistic is told in words above, and has no rounds to tell of.
-            if "statistics" not in found:
-                overview.in_words(found, metric, opened.planned)
+            if "statistics" not in report:
+                overview.in_words(report, metric, opened.planned)
     with st.container():
         if metric is not None:
             _links(opened, metric)
     with st.container():
-        if opened.shown.curve_names or (found["status"] == "running" and not wording(found).no_rounds):
+        if opened.shown.curve_names or (report["status"] == "running" and not wording(report).no_rounds):
             rounds.together(opened)
 
 

@@ -21,41 +21,41 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    found = opened.found
-    metric = report.primary_of(found)
+    run_report = opened.found
+    metric = report.primary_of(run_report)
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         if metric is None and opened.only:
             sites.why_not_told(opened, opened.only)
-        elif metric is None or not found["sites"]:
+        elif metric is None or not run_report["sites"]:
             metric = None
             overview.not_compared(opened)
         else:
-            metric = sites.choose_metric(found)
+            metric = sites.choose_metric(run_report)
     with first:
         if metric is not None:
             _one_site(opened, metric)
     with st.container():
         if metric is not None:
             sites.everywhere(opened, metric)
-            sites.how_to_read(found, metric)
+            sites.how_to_read(run_report, metric)
             return
         if not opened.only:
-            for line in together(found, ""):
+            for line in together(run_report, ""):
                 st.info(escape(line))
         overview.who_takes_part(opened.shown)
 
 
 def _one_site(opened: Opened, metric: str) -> None:
     """Show whether joining paid at the site that the reader picks."""
-    found = opened.found
-    own = own_figures(found, opened.shown.sites)
+    run_report = opened.found
+    own = own_figures(run_report, opened.shown.sites)
     # Sites that share sums only have no figures to look at by themselves.
     if not own:
         st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
         return
-    label = "Site" if is_uncompared(found) else "Was it worth joining for this site?"
-    sites.answer(found, run_page.choose_site(own, label=label), metric)
+    label = "Site" if is_uncompared(run_report) else "Was it worth joining for this site?"
+    sites.answer(run_report, run_page.choose_site(own, label=label), metric)
     overview.warn(overview.leak_warnings(opened.shown))
 
 

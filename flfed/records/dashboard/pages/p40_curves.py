@@ -51,17 +51,17 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
         repeat = _told_repeat(opened, one)
         for line in says_whose(payload, shown.sites, only=opened.only):
             st.caption(escape(line))
-        found = found_in(payload)
-        if not found:
+        counts_by_name = found_in(payload)
+        if not counts_by_name:
             st.info("There are no counts of predictions that may be shown here, so there are no curves.")
             return
-        chosen = curves.choose(found)
+        chosen = curves.choose(counts_by_name)
     with st.container():
         curves.ranking(chosen, looks, shown.found, repeat)
     with st.container():
-        curves.calibrated(found, chosen, shown.found, looks, repeat)
+        curves.calibrated(counts_by_name, chosen, shown.found, looks, repeat)
     with st.container():
-        curves.operating_points(found, chosen, repeat)
+        curves.operating_points(counts_by_name, chosen, repeat)
     _more(opened)
     with st.container():
         curves.how_to_read()
@@ -84,8 +84,8 @@ def _more(opened: Opened) -> None:
             curves.exact_counts(points[1], _repeat_of(opened, points[0]))
     if groups := _first_with(opened, "subgroups"):
         sections.show(within_groups(groups[1], only=opened.only), repeat=_repeat_of(opened, groups[0]))
-    if known := [payload for payload in opened.summaries("coefficients") if payload is not None]:
-        sections.show(coefficients(known))
+    if repeats := [payload for payload in opened.summaries("coefficients") if payload is not None]:
+        sections.show(coefficients(repeats))
     sections.show(split_columns(opened.found))
     sections.show(needed_columns(opened.found))
 

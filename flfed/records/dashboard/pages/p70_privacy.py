@@ -35,18 +35,18 @@ from flfed.records.text import escape, with_code
 def parts(opened: Opened) -> None:
     """Show all parts for the current run, each in a place of its own: one that comes later moves no other."""
     with RunReader.open(only=opened.only) as reader:
-        found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
-        privacy = privacy_of(reader, found)
-        audit = read_all(AuditFigure, audit_of(reader, found))
+        runs: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
+        privacy = privacy_of(reader, runs)
+        audit = read_all(AuditFigure, audit_of(reader, runs))
         crossed = reader.crossed(opened.names)
-        told = next(filter(None, (reader.summary(run, "told-outcomes") for run in opened.names)), None)
-    run, sites = found[0]
+        outcome_counts = next(filter(None, (reader.summary(run, "told-outcomes") for run in opened.names)), None)
+    run, sites = runs[0]
     only = opened.only
     promise = promised(privacy, audit, run, only=only)
     with st.container():
         show_promise(promise, privacy["warnings"])
     sections.show(charged_section(privacy))
-    sections.show(left_section(crossed, len(found)))
+    sections.show(left_section(crossed, len(runs)))
     with st.container():
         limits_of_promise(promise, audit)
     sections.show(spent_section(privacy))
@@ -54,9 +54,9 @@ def parts(opened: Opened) -> None:
     sections.show(mechanisms_section(privacy, list(sites.values()), only=only))
     with st.container():
         _uncharged(privacy)
-    if told:
+    if outcome_counts:
         st.markdown("## Outcomes that the sums tell")
-        st.markdown(bullets(map(escape, told_in_words(told))))
+        st.markdown(bullets(map(escape, told_in_words(outcome_counts))))
 
 
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {

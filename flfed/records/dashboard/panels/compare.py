@@ -53,23 +53,23 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
 
     Where they cannot be compared it says why.
     """
-    found: Compared = {}
+    shown_by_title: Compared = {}
     with RunReader.open(only=only) as reader:
         entries = {name: reader.runs_of(name) for name in series}
     for name, runs in entries.items():
         # The end of its id tells runs of one study apart.
         title = f"{runs[0].study} {runs[0].series[-4:]}"
-        found[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
+        shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
-    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in found.items()}
-    for line in warnings([(name, shown.found, shown.study_text) for name, shown in found.items()], redrawn):
+    redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
+    for line in warnings([(name, shown.found, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
         st.warning(escape(line))
     # A record that is read for one site alone has no true number of sites.
-    table([line for line in _facts(found) if only is None or line[""] != "Sites"])
-    metric = next(filter(None, (primary_of(shown.found) for shown in found.values())), None)
+    table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
+    metric = next(filter(None, (primary_of(shown.found) for shown in shown_by_title.values())), None)
     if metric is not None:
-        _figures(found, metric, only)
-    differing = differences([(name, shown.study_text) for name, shown in found.items()])
+        _figures(shown_by_title, metric, only)
+    differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
     st.markdown("### In what the studies differ")
     if differing:
         table(differing)
@@ -93,8 +93,8 @@ def warnings(
     datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in found})
     lines = []
     if len(datasets) > 1:
-        told = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
-        lines.append(f"Figures of runs on different datasets say nothing of each other ({told}).")
+        listing = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
+        lines.append(f"Figures of runs on different datasets say nothing of each other ({listing}).")
     metrics = {name: primary_of(report) for name, report, _ in found}
     judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
     # Only runs on one dataset can be compared at all, so that the rest is checked within it.
@@ -102,14 +102,16 @@ def warnings(
         where = f"Of the runs on {dataset}, " if len(datasets) > 1 else ""
         by_metric = _groups({name: metric_name(metric) for name in names if (metric := metrics[name])})
         if len(by_metric) > 1:
-            told = _of_groups(by_metric)
-            said = f"not all were chosen by the same figure: compare one that all have ({told})."
-            lines.append(sentence_case(where + said))
+            listing = _of_groups(by_metric)
+            message = f"not all were chosen by the same figure: compare one that all have ({listing})."
+            lines.append(sentence_case(where + message))
         by_rows = _groups({name: judged[name] for name in names if judged[name]})
         if len(by_rows) > 1:
-            told = "; ".join(map(_and, by_rows.values()))
-            said = f"not all were judged on the same sites and test rows ({told}): part of a difference is chance."
-            lines.append(sentence_case(where + said))
+            listing = "; ".join(map(_and, by_rows.values()))
+            message = (
+                f"not all were judged on the same sites and test rows ({listing}): part of a difference is chance."
+            )
+            lines.append(sentence_case(where + message))
     return lines
 
 
@@ -205,8 +207,8 @@ def _at(of_site: Report, metric: str) -> str:
     shown = number(figure.value)
     if figure.low is not None:
         shown += f" ({interval(figure.low, figure.high)})"
-    said = "not compared with its own" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
-    return f"{shown}: {said}"
+    verdict = "not compared with its own" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
+    return f"{shown}: {verdict}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
@@ -219,11 +221,11 @@ def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     >>> differences([("a", "seed = 1\nname = 'x'"), ("b", "seed = 2\nname = 'x'")])
     [{'Key': 'seed', 'a': '1', 'b': '2'}]
     """
-    known = {name: _keys(text) for name, text in studies}
-    keys = dict.fromkeys(key for found in known.values() for key in found)
+    keys_by_name = {name: _keys(text) for name, text in studies}
+    keys = dict.fromkeys(key for study_keys in keys_by_name.values() for key in study_keys)
     lines = []
     for key in keys:
-        values = {name: str(found.get(key, "not given")) for name, found in known.items()}
+        values = {name: str(study_keys.get(key, "not given")) for name, study_keys in keys_by_name.items()}
         # A key that some study does not have counts as a difference too.
         if len(set(values.values())) > 1:
             lines.append({"Key": key} | values)
@@ -260,14 +262,14 @@ def methods(found: Sequence[Report], metric: str) -> None:
     if not found:
         st.info(ALONE)
         return
-    told = read_all(Method, found)
-    first = told[0]
+    method_rows = read_all(Method, found)
+    first = method_rows[0]
     if not first.plain:
         st.info(UNLIKE_PLAIN.format(method=first.method))
     # An outcome that is a number has no log loss.
     figures = [of for of in dict.fromkeys((metric, LOSS)) if of == metric or first.value[of] is not None]
     lines = []
-    for method in told:
+    for method in method_rows:
         line = {"Method": method.method, "Rounds": str(method.rounds)}
         for of in figures:
             line[metric_name(of)] = number(method.value[of])
@@ -303,7 +305,7 @@ def difference(gain: Report | None, metric: str) -> str:
     """Return a difference with its interval, or why there is none."""
     if gain is None:
         return ""
-    found = figure_of(gain, metric)
-    if found.value is None:
-        return f"{ABSENT}: {found.reason}"
-    return gain_in_brackets(Difference(found.value, found.low, found.high))
+    entry = figure_of(gain, metric)
+    if entry.value is None:
+        return f"{ABSENT}: {entry.reason}"
+    return gain_in_brackets(Difference(entry.value, entry.low, entry.high))

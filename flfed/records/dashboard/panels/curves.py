@@ -214,14 +214,14 @@ def how_to_read() -> None:
 
 def statistic(found: Report) -> None:
     """Show the figures of a study without a model, the first one with who took no part in it."""
-    told = found["statistics"]
-    first, *others = statistic_in_words(told, found["repeats"])
+    figures = found["statistics"]
+    first, *others = statistic_in_words(figures, found["repeats"])
     st.markdown(f"**{escape(first)}**")
     if missing := missing_in_words(found):
         st.warning(sections.bullets(map(escape, missing)))
-    tables = statistic_tables(told)
-    if told["name"] == ANALYSIS:
-        tables = tables_of(_chosen_rows(read(Analysis, told)))
+    tables = statistic_tables(figures)
+    if figures["name"] == ANALYSIS:
+        tables = tables_of(_chosen_rows(read(Analysis, figures)))
     for one in tables:
         if one.title:
             st.markdown(f"### {escape(one.title)}")

@@ -103,8 +103,8 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
         # The reason may tell how to go on by itself.
         if only or go_on.rpartition(": ")[2].strip("`") in run.reason:
             go_on = ""
-        said = f"Why it is {status}: {run.reason.rstrip('.')}. "
-        st.warning(with_code(said) + go_on)
+        reason = f"Why it is {status}: {run.reason.rstrip('.')}. "
+        st.warning(with_code(reason) + go_on)
     elif status == "running":
         progress(runs, after)
 
@@ -124,19 +124,19 @@ def progress(runs: Sequence[RunEntry], after: str = COMPARED) -> None:
     going = [run for run in runs if run.status == "running"] or runs[-1:]
     # Of repeats side by side the slowest one is told of.
     last = min(going, key=lambda run: run.rounds)
-    said = f"Round {last.rounds} of {last.rounds_planned}"
+    text = f"Round {last.rounds} of {last.rounds_planned}"
     if not last.rounds_planned:
-        said = "The sites are asked for what the study counts; it trains no model"
+        text = "The sites are asked for what the study counts; it trains no model"
     elif last.rounds >= last.rounds_planned:
-        said = f"All rounds ran; {after}"
+        text = f"All rounds ran; {after}"
     if len(going) > 1:
-        said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
+        text = f"{len(going)} of {last.repeats} repeats side by side. {text}"
     elif last.repeats > 1:
-        said = f"Repeat {last.repeat + 1} of {last.repeats}. {said}"
+        text = f"Repeat {last.repeat + 1} of {last.repeats}. {text}"
     planned = last.rounds_planned
     if len(runs) > 1:
         planned *= last.repeats
-    st.progress(min(sum(run.rounds for run in runs) / max(planned, 1), 1.0), said)
+    st.progress(min(sum(run.rounds for run in runs) / max(planned, 1), 1.0), text)
 
 
 def how_to_go_on(runs: Sequence[RunEntry]) -> str:
@@ -157,14 +157,14 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
 
 def not_compared(opened: Opened) -> None:
     """Say why a run was not compared, and who took no part in it."""
-    found = opened.found
-    status = run_of(found).status
-    for line in missing_in_words(found):
+    run_report = opened.found
+    status = run_of(run_report).status
+    for line in missing_in_words(run_report):
         st.warning(escape(line))
-    said = wording(found)
+    texts = wording(run_report)
     why = {
-        "running": said.running,
-        "interrupted": said.interrupted,
+        "running": texts.running,
+        "interrupted": texts.interrupted,
         "completed": "This run was not compared with the sites' own models.",
     }
     nothing = "Nothing was compared"
@@ -209,8 +209,8 @@ def _exact_cards(found: Report, metric: str) -> None:
         away = apart(pooled, shared.value, metric)
     what = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
     card("Shared model", number(shared.value), what)
-    said = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
-    card("All rows in one place", number(pooled), said)
+    caption = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
+    card("All rows in one place", number(pooled), caption)
 
 
 def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
@@ -281,8 +281,8 @@ def answer(found: Report, metric: str, warnings: int) -> None:
     """
     if is_uncompared(found):
         one = figure_of(run_of(found).global_, metric)
-        told = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
-        st.markdown(f"## {escape(metric_name(metric))} {escape(told)}")
+        figure_text = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
+        st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
         st.markdown(escape(NOT_TOLD))
     else:
         _whether_it_pays(found, metric)
@@ -291,9 +291,9 @@ def answer(found: Report, metric: str, warnings: int) -> None:
 
 
 def _whether_it_pays(found: Report, metric: str) -> None:
-    said, _, figures = joining_in_words(found, metric).partition(": ")
+    headline, _, figures = joining_in_words(found, metric).partition(": ")
     counted_sites = tally(found, metric).partition(";")[0].rstrip(".")
-    first, *others = [*doubts(found, metric), said or counted_sites]
+    first, *others = [*doubts(found, metric), headline or counted_sites]
     st.markdown(f"## {escape(first)}")
     for line in others:
         st.markdown(f"**{escape(line)}**")
@@ -325,18 +325,18 @@ def warn(lines: Sequence[str]) -> None:
 
 def set_aside(opened: Opened) -> None:
     """Show what was set aside, refused or flagged, of one site or of all; where there was nothing, that is said."""
-    found = opened.found
+    run_report = opened.found
     events = opened.shown.events
     st.markdown("## Rejected, refused, odd")
-    if not run_of(found).faults:
+    if not run_of(run_report).faults:
         none = "No update was rejected and no site was refused." if opened.trains else "No site was refused."
         if opened.only is not None:
             none = f"Nothing of {escape(opened.only)} was rejected or refused."
         st.markdown(none)
-    if lines := set_aside_lines(found, events):
+    if lines := set_aside_lines(run_report, events):
         table(lines)
-    if said := holdout_in_words(events):
-        st.caption(with_code(" ".join(said)))
+    if sentences := holdout_in_words(events):
+        st.caption(with_code(" ".join(sentences)))
 
 
 def trains_nothing(opened: Opened) -> bool:

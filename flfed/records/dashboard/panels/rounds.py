@@ -96,13 +96,13 @@ def _points(opened: Opened, arm: str, metric: str, sites: Sequence[str]) -> list
     """
     width = _width(opened)
     last = last_round(opened.runs)
-    found: list[CurvePoint] = []
+    points: list[CurvePoint] = []
     # Round 0 is a part of its own: it is from before training and never changes.
     for part in [(0, 0), *parts_of(last, width, CURVE_BLOCKS)]:
         mark = None if part[1] < last else opened.mark  # the figures of a round come with the next one
         wanted: Any = {"arm": arm, "metric": metric, "sites": sites, "width": width, "only": opened.only}
-        found += read_curves(where(), opened.names, part, mark, **wanted)
-    return found
+        points += read_curves(where(), opened.names, part, mark, **wanted)
+    return points
 
 
 def _means_of(opened: Opened) -> str:
@@ -167,8 +167,8 @@ def _draw_together(
     """Show the curve of all sites together, with sentences below it."""
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     figure(st, title, by_round.of_all_sites(points, metric), _lines(points, metric, None), key=key, says=says)
-    for said in filter(None, (*below, _counted_in_bins(points, metric))):
-        st.caption(said)
+    for sentence in filter(None, (*below, _counted_in_bins(points, metric))):
+        st.caption(sentence)
 
 
 def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
@@ -270,12 +270,12 @@ def together(opened: Opened) -> None:
     points = _points(opened, arm, metric, [])
     if not _has_figures_of_all(points):
         whose = f"that of {opened.only}" if opened.only else "those of each site"
-        said = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
-        st.caption(escape(said))
+        hint = f"There is no figure over all sites together by round here; the page Rounds has {whose}."
+        st.caption(escape(hint))
         return
-    told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
+    caption = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
     which = "your" if opened.only else "each"
-    st.caption(f"{told} The page Rounds has {which} site.")
+    st.caption(f"{caption} The page Rounds has {which} site.")
     _draw_together(opened, points, metric, f"{metric_name(metric)} by round", "rounds-together")
 
 
@@ -312,10 +312,10 @@ def _said(opened: Opened, text: str) -> str:
 
 def _course(points: Sequence[CurvePoint], site: str | None) -> str:
     """Return a curve's ends in words."""
-    known = [point for point in points if point.site == site and point.value is not None]
-    if not known:
+    curve = [point for point in points if point.site == site and point.value is not None]
+    if not curve:
         return "no figures"
-    return f"{known[0].value:.3f} after round {known[0].round}, {known[-1].value:.3f} after round {known[-1].round}"
+    return f"{curve[0].value:.3f} after round {curve[0].round}, {curve[-1].value:.3f} after round {curve[-1].round}"
 
 
 def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | None) -> list[Line]:
@@ -329,7 +329,7 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
     if sites is not None:
         wanted = sites
         bounds = ("95 % low", "95 % high")
-    found: list[Line] = []
+    lines: list[Line] = []
     for point in points:
         if point.site not in wanted:
             continue
@@ -342,8 +342,8 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
         line |= dict(zip(bounds, by_database.band_of(point, metric), strict=True))
         if point.first is not None:
             line |= {"Least": point.least, "Largest": point.most}
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 @st.cache_data(max_entries=1024, ttl=KEPT_SECONDS, show_spinner=False)
@@ -357,8 +357,8 @@ def _read_blocks(
 def _by_block(opened: Opened, what: str, last: int, width: int) -> list[Any]:
     """Return what the store has of each block up to round `last`; `what` is a key of `BY_BLOCK`."""
     parts = parts_of(last, width)
-    found = (_read_blocks(where(), what, opened.names, *part, width, opened.only) for part in parts)
-    return list(chain.from_iterable(found))
+    block_lists = (_read_blocks(where(), what, opened.names, *part, width, opened.only) for part in parts)
+    return list(chain.from_iterable(block_lists))
 
 
 def parts_of(last: int, width: int, blocks: int = PART_BLOCKS) -> list[tuple[int, int]]:
@@ -391,9 +391,9 @@ def took_part(opened: Opened) -> None:
     if opened.is_running:
         last -= last % width
     blocks = sorted(_by_block(opened, "participation", last, width), key=lambda block: (block.site, block.first))
-    said = by_round.in_words(blocks)
+    summary = by_round.in_words(blocks)
     lines = by_round.lines(blocks)
-    st.markdown(escape(said))
+    st.markdown(escape(summary))
     if by_round.is_plain(blocks):  # a map would be one block of one colour
         if blocks:
             behind(lines, key="participation")
@@ -402,7 +402,7 @@ def took_part(opened: Opened) -> None:
         newest = " The newest cell comes once its rounds are complete." if opened.is_running else ""
         st.caption(f"Each cell stands for {width} rounds.{newest}")
     drawn = by_round.chart(blocks)
-    figure(st, "Each site by round", drawn, lines, key="participation", says=_said(opened, said))
+    figure(st, "Each site by round", drawn, lines, key="participation", says=_said(opened, summary))
     if len(lines) > by_round.SITES_DRAWN:
         st.caption(f"{by_round.whose(blocks)} are drawn; the table has all.")
     if by_round.left_out(blocks):

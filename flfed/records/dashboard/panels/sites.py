@@ -83,8 +83,8 @@ def _cards(found: Report, site: str, metric: str) -> None:
     # The pooled model is measured on all sites, so that its card stands last.
     if run.pooled:
         value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
-        said = "; ".join(filter(None, (pooled_in_words(found), below, "at all sites together, for reference")))
-        card("All rows in one place", value, said)
+        caption = "; ".join(filter(None, (pooled_in_words(found), below, "at all sites together, for reference")))
+        card("All rows in one place", value, caption)
 
 
 def figures_of_all(found: Report, metric: str) -> None:
@@ -140,13 +140,13 @@ def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     """
     if figure.value is None:
         return ABSENT, figure.reason or "not measured"
-    said = interval(figure.low, figure.high)
-    if said == ABSENT:
-        said = "no interval"
+    text = interval(figure.low, figure.high)
+    if text == ABSENT:
+        text = "no interval"
     else:
         of = "of one repeat 95 %" if repeats > 1 else "95 %"
-        said = f"{of} {said}"
-    return number(figure.value), f"{metric_name(metric)}, {said}"
+        text = f"{of} {text}"
+    return number(figure.value), f"{metric_name(metric)}, {text}"
 
 
 def why_not_told(opened: Opened, site: str) -> None:
@@ -163,15 +163,15 @@ def everywhere(opened: Opened, metric: str) -> None:
 
     They are shown as charts and as a table, with who is not in it.
     """
-    found, sites = opened.found, opened.shown.sites
-    own = site_answer.own_figures(found, sites)
-    order = [name for name in site_answer.order_of_sites(found, metric) if name in own]
+    report, sites = opened.found, opened.shown.sites
+    own = site_answer.own_figures(report, sites)
+    order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
         whose = "All sites" if opened.only is None else escape(opened.only)
         st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
-        _beside(found, metric, order)
+        _beside(report, metric, order)
     if not opened.only:
-        _captions(site_answer.together(found, metric))
+        _captions(site_answer.together(report, metric))
     _captions(site_answer.left_out(sites))
 
 
@@ -196,14 +196,14 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         site = run_of(found).sites[name]
         says.append(f"{name}: {site_verdict(site, metric)[0]}, {narrative.gain_in_words(site, metric)}")
     title = f"Gain of each site, {narrative.interval_name(found)}"
-    said = f"Gain by joining. {'; '.join(says)}"
-    figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=said)
+    summary = f"Gain by joining. {'; '.join(says)}"
+    figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=summary)
     title = "Each model at each site, with 95 % CI"
     if arms == ["global"]:
         title = f"{metric_name(metric)} of the shared model, with 95 % CI"
     by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
-    said = f"{title}. {'; '.join(by_site)}"
-    figure(right, title, sites_by_arm(found, metric, shown), lines, key="site-models", says=said)
+    summary = f"{title}. {'; '.join(by_site)}"
+    figure(right, title, sites_by_arm(found, metric, shown), lines, key="site-models", says=summary)
     table(words)
     # Below the table: in it a sentence would make rows high on a narrow screen.
     if why := site_answer.untold_at(found, metric, order):

@@ -295,11 +295,11 @@ def once_a_block(cells: pd.Series, *, number: bool) -> int:
     >>> once_a_block(wards, number=False), once_a_block(wards.ffill(), number=False)
     (80, 0)
     """
-    known = cells.notna().to_numpy()
-    filled = int(known.sum())
-    if len(cells) < FEWEST or filled < 2 or filled > len(cells) - 2 or not known[0]:
+    present = cells.notna().to_numpy()
+    filled = int(present.sum())
+    if len(cells) < FEWEST or filled < 2 or filled > len(cells) - 2 or not present[0]:
         return 0
-    values = pd.factorize(cells[known])[0]
+    values = pd.factorize(cells[present])[0]
     if (values[1:] == values[:-1]).any():
         return 0
     by_chance = (filled - 1) * float(np.square(np.bincount(values) / filled).sum())
@@ -323,8 +323,8 @@ def first_of_each(cells: pd.Series, people: pd.Series) -> int:
     (30, 0)
     """
     again = people.notna().to_numpy() & (people == people.shift()).to_numpy(dtype=bool)
-    known = cells.notna().to_numpy()
-    if again.sum() < FEWEST or known[again].any() or known[~again].mean() < FIRST_ROWS:
+    present = cells.notna().to_numpy()
+    if again.sum() < FEWEST or present[again].any() or present[~again].mean() < FIRST_ROWS:
         return 0
     return int(again.sum())
 
@@ -461,8 +461,8 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
         return False
     for kind in ("mean", "sum", "median"):
         chances = [_chance(numbers, place, kind) for numbers, place in used]
-        found = [chance for chance in chances if chance is not None]
-        if len(found) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(found) <= CHANCE:
+        p_values = [chance for chance in chances if chance is not None]
+        if len(p_values) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(p_values) <= CHANCE:
             return True
     return False
 

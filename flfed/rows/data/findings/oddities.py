@@ -109,35 +109,35 @@ def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
 
 def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
     cells = table[name]
-    known = cells.dropna()
+    present_cells = cells.dropna()
     column = schema.columns[name]
     if column.kind == "id":
-        yield from _of_identifiers(name, known, len(cells), schema)
+        yield from _of_identifiers(name, present_cells, len(cells), schema)
         return
     if column.leak:
         return
     people = table[schema.group] if schema.group else None
     if column.values:
-        sizes = known.astype(str).value_counts()
+        sizes = present_cells.astype(str).value_counts()
         if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
             yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
-    yield from _of_spread(known, len(cells), rare=column.kind in ("flag", "category"))
+    yield from _of_spread(present_cells, len(cells), rare=column.kind in ("flag", "category"))
     yield from _of_values(cells, column, today, people)
 
 
 def _of_values(cells: pd.Series, column: Column, today: date, people: pd.Series | None) -> Iterator[str]:
     """Yield what is odd in a column of dates or numbers."""
-    known = cells.dropna()
+    present_cells = cells.dropna()
     if column.kind == "date":
-        yield from odd_dates(known, today, people)
+        yield from odd_dates(present_cells, today, people)
     elif not column.is_number():
         return
-    if many := far_from_all(known):
+    if many := far_from_all(present_cells):
         yield f"{count_in_words(many)} rows have one value that is far from all others: a code for 'not known'?"
-    elif column.is_number() and (many := repeated_codes(known)):
+    elif column.is_number() and (many := repeated_codes(present_cells)):
         rows = count_in_words(many)
         yield f"{rows} rows have values such as 77, 88 or 999 that few others are near: codes for 'not known'?"
     if column.is_number() and (change := unit_change(cells)):
@@ -187,15 +187,15 @@ def _numbers(
     fields: ColumnMapping,
 ) -> list[tuple[pd.Series, float]]:
     """Return the columns of numbers, each with half a unit of its last cell's last decimal place."""
-    found = []
+    numeric_columns = []
     for name, column in schema.columns.items():
         field = fields[name]
         own = own_name(field)
         if column.is_number() and own is not None and own in raw.columns and len(texts):
             last = texts.iat[len(texts) - 1, list(raw.columns).index(own)]
             scale = getattr(field, "multiply", 1.0)
-            found.append((table[name], half_a_unit(str(last), scale=scale)))
-    return found
+            numeric_columns.append((table[name], half_a_unit(str(last), scale=scale)))
+    return numeric_columns
 
 
 LEAST = 5
@@ -269,13 +269,13 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
     # Without identifiers two people may well be alike in all that a table has.
     if schema.task == "regression" or not named:
         return
-    known = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
-    alike = known[known.duplicated(others, keep=False)]
+    candidates = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
+    alike = candidates[candidates.duplicated(others, keep=False)]
     if alike.empty:
         return
     classes = alike.groupby(others, dropna=False, observed=True)[schema.target].transform("nunique")
     many = int((classes > 1).sum())
-    if many > 2 * TIMES * pairs_by_chance(known[others]):
+    if many > 2 * TIMES * pairs_by_chance(candidates[others]):
         yield (
             f"{count_in_words(many)} rows are like another row in everything but {schema.target!r}: "
             "which of them holds?"

@@ -60,8 +60,8 @@ def wall_clock(cells: pd.Series) -> pd.Series:
         return cells.astype("datetime64[ns]")
     # The zone is cut off and not applied: midnight in Berlin is no moment of the day before.
     texts = [None if cell is None or cell is pd.NaT else _ZONE.sub(r"\1", str(cell).strip()) for cell in cells]
-    found = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
-    return found.astype("datetime64[ns]")
+    moments = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
+    return moments.astype("datetime64[ns]")
 
 
 def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
@@ -87,13 +87,13 @@ def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tupl
     days = Texts(list(texts))
     days.refuse(lambda text: not _WHOLE.fullmatch(text), NO_DATE)
     whole = days.cells
-    found = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
-    bad = np.isnat(found) & ~pd.isna(np.array(texts, dtype=object))
+    moments = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
+    bad = np.isnat(moments) & ~pd.isna(np.array(texts, dtype=object))
     if not bad.any():
-        shifted = _shifted(whole, found, rows)
+        shifted = _shifted(whole, moments, rows)
         if shifted.any():
-            return found, shifted, SHIFTED
-    return found, bad, NO_DATE
+            return moments, shifted, SHIFTED
+    return moments, bad, NO_DATE
 
 
 def refuse_cells(column: str, rule: str, bad: np.ndarray | pd.Series) -> None:
@@ -323,22 +323,22 @@ def with_text_cells(table: pd.DataFrame) -> pd.DataFrame:
     texts = [at for at, dtype in enumerate(table.dtypes) if dtype == "str" and isinstance(dtype, pd.StringDtype)]
     if not texts:
         return table
-    found = table.copy(deep=False)
+    copy = table.copy(deep=False)
     # By place, since a name may stand in the table more than once.
     for at in texts:
         cells: Any = table.iloc[:, at].astype(object)  # its types know of no Series here
-        found.isetitem(at, cells)
-    found.attrs = table.attrs
-    return found
+        copy.isetitem(at, cells)
+    copy.attrs = table.attrs
+    return copy
 
 
 def table_of(columns: Mapping[Any, Any], index: Any = None) -> pd.DataFrame:
     """Return a table of columns, each in its own type: texts stay objects."""
     import pandas as pd
 
-    found = {}
+    cells_by_name = {}
     for name, cells in columns.items():
-        found[name] = cells
+        cells_by_name[name] = cells
         if isinstance(cells, list) or (isinstance(cells, np.ndarray) and cells.dtype == object):
-            found[name] = pd.Series(cells, index=index, dtype=object)
-    return pd.DataFrame(found, index=index)
+            cells_by_name[name] = pd.Series(cells, index=index, dtype=object)
+    return pd.DataFrame(cells_by_name, index=index)

@@ -99,9 +99,9 @@ class Scope:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
             raise UsageError(f"the table has no column {_shown(name)}{hint}")
         cells = self.table[name]
-        known = [*self.missing, *self.codes.get(name, ())]
-        if known and name not in self.computed:
-            codes = plain_text(pd.Series(known, dtype=object)).dropna()
+        markers = [*self.missing, *self.codes.get(name, ())]
+        if markers and name not in self.computed:
+            codes = plain_text(pd.Series(markers, dtype=object)).dropna()
             hidden = plain_text(cells).isin(codes)
             if hidden.any():
                 # As objects, so that whole numbers beside a missing cell do not become floats.
@@ -156,10 +156,10 @@ def rows_where(
     (1, 1)
     """
     tree = parse_expression(expression, "where")
-    found = _evaluated(tree, Scope(table, missing, computed, codes), "where")
-    if not isinstance(found, np.ndarray) or found.dtype != bool:
+    mask = _evaluated(tree, Scope(table, missing, computed, codes), "where")
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
         raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
-    return table[found].reset_index(drop=True)
+    return table[mask].reset_index(drop=True)
 
 
 def derived_columns(
@@ -194,19 +194,19 @@ def derived_columns(
             raise UsageError(f"{where}: the table has a column {name!r} already")
         tree = parse_expression(expression, where)
         scope = Scope(table, missing, expressions.keys() - own, codes)
-        found = _evaluated(tree, scope, where)
-        if isinstance(found, np.ndarray) and found.dtype == bool:
-            known: Any = True
+        cells = _evaluated(tree, scope, where)
+        if isinstance(cells, np.ndarray) and cells.dtype == bool:
+            comparable: Any = True
             for node in ast.walk(tree):
                 if isinstance(node, ast.Compare):
                     for side in (node.left, *node.comparators):
-                        known = known & _known(_evaluated(side, scope, where))
-            found = np.where(known, found.astype(float), np.nan)
-        if not isinstance(found, (SourceColumn, np.ndarray)):
+                        comparable = comparable & _known(_evaluated(side, scope, where))
+            cells = np.where(comparable, cells.astype(float), np.nan)
+        if not isinstance(cells, (SourceColumn, np.ndarray)):
             raise UsageError(f"{where}={_shown(expression)} must give one value for each row")
-        if isinstance(found, SourceColumn):
-            found = found.cells
-        table = table.assign(**{name: found})
+        if isinstance(cells, SourceColumn):
+            cells = cells.cells
+        table = table.assign(**{name: cells})
     return table
 
 
@@ -363,10 +363,10 @@ def _refuse(value: SourceColumn, bad: np.ndarray, rule: str) -> None:
 def _compared(node: ast.Compare, scope: Scope) -> np.ndarray:
     """Return where a chain of comparisons holds [rows]."""
     sides = [_value(part, scope) for part in (node.left, *node.comparators)]
-    found = np.ones(len(scope.table), dtype=bool)
+    mask = np.ones(len(scope.table), dtype=bool)
     for op, (left, right) in zip(node.ops, pairwise(sides), strict=True):
-        found = found & _holds(type(op), left, right)
-    return found
+        mask = mask & _holds(type(op), left, right)
+    return mask
 
 
 def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
@@ -392,10 +392,10 @@ def _times(side: Any) -> Any:
 
 
 def _moment(text: str) -> pd.Timestamp:
-    found = wall_clock(pd.Series([text], dtype=object))
-    if found.isna().any():
+    moments = wall_clock(pd.Series([text], dtype=object))
+    if moments.isna().any():
         raise UsageError(f"{_shown(text)} is no date such as 2026-01-31")
-    return pd.Timestamp(found.iloc[0])
+    return pd.Timestamp(moments.iloc[0])
 
 
 def _known(value: Any) -> Any:

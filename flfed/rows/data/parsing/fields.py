@@ -237,8 +237,8 @@ def did_you_mean(wanted: str, names: Iterable[object]) -> str:
     >>> did_you_mean("age", ["Age ", "sex"])
     "did you mean 'Age '?"
     """
-    found = alike(wanted, names)
-    return f"did you mean {found[0]!r}?" if found else ""
+    matches = alike(wanted, names)
+    return f"did you mean {matches[0]!r}?" if matches else ""
 
 
 def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:

@@ -169,10 +169,10 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
             raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
     with _TimedFile(path, reading) as file:
         table, part = _parse_sheet(file, sheet, reading, refusal)
-    found = [member for member in members if member.filename == part]
-    if not found:
+    entries = [member for member in members if member.filename == part]
+    if not entries:
         return table
-    return _mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
+    return _mark_valueless(table, lambda: _timed(_parts(path, entries[0], refusal), reading), refusal)
 
 
 def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> tuple[pd.DataFrame, str]:
@@ -233,8 +233,8 @@ def _longest_row(parts: Iterator[bytes]) -> int:
     for new in parts:
         part = rest + new
         end = part.rfind(b"<")
-        for found in _ROW_OR_CELL.finditer(part, 0, max(end, 0)):
-            if found[1] != b"c":
+        for tag in _ROW_OR_CELL.finditer(part, 0, max(end, 0)):
+            if tag[1] != b"c":
                 cells = 0
             elif cells is not None:  # other parts have such elements, and no rows
                 cells += 1
@@ -313,7 +313,7 @@ def _holds_any(parts: Iterable[bytes]) -> bool:
 
 
 def _valueless(parts: Iterable[bytes], refusal: str) -> Valueless:
-    found: Valueless = []
+    cells: Valueless = []
     parser: ElementTree.XMLPullParser[ElementTree.Element] = ElementTree.XMLPullParser()
     for part in parts:
         with foreign_parser(refusal, *DAMAGED):
@@ -321,8 +321,8 @@ def _valueless(parts: Iterable[bytes], refusal: str) -> Valueless:
             events: Iterator[Any] = parser.read_events()
             elements = [element for _, element in events]
         for element in elements:
-            _add(element, found)
-    return found
+            _add(element, cells)
+    return cells
 
 
 def _add(element: ElementTree.Element, found: Valueless) -> None:

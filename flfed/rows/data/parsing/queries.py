@@ -59,27 +59,27 @@ def server_of(url: str) -> str:
     import sqlalchemy
 
     try:
-        found = sqlalchemy.make_url(url)
+        address = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise UsageError("the site's database address cannot be read") from None
-    backend = found.get_backend_name()
+    backend = address.get_backend_name()
     if backend == "sqlite":
-        return f"sqlite:///{Path(found.database or '').resolve()}"
-    given = _options(found)
-    host, port = _host_and_port(found, given, backend)
-    database = found.database or _first(given, _DATABASE_KEYS)
+        return f"sqlite:///{Path(address.database or '').resolve()}"
+    options = _options(address)
+    host, port = _host_and_port(address, options, backend)
+    database = address.database or _first(options, _DATABASE_KEYS)
     return f"{backend}://{host}:{port}/{database}"
 
 
 def _options(url: sqlalchemy.URL) -> dict[str, str]:
     """Return an address's options; drivers take host and database from them as well, under many names."""
-    given = {}
+    options = {}
     for key, text in url.query.items():
-        given[key.lower()] = text if isinstance(text, str) else ",".join(text)
-    for part in given.pop("odbc_connect", "").split(";"):
+        options[key.lower()] = text if isinstance(text, str) else ",".join(text)
+    for part in options.pop("odbc_connect", "").split(";"):
         key, _, text = part.partition("=")
-        given[key.strip().lower()] = text.strip().strip("{}")
-    return given
+        options[key.strip().lower()] = text.strip().strip("{}")
+    return options
 
 
 def _first(given: Mapping[str, str], keys: Sequence[str]) -> str:
@@ -119,11 +119,11 @@ def tables_of(query: str) -> list[str]:
     >>> tables_of("WITH visits AS (SELECT * FROM visits) SELECT * FROM (visits v JOIN labs l ON v.i = l.i), wards")
     ['labs', 'visits', 'wards']
     """
-    found = set[str]()
+    tables = set[str]()
     for reading in _READINGS:
         tokens = (hit[1] for hit in reading.finditer(query) if hit[1])
-        found |= _read(_tree(tokens), top=True)
-    return sorted(found - {""})
+        tables |= _read(_tree(tokens), top=True)
+    return sorted(tables - {""})
 
 
 def _tree(tokens: Iterator[str]) -> Tree:
@@ -131,15 +131,15 @@ def _tree(tokens: Iterator[str]) -> Tree:
 
     Without one they go up to the end.
     """
-    found: Tree = []
+    nodes: Tree = []
     for token in tokens:
         if token == ")":
             break
         if token == "(":
-            found.append(_tree(tokens))
+            nodes.append(_tree(tokens))
         else:
-            found.append(token)
-    return found
+            nodes.append(token)
+    return nodes
 
 
 def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, place: bool = False) -> set[str]:
@@ -157,10 +157,10 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
     place : bool
         Whether a table may stand here: the brackets come after FROM.
     """
-    found = set[str]()
+    tables = set[str]()
     at = 0
     if _word(tree, 0) == "with":
-        found, made, at = _common(tree, made)
+        tables, made, at = _common(tree, made)
     selects = top or place  # else FROM belongs to a function, as in extract(year FROM day)
     listed = place
     start = True
@@ -168,7 +168,7 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
         # Words switch what may come next; a name counts only where a table may stand.
         word = _word(tree, at)
         if isinstance(tree[at], list):
-            found |= _read(tree[at], made, place=place)
+            tables |= _read(tree[at], made, place=place)
             place = False
         elif word == ";" or word in _ENDS:
             listed = place = False
@@ -183,10 +183,10 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
             parts, at = _name(tree, at)
             place = False
             if len(parts) > 1 or parts[0] not in made:
-                found.add(parts[-1])
+                tables.add(parts[-1])
         at = at + 1
         start = False
-    return found
+    return tables
 
 
 def _ends_comparison(tree: Tree, at: int) -> bool:
@@ -201,7 +201,7 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
 
     A name in its own brackets is a table of the database, unless the query says that it looks at itself.
     """
-    found = set[str]()
+    tables = set[str]()
     at = 1
     looks_back = _word(tree, at) == "recursive"
     at += looks_back
@@ -214,14 +214,14 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
             at += 1
         if at >= len(tree) or not isinstance(tree[at], list):
             break
-        known = made | {name} if looks_back else made - {name}
-        found |= _read(tree[at], known, top=True)
+        aliases = made | {name} if looks_back else made - {name}
+        tables |= _read(tree[at], aliases, top=True)
         made = made | {name}
         at = at + 1
         if _word(tree, at) != ",":
             break
         at += 1
-    return found, made, at
+    return tables, made, at
 
 
 def _name(tree: Tree, at: int) -> tuple[list[str], int]:
@@ -364,11 +364,11 @@ def _packed(cells: Cells) -> Any:
 
 def _unpacked(column: list[Any]) -> list[Any]:
     """Return the cells of a column as they came."""
-    found: list[Any] = []
+    values: list[Any] = []
     for cells in column:
         rows = cells if isinstance(cells, tuple) else cells.to_pylist()
-        found.extend(rows)
-    return found
+        values.extend(rows)
+    return values
 
 
 @contextmanager

@@ -171,14 +171,14 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
             return f"it is in {name}: give encoding={name!r}, or save it in UTF-8"
     if b"\x00" in content:
         return "it holds NUL bytes: it is in utf-16 without a mark, or damaged"
-    given = plain in ("utf-8", "utf8", "utf-8-sig")
+    is_utf8 = plain in ("utf-8", "utf8", "utf-8-sig")
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:
         wrong = "it is not in UTF-8: save it in UTF-8, or give its encoding, of Windows often 'cp1252'"
-        return wrong if given else ""
+        return wrong if is_utf8 else ""
     # Text of a one-byte encoding is by chance as good as never valid UTF-8.
-    return "" if given or content.isascii() else "it is in UTF-8: leave encoding out"
+    return "" if is_utf8 or content.isascii() else "it is in UTF-8: leave encoding out"
 
 
 def _open_member(content: io.BytesIO) -> IO[bytes]:
@@ -328,12 +328,12 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
 
 def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
     """Return the separators that cut the first lines into alike cells, two or more, with how many."""
-    found = {}
+    width_by_separator = {}
     for separator in separators:
         widths = {len(record) for record in first_records(content, encoding, separator)}
         if len(widths) == 1 and widths != {1}:
-            found[separator] = widths.pop()
-    return found
+            width_by_separator[separator] = widths.pop()
+    return width_by_separator
 
 
 def cells_of(path: Path, member: str = "") -> pd.DataFrame:
@@ -361,14 +361,14 @@ def cells_of(path: Path, member: str = "") -> pd.DataFrame:
         except (zipfile.BadZipFile, KeyError):
             raise UsageError(f"{path}: is no zip file with {member}") from None
         how = {"compression": "gzip"} if member.endswith(".gz") else {}
-    found: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
-    return found
+    cells: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
+    return cells
 
 
 def numbers_of(cells: pd.DataFrame, name: str) -> pd.Series:
     """Return a column as numbers; an empty cell is missing, any other that is no number raises TableError."""
     import pandas as pd
 
-    found = pd.to_numeric(cells[name], errors="coerce")
-    refuse_cells(name, "is not a number", found.isna() & (cells[name].str.strip() != ""))
-    return found
+    numbers = pd.to_numeric(cells[name], errors="coerce")
+    refuse_cells(name, "is not a number", numbers.isna() & (cells[name].str.strip() != ""))
+    return numbers

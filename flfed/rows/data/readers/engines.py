@@ -76,23 +76,23 @@ class Engines:
     def _told(self, cycles: pd.DataFrame, part: str) -> pd.DataFrame:
         """Return what is known of each engine at each of its cycles."""
         by_engine = cycles.groupby("unit")
-        found = cycles[["unit", "cycle"]].rename(columns={"unit": "number"})
-        found = found.assign(part=part, engine=part + "-" + found["number"].astype(int).astype(str))
+        features = cycles[["unit", "cycle"]].rename(columns={"unit": "number"})
+        features = features.assign(part=part, engine=part + "-" + features["number"].astype(int).astype(str))
         sensors = list(self.sensors)
         begun = cycles[cycles["cycle"] <= self.first].groupby("unit")[sensors].mean()
         for count in self.means:
             mean = by_engine[sensors].rolling(count, min_periods=1).mean().reset_index(level=0, drop=True)
             for name in self.sensors:
-                found[f"{name}_mean_{count}"] = mean[name].reindex(cycles.index)
+                features[f"{name}_mean_{count}"] = mean[name].reindex(cycles.index)
         for name in self.sensors:
-            found[f"{name}_drift"] = found[f"{name}_mean_{self.means[0]}"] - cycles["unit"].map(begun[name])
-        return found
+            features[f"{name}_drift"] = features[f"{name}_mean_{self.means[0]}"] - cycles["unit"].map(begun[name])
+        return features
 
 
 def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Return a file of numbers between blanks or tabs; a line may end in blanks."""
     cells = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, usecols=range(len(columns)), names=list(columns))
-    found: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
+    numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     for name in columns:
-        refuse_cells(name, "is not a number", found[name].isna())
-    return found
+        refuse_cells(name, "is not a number", numbers[name].isna())
+    return numbers

@@ -50,6 +50,6 @@ class Returns:
             refuse_cells(str(name), "has a price that is not above 0", ~(prices[name] > 0))
         days = cells[self.time]
         refuse_cells(self.time, "days are not in order", days.to_numpy()[1:] <= days.to_numpy()[:-1])
-        found = (prices / prices.shift(1) - 1).iloc[1:].reset_index(drop=True)
-        found.insert(0, self.time, days.iloc[1:].to_numpy())
-        return found.assign(number=range(len(found)))
+        returns = (prices / prices.shift(1) - 1).iloc[1:].reset_index(drop=True)
+        returns.insert(0, self.time, days.iloc[1:].to_numpy())
+        return returns.assign(number=range(len(returns)))

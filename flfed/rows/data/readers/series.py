@@ -95,7 +95,7 @@ class Series:
             raise UsageError(
                 f"zero, logarithm: {unknown[0]!r} must be a column of mean, sum or last ({', '.join(self.how)})"
             )
-        self.windows = {name: _window_of(name, given, self.how) for name, given in self.windows.items()}
+        self.windows = {name: _window_of(name, window, self.how) for name, window in self.windows.items()}
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the table, sorted by series and time.
@@ -141,8 +141,8 @@ class Series:
         steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
         whole = part.reindex(steps)
         for column in self.zero:
-            known = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
-            whole.loc[known, column] = whole.loc[known, column].fillna(0.0)
+            span = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
+            whole.loc[span, column] = whole.loc[span, column].fillna(0.0)
         for column in self.logarithm:
             rule = "has steps whose value is below 0, of which no logarithm is taken"
             refuse_cells(column, rule, whole[column] < 0)

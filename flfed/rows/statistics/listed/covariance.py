@@ -42,10 +42,10 @@ class Covariance:
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns; raises UsageError where they are not different numbers of the schema."""
-        known = tuple(column_of(name, schema, where="of", kinds=("number",)) for name in self.of)
-        if len(set(known)) < len(known) or len(known) < 2:
+        names = tuple(column_of(name, schema, where="of", kinds=("number",)) for name in self.of)
+        if len(set(names)) < len(names) or len(names) < 2:
             raise UsageError("[statistic] covariance: of must name two or more different columns")
-        return known
+        return names
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
@@ -63,23 +63,23 @@ class Covariance:
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's rows, sums and products."""
         values = table[list(self.of)].to_numpy(dtype=float)
-        known = values[~np.isnan(values).any(axis=1)] - self._middle(schema)
-        whole = {"rows": len(known), "missing": len(values) - len(known)}
+        deviations = values[~np.isnan(values).any(axis=1)] - self._middle(schema)
+        whole = {"rows": len(deviations), "missing": len(values) - len(deviations)}
         counts = {name: np.array([count], dtype=np.uint64) for name, count in whole.items()}
-        return {**counts, "sum": known.sum(axis=0), "product": known.T @ known}
+        return {**counts, "sum": deviations.sum(axis=0), "product": deviations.T @ deviations}
 
     def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
         """Return columns, rows, means [columns], deviations and the covariance matrix [columns, columns]."""
         sums = added(sites)
         rows = int(sums["rows"][0])
-        found = {"columns": list(self.of), "rows": rows, "rows-left-out": int(sums["missing"][0])}
+        figures = {"columns": list(self.of), "rows": rows, "rows-left-out": int(sums["missing"][0])}
         if rows < 2:
-            return found | {"mean": None, "sd": None, "covariance": None}
+            return figures | {"mean": None, "sd": None, "covariance": None}
         mean = sums["sum"] / rows
         covariance = (sums["product"] - rows * np.outer(mean, mean)) / (rows - 1)
         deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()
         sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations)}
-        return found | {
+        return figures | {
             "mean": (mean + self._middle(schema)).tolist(),
             "sd": sd,
             "covariance": covariance.tolist(),

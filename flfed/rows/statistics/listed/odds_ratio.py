@@ -77,9 +77,9 @@ class OddsRatio:
         (d, c), (b, a) = sums["table"].astype(int).tolist()
         rows = zip(_values(schema, self.by), ((c, d), (a, b)))
         groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
-        found: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
+        figures: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
         if not min(a, b, c, d):
-            return found | {"odds-ratio": None, "why": "no row of a group has, or all rows have, the outcome"}
+            return figures | {"odds-ratio": None, "why": "no row of a group has, or all rows have, the outcome"}
         log = math.log(a * d / (b * c))
         sd = math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
         ratio = {
@@ -87,7 +87,7 @@ class OddsRatio:
             "low": math.exp(log - NORMAL_975 * sd),
             "high": math.exp(log + NORMAL_975 * sd),
         }
-        return found | {"odds-ratio": ratio, "p": {"value": math.erfc(abs(log) / sd / math.sqrt(2))}}
+        return figures | {"odds-ratio": ratio, "p": {"value": math.erfc(abs(log) / sd / math.sqrt(2))}}
 
 
 def _values(schema: Schema, name: str) -> tuple[str, ...]:

@@ -113,17 +113,17 @@ class SafetyStock:
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's sums."""
-        known = table.dropna(subset=[*self.columns(schema)]).sort_values(self.by, kind="stable")
-        error = (known[schema.target] - known[self.forecast]).to_numpy(dtype=float)
-        late = known[self.by].to_numpy() > self.until
+        complete_rows = table.dropna(subset=[*self.columns(schema)]).sort_values(self.by, kind="stable")
+        error = (complete_rows[schema.target] - complete_rows[self.forecast]).to_numpy(dtype=float)
+        late = complete_rows[self.by].to_numpy() > self.until
         before = error[~late]
         after = error[late]
         most = self._most(schema)
         sets = [*(before[-count:] for count in self.last), before]
         places = np.clip(np.ceil(after / self.step), -most, most).astype(int) + most
-        counts = {"rows": [len(errors) for errors in sets], "missing": [len(table) - len(known)]}
+        counts = {"rows": [len(errors) for errors in sets], "missing": [len(table) - len(complete_rows)]}
         return {
-            **{name: np.array(found, dtype=np.uint64) for name, found in counts.items()},
+            **{name: np.array(numbers, dtype=np.uint64) for name, numbers in counts.items()},
             "square": np.array([(errors**2).sum() for errors in sets]),
             "absolute": np.array([np.abs(after).sum()]),
             "later": np.bincount(places, minlength=2 * most + 1).astype(np.uint64),

@@ -94,21 +94,21 @@ def best_alone(
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
     linear = linear_family(task)
-    asked = search_of(rows, task, classes, rng, folds=FOLDS)
-    if not isinstance(asked, Search):
-        return Rival(linear, asked)  # the constant model: nothing can be tuned
+    cv_search = search_of(rows, task, classes, rng, folds=FOLDS)
+    if not isinstance(cv_search, Search):
+        return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
-    asked = replace(asked, penalties=PENALTIES)
-    losses = held_out_losses(asked)
+    cv_search = replace(cv_search, penalties=PENALTIES)
+    losses = held_out_losses(cv_search)
     place = chosen(losses)
-    naive, least_loss = _best_naive(asked, columns, least)
+    naive, least_loss = _best_naive(cv_search, columns, least)
     if suffice_for_trees(rows, task, classes):
-        trees = _trees_below(asked, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
+        trees = _trees_below(cv_search, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
         if trees is not None:
             return trees
     if naive is not None and least_loss < losses[place]:
         return naive
-    return Rival(linear, asked.finished(fit_at(asked, float(PENALTIES[place]))))
+    return Rival(linear, cv_search.finished(fit_at(cv_search, float(PENALTIES[place]))))
 
 
 def _best_naive(asked: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:
@@ -135,20 +135,20 @@ def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator
     Parameters are those of `best_alone`. A class without rows gets half a row's share, as in a linear model; of rows of
     one class the model is a constant.
     """
-    asked = search_of(rows, task, classes, rng, folds=FOLDS)
-    if not isinstance(asked, Search):
+    cv_search = search_of(rows, task, classes, rng, folds=FOLDS)
+    if not isinstance(cv_search, Search):
         # Inputs may be missing, which nothing but trees can read.
-        return lambda x: np.tile(asked.bias, (len(x), 1))
+        return lambda x: np.tile(cv_search.bias, (len(x), 1))
     seed = int(rng.integers(2**31))
-    trees = _trees_below(asked, np.inf, seed)
+    trees = _trees_below(cv_search, np.inf, seed)
     if trees is None:
         # Nothing could be tested, as where a class comes up in the latest rows only: the fewest trees.
         with _one_thread():
-            model = _boosted(asked.rows, asked.task, min(TREES), min(TREES[min(TREES)]), seed)
+            model = _boosted(cv_search.rows, cv_search.task, min(TREES), min(TREES[min(TREES)]), seed)
         trees = Rival("boosted-trees", lambda x: _outputs(model, x))
-    if asked.outputs in (1, len(asked.present)):
+    if cv_search.outputs in (1, len(cv_search.present)):
         return trees.outputs
-    return _whole(trees.outputs, asked)
+    return _whole(trees.outputs, cv_search)
 
 
 def _whole(outputs: Predictor, asked: Search) -> Predictor:
@@ -159,9 +159,9 @@ def _whole(outputs: Predictor, asked: Search) -> Predictor:
         if own.shape[1] == 1:
             own = np.hstack([np.zeros_like(own), own])
         share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(asked.rows))
-        found = np.tile(share, (1, asked.outputs))
-        found[:, asked.present] = own
-        return found
+        logits = np.tile(share, (1, asked.outputs))
+        logits[:, asked.present] = own
+        return logits
 
     return of_all
 
@@ -257,8 +257,8 @@ def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
     Predictions are of a regression; [rows, outputs].
     """
     with _one_thread():
-        found = model.decision_function(x) if hasattr(model, "decision_function") else model.predict(x)
-    return np.asarray(found).reshape(len(x), -1)
+        scores = model.decision_function(x) if hasattr(model, "decision_function") else model.predict(x)
+    return np.asarray(scores).reshape(len(x), -1)
 
 
 def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
@@ -288,13 +288,13 @@ def naive_forecasts(
     """
     if rows.elapsed is None:
         return {}
-    found = {MEAN: _constant(rows, float(rows.y.mean()))}
+    forecasts = {MEAN: _constant(rows, float(rows.y.mean()))}
     last = _latest_rows(rows, least)
     if last.any():
-        found[LAST] = _constant(rows, float(rows.y[last].mean()))
+        forecasts[LAST] = _constant(rows, float(rows.y[last].mean()))
     if columns:
-        found[COLUMN] = min(columns, key=lambda column: squared_error(column, rows))
-    return found
+        forecasts[COLUMN] = min(columns, key=lambda column: squared_error(column, rows))
+    return forecasts
 
 
 def _latest_rows(rows: Encoded, least: int) -> np.ndarray:
@@ -331,10 +331,10 @@ def last_over_mean(rows: Encoded, least: int) -> float:
         return np.inf
     starts = np.unique(elapsed[latest])
     for start in starts[:: max(1, len(starts) // ORIGINS)]:
-        found = naive_forecasts(rows.take(np.flatnonzero(elapsed < start)), least=least)
+        forecasts = naive_forecasts(rows.take(np.flatnonzero(elapsed < start)), least=least)
         after = rows.take(np.flatnonzero(elapsed >= start))
-        if LAST in found:
-            errors += [squared_error(found[LAST], after), squared_error(found[MEAN], after)]
+        if LAST in forecasts:
+            errors += [squared_error(forecasts[LAST], after), squared_error(forecasts[MEAN], after)]
     if errors[1]:
         return float(errors[0] / errors[1])
     return np.inf
@@ -357,7 +357,7 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
     places = input_slices(scaled)
     inputs = len(input_names(scaled))
     numbers = {column.name: number for number, column in enumerate(layout.features)}
-    found = []
+    forecasts = []
     for name in names:
         if name not in numbers:
             continue  # the coordinator's own check refuses it before
@@ -366,8 +366,8 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
         # Both are scaled about a centre: what is one deviation of the column is so many of the target.
         weight[places[name].start] = encoder.scale[number] / encoder.scale[-1]
         bias = (encoder.center[number] - encoder.center[-1]) / encoder.scale[-1]
-        found.append(LinearPredictor(weight, np.array([bias])))
-    return found
+        forecasts.append(LinearPredictor(weight, np.array([bias])))
+    return forecasts
 
 
 def check_naive(study: Study, schema: Schema) -> None:

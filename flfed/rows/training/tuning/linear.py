@@ -203,13 +203,13 @@ def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
 
     Groups, or time, may leave a class, or all classes but one, out of a fold's training rows.
     """
-    found = []
+    usable_folds = []
     for fold in folds:
-        known = np.bincount(rows.y[fold.train], minlength=rows.y.max() + 1) > 0
-        test = fold.test[known[rows.y[fold.test]]]
-        if len(test) and known.sum() > 1:
-            found.append(Fold(fold.train, test))
-    return found
+        in_training = np.bincount(rows.y[fold.train], minlength=rows.y.max() + 1) > 0
+        test = fold.test[in_training[rows.y[fold.test]]]
+        if len(test) and in_training.sum() > 1:
+            usable_folds.append(Fold(fold.train, test))
+    return usable_folds
 
 
 def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
@@ -437,17 +437,17 @@ def fit_beside(
     outputs = offset.shape[1]
     wanted = np.eye(outputs)[rows.y] if task == "multi-class" else rows.y[:, None]
     prior = np.append(np.full(rows.x.shape[1], precision), intercept)
-    found = np.zeros((len(prior), outputs)) if start is None else np.vstack([start.weight, start.bias])
+    coefficients = np.zeros((len(prior), outputs)) if start is None else np.vstack([start.weight, start.bias])
     for _ in range(STEPS):
-        score, hessian = curvature(x, offset + x @ found, task)
-        slope = x.T @ (score - wanted) + prior[:, None] * found
-        step = np.linalg.solve(hessian + np.diag(np.repeat(prior, outputs)), slope.ravel()).reshape(found.shape)
+        score, hessian = curvature(x, offset + x @ coefficients, task)
+        slope = x.T @ (score - wanted) + prior[:, None] * coefficients
+        step = np.linalg.solve(hessian + np.diag(np.repeat(prior, outputs)), slope.ravel()).reshape(coefficients.shape)
         way = 0.0 if task == "regression" else float(np.abs(x @ step).max(initial=0.0)) * min(2, outputs)
         shortened = np.log1p(way) / way if way else 1.0
-        found = found - step * shortened
+        coefficients = coefficients - step * shortened
         if np.abs(step).max() < NEAR:
             break
-    return LinearPredictor(found[:-1], found[-1])
+    return LinearPredictor(coefficients[:-1], coefficients[-1])
 
 
 def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:

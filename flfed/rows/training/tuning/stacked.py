@@ -55,12 +55,12 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
 
     They are those of `search_alone`, within 1e-6 of a log-odds.
     """
-    asked = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
-    searches = [one for one in asked if isinstance(one, Search)]
-    found = iter(search_together(searches))
+    entries = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
+    searches = [one for one in entries if isinstance(one, Search)]
+    predictors = iter(search_together(searches))
     models = []
-    for one in asked:
-        model = one.finished(next(found)) if isinstance(one, Search) else one
+    for one in entries:
+        model = one.finished(next(predictors)) if isinstance(one, Search) else one
         models.append(model)
     return models
 
@@ -73,16 +73,16 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
     That is with too many unknowns, where a fold lacks one of several classes, and for rows so
     unlike in size that a Hessian is no longer positive in float64.
     """
-    found: dict[int, LinearPredictor] = {}
+    predictors: dict[int, LinearPredictor] = {}
     for places in _alike(searches):
         paths = _path_of_each([searches[place] for place in places])
         for place, path in zip(places, paths):
             if path is not None:
-                found[place] = _best(searches[place], path)
+                predictors[place] = _best(searches[place], path)
     models = []
     for place, search in enumerate(searches):
-        if place in found:
-            models.append(found[place])
+        if place in predictors:
+            models.append(predictors[place])
         elif search.task == "regression":
             models.append(_ridge(search))
         else:
@@ -98,10 +98,10 @@ def _path_of_each(searches: Sequence[Search]) -> Sequence[np.ndarray | None]:
         if len(searches) == 1:
             return [None]
     # One that cannot be solved does not cost the others their stack.
-    found: list[np.ndarray | None] = []
+    paths: list[np.ndarray | None] = []
     for search in searches:
-        found += _path_of_each([search])
-    return found
+        paths += _path_of_each([search])
+    return paths
 
 
 def _alike(searches: Sequence[Search]) -> Iterator[list[int]]:
@@ -167,7 +167,7 @@ def _paths(searches: Sequence[Search]) -> list[np.ndarray]:
     step = max(1, 2 * BLOCK // one // (len(searches) * (FOLDS + 1)))
     for start in range(0, len(PENALTIES), step):
         parts.append(_path(searches, tables, PENALTIES[start : start + step]))
-    return [np.concatenate(found, axis=1) for found in zip(*parts)]
+    return [np.concatenate(pieces, axis=1) for pieces in zip(*parts)]
 
 
 def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: np.ndarray) -> list[np.ndarray]:
@@ -191,8 +191,8 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
     parts = newton(replace(own, w=start, z=own.outputs(start)), factor[torch.from_numpy(again)] * share)
     ends = np.cumsum(many)
-    found = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)))
-    return [np.concatenate(both).reshape(-1, count, *solved.shape[1:]) for both in found]
+    pairs = zip(np.split(parts, count * ends[:-1]), np.split(solved, len(searches)))
+    return [np.concatenate(both).reshape(-1, count, *solved.shape[1:]) for both in pairs]
 
 
 def _stacked(
@@ -305,13 +305,13 @@ class Products:
 
     def _of(self, x: np.ndarray) -> np.ndarray:
         columns = np.ascontiguousarray(x.T)
-        found = np.empty((len(self._pairs[0]), len(x)))
+        products = np.empty((len(self._pairs[0]), len(x)))
         # Each pair is computed once, for the products are symmetric.
         start = 0
         for number, column in enumerate(columns, 1):
-            np.multiply(column, columns[:number], out=found[start : start + number])
+            np.multiply(column, columns[:number], out=products[start : start + number])
             start += number
-        return found
+        return products
 
     def summed(self, weight: np.ndarray) -> np.ndarray:
         """Return weighted sums of outer products.
@@ -376,9 +376,9 @@ class Stack:
 
         It is 0 for the intercepts.
         """
-        found = np.asarray(self.ridge[:, None, None] * step)
-        found[..., -1] = 0
-        return found
+        product = np.asarray(self.ridge[:, None, None] * step)
+        product[..., -1] = 0
+        return product
 
     def each(self, times: int) -> Iterator[tuple[Products, slice]]:
         """Yield each table and its problems' places.
@@ -395,11 +395,11 @@ class Stack:
 
         [problems, outputs, rows], 0 beyond a table's last row.
         """
-        found = np.zeros((w.shape[0] * w.shape[1], self.weight.shape[1]))
+        outputs = np.zeros((w.shape[0] * w.shape[1], self.weight.shape[1]))
         flat = w.reshape(-1, w.shape[-1])
         for table, some in self.each(w.shape[1]):
-            found[some, : len(table.x)] = flat[some] @ table.x.T
-        return found.reshape(*w.shape[:2], found.shape[1])
+            outputs[some, : len(table.x)] = flat[some] @ table.x.T
+        return outputs.reshape(*w.shape[:2], outputs.shape[1])
 
     def inputs(self, z: np.ndarray) -> np.ndarray:
         """Return `z @ x`, summed over rows.
@@ -407,8 +407,8 @@ class Stack:
         [problems, outputs, inputs + 1], of z [problems, outputs, rows].
         """
         flat = z.reshape(-1, z.shape[-1])
-        found = [flat[some, : len(table.x)] @ table.x for table, some in self.each(z.shape[1])]
-        return np.concatenate(found).reshape(*z.shape[:2], -1)
+        sums = [flat[some, : len(table.x)] @ table.x for table, some in self.each(z.shape[1])]
+        return np.concatenate(sums).reshape(*z.shape[:2], -1)
 
     def products(self, weight: np.ndarray) -> np.ndarray:
         """Return weighted sums of outer products, by problem.
@@ -418,10 +418,10 @@ class Stack:
         The weight is [many, rows], as many lines for each problem.
         """
         times = len(weight) // len(self.own)
-        found = [table.summed(weight[some, : len(table.x)]) for table, some in self.each(times)]
-        if len(found) > 1:
-            return np.concatenate(found)
-        return found[0]
+        sums = [table.summed(weight[some, : len(table.x)]) for table, some in self.each(times)]
+        if len(sums) > 1:
+            return np.concatenate(sums)
+        return sums[0]
 
 
 def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
@@ -442,7 +442,7 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
     problem leaves: one whose last step, which gained so much on the one before, leaves less than `NEAR` to go,
     or whose steps are small and gain nothing: rounding, where inputs are large and penalties weak.
     """
-    found = np.empty_like(now.w)
+    coefficients = np.empty_like(now.w)
     live = np.arange(len(now.w))
     turns = 0
     while len(live):
@@ -464,10 +464,10 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray:
         left = (np.square(size) > NEAR * before) & ((size > STILL) | (2 * size < before))
         factor = None
         if not left.all():
-            found[live[~left]] = now.w[~left]
+            coefficients[live[~left]] = now.w[~left]
             now = now.take(left)
             live = live[left]
-    return found
+    return coefficients
 
 
 def _size(along: np.ndarray) -> np.ndarray:
