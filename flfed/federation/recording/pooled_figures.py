@@ -60,7 +60,7 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
         Of one kind of rows or several.
     shared_as : SharedAs
     """
-    histograms = {site: found.histogram for site, found in scores.items() if found.histogram is not None}
+    histograms = {site: own.histogram for site, own in scores.items() if own.histogram is not None}
     # Only counts that may be added up count here, since the bins tell of them.
     summed = [histograms[site] for site in shared_as.summable(histograms)]
     if len(summed) < LEAST_SITES:
@@ -74,10 +74,10 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     centre = weights @ odds
     # Coarse figures: the bins are sent to all sites and shall tell little of one.
     spread = max(float(f"{math.sqrt(weights @ (odds - centre) ** 2):.1e}"), LEAST_SPREAD)
-    found = ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
+    bins = ScoreBins(round(round(centre / spread * CENTRE_STEPS) * spread / CENTRE_STEPS, 6), spread)
     # A few rows far away make all bins wide: they are to be finer where the pairs are that cannot be told apart.
     pairs = counts[0] * counts[1]
-    return found if pairs @ (found.widths(odds) / EVEN_ODDS.widths(odds)) < pairs.sum() else EVEN_ODDS
+    return bins if pairs @ (bins.widths(odds) / EVEN_ODDS.widths(odds)) < pairs.sum() else EVEN_ODDS
 
 
 def score_histograms(
