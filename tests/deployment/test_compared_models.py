@@ -98,6 +98,9 @@ def test_the_site_has_its_verdict_at_home_by_what_crossed_and_else_with_all_digi
     compare(site, 2)
     results, problems = results_of(site.folder)
     assert problems == [] and [result.run for result in results] == ["20261120-2", "20261120-1"]
+    (table,) = {(result.rows, result.holdout_rows) for result in results}
+    split = SiteSession(site.site, site.study).table
+    assert table == (len(split.training), len(split.holdout("compare")))
     for result, crossed in zip(results, (False, True), strict=True):
         values = [one.value for one in (*result.arms, *result.differences) if not math.isnan(one.value)]
         assert values and all(three_digits(value) == value for value in values) == crossed
@@ -292,3 +295,9 @@ def test_a_run_compares_the_model_that_it_evaluated_or_one_that_it_was_trained_f
     assert not site.answer(site.message(COMPARE, best), run="best").has_error()
     # Of a site that was away while the others evaluated.
     assert asked_to_compare(site, 5, "away") == ""
+
+
+def test_counts_by_prediction_stay_with_the_figures_of_one_model_too_many(gated):
+    site = institution(gated, most=1, outputs=("score-histogram",))
+    first, second = (CompareReply.from_record(compare(site, by).content).histogram for by in (1, 2))
+    assert first is not None and second is None

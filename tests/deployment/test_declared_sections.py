@@ -14,9 +14,11 @@ from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv
+from flfed.study.kinds import exchanges_of
 from flfed.study.study import Study
 from flfed.updates.codec import Codec
-from flfed.updates.messages.kinds import COMPARE, KINDS, TRAIN
+from flfed.updates.messages.kinds import COMPARE, EVALUATE, KINDS, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.secure_sum import LIST, OPENED, SECTION, UNMASK
 from flfed.updates.sections import (
     ArrayField,
     ArraySection,
@@ -113,3 +115,61 @@ def test_only_a_table_without_rows_may_have_any_columns():
     assert "of another shape" in str(defect(level, (0, 3, 3)))
     assert defect(codes, (0, 0)) is defect(codes, (2, 32)) is None
     assert "of another shape" in str(defect(codes, (2, 31)))
+
+
+def messages_of(study: Study, pinned: int = 0) -> StudyMessages:
+    schema = datasets.load(study.dataset.name).schema
+    site = Site(name="site-01", dataset=study.dataset.name, source=Csv("table.csv"))
+    return StudyMessages(study, schema, site, pinned)
+
+
+def in_sums(name: str) -> Study:
+    return Study.load(name).replace({"privacy.secure-aggregation": "on"})
+
+
+def test_a_round_of_a_covered_study_brings_neither_loss_nor_scores():
+    charged = Study.load("breast-cancer-dp-3")
+    covered = messages_of(charged.replace({"privacy.covers": "study"})).leaving(TRAIN)
+    assert set(covered) == {"config", "arrays", "metrics"}
+    assert set(covered["metrics"].fields) == {"num-examples", "steps"}
+    assert "loss" in messages_of(charged).leaving(TRAIN)["metrics"].fields
+
+
+@pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
+def test_a_round_whose_figures_stay_has_no_place_for_them(kind: str):
+    study = in_sums("breast-cancer")
+    masked = messages_of(study, pinned=4).leaving(kind)
+    assert set(masked) == {"config", "metrics", SECTION, OPENED}
+    assert set(masked["metrics"].fields) == {"num-examples", "steps"}
+    assert "loss" in messages_of(study).leaving(kind)["metrics"].fields
+
+
+def test_on_a_plateau_alone_the_coordinator_scales_the_learning_rate():
+    study = Study.load("breast-cancer")
+    plateau = study.replace({"plan.schedule": "plateau", "plan.validation": 0.2})
+    for asked, half in ((study, False), (plateau, True)):
+        scale = messages_of(asked).incoming(TRAIN)["config"].fields["lr-scale"]
+        assert [fits(scale, value) for value in (1.0, 0.5, 2.0)] == [True, half, False]
+
+
+def test_sums_over_rows_that_are_masked_have_no_place_for_plain_ones():
+    messages = messages_of(in_sums("breast-cancer"), pinned=4)
+    assert set(messages.leaving(SUMMARISE)) == {"config", "summary"}
+    assert set(messages.leaving(SUMMARISE, summed_rows=True)) == {"config", SECTION, OPENED}
+
+
+def test_the_sum_of_a_statistic_is_opened_once():
+    once = messages_of(in_sums("scms-safety-stock"), pinned=4).exchanges.once
+    assert (once.count(STATISTIC), once.count(LIST), once.count(UNMASK)) == (1, 1, 1)
+
+
+def test_a_covered_run_asks_for_no_exact_sums_scores_or_comparison():
+    study = Study.load("breast-cancer-dp-3").replace({"privacy.covers": "study"})
+    assert {SUMMARISE, EVALUATE, COMPARE}.isdisjoint(messages_of(study).exchanges.once)
+
+
+def test_each_level_of_a_tree_may_bring_all_lists_of_its_sum():
+    study = in_sums("taiwan-credit-trees")
+    messages = messages_of(study, pinned=60)
+    lists = messages.leaving(TRAIN)[OPENED].most
+    assert messages.round_bytes() > exchanges_of(study) * lists > 1_000_000

@@ -319,3 +319,19 @@ def test_under_homomorphic_encryption_no_loss_leaves_and_nothing_is_chosen_by_on
     choosing = consortium(secure_aggregation="ckks", strategy__select="best")
     with pytest.raises(UsageError, match="select = 'best' goes by losses, which site-01, site-02, site-03 keep"):
         Coordinator(choosing).run()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "changes"),
+    [
+        ("patience", {"strategy__patience": 2}),
+        ("schedule = 'plateau'", {"plan__schedule": "plateau"}),
+    ],
+)
+def test_under_homomorphic_encryption_nothing_ends_or_slows_by_a_loss(
+    consortium: Make, chosen: str, changes: dict[str, Any]
+):
+    pytest.importorskip("tenseal")
+    choosing = consortium(secure_aggregation="ckks", **changes)
+    with pytest.raises(UsageError, match=f"{chosen} goes by losses, which site-01, site-02, site"):
+        Coordinator(choosing).run()

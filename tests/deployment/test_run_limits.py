@@ -112,6 +112,9 @@ def test_a_model_is_attacked_only_where_its_comparison_left(gated):
     attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
     message = site.message(AUDIT, attack)
     assert said(site.answer(message)) == Refusal("not-compared")
+    # That it was evaluated is not enough.
+    assert said(site.answer(final(site))) == ""
+    assert said(site.answer(message)) == Refusal("not-compared")
     assert said(site.answer(compared(site))) == ""
     assert said(site.answer(message)) == "" and said(site.answer(message, repeat=1)) == Refusal("not-compared")
     assert asked_sha256(message) == asked_sha256(compared(site)) != asked_sha256(compared(site, 1e-9))

@@ -13,12 +13,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from flfed import run
 from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.federation.client.run_keys import LISTED
 from flfed.federation.client.secure_sums import SiteSums, SiteTreeSums
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
@@ -224,6 +226,16 @@ def test_a_site_confirms_no_second_list_within_a_tree(consortium: Make, monkeypa
         # The question alone does not bind the site: what does is the list of the root.
         patched.setattr(SiteTreeSums, "list_refusal", SiteSums.list_refusal)
         assert not confirm(THREE).has_error()
+
+
+def test_a_site_that_has_no_list_of_the_root_goes_on_with_none(consortium: Make):
+    found = consortium()
+    _, _, context = at_level(found, TRAIN, 2)
+    StateFiles(kept_replies("site-01", str(context.run_config["run"]))).remove(LISTED)
+    request = ListRequest(kind=TRAIN, round=2, listed=ALL)
+    message = Message(request.to_record(), dst_node_id=1, message_type=LIST)
+    reply = found.gates["site-01"].answer(message, context, BUNDLE)
+    assert reply.has_error() and "another list of sites" in reply.error.reason
 
 
 def test_a_tree_does_not_begin_anew(consortium: Make):

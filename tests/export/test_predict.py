@@ -246,6 +246,24 @@ def test_metrics_are_of_the_rows_whose_outcome_is_known(small_model, written):
     assert one_class.figures["roc_auc_score"]["value"] is None and one_class.figures["roc_auc_score"]["method"]
 
 
+def test_rows_of_one_person_go_together_into_the_interval(small_sites, small_study, written):
+    small_sites(1)
+    path = datasets.load("small").folder / "schema.toml"
+    path.write_text(path.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
+    few = pd.concat([ROWS] * 8, ignore_index=True)
+    rng = np.random.default_rng(1)
+    few = few.assign(x1=rng.uniform(0, 100, len(few)), y=rng.choice(["no", "yes"], len(few)))
+    model = model_of(small_study, few.assign(person=range(len(few))))
+    # Nine rows of each person, all alike: what is known is that of as many people, and no more.
+    copies = pd.concat([few] * 9, ignore_index=True)
+    widths = []
+    for person in (np.tile(np.arange(len(few)), 9), np.arange(len(copies))):
+        table = written(copies.assign(person=person.astype(str)))
+        figure = predict_table(model, table).figures["roc_auc_score"]
+        widths.append(figure["high"] - figure["low"])
+    assert widths[0] == pytest.approx(3 * widths[1], rel=0.15)
+
+
 def test_parquet_and_csv_give_the_same_predictions_and_unread_columns_may_be_absent(small_model, small_study, written):
     first = predict_table(small_model, written(ROWS)).values
     np.testing.assert_allclose(predict_table(small_model, written(ROWS, "rows.parquet")).values, first, atol=1e-12)

@@ -17,10 +17,13 @@ from flfed.errors import RunStopped, UsageError
 from flfed.federation.engines.engine import find_sites
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.preflight import check
+from flfed.federation.server.row_sums import cell_shapes, cells_defect
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
+from flfed.refusals import Refusal
+from flfed.rows.data import datasets
 from flfed.rows.features.encode import ColumnArrays, joined, plain_inputs
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.rows.site_trees import Level, tree_columns
 from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
@@ -390,3 +393,18 @@ def test_on_ray_whose_processes_take_turns_the_trees_are_the_same(trees, home):
     for sums in ("off", "on"):
         there = run(Study.parse(text).replace({"secure-aggregation": sums}), engine="ray")
         assert (there.status, there.report["arrays-sha256"]) == ("completed", here)
+
+
+def test_counts_by_cell_are_of_the_same_rows_and_of_no_more_than_the_band(small_sites, trees):
+    small_sites(1)
+    layout = study_layout(Study.parse(trees()), datasets.load("small").schema)
+    counts = {}
+    for name, shape in cell_shapes(layout, 0).items():
+        counts[name] = np.zeros(shape, np.uint32)
+        counts[name][0] = 99
+    assert len(counts) == 2
+    reply = BinsReply(counts=counts)
+    assert cells_defect(reply, 99, layout=layout, least=0) is None
+    assert cells_defect(reply, 98, layout=layout, least=0) == Refusal("cells-unfit")
+    counts["x1"][1] = 1
+    assert cells_defect(reply, 100, layout=layout, least=0) == Refusal("cells-unfit")

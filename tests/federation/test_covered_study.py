@@ -17,7 +17,13 @@ from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import RoundCharge, privacy_refusal
-from flfed.federation.client.released.noised_answer import FAR, cells_of, releases_of, trained_units
+from flfed.federation.client.released.noised_answer import (
+    CELLS,
+    FAR,
+    cells_of,
+    releases_of,
+    trained_units,
+)
 from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.server.run import resume, run
@@ -161,6 +167,14 @@ def test_counts_of_the_encoder_are_sent_again_as_they_were_and_cost_nothing(smal
     assert len(answers) == 2 + 2 * 2 and not any("side" in line.facts for line in answers)
     # Each run trains anew, and scores another model.
     assert len(lines("site-01")) == 2 + 2 * (3 + 2)
+
+
+def test_each_repeat_has_counts_with_noise_of_its_own(small_sites: Small):
+    sites = [replace(site, policy=Policy(epsilon=8.0)) for site in small_sites(3, rows=300)]
+    run(Study.parse(STUDY), sites=sites, repeats=2)
+    charged = [line.facts for line in lines("site-01") if line.facts.get("answer") == CELLS]
+    # Histograms and other counts, each with its own noise.
+    assert [facts["repeat"] for facts in charged] == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("rows_each", [1, 3])

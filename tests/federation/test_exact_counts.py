@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flwr.app import Message
 from sklearn.metrics import confusion_matrix, recall_score
 
 import flfed
@@ -26,7 +27,7 @@ from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import SiteSession
 from flfed.summaries.score_bins import ScoreBins
-from flfed.updates.messages.compare import CompareReply, PointCounts
+from flfed.updates.messages.compare import COMPARE, CompareReply, PointCounts
 
 CELLS = ("tp", "fp", "fn", "tn")
 ASKED = "[compare]\nthresholds = [0.7]\n"
@@ -208,3 +209,18 @@ def test_an_outcome_that_is_no_yes_or_no_has_none():
     study = Study.load("wine").replace({"compare.thresholds": [0.5]})
     with pytest.raises(UsageError, match="are for outcomes that are yes or no"):
         run(study)
+
+
+def test_counts_that_no_study_asks_for_are_not_written_down(conduct, small_sites, small_study):
+    point = PointCounts(by="threshold", at=0.25, tp=5, fp=5, fn=5, tn=5, method="")
+
+    def with_counts(reply: Message) -> Message:
+        if reply.metadata.message_type == COMPARE:
+            found = CompareReply.from_record(reply.content)
+            counts = replace(point, tn=found.holdout_rows - 15)
+            reply.content = replace(found, points=(counts,)).to_record()
+        return reply
+
+    done = conduct(small_sites(3, rows=100), small_study, change=with_counts)
+    assert done.outcome.status == "completed" and done.reasons("fault") == {}
+    assert done.reader.summary(done.run, "operating-points") is None

@@ -17,6 +17,7 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint
 from flfed.updates.mechanism import SiteNoise
 from flfed.updates.privacy.site_dp import SiteDp
+from flfed.updates.strategies.fedavg import FedAvg
 
 SEEDS = 10
 TAIWAN = """
@@ -103,6 +104,13 @@ def test_rehearsals_agree_bit_for_bit_stacked_and_one_by_one_and_other_seeds_hav
     stacked = arrays_of(asked, sites)
     assert same(stacked, arrays_of(asked, sites, stacked=False))
     assert not same(stacked, arrays_of(asked.replace({"seed": 8}), sites))
+
+
+def test_every_site_counts_the_same_whatever_weight_the_strategy_gives_it(study, monkeypatch):
+    asked, sites = study()
+    found = arrays_of(asked, sites)
+    monkeypatch.setattr(FedAvg, "relative_weight", lambda *given: 0.25)
+    assert same(found, arrays_of(asked, sites))
 
 
 @pytest.mark.proof

@@ -18,6 +18,7 @@ from flfed.federation.recording import source_model
 from flfed.federation.recording.source_model import UNCOVERED, kept_source, required_hash, start_arrays
 from flfed.federation.server.run import Result, resume, run
 from flfed.records.reports.site_answer import rests_on
+from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data import datasets
@@ -98,7 +99,10 @@ def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms
     assert of_first["warm-start"][AUC]["value"] == pytest.approx(
         earlier.report["sites"]["site-01"]["global"][AUC]["value"], abs=1e-6
     )
-    assert "The model that the run began with reaches" in " ".join(rests_on(done.report, "site-01", AUC))
+    as_it_is = of_first["warm-start"][AUC]["value"]
+    of_first["warm-start-tuned"][AUC]["value"] = 0.25
+    said = " ".join(rests_on(done.report, "site-01", AUC))
+    assert f"began with reaches {number(as_it_is)} here as it is, and .250 where" in said
     assert "warm-start" not in earlier.report["sites"]["site-01"]
     assert compare_runs(earlier.report["run"], name)["settings"]
 

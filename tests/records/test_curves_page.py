@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 import flfed
 from flfed import Study, run
 from flfed.records.reports.report import report
+from flfed.records.sections.scores import ranking
 from flfed.records.statistics.score_curves import ALL, NOT_COMPARABLE, SITES_DRAWN, ScoreCounts, calibration
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.entries import ComparisonRow, SiteRow
@@ -109,6 +110,17 @@ def test_the_figures_are_those_of_the_record_and_of_scikit_learn(three):
     assert [float(ranks[site]["Test rows"]) for site in three["sites"]] == [
         site["holdout-rows"] for site in three["sites"].values()
     ]
+
+
+def test_who_hears_a_chart_hears_its_own_areas(three):
+    payload = summary_of(three["run"])
+    names = [ALL, *three["sites"]]
+    counts = {name: counts_of(payload, name) for name in names}
+    roc, precision = (chart.says for chart in ranking(counts, counts, {}, three).charts)
+    for name in names:
+        rows = rows_of(counts[name])
+        assert f"{name}: AUC {number(roc_auc_score(*rows))}" in roc
+        assert f"{name}: average precision {number(average_precision_score(*rows))}" in precision
 
 
 def test_what_is_drawn_has_these_areas_and_groups(three):

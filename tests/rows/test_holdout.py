@@ -20,7 +20,7 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.reader import RunReader
-from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows
+from flfed.rows.data.holdout import Holdout, HoldoutByTime, canonical_rows, for_validation
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
@@ -389,3 +389,15 @@ def test_other_dates_are_left_to_pandas(day: str):
     found = made._usable_ends()
     assert (found is None) == (day in ("1600-01-01", "2020-02-30"))
     assert found is None or all(isinstance(one, pd.Timestamp) for one in found)
+
+
+def test_validation_rows_are_others_for_each_seed_and_site():
+    keys = [f"row {number}" for number in range(2000)]
+    first, again, repeat, other = (
+        for_validation(keys, Holdout(), site, seed, 0.3)
+        for site, seed in (("site-01", 7), ("site-01", 7), ("site-01", 8), ("site-02", 7))
+    )
+    assert (first == again).all()
+    for apart in (repeat, other):
+        # Drawn by themselves they differ in 2 · .3 · .7 of the rows.
+        assert 0.36 < (first != apart).mean() < 0.48

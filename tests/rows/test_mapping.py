@@ -216,6 +216,13 @@ def test_what_is_outside_the_range_is_reported_and_missing():
     assert findings[0].rows.tolist() == [1, 2, 3]
 
 
+def test_a_number_a_little_beyond_its_range_is_outside_and_not_at_its_end():
+    # The range is 50 to 1000: a thousandth of it would be .95.
+    table, findings = map_table(raw(chol=["1000.1", "49.9", "1000"]), SCHEMA, {})
+    assert [finding.rows.tolist() for finding in findings] == [[0, 1]]
+    assert table["chol"].isna().tolist() == [True, True, False]
+
+
 def test_rows_without_an_outcome_are_reported():
     assert rules(raw(y=["no", "", None])) == [
         "column 'y' has no value (rows without an outcome cannot be used) in fewer than 5 rows"

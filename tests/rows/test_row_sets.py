@@ -162,6 +162,18 @@ def test_differences_of_differences_give_nobody_away():
     assert not too_close(of_numbers(*other, *ten), released, 10)  # the same ten: nobody is left over
 
 
+def test_two_people_whom_four_sums_count_twice_are_not_given_away():
+    # The asked set and the last one less the first two: twice those who are in both.
+    both = (500, 501)
+    a, b, c, d = (range(start, start + 30) for start in (0, 30, 60, 90))
+    asked = of_numbers(*both, *a, *b)
+    released = [of_numbers(*b, *c), of_numbers(*a, *d), of_numbers(*both, *c, *d)]
+    assert too_close(asked, released, 3)
+    for left in range(3):
+        assert not too_close(asked, released[:left] + released[left + 1 :], 3)
+    assert not too_close(asked, released, 2)
+
+
 def test_the_rule_is_that_of_going_through_all_combinations():
     rng, seen = np.random.default_rng(5), {True: 0, False: 0}
     for _ in range(150):
@@ -252,4 +264,12 @@ def test_all_rows_of_a_person_rest(site):
     left = table[table["person"] != "P5"].reset_index(drop=True)
     rest = resting(site, left, released, KEY, 5)
     assert rest.sum() == 4 * 4
+    assert left[rest].groupby("person").size().tolist() == [4] * 4
+    # Also rows that no sum was over, as they have a gap.
+    gaps = raw.assign(x2=raw["x2"].fillna(0.0).where(raw.index % 4 > 0))
+    site = replace(site, source=Frame(gaps))
+    table = site.inspect()[0]
+    released = released_of(site, table, grouped, Chosen("training", ("x2",)))
+    left = table[table["person"] != "P5"].reset_index(drop=True)
+    rest = resting(site, left, released, KEY, 5)
     assert left[rest].groupby("person").size().tolist() == [4] * 4

@@ -13,6 +13,7 @@ from benchmarks.warm_starts import late_hospital
 from flfed import Study
 from flfed.federation.engines.engine import find_sites
 from flfed.rows.features.encode import Encoded, encode, input_slices
+from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession, first_model
 from flfed.rows.training.answer import stacked_compute
 from flfed.rows.training.fit import fit, score
@@ -72,6 +73,30 @@ def test_rows_without_a_missing_cell_have_the_sources_scores(changes: dict[str, 
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
     copied = outputs(four, source.arrays, encoder, table)
     assert np.abs(copied - expected).max() > 0.01  # a plain copy
+
+
+@pytest.mark.usefixtures("heart")
+def test_where_values_stand_in_another_order_a_missing_cell_adds_what_it_added():
+    study = Study.load("heart-disease").replace({"plan.precision": "float64"})
+    here = places_of(study)["hungary"]
+    table = here.table.training
+    turned = []
+    for column in here.layout.features:
+        if column.kind == "category":
+            *values, missing = column.cells
+            column = replace(column, cells=(*values[::-1], missing))
+            assert table[column.name].notna().any()
+        turned.append(column)
+    layout = replace(here.layout, features=tuple(turned))
+    gaps = [column.name for column in turned if column.kind == "category"]
+    assert layout.missing_indicator and table[gaps].isna().any(axis=1).sum() > 100
+    source = source_of(here, fit_encoder(here.layout, summarise(table, here.layout)))
+    encoder = fit_encoder(layout, summarise(table, layout))
+    arrays = rewritten(source, first_model(study, here.schema), layout, encoder)
+    x = encode(table, layout, encoder).x
+    found = score(ScoreRequest(model=here.model, arrays=arrays, x=x))
+    expected = outputs(here, source.arrays, source.encoder, table)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.usefixtures("heart")

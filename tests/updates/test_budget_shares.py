@@ -9,6 +9,7 @@ import pytest
 from dp_accounting.dp_event import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
+from flfed.study.plan import Plan
 from flfed.updates.accounting import (
     HOLDOUT_SHARES,
     Release,
@@ -21,6 +22,7 @@ from flfed.updates.accounting import (
     noise_for,
     training_releases,
 )
+from flfed.updates.privacy.record_dp import RecordDp
 
 PLANS = [(1e-5, 0.1, 800), (5e-4, 0.25, 100), (1e-5, 0.05, 200)]
 """δ, sampling and steps of taiwan-credit-dp-3, of breast-cancer-dp-3, and of few steps with small samples."""
@@ -120,3 +122,14 @@ def test_queries_of_a_small_budget_are_no_millionth_above_it(target: float):
 def test_the_shares_are_all_of_the_budget():
     for shares in (TrainingShares(), TrainingShares.with_own(), HOLDOUT_SHARES):
         assert math.fsum(share for share in shares if share) == pytest.approx(1, abs=1e-12)
+
+
+def test_a_run_that_trained_little_has_spent_what_its_test_rows_have():
+    made = RecordDp(epsilon=3.0, covers="study", sampling=0.05)
+    plan = Plan(steps=20)
+    answers = made.answer_releases(plan, 10).values()
+    held = [answer.release for answer in answers if answer.side == "holdout"]
+    begun = made.spent(plan, 10, 0)
+    assert begun == epsilon(held, made.delta) and 1.5 < begun < 3.0
+    whole = made.spent(plan, 10, 10)
+    assert begun < whole <= 3.0

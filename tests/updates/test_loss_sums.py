@@ -10,10 +10,17 @@ import pytest
 
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
-from flfed.updates.aggregation.losses import LARGEST, RowLoss, decode_losses, encode_losses, loss_ring
+from flfed.updates.aggregation.losses import (
+    LARGEST,
+    LossCheck,
+    RowLoss,
+    decode_losses,
+    encode_losses,
+    loss_ring,
+)
 from flfed.updates.masking.question import question_sha256
 from flfed.updates.masking.rules import least_of_losses, threshold
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply, TrainRequest
 
 SITES = frozenset("abc")
 MOST = 200.0
@@ -66,3 +73,15 @@ def test_losses_of_a_model_that_is_scored_and_trained_from_have_one_list(small_s
     trained = question_sha256(study, TRAIN, asked)
     assert question_sha256(study, EVALUATE, scored) == trained
     assert question_sha256(study, EVALUATE, replace(scored, arrays={"w": np.zeros(3)})) != trained
+
+
+def test_a_site_that_sends_no_loss_weighs_nothing_in_the_mean_that_later_ones_are_held_to():
+    def reply(rows: int, metrics: dict[str, float]) -> TrainReply:
+        scores = Scores(rows="training", num_examples=rows, metrics=metrics)
+        return TrainReply(delta={}, num_examples=rows, steps=1, scores=scores)
+
+    check = LossCheck()
+    replies = {"a": reply(30, {"loss": 0.2}), "b": reply(10, {"loss": 0.6}), "c": reply(1000, {})}
+    assert check.refusal({}, replies, {}, {"w": np.zeros(1)}) is None
+    # (30 · .2 + 10 · .6) / 40
+    assert check.loss == pytest.approx(0.3, abs=1e-12)

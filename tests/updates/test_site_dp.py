@@ -184,3 +184,13 @@ def test_the_models_precision_stays_and_the_sites_updates_are_not_written_into(b
     found = merged(SiteDp(noise=1.0), deltas, np.random.default_rng(0).standard_normal)
     assert all(value.dtype == np.float64 for value in found.values())
     assert max(norm(deltas[site], before[site]) for site in deltas) == 0.0
+
+
+def test_the_deviation_of_the_noise_does_not_tell_who_answered():
+    made = SiteDp(noise=2.5, clip=1.0)
+    found = []
+    for answered in (8, 2):
+        deltas = {f"s{n}": {"w": np.zeros(20)} for n in range(answered)}
+        normals = np.random.default_rng(7).standard_normal
+        found.append(merged(made, deltas, normals, asked=8)["w"])
+    np.testing.assert_array_equal(*found)

@@ -326,3 +326,11 @@ def test_a_site_that_does_not_consent_is_lifted_by_all_others_only(pinned: int, 
         scene = Scene(pinned, colluders, rules, allowed=people)
         shown_to_others(scene)
         assert scene.fewest(scene.promised) == fewest and len(people) < len(scene.honest) - 1
+
+
+def test_a_question_of_others_is_answered_where_every_list_lies_within_the_run():
+    # Between runs that pin these nobody honest opens two lists for certain.
+    own, other = frozenset("abc"), frozenset("abce")
+    for opened, answers in (([own], True), ([own, other], False), ([other], False), ([], False)):
+        asked = {"pinned": "abcd", "asked_with": ["abce"], "opened": opened}
+        assert (written.answer_refusal(cohort="abcd", **asked) is None) == answers, opened
