@@ -125,11 +125,11 @@ def _countable(schema: Schema) -> list[str]:
     return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
-def _asked(option: str, question: str, known: list[str], default: str) -> str:
+def _asked(option: str, question: str, choices: list[str], default: str) -> str:
     """Ask a person at a terminal; a program is told which option is missing."""
     if not sys.stdin.isatty():
-        raise UsageError(f"give {option}; known: {', '.join(known)}")
-    return str(typer.prompt(f"{question} ({', '.join(known)})", default=default or None))
+        raise UsageError(f"give {option}; known: {', '.join(choices)}")
+    return str(typer.prompt(f"{question} ({', '.join(choices)})", default=default or None))
 
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")

@@ -314,5 +314,5 @@ def moment_of(text: str) -> str:
     return stamp(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
 
-def _at(found: dict[Key, Total], key: Key) -> Total:
-    return found.setdefault(key, Total())
+def _at(totals: dict[Key, Total], key: Key) -> Total:
+    return totals.setdefault(key, Total())

@@ -332,8 +332,8 @@ class OnlyWithToken:
             answer = PlainTextResponse(self._guard.closed, 403, HEADERS)
             await answer(scope, receive, send)
 
-    def _is_it(self, given: str | None) -> bool:
-        return is_it(given, self._guard.token)
+    def _is_it(self, token: str | None) -> bool:
+        return is_it(token, self._guard.token)
 
 
 def cookie_of(port: int) -> str:
@@ -344,12 +344,12 @@ def cookie_of(port: int) -> str:
     return f"flfed-{port}"
 
 
-def is_it(given: str | None, token: str) -> bool:
+def is_it(candidate: str | None, token: str) -> bool:
     """Tell whether a text is the token.
 
     The time that it takes tells nothing of the token.
     """
-    return bool(token and given) and hmac.compare_digest(str(given).encode(), token.encode())
+    return bool(token and candidate) and hmac.compare_digest(str(candidate).encode(), token.encode())
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
     return None
 
 
-def _rounds(reader: RunReader, runs: list[RunEntry], found: Report, sites: list[SiteEntry]) -> Rounds | None:
+def _rounds(reader: RunReader, runs: list[RunEntry], run_report: Report, sites: list[SiteEntry]) -> Rounds | None:
     """Return the primary metric by round, else another one's."""
     names = [run.run for run in runs]
     metrics_by_arm = reader.curve_names(names)

@@ -83,10 +83,10 @@ def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> d
     return line
 
 
-def _test_rows(told: Any) -> dict[str, str]:
+def _test_rows(test_rows: Any) -> dict[str, str]:
     """Return how many test rows a site of a report has, and how many of them with the outcome."""
-    about = "about " if varies(told) else ""
-    site = site_of(told)
+    about = "about " if varies(test_rows) else ""
+    site = site_of(test_rows)
     cells = {"Test rows": ABSENT, OUTCOME: ABSENT}
     if site.holdout_rows is not None:
         cells["Test rows"] = f"{about}{site.holdout_rows}"
@@ -162,9 +162,9 @@ def hashes(content: Content) -> Markup:
     return section("Hashes, versions and the study", table(lines, class_="facts"), study)
 
 
-def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Return nested facts by their joined keys."""
     flat: dict[str, str] = {}
-    for key, value in found.items():
+    for key, value in tree.items():
         flat |= _flat(value, f"{before}{key} ") if isinstance(value, Mapping) else {f"{before}{key}": str(value)}
     return flat

@@ -77,7 +77,7 @@ def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow) ->
 
 
 def _series_line(
-    found: Report,
+    heading: Report,
     runs: Sequence[RunEntry],
     absent: Mapping[str, Asked],
     notes: Mapping[str, str],
@@ -92,7 +92,7 @@ def _series_line(
     for run in runs:
         missing |= absent[run.run].missing
     return {
-        **{key: found[key] for key in ("run", "study", "status", "engine", "rounds")},
+        **{key: heading[key] for key in ("run", "study", "status", "engine", "rounds")},
         "started": first.started,
         "rounds-planned": first.rounds_planned,
         "repeats": len(runs),

@@ -354,9 +354,9 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     )
 
 
-def _span(values: Sequence[int], said: Callable[[int], str]) -> str:
+def _span(values: Sequence[int], format_number: Callable[[int], str]) -> str:
     """Return the range of figures, or their one value."""
-    ends = dict.fromkeys((said(min(values)), said(max(values))))
+    ends = dict.fromkeys((format_number(min(values)), format_number(max(values))))
     return " to ".join(ends)
 
 
@@ -423,17 +423,17 @@ class _ToldOutcomes:
     rows: int = 0
 
 
-def told_in_words(told: Mapping[str, Any]) -> list[str]:
+def told_in_words(payload: Mapping[str, Any]) -> list[str]:
     """Return how many outcomes the sums of a run's first trees tell, a sentence for all sites and one for each site."""
     sentences = []
-    if told.get("together"):
-        together = read(_ToldOutcomes, told["together"])
+    if payload.get("together"):
+        together = read(_ToldOutcomes, payload["together"])
         sentences.append(
             f"Single outcomes, counted in the rows: the sums of the first tree over all sites tell the outcomes of "
             f"{together.tree:,} of {together.rows:,} training rows, those of its root alone {together.root:,}."
         )
     each = []
-    for site, of in sorted(told.get("sites", {}).items()):
+    for site, of in sorted(payload.get("sites", {}).items()):
         own = read(_ToldOutcomes, of)
         each.append(f"{site} {own.tree:,} of {own.rows:,}")
     if each:

@@ -171,7 +171,7 @@ class OddSites:
     outcome_reversed: list[Reversed]
 
 
-def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
+def odd_sites_in_words(report: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each oddly coded site.
 
     They are the sites of a report that look as if they were coded otherwise, at most three of a kind.
@@ -183,7 +183,7 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     >>> odd_sites_in_words({"apart": [line], "outcome-reversed": []})
     ['west lies apart from the other sites in income (8.2 standard deviations below): another unit?']
     """
-    odd = read(OddSites, found)
+    odd = read(OddSites, report)
     by_site: dict[str, list[Apart]] = {}
     flags: dict[str, list[Apart]] = {}
     # An outcome of two classes that lies apart is told as reversed, not as another unit.

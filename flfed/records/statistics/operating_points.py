@@ -275,9 +275,9 @@ ODDS = (1 / 3, 1.0, 3.0)
 """Thresholds at which net benefit is told in figures, as multiples of the odds of the outcome."""
 
 
-def share_with_outcome(found: Mapping[str, ScoreCounts]) -> float:
+def share_with_outcome(counts_by_name: Mapping[str, ScoreCounts]) -> float:
     """Return the share with the outcome of the most rows, those of all together."""
-    most = max(found.values(), key=lambda counts: counts.rows)
+    most = max(counts_by_name.values(), key=lambda counts: counts.rows)
     return most.events / max(most.rows, 1)
 
 
@@ -392,11 +392,11 @@ def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[Ope
     return points_by_name
 
 
-def told_thresholds(found: Mapping[str, ScoreCounts]) -> list[float]:
+def told_thresholds(counts_by_name: Mapping[str, ScoreCounts]) -> list[float]:
     """Return the thresholds at which net benefit is told in figures: edges about the odds of the outcome."""
-    share = share_with_outcome(found)
+    share = share_with_outcome(counts_by_name)
     odds = share / max(1 - share, 1e-9)
-    offered = edges(found.values())
+    offered = edges(counts_by_name.values())
     return sorted({first_threshold(offered, by * odds / (1 + by * odds)) for by in ODDS})
 
 

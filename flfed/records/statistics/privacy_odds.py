@@ -112,7 +112,7 @@ KEPT_FOR = {
 """What a part of a budget is kept back for, by its name in the record."""
 
 
-def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list[str]:
+def accounts_in_words(unit: str, charge_payloads: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return whose accounts are apart where all that leaves is charged, and what of them is kept back.
 
     Examples
@@ -127,7 +127,7 @@ def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list
         f"every {unit} is on one side alone."
     )
     sentences = [apart]
-    charges = read_all(Charge, kept_back)
+    charges = read_all(Charge, charge_payloads)
     for side, word in SIDES.items():
         reserves = [of for of in charges if of.side == side]
         if reserves:

@@ -251,8 +251,8 @@ def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
 
 
-def _only(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: found[key] for key in keys if key in found}
+def _only(payload: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: payload[key] for key in keys if key in payload}
 
 
 def _is_own(warning: str) -> bool:
@@ -352,15 +352,15 @@ def parsed_study(text: str) -> dict[str, Any]:
         return {}
 
 
-def without_in(found: Any, plain: Callable[[str], str]) -> Any:
+def without_in(payload: Any, plain: Callable[[str], str]) -> Any:
     """Return JSON or TOML without other sites' names in its texts."""
-    if isinstance(found, dict):
-        return {key: without_in(of, plain) for key, of in found.items()}
-    if isinstance(found, list):
-        return [without_in(of, plain) for of in found]
-    if isinstance(found, str):
-        return plain(found)
-    return found
+    if isinstance(payload, dict):
+        return {key: without_in(of, plain) for key, of in payload.items()}
+    if isinstance(payload, list):
+        return [without_in(of, plain) for of in payload]
+    if isinstance(payload, str):
+        return plain(payload)
+    return payload
 
 
 class OtherNames:

@@ -80,17 +80,17 @@ def _read(only: str | None) -> _Found:
         return _Found(search, listed, reader.headlines(names), absent, refresh.course_of_list(reader))
 
 
-def _list(found: _Found, only: str | None) -> None:
+def _list(listing: _Found, only: str | None) -> None:
     """Show a line for each series, those that run first."""
-    if found.listed:
+    if listing.listed:
         figure = "Shared model" if only is None else f"Shared model at {only}"
         _header(figure)
     # Series that run are shown in a fragment, so that the others are not read again.
-    going = [series for series, runs in found.listed.items() if any(run.status == "running" for run in runs)]
-    st.fragment(_going, run_every=found.course[0])(going, found.course)
-    others = [series for series in found.listed if series not in going]
+    going = [series for series, runs in listing.listed.items() if any(run.status == "running" for run in runs)]
+    st.fragment(_going, run_every=listing.course[0])(going, listing.course)
+    others = [series for series in listing.listed if series not in going]
     for series in others[:SHOWN]:
-        _line(found.listed[series], found.figures, found.absent)
+        _line(listing.listed[series], listing.figures, listing.absent)
     if len(others) > SHOWN:
         st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
 

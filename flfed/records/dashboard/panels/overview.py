@@ -176,31 +176,31 @@ def not_compared(opened: Opened) -> None:
     st.info(why.get(status, f"{nothing}: the run {how} before that."))
 
 
-def cards(found: Report, metric: str, planned: int) -> None:
+def cards(run_report: Report, metric: str, planned: int) -> None:
     """Show the five answers people look for first."""
-    run = run_of(found)
-    compared = not is_uncompared(found)
+    run = run_of(run_report)
+    compared = not is_uncompared(run_report)
     short = "all that were planned" if run.rounds >= planned else "fewer than planned"
     if run.status == "running":
         short = "still running"
     with st.container(horizontal=True, gap="xsmall"):
-        if noised_scores(found) is None:
-            _exact_cards(found, metric)
+        if noised_scores(run_report) is None:
+            _exact_cards(run_report, metric)
         else:
             figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
             noised_cards(figures, run.noised_scores.get("all"), run.repeats)
         if compared:
-            card("Largest clear gain", *_most(found, metric))
+            card("Largest clear gain", *_most(run_report, metric))
         card("Rounds run", f"{run.rounds} of {planned}", short)
-        if noised_scores(found) is None:
-            refused = len(refused_sites(found))
+        if noised_scores(run_report) is None:
+            refused = len(refused_sites(run_report))
             sites = "1 site" if refused == 1 else f"{refused} sites"
-            card("Rejected updates", str(updates_set_aside(found)), f"and {sites} refused")
+            card("Rejected updates", str(updates_set_aside(run_report)), f"and {sites} refused")
 
 
-def _exact_cards(found: Report, metric: str) -> None:
+def _exact_cards(run_report: Report, metric: str) -> None:
     """Show the shared model and the one of all rows in one place as cards."""
-    run = run_of(found)
+    run = run_of(run_report)
     shared = figure_of(run.global_, metric)
     pooled = figure_of(run.pooled, metric).value
     away = "not measured in this run"
@@ -209,7 +209,7 @@ def _exact_cards(found: Report, metric: str) -> None:
         away = apart(pooled, shared.value, metric)
     what = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
     card("Shared model", number(shared.value), what)
-    caption = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
+    caption = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(run_report), away)))
     card("All rows in one place", number(pooled), caption)
 
 
@@ -245,62 +245,62 @@ def card(label: str, value: str, below: str) -> None:
         st.caption(escape(below))
 
 
-def _most(found: Report, metric: str) -> tuple[str, str]:
+def _most(run_report: Report, metric: str) -> tuple[str, str]:
     """Return the largest clear gain and its site.
 
     It is that of the sites at which joining pays. The text says so where it is clear at none.
     """
-    run = run_of(found)
-    best = stands_out(found, metric)
+    run = run_of(run_report)
+    best = stands_out(run_report, metric)
     if best is None:
-        none = f"no interval ({interval_name(found)}) lies above {least_gain(found, metric)}"
-        return "none", none if is_measured(found, metric) else "no gain was measured"
+        none = f"no interval ({interval_name(run_report)}) lies above {least_gain(run_report, metric)}"
+        return "none", none if is_measured(run_report, metric) else "no gain was measured"
     least = run.rule.worthwhile[metric]
     size, _ = size_and_span(best[1], least)
     return size, f"at {best[0]} ({describe_interval(best[1], least)})"
 
 
-def in_words(found: Report, metric: str | None, planned: int) -> None:
+def in_words(run_report: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences.
 
     The warnings stand above already.
     """
-    above = [*odd_sites_in_words(found), NOT_TOLD, OWN_UNDER_NOISE]
+    above = [*odd_sites_in_words(run_report), NOT_TOLD, OWN_UNDER_NOISE]
     if metric:
-        above += missing_in_words(found)
-    lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
+        above += missing_in_words(run_report)
+    lines = [line for line in story(run_report, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
         st.markdown(bullets(map(escape, lines)))
 
 
-def answer(found: Report, metric: str, warnings: int) -> None:
+def answer(run_report: Report, metric: str, warnings: int) -> None:
     """Show whether joining pays on average, with the figure.
 
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
-    if is_uncompared(found):
-        one = figure_of(run_of(found).global_, metric)
+    if is_uncompared(run_report):
+        one = figure_of(run_of(run_report).global_, metric)
         figure_text = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
         st.markdown(escape(NOT_TOLD))
     else:
-        _whether_it_pays(found, metric)
+        _whether_it_pays(run_report, metric)
     if warnings:
         st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
 
 
-def _whether_it_pays(found: Report, metric: str) -> None:
-    headline, _, figures = joining_in_words(found, metric).partition(": ")
-    counted_sites = tally(found, metric).partition(";")[0].rstrip(".")
-    first, *others = [*doubts(found, metric), headline or counted_sites]
+def _whether_it_pays(run_report: Report, metric: str) -> None:
+    headline, _, figures = joining_in_words(run_report, metric).partition(": ")
+    counted_sites = tally(run_report, metric).partition(";")[0].rstrip(".")
+    first, *others = [*doubts(run_report, metric), headline or counted_sites]
     st.markdown(f"## {escape(first)}")
     for line in others:
         st.markdown(f"**{escape(line)}**")
     if figures:
         # A gain on average may be clear where it is so at no site by itself.
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
-    for line in own_under_noise(found):
+    for line in own_under_noise(run_report):
         st.markdown(escape(line))
 
 
