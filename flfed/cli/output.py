@@ -267,11 +267,11 @@ def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, in_words
     from flfed.records.reports.privacy import private_of
-    from flfed.records.reports.privacy_tables import charged_lines, told_in_words
+    from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
 
     private = report["privacy"]
     ended = report["status"] in ("completed", "stopped") and report["rounds"] > 0
-    outcome_lines = told_in_words(report.get("told-outcomes") or {})
+    outcome_lines = describe_outcome_disclosure(report.get("told-outcomes") or {})
     for line in [*in_words(private, read_all(AuditFigure, report["audit"]), attackable=ended), *outcome_lines]:
         say(line)
     charges(charged_lines(private))
@@ -300,7 +300,7 @@ def charges(lines: Sequence[Mapping[str, str]]) -> None:
 def promise(privacy_facts: dict[str, Any]) -> None:
     """Print what a study promises of privacy, before it is run, and how much that does not cover."""
     from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
-    from flfed.records.reports.privacy_tables import charged_lines, told_from
+    from flfed.records.reports.privacy_tables import charged_lines, describe_rows_needed
     from flfed.records.statistics.verdict import number
 
     lines = promise_in_words(privacy_facts)
@@ -320,7 +320,7 @@ def promise(privacy_facts: dict[str, Any]) -> None:
     for line in lines:
         typer.echo(line)
     charges(charged)
-    if least := told_from(privacy_facts):
+    if least := describe_rows_needed(privacy_facts):
         typer.echo(least)
     if stays := privacy_facts.get("stays"):
         typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")

@@ -546,9 +546,9 @@ def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metri
 def telling(report: dict[str, Any], metric: str) -> list[str]:
     """Return the sites, the most telling first: those with a clear verdict, then the largest gains and losses."""
     from flfed.records.reports.site_verdict import best_gain, site_verdict
-    from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
+    from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS
 
-    order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, CANNOT_BE_TOLD)
+    order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, INCONCLUSIVE)
 
     def key(name: str) -> tuple[int, float]:
         site = report["sites"][name]

@@ -146,7 +146,9 @@ def _words(
 
     words = plain_words(study, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(study.dataset.name, other_studies(folder, study, others, agreement))
-    words += _rows(folder, own, study) + _told(folder, own, study) + study_in_words(folder, own, study)
+    words += (
+        _rows(folder, own, study) + _describe_single_outcomes(folder, own, study) + study_in_words(folder, own, study)
+    )
     return words + runs_in_words(folder, own, study) + comparisons_in_words(folder, own, study, compared)
 
 
@@ -285,7 +287,7 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
 
 
-def _told(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+def _describe_single_outcomes(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return how many outcomes of frozen rows the first sums of trees tell; it is said here and nowhere else."""
     from flfed.rows.snapshots import snapshot
     from flfed.study.kinds import grows

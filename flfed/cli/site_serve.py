@@ -68,7 +68,9 @@ def write_units(
     """Write units for systemd with two users, and a compose file, for a site."""
     from flfed.deployment.processes import units
 
-    files = units.filled(name, command=command or _installed(), base=base, address=address or _known(name))
+    files = units.filled(
+        name, command=command or _installed(), base=base, address=address or _coordinator_address(name)
+    )
     written = units.write(out, files)
     yield {"site": name, "files": list(map(str, written))}
     yield from written
@@ -93,7 +95,7 @@ def _installed() -> Path:
     return Path(location)
 
 
-def _known(name: str) -> str:
+def _coordinator_address(name: str) -> str:
     """Return the coordinator's address where this site has joined as this user, else ""."""
     from flfed.deployment.operator.join import joined
 

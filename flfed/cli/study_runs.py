@@ -96,7 +96,8 @@ def _without(comparison: Without, study: str) -> output.Shown:
     yield shown
     output.say(
         f"Without {counted(comparison.rows, 'row')} of {people_in_words(comparison.people)}: "
-        f"the model's numbers move by at most {comparison.largest:.3g} (root mean square {comparison.root_mean_square:.3g})."
+        f"the model's numbers move by at most {comparison.largest:.3g} "
+        f"(root mean square {comparison.root_mean_square:.3g})."
     )
     lines = [[metric, f"{all_:.4f}", f"{left:.4f}"] for metric, (all_, left) in comparison.figures.items()]
     output.as_table(["over all test rows", "all rows", "without them"], lines, study)

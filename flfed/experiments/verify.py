@@ -328,14 +328,14 @@ def check_expected(study: Study) -> None:
                 f"{where}: by-repeat has {figure_count} figures, the study's repeats are {expected.repeats}"
             )
         if parts[0] == "sites":
-            _known(where, "site", parts[1:2], sites)
-            _known(where, "arm", parts[2:3], SITE_PARTS)
-            _known(where, "metric", parts[3:], metrics)
+            _check_listed(where, "site", parts[1:2], sites)
+            _check_listed(where, "arm", parts[2:3], SITE_PARTS)
+            _check_listed(where, "metric", parts[3:], metrics)
         elif parts[0] in REFERENCES:
-            _known(where, "metric", parts[1:], metrics)
+            _check_listed(where, "metric", parts[1:], metrics)
 
 
-def _known(where: str, what: str, parts: Sequence[str], names: Sequence[str]) -> None:
+def _check_listed(where: str, what: str, parts: Sequence[str], names: Sequence[str]) -> None:
     """Refuse an unknown part of a path.
 
     It must be exactly one of what is known.

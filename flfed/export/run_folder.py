@@ -36,7 +36,7 @@ from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_state import site_model
 
-Found = Mapping[str, Any]
+Payload = Mapping[str, Any]
 FILE = "statistics.csv"
 
 
@@ -432,7 +432,7 @@ TREE_FILES = (
 )
 
 
-def figures_of(statistic: Found) -> Iterator[Figure]:
+def figures_of(statistic: Payload) -> Iterator[Figure]:
     """Yield the figures of a recorded statistic, over all sites first.
 
     `statistic` is the object "statistics" of a run.
@@ -444,11 +444,11 @@ def figures_of(statistic: Found) -> Iterator[Figure]:
 
 def _figure(group: str, column: str, figure: str, one: object) -> Figure:
     """Return a figure of the record, which is a number or has a value and its interval."""
-    ends: Found = one if isinstance(one, Mapping) else {"value": one}
+    ends: Payload = one if isinstance(one, Mapping) else {"value": one}
     return Figure("", group, column, figure, ends.get("value"), ends.get("low"), ends.get("high"))
 
 
-def _of_analysis(statistic: Found) -> Iterator[Figure]:
+def _of_analysis(statistic: Payload) -> Iterator[Figure]:
     yield from _of_rows(statistic, "", statistic["counts-each"])
     groups = statistic.get("groups", {"of": {}, "compared": {}})
     for group, of in groups["of"].items():
@@ -462,7 +462,7 @@ def _of_analysis(statistic: Found) -> Iterator[Figure]:
         yield from _of_crossed(crossed)
 
 
-def _of_crossed(crossed: Found) -> Iterator[Figure]:
+def _of_crossed(crossed: Payload) -> Iterator[Figure]:
     """Yield the numbers of a cross-table."""
     column = " by ".join(crossed["columns"])
     rows, across = crossed["values"]
@@ -472,7 +472,7 @@ def _of_crossed(crossed: Found) -> Iterator[Figure]:
     yield from (_figure("", column, name, one) for name, one in test.items())
 
 
-def _of_rows(statistic: Found, group: str, unit: str) -> Iterator[Figure]:
+def _of_rows(statistic: Payload, group: str, unit: str) -> Iterator[Figure]:
     """Yield the figures of all rows, or of those of a group."""
     yield _figure(group, "", f"{unit}s", statistic["rows"])
     for column, of in statistic["columns"].items():
@@ -487,7 +487,7 @@ def _of_rows(statistic: Found, group: str, unit: str) -> Iterator[Figure]:
         yield from (_figure(group, column, name, one) for name, one in named.items())
 
 
-def _of_statistic(statistic: Found, before: str = "") -> Iterator[Figure]:
+def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
     """Yield the numbers of another statistic, each by the name that it has in the record."""
     columns = statistic.get("columns", [])
     for name, one in statistic.items():
@@ -503,7 +503,7 @@ def _of_statistic(statistic: Found, before: str = "") -> Iterator[Figure]:
             yield _figure("", "", figure, one)
 
 
-def _of_parts(parts: Found, figure: str, columns: list[str]) -> Iterator[Figure]:
+def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:
     """Yield figures by column, or by another part, which is then in their name."""
     for part, one in parts.items():
         if part in columns:

@@ -29,7 +29,7 @@ from flfed.records.charts.colours import BLUE, INK, ORANGE
 from flfed.records.statistics.analysis import Number
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
-from flfed.records.statistics.verdict import as_given
+from flfed.records.statistics.verdict import format_as_written
 
 ALIKE = 1e-6
 """Share by which bins of one width may differ, by rounding."""
@@ -159,7 +159,7 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
             row |= {"low": max(count - reach, 0.0), "high": max(count + reach, 0.0)}
             drawn.append(row | {"from": line[FROM], "to": line[TO], "told": count})
     bins = len(lines)
-    places = [as_given(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
+    places = [format_as_written(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
     axis = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
     axis |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{places}[datum.value]"}
     scale = {"domain": [WITHOUT, WITH], "range": [BLUE, ORANGE]}

@@ -206,7 +206,7 @@ def _login_is_unread() -> bool:
         return True
 
 
-def _known() -> Viewer:
+def _current_viewer() -> Viewer:
     """Return the viewer by the current file of roles.
 
     Raises
@@ -245,7 +245,7 @@ def admit() -> Viewer | None:
         st.button("Log in", on_click=st.login, type="primary")
         return None
     try:
-        person = _known()
+        person = _current_viewer()
     except UsageError as error:
         why = str(error)
         st.title("Not for you")
@@ -274,7 +274,7 @@ def viewer() -> Viewer:
         return Viewer()
     # A role that was changed or removed since the last look holds at once.
     try:
-        changed = _known() != session_viewer
+        changed = _current_viewer() != session_viewer
     except UsageError:
         changed = True
     if changed:

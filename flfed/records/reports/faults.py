@@ -255,20 +255,20 @@ def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[t
 
 
 @dataclass
-class Asked:
+class SiteAttendance:
     """Names of the sites that a run asked, and of those of them that took no part."""
 
     sites: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
 
 
-def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, Asked]:
+def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, SiteAttendance]:
     """Return which sites each run asked by name, and who was missing."""
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
     gone = select(Event.run_id, Event.site, literal("refused")).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
-    sites_by_run = {run: Asked() for run in runs}
+    sites_by_run = {run: SiteAttendance() for run in runs}
     # A site that never enrolled may have no row of its own: its event tells of it.
     rows = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
     for run, site, status in rows:
@@ -366,11 +366,11 @@ def _in_range(reasons: Sequence[str]) -> str:
     columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
     ranges = (sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns)
 
-    def said(_: re.Match[str]) -> str:
+    def format_range(_: re.Match[str]) -> str:
         values = next(ranges)
         return " to ".join(dict.fromkeys((values[0], values[-1])))
 
-    return NUMBER.sub(said, reasons[0])
+    return NUMBER.sub(format_range, reasons[0])
 
 
 STATUS_WORDS = {
@@ -385,7 +385,7 @@ HOLDOUT_READ = {
     "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
 }
 """For what test rows were read, by the reason in the record."""
-NOT_TOLD = "not told"
+NOT_DISCLOSED = "not told"
 """Of a site that refused: its policy is its own."""
 SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
@@ -477,7 +477,7 @@ def site_facts(site: SiteEntry, report: Report) -> dict[str, Any]:
     facts = {"Site": site.site, "Title": site.title, "Status": status, released(report).rows_heading: rows}
     policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
     if site.status == "refused":
-        policy = dict.fromkeys(policy, NOT_TOLD)
+        policy = dict.fromkeys(policy, NOT_DISCLOSED)
     return facts | policy
 
 

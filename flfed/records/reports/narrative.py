@@ -33,7 +33,7 @@ from flfed.records.reports.site_verdict import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
-    NOT_TOLD,
+    GAIN_NOT_RELEASED,
     covered_rows,
     own_under_noise,
     released,
@@ -51,16 +51,16 @@ from flfed.records.statistics.training_state import (
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
+    INCONCLUSIVE,
     PAYS,
     UNLIKE,
     VERDICTS,
     Difference,
-    as_given,
     better_of,
     better_or_worse,
     decimals_of,
+    format_as_written,
     gain_in_brackets,
     gain_of,
     has_interval,
@@ -169,7 +169,7 @@ def verdict_in_words(report: Report) -> list[str]:
     run = run_of(report)
     metric = primary_of(report)
     if metric is not None and not released(report).is_compared:
-        return [*_reach(report, metric), NOT_TOLD]
+        return [*_reach(report, metric), GAIN_NOT_RELEASED]
     if metric is not None:
         joining = (joining_in_words(report, metric), tally(report, metric))
         sentences = (*doubts(report, metric), *joining, *own_under_noise(report))
@@ -232,7 +232,7 @@ def joining_in_words(report: Report, metric: str) -> str:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
     code = code_of_mean(entry, entry.worthwhile or 0.0)
-    if code == CANNOT_BE_TOLD and has_interval(gain):
+    if code == INCONCLUSIVE and has_interval(gain):
         return ""
     says = {PAYS: "A clear benefit", DO_NOT_USE: "A clear loss"}.get(code, "No clear benefit")
     size, span = size_and_span(gain, entry.worthwhile or 0.0)
@@ -533,7 +533,7 @@ def least_gain(report: Report, metric: str) -> str:
 
     It is text, such as "0" or ".005".
     """
-    return as_given(run_of(report).rule.worthwhile[metric])
+    return format_as_written(run_of(report).rule.worthwhile[metric])
 
 
 def is_measured(report: Report, metric: str) -> bool:
@@ -561,7 +561,7 @@ def tally(report: Report, metric: str) -> str:
     """
     run = run_of(report)
     if not released(report).is_compared:
-        return NOT_TOLD
+        return GAIN_NOT_RELEASED
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
         by_code[site_verdict(site, metric)[0]].append(name)

@@ -31,7 +31,7 @@ SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
 )
-GIVEN = ", given the encoder"
+ENCODER_CONDITION = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
 ONE_ANSWER = "one-answer"
 """Key that is there, and true, where sites answer once and nothing is trained: in an analysis."""
@@ -445,16 +445,16 @@ def _how_often(privacy: PrivacyReport) -> str:
 
 def bound_in_words(privacy: PrivacyReport) -> str:
     """Return ε and δ of a promise, with its condition."""
-    condition = GIVEN if privacy.given_encoder else ""
+    condition = ENCODER_CONDITION if privacy.given_encoder else ""
     return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{condition}"
 
 
-def given_the_encoder(unit: str) -> str:
+def describe_encoder_condition(unit: str) -> str:
     """Return what a promise to one `unit` leaves out, given the encoder.
 
     Examples
     --------
-    >>> given_the_encoder("site").split(". ")[1]
+    >>> describe_encoder_condition("site").split(". ")[1]
     'What one site changes through them is not in that ε, and can be more than it'
     """
     return (
@@ -500,7 +500,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
     unit = privacy.unit
     lines = []
     if privacy.given_encoder:
-        lines.append(given_the_encoder(unit))
+        lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
         lines.append(SIMULATED)
     elif unit != "site" and not privacy.one_answer:

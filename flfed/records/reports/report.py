@@ -142,7 +142,7 @@ def report(reader: RunReader, name: str) -> Report:
         "audit": audit_of(reader, opened.recorded.runs),
         "apart": apart(opened.first("columns")),
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
-        **_where_asked(opened),
+        **_read_optional_objects(opened),
         "round-bytes": round_bytes(reader, [run.run for run in opened.runs]),
         **family_keys("pooled", [repeat.pooled for repeat in opened.own], other=over_all["pooled-same"] or None),
     }
@@ -204,7 +204,7 @@ def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
     return entry
 
 
-def _where_asked(opened: _Opened) -> Report:
+def _read_optional_objects(opened: _Opened) -> Report:
     """Return what not every run has: exact counts, groups, importances, gains, figures in sums only, own parts.
 
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.

@@ -33,8 +33,8 @@ from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_
 from flfed.records.statistics.training_state import trained_at_site
 from flfed.records.statistics.verdict import (
     ABSENT,
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
+    INCONCLUSIVE,
     NO_CLEAR_GAIN,
     PAYS,
     Difference,
@@ -102,7 +102,7 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     return " to ".join(better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
 
 
-def why_not_told(report: Report, sites: Sequence[SiteEntry], site: str) -> str:
+def describe_missing_figures(report: Report, sites: Sequence[SiteEntry], site: str) -> str:
     """Return why one site's people see no figures.
 
     The text is "" where it is as for all sites.
@@ -351,7 +351,7 @@ def untold_at(report: Report, metric: str, sites: Sequence[str]) -> list[str]:
     if not released(report).is_compared:
         return []  # it is so at every site, and told once
     verdicts = {site: site_verdict(run_of(report).sites[site], metric) for site in sites}
-    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == CANNOT_BE_TOLD]
+    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == INCONCLUSIVE]
 
 
 def _unbroken(text: str) -> str:

@@ -42,9 +42,9 @@ from flfed.records.statistics.operating_points import (
     ExactPoints,
     OperatingPoint,
     ahead_line,
-    asked_points,
     at_budget,
     at_threshold,
+    choose_thresholds,
     counts_line,
     decision_curve,
     edges,
@@ -54,10 +54,10 @@ from flfed.records.statistics.operating_points import (
     first_budget,
     first_in_words,
     first_threshold,
+    list_operating_points,
     net_benefit_line,
     point_in_words,
     share_with_outcome,
-    told_thresholds,
 )
 from flfed.records.statistics.score_curves import (
     ALL,
@@ -66,7 +66,7 @@ from flfed.records.statistics.score_curves import (
     GROUPS_READ,
     LEAST_ROWS,
     STRETCHED,
-    Found,
+    CountsByName,
     Group,
     ScoreCounts,
     Subgroups,
@@ -74,10 +74,10 @@ from flfed.records.statistics.score_curves import (
     average_precision,
     calibration,
     calibration_line,
+    describe_calibration,
     group_lines,
     grouped_columns,
     grouped_lines,
-    held_in_words,
     is_together,
     precision_recall,
     roc,
@@ -125,7 +125,9 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     return Section(title=COURSE, charts=tuple(drawings), note=(rows,))
 
 
-def ranking(counts_by_name: Found, shown: Found, looks: Looks, report: Report, *, lead: Sequence[str] = ()) -> Section:
+def ranking(
+    counts_by_name: CountsByName, shown: CountsByName, looks: Looks, report: Report, *, lead: Sequence[str] = ()
+) -> Section:
     """Return how well the shared model ranks: curves and the areas below them.
 
     Parameters
@@ -169,7 +171,7 @@ def ranking(counts_by_name: Found, shown: Found, looks: Looks, report: Report, *
 
 
 def _curve_lines(
-    counts_by_name: Found, curve: Callable[[ScoreCounts], tuple[Any, Any]], x: str, y: str
+    counts_by_name: CountsByName, curve: Callable[[ScoreCounts], tuple[Any, Any]], x: str, y: str
 ) -> list[dict[str, Any]]:
     """Return the points of curves as lines of a table."""
     lines = []
@@ -179,7 +181,7 @@ def _curve_lines(
     return lines
 
 
-def _about_areas(counts_by_name: Found) -> list[str]:
+def _about_areas(counts_by_name: CountsByName) -> list[str]:
     """Return which curves are not drawn, are of some sites, or say little."""
     sentences = []
     one_class = sorted(name for name, counts in counts_by_name.items() if not counts.has_both)
@@ -241,7 +243,7 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
 
 
 def calibrated(
-    counts_by_name: Found, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
+    counts_by_name: CountsByName, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
 ) -> Section:
     """Return what was predicted against what happened.
 
@@ -281,7 +283,7 @@ def _calibration(
 ) -> Drawing:
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
-    text = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
+    text = "; ".join(f"{name}: predictions hold in {describe_calibration(groups[name])}" for name in names)
     title = "Observed share against predicted probability, with 95 % CI"
     says = f"Calibration. {text}"
     if named:
@@ -301,7 +303,7 @@ def _title(name: str) -> str:
     return sentence_case(name) if is_together(name) else name
 
 
-def flagged(counts_by_name: Found, *ways: tuple[str, float]) -> Section:
+def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
     """Return who would be flagged at some thresholds and alert budgets, by the stored score counts.
 
     Parameters
@@ -318,7 +320,7 @@ def flagged(counts_by_name: Found, *ways: tuple[str, float]) -> Section:
     return Section(title="Who would be flagged", tables=tuple(tables), note=(FROM_BINS,))
 
 
-def _usual_ways(counts_by_name: Found) -> list[tuple[str, float]]:
+def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
     share = share_with_outcome(counts_by_name)
     ways = [("alert-budget", budget) for budget in sorted({0.05, first_budget(share)})]
     threshold = ("threshold", first_threshold(edges(counts_by_name.values()), share))
@@ -334,13 +336,13 @@ def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Seq
     payload : dict or None
         The object "operating-points" of a run.
     *ways : (str, float)
-        Some of its `asked_points`, all by default.
+        Some of its `list_operating_points`, all by default.
     note : sequence of str
         What is said before how to read it.
     """
     if not payload:
         return None
-    ways = ways or tuple(asked_points(payload))
+    ways = ways or tuple(list_operating_points(payload))
     if not ways:
         return None
     tables = []
@@ -364,7 +366,7 @@ def _points(
     return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
 
 
-def decision_curves(counts_by_name: Found, payload: Payload | None, looks: Looks) -> Section | None:
+def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks: Looks) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
 
     Parameters
@@ -402,11 +404,11 @@ def decision_curves(counts_by_name: Found, payload: Payload | None, looks: Looks
     )
 
 
-def _net_benefits(name: str, counts_by_name: Found, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
+def _net_benefits(name: str, counts_by_name: CountsByName, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
     """Return net benefit in figures, by rising threshold; at one threshold that of bins before the exact one."""
     points = [(point, True) for point in exact]
     if counts_by_name:
-        points = [(at_threshold(counts_by_name[name], at), False) for at in told_thresholds(counts_by_name)] + points
+        points = [(at_threshold(counts_by_name[name], at), False) for at in choose_thresholds(counts_by_name)] + points
     points.sort(key=lambda one: one[0].threshold or 0)
     return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 
@@ -439,11 +441,11 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     return Section(
         title="How well it ranks within groups",
         tables=tuple(tables),
-        note=(*note, *_held_back(subgroups, only), GROUPS_READ),
+        note=(*note, *_describe_suppression(subgroups, only), GROUPS_READ),
     )
 
 
-def _held_back(subgroups: Subgroups, only: str | None) -> list[str]:
+def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
     """Return how many figures are held back, and how many sites gave none."""
     suppressed_count = sum(of.value is None for of in subgroups.every)
     verb = "is" if suppressed_count == 1 else "are"

@@ -19,8 +19,8 @@ from flfed.records.statistics.verdict import (
     MOST_MORE,
     Difference,
     Figure,
-    as_given,
     decimals_of,
+    format_as_written,
     gain_in_brackets,
     interval,
     number,
@@ -36,7 +36,7 @@ MOST_ACROSS = 6
 """Values side by side in a cross-table; of more in either column each cell has a line."""
 PERSON = "person"
 """What is counted where rows of one person weigh one together."""
-NO_DIFFERENCE, NOT_TOLD = "no difference is shown", "cannot be told"
+NO_DIFFERENCE, INCONCLUSIVE = "no difference is shown", "cannot be told"
 
 
 Parted = dict[str, tuple["PartOfRows", float]]
@@ -388,7 +388,7 @@ def end_in_words(value: float) -> str:
     ('40000', '.25', True)
     """
     sign = MINUS if value < 0 else ""
-    return f"{sign}{as_given(abs(value))}"
+    return f"{sign}{format_as_written(abs(value))}"
 
 
 def _share_lines(parts: Parted) -> Iterator[dict[str, str]]:
@@ -460,7 +460,7 @@ def difference_of(one: Figure | None, scale: float = 1.0) -> Difference | None:
 def shows_of(difference: Difference | None) -> str:
     """Return what a difference between groups shows."""
     if difference is None or difference.low is None or difference.high is None:
-        return NOT_TOLD
+        return INCONCLUSIVE
     if difference.low > 0:
         return "higher"
     if difference.high < 0:
@@ -583,7 +583,7 @@ def _clear(groups: Groups) -> list[str]:
     ('None of the 2 differences between groups can be told.', 'The difference between groups cannot be told.')
     """
     every = [shows_of(difference_of(one)) for *_, one in differences(groups)]
-    conclusive_differences = [shows for shows in every if shows != NOT_TOLD]
+    conclusive_differences = [shows for shows in every if shows != INCONCLUSIVE]
     if not every:
         return []
     clear = sum(shows != NO_DIFFERENCE for shows in conclusive_differences)

@@ -13,9 +13,9 @@ from typing import Any
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number, shown
+from flfed.records.statistics.verdict import ABSENT, MINUS, format_as_written, interval, metric_name, number, shown
 
-Found = Mapping[str, Any]
+ReportMapping = Mapping[str, Any]
 COVERS = "covers"
 """Key of an object `privacy`: "study" where all that leaves a site is charged to one ε."""
 COMPARISON = "comparison"
@@ -33,7 +33,7 @@ OWN_UNDER_NOISE = (
     "Each site's own model was trained under the same ε, with noise: without noise a site may do better alone, which "
     "only its own people can measure (flfed site compare)."
 )
-NOT_TOLD = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
+GAIN_NOT_RELEASED = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
 NO_ROUNDS = (
     "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
     "leaves that is not charged to one ε."
@@ -155,34 +155,34 @@ class Released:
         return "Rows" if self.is_exact else TRAINED_ON.capitalize()
 
 
-def released(report: Found) -> Released:
+def released(report: ReportMapping) -> Released:
     """Return how the figures of a run leave its sites; `report` is its report."""
     return read(Released, run_of(report).privacy or {})
 
 
-def is_covered(report: Found) -> bool:
+def is_covered(report: ReportMapping) -> bool:
     """Tell whether all that leaves a site is charged to one ε, in a run with a model; `report` is its report."""
     return not released(report).is_exact
 
 
-def noised_scores(report: Found) -> NoisedScores | None:
+def noised_scores(report: ReportMapping) -> NoisedScores | None:
     """Return the noised counts of a report, None where it has none."""
     recorded = run_of(report).noised_scores
     return None if recorded is None else read(NoisedScores, recorded)
 
 
-def is_uncompared(report: Found) -> bool:
+def is_uncompared(report: ReportMapping) -> bool:
     """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
     return not released(report).is_compared
 
 
-def own_under_noise(report: Found) -> list[str]:
+def own_under_noise(report: ReportMapping) -> list[str]:
     """Return what the sites' own models are, where they are compared under the study's ε."""
     how = released(report)
     return [OWN_UNDER_NOISE] if how.is_compared and not how.is_exact else []
 
 
-def with_verdict(report: Found, metrics: Sequence[str]) -> list[str]:
+def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
     """Return the metrics of which joining is judged: under noise those whose gain left a site, else all.
 
     Where no gain left any site it is the first, of which it is then said that it cannot be told.
@@ -204,7 +204,7 @@ def with_verdict(report: Found, metrics: Sequence[str]) -> list[str]:
     return released_metrics or [*metrics[:1]]
 
 
-def figure_lines(report: Found) -> Lines:
+def figure_lines(report: ReportMapping) -> Lines:
     """Return the figures of the shared model, a line for all sites and one for each site; `report` is a report."""
     recorded = noised_scores(report) or NoisedScores()
     run = run_of(report)
@@ -234,7 +234,7 @@ def with_interval(one: FigureReport | None) -> str:
     return f"{number(one.value)} ({interval(one.low, one.high).replace(' ', UNBROKEN)})"
 
 
-def lost_in_words(report: Found, metric: str) -> list[str]:
+def lost_in_words(report: ReportMapping, metric: str) -> list[str]:
     """Return why sites of a report have no figure of a metric, a sentence for each reason."""
     run = run_of(report)
     whole = figure_of(run.global_, metric)
@@ -256,7 +256,7 @@ def name_sites(sites: Sequence[str]) -> str:
     return ", ".join(sites)
 
 
-def covered_rows(report: Found, metric: str) -> tuple[list[str], list[list[str]]]:
+def covered_rows(report: ReportMapping, metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the table of the sites as headers and rows, the line over all sites last."""
     run = run_of(report)
     name = metric_name(metric)
@@ -271,7 +271,7 @@ def covered_rows(report: Found, metric: str) -> tuple[list[str], list[list[str]]
     return headers, [*rows, ["all test rows", "", *_cells(whole)]]
 
 
-def trained_on(site: Found) -> str:
+def trained_on(site: ReportMapping) -> str:
     """Return about how many a site of a report trains on."""
     return shown(site_of(site).rows)
 
@@ -283,7 +283,7 @@ def _cells(one: FigureReport) -> list[str]:
     return [number(one.value), interval(one.low, one.high)]
 
 
-def over_all_rows(report: Found) -> tuple[list[str], list[list[str]]]:
+def over_all_rows(report: ReportMapping) -> tuple[list[str], list[list[str]]]:
     """Return the figures over all sites, a line a metric, as headers and rows."""
     run = run_of(report)
     rows = [[metric_name(metric), *_cells(read_figure(one))] for metric, one in run.global_.items()]
@@ -315,7 +315,7 @@ def slope_in_words(slope: FigureReport | None) -> str:
     return f"{SLOPE} {number(slope.value)} (95 % CI {ends}): {says}. {SLOPE_READ}"
 
 
-def scores_in_words(report: Found, site: str = "") -> list[str]:
+def scores_in_words(report: ReportMapping, site: str = "") -> list[str]:
     """Return what is to be known of figures from noised counts, a sentence each; none without such counts.
 
     Parameters
@@ -383,7 +383,7 @@ def shown_counts(one: NoisedCounts) -> Lines:
     """Return the same as text, for a printed table."""
     return [
         {
-            "Predicted probability": f"{as_given(line[FROM])} to {as_given(line[TO])}",
+            "Predicted probability": f"{format_as_written(line[FROM])} to {format_as_written(line[TO])}",
             WITHOUT: _count(line[WITHOUT]),
             WITH: _count(line[WITH]),
         }
@@ -427,6 +427,6 @@ NOISED = Wording(
 """That of a run of which all that leaves a site is charged to one ε."""
 
 
-def wording(report: Found) -> Wording:
+def wording(report: ReportMapping) -> Wording:
     """Return what pages say of a run; `report` is its report."""
     return NOISED if is_covered(report) else Wording()

@@ -105,7 +105,7 @@ def odds_in_words(
     return f"{sentence}, {factor_in_words(epsilon)}, but for rare results (δ)."
 
 
-KEPT_FOR = {
+RESERVED_FOR = {
     "comparison": "a comparison with the sites' own models",
     "sums": "numbers of rows by class",
 }
@@ -132,7 +132,9 @@ def accounts_in_words(unit: str, charge_payloads: Sequence[Mapping[str, Any]]) -
         reserves = [of for of in charges if of.side == side]
         if reserves:
             whole = number(math.fsum(of.share for of in reserves), 2)
-            for_what = " and ".join(f"{number(of.share, 2)} for {KEPT_FOR.get(of.name, of.name)}" for of in reserves)
+            for_what = " and ".join(
+                f"{number(of.share, 2)} for {RESERVED_FOR.get(of.name, of.name)}" for of in reserves
+            )
             sentences.append(f"Of the account of {unit}s {word} {whole} is kept back and not spent: {for_what}.")
     return sentences
 

@@ -15,7 +15,7 @@ from flfed.records.statistics.analysis import Analysis, analysis_in_words, analy
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import Figure, interval, number, shown
 
-Found = dict[str, Any]
+StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 FIRST_OF = (
@@ -28,7 +28,7 @@ NOT_SHOWN = (
 )
 
 
-def statistic_tables(statistic: Found) -> list[Table]:
+def statistic_tables(statistic: StatisticObject) -> list[Table]:
     """Return the tables of a recorded statistic; `statistic` is the object "statistics" of a run."""
     name = read(Recorded, statistic).name
     if name == ANALYSIS:
@@ -37,7 +37,7 @@ def statistic_tables(statistic: Found) -> list[Table]:
     return [Table(lines=lines)] if lines else []
 
 
-def statistic_in_words(statistic: Found, repeats: int = 1) -> list[str]:
+def statistic_in_words(statistic: StatisticObject, repeats: int = 1) -> list[str]:
     """Return what a statistic says, the figure first, and what it does not show; `repeats` are those of its run."""
     of = read(Recorded, statistic)
     # An analysis has no exact sums: what it does not show is another thing.
@@ -89,7 +89,7 @@ class Odds(OddsOfRows):
     rows_without_a_group: int = 0
 
 
-def _odds_lines(statistic: Found) -> Lines:
+def _odds_lines(statistic: StatisticObject) -> Lines:
     odds = read(Odds, statistic)
     return [_odds_line(name, one) for name, one in (odds.by_site | {f"all {odds.sites} sites": odds}).items()]
 
@@ -103,7 +103,7 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     return line | {"Odds ratio (95 % CI)": ratio_text}
 
 
-def _odds_in_words(statistic: Found) -> list[str]:
+def _odds_in_words(statistic: StatisticObject) -> list[str]:
     odds = read(Odds, statistic)
     first, second = (of.group for of in odds.groups)
     ratio = odds.odds_ratio
@@ -132,7 +132,7 @@ class Covariance:
     sd: dict[str, Figure] | None = None
 
 
-def _covariance_lines(statistic: Found) -> Lines:
+def _covariance_lines(statistic: StatisticObject) -> Lines:
     of = read(Covariance, statistic)
     if of.mean is None or of.sd is None:
         return []
@@ -140,7 +140,7 @@ def _covariance_lines(statistic: Found) -> Lines:
     return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{of.sd[name].value:.6g}"} for name, mean in named]
 
 
-def _covariance_in_words(statistic: Found) -> list[str]:
+def _covariance_in_words(statistic: StatisticObject) -> list[str]:
     of = read(Covariance, statistic)
     if of.mean is None:
         return ["Means and covariances cannot be told: fewer than two rows have all columns."]
@@ -188,7 +188,7 @@ class Stocks(StocksOfRows):
     rows_left_out: int = 0
 
 
-def _stock_lines(statistic: Found) -> Lines:
+def _stock_lines(statistic: StatisticObject) -> Lines:
     stocks = read(Stocks, statistic)
     return [_stock_line(name, one) for name, one in (stocks.by_site | {f"all {stocks.sites} sites": stocks}).items()]
 
@@ -212,7 +212,7 @@ def _errors_of(by: str) -> str:
     return "errors of all sites" if by == "all-sites" else "own errors"
 
 
-def _stock_in_words(statistic: Found) -> list[str]:
+def _stock_in_words(statistic: StatisticObject) -> list[str]:
     of = read(Stocks, statistic)
     shared = of.stocks["all-sites"]
     missed, covered = shared.miss.value, shared.service.value
@@ -248,7 +248,7 @@ def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     return f", {', '.join(own)}{alike}"
 
 
-def _package_lines(statistic: Found) -> Lines:
+def _package_lines(statistic: StatisticObject) -> Lines:
     """Return the numbers of a statistic of another package, under its own names."""
     by_site = read(Recorded, statistic).by_site or {}
     names = [key for key, value in statistic.items() if type(value) in (int, float)]
@@ -259,14 +259,14 @@ def _package_lines(statistic: Found) -> Lines:
     return lines
 
 
-def _package_words(statistic: Found) -> list[str]:
+def _package_words(statistic: StatisticObject) -> list[str]:
     return [
         f"The figures of {read(Recorded, statistic).name} are its package's; all of them: flfed run show RUN --json."
     ]
 
 
-Formats = tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]
-_TOLD: dict[str, Formats] = {
+Formats = tuple[Callable[[StatisticObject], Lines], Callable[[StatisticObject], list[str]]]
+_FORMATS_BY_NAME: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
@@ -275,7 +275,7 @@ _TOLD: dict[str, Formats] = {
 
 def _lines_and_words(name: str) -> Formats:
     """Return what makes the lines of a statistic's table, and its sentences; one of a package has its numbers alone."""
-    return _TOLD.get(name, (_package_lines, _package_words))
+    return _FORMATS_BY_NAME.get(name, (_package_lines, _package_words))
 
 
 OF_ANY_RUN = (

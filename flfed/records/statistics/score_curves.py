@@ -299,7 +299,7 @@ SITES_DRAWN = 6
 ONE_CLASS = "not defined: one class only"
 NOT_COMPARABLE = "– (not comparable)"
 KEY = 'outputs = ["score-histogram"]'
-Found = dict[str, ScoreCounts]
+CountsByName = dict[str, ScoreCounts]
 NOT_SHOWN = (
     "Whether acting on a prediction helps anybody, where to draw the line between yes and no, and how the model will "
     "do next year or elsewhere. With few rows of a class a curve has few, large steps, and would look different with "
@@ -362,14 +362,14 @@ class ScoreHistograms:
         return ALL if self.in_all >= self.asked else f"{self.in_all} of {self.asked} {TOGETHER}"
 
 
-def found_in(payload: Mapping[str, Any]) -> Found:
+def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
     """Return the score counts of a record.
 
     All sites together come first where these are several, then each site by name.
     """
     recorded = read(ScoreHistograms, payload)
     bins = ScoreBins.of(payload)
-    counts_by_name: Found = {}
+    counts_by_name: CountsByName = {}
     # One site's counts alone would be drawn twice: as its own and as those of all together.
     if recorded.all_ and recorded.in_all > 1:
         counts_by_name[recorded.whole] = ScoreCounts.read(recorded.all_, bins)
@@ -378,7 +378,7 @@ def found_in(payload: Mapping[str, Any]) -> Found:
     return counts_by_name
 
 
-def drawn_first(counts_by_name: Found) -> list[str]:
+def drawn_first(counts_by_name: CountsByName) -> list[str]:
     """Return the sites to draw, those of most rows, by name."""
     sites = [name for name in counts_by_name if not is_together(name)]
     return sorted(sorted(sites, key=lambda site: -counts_by_name[site].rows)[:SITES_DRAWN])
@@ -511,7 +511,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
         observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
-        agreement = held_in_words(groups)
+        agreement = describe_calibration(groups)
     return {
         "Rows of": name,
         "Predicted, mean": predicted,
@@ -521,7 +521,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
     }
 
 
-def held_in_words(groups: Sequence[Group]) -> str:
+def describe_calibration(groups: Sequence[Group]) -> str:
     """Return in how many groups predictions hold.
 
     They hold where the prediction may be within the interval of what happened.

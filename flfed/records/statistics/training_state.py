@@ -26,7 +26,7 @@ FALLS = 0.02
 FALLS_MUCH = 0.2
 """The same where a model on all rows says that training was enough: no figure is believed then."""
 NOT_ENOUGH = "the shared model was not trained enough to be judged: try more rounds"
-NOT_KNOWN = (
+TRAINING_UNKNOWN = (
     "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
     "and nobody has a model of all rows."
 )
@@ -217,7 +217,7 @@ def unknown_training(state: Report | None) -> str:
     """Return that it is not known whether the shared model was trained enough; "" where it is, or under noise."""
     if state is None or read(TrainingState, state).enough is not None:
         return ""
-    return NOT_KNOWN
+    return TRAINING_UNKNOWN
 
 
 def not_enough(state: Report | None) -> bool:

@@ -613,7 +613,8 @@ def refuse_unknown(revision: str) -> None:
     if revision in TOO_OLD:
         raise UsageError(
             f"the run store is at revision {revision}, and this flfed takes on {FORMER} and later: "
-            f"update it first with the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), or name another store with FLFED_STORE"
+            f"update it first with the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), "
+            "or name another store with FLFED_STORE"
         )
     if revision not in (FORMER, *_revisions()):
         raise FlfedError(

@@ -62,11 +62,11 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
-    for line in warnings([(name, shown.found, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
+    for line in warnings([(name, shown.report, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
         st.warning(escape(line))
     # A record that is read for one site alone has no true number of sites.
     table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
-    metric = next(filter(None, (primary_of(shown.found) for shown in shown_by_title.values())), None)
+    metric = next(filter(None, (primary_of(shown.report) for shown in shown_by_title.values())), None)
     if metric is not None:
         _figures(shown_by_title, metric, only)
     differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
@@ -152,7 +152,7 @@ def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
     """Return one line a fact, one column a run."""
     lines: dict[str, dict[str, str]] = {}
     for name, shown in shown_by_name.items():
-        run = run_of(shown.found)
+        run = run_of(shown.report)
         privacy = private_of(run.privacy)
         mechanism = privacy.mechanism or "not recorded"
         if privacy.epsilon is not None:
@@ -183,7 +183,7 @@ def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
     drawn: list[Report] = []
     cells: dict[str, dict[str, str]] = {}
     for name, shown in shown_by_name.items():
-        run = run_of(shown.found)
+        run = run_of(shown.report)
         whose = run.global_ if only is None else site_of(run.sites.get(only, {})).global_
         of = figure_of(whose, metric)
         lines.append({"Run": name, metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})

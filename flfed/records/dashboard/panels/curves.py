@@ -21,16 +21,23 @@ from flfed.records.statistics.noised_scores import NoisedScores, noised_scores
 from flfed.records.statistics.operating_points import (
     NET_BENEFIT_READ,
     RARE,
-    asked_points,
     edges,
     first_budget,
     first_threshold,
+    list_operating_points,
     point_in_words,
     probability,
     share_with_outcome,
 )
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
-from flfed.records.statistics.score_curves import LEAST_ROWS, NOT_SHOWN, SITES_DRAWN, Found, drawn_first, is_together
+from flfed.records.statistics.score_curves import (
+    LEAST_ROWS,
+    NOT_SHOWN,
+    SITES_DRAWN,
+    CountsByName,
+    drawn_first,
+    is_together,
+)
 from flfed.records.text import escape, heading
 
 MOST_DRAWN = 12
@@ -90,7 +97,7 @@ def noised(report: Report, repeat: int | None = None) -> None:
     sections.show(scores.noised(report, whose), titled=False)
 
 
-def choose(counts_by_name: Found) -> Found:
+def choose(counts_by_name: CountsByName) -> CountsByName:
     """Return the score counts to draw.
 
     They are all sites together, and the sites that the reader picks, at first those of most rows.
@@ -106,7 +113,7 @@ def choose(counts_by_name: Found) -> Found:
     return {name: counts for name, counts in counts_by_name.items() if is_together(name) or name in chosen}
 
 
-def ranking(counts_by_name: Found, looks: Looks, report: Report, repeat: int | None = None) -> None:
+def ranking(counts_by_name: CountsByName, looks: Looks, report: Report, repeat: int | None = None) -> None:
     """Show the ROC and precision-recall curves with their areas.
 
     Curves are of those that have rows of both classes.
@@ -115,7 +122,7 @@ def ranking(counts_by_name: Found, looks: Looks, report: Report, repeat: int | N
     sections.show(scores.ranking(counts_by_name, shown, looks, report), repeat=repeat)
 
 
-def _in_colour(counts_by_name: Found, looks: Looks) -> tuple[Found, Looks]:
+def _in_colour(counts_by_name: CountsByName, looks: Looks) -> tuple[CountsByName, Looks]:
     """Return curves and their looks.
 
     Of more sites than colours, one that the reader picks is last and in colour.
@@ -130,7 +137,9 @@ def _in_colour(counts_by_name: Found, looks: Looks) -> tuple[Found, Looks]:
     return {name: counts_by_name[name] for name in order}, looks | one_in_colour(sites, chosen)
 
 
-def calibrated(counts_by_name: Found, chosen: Found, report: Report, looks: Looks, repeat: int | None = None) -> None:
+def calibrated(
+    counts_by_name: CountsByName, chosen: CountsByName, report: Report, looks: Looks, repeat: int | None = None
+) -> None:
     """Show what was predicted against what happened.
 
     The chosen ones are told in words, and one site is drawn with intervals.
@@ -145,7 +154,7 @@ def calibrated(counts_by_name: Found, chosen: Found, report: Report, looks: Look
     sections.show(scores.calibrated(beside, report, looks, [drawn]), titled=False)
 
 
-def operating_points(counts_by_name: Found, chosen: Found, repeat: int | None = None) -> None:
+def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat: int | None = None) -> None:
     """Show the confusion tables at one threshold or alert budget.
 
     Thresholds on offer are the edges of the bins of `counts_by_name`: between two of them nobody knows more.
@@ -186,7 +195,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
         The one of several that is shown.
     """
     st.markdown(heading(scores.EXACTLY_FLAGGED, repeat))
-    labels = {point: point_in_words(*point) for point in asked_points(payload)}
+    labels = {point: point_in_words(*point) for point in list_operating_points(payload)}
     picked = st.selectbox("Counted by the sites", labels, format_func=labels.__getitem__, key="points-exact", width=320)
     sections.show(scores.exactly_flagged(payload, picked), titled=False)
 

@@ -42,8 +42,8 @@ from flfed.records.reports.narrative import (
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
+    GAIN_NOT_RELEASED,
     METRICS,
-    NOT_TOLD,
     OWN_UNDER_NOISE,
     SLOPE,
     is_uncompared,
@@ -157,7 +157,7 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
 
 def not_compared(opened: Opened) -> None:
     """Say why a run was not compared, and who took no part in it."""
-    run_report = opened.found
+    run_report = opened.report
     status = run_of(run_report).status
     for line in missing_in_words(run_report):
         st.warning(escape(line))
@@ -265,7 +265,7 @@ def in_words(run_report: Report, metric: str | None, planned: int) -> None:
 
     The warnings stand above already.
     """
-    above = [*odd_sites_in_words(run_report), NOT_TOLD, OWN_UNDER_NOISE]
+    above = [*odd_sites_in_words(run_report), GAIN_NOT_RELEASED, OWN_UNDER_NOISE]
     if metric:
         above += missing_in_words(run_report)
     lines = [line for line in story(run_report, metric=metric, planned=planned) if line not in above]
@@ -283,7 +283,7 @@ def answer(run_report: Report, metric: str, warnings: int) -> None:
         one = figure_of(run_of(run_report).global_, metric)
         figure_text = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
-        st.markdown(escape(NOT_TOLD))
+        st.markdown(escape(GAIN_NOT_RELEASED))
     else:
         _whether_it_pays(run_report, metric)
     if warnings:
@@ -309,7 +309,7 @@ def warnings_of(shown: Shown) -> list[str]:
 
     That is which sites are missing, which columns may leak the target, and which sites seem coded otherwise.
     """
-    return [*missing_in_words(shown.found), *leak_warnings(shown), *odd_sites_in_words(shown.found)]
+    return [*missing_in_words(shown.report), *leak_warnings(shown), *odd_sites_in_words(shown.report)]
 
 
 def leak_warnings(shown: Shown) -> list[str]:
@@ -325,7 +325,7 @@ def warn(lines: Sequence[str]) -> None:
 
 def set_aside(opened: Opened) -> None:
     """Show what was set aside, refused or flagged, of one site or of all; where there was nothing, that is said."""
-    run_report = opened.found
+    run_report = opened.report
     events = opened.shown.events
     st.markdown("## Rejected, refused, odd")
     if not run_of(run_report).faults:
@@ -355,7 +355,7 @@ def who_takes_part(shown: Shown) -> None:
 
 def facts_of_sites(shown: Shown) -> list[dict[str, Any]]:
     """Return what the record has of each site, for a table."""
-    return [site_facts(site, shown.found) for site in shown.sites]
+    return [site_facts(site, shown.report) for site in shown.sites]
 
 
 def leaks(opened: Opened) -> None:
@@ -378,7 +378,7 @@ def leaks(opened: Opened) -> None:
 
 def words(opened: Opened) -> None:
     """Show the glossary, folded away."""
-    terms = glossary_of(opened.found, trains=opened.trains)
+    terms = glossary_of(opened.report, trains=opened.trains)
     with st.expander("What the words mean"):
         st.markdown(bullets(f"*{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
@@ -411,7 +411,7 @@ def facts(opened: Opened) -> None:
         table(facts_of_sites(opened.shown))
         if sent := opened.bytes_sent():
             ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
-            each = bytes_in_words(opened.found["round-bytes"])
+            each = bytes_in_words(opened.report["round-bytes"])
             st.markdown(" ".join(filter(None, [f"Crossed in all: {', '.join(ways)}.", each])))
         if made_by:
             run = opened.runs[0]

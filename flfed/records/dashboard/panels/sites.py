@@ -149,9 +149,9 @@ def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     return number(figure.value), f"{metric_name(metric)}, {text}"
 
 
-def why_not_told(opened: Opened, site: str) -> None:
+def explain_missing_figures(opened: Opened, site: str) -> None:
     """Tell one site's people why figures are missing."""
-    why = site_answer.why_not_told(opened.found, opened.shown.sites, site)
+    why = site_answer.describe_missing_figures(opened.report, opened.shown.sites, site)
     if why:
         st.info(escape(why))
     else:
@@ -163,7 +163,7 @@ def everywhere(opened: Opened, metric: str) -> None:
 
     They are shown as charts and as a table, with who is not in it.
     """
-    report, sites = opened.found, opened.shown.sites
+    report, sites = opened.report, opened.shown.sites
     own = site_answer.own_figures(report, sites)
     order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
