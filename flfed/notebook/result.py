@@ -44,7 +44,7 @@ class CallableReport(dict[str, Any]):
 
     Parameters
     ----------
-    found : mapping
+    run_report : mapping
         The object of `flfed run show --json`.
     store : str or None
         URL of the run store; None for the default.

@@ -123,7 +123,7 @@ def _with_noise(
         Encodings of a bar's ends, and of its colour where that is not one.
     tooltip : sequence of dict
     title_by_column : mapping of column to title
-        What is told beside `tooltip`.
+        What tooltips say beside `tooltip`.
     colour, noise : dict
         Looks of bars and lines.
     """

@@ -597,7 +597,7 @@ def _clear(groups: Groups) -> list[str]:
 
 
 def _clear_of_many(every: int, conclusive_count: int, clear: int) -> str:
-    """Return how many of several differences can be told, and how many of those are clear."""
+    """Return how many of several differences are conclusive, and how many of those are clear."""
     alone = f"is {MORE}" if clear else f"is not {MORE}"
     first = f"Of {every} differences between groups"
     of_many = f"{clear} is {MORE}" if clear == 1 else f"{clear} are {MORE}"
