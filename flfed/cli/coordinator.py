@@ -265,7 +265,7 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     # A wrong address is refused before any process starts.
     bind, port = listening(listen)
     with told_to_stop() as stop:
-        serve(CoordinatorFolder.default(), stop, told=lambda said: typer.echo(said, err=True), bind=bind, port=port)
+        serve(CoordinatorFolder.default(), stop, told=lambda line: typer.echo(line, err=True), bind=bind, port=port)
 
 
 @output.tables

@@ -44,9 +44,9 @@ def agreed(question: str) -> bool:
     return sys.stdin.isatty() and typer.confirm(question)
 
 
-def print_json(found: object) -> None:
+def print_json(content: object) -> None:
     """Print one JSON object."""
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def say(line: str) -> None:
@@ -259,7 +259,7 @@ def _print_columns(columns: Mapping[str, Sequence[str]], title: str, console: Co
     console.print(table)
 
 
-def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
+def privacy(report: dict[str, Any], *, whole: bool = False) -> None:
     """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover.
 
     `whole`: with the list of what is not covered.
@@ -267,12 +267,12 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, in_words
     from flfed.records.reports.privacy import private_of
-    from flfed.records.reports.privacy_tables import charged_lines, told_in_words
+    from flfed.records.reports.privacy_tables import charged_lines, describe_outcome_disclosure
 
-    private = found["privacy"]
-    ended = found["status"] in ("completed", "stopped") and found["rounds"] > 0
-    outcome_lines = told_in_words(found.get("told-outcomes") or {})
-    for line in [*in_words(private, read_all(AuditFigure, found["audit"]), attackable=ended), *outcome_lines]:
+    private = report["privacy"]
+    ended = report["status"] in ("completed", "stopped") and report["rounds"] > 0
+    outcome_lines = describe_outcome_disclosure(report.get("told-outcomes") or {})
+    for line in [*in_words(private, read_all(AuditFigure, report["audit"]), attackable=ended), *outcome_lines]:
         say(line)
     charges(charged_lines(private))
     uncharged = private_of(private).uncharged
@@ -280,7 +280,7 @@ def privacy(found: dict[str, Any], *, whole: bool = False) -> None:
         # A run without anything uncovered has nothing to warn of.
         return
     if not whole:
-        typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {found['run']} --all")
+        typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {report['run']} --all")
         return
     why = ", for nothing was promised" if private["epsilon"] is None else " by the promise"
     typer.echo(f"Not covered{why}:")
@@ -297,34 +297,34 @@ def charges(lines: Sequence[Mapping[str, str]]) -> None:
         say(SHARES_READ)
 
 
-def promise(found: dict[str, Any]) -> None:
+def promise(privacy_facts: dict[str, Any]) -> None:
     """Print what a study promises of privacy, before it is run, and how much that does not cover."""
     from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
-    from flfed.records.reports.privacy_tables import charged_lines, told_from
+    from flfed.records.reports.privacy_tables import charged_lines, describe_rows_needed
     from flfed.records.statistics.verdict import number
 
-    lines = promise_in_words(found)
-    charged = charged_lines(found)
+    lines = promise_in_words(privacy_facts)
+    charged = charged_lines(privacy_facts)
     # A mechanism without such a figure leaves it out.
-    figures = {"noise multiplier": found["noise"], "sampling": found["sampling"]}
+    figures = {"noise multiplier": privacy_facts["noise"], "sampling": privacy_facts["sampling"]}
     parameters = [f"{word} {number(value, 3)}" for word, value in figures.items() if value is not None]
     if parameters:
-        parameters.append(f"clip {found['clip']:g}, {found['steps']} {counted(found)}")
-    if found.get(ONE_ANSWER):
-        parameters = [f"noise multiplier {number(found['noise'], 3)} on all numbers of the answer together"]
+        parameters.append(f"clip {privacy_facts['clip']:g}, {privacy_facts['steps']} {counted(privacy_facts)}")
+    if privacy_facts.get(ONE_ANSWER):
+        parameters = [f"noise multiplier {number(privacy_facts['noise'], 3)} on all numbers of the answer together"]
     if parameters:
         how = "How, in training" if charged else "How"
         lines.append(f"{how}: {', '.join(parameters)}.")
-    lines += [f"Warning: {sentence}" for sentence in found["warnings"]]
-    lines += [f"Note: {sentence}" for sentence in found["notes"]]
+    lines += [f"Warning: {sentence}" for sentence in privacy_facts["warnings"]]
+    lines += [f"Note: {sentence}" for sentence in privacy_facts["notes"]]
     for line in lines:
         typer.echo(line)
     charges(charged)
-    if least := told_from(found):
+    if least := describe_rows_needed(privacy_facts):
         typer.echo(least)
-    if stays := found.get("stays"):
+    if stays := privacy_facts.get("stays"):
         typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")
-    many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"
+    many = f"{len(privacy_facts['uncharged'])} things that leave the sites, or steer the run"
     typer.echo(f"Not covered: {many}. --json lists them, docs/privacy.md explains them.")
 
 

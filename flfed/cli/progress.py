@@ -67,7 +67,7 @@ def _bars(console: Console) -> Iterator[Progress]:
         tasks: dict[str, Any] = {}
         stand_in = [bars.add_task(FIRST, total=None)]
 
-        def told(stage: str, done: int, of: int) -> None:
+        def show_stage(stage: str, done: int, of: int) -> None:
             # The first stage is a stand-in until the run tells its own.
             while stand_in:
                 bars.remove_task(stand_in.pop())
@@ -85,7 +85,7 @@ def _bars(console: Console) -> Iterator[Progress]:
             if over:
                 bars.remove_task(tasks.pop(stage))
 
-        yield told
+        yield show_stage
 
 
 def _to_stderr(line: str) -> None:

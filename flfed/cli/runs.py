@@ -114,48 +114,48 @@ def report_run(
     yield f"{to}: the report of run {name}{whose}."
 
 
-def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
+def _print_comparison(comparison: dict[str, Any], *, whole: bool) -> None:
     """Print two runs side by side, for people."""
-    _print_settings(found)
+    _print_settings(comparison)
     # Runs without a round, such as those of an analysis, have no arrays to hold against each other.
-    trained = found["a"]["rounds"] or found["b"]["rounds"]
+    trained = comparison["a"]["rounds"] or comparison["b"]["rounds"]
     words = {True: "equal", False: "different", None: "not known"}
-    hashes = {name: words[both["equal"]] for name, both in found["hashes"].items()}
+    hashes = {name: words[both["equal"]] for name, both in comparison["hashes"].items()}
     if not trained:
         del hashes["arrays"]
     output.say(", ".join(f"{name} {agreement}" for name, agreement in hashes.items()))
-    _print_compared_figures(found, whole=whole)
-    apart = found["arrays-max-difference"]
+    _print_compared_figures(comparison, whole=whole)
+    apart = comparison["arrays-max-difference"]
     if not trained:
         typer.echo("No models are compared: neither run has one.")
     elif apart is None:
-        typer.echo(f"How far the models' arrays are apart is not known: {found['arrays-reason']}.")
+        typer.echo(f"How far the models' arrays are apart is not known: {comparison['arrays-reason']}.")
     else:
         typer.echo(f"The models' arrays differ by at most {apart:.3g}.")
 
 
-def _print_settings(found: dict[str, Any]) -> None:
+def _print_settings(comparison: dict[str, Any]) -> None:
     """Print what two runs are, and the keys in which their studies differ: they share most of theirs."""
-    a = found["a"]
-    b = found["b"]
+    a = comparison["a"]
+    b = comparison["b"]
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
     rows = [_cells([key, a[key], b[key]]) for key in keys]
-    rows += [_cells(change.values()) for change in found["settings"]]
+    rows += [_cells(change.values()) for change in comparison["settings"]]
     output.as_table(["", "A", "B"], rows)
 
 
-def _print_compared_figures(found: dict[str, Any], *, whole: bool) -> None:
+def _print_compared_figures(comparison: dict[str, Any], *, whole: bool) -> None:
     """Print the figures of two runs over all sites and at each: of a site the primary metric is enough."""
-    primary = found["primary"].values()
+    primary = comparison["primary"].values()
     headers = ["metric", "A", "B", "B - A"]
     lines = []
     for arm in ("global", "sites-mean", "pooled"):
-        metrics = found[arm] or {}
+        metrics = comparison[arm] or {}
         lines += _metric_lines([arm], metrics, metrics if whole or arm == "global" else primary)
     if lines:
         output.as_table(["over all sites", *headers], lines)
     lines = []
-    for site, arms in found["sites"].items():
+    for site, arms in comparison["sites"].items():
         for arm, metrics in arms.items():
             lines += _metric_lines([site, arm], metrics or {}, primary)
     if lines:
@@ -249,11 +249,11 @@ def predict(
     _print_figures(predictions, to_stderr=out is None)
 
 
-def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
+def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
     """Print notes and metrics; on standard error where standard output holds the predictions."""
-    for note in found.notes:
+    for note in predictions.notes:
         typer.echo(note, err=to_stderr)
-    for name, figure in found.figures.items():
+    for name, figure in predictions.figures.items():
         text = f"not defined: {figure['method']}"
         if figure["value"] is not None:
             reach = f"no interval: {figure['method']}"
@@ -299,25 +299,26 @@ def audit(
         raise typer.Exit(1)
 
 
-def _print_audit(found: Audited, *, whole: bool) -> None:
+def _print_audit(outcome: Audited, *, whole: bool) -> None:
     """Print what each attack reached, and what it means, for people; `whole`: every figure."""
     from flfed.records.objects import read_all
     from flfed.records.reports.audit_headlines import AuditFigure, by_figure, headlines, not_promised, ordered
 
-    promise = found.promise
+    promise = outcome.promise
     promise_text = "promises nothing: no [privacy] mechanism with a guarantee."
     if promise is not None:
         promise_text = (
             f"promises each {promise.unit}: epsilon {promise.epsilon:.3g} at delta {promise.delta:g}, "
             f"by {promise.mechanism}."
         )
-    typer.echo(f"{found.study} ({found.run}) {promise_text}")
+    typer.echo(f"{outcome.study} ({outcome.run}) {promise_text}")
     # Which of the models was attacked matters, since each repeat has its own.
-    if found.repeats > 1:
+    if outcome.repeats > 1:
         typer.echo(
-            f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
+            f"It is repeat {outcome.repeat + 1} of {outcome.repeats}, each with its own model: "
+            "name another to attack that."
         )
-    rows = read_all(AuditFigure, [row.as_object() for row in found.findings])
+    rows = read_all(AuditFigure, [row.as_object() for row in outcome.findings])
     figures = shown = ordered(rows)
     if not whole:
         shown = headlines(rows)
@@ -329,7 +330,7 @@ def _print_audit(found: Audited, *, whole: bool) -> None:
         output.say(line)
     if len(shown) < len(rows):
         typer.echo(f"{len(rows) - len(shown)} more figures: --all prints them, --json has them too.")
-    for site, reason in found.faults.items():
+    for site, reason in outcome.faults.items():
         typer.echo(f"Not attacked: {site}: {reason}", err=True)
 
 
@@ -360,13 +361,13 @@ def _print_attacks(shown: Audit, *, whole: bool) -> None:
     output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
 
 
-def _sentences(told: Audit, rows: Audit) -> list[str]:
+def _sentences(figures: Audit, rows: Audit) -> list[str]:
     """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
     from flfed.records.reports.faults import some
 
     sentences = []
     # A sentence that is true of all sites names none of them.
-    for attack, says in dict.fromkeys((row.attack, row.says) for row in told):
+    for attack, says in dict.fromkeys((row.attack, row.says) for row in figures):
         tried = {row.site for row in rows if row.attack == attack}
         sites = dict.fromkeys(str(row.site) for row in rows if (row.attack, row.says) == (attack, says))
         where = "" if len(sites) == len(tried) else f", {some(list(sites))}"
@@ -396,7 +397,7 @@ def object_of(run: str) -> dict[str, Any]:
         return run_report if reader.runs_of(run)[0].rounds_planned else statistic_object(run_report)
 
 
-def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
+def print_report(report: dict[str, Any], *, whole: bool = False) -> None:
     """Print a run's comparison and its story, for people; `whole` with every site, and all that nobody promised."""
     from flfed.records.reports.catalogue import note_in_words, notes_of
     from flfed.records.reports.faults import missing_sites, unfinished_in_words
@@ -407,31 +408,31 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
 
     # Events and notes are not in the report, which is of the figures.
     with RunReader.open() as reader:
-        runs = [run.run for run in reader.runs_of(found["run"])]
+        runs = [run.run for run in reader.runs_of(report["run"])]
         events = reader.events(runs)
         note = note_in_words(notes_of(reader, runs))
-        purpose = purpose_of(reader.series(found["run"]).study_text)
+        purpose = purpose_of(reader.series(report["run"]).study_text)
     if purpose:
         end = "" if purpose[-1] in ".?!" else "."
-        output.say(f"{found['study']}: {purpose}{end}")
+        output.say(f"{report['study']}: {purpose}{end}")
     if note:
         output.say(f"Note: {note}")
-    headers, rows, below = comparison_rows(found)
-    metric = primary_of(found)
+    headers, rows, below = comparison_rows(report)
+    metric = primary_of(report)
     if metric is not None:
-        first = doubts(found, metric)
+        first = doubts(report, metric)
         below = [line for line in below if line not in first]
-        _say_all([*first, joining_in_words(found, metric), tally(found, metric)])
-        _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
-    if "statistics" in found:
-        below = _print_statistic(found, whole=whole)
-    _say_all([*below, *unfinished_in_words(found)])
-    if "gains" in found:
+        _say_all([*first, joining_in_words(report, metric), tally(report, metric)])
+        _print_sites(report, headers, rows, every=whole or len(report["sites"]) <= MANY)
+    if "statistics" in report:
+        below = _print_statistic(report, whole=whole)
+    _say_all([*below, *unfinished_in_words(report)])
+    if "gains" in report:
         most = None if whole else FEW
-        output.say(largest_gains(found["gains"], most))
-    output.privacy(found, whole=whole)
+        output.say(largest_gains(report["gains"], most))
+    output.privacy(report, whole=whole)
     # Who took no part stands above, with the reason.
-    above = () if whole else missing_sites(found)
+    above = () if whole else missing_sites(report)
     output.say_some(_events_in_words(events, above=above), whole=whole, most=FEW)
 
 
@@ -440,16 +441,16 @@ def _say_all(lines: Iterable[str]) -> None:
         output.say(line)
 
 
-def _print_statistic(found: dict[str, Any], *, whole: bool) -> list[str]:
+def _print_statistic(report: dict[str, Any], *, whole: bool) -> list[str]:
     """Print the tables of a study's statistic, those of single sites where `whole`, and return its sentences."""
     from flfed.records.reports.faults import missing_in_words
     from flfed.records.statistics.recorded_statistic import statistic_in_words, statistic_tables
 
-    more = f"lines: {SHOW_ALL}".format(**found)
+    more = f"lines: {SHOW_ALL}".format(**report)
     # The run's name stands above the first table alone.
-    title = f"{found['study']} ({found['run']})"
+    title = f"{report['study']} ({report['run']})"
     hidden = False
-    for table in statistic_tables(found["statistics"]):
+    for table in statistic_tables(report["statistics"]):
         if table.of_each_site and not whole:
             hidden = True
             continue
@@ -457,10 +458,10 @@ def _print_statistic(found: dict[str, Any], *, whole: bool) -> list[str]:
         heading = ": ".join(filter(None, (title, table.title)))
         output.as_table(list(table.lines[0]), rows, heading, spare=table.spare, more=more, whole=whole)
         title = ""
-    first, *others = statistic_in_words(found["statistics"], found["repeats"])
-    lines = [first, *missing_in_words(found), *others]
+    first, *others = statistic_in_words(report["statistics"], report["repeats"])
+    lines = [first, *missing_in_words(report), *others]
     if hidden:
-        lines.append(EACH_SITE.format(**found))
+        lines.append(EACH_SITE.format(**report))
     return lines
 
 
@@ -481,27 +482,27 @@ def _events_in_words(events: Sequence[Any], *, above: Collection[str]) -> list[s
     return [": ".join(filter(None, parts)) for parts in sites_together(rounds_by_event)]
 
 
-def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
+def _print_sites(report: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
     """Print a line a site, and a line for each figure over all of them."""
     from flfed.records.reports.narrative import GAIN, MARK, interval_name
     from flfed.records.reports.report import metrics_of
     from flfed.records.statistics.noised_scores import over_all_rows, released
     from flfed.records.statistics.verdict import metric_name
 
-    metric = metrics_of(found)[0]
-    many = len(found["sites"])
-    title = f"{found['study']} ({found['run']})"
-    more = f"sites: flfed run show {found['run']} --all"
-    if not released(found).is_exact:
+    metric = metrics_of(report)[0]
+    many = len(report["sites"])
+    title = f"{report['study']} ({report['run']})"
+    more = f"sites: flfed run show {report['run']} --all"
+    if not released(report).is_exact:
         output.as_table(headers, rows[:many], title, more=more, whole=every, most=FEW)
-        output.as_table(*over_all_rows(found))
+        output.as_table(*over_all_rows(report))
         return
-    gain = headers.index(GAIN + interval_name(found))
+    gain = headers.index(GAIN + interval_name(report))
     names = [SHORTER.get(header, header) for header in headers]
-    names[gain] = f"gain ({interval_name(found)})"
+    names[gain] = f"gain ({interval_name(report)})"
     by_name = {row[0]: list(row) for row in rows[:many]}
-    shown = list(by_name) if every else telling(found, metric)[:FEW]
-    adjusted = _put_gains(found, metric, by_name, gain)
+    shown = list(by_name) if every else telling(report, metric)[:FEW]
+    adjusted = _put_gains(report, metric, by_name, gain)
     order = dict.fromkeys([*shown, *by_name])
     spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
@@ -510,15 +511,15 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     _print_references(rows[many:], names[:gain], metric_name(metric))
 
 
-def _put_gains(found: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
+def _put_gains(report: dict[str, Any], metric: str, rows: dict[str, list[str]], place: int) -> set[str]:
     """Put the gain of each site into its row; return the sites where the adjusted model is better, told by a mark."""
     from flfed.records.reports.narrative import MARK
     from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.verdict import gain_in_brackets
 
-    least = found["verdict-rule"]["worthwhile"][metric]
+    least = report["verdict-rule"]["worthwhile"][metric]
     adjusted = set()
-    for name, site in found["sites"].items():
+    for name, site in report["sites"].items():
         best = best_arm(site, metric)
         if best is None:
             continue
@@ -542,17 +543,17 @@ def _print_references(rows: Sequence[Sequence[str]], names: Sequence[str], metri
     output.as_table(["over all sites", *figures], lines)
 
 
-def telling(found: dict[str, Any], metric: str) -> list[str]:
+def telling(report: dict[str, Any], metric: str) -> list[str]:
     """Return the sites, the most telling first: those with a clear verdict, then the largest gains and losses."""
     from flfed.records.reports.site_verdict import best_gain, site_verdict
-    from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
+    from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS
 
-    order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, CANNOT_BE_TOLD)
+    order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, INCONCLUSIVE)
 
     def key(name: str) -> tuple[int, float]:
-        site = found["sites"][name]
+        site = report["sites"][name]
         best = best_gain(site, metric)
         size = 0.0 if best is None else best.value or 0.0
         return order.index(site_verdict(site, metric)[0]), -abs(size)
 
-    return sorted(found["sites"], key=key)
+    return sorted(report["sites"], key=key)

@@ -115,15 +115,15 @@ def approve_study(
     output.show(_decided(folder, decided), as_json)
 
 
-def _sites(given: str, study: Study) -> dict[str, str]:
+def _sites(names: str, study: Study) -> dict[str, str]:
     """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
     from flfed.deployment.operator.secure_sums import read_sites
 
-    return read_sites(given) if given else dict.fromkeys(study.dataset.sites or (), "")
+    return read_sites(names) if names else dict.fromkeys(study.dataset.sites or (), "")
 
 
-def _named(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",")] if given else []
+def _named(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")] if names else []
 
 
 def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
@@ -146,7 +146,9 @@ def _words(
 
     words = plain_words(study, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(study.dataset.name, other_studies(folder, study, others, agreement))
-    words += _rows(folder, own, study) + _told(folder, own, study) + study_in_words(folder, own, study)
+    words += (
+        _rows(folder, own, study) + _describe_single_outcomes(folder, own, study) + study_in_words(folder, own, study)
+    )
     return words + runs_in_words(folder, own, study) + comparisons_in_words(folder, own, study, compared)
 
 
@@ -223,16 +225,16 @@ def _row(decided: dict[str, Any]) -> list[str]:
     return [decided["study"], decided["study-sha256"][:12], by, decided["at"], others, holds]
 
 
-def _print_frozen(found: dict[str, Any]) -> None:
+def _print_frozen(status: dict[str, Any]) -> None:
     """Print which rows are frozen, for how many models they may be compared, and whose rest."""
     from flfed.deployment.site_state.comparisons import TELLS
 
-    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
+    rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in status["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
-    for one in found["comparisons"]:
+    for one in status["comparisons"]:
         quota = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
         typer.echo(f"Comparisons of {one['dataset']!r}: {quota}. {TELLS}")
-    for one in found["frozen"]:
+    for one in status["frozen"]:
         # The number is text, since a small one is withheld.
         if one["resting"] != "0":
             why = "so that nobody can tell who opted out, or who came"
@@ -285,7 +287,7 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
 
 
-def _told(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+def _describe_single_outcomes(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return how many outcomes of frozen rows the first sums of trees tell; it is said here and nowhere else."""
     from flfed.rows.snapshots import snapshot
     from flfed.study.kinds import grows
@@ -359,11 +361,11 @@ def _decision(words: list[str], yes: bool, as_json: bool) -> str:
     return str(reply)
 
 
-def _who(given: str) -> str:
+def _who(person: str) -> str:
     """Return who decides, as one line."""
     # A line break in a name would forge another line of the log.
-    if given.strip():
-        return "".join(letter if letter.isprintable() else " " for letter in given).strip()[:LONGEST_NAME]
+    if person.strip():
+        return "".join(letter if letter.isprintable() else " " for letter in person).strip()[:LONGEST_NAME]
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -115,11 +115,11 @@ def _show(name: str, lines: Iterator[Line], run: str, as_json: bool) -> None:
     output.show(_lines(name, run, totals, last), as_json)
 
 
-def _lines(name: str, run: str, found: Totals, last: deque[Line]) -> output.Shown:
+def _lines(name: str, run: str, totals: Totals, last: deque[Line]) -> output.Shown:
     """Yield the lines, as they stand in the ledger and as --export gives them, with their sums; then for people."""
-    rounds = _rounds(found)
-    shown = {"site": name, "run": run or None, **vars(found.all)}
-    shown |= {"studies": _listed(found.studies, "study"), "days": _listed(found.days, "day")}
+    rounds = _rounds(totals)
+    shown = {"site": name, "run": run or None, **vars(totals.all)}
+    shown |= {"studies": _listed(totals.studies, "study"), "days": _listed(totals.days, "day")}
     if run:
         shown["rounds"] = rounds
     yield shown | {"entries": [json.loads(line.raw) for line in last]}
@@ -129,21 +129,21 @@ def _lines(name: str, run: str, found: Totals, last: deque[Line]) -> output.Show
         return
     title = f"{name}: what left"
     # The table tells that it has a part only.
-    if found.all.lines > len(last):
-        title = f"{name}: the last {len(last)} of {found.all.lines:,} lines"
+    if totals.all.lines > len(last):
+        title = f"{name}: the last {len(last)} of {totals.all.lines:,} lines"
     columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
     output.as_table(columns, list(map(_row, last)), title=title, spare=("study", "line", "round"))
     if run:
         cells = [[str(one["round"] or NONE), str(one["kind"]), f"{one['bytes']:,}"] for one in rounds]
         output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
-    _sums("study", found.studies)
-    _sums("day", found.days)
-    yield f"In all {found.all.bytes:,} bytes in {counted(found.all.lines, 'line')}."
+    _sums("study", totals.studies)
+    _sums("day", totals.days)
+    yield f"In all {totals.all.bytes:,} bytes in {counted(totals.all.lines, 'line')}."
 
 
-def _rounds(found: Totals) -> list[dict[str, Any]]:
+def _rounds(totals: Totals) -> list[dict[str, Any]]:
     lines = []
-    for (number, kind), total in sorted(found.rounds.items()):
+    for (number, kind), total in sorted(totals.rounds.items()):
         lines.append({"round": number, "kind": kind, **vars(total)})
     return lines
 
@@ -157,13 +157,13 @@ def _row(line: Line) -> list[str]:
     return [str(line.n), when, line.kind, study_of(line) or NONE, run, number, f"{bytes_of(line):,}"]
 
 
-def _sums(word: str, found: Mapping[str, Total]) -> None:
-    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(found.items())]
+def _sums(word: str, totals: Mapping[str, Total]) -> None:
+    rows = [[key or NONE, f"{total.lines:,}", f"{total.bytes:,}"] for key, total in sorted(totals.items())]
     output.as_table([word, "lines", "bytes"], rows, title=f"By {word}")
 
 
-def _listed(found: Mapping[str, Total], word: str) -> list[dict[str, Any]]:
-    return [{word: key, **vars(total)} for key, total in sorted(found.items())]
+def _listed(totals: Mapping[str, Total], word: str) -> list[dict[str, Any]]:
+    return [{word: key, **vars(total)} for key, total in sorted(totals.items())]
 
 
 def _export(lines: Iterator[Line], target: str) -> None:
@@ -245,12 +245,12 @@ def _verify(folder: SiteFolder, ledger: Ledger, as_json: bool) -> None:
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
 
 
-def _say_some(said: str, found: Sequence[str], more: str) -> None:
+def _say_some(sentence: str, problems: Sequence[str], more: str) -> None:
     """Print the first problems or notes, each in its sentence, and how many more there are."""
-    for one in found[:PROBLEMS]:
-        typer.echo(said.format(one))
-    if len(found) > PROBLEMS:
-        typer.echo(more.format(len(found) - PROBLEMS))
+    for one in problems[:PROBLEMS]:
+        typer.echo(sentence.format(one))
+    if len(problems) > PROBLEMS:
+        typer.echo(more.format(len(problems) - PROBLEMS))
 
 
 def _lost(folder: SiteFolder, ledger: Ledger) -> list[str]:
@@ -350,12 +350,12 @@ def show_budget(
         yield f"The ledger began anew on {budget['restarted'][:10]}: what the one before lost is not counted here."
 
 
-def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
+def _print(one: dict[str, Any], budget: dict[str, Any]) -> None:
     """Print the account of one dataset."""
     from flfed.deployment.operator.budget import COMPOSED, in_words
 
     if one["dataset"]:
-        typer.echo(in_words(one, found["delta"], enforced=found["enforced"]))
+        typer.echo(in_words(one, budget["delta"], enforced=budget["enforced"]))
     else:
         typer.echo("Of studies whose dataset the ledger does not name:")
     rows = [_charged(run) for run in one["runs"]]

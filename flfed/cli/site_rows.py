@@ -198,48 +198,48 @@ def refresh_rows(
         typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
 
 
-def _refreshed(found: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
+def _refreshed(refresh: Refresh, frozen: Any, exact: bool) -> dict[str, object]:
     """Return what was found and written, for a program; small counts are withheld, as it may be sent on."""
-    site = found.prepared.site
-    now = frozen or found.before
+    site = refresh.prepared.site
+    now = frozen or refresh.before
     return {
         "site": site.name,
         "dataset": site.dataset,
-        **{part: _count(many, exact) for part, many in vars(found.difference).items()},
-        "voids": list(found.voids),
-        "resting": _resting(found.prepared.resting, exact),
-        "drifted": found.drifted,
+        **{part: _count(many, exact) for part, many in vars(refresh.difference).items()},
+        "voids": list(refresh.voids),
+        "resting": _resting(refresh.prepared.resting, exact),
+        "drifted": refresh.drifted,
         "written": frozen is not None,
         "rows-sha256": now and now.sha256,
-        "unusable": found.unusable,
+        "unusable": refresh.unusable,
     }
 
 
-def _say_difference(found: Refresh, exact: bool) -> None:
-    site = found.prepared.site
+def _say_difference(refresh: Refresh, exact: bool) -> None:
+    site = refresh.prepared.site
     # A snapshot that cannot be compared may still be replaced.
-    if found.unusable:
-        typer.echo(f"The snapshot that is there cannot be compared with: {found.unusable}", err=True)
-    if not found.changes:
+    if refresh.unusable:
+        typer.echo(f"The snapshot that is there cannot be compared with: {refresh.unusable}", err=True)
+    if not refresh.changes:
         typer.echo(f"{site.name}: the rows of {site.dataset!r} are those that are frozen.")
         return
-    lines = [[part, _count(many, exact)] for part, many in vars(found.difference).items()]
+    lines = [[part, _count(many, exact)] for part, many in vars(refresh.difference).items()]
     output.as_table(["rows", "count"], lines, title=f"{site.name}, {site.dataset}: now against the frozen rows")
-    if found.names_table:
+    if refresh.names_table:
         typer.echo("An earlier version froze them, and did not write down which table they are: freeze them again.")
-    _say_resting(_resting(found.prepared.resting, exact))
-    _warn_of_drift(found)
-    for study in found.voids:
+    _say_resting(_resting(refresh.prepared.resting, exact))
+    _warn_of_drift(refresh)
+    for study in refresh.voids:
         typer.echo(f"The approval of study {study!r} would not hold for them: approve it again.")
 
 
-def _warn_of_drift(found: Refresh) -> None:
+def _warn_of_drift(refresh: Refresh) -> None:
     """Warn, under `institution`, where sums over the rows could not be held against those that left before."""
-    site = found.prepared.site
+    site = refresh.prepared.site
     # Sums of an open site are not held against those that left before.
-    if not found.drifted or site.policy.disclosure == "open":
+    if not refresh.drifted or site.policy.disclosure == "open":
         return
-    group = found.prepared.schema.group
+    group = refresh.prepared.schema.group
     which = f"nearly all identifiers in column {group!r} changed" if group else "nearly all rows changed"
     typer.echo(
         f"Warning: {which} while about as many people are there. Sums over these rows cannot be held against sums that "

@@ -68,7 +68,9 @@ def write_units(
     """Write units for systemd with two users, and a compose file, for a site."""
     from flfed.deployment.processes import units
 
-    files = units.filled(name, command=command or _installed(), base=base, address=address or _known(name))
+    files = units.filled(
+        name, command=command or _installed(), base=base, address=address or _coordinator_address(name)
+    )
     written = units.write(out, files)
     yield {"site": name, "files": list(map(str, written))}
     yield from written
@@ -93,7 +95,7 @@ def _installed() -> Path:
     return Path(location)
 
 
-def _known(name: str) -> str:
+def _coordinator_address(name: str) -> str:
     """Return the coordinator's address where this site has joined as this user, else ""."""
     from flfed.deployment.operator.join import joined
 
@@ -142,37 +144,37 @@ def join_site(
         yield from _joined_in_words(renewed.joined)
 
 
-def _facts(found: Joined) -> dict[str, object]:
+def _facts(enrolment: Joined) -> dict[str, object]:
     return {
-        "site": found.site,
-        "coordinator": found.coordinator,
-        "address": found.address,
-        "admission": str(found.admission),
-        "node-key": found.key,
-        "kit-sha256": found.kit_sha256,
-        "expires": found.expires,
-        "gate-key": found.gate_key,
-        "package": _has_package(found.site),
+        "site": enrolment.site,
+        "coordinator": enrolment.coordinator,
+        "address": enrolment.address,
+        "admission": str(enrolment.admission),
+        "node-key": enrolment.key,
+        "kit-sha256": enrolment.kit_sha256,
+        "expires": enrolment.expires,
+        "gate-key": enrolment.gate_key,
+        "package": _has_package(enrolment.site),
     }
 
 
-def _joined_in_words(found: Joined) -> output.Shown:
+def _joined_in_words(enrolment: Joined) -> output.Shown:
     from flfed.deployment.site_state.trusted_files import open_folder
 
-    yield f"{found.site} joins {found.coordinator} at {found.address}."
-    yield f"Send {found.admission} to the coordinator, who must admit it by {found.expires}."
-    yield f"SHA-256 of the kit, to compare with the coordinator by telephone: {found.kit_sha256}"
-    yield f"Fingerprint of this site's key, for the coordinator to compare: {found.key}"
-    if found.gate_key:
-        yield f"Fingerprint of its gate, for the other sites of studies with secure sums: {found.gate_key}"
+    yield f"{enrolment.site} joins {enrolment.coordinator} at {enrolment.address}."
+    yield f"Send {enrolment.admission} to the coordinator, who must admit it by {enrolment.expires}."
+    yield f"SHA-256 of the kit, to compare with the coordinator by telephone: {enrolment.kit_sha256}"
+    yield f"Fingerprint of this site's key, for the coordinator to compare: {enrolment.key}"
+    if enrolment.gate_key:
+        yield f"Fingerprint of its gate, for the other sites of studies with secure sums: {enrolment.gate_key}"
     else:
-        yield f"For studies with secure sums, as the user with the data: flfed site key {found.site}"
-    if not _has_package(found.site):
+        yield f"For studies with secure sums, as the user with the data: flfed site key {enrolment.site}"
+    if not _has_package(enrolment.site):
         yield (
-            f"There is no site package {found.site!r} here yet, and without one nothing can be approved or served "
-            f"(by the user who has the data, where that is another); when there is: flfed site check {found.site}"
+            f"There is no site package {enrolment.site!r} here yet, and without one nothing can be approved or served "
+            f"(by the user who has the data, where that is another); when there is: flfed site check {enrolment.site}"
         )
-    if why := open_folder(SiteFolder(found.site)):
+    if why := open_folder(SiteFolder(enrolment.site)):
         typer.echo(f"Look at this: {why}", err=True)
 
 

@@ -88,7 +88,7 @@ def new_study(
     from flfed.study.study import Study
     from flfed.study.template import COUNTS, MODELS, StudyTemplate
 
-    dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
+    dataset = dataset or _prompt_choice("--dataset", "Dataset", datasets.names(), "")
     schema = datasets.load(dataset).schema
     choices: dict[str, Any] = {"model": model, "private": bool(private)}
     suffix = "study"
@@ -99,9 +99,9 @@ def new_study(
         choices["columns"] = _countable(schema)
     else:
         usual = MODELS[schema.task]
-        choices["model"] = model or _asked("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
+        choices["model"] = model or _prompt_choice("--model", "Model", [usual, "mlp", "boosted-trees"], usual)
         if private is None and covers != "study":
-            answer = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
+            answer = _prompt_choice("--private or --not-private", "Privacy of rows", ["yes", "no"], "no")
             choices["private"] = answer == "yes"
     named = name or f"{dataset}-{suffix}"
     # Only open sites have their validation rows back; research sites, cut from one table, are open.
@@ -125,11 +125,11 @@ def _countable(schema: Schema) -> list[str]:
     return [name for name in confirmed if schema.columns[name].kind in COUNTED]
 
 
-def _asked(option: str, question: str, known: list[str], default: str) -> str:
+def _prompt_choice(option: str, question: str, choices: list[str], default: str) -> str:
     """Ask a person at a terminal; a program is told which option is missing."""
     if not sys.stdin.isatty():
-        raise UsageError(f"give {option}; known: {', '.join(known)}")
-    return str(typer.prompt(f"{question} ({', '.join(known)})", default=default or None))
+        raise UsageError(f"give {option}; known: {', '.join(choices)}")
+    return str(typer.prompt(f"{question} ({', '.join(choices)})", default=default or None))
 
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")

@@ -75,7 +75,7 @@ def run_study(
         with loading():
             study = study_of(name, changes)
             from flfed.federation.server.run import run
-        result = _ran(lambda told: run(study, progress=told, **options), as_json)
+        result = _ran(lambda show_progress: run(study, progress=show_progress, **options), as_json)
     _show(result, as_json)
 
 
@@ -91,14 +91,15 @@ def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> 
     output.show(_without(comparison, study.name), as_json)
 
 
-def _without(found: Without, study: str) -> output.Shown:
-    shown = found.as_object()
+def _without(comparison: Without, study: str) -> output.Shown:
+    shown = comparison.as_object()
     yield shown
     output.say(
-        f"Without {counted(found.rows, 'row')} of {people_in_words(found.people)}: the model's numbers move by at "
-        f"most {found.largest:.3g} (root mean square {found.root_mean_square:.3g})."
+        f"Without {counted(comparison.rows, 'row')} of {people_in_words(comparison.people)}: "
+        f"the model's numbers move by at most {comparison.largest:.3g} "
+        f"(root mean square {comparison.root_mean_square:.3g})."
     )
-    lines = [[metric, f"{all_:.4f}", f"{left:.4f}"] for metric, (all_, left) in found.figures.items()]
+    lines = [[metric, f"{all_:.4f}", f"{left:.4f}"] for metric, (all_, left) in comparison.figures.items()]
     output.as_table(["over all test rows", "all rows", "without them"], lines, study)
     output.say(
         f"Runs: {shown['run']} and {shown['run-without']}. Test rows of these people are left out, "
@@ -136,7 +137,7 @@ def resume_study(run: str = LATEST, as_json: bool = output.JSON) -> None:
     with stoppable():
         with loading():
             from flfed.federation.server.run import resume
-        result = _ran(lambda told: resume(run, progress=told), as_json)
+        result = _ran(lambda show_progress: resume(run, progress=show_progress), as_json)
     _show(result, as_json)
 
 
@@ -188,30 +189,30 @@ def verify_study(
         raise error
 
 
-def _verified(found: Verified) -> output.Shown:
-    yield found.as_json()
+def _verified(verification: Verified) -> output.Shown:
+    yield verification.as_json()
     rows = []
-    for figure in found.figures:
+    for figure in verification.figures:
         ours = _number(figure.ours)
         if figure.sd is not None:
             ours += f", sd {figure.sd:.4f}"
         verdict = "holds" if figure.holds else "does not hold"
         rows.append([figure.expected.path, _published(figure), ours, _number(figure.difference, "+"), verdict])
-    over = f"{found.repeats} repeats" if found.repeats > 1 else "1 run"
-    title = f"{found.study}: expected and ours, {over} ({found.run})"
+    over = f"{verification.repeats} repeats" if verification.repeats > 1 else "1 run"
+    title = f"{verification.study}: expected and ours, {over} ({verification.run})"
     headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
     output.as_table(headers, rows, title=title, spare=("difference", "expected"))
-    for figure in found.figures:
+    for figure in verification.figures:
         output.say(f"{figure.expected.path}: {_published(figure)} is expected, after: {figure.expected.source}.")
     # Single repeats are shown only where each has a published figure.
-    for figure in found.figures:
+    for figure in verification.figures:
         lines = []
         for r in figure.by_repeat:
             lines.append([str(r.repeat), str(r.seed), *map(_number, (r.published, r.ours)), _number(r.difference, "+")])
         if lines:
             columns = ["repeat", "seed", "published", "ours", "difference"]
             output.as_table(columns, lines, title=f"{figure.expected.path}, one by one")
-    if found.holds:
+    if verification.holds:
         yield "Every expected figure holds."
 
 
@@ -253,19 +254,19 @@ def sweep_study(
         raise error
 
 
-def _swept(found: Swept) -> output.Shown:
-    yield found.as_json()
-    if not found.points:
+def _swept(outcome: Swept) -> output.Shown:
+    yield outcome.as_json()
+    if not outcome.points:
         return
-    keys = list(found.points[0].settings)
-    headers = ["run", *keys, "validation loss", f"validation {found.primary}", "rounds", ""]
+    keys = list(outcome.points[0].settings)
+    headers = ["run", *keys, "validation loss", f"validation {outcome.primary}", "rounds", ""]
     rows = []
-    for point in found.ranked():
+    for point in outcome.ranked():
         values = [str(point.settings[key]) for key in keys]
         figures = [_number(point.loss), _number(point.primary), str(point.rounds), point.reason]
         rows.append([point.run, *values, *figures])
-    spare = ("rounds", f"validation {found.primary}", "run")
-    output.as_table(headers, rows, title=f"{found.study}: {len(rows)} points, best first", spare=spare)
-    if found.best is not None:
-        output.say(f"Best: {found.best.as_options()}")
-    output.say(found.caution)
+    spare = ("rounds", f"validation {outcome.primary}", "run")
+    output.as_table(headers, rows, title=f"{outcome.study}: {len(rows)} points, best first", spare=spare)
+    if outcome.best is not None:
+        output.say(f"Best: {outcome.best.as_options()}")
+    output.say(outcome.caution)

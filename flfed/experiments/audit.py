@@ -124,7 +124,7 @@ def audit(
     FlfedError
         If no site could be attacked.
     """
-    chosen = _known_attacks(attacks)
+    chosen = _check_attacks(attacks)
     with RunReader.open(store) as reader:
         entries = reader.runs_of(run)
         series = reader.series(run)
@@ -167,15 +167,15 @@ def audit(
     return replace(done, repeat=entry.repeat, repeats=len(entries))
 
 
-def _known_attacks(given: Sequence[str]) -> list[str]:
+def _check_attacks(names: Sequence[str]) -> list[str]:
     """Return the attacks to make, each once."""
     attack_names = registry.names("attack")
-    for name in given:
+    for name in names:
         if name not in attack_names:
             raise UsageError(
                 f"attack {name!r} is not known{nearest(name, attack_names)} Known: {', '.join(attack_names)}"
             )
-    return list(dict.fromkeys(given)) or attack_names
+    return list(dict.fromkeys(names)) or attack_names
 
 
 def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None:

@@ -36,7 +36,7 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
 
     Returns
     -------
-    found : dict
+    comparison : dict
         "a", "b" (what each is), "primary", "settings" (keys of the study that differ), "hashes"
         (each with "equal"; null where one is not known), figures of each arm over all sites and
         by site, each with "a", "b" and "difference" = b - a, and "arrays-max-difference": the

@@ -116,14 +116,14 @@ def run_without(
         table = dataset.whole_table()
         out = _theirs(table, people, dataset.name)
         counts = int(out.sum()), int(plain_text(table[people.column][out]).nunique())
-        _check_found(*counts)
+        _check_people_have_rows(*counts)
         remaining = Remaining(dataset.name, dataset.folder, dataset.schema, dataset.source, people)
         with datasets.in_memory(remaining):
             left = run(study, progress=progress)
     else:
         trimmed_sites = [people.applied(site) for site in sites]
         counts = sum(of.rows for _, of in trimmed_sites), sum(of.found for _, of in trimmed_sites)
-        _check_found(*counts)
+        _check_people_have_rows(*counts)
         left = run(study, sites=[site for site, _ in trimmed_sites], progress=progress)
     largest, root = _moved(*(checkpoints.final(result.report["run"]).arrays for result in (whole, left)))
     figures = {
@@ -137,7 +137,7 @@ def _closed(sites: Iterable[Site]) -> str:
     return ", ".join(site.name for site in sites if site.policy.disclosure != "open")
 
 
-def _check_found(rows: int, people: int) -> None:
+def _check_people_have_rows(rows: int, people: int) -> None:
     if not rows:
         raise UsageError(f"{people} people on the list have a row here: nothing would change")
 

@@ -267,7 +267,7 @@ def compared(
     )
 
 
-def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
+def entry_at(run_report: Report, path: str, *, strict: bool = True) -> Report | None:
     """Return the figure at a path of a report.
 
     An example of a path is "global.roc_auc_score".
@@ -281,7 +281,7 @@ def entry_at(found: Report, path: str, *, strict: bool = True) -> Report | None:
     UsageError
         If there is nothing, or no figure, at `path`.
     """
-    place: Any = found
+    place: Any = run_report
     for part in path.split("."):
         keys = list(place) if isinstance(place, Mapping) else []
         if part in keys:
@@ -328,19 +328,19 @@ def check_expected(study: Study) -> None:
                 f"{where}: by-repeat has {figure_count} figures, the study's repeats are {expected.repeats}"
             )
         if parts[0] == "sites":
-            _known(where, "site", parts[1:2], sites)
-            _known(where, "arm", parts[2:3], SITE_PARTS)
-            _known(where, "metric", parts[3:], metrics)
+            _check_listed(where, "site", parts[1:2], sites)
+            _check_listed(where, "arm", parts[2:3], SITE_PARTS)
+            _check_listed(where, "metric", parts[3:], metrics)
         elif parts[0] in REFERENCES:
-            _known(where, "metric", parts[1:], metrics)
+            _check_listed(where, "metric", parts[1:], metrics)
 
 
-def _known(where: str, what: str, given: Sequence[str], known: Sequence[str]) -> None:
+def _check_listed(where: str, what: str, parts: Sequence[str], names: Sequence[str]) -> None:
     """Refuse an unknown part of a path.
 
     It must be exactly one of what is known.
     """
-    if len(given) == 1 and given[0] in known:
+    if len(parts) == 1 and parts[0] in names:
         return
-    word = ".".join(given)
-    raise UsageError(f"{where}: {what} {word!r} is not known{nearest(word, tuple(known))} Known: {', '.join(known)}")
+    word = ".".join(parts)
+    raise UsageError(f"{where}: {what} {word!r} is not known{nearest(word, tuple(names))} Known: {', '.join(names)}")

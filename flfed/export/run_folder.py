@@ -36,7 +36,7 @@ from flfed.updates.arrays import is_encrypted, shapes_of
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_state import site_model
 
-Found = Mapping[str, Any]
+Payload = Mapping[str, Any]
 FILE = "statistics.csv"
 
 
@@ -194,22 +194,22 @@ def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
     return f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
 
 
-def _tables(reader: RunReader, runs: Sequence[RunEntry], found: Mapping[str, Any]) -> dict[str, str]:
+def _tables(reader: RunReader, runs: Sequence[RunEntry], run_report: Mapping[str, Any]) -> dict[str, str]:
     """Return the text of a run's report and tables, by the names of their files."""
-    shown = found if runs[0].rounds_planned else statistic_object(found)
+    shown = run_report if runs[0].rounds_planned else statistic_object(run_report)
     files = {
         "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
         "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
-        "gains.csv": csv_text(GAINS, _gains(found)),
+        "gains.csv": csv_text(GAINS, _gains(run_report)),
         "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
         "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
     }
-    if "statistics" in found:
+    if "statistics" in run_report:
         files[FILE] = csv_text(STATISTICS, _statistics(reader, runs))
     return files
 
 
-def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any]) -> SharedModel:
+def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, run_report: Mapping[str, Any]) -> SharedModel:
     """Return the final model of a run.
 
     It is checked against what the store says of it.
@@ -245,7 +245,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
         raise FlfedError(f"the schema in {folder} is not the one that the store has of run {run.run}; not exported")
     # Of each site's entry only what describes the model goes along.
     sites = {}
-    for site, entry in found["sites"].items():
+    for site, entry in run_report["sites"].items():
         sites[site] = {key: entry[key] for key in ("rows", "holdout-rows", "global")}
     return SharedModel(
         run=run.run,
@@ -253,7 +253,7 @@ def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: M
         schema=schema,
         arrays=final.arrays,
         encoder=final.encoder,
-        figures={"global": found["global"], "sites-mean": found["sites-mean"], "sites": sites},
+        figures={"global": run_report["global"], "sites-mean": run_report["sites-mean"], "sites": sites},
     )
 
 
@@ -329,14 +329,14 @@ def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[o
             yield (run.run, d.site, d.a, d.b, d.metric, d.value, d.low, d.high, d.p, None, d.method)
 
 
-def _gains(found: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
-    if is_uncompared(found):
+def _gains(run_report: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
+    if is_uncompared(run_report):
         return
-    for site, figures in found["sites"].items():
-        for metric in with_verdict(found, metrics_of(dict(found))):
+    for site, figures in run_report["sites"].items():
+        for metric in with_verdict(run_report, metrics_of(dict(run_report))):
             gain = gain_at(figures, metric)
             cells = [gain[key] for key in ("model", "value", "low", "high", "verdict")]
-            yield (found["run"], site, metric, *cells)
+            yield (run_report["run"], site, metric, *cells)
 
 
 def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
@@ -364,18 +364,21 @@ def _predicted(schema: Schema) -> str:
     return f"{schema.target} in {unit}" if unit else schema.target
 
 
-def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
+def _readme(run_report: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
     """Return a plain description of the folder."""
-    lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
-    if found["reason"]:
-        lines.append(found["reason"])
+    lines = [
+        f"Run {run_report['run']} of the study {run_report['study']!r}, exported by flfed. "
+        f"Status: {run_report['status']}."
+    ]
+    if run_report["reason"]:
+        lines.append(run_report["reason"])
     files = [*FILES, ""]
-    if "statistics" in found:
-        words = statistic_in_words(found["statistics"], found["repeats"])
+    if "statistics" in run_report:
+        words = statistic_in_words(run_report["statistics"], run_report["repeats"])
         lines += ["", "What it showed, and what it does not show", "", *words, ""]
         files = [*STATISTIC_FILES, *files]
     else:
-        lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
+        lines += ["", "What it showed", "", *story(dict(run_report), planned=planned), ""]
         lines += ["What it does not show", "", NOT_SHOWN, ""]
     lines += ["Files", "", *files]
     if model is None:
@@ -429,34 +432,37 @@ TREE_FILES = (
 )
 
 
-def figures_of(found: Found) -> Iterator[Figure]:
-    """Yield the figures of a recorded statistic, over all sites first; `found` is the object "statistics" of a run."""
-    lines = _of_analysis if found["name"] == ANALYSIS else _of_statistic
-    for site, own in {"": found, **found["by-site"]}.items():
+def figures_of(statistic: Payload) -> Iterator[Figure]:
+    """Yield the figures of a recorded statistic, over all sites first.
+
+    `statistic` is the object "statistics" of a run.
+    """
+    lines = _of_analysis if statistic["name"] == ANALYSIS else _of_statistic
+    for site, own in {"": statistic, **statistic["by-site"]}.items():
         yield from (one._replace(site=site) for one in lines(own))
 
 
 def _figure(group: str, column: str, figure: str, one: object) -> Figure:
     """Return a figure of the record, which is a number or has a value and its interval."""
-    ends: Found = one if isinstance(one, Mapping) else {"value": one}
+    ends: Payload = one if isinstance(one, Mapping) else {"value": one}
     return Figure("", group, column, figure, ends.get("value"), ends.get("low"), ends.get("high"))
 
 
-def _of_analysis(found: Found) -> Iterator[Figure]:
-    yield from _of_rows(found, "", found["counts-each"])
-    groups = found.get("groups", {"of": {}, "compared": {}})
+def _of_analysis(statistic: Payload) -> Iterator[Figure]:
+    yield from _of_rows(statistic, "", statistic["counts-each"])
+    groups = statistic.get("groups", {"of": {}, "compared": {}})
     for group, of in groups["of"].items():
-        yield _figure(group, "", f"share of {found['counts-each']}s", of["share"])
-        yield from _of_rows(of, group, found["counts-each"])
+        yield _figure(group, "", f"share of {statistic['counts-each']}s", of["share"])
+        yield from _of_rows(of, group, statistic["counts-each"])
     for column, compared in groups["compared"].items():
         for what, pairs in compared.items():
             of_what = what if what == "mean" else f"share of {what}"
             yield from (_figure(pair, column, f"difference of {of_what}", one) for pair, one in pairs.items())
-    for crossed in found["cross"]:
+    for crossed in statistic["cross"]:
         yield from _of_crossed(crossed)
 
 
-def _of_crossed(crossed: Found) -> Iterator[Figure]:
+def _of_crossed(crossed: Payload) -> Iterator[Figure]:
     """Yield the numbers of a cross-table."""
     column = " by ".join(crossed["columns"])
     rows, across = crossed["values"]
@@ -466,10 +472,10 @@ def _of_crossed(crossed: Found) -> Iterator[Figure]:
     yield from (_figure("", column, name, one) for name, one in test.items())
 
 
-def _of_rows(found: Found, group: str, unit: str) -> Iterator[Figure]:
+def _of_rows(statistic: Payload, group: str, unit: str) -> Iterator[Figure]:
     """Yield the figures of all rows, or of those of a group."""
-    yield _figure(group, "", f"{unit}s", found["rows"])
-    for column, of in found["columns"].items():
+    yield _figure(group, "", f"{unit}s", statistic["rows"])
+    for column, of in statistic["columns"].items():
         named = {name: of[name] for name in ("missing", "mean", "sd") if name in of}
         named |= {f"quantile {at}": one for at, one in of.get("quantiles", {}).items()}
         named |= {f"share of {value}": one for value, one in of.get("shares", {}).items()}
@@ -481,10 +487,10 @@ def _of_rows(found: Found, group: str, unit: str) -> Iterator[Figure]:
         yield from (_figure(group, column, name, one) for name, one in named.items())
 
 
-def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:
+def _of_statistic(statistic: Payload, before: str = "") -> Iterator[Figure]:
     """Yield the numbers of another statistic, each by the name that it has in the record."""
-    columns = found.get("columns", [])
-    for name, one in found.items():
+    columns = statistic.get("columns", [])
+    for name, one in statistic.items():
         figure = f"{before}{name}"
         if name in ("by-site", "sites", "columns") or isinstance(one, str):
             continue
@@ -497,7 +503,7 @@ def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:
             yield _figure("", "", figure, one)
 
 
-def _of_parts(parts: Found, figure: str, columns: list[str]) -> Iterator[Figure]:
+def _of_parts(parts: Payload, figure: str, columns: list[str]) -> Iterator[Figure]:
     """Yield figures by column, or by another part, which is then in their name."""
     for part, one in parts.items():
         if part in columns:

@@ -68,20 +68,20 @@ def model_of(module: torch.nn.Module) -> type:
     return type(f"Module{structure_sha256(network)[:12]}", (ModuleModel,), body)
 
 
-def _refuse_module(found: torch.nn.Module) -> None:
+def _refuse_module(network: torch.nn.Module) -> None:
     """Refuse a module that cannot be trained at sites as it is."""
-    buffers = [name for name, _ in found.named_buffers()]
+    buffers = [name for name, _ in network.named_buffers()]
     if buffers:
         raise UsageError(
             f"model: the module has buffers ({', '.join(buffers)}), as BatchNorm has: use LayerNorm, or none"
         )
-    parts = [type(part).__name__ for part in found.modules()]
+    parts = [type(part).__name__ for part in network.modules()]
     drawing = [part for part in parts if "Dropout" in part]
     if drawing:
         raise UsageError(f"model: the module draws at random ({', '.join(drawing)}): {NO_DRAWS}")
     if parts[-1] in PROBABILITIES:
         raise UsageError(f"model: the module ends with {parts[-1]}: leave it out, outputs are log-odds or logits")
-    frozen = [name for name, value in found.named_parameters() if not value.requires_grad]
+    frozen = [name for name, value in network.named_parameters() if not value.requires_grad]
     if frozen:
         raise UsageError(f"model: the module has parameters that are not trained ({', '.join(frozen)}): train all")
 

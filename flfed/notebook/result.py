@@ -44,14 +44,14 @@ class CallableReport(dict[str, Any]):
 
     Parameters
     ----------
-    found : mapping
+    run_report : mapping
         The object of `flfed run show --json`.
     store : str or None
         URL of the run store; None for the default.
     """
 
-    def __init__(self, found: Mapping[str, Any], store: str | None = None) -> None:
-        super().__init__(found)
+    def __init__(self, run_report: Mapping[str, Any], store: str | None = None) -> None:
+        super().__init__(run_report)
         self._store = store
 
     def __call__(self, file: str | Path, *, site: str = "") -> Path:
@@ -400,9 +400,9 @@ class Plots:
         return metric
 
 
-def with_model(found: server.Result, workspace: Workspace | None = None) -> Result:
+def with_model(result: server.Result, workspace: Workspace | None = None) -> Result:
     """Return a run's result for notebooks."""
-    return Result(CallableReport(found.report, found.store), found.store, workspace)
+    return Result(CallableReport(result.report, result.store), result.store, workspace)
 
 
 def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, store: str | None = None) -> Result:

@@ -44,7 +44,7 @@ class LedgerError(FlfedError):
 
 
 @dataclass(frozen=True)
-class HeldLedger:
+class LockedLedger:
     """A ledger that is open, under its lock.
 
     Parameters
@@ -222,11 +222,11 @@ class Ledger:
         LedgerError
             If the line is not on the disk, for whatever reason: then nothing may leave.
         """
-        with self.held() as ledger:
+        with self.lock() as ledger:
             return ledger.append(kind=kind, **facts)
 
     @contextmanager
-    def held(self) -> Iterator[HeldLedger]:
+    def lock(self) -> Iterator[LockedLedger]:
         """Lock the ledger against every other writing process.
 
         Lines are read and one is added under the lock.
@@ -256,8 +256,8 @@ class Ledger:
                 raise
             os.close(file)
 
-    def _opened(self, file: int, size: int) -> HeldLedger:
-        return HeldLedger(file, size, self.path.name, self._see, self._clock, self._ordered)
+    def _opened(self, file: int, size: int) -> LockedLedger:
+        return LockedLedger(file, size, self.path.name, self._see, self._clock, self._ordered)
 
     def last(self) -> Line | None:
         """Return the last line or None."""
@@ -367,7 +367,7 @@ class Ledger:
             Who has it repaired.
         why : str
         """
-        with self.held() as ledger:
+        with self.lock() as ledger:
             return ledger.repair(by=by, why=why)
 
     def is_torn(self) -> bool:
@@ -397,7 +397,7 @@ class Ledger:
         return file
 
     @contextmanager
-    def reading(self) -> Iterator[HeldLedger | None]:
+    def reading(self) -> Iterator[LockedLedger | None]:
         """Open the ledger for reading alone.
 
         Yields it as it is now. Nothing is made or changed. None where there is no file.

@@ -34,7 +34,7 @@ PINNED, LISTED, BESIDE = "pinned", "listed", "sums-only"
 that was confirmed or opened, and the sites of the run that share figures in sums only."""
 ASKS = "asks-sha256"
 """The key of what a line's study asks, whatever its text calls it: its runs are counted by this hash."""
-ASKED, STAYED = "asked-sha256", "figures-stayed"
+COMPARED_HASH, STAYED = "asked-sha256", "figures-stayed"
 """Keys of a line of a comparison: the hash of the model that was compared, and that none of its figures left."""
 ADDED = "compared-added"
 """The kind of a line by which a person adds comparisons of further models, of one dataset."""
@@ -314,5 +314,5 @@ def moment_of(text: str) -> str:
     return stamp(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
 
-def _at(found: dict[Key, Total], key: Key) -> Total:
-    return found.setdefault(key, Total())
+def _at(totals: dict[Key, Total], key: Key) -> Total:
+    return totals.setdefault(key, Total())

@@ -18,24 +18,24 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 T = TypeVar("T")
 
 
-def read(kind: type[T], found: Any) -> T:
+def read(kind: type[T], payload: Any) -> T:
     """Return an object of a record as a dataclass; keys that it does not name are passed over.
 
     One that is of this class already is returned as it is.
     """
-    if isinstance(found, kind):
-        return found
-    return _converter().structure(found, kind)
+    if isinstance(payload, kind):
+        return payload
+    return _converter().structure(payload, kind)
 
 
-def read_all(kind: type[T], found: Sequence[Any]) -> list[T]:
+def read_all(kind: type[T], payloads: Sequence[Any]) -> list[T]:
     """Return a list of objects of a record as dataclasses."""
-    return [read(kind, one) for one in found]
+    return [read(kind, one) for one in payloads]
 
 
-def read_some(kind: type[T], found: Sequence[Any]) -> list[T]:
+def read_some(kind: type[T], payloads: Sequence[Any]) -> list[T]:
     """Return those objects of a list that are not None as dataclasses."""
-    return [read(kind, one) for one in found if one is not None]
+    return [read(kind, one) for one in payloads if one is not None]
 
 
 def write(value: Any) -> Any:
@@ -213,9 +213,9 @@ def figure_of(figures: Mapping[str, Any] | None, metric: str) -> FigureReport:
     return read_figure((figures or {}).get(metric))
 
 
-def run_of(found: Any) -> RunReport:
+def run_of(report: Any) -> RunReport:
     """Return a run's report as one."""
-    return read(RunReport, found)
+    return read(RunReport, report)
 
 
 def read_figure(entry: Any) -> FigureReport:
@@ -223,6 +223,6 @@ def read_figure(entry: Any) -> FigureReport:
     return read(FigureReport, entry or {})
 
 
-def site_of(found: Any) -> SiteReport:
+def site_of(entry: Any) -> SiteReport:
     """Return what a report has of a site as one."""
-    return read(SiteReport, found)
+    return read(SiteReport, entry)

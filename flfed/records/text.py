@@ -30,7 +30,7 @@ def moment(stamp: str) -> str:
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
-def heading(said: str, repeat: int | None) -> str:
+def heading(title: str, repeat: int | None) -> str:
     """Return a heading with the repeat that the figures below it are of, where there are several.
 
     Examples
@@ -38,7 +38,7 @@ def heading(said: str, repeat: int | None) -> str:
     >>> heading("Calibration", 2), heading("Calibration", None)
     ('## Calibration, in repeat 2', '## Calibration')
     """
-    return f"## {said}" + ("" if repeat is None else f", in repeat {repeat}")
+    return f"## {title}" + ("" if repeat is None else f", in repeat {repeat}")
 
 
 def escape(text: str) -> str:
@@ -57,7 +57,7 @@ def escape(text: str) -> str:
     ('see https:|//x.example', 'ask a|@b.example, :|red')
     """
     # Line ends go first: each of them could begin a list or a heading.
-    parted = LINKED.sub(lambda found: found[0] + JOINER, BREAKS.sub(" ", text))
+    parted = LINKED.sub(lambda match: match[0] + JOINER, BREAKS.sub(" ", text))
     plain = "".join(f"\\{sign}" if sign in "\\`*_[]$<>#~|&" else sign for sign in parted)
     return LISTED.sub(r"\1\\\2", plain)
 

@@ -260,10 +260,10 @@ def _examples(subject: Subject) -> Iterator[tuple[Rows, Rows]]:
     yield from (example(task) for task in subject.kind.tasks)
 
 
-def _equal(found: Rows, expected: Any, said: str) -> None:
-    gap = np.abs(np.asarray(found) - np.asarray(expected))
+def _equal(values: Rows, expected: Any, message: str) -> None:
+    gap = np.abs(np.asarray(values) - np.asarray(expected))
     scale = max(1.0, float(np.abs(expected).max()))
-    hold((gap <= CLOSE * scale).all(), said.format(float(gap.max())))
+    hold((gap <= CLOSE * scale).all(), message.format(float(gap.max())))
 
 
 @dataclass(frozen=True, kw_only=True)

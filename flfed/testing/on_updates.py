@@ -450,25 +450,25 @@ def _study() -> Study:
     return replace(Study.parse(STUDY), privacy=Named(name="checked"))
 
 
-def _rows(kept: np.ndarray) -> Encoded:
+def _rows(selection: np.ndarray) -> Encoded:
     """Return rows of a real task, some of them far out, without those that are left out."""
     rng = np.random.default_rng(8)
     x = rng.normal(size=(ROWS, 4)) * rng.choice([0.1, 1.0, 50.0], size=(ROWS, 1))
     y = rng.integers(0, 2, ROWS)
-    return Encoded(x=x[kept], y=y[kept].astype(float), weight=np.ones(len(kept)))
+    return Encoded(x=x[selection], y=y[selection].astype(float), weight=np.ones(len(selection)))
 
 
-def _summed(steps: PrivateSteps, kept: np.ndarray) -> Arrays:
+def _summed(steps: PrivateSteps, selection: np.ndarray) -> Arrays:
     """Return the summed gradient of one step over all of some rows, without its noise."""
     bare = replace(steps, noise=0.0, sampling=1.0)
     plan = Plan(steps=1, lr=1.0)
     rng = np.random.default_rng(9)
     arrays = {"weight": rng.normal(size=(4, 1)), "bias": rng.normal(size=1)}
     request = FitRequest(
-        model=Logistic(), task="binary", arrays=arrays, rows=_rows(kept), plan=plan, lr=1.0,
+        model=Logistic(), task="binary", arrays=arrays, rows=_rows(selection), plan=plan, lr=1.0,
         rng=rng, private=bare, chance=SeededNoise(rng), delta=True,
     )  # fmt: skip
-    return {name: -len(kept) * value for name, value in private_fit(request).arrays.items()}
+    return {name: -len(selection) * value for name, value in private_fit(request).arrays.items()}
 
 
 def _like() -> Arrays:

@@ -96,13 +96,13 @@ def hold(condition: object, seen: str) -> None:
         raise RuleBroken(seen)
 
 
-def largest_gap(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
+def largest_gap(arrays: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
     """Return the largest difference of two sets of arrays; they must have the same names and shapes."""
-    hold(list(found) == list(expected), f"arrays {list(found)} instead of {list(expected)}")
+    hold(list(arrays) == list(expected), f"arrays {list(arrays)} instead of {list(expected)}")
     for name, value in expected.items():
-        hold(found[name].shape == value.shape, f"{name!r} has shape {found[name].shape} instead of {value.shape}")
+        hold(arrays[name].shape == value.shape, f"{name!r} has shape {arrays[name].shape} instead of {value.shape}")
     return max(
-        (float(np.abs(found[name] - value).max()) for name, value in expected.items() if value.size), default=0.0
+        (float(np.abs(arrays[name] - value).max()) for name, value in expected.items() if value.size), default=0.0
     )
 
 

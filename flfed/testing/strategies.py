@@ -134,7 +134,7 @@ def no_replies_give_no_update(subject: Subject) -> None:
     """A silent round is no round: it is asked again or stops the run."""
     with _on_a_task():
         strategy = _made(subject)
-        _asked(strategy, to_record(_start()))
+        _request_training(strategy, to_record(_start()))
         updated, _ = strategy.aggregate_train(1, [])
         hold(updated is None, "it made a model of nothing")
         hold(strategy.aggregate_evaluate(2, []) is None, "it made an evaluation of nothing")
@@ -146,7 +146,7 @@ def the_callers_records_are_unchanged(subject: Subject) -> None:
         strategy = _made(subject)
         arrays = to_record(_start())
         config = ConfigRecord({"mine": 1})
-        messages = _asked(strategy, arrays, config)
+        messages = _request_training(strategy, arrays, config)
         list(strategy.configure_evaluate(1, arrays, config, None))
         replies = _answered(strategy, messages, _deltas(), ROWS)
         before = [_bytes(reply.content.array_records["arrays"]) for reply in replies]
@@ -160,7 +160,7 @@ def every_site_is_sent_a_record_of_its_own(subject: Subject) -> None:
     """The global arrays, the encoder and the strategy's numbers; one client's edit must not reach the next."""
     with _on_a_task():
         strategy = _made(subject)
-        messages = _asked(strategy, to_record(_start()))
+        messages = _request_training(strategy, to_record(_start()))
         sent = [message.metadata.dst_node_id for message in messages]
         hold(sorted(sent) == sorted(NODES.values()), f"nodes {sent} were asked instead of {sorted(NODES.values())}")
         hold({m.metadata.message_type for m in messages} == {TRAIN}, "a message is no train message")
@@ -286,7 +286,9 @@ def _made(subject: Subject) -> Any:
     return strategy
 
 
-def _asked(strategy: Any, arrays: ArrayRecord, config: ConfigRecord | None = None, number: int = 1) -> list[Message]:
+def _request_training(
+    strategy: Any, arrays: ArrayRecord, config: ConfigRecord | None = None, number: int = 1
+) -> list[Message]:
     messages = list(strategy.configure_train(number, arrays, config or ConfigRecord({}), None))
     for message in messages:
         message.metadata.__dict__["_message_id"] = f"m{message.metadata.dst_node_id}"
@@ -297,7 +299,7 @@ def _begun(subject: Subject) -> Any:
     """Return the strategy once it has asked for the first round."""
     with _on_a_task():
         strategy = _made(subject)
-        _asked(strategy, to_record(_start()))
+        _request_training(strategy, to_record(_start()))
         return strategy
 
 
@@ -319,7 +321,7 @@ def _answered(
 
 
 def _round(strategy: Any, number: int, arrays: ArrayRecord) -> ArrayRecord:
-    messages = _asked(strategy, arrays, number=number)
+    messages = _request_training(strategy, arrays, number=number)
     updated, _ = strategy.aggregate_train(number, _answered(strategy, messages, _deltas(), ROWS))
     return _model(updated)
 
@@ -334,7 +336,7 @@ def _after_a_round(
     """Return the global arrays after one round whose replies come in this order."""
     with _on_a_task():
         strategy = _made(subject)
-        replies = _answered(strategy, _asked(strategy, to_record(arrays or _start())), deltas, rows)
+        replies = _answered(strategy, _request_training(strategy, to_record(arrays or _start())), deltas, rows)
         updated, _ = strategy.aggregate_train(1, [replies[place] for place in order])
         return to_arrays(_model(updated))
 

@@ -248,7 +248,7 @@ def test_the_bytes_of_a_day_are_capped_over_all_studies_and_come_back_the_next(g
     site.gate = gate()
     assert site.answer(site.trained(round=4)).error.reason == said
     used = gate()._leaving._used
-    with Ledger(site.folder.gate / "other.jsonl").held() as held:
+    with Ledger(site.folder.gate / "other.jsonl").lock() as held:
         assert used(held) == 2 * size
     now[0] += datetime.timedelta(minutes=2)
     assert not site.answer(site.trained(round=4)).has_error()

@@ -134,7 +134,7 @@ def test_who_waits_for_a_ledger_that_is_begun_anew_writes_into_the_new_one(gated
     coming = site.folder.ledger.with_name("coming.jsonl")
     Ledger(coming).append(kind="restarted", by="op", why="?")
     waiting = threading.Thread(target=lambda: ledger_of(site.folder).append(kind="enrol", bytes=2))
-    with ledger.held():
+    with ledger.lock():
         old = site.folder.ledger.with_name("old.jsonl")
         old.hardlink_to(site.folder.ledger)
         waiting.start()

@@ -23,7 +23,7 @@ from flfed.deployment.gate.outbound import Leaving
 from flfed.deployment.site_state.ledger_loss import Continuity, coordinator_key
 from flfed.errors import UsageError
 from flfed.paths import CoordinatorFolder, SiteFolder
-from flfed.records.ledger import HeldLedger, Ledger
+from flfed.records.ledger import Ledger, LockedLedger
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 
@@ -105,7 +105,7 @@ def test_a_honest_kit_of_the_same_make_is_taken(
     assert (home / "sites/cleveland/network/node.key").stat().st_mode & 0o777 == 0o600
 
 
-class Counting(HeldLedger):
+class Counting(LockedLedger):
     """A ledger under its lock that counts the lines that are read."""
 
     read: list[int] = []
@@ -134,7 +134,7 @@ class Day:
         self.bytes.append((self.now.date(), size))
 
     def used(self, leaving: Leaving) -> int:
-        with self.ledger.held() as held:
+        with self.ledger.lock() as held:
             Counting.read.clear()
             return leaving._used(Counting(**vars(held)))
 

@@ -211,7 +211,7 @@ def test_looking_writes_nothing_and_opens_nothing_to_write(ran: Any, home: Path)
             page(name)
         ledger_of(ran[0].folder).head()
         assert WRITES == []
-        with ledger_of(ran[0].folder).held():
+        with ledger_of(ran[0].folder).lock():
             pass
         assert len(WRITES) > 0  # a write would have been heard
     finally:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flfed.deployment.site_app.reads import KEPT_LINES, LedgerReader, Left, checked_whole, gone_on
 from flfed.deployment.site_state.ledger_loss import keep_receipt, read_receipts
 from flfed.paths import SiteFolder
-from flfed.records.ledger import HeldLedger, Receipt, ledger_of
+from flfed.records.ledger import LockedLedger, Receipt, ledger_of
 from flfed.records.ledger_line import Line, Totals
 from flfed.signatures import sign_as_coordinator, signing_public
 
@@ -204,16 +204,16 @@ def test_what_is_another_only_while_its_lines_are_read_is_found(
     seen, stays = changed(folder, checked.size)
     assert seen != stays and len(seen) == len(stays)
     folder.ledger.write_bytes(stays)
-    backwards = HeldLedger.backwards
+    backwards = LockedLedger.backwards
 
-    def meanwhile(held: HeldLedger) -> Iterator[Line]:
+    def meanwhile(held: LockedLedger) -> Iterator[Line]:
         folder.ledger.write_bytes(seen)
         found = list(backwards(held))
         folder.ledger.write_bytes(stays)
         return iter(found)
 
     with monkeypatch.context() as hooked:
-        hooked.setattr(HeldLedger, "backwards", meanwhile)
+        hooked.setattr(LockedLedger, "backwards", meanwhile)
         after = gone_on(ledger, checked, [])
     assert after is None or gone_on(ledger, after, []) is None
     assert len(checked_whole(ledger, [])[0].problems) > 0

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from flfed.records.reports.narrative import comparison_rows, headline, story
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import possible, widening
-from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, better_of
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, better_of
 from flfed.records.store.reader import RunReader
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ STARTS = {
     PAYS: "Yes: joining pays at",
     NO_CLEAR_GAIN: "No clear gain at",
     DO_NOT_USE: "No: do not use the shared model at",
-    CANNOT_BE_TOLD: "It cannot be told at",
+    INCONCLUSIVE: "It cannot be told at",
 }
 """The head of the page Sites by verdict."""
 SITES_OPENED = 4
@@ -38,7 +38,7 @@ def check(url: str, name: str, flfed: Callable[..., Any]) -> dict[str, str]:
         in_sentences(found, metric, codes)
     if not by_metric:
         assert "Nothing was compared" in printed
-        assert all(site["verdict"] == CANNOT_BE_TOLD for site in told["sites"].values())
+        assert all(site["verdict"] == INCONCLUSIVE for site in told["sites"].values())
         return {}
     codes = next(iter(by_metric.values()))
     assert {site: of["verdict"] for site, of in told["sites"].items()} == codes
@@ -88,7 +88,7 @@ def judged(site: dict[str, Any], metric: str, rule: dict[str, Any]) -> str:
             ends = [possible(metric, end, difference=True) for end in ends]
             gains.append((sign * entry["value"], *sorted(sign * end for end in ends)))
     if not gains or (classes is not None and min(classes.values()) < 10):
-        return CANNOT_BE_TOLD
+        return INCONCLUSIVE
     _, low, high = max(gains, key=lambda gain: gain[0])
     least = rule["worthwhile"][metric]
     return PAYS if low > least else DO_NOT_USE if high < -least else NO_CLEAR_GAIN

@@ -19,8 +19,8 @@ from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import rests_on, site_line
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
-from flfed.records.statistics.noised_scores import NOT_TOLD, OWN_UNDER_NOISE, is_uncompared, with_verdict
-from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, number
+from flfed.records.statistics.noised_scores import GAIN_NOT_RELEASED, OWN_UNDER_NOISE, is_uncompared, with_verdict
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS, number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from tests.records.covered_runs import AUC, COMPARED, COMPARED_STUDY, METRICS, NAMES, SITES, Found, in_store
@@ -29,7 +29,7 @@ from tests.records.one_answer import page, words
 from tests.records.test_covered_page import PAGES, cells, everything, own_page
 from tests.records.test_document import forest_columns
 
-VERDICTS = {"basel": PAYS, "bern": NO_CLEAR_GAIN, "chur": DO_NOT_USE, "geneva": CANNOT_BE_TOLD}
+VERDICTS = {"basel": PAYS, "bern": NO_CLEAR_GAIN, "chur": DO_NOT_USE, "geneva": INCONCLUSIVE}
 OTHERS = ("basel", "chur", "geneva")
 
 pytestmark = pytest.mark.usefixtures("shown")
@@ -74,7 +74,7 @@ def test_each_site_has_its_gain_and_verdict_and_the_mean_is_of_those_with_one(fo
 def test_the_terminal_tells_gains_and_that_own_models_had_noise(found, flfed):
     said = flfed("run", "show", found["run"], "--all")[1]
     assert tally(found, AUC).startswith("Joining pays at 1 of 4 sites (basel)") and tally(found, AUC) in said
-    assert said.count(OWN_UNDER_NOISE) == 1 and NOT_TOLD not in said
+    assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
     for site in SITES:
         size = number(gain_of(found, site)["value"], signed=True)
         assert re.search(rf"{site} +300\d .* {re.escape(size)} .*{VERDICTS[site]}", said), site
@@ -90,7 +90,7 @@ def test_each_verdict_has_the_sentence_on_own_models_beside_it(found):
     assert "adjust" not in " ".join([*story(found), *comparison_rows(found)[2]])
     assert verdict_in_words(found)[:2] == [joining_in_words(found, AUC), tally(found, AUC)]
     # The fault: a comparison that is overlooked is told as none.
-    assert NOT_TOLD in verdict_in_words(as_uncompared(found))
+    assert GAIN_NOT_RELEASED in verdict_in_words(as_uncompared(found))
     assert "Verdict" in site_line(found, "bern", AUC) and "Verdict" not in site_line(as_uncompared(found), "bern", AUC)
 
 
@@ -100,7 +100,7 @@ def test_the_overview_begins_with_the_mean_gain_and_draws_each_sites(found):
     heading, _, figures = joining_in_words(found, AUC).partition(": ")
     assert f"## {heading}" in said and figures in said
     # Below the headline, and not once more among the words.
-    assert said.count(OWN_UNDER_NOISE) == 1 and NOT_TOLD not in said
+    assert said.count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in said
     cards = {card.label: card.value for card in opened.metric}
     assert list(cards) == ["AUC", "Brier score", "Calibration slope", "Largest clear gain", "Rounds run"]
     assert cards["Largest clear gain"] == number(gain_of(found, "basel")["value"], signed=True)
@@ -153,7 +153,7 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     answer = section(text, "Question and answer").words()
     order = [joining_in_words(found, AUC), tally(found, AUC), OWN_UNDER_NOISE]
     assert [answer.index(line) for line in order] == sorted(answer.index(line) for line in order)
-    assert text.words().count(OWN_UNDER_NOISE) == 1 and NOT_TOLD not in text.words()
+    assert text.words().count(OWN_UNDER_NOISE) == 1 and GAIN_NOT_RELEASED not in text.words()
     forest = section(text, "Forest plot")
     columns = forest_columns(forest.all("svg")[0])
     assert set(columns) == {"site", "shared", "gain (95 % CI, widened)", "verdict"}

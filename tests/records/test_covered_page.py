@@ -20,7 +20,7 @@ from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.noised_scores import NO_CURVES, NO_ROUNDS, NO_SUMS, NOT_TOLD, figure_lines
+from flfed.records.statistics.noised_scores import GAIN_NOT_RELEASED, NO_CURVES, NO_ROUNDS, NO_SUMS, figure_lines
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, of_summary, parsed_study
@@ -62,7 +62,7 @@ def test_the_overview_begins_with_the_figure_and_says_why_joining_is_not_told(fo
     opened = page("p20_overview", found["run"])
     said = words(opened)
     assert f"## AUC {number(found['global'][AUC]['value'])} over all sites" in said
-    assert said.count(NOT_TOLD) == 1 and not OF_JOINING.search(said)
+    assert said.count(GAIN_NOT_RELEASED) == 1 and not OF_JOINING.search(said)
     cards = {card.label: card.value for card in opened.metric}
     assert list(cards) == ["AUC", "Brier score", "Log loss", "Calibration slope", "Rounds run"]
     assert cards["Calibration slope"] == number(found["noised-scores"]["all"]["slope"]["value"])

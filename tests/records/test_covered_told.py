@@ -32,9 +32,9 @@ from flfed.records.reports.site_answer import rests_on, should_it_join, site_lin
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import (
+    GAIN_NOT_RELEASED,
     NO_ROUNDS,
     NO_SUMS,
-    NOT_TOLD,
     NoisedCounts,
     count_lines,
     figure_lines,
@@ -42,7 +42,7 @@ from flfed.records.statistics.noised_scores import (
     scores_in_words,
     slope_in_words,
 )
-from flfed.records.statistics.verdict import ABSENT, CANNOT_BE_TOLD, interval, number
+from flfed.records.statistics.verdict import ABSENT, INCONCLUSIVE, interval, number
 from flfed.records.store.reader import RunReader
 from flfed.summaries.noised_scores import CLASS_LOST
 from flfed.updates.accounting import Release, epsilon, noise_for
@@ -70,7 +70,7 @@ def as_of_updates(found: Found) -> Found:
 
 def test_the_terminal_tells_figures_with_intervals_and_says_once_that_joining_is_not_told(found, flfed):
     said = flfed("run", "show", found["run"], "--all")[1]
-    assert said.count(NOT_TOLD) == 1
+    assert said.count(GAIN_NOT_RELEASED) == 1
     assert not OF_JOINING.search(said)
     whole = found["global"][AUC]
     assert re.search(rf"AUC +{number(whole['value'])} +{interval(whole['low'], whole['high'])}", said)
@@ -93,7 +93,7 @@ def test_the_json_has_all_figures_and_why_none_is_held_against_an_own_model(foun
     assert told["noised-scores"]["asked"] == 4 and set(told["noised-scores"]["sites"]) == set(NAMES)
     assert told["mean-gain"] == {}
     for site in told["sites"].values():
-        assert site["verdict"] == CANNOT_BE_TOLD and site["holdout-rows"] is None
+        assert site["verdict"] == INCONCLUSIVE and site["holdout-rows"] is None
         assert "no comparison with the sites' own models" in site["not-compared"]
     assert told["sites"]["geneva"]["global"][AUC]["reason"] == CLASS_LOST
     assert {key: told["privacy"][key] for key in ("covers", "answers", "kept-back")} == {
@@ -103,7 +103,7 @@ def test_the_json_has_all_figures_and_why_none_is_held_against_an_own_model(foun
 
 def test_words_of_a_run_name_no_model_that_was_not_measured(found):
     said = [*story(found), *verdict_in_words(found), *comparison_rows(found)[2]]
-    assert NOT_TOLD in said and not OF_JOINING.search(" ".join(said))
+    assert GAIN_NOT_RELEASED in said and not OF_JOINING.search(" ".join(said))
     assert arms_shown(found, AUC) == ["global"]
     assert should_it_join(found, "bern", AUC) == "Whether joining pays at bern is not told."
     assert site_verdict(found["sites"]["bern"], AUC)[1].startswith("AUC cannot be compared here: no comparison with")
@@ -120,7 +120,7 @@ def test_everything_lost_in_the_noise_is_told_as_that_and_not_as_a_comparison(st
     lost = in_store(store, url, lost=True)
     said = flfed("run", "show", lost["run"])[1]
     assert "The shared model's AUC over all sites is not known: the test rows are lost in the noise." in said
-    assert said.count(NOT_TOLD) == 1 and not OF_JOINING.search(said)
+    assert said.count(GAIN_NOT_RELEASED) == 1 and not OF_JOINING.search(said)
     assert all(re.search(rf"{site} +300\d +n/a +the test rows are lost in the noise", said) for site in NAMES)
     assert figure_lines(lost) == [] and scores_in_words(lost) == []
     assert lost_in_words(lost, AUC) == ["No figure of any site: the test rows are lost in the noise."]
@@ -311,7 +311,7 @@ def report_of(url: str, run: str) -> Found:
 def test_the_document_has_every_figure_and_a_reason_for_what_it_lacks(found):
     text = read(document(found["run"]))
     answer = section(text, "Question and answer").words()
-    assert answer.index("The shared model reaches AUC") < answer.index(NOT_TOLD)
+    assert answer.index("The shared model reaches AUC") < answer.index(GAIN_NOT_RELEASED)
     assert NO_SUMS in section(text, "Who is in the data").words()
     assert NO_ROUNDS in section(text, "Course of the training").words()
     scored = section(text, "How the scores lie")

@@ -127,7 +127,7 @@ def test_a_killed_writer_loses_no_line_that_it_told_of_and_leaves_no_lock(tmp_pa
 def test_the_lock_makes_a_second_writer_wait(tmp_path: Path, writer: Start):
     ledger = filled(tmp_path / "ledger.jsonl", 1)
     process = writer(ledger.path, "b", 1)
-    with ledger.held() as held:
+    with ledger.lock() as held:
         process.stdin.write("\n")
         process.stdin.flush()
         time.sleep(0.3)

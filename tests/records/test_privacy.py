@@ -7,8 +7,8 @@ import pytest
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import AuditFigure, in_words, standing
 from flfed.records.reports.privacy import (
+    describe_encoder_condition,
     epsilon_in_words,
-    given_the_encoder,
     private_of,
     promise_in_words,
     spending_in_words,
@@ -63,7 +63,7 @@ def test_what_moves_through_the_encoder_is_told_unless_the_schema_makes_it(told,
     by_rows = promise_in_words(told(payload | {"given-encoder": True})["privacy"])
     assert "encoder" not in " ".join(by_schema)
     assert "ε = 1.00 at δ = 1e-4, given the encoder," in by_rows[0]
-    assert given_the_encoder(payload["unit"]) in by_rows
+    assert describe_encoder_condition(payload["unit"]) in by_rows
     of_sites = promise_in_words(told(payload | {"unit": "site", "given-encoder": True})["privacy"])
     assert any("What one site changes through them is not in that ε" in line for line in of_sites)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.records.reports.report import report
-from flfed.records.statistics.verdict import CANNOT_BE_TOLD, PAYS
+from flfed.records.statistics.verdict import INCONCLUSIVE, PAYS
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.records.store.reader import RunReader
 
@@ -13,7 +13,7 @@ AUC = "roc_auc_score"
 ONE_CLASS = "the holdout has one class only"
 
 
-@pytest.mark.parametrize(("defined", "verdict"), [(1, CANNOT_BE_TOLD), (2, CANNOT_BE_TOLD), (3, PAYS), (6, PAYS)])
+@pytest.mark.parametrize(("defined", "verdict"), [(1, INCONCLUSIVE), (2, INCONCLUSIVE), (3, PAYS), (6, PAYS)])
 def test_a_gain_that_less_than_half_of_the_repeats_have_is_not_told(store, url, defined, verdict):
     # One patient without the disease among 46: AUC .9 against .5 whenever he is held out, by chance or not.
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=6)

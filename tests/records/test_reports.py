@@ -16,7 +16,7 @@ from flfed.records.reports.faults import fault_kind, refused_sites
 from flfed.records.reports.narrative import comparison_rows, story
 from flfed.records.reports.report import purpose_of, report
 from flfed.records.statistics.intervals import resplit_interval, student_t_bound, student_t_within
-from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, SiteRow
 from flfed.records.store.reader import RunReader
 
@@ -68,7 +68,7 @@ def test_a_figure_that_is_not_defined_is_null_with_its_reason(found):
     site = found["sites"]["switzerland"]
     assert site["global"][AUC]["value"] is None
     assert site["global"][AUC]["reason"] == "the holdout has one class only"
-    assert site["verdict"] == CANNOT_BE_TOLD
+    assert site["verdict"] == INCONCLUSIVE
 
 
 def test_references_that_the_engine_could_not_measure_are_null(store, url):
@@ -208,8 +208,8 @@ def test_the_interval_of_re_splits_does_not_shrink_to_nothing_with_repetition():
         ((-0.03, -0.05, -0.01), (-0.05, -0.12, 0.02), "higher", DO_NOT_USE),
         (None, (-0.03, -0.05, -0.01), "higher", DO_NOT_USE),
         (None, (-0.03, -0.06, 0.00), "higher", NO_CLEAR_GAIN),
-        ((None, None, None), None, "higher", CANNOT_BE_TOLD),
-        ((0.10, None, None), None, "higher", CANNOT_BE_TOLD),
+        ((None, None, None), None, "higher", INCONCLUSIVE),
+        ((0.10, None, None), None, "higher", INCONCLUSIVE),
         (None, (0.04, 0.01, 0.07), "higher", PAYS),
     ],
 )
@@ -360,7 +360,7 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
     assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
     assert headers[-2:] == ["gain (+ is better), 95 % CI, widened for 4 sites", "verdict"]
     assert rows[2][2:] == [".662", ".600", ".711", f"+.111 ({MINUS}.002 to +.223), adjusted", NO_CLEAR_GAIN]
-    assert rows[3][-1] == CANNOT_BE_TOLD
+    assert rows[3][-1] == INCONCLUSIVE
     assert ["all rows in one place (pooled)", "", ".901"] in [row[:3] for row in rows]
     assert comparison_rows(found, BRIER)[1][0][2] == ".130"
 

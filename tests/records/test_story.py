@@ -27,8 +27,8 @@ from flfed.records.reports.site_verdict import LEAST_OF_A_CLASS, best_arm, best_
 from flfed.records.statistics.intervals import resplit_interval, widening
 from flfed.records.statistics.verdict import (
     ARM_NAMES,
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
+    INCONCLUSIVE,
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,
@@ -193,7 +193,7 @@ def test_the_sentence_and_the_gain_are_of_one_model_and_of_one_sign(metric, shar
     code, sentence = site_verdict(site, metric)
     best = best_arm(site, metric)
     if best is None:
-        assert code == CANNOT_BE_TOLD
+        assert code == INCONCLUSIVE
         return
     arm, gain = best
     assert best_gain(site, metric) == gain
@@ -235,7 +235,7 @@ def test_the_interval_of_repeats_stays_within_what_the_metric_can_be(store, url)
             continue
         assert (entry["low"], entry["high"]) == (pytest.approx(low, abs=1e-12), pytest.approx(min(high, 1), abs=1e-12))
     code, sentence = site_verdict(found["sites"]["wild"], AUC)
-    assert code == CANNOT_BE_TOLD
+    assert code == INCONCLUSIVE
     assert sentence == "AUC cannot be compared here: the repeats leave all that is possible open."
     assert stands_out(found, AUC) is None
 
@@ -255,7 +255,7 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
         "rare": {"0": 2, "1": 36}, "least": {"0": 10, "1": 28}, "sick": {"0": 30, "1": 1}, "unknown": None,
     }  # fmt: skip
     codes = {site: of["verdict"] for site, of in sites.items()}
-    assert codes == {"rare": CANNOT_BE_TOLD, "sick": CANNOT_BE_TOLD, "least": PAYS, "unknown": PAYS}
+    assert codes == {"rare": INCONCLUSIVE, "sick": INCONCLUSIVE, "least": PAYS, "unknown": PAYS}
     needed = f"at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
     said = {site: site_verdict(of, AUC)[1] for site, of in sites.items()}
     start = "AUC cannot be compared here: "

@@ -61,7 +61,7 @@ def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, 
 
     A site that never had one gets a receipt of no lines.
     """
-    with _receipts(folder).held() as locked_ledger:
+    with _receipts(folder).lock() as locked_ledger:
         return _last_of(locked_ledger.backwards(), sites)
 
 
@@ -96,7 +96,7 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     key = signing_key(folder)
     _repair(folder)
     # Under the lock, so that two runs cannot sign two heads after the same line.
-    with _receipts(folder).held() as locked_ledger:
+    with _receipts(folder).lock() as locked_ledger:
         last = _last_of(locked_ledger.backwards(), [site])[site]
         if why := _why_not(last, receipt, n_known, at_known):
             raise UnfollowedHead(why)
@@ -222,7 +222,7 @@ def note_restart(folder: CoordinatorFolder, site: str, *, by: str, why: str) -> 
         If nothing of this site's ledger was signed so far, or nothing since the last time.
     """
     _repair(folder)
-    with _receipts(folder).held() as locked_ledger:
+    with _receipts(folder).lock() as locked_ledger:
         last = _last_of(locked_ledger.backwards(), [site])[site]
         # Without a signed line there is nothing that a new ledger could contradict.
         if last.n == 0:
@@ -241,7 +241,7 @@ def _repair(folder: CoordinatorFolder) -> None:
 
     It was never sent, so nobody has it.
     """
-    with _receipts(folder).held() as locked_ledger:
+    with _receipts(folder).lock() as locked_ledger:
         locked_ledger.repair(by="flfed", why=CUT)
 
 

@@ -30,7 +30,7 @@ from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.client.summed_replies import InSum, update_section
-from flfed.records.ledger import HeldLedger
+from flfed.records.ledger import LockedLedger
 from flfed.records.ledger_line import ERROR, REFUSED, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
@@ -85,7 +85,7 @@ class Leaving:
         try:
             if lost := self._continuity.refusal():
                 return lost
-            with self._ledger.held() as locked_ledger:
+            with self._ledger.lock() as locked_ledger:
                 over = self._too_much(locked_ledger, 1) or self._over(locked_ledger, message, facts)
                 return over or self._comparisons.attack_refusal(locked_ledger, message, facts)
         except FlfedError as error:
@@ -142,7 +142,7 @@ class Leaving:
                 return error_reply(lost, message)
             # All limits and the line are one step under the lock: another process of the site may have answered this
             # run since the message was let in, from another model, or taken the last bytes.
-            with self._ledger.held() as locked_ledger:
+            with self._ledger.lock() as locked_ledger:
                 over = (
                     self._too_much(locked_ledger, size)
                     or self._over(locked_ledger, message, facts)
@@ -160,11 +160,11 @@ class Leaving:
         # Another process took the last comparison meanwhile: this one leaves without its figures.
         return self.reply(message, came, study_facts, messages, in_sum, later)
 
-    def _over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+    def _over(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
         return self._limits.refusal(held, message, run_of_new(facts), str(facts["asks_sha256"]))
 
-    def _opened_since(self, held: HeldLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
+    def _opened_since(self, held: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""
         if not in_sum.question:
             return None
@@ -232,7 +232,7 @@ class Leaving:
             return None
         return Refusal("reason-unknown")
 
-    def _used(self, held: HeldLedger) -> int:
+    def _used(self, held: LockedLedger) -> int:
         """Return how many bytes left today.
 
         A line of a later day, after a clock was set back, counts too.
@@ -259,7 +259,7 @@ class Leaving:
             self._counted = {(day, newest.n, newest.hash): used}
         return used
 
-    def _too_much(self, held: HeldLedger, more: int) -> Refusal | None:
+    def _too_much(self, held: LockedLedger, more: int) -> Refusal | None:
         used = self._used(held)
         most = self._site.policy.daily_bytes
         if used + more <= most:

@@ -18,12 +18,12 @@ from flfed.deployment.site_state.request_archive import FROM, content_sha256, mo
 from flfed.federation.client.released.accounts import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Known, Place
-from flfed.records.ledger import HeldLedger, Ledger
+from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import (
-    ASKED,
     ASKS,
     BESIDE,
     CARRIED,
+    COMPARED_HASH,
     ERROR,
     LISTED,
     PINNED,
@@ -197,29 +197,29 @@ class RunLimits:
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
 
-    def compared(self, held: HeldLedger) -> ComparedLines:
+    def compared(self, held: LockedLedger) -> ComparedLines:
         """Return what the ledger has of compared models."""
         self._read(held)
         return self._compared
 
-    def sums(self, held: HeldLedger) -> SumLines:
+    def sums(self, held: LockedLedger) -> SumLines:
         """Return what the ledger has of secure sums."""
         self._read(held)
         return self._sums
 
-    def runs(self, held: HeldLedger, study: str, asks: str) -> set[Run]:
+    def runs(self, held: LockedLedger, study: str, asks: str) -> set[Run]:
         """Return the runs that count for a study, by the hashes of its text and of what it asks."""
         self._read(held)
         return self._runs[asks] | self._runs[study]
 
-    def refusal(self, held: HeldLedger, message: Message, run: Run, asks: str) -> Refusal | None:
+    def refusal(self, held: LockedLedger, message: Message, run: Run, asks: str) -> Refusal | None:
         """Return why a run may not have an answer.
 
         None where it may.
 
         Parameters
         ----------
-        held : HeldLedger
+        held : LockedLedger
         message : Message
             One that fits the study.
         run : Run
@@ -270,7 +270,7 @@ class RunLimits:
         models = {one: self._asked[run, one, ONCE] for one in (EVALUATE, COMPARE)} | {kind: {asked}}
         return other_model_refusal(models[EVALUATE], models[COMPARE], self._trained_from[run])
 
-    def _read(self, held: HeldLedger) -> None:
+    def _read(self, held: LockedLedger) -> None:
         """Read the lines added since the last time.
 
         Where the last line seen is gone, all lines are read.
@@ -306,7 +306,7 @@ class RunLimits:
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
         if kind:
-            self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(ASKED, "")))
+            self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(COMPARED_HASH, "")))
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
@@ -354,17 +354,17 @@ class OpenedLists:
 
     def known(self, question: str, dataset: str) -> Known:
         """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
-        with self.ledger.held() as locked_ledger:
+        with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).known(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round has the site's answer to the question."""
-        with self.ledger.held() as locked_ledger:
+        with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).newest(question, place)
 
     def has_keys(self, run: str) -> bool:
         """Tell whether the site took the keys of a run."""
-        with self.ledger.held() as locked_ledger:
+        with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).has_keys(run)
 
 

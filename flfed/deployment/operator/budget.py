@@ -29,7 +29,7 @@ from flfed.federation.client.released.accounts import (
 from flfed.federation.client.released.accounts import SPENT as LINE
 from flfed.records.ledger import Ledger
 from flfed.records.ledger_line import RESTARTED, Line, Total, bytes_of
-from flfed.records.reports.privacy import GIVEN
+from flfed.records.reports.privacy import ENCODER_CONDITION
 from flfed.registry import kebab, kebab_keys
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, composed, epsilon, rounds_left
@@ -459,7 +459,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
             return f"{sentence}; no more rounds fit."
         return f"{sentence}."
     if found.get("given-encoder"):
-        by = GIVEN + by
+        by = ENCODER_CONDITION + by
     apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
     apart += again_in_words(found.get("drawn-again", 0))
     spent = shown(found["spent"])

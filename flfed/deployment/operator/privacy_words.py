@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
-from flfed.records.reports.privacy import given_the_encoder
+from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import threshold
@@ -69,4 +69,4 @@ def _with_encoder(study: Study, text: str, unit: str) -> str:
     """Return a promise with what it takes the encoder for, where the encoder is made of rows."""
     if study.encode.scaler == "schema":
         return text
-    return f"{text} {given_the_encoder(unit)}"
+    return f"{text} {describe_encoder_condition(unit)}"

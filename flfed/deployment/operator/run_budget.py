@@ -24,7 +24,7 @@ from flfed.federation.client.released.model_answers import LATER_EPSILON
 from flfed.federation.client.statistic import answered
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, ledger_of
-from flfed.records.reports.privacy import GIVEN
+from flfed.records.reports.privacy import ENCODER_CONDITION
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
@@ -183,7 +183,7 @@ def run_in_words(
     if math.isinf(after):
         then += f" ({ROWS_OF_PERSONS})"
     elif given_encoder and not account.given_encoder:
-        then += GIVEN
+        then += ENCODER_CONDITION
     sentence = _spent_in_words(account, dataset, account.spent(dataset, policy.delta))
     if policy.epsilon is None:
         return (
@@ -194,7 +194,7 @@ def run_in_words(
     if after <= policy.epsilon:
         # Rounded down, so that what is shown as left is never more than there is.
         left = math.floor((policy.epsilon - after) * 1000) / 1000
-        if then.endswith(GIVEN):
+        if then.endswith(ENCODER_CONDITION):
             then += ","
         return f"{sentence}; a run would make it {then} and leave {left:g}."
     if policy.disclosure == "open":
@@ -215,5 +215,5 @@ def _spent_in_words(account: Account, dataset: str, spent: float) -> str:
     studies = "protected studies" if unprotected else "studies"
     sentence += f"{by} this site's ledger all {studies} together have spent epsilon {shown(spent)}"
     if account.given_encoder and not math.isinf(spent):
-        sentence += f"{GIVEN},"
+        sentence += f"{ENCODER_CONDITION},"
     return sentence

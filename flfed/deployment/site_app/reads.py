@@ -30,7 +30,7 @@ from flfed.deployment.site_state.ledger_loss import ahead, loss, read_receipts
 from flfed.deployment.site_state.trusted_files import coordinator_of
 from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
-from flfed.records.ledger import HeldLedger, Inspection, Ledger, LedgerError, Receipt, ledger_of
+from flfed.records.ledger import Inspection, Ledger, LedgerError, LockedLedger, Receipt, ledger_of
 from flfed.records.ledger_line import REPAIRED, RESTARTED, START, STAYED, Line, Total, bytes_of, round_of, study_of
 from flfed.rows.data import site_discovery as sites
 from flfed.updates.messages.kinds import COMPARE
@@ -436,7 +436,7 @@ def _follow(checked: Checked, came: Sequence[Line], size: int) -> bool:
     return not came or came[0].before == (checked.left.head or START)
 
 
-def _hash(held: HeldLedger, size: int, digest: Any) -> None:
+def _hash(held: LockedLedger, size: int, digest: Any) -> None:
     """Add the first bytes of a ledger to a hash."""
     start = 0
     while start < size:

@@ -17,8 +17,8 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.paths import SiteFolder, give
-from flfed.records.ledger import HeldLedger, Ledger, ledger_of
-from flfed.records.ledger_line import ADDED, ASKED, CARRIED, STAYED, Line, Run, run_of, run_of_new
+from flfed.records.ledger import Ledger, LockedLedger, ledger_of
+from flfed.records.ledger_line import ADDED, CARRIED, COMPARED_HASH, STAYED, Line, Run, run_of, run_of_new
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -113,7 +113,7 @@ class ComparedLines:
         elif line.kind == ADDED:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
-            model, rows = (str(line.facts.get(key, "")) for key in (ASKED, "rows-sha256"))
+            model, rows = (str(line.facts.get(key, "")) for key in (COMPARED_HASH, "rows-sha256"))
             self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
         elif line.kind == RELEASED and _part(line) == "holdout":
             self._holdouts[dataset, run_of(line.facts)].add(str(line.facts.get("rows-sha256", "")))
@@ -228,7 +228,7 @@ class Comparisons:
     folder: SiteFolder
     policy: Policy
     ledger: Ledger
-    lines_of: Callable[[HeldLedger], ComparedLines]
+    lines_of: Callable[[LockedLedger], ComparedLines]
 
     def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
         """Return an institution's reply as it leaves, and what its line says.
@@ -249,7 +249,7 @@ class Comparisons:
         if not self._counts(message, COMPARE):
             return reply, facts
         try:
-            with self.ledger.held() as locked_ledger:
+            with self.ledger.lock() as locked_ledger:
                 refused = self._refusal(locked_ledger, message, facts)
         except FlfedError:
             refused = NO_LEDGER
@@ -267,14 +267,14 @@ class Comparisons:
             withheld = redaction.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
-    def over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+    def over(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a comparison with figures is one too many by now, as by another process; else None."""
         leaves = self._counts(message, COMPARE) and STAYED not in facts
         if leaves:
             return self._refusal(held, message, facts)
         return None
 
-    def attack_refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+    def attack_refusal(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a model is not attacked: none of its figures left, and none does now; else None."""
         if self._counts(message, AUDIT):
             return self._refusal(held, message, facts)
@@ -283,7 +283,7 @@ class Comparisons:
     def _counts(self, message: Message, kind: str) -> bool:
         return message.metadata.message_type == kind and self.policy.disclosure != "open"
 
-    def _refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+    def _refusal(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         dataset = str(facts["dataset"])
         lines = self.lines_of(held)
         if lines.of(dataset, self.policy).left:

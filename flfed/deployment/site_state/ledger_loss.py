@@ -130,10 +130,10 @@ def keep_receipt(folder: SiteFolder, receipt: Receipt, signature: str) -> None:
         raise RefusedReceipt(f"a receipt for {folder.site} bears no signature of the coordinator; it is not kept")
     if ledger_of(folder).hash_at(receipt.n) != receipt.head:
         raise RefusedReceipt(f"a receipt for {folder.site} is of another ledger than its own; it is not kept")
-    with _receipts_of(folder).held() as locked_ledger:
+    with _receipts_of(folder).lock() as locked_ledger:
         # What a crash left of a receipt harms nothing: the next one covers the same lines.
         repaired = locked_ledger.repair(by="flfed", why=CUT)
-    with _receipts_of(folder).held() as locked_ledger:
+    with _receipts_of(folder).lock() as locked_ledger:
         # The same receipt may come again after a lost reply; it is written once.
         last = next(locked_ledger.backwards(), None)
         facts = {"run": receipt.run, "line": receipt.n, "head": receipt.head}
@@ -351,7 +351,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
         ahead = _check_needed(folder, ledger, receipts)
         stem = f"{when:%Y%m%dT%H%M%SZ}"
         # Under the ledger's own lock: who waits for it finds the new one, and nothing is added to what is set aside.
-        with ledger.held():
+        with ledger.lock():
             facts = {"by": by, "why": why, **_lost(folder.ledger, receipts), **ahead}
             aside = [
                 (path, path.with_name(f"{path.stem}-before-{stem}.jsonl"))

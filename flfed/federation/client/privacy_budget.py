@@ -38,7 +38,7 @@ from flfed.federation.client.released.accounts import (
     rows_key,
 )
 from flfed.paths import SiteFolder
-from flfed.records.ledger import HeldLedger, Ledger, LedgerError
+from flfed.records.ledger import Ledger, LedgerError, LockedLedger
 from flfed.records.ledger_line import Line, run_of_new
 from flfed.refusals import NotSpent, Refusal
 from flfed.rows.data.origin import Origin
@@ -192,12 +192,12 @@ class PrivacyAccount:
                     raise NotSpent(refused)
             return self._append(locked_ledger, tally, releases, side, facts)
 
-    def _tally(self, held: HeldLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
+    def _tally(self, held: LockedLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
         """Return the account as it counts for people on a side by the holdout that the facts name."""
         return self._read(held, facts.get("holdout_sha256", "") if side in SIDES else None)
 
     def _append(
-        self, held: HeldLedger, tally: Tally, releases: Sequence[Release], side: Side, facts: Mapping[str, Any]
+        self, held: LockedLedger, tally: Tally, releases: Sequence[Release], side: Side, facts: Mapping[str, Any]
     ) -> list[Line]:
         """Append one line a release where the budget allows all of them; raises NotSpent."""
         # Read and written under one lock: two processes cannot both take the last round.
@@ -265,7 +265,7 @@ class PrivacyAccount:
         now = shown(epsilon(kinds, self.delta))
         return Refusal("budget-of-run" if whole else "budget-spent", spent=now, **facts)
 
-    def _read(self, held: HeldLedger, rule: str | None = None) -> Tally:
+    def _read(self, held: LockedLedger, rule: str | None = None) -> Tally:
         """Return the account by the ledger's newest lines, as it counts for people on a side by a `rule`.
 
         Where the last line seen is not in the ledger any more, all of it is read anew.
@@ -290,11 +290,11 @@ class PrivacyAccount:
         return tally if rule is None else replace(tally, rules=tally.rules | {rule})
 
     @contextmanager
-    def _held(self) -> Iterator[HeldLedger]:
+    def _held(self) -> Iterator[LockedLedger]:
         """Yield the locked ledger and log its errors."""
         try:
             self._prepare()
-            with self._ledger.held() as locked_ledger:
+            with self._ledger.lock() as locked_ledger:
                 yield locked_ledger
         except NotSpent:
             raise

@@ -99,14 +99,14 @@ def _spread(rows: Iterable[Line]) -> list[float]:
     return [row[key] for row in rows for key in ENDS if row[key] is not None]
 
 
-def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+def sites_by_arm(report: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     """Return each arm's figure at each site.
 
     Every arm has a line with its interval.
     """
-    run = run_of(found)
+    run = run_of(report)
     rows: Rows = []
-    arms = arms_shown(found, metric)
+    arms = arms_shown(report, metric)
     for name in sites:
         for arm in arms:
             entry = run.sites[name][arm].get(metric)
@@ -144,14 +144,14 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     )
 
 
-def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+def forest_plot(report: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     """Return the forest plot of the gains: a row a site, the mean last.
 
     A line is the interval that the verdict goes by. On a wide screen each row has its figures beside it, on a narrow
     one its name and gain above it.
     """
-    run = run_of(found)
-    lines = forest_lines(found, metric, sites)
+    run = run_of(report)
+    lines = forest_lines(report, metric, sites)
     if all(line.value is None for line in lines):
         return None
     rows = [_forest_row(line, run.rule.worthwhile[metric]) for line in lines]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
+from flfed.records.statistics.verdict import DO_NOT_USE, INCONCLUSIVE, NO_CLEAR_GAIN, PAYS
 
 BLUE = "#0072B2"
 PALE_BLUE = "#3C97CF"
@@ -71,7 +71,7 @@ ARM_COLOURS = {
     "pooled-same": VIOLET,
     "own-model-everywhere": PINK,
 }
-VERDICT_COLOURS = {PAYS: GREEN, NO_CLEAR_GAIN: GREY, DO_NOT_USE: ORANGE, CANNOT_BE_TOLD: NEUTRAL}
+VERDICT_COLOURS = {PAYS: GREEN, NO_CLEAR_GAIN: GREY, DO_NOT_USE: ORANGE, INCONCLUSIVE: NEUTRAL}
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 SITE_DASHES = (0, 1, 2, 3, 0, 2, 3, 1)
 """Which of `DASHES` goes with each of `SITE_COLOURS`: two colours that some eyes take for one have different dashes,

@@ -89,13 +89,13 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
     return quantitative(field, axis=axis, scale=scale)
 
 
-def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
+def by_chance(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
     """Return the lines of precision by chance.
 
     Each is its site's share of rows with the outcome.
     """
-    shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
-    encoding = {"y": quantitative("y"), "color": _colours(list(found), looks)["color"]}
+    shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in counts_by_name.items()]
+    encoding = {"y": quantitative("y"), "color": _colours(list(counts_by_name), looks)["color"]}
     return {"data": {"values": shares}} | layer("rule", encoding, **DASHED)
 
 
@@ -122,16 +122,16 @@ def unit_square(
     return Chart(rows, plot(PLOT_PIXELS, layer=[*below, layer("line", encoding)]))
 
 
-def roc_chart(found: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
+def roc_chart(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
     """Return the ROC curves, the diagonal below them; None without rows."""
-    points = points_of({name: thinned(*roc(counts)) for name, counts in found.items()})
-    return unit_square(points, ROC_TITLES, list(found), looks, [diagonal()])
+    points = points_of({name: thinned(*roc(counts)) for name, counts in counts_by_name.items()})
+    return unit_square(points, ROC_TITLES, list(counts_by_name), looks, [diagonal()])
 
 
-def precision_chart(found: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
+def precision_chart(counts_by_name: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
     """Return the curves of precision and recall, with precision by chance; None without rows."""
-    points = points_of({name: thinned(*steps(*precision_recall(counts))) for name, counts in found.items()})
-    return unit_square(points, PRECISION_TITLES, list(found), looks, [by_chance(found, looks)])
+    points = points_of({name: thinned(*steps(*precision_recall(counts))) for name, counts in counts_by_name.items()})
+    return unit_square(points, PRECISION_TITLES, list(counts_by_name), looks, [by_chance(counts_by_name, looks)])
 
 
 def points_of(curves: Mapping[str, tuple[Any, Any]]) -> Points:

@@ -29,7 +29,7 @@ from flfed.records.charts.colours import BLUE, INK, ORANGE
 from flfed.records.statistics.analysis import Number
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
-from flfed.records.statistics.verdict import as_given
+from flfed.records.statistics.verdict import format_as_written
 
 ALIKE = 1e-6
 """Share by which bins of one width may differ, by rounding."""
@@ -97,10 +97,10 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | Non
         scale |= {"type": "symlog", "constant": 1}
         # Short words, such as 10k, have room on the narrowest screen.
         axis |= {"values": stretched_ticks(first, last), "labelOverlap": False, "labelExpr": SHORT}
-    tooltips = {"from": "from", "to": "to", "count": unit, "low": LOW, "high": HIGH}
+    title_by_column = {"from": "from", "to": "to", "count": unit, "low": LOW, "high": HIGH}
     ends = {"x": quantitative("from", scale=scale, axis=axis), "x2": {"field": "to"}}
     look = {"color": ORANGE, "strokeWidth": 2 if len(rows) <= 64 else 1}
-    return _with_noise(rows, unit, ends, [], tooltips, {"color": BLUE}, look)
+    return _with_noise(rows, unit, ends, [], title_by_column, {"color": BLUE}, look)
 
 
 def _with_noise(
@@ -108,7 +108,7 @@ def _with_noise(
     unit: str,
     ends: Spec,
     tooltip: Sequence[Spec],
-    told: Mapping[str, str],
+    title_by_column: Mapping[str, str],
     colour: Spec,
     noise: Spec,
 ) -> Chart:
@@ -122,14 +122,14 @@ def _with_noise(
     ends : dict
         Encodings of a bar's ends, and of its colour where that is not one.
     tooltip : sequence of dict
-    told : mapping of column to title
-        What is told beside `tooltip`.
+    title_by_column : mapping of column to title
+        What tooltips say beside `tooltip`.
     colour, noise : dict
         Looks of bars and lines.
     """
     axis = {"title": unit, "tickCount": 5, "labelFlush": False}
     y = quantitative("count", scale={"domainMin": 0}, axis=axis)
-    tips = [*tooltip, *(quantitative(field, title=name) for field, name in told.items())]
+    tips = [*tooltip, *(quantitative(field, title=name) for field, name in title_by_column.items())]
     bars = layer("rect", {**ends, "y": y, "y2": {"datum": 0}, "tooltip": tips}, stroke=None, **colour)
     reach = {"x": ends["x"] | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
     return Chart(rows, plot(HEIGHT, layer=[bars, layer("rule", reach, **noise)]))
@@ -159,7 +159,7 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
             row |= {"low": max(count - reach, 0.0), "high": max(count + reach, 0.0)}
             drawn.append(row | {"from": line[FROM], "to": line[TO], "told": count})
     bins = len(lines)
-    places = [as_given(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
+    places = [format_as_written(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
     axis = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
     axis |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{places}[datum.value]"}
     scale = {"domain": [WITHOUT, WITH], "range": [BLUE, ORANGE]}
@@ -168,9 +168,9 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
         "x2": {"field": "end"},
         "color": nominal("class", scale=scale, legend=legend_of([WITHOUT, WITH])),
     }
-    tooltips = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
+    title_by_column = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
     tooltip = [nominal("class", title="class")]
-    return _with_noise(pd.DataFrame(drawn), unit, ends, tooltip, tooltips, {}, {"color": INK, "strokeWidth": 2})
+    return _with_noise(pd.DataFrame(drawn), unit, ends, tooltip, title_by_column, {}, {"color": INK, "strokeWidth": 2})
 
 
 GAP = 0.06

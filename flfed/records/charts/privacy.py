@@ -27,7 +27,7 @@ from flfed.records.objects import read
 from flfed.records.reports.audit_headlines import (
     BEYOND,
     NO_PROMISE,
-    NOT_KNOWN,
+    UNKNOWN_VERDICT,
     WITHIN,
     Audit,
     AuditFigure,
@@ -59,11 +59,11 @@ KIND_COLOURS = {
     "query.keys": FAINT,
 }
 OTHER_COLOUR = ORANGE
-GIVEN_AWAY = "no promise, and the attack got somewhere"
+ATTACK_SUCCEEDED = "no promise, and the attack got somewhere"
 LOOKS = {
     BEYOND: (ORANGE, "cross"),
-    GIVEN_AWAY: (ORANGE, "triangle-right"),
-    NOT_KNOWN: (AMBER, "diamond"),
+    ATTACK_SUCCEEDED: (ORANGE, "triangle-right"),
+    UNKNOWN_VERDICT: (AMBER, "diamond"),
     WITHIN: (GREEN, "circle"),
     NO_PROMISE: (NEUTRAL, "square"),
 }
@@ -165,9 +165,9 @@ def attack_chart(lines: Audit) -> Layers | None:
     base = alt.Chart(inline(values=rows))
     spans = base.transform_filter("datum.low != null && datum.high != null").mark_rule(strokeWidth=3)
     # All of something that no guarantee covers fills the chart.
-    disclosures = base.transform_filter(f"datum.look == '{GIVEN_AWAY}'").transform_calculate(start="0")
+    disclosures = base.transform_filter(f"datum.look == '{ATTACK_SUCCEEDED}'").transform_calculate(start="0")
     bars = disclosures.mark_bar(
-        size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[GIVEN_AWAY][0], stroke=LOOKS[GIVEN_AWAY][0]
+        size=MARK_PIXELS, fillOpacity=0.3, color=LOOKS[ATTACK_SUCCEEDED][0], stroke=LOOKS[ATTACK_SUCCEEDED][0]
     )
     dots = base.mark_point(filled=True, size=120, opacity=1)
     limits = base.transform_filter("datum.promise != null").mark_tick(
@@ -196,7 +196,7 @@ def _domain(lines: Audit) -> list[float]:
 
 
 def _attack_row(line: AuditFigure, alone: bool) -> dict[str, Any]:
-    look = GIVEN_AWAY if gave_away(line) else line.verdict
+    look = ATTACK_SUCCEEDED if gave_away(line) else line.verdict
     name = line.site or "all sites"
     if not alone:
         name = f"{figure_name(line.metric)}, {name}"

@@ -206,7 +206,7 @@ def _login_is_unread() -> bool:
         return True
 
 
-def _known() -> Viewer:
+def _current_viewer() -> Viewer:
     """Return the viewer by the current file of roles.
 
     Raises
@@ -245,7 +245,7 @@ def admit() -> Viewer | None:
         st.button("Log in", on_click=st.login, type="primary")
         return None
     try:
-        person = _known()
+        person = _current_viewer()
     except UsageError as error:
         why = str(error)
         st.title("Not for you")
@@ -274,7 +274,7 @@ def viewer() -> Viewer:
         return Viewer()
     # A role that was changed or removed since the last look holds at once.
     try:
-        changed = _known() != session_viewer
+        changed = _current_viewer() != session_viewer
     except UsageError:
         changed = True
     if changed:
@@ -332,8 +332,8 @@ class OnlyWithToken:
             answer = PlainTextResponse(self._guard.closed, 403, HEADERS)
             await answer(scope, receive, send)
 
-    def _is_it(self, given: str | None) -> bool:
-        return is_it(given, self._guard.token)
+    def _is_it(self, token: str | None) -> bool:
+        return is_it(token, self._guard.token)
 
 
 def cookie_of(port: int) -> str:
@@ -344,12 +344,12 @@ def cookie_of(port: int) -> str:
     return f"flfed-{port}"
 
 
-def is_it(given: str | None, token: str) -> bool:
+def is_it(candidate: str | None, token: str) -> bool:
     """Tell whether a text is the token.
 
     The time that it takes tells nothing of the token.
     """
-    return bool(token and given) and hmac.compare_digest(str(given).encode(), token.encode())
+    return bool(token and candidate) and hmac.compare_digest(str(candidate).encode(), token.encode())
 
 
 @dataclass(frozen=True)

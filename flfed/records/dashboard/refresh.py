@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.5
 """Between two looks at a running run: a committed round must show within 2 seconds."""
 SLOW_SECONDS = 5.0
 """Between two looks where nothing runs, but something may begin: a resume, the next repeat, another run."""
-KEPT_SECONDS = 60
+CACHE_SECONDS = 60
 """How long what was read is kept for other readers of the same page."""
 
 Mark = tuple[tuple[str, int, str, str | None], ...]
@@ -78,7 +78,7 @@ class Shown:
 
     Attributes
     ----------
-    found : dict
+    report : dict
         From `reports.report`.
     sites : list of SiteEntry
         Of the first run, refused ones too.
@@ -88,7 +88,7 @@ class Shown:
         The object "leaks" of the first run.
     """
 
-    found: Report
+    report: Report
     events: list[EventEntry]
     sites: list[SiteEntry]
     curve_names: dict[str, list[str]]
@@ -104,7 +104,7 @@ def where() -> str:
     return store_url().render_as_string(hide_password=True)
 
 
-@st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
 def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
     """Return the page content of a run or series.
 
@@ -114,7 +114,7 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
     with RunReader.open(only=only) as reader:
         series = reader.series(name)
         return Shown(
-            found=report(reader, name),
+            report=report(reader, name),
             events=reader.events(names),
             sites=reader.sites(names[0]),
             curve_names=reader.curve_names(names),
@@ -123,7 +123,7 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
         )
 
 
-@st.cache_data(max_entries=64, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=64, ttl=CACHE_SECONDS, show_spinner=False)
 def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -> list[dict[str, Any] | None]:
     """Return one summary object of each run.
 
@@ -133,20 +133,20 @@ def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -
         return [reader.summary(run, name) for run, *_ in mark]
 
 
-@st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=16, ttl=CACHE_SECONDS, show_spinner=False)
 def read_methods(store: str, name: str, mark: Mark) -> list[Report]:
     """Return the methods that were tried on the same random splits as a run, read once for each `mark`."""
     with RunReader.open() as reader:
         return methods_of(reader, name)
 
 
-@st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=16, ttl=CACHE_SECONDS, show_spinner=False)
 def read_document(store: str, name: str, mark: Mark, viewer: Viewer) -> str:
     """Return a run's report as a file, made once for each `mark` and `viewer`."""
     return document(name, viewer=viewer)
 
 
-@st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=512, ttl=CACHE_SECONDS, show_spinner=False)
 def read_curves(
     store: str,
     names: Sequence[str],
@@ -197,9 +197,9 @@ class Opened(Seen):
         return read(where(), self.name, self.mark, self.only)
 
     @property
-    def found(self) -> Report:
+    def report(self) -> Report:
         """Report of the run."""
-        return self.shown.found
+        return self.shown.report
 
     def of_repeat(self, run: RunEntry) -> Self:
         """Return one of the repeats alone."""

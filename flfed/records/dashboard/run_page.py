@@ -33,7 +33,7 @@ OWN_NOISED = (
 """The same of a run in which all that leaves a site is charged."""
 LISTED = 50
 """Series to choose from in the list; others are opened from the page Runs."""
-KEPT = "kept-"
+SESSION_PREFIX = "kept-"
 """Begins what a session keeps of the address, which Streamlit empties when the reader turns to another page."""
 
 
@@ -105,7 +105,7 @@ def of_address(key: str) -> str | None:
 
     The key is "run" or "site". Without a value it is what the address said on the page before.
     """
-    parameter: str | None = st.query_params.get(key, st.session_state.get(KEPT + key))
+    parameter: str | None = st.query_params.get(key, st.session_state.get(SESSION_PREFIX + key))
     return parameter
 
 
@@ -116,7 +116,7 @@ def keep(key: str, value: str) -> None:
     """
     if st.query_params.get(key) != value:
         st.query_params[key] = value
-    st.session_state[KEPT + key] = value
+    st.session_state[SESSION_PREFIX + key] = value
 
 
 def choose_site(sites: Sequence[str], *, label: str = "Site") -> str:

@@ -18,7 +18,7 @@ from streamlit.web.server.server_util import get_display_address, get_url
 
 from flfed.records.dashboard import page_files, pages
 
-TOLD = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.href).href}</script>"
+BACKEND_SCRIPT = "<script>window.__streamlit = {BACKEND_BASE_URL: new URL('.', location.href).href}</script>"
 """Without it a browser first looks for the server below the page's own address, and is told 404 twice."""
 
 
@@ -31,7 +31,7 @@ def page_routes(names: Sequence[str]) -> list[Route]:
     name leads to as well.
     """
     shell = Path(file_util.get_static_dir(), "index.html").read_text(encoding="utf-8")
-    shell_page = shell.replace("<head>", f"<head>{TOLD}", 1)
+    shell_page = shell.replace("<head>", f"<head>{BACKEND_SCRIPT}", 1)
 
     def page(_: Request) -> Response:
         return HTMLResponse(shell_page, headers={"Cache-Control": "no-cache"})

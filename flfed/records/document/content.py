@@ -13,7 +13,7 @@ from flfed.records.reports.catalogue import note_in_words, notes_of
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.round_totals import nested_width
 from flfed.records.statistics import Report
-from flfed.records.statistics.score_curves import Found, drawn_first, found_in, is_together
+from flfed.records.statistics.score_curves import CountsByName, drawn_first, is_together, read_score_counts
 from flfed.records.store.entries import CrossedEntry, CurvePoint, EventEntry, RunEntry, SeriesEntry, SiteEntry
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
@@ -31,19 +31,19 @@ class Counted:
     Attributes
     ----------
     run : RunEntry
-    found : dict
+    report : dict
     payload : dict
         The object "score-histograms".
     """
 
     run: RunEntry
-    found: Report
+    report: Report
     payload: dict[str, Any]
 
     @cached_property
-    def drawn(self) -> Found:
+    def drawn(self) -> CountsByName:
         """The score counts of all sites together, and of those with most rows."""
-        counts_by_name = found_in(self.payload)
+        counts_by_name = read_score_counts(self.payload)
         first = set(drawn_first(counts_by_name))
         return {name: counts for name, counts in counts_by_name.items() if name in first or is_together(name)}
 
@@ -111,7 +111,7 @@ class Content(Seen):
     Attributes
     ----------
     series : SeriesEntry
-    found : dict
+    report : dict
         From `reports.report`.
     sites : list of SiteEntry
         Of the first repeat, refused ones too.
@@ -127,7 +127,7 @@ class Content(Seen):
     """
 
     series: SeriesEntry
-    found: Report
+    report: Report
     sites: list[SiteEntry]
     events: list[EventEntry]
     note: str
@@ -161,7 +161,7 @@ class Content(Seen):
             viewer=viewer,
             runs=runs,
             series=reader.series(names[0]),
-            found=run_report,
+            report=run_report,
             sites=sites,
             events=reader.events(names),
             note=note_in_words(notes_of(reader, names)),
@@ -175,7 +175,7 @@ class Content(Seen):
     @cached_property
     def run(self) -> RunReport:
         """The report as an object."""
-        return run_of(self.found)
+        return run_of(self.report)
 
     @property
     def looks(self) -> Looks:
@@ -185,12 +185,12 @@ class Content(Seen):
     @property
     def audit(self) -> Audit:
         """Figures of attacks."""
-        return read_all(AuditFigure, self.found["audit"])
+        return read_all(AuditFigure, self.report["audit"])
 
     @property
     def metric(self) -> str | None:
         """The primary metric, None where nothing was compared."""
-        return primary_of(self.found)
+        return primary_of(self.report)
 
 
 def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
@@ -201,7 +201,7 @@ def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
     return None
 
 
-def _rounds(reader: RunReader, runs: list[RunEntry], found: Report, sites: list[SiteEntry]) -> Rounds | None:
+def _rounds(reader: RunReader, runs: list[RunEntry], run_report: Report, sites: list[SiteEntry]) -> Rounds | None:
     """Return the primary metric by round, else another one's."""
     names = [run.run for run in runs]
     metrics_by_arm = reader.curve_names(names)

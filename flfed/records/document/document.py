@@ -55,7 +55,7 @@ FIRST_ALONE = "Of one repeat alone, the first that has these figures."
 
 def answer(content: Content) -> Markup:
     """Return the question and its answer, the verdict first."""
-    report = content.found
+    report = content.report
     first, *others = _verdict(content)
     words = [] if content.metric is None else headline(report, content.metric)
     words = [line for line in _words(content) if line not in {first, *others, *words}]
@@ -80,7 +80,7 @@ def answer(content: Content) -> Markup:
 
 def _verdict(content: Content) -> list[str]:
     """Return the headline, and what belongs right below it."""
-    report = content.found
+    report = content.report
     only = content.only
     metric = content.metric
     run = content.run
@@ -93,7 +93,7 @@ def _verdict(content: Content) -> list[str]:
         advice = site_answer.should_it_join(report, only, metric)
         sentence = site_verdict(run.sites[only], metric)[1]
         return [*doubts(report, metric), advice, sentence, *noised_scores.own_under_noise(report)]
-    why = site_answer.why_not_told(report, content.sites, only)
+    why = site_answer.describe_missing_figures(report, content.sites, only)
     return [why] if why else _nothing(content)
 
 
@@ -101,26 +101,26 @@ def _nothing(content: Content) -> list[str]:
     """Return that nothing was compared, and why."""
     if content.run.status == "completed" and not content.trains:
         return [NO_MODEL]
-    warnings = _told_as_warnings(content)
-    first, *others = [line for line in comparison_rows(content.found)[2] if line not in warnings]
+    warnings = _describe_site_warnings(content)
+    first, *others = [line for line in comparison_rows(content.report)[2] if line not in warnings]
     why = content.run.reason.rstrip(".")
     # A long reason in the headline would hide it.
     return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
 
 
-def _told_as_warnings(content: Content) -> list[str]:
-    return [*missing_in_words(content.found), *odd_sites_in_words(content.found)]
+def _describe_site_warnings(content: Content) -> list[str]:
+    return [*missing_in_words(content.report), *odd_sites_in_words(content.report)]
 
 
 def _warnings(content: Content) -> list[str]:
     """Return what to know before the figures are believed."""
-    unfinished = unfinished_in_words(content.found, only=content.only)
-    return [*unfinished, *_told_as_warnings(content), *leaks_in_words(content.leaks)]
+    unfinished = unfinished_in_words(content.report, only=content.only)
+    return [*unfinished, *_describe_site_warnings(content), *leaks_in_words(content.leaks)]
 
 
 def _words(content: Content) -> list[str]:
     """Return the run in words, without what stands above."""
-    report = content.found
+    report = content.report
     only = content.only
     metric = content.metric
     if only is not None:
@@ -131,13 +131,13 @@ def _words(content: Content) -> list[str]:
     # A statistic is told in words above, and has no rounds to tell of.
     if "statistics" in report:
         return []
-    warnings = _told_as_warnings(content)
+    warnings = _describe_site_warnings(content)
     return [line for line in story(report, planned=content.planned) if line not in warnings]
 
 
 def figures(content: Content) -> Markup:
     """Return the figures of every site with their 95 % CI, and those over all sites."""
-    report = content.found
+    report = content.report
     metric = content.metric
     if metric is None:
         return Markup()
@@ -166,18 +166,18 @@ def figures(content: Content) -> Markup:
 
 def _sites(content: Content, metric: str) -> list[str]:
     """Return the sites with figures of their own, the largest gain first."""
-    own = set(site_answer.own_figures(content.found, content.sites))
-    return [name for name in site_answer.order_of_sites(content.found, metric) if name in own]
+    own = set(site_answer.own_figures(content.report, content.sites))
+    return [name for name in site_answer.order_of_sites(content.report, metric) if name in own]
 
 
 def _site_table(content: Content, metric: str, sites: Sequence[str]) -> Markup:
-    arms = arms_shown(content.found, metric)
-    return table([site_answer.site_line(content.found, name, metric, arms) for name in sites])
+    arms = arms_shown(content.report, metric)
+    return table([site_answer.site_line(content.report, name, metric, arms) for name in sites])
 
 
 def further(content: Content) -> Markup:
     """Return the other metrics: over all sites, and at each site where these are few."""
-    report = content.found
+    report = content.report
     metric = content.metric
     others = [name for name in metrics_of(report) if name != metric]
     # From noised counts all figures follow at once: they stand with the counts.
@@ -209,7 +209,7 @@ def _metric_line(content: Content, metric: str) -> dict[str, str]:
 
 def forest(content: Content) -> Section | None:
     """Return the forest plot: a row a site, and last the mean over sites."""
-    report = content.found
+    report = content.report
     metric = content.metric
     if metric is None:
         return None
@@ -227,7 +227,7 @@ def by_round(content: Content) -> Section | None:
         drawn = scores.course(rounds.points, rounds.metric, rounds.arm, content.looks, repeated=content.is_repeated)
         if drawn is not None:
             return drawn
-    why = noised_scores.wording(content.found).no_rounds
+    why = noised_scores.wording(content.report).no_rounds
     if why and content.run.status == "completed":
         return Section(title=scores.COURSE, lead=(why,))
     return None
@@ -237,15 +237,15 @@ def curves(content: Content) -> Section:
     """Return ROC, precision and recall, with the areas below them."""
     counted = content.counted
     if content.run.noised_scores is not None:
-        return scores.noised(content.found, lead=_alone(content))
+        return scores.noised(content.report, lead=_alone(content))
     if counted is None:
-        why = score_curves.no_curves_in_words(content.runs[0], content.found, content.sites)
+        why = score_curves.no_curves_in_words(content.runs[0], content.report, content.sites)
         return Section(title=scores.RANKS, lead=(why,))
     lead = [" ".join(score_curves.says_whose(counted.payload, content.sites, only=content.only))]
     if content.is_repeated:
         lead.insert(0, score_curves.one_repeat_alone(counted.run.repeat + 1, len(content.runs)))
     there = {name: counts for name, counts in counted.drawn.items() if counts.has_both}
-    return scores.ranking(counted.drawn, there, content.looks, counted.found, lead=lead)
+    return scores.ranking(counted.drawn, there, content.looks, counted.report, lead=lead)
 
 
 def _alone(content: Content) -> list[str]:
@@ -260,7 +260,7 @@ def calibrated(content: Content) -> Section | None:
     counts_by_name = content.counted.drawn
     names = [name for name, counts in counts_by_name.items() if counts.rows >= score_curves.LEAST_ROWS]
     drawn = [[name] for name in names[: scores.DRAWN_BESIDE]]
-    return scores.calibrated(counts_by_name, content.counted.found, content.looks, drawn, named=True)
+    return scores.calibrated(counts_by_name, content.counted.report, content.looks, drawn, named=True)
 
 
 def flagged(content: Content) -> Section | None:
@@ -272,22 +272,22 @@ def flagged(content: Content) -> Section | None:
 
 def exactly_flagged(content: Content) -> Section | None:
     """Return the exact counts at the thresholds and alert budgets that the study names."""
-    return scores.exactly_flagged(content.found.get("operating-points"), note=_alone(content))
+    return scores.exactly_flagged(content.report.get("operating-points"), note=_alone(content))
 
 
 def decision_curves(content: Content) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
-    counts_by_name: score_curves.Found = {}
-    report = content.found
+    counts_by_name: score_curves.CountsByName = {}
+    report = content.report
     if content.counted is not None:
         counts_by_name = content.counted.drawn
-        report = content.counted.found
+        report = content.counted.report
     return scores.decision_curves(counts_by_name, report.get("operating-points"), content.looks)
 
 
 def by_group(content: Content) -> Section | None:
     """Return how well the model ranks within the groups that the study names, a few groups a table."""
-    return scores.within_groups(content.found.get("subgroups"), only=content.only, note=_alone(content))
+    return scores.within_groups(content.report.get("subgroups"), only=content.only, note=_alone(content))
 
 
 def limits(content: Content) -> Section:
@@ -307,7 +307,7 @@ def limits(content: Content) -> Section:
 
 def words(content: Content) -> Section:
     """Return the glossary."""
-    terms = glossary_of(content.found, trains=content.trains)
+    terms = glossary_of(content.report, trains=content.trains)
     return Section(
         title="What the words mean", says=tuple(f"*{term}*: {definition}" for term, definition in terms.items())
     )
@@ -326,8 +326,8 @@ SECTIONS: tuple[Callable[[Content], Section | Markup | None], ...] = (
     exactly_flagged,
     decision_curves,
     by_group,
-    lambda content: importances.split_columns(content.found),
-    lambda content: importances.needed_columns(content.found),
+    lambda content: importances.split_columns(content.report),
+    lambda content: importances.needed_columns(content.report),
     further,
     evidence.privacy,
     limits,
@@ -397,7 +397,7 @@ def _head(content: Content) -> list[Markup]:
         took = f", {run.seconds:.{digits}f} seconds"
     lines = [f"Run {run.run}: {went}, started {moment(first.started)} UTC{took}."]
     if content.only:
-        own = noised_scores.NOISED if "statistics" in content.found else noised_scores.wording(content.found)
+        own = noised_scores.NOISED if "statistics" in content.report else noised_scores.wording(content.report)
         lines.append(own.seen.format(site=content.only))
     return [element("h1", run.study), *(element("p", line, class_="facts-line") for line in lines)]
 

@@ -43,7 +43,10 @@ def sites(content: Content) -> Markup:
         parts.append(paragraphs(["About: repeats draw new test rows, of which this is the mean."], class_="note"))
     whose = "" if content.only is None else f" of {content.only}"
     nothing = paragraphs([f"Nothing{whose} was rejected or refused."])
-    parts += [element("h3", "Rejected, refused, odd"), table(set_aside_lines(content.found, content.events)) or nothing]
+    parts += [
+        element("h3", "Rejected, refused, odd"),
+        table(set_aside_lines(content.report, content.events)) or nothing,
+    ]
     if sentences := holdout_in_words(content.events):
         parts.append(paragraphs([" ".join(sentences)], class_="note"))
     return section("Sites", *parts)
@@ -69,7 +72,7 @@ def _site_lines(content: Content) -> list[dict[str, Any]]:
 
 
 def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[str, Any]:
-    facts = site_facts(entry, content.found)
+    facts = site_facts(entry, content.report)
     line = {"Site": entry.site}
     # The title of a site that was cut out of a table is that of the table with its name, and says no more of it.
     if entry.title not in ("", entry.site) and not entry.title.endswith(f", {entry.site}"):
@@ -83,10 +86,10 @@ def _site_line(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> d
     return line
 
 
-def _test_rows(told: Any) -> dict[str, str]:
+def _test_rows(test_rows: Any) -> dict[str, str]:
     """Return how many test rows a site of a report has, and how many of them with the outcome."""
-    about = "about " if varies(told) else ""
-    site = site_of(told)
+    about = "about " if varies(test_rows) else ""
+    site = site_of(test_rows)
     cells = {"Test rows": ABSENT, OUTCOME: ABSENT}
     if site.holdout_rows is not None:
         cells["Test rows"] = f"{about}{site.holdout_rows}"
@@ -99,7 +102,7 @@ def _test_rows(told: Any) -> dict[str, str]:
 def table_1(content: Content) -> Markup:
     """Return the federated Table 1, a few sites a table."""
     payload = content.table_1
-    why = SUMS_ONLY if content.only and payload else no_sums_in_words(content.found, content.events)
+    why = SUMS_ONLY if content.only and payload else no_sums_in_words(content.report, content.events)
     hidden = data.table_1_sites(payload)
     notes = []
     if len(hidden) > MOST_SITES:
@@ -162,9 +165,9 @@ def hashes(content: Content) -> Markup:
     return section("Hashes, versions and the study", table(lines, class_="facts"), study)
 
 
-def _flat(found: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, str]:
     """Return nested facts by their joined keys."""
     flat: dict[str, str] = {}
-    for key, value in found.items():
+    for key, value in tree.items():
         flat |= _flat(value, f"{before}{key} ") if isinstance(value, Mapping) else {f"{before}{key}": str(value)}
     return flat

@@ -56,7 +56,7 @@ def verbatim(text: str) -> Markup:
     'a = 1\n[b]  # &lt;c&gt;'
     """
     return Markup(
-        "\n".join(html.escape(BREAKS.sub(lambda found: " " * len(found[0]), line)) for line in text.split("\n"))
+        "\n".join(html.escape(BREAKS.sub(lambda match: " " * len(match[0]), line)) for line in text.split("\n"))
     )
 
 
@@ -124,7 +124,7 @@ def unbroken(text: str) -> str:
     >>> unbroken("+.110 (+.020 to +.190), shared").replace(chr(160), "_")
     '+.110 (+.020_to_+.190),_shared'
     """
-    return BRACKET.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
+    return BRACKET.sub(lambda match: match[0].replace(" ", "\u00a0"), text)
 
 
 def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "") -> Markup:

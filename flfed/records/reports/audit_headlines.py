@@ -88,11 +88,11 @@ HEADLINES = {
 Of an attack that is not listed it is the first by name."""
 WITHIN = "within the promise"
 BEYOND = "beyond the promise"
-NOT_KNOWN = "not known"
+UNKNOWN_VERDICT = "not known"
 NO_PROMISE = "no promise"
-FIRST = (BEYOND, NOT_KNOWN, NO_PROMISE, WITHIN)
+FIRST = (BEYOND, UNKNOWN_VERDICT, NO_PROMISE, WITHIN)
 """Verdicts, those that need a look first."""
-VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
+VERDICTS = (BEYOND, UNKNOWN_VERDICT, WITHIN, NO_PROMISE)
 """In the order in which it is counted at how many sites each is so."""
 GAPS = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
 """What stands for what an attack did not tell."""
@@ -447,7 +447,7 @@ def _measured_in_part(privacy: PrivacyReport, within: Audit, audit: Audit) -> st
     if len(runs) < privacy.repeats:
         repeats = privacy.repeats - len(runs)
         return f"No attack got beyond the promise, but none was tried in {repeats} of the repeats."
-    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == NOT_KNOWN))
+    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line.verdict == UNKNOWN_VERDICT))
     return f"No attack is known to be beyond the promise, but nothing is known of {unknown}." if unknown else ""
 
 
@@ -485,6 +485,6 @@ def audit_of(reader: RunReader, runs: Runs) -> list[dict[str, Any]]:
                 line = GAPS | entry.as_object() | {"run": run.run}
                 # Without a lower limit a verdict is unknown.
                 if line["verdict"] == WITHIN and entry.low is None:
-                    line |= {"verdict": NOT_KNOWN}
+                    line |= {"verdict": UNKNOWN_VERDICT}
                 rows.append(line)
     return rows

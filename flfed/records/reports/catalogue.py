@@ -11,7 +11,7 @@ from sqlalchemy import null, select
 
 from flfed.callbacks import stamp
 from flfed.records.objects import read_figure, run_of, write
-from flfed.records.reports.faults import Asked, missing_of
+from flfed.records.reports.faults import SiteAttendance, missing_of
 from flfed.records.reports.report import head
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import interval, metric_name, number
@@ -55,7 +55,7 @@ def run_list(
     return {"runs": lines, "series": listed}
 
 
-def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow) -> Report:
+def _run_line(run: RunEntry, absent: SiteAttendance, note: str, figure: ComparisonRow) -> Report:
     """Return a run of the list."""
     return {
         "run": run.run,
@@ -77,9 +77,9 @@ def _run_line(run: RunEntry, absent: Asked, note: str, figure: ComparisonRow) ->
 
 
 def _series_line(
-    found: Report,
+    heading: Report,
     runs: Sequence[RunEntry],
-    absent: Mapping[str, Asked],
+    absent: Mapping[str, SiteAttendance],
     notes: Mapping[str, str],
     figures: Mapping[str, ComparisonRow],
 ) -> Report:
@@ -92,7 +92,7 @@ def _series_line(
     for run in runs:
         missing |= absent[run.run].missing
     return {
-        **{key: found[key] for key in ("run", "study", "status", "engine", "rounds")},
+        **{key: heading[key] for key in ("run", "study", "status", "engine", "rounds")},
         "started": first.started,
         "rounds-planned": first.rounds_planned,
         "repeats": len(runs),

@@ -124,7 +124,7 @@ def fault_kind(fault: Fault | FaultRow) -> Literal["update rejected", "site refu
     return "update rejected"
 
 
-def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+def missing_sites(report: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Return the sites that took no part, by name.
 
     Each has the reason, and the number of repeats in which it was so.
@@ -138,7 +138,7 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     reasons: dict[str, str] = {}
     repeats: Counter[str] = Counter()
     # A fault that is written down twice counts once.
-    for fault in dict.fromkeys(objects.read_all(FaultRow, run_of(found).faults)):
+    for fault in dict.fromkeys(objects.read_all(FaultRow, run_of(report).faults)):
         if fault.round is not None or not fault.site:
             continue
         why = read(fault.reason)
@@ -147,7 +147,7 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
         if why is not None and why.code in ("refused", "not-there"):
             reasons[fault.site] = why.facts[WHY].rstrip(".")
             repeats[fault.site] += fault.repeats
-    of_run = run_of(found).repeats
+    of_run = run_of(report).repeats
     return {site: (reasons[site], min(repeats[site], of_run)) for site in sorted(reasons)}
 
 
@@ -158,7 +158,7 @@ class _SumsOnly:
     sites: int = 0
 
 
-def taking_part_in_words(found: Mapping[str, Any]) -> list[str]:
+def taking_part_in_words(report: Mapping[str, Any]) -> list[str]:
     """Return how many sites took part, where others did in no repeat; one sentence or none.
 
     Examples
@@ -167,8 +167,8 @@ def taking_part_in_words(found: Mapping[str, Any]) -> list[str]:
     ...     {"round": None, "site": "x", "reason": "refused: policy"}]})
     ['1 of 2 sites took part.']
     """
-    run = run_of(found)
-    absent = [site for site, (_, count) in missing_sites(found).items() if count >= run.repeats]
+    run = run_of(report)
+    absent = [site for site, (_, count) in missing_sites(report).items() if count >= run.repeats]
     shown = len({*run.sites} - {*absent})
     if not absent or not shown:
         return []
@@ -176,7 +176,7 @@ def taking_part_in_words(found: Mapping[str, Any]) -> list[str]:
     return [f"{took_part} of {took_part + len(absent)} sites took part."]
 
 
-def missing_in_words(found: Mapping[str, Any]) -> list[str]:
+def missing_in_words(report: Mapping[str, Any]) -> list[str]:
     """Return which sites took no part, in sentences.
 
     Of many sites a few are named. There is no sentence where all took part.
@@ -189,8 +189,8 @@ def missing_in_words(found: Mapping[str, Any]) -> list[str]:
     ...     {"round": None, "site": "basel", "reason": "repeat 2: not there: no answer"}]})
     ['basel took no part in 1 of 10 repeats (no answer).']
     """
-    run = run_of(found)
-    absent = missing_sites(found)
+    run = run_of(report)
+    absent = missing_sites(report)
     counts = {site: count for site, (_, count) in absent.items()}
     reasons = {site: reason for site, (reason, _) in absent.items()}
     sentences = absence_in_words(len({*run.sites, *absent}), counts, run.repeats, reasons)
@@ -255,20 +255,20 @@ def _groups_with_why(names: Sequence[str], reasons: Mapping[str, str]) -> list[t
 
 
 @dataclass
-class Asked:
+class SiteAttendance:
     """Names of the sites that a run asked, and of those of them that took no part."""
 
     sites: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
 
 
-def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, Asked]:
+def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, SiteAttendance]:
     """Return which sites each run asked by name, and who was missing."""
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
     gone = select(Event.run_id, Event.site, literal("refused")).where(
         Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
-    sites_by_run = {run: Asked() for run in runs}
+    sites_by_run = {run: SiteAttendance() for run in runs}
     # A site that never enrolled may have no row of its own: its event tells of it.
     rows = [*reader.fetch(sites, site=RunSite.site), *reader.fetch(gone, site=Event.site)]
     for run, site, status in rows:
@@ -279,14 +279,14 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, Asked]:
     return sites_by_run
 
 
-def updates_set_aside(found: Mapping[str, Any]) -> int:
+def updates_set_aside(report: Mapping[str, Any]) -> int:
     """Return how many updates were set aside in all repeats."""
-    return sum(fault_kind(fault) == "update rejected" for fault in run_of(found).faults)
+    return sum(fault_kind(fault) == "update rejected" for fault in run_of(report).faults)
 
 
-def refused_sites(found: Mapping[str, Any]) -> list[str]:
+def refused_sites(report: Mapping[str, Any]) -> list[str]:
     """Return the names of sites refused in any repeat."""
-    rows = objects.read_all(FaultRow, run_of(found).faults)
+    rows = objects.read_all(FaultRow, run_of(report).faults)
     return sorted({row.site or "all" for row in rows if fault_kind(row) == "site refused"})
 
 
@@ -366,11 +366,11 @@ def _in_range(reasons: Sequence[str]) -> str:
     columns = zip(*(NUMBER.findall(reason) for reason in reasons), strict=True)
     ranges = (sorted(set(column), key=lambda text: float(text.replace(",", ""))) for column in columns)
 
-    def said(_: re.Match[str]) -> str:
+    def format_range(_: re.Match[str]) -> str:
         values = next(ranges)
         return " to ".join(dict.fromkeys((values[0], values[-1])))
 
-    return NUMBER.sub(said, reasons[0])
+    return NUMBER.sub(format_range, reasons[0])
 
 
 STATUS_WORDS = {
@@ -385,7 +385,7 @@ HOLDOUT_READ = {
     "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
 }
 """For what test rows were read, by the reason in the record."""
-NOT_TOLD = "not told"
+NOT_DISCLOSED = "not told"
 """Of a site that refused: its policy is its own."""
 SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
@@ -394,12 +394,12 @@ COLUMNS_NAMED = 3
 """Columns named in a notice."""
 
 
-def set_aside_lines(found: Report, events: Sequence[EventEntry]) -> list[dict[str, str]]:
+def set_aside_lines(report: Report, events: Sequence[EventEntry]) -> list[dict[str, str]]:
     """Return what was set aside, refused or flagged, a line for alike events.
 
-    It is of one site or of all, as `found` and `events` are.
+    It is of one site or of all, as `report` and `events` are.
     """
-    run = run_of(found)
+    run = run_of(report)
     groups: Faults = {}
     for row in objects.read_all(FaultRow, run.faults):
         # The start of a reason tells of repeat and kind, which would part equal reasons.
@@ -470,22 +470,22 @@ def _group_line(group: Group, rounds: Sequence[int | None], repeats: int, last: 
     return {"What": what, "Site": site, "When": when, "Why": why}
 
 
-def site_facts(site: SiteEntry, found: Report) -> dict[str, Any]:
-    """Return what the record has of a site, for a table; `found` is the report of its run."""
+def site_facts(site: SiteEntry, report: Report) -> dict[str, Any]:
+    """Return what the record has of a site, for a table; `report` is the report of its run."""
     status = ": ".join(filter(None, (site.status, site.reason)))
     rows = ABSENT if site.rows is None else site.rows
-    facts = {"Site": site.site, "Title": site.title, "Status": status, released(found).rows_heading: rows}
+    facts = {"Site": site.site, "Title": site.title, "Status": status, released(report).rows_heading: rows}
     policy = {"Disclosure": site.disclosure, "Figures shared": site.shared_as}
     if site.status == "refused":
-        policy = dict.fromkeys(policy, NOT_TOLD)
+        policy = dict.fromkeys(policy, NOT_DISCLOSED)
     return facts | policy
 
 
-def no_sums_in_words(found: Report, events: Sequence[EventEntry]) -> str:
+def no_sums_in_words(report: Report, events: Sequence[EventEntry]) -> str:
     """Return why a run has no sums over rows to show."""
-    if not released(found).is_exact:
+    if not released(report).is_exact:
         return NO_SUMS
-    if run_of(found).status == "running":
+    if run_of(report).status == "running":
         return NOT_YET
     for event in events:
         if event.code == "no-table-1":
@@ -493,12 +493,12 @@ def no_sums_in_words(found: Report, events: Sequence[EventEntry]) -> str:
     return ENDED
 
 
-def unfinished_in_words(found: Report, *, only: str | None = None) -> list[str]:
+def unfinished_in_words(report: Report, *, only: str | None = None) -> list[str]:
     """Return what to know of a run that is not completed.
 
     It is what its figures are of, and how to go on with it, which the people of `only` one site cannot.
     """
-    run = run_of(found)
+    run = run_of(report)
     if run.status == "completed":
         return []
     lines = []

@@ -33,7 +33,7 @@ from flfed.records.reports.site_verdict import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
-    NOT_TOLD,
+    GAIN_NOT_RELEASED,
     covered_rows,
     own_under_noise,
     released,
@@ -51,16 +51,16 @@ from flfed.records.statistics.training_state import (
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
+    INCONCLUSIVE,
     PAYS,
     UNLIKE,
     VERDICTS,
     Difference,
-    as_given,
     better_of,
     better_or_worse,
     decimals_of,
+    format_as_written,
     gain_in_brackets,
     gain_of,
     has_interval,
@@ -88,37 +88,41 @@ _OVER_ALL = {"global": "all test rows, shared model", "personalised": "all test 
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 
 
-def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
+def comparison_rows(report: Report, metric: str | None = None) -> tuple[list[str], list[list[str]], list[str]]:
     """Return the comparison as headers, rows and footer lines.
 
     All of it is plain text without markup.
 
     Parameters
     ----------
-    found : dict
+    report : dict
         From `report`.
     metric : str
         Which one; the study's primary unless given.
     """
-    metric = metric or primary_of(found)
+    metric = metric or primary_of(report)
     # A run that compared nothing says why, in place of a table.
     if metric is None:
-        return [], [], [*missing_in_words(found), *verdict_in_words(found), *odd_sites_in_words(found)]
-    if not released(found).is_exact:
-        headers, lines = covered_rows(found, metric)
-        return *_with_gains(found, metric, headers, lines), _below_table(found, metric)
-    arms = arms_shown(found, metric)
+        return [], [], [*missing_in_words(report), *verdict_in_words(report), *odd_sites_in_words(report)]
+    if not released(report).is_exact:
+        headers, lines = covered_rows(report, metric)
+        return *_with_gains(report, metric, headers, lines), _below_table(report, metric)
+    arms = arms_shown(report, metric)
     rows = []
-    headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(found), "verdict"]
+    headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(report), "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
-    for name, site in run_of(found).sites.items():
+    for name, site in run_of(report).sites.items():
         cells = [number(figure_of(site[arm], metric).value) for arm in arms]
         gain_and_verdict = [gain_in_words(site, metric), site_verdict(site, metric)[0]]
         rows.append([name, shown(site_of(site).holdout_rows), *cells, *gain_and_verdict])
-    return headers, [*rows, *_rows_over_all(found, metric, beside="personalised" in arms)], _below_table(found, metric)
+    return (
+        headers,
+        [*rows, *_rows_over_all(report, metric, beside="personalised" in arms)],
+        _below_table(report, metric),
+    )
 
 
-def _rows_over_all(found: Report, metric: str, *, beside: bool) -> list[list[str]]:
+def _rows_over_all(report: Report, metric: str, *, beside: bool) -> list[list[str]]:
     """Return figures over all sites, which stand below the sites, each in its model's column.
 
     `beside` tells whether the adjusted model has a column.
@@ -126,58 +130,58 @@ def _rows_over_all(found: Report, metric: str, *, beside: bool) -> list[list[str
     rows = []
     for arm in ("global", "personalised", "sites-mean", "pooled", "pooled-same", "own-model-everywhere"):
         is_shown_elsewhere = arm == "personalised" and beside
-        is_same = arm == "pooled-same" and is_pooled_itself(found, metric)
-        if is_shown_elsewhere or is_same or not (found[arm] or {}).get(metric):
+        is_same = arm == "pooled-same" and is_pooled_itself(report, metric)
+        if is_shown_elsewhere or is_same or not (report[arm] or {}).get(metric):
             continue
-        label = _OVER_ALL.get(arm) or reference_name(found, arm)
-        cells = [label, "", number(figure_of(found[arm], metric).value), ""]
+        label = _OVER_ALL.get(arm) or reference_name(report, arm)
+        cells = [label, "", number(figure_of(report[arm], metric).value), ""]
         if beside:
-            adjusted = (found.get(_ADJUSTED.get(arm, "")) or {}).get(metric)
+            adjusted = (report.get(_ADJUSTED.get(arm, "")) or {}).get(metric)
             cells.append(number(read_figure(adjusted).value) if adjusted else "")
         rows.append([*cells, "", ""])
     return rows
 
 
-def is_pooled_itself(found: Report, metric: str) -> bool:
+def is_pooled_itself(report: Report, metric: str) -> bool:
     """Tell whether the pooled model of the study's kind is the best one itself, as it often is of a linear study."""
-    run = run_of(found)
+    run = run_of(report)
     return bool((run.pooled_same or {}).get(metric) == (run.pooled or {}).get(metric))
 
 
 def _with_gains(
-    found: Report, metric: str, headers: list[str], lines: list[list[str]]
+    report: Report, metric: str, headers: list[str], lines: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """Return the table of noised figures with each site's gain and verdict, where these are known."""
-    run = run_of(found)
-    if not released(found).is_compared:
+    run = run_of(report)
+    if not released(report).is_compared:
         return headers, lines
     gains_and_verdicts = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in run.sites.values()]
     gains_and_verdicts += [["", ""]] * (len(lines) - len(gains_and_verdicts))
-    headers = [*headers, GAIN + interval_name(found), "verdict"]
+    headers = [*headers, GAIN + interval_name(report), "verdict"]
     return headers, [[*line, *more] for line, more in zip(lines, gains_and_verdicts, strict=True)]
 
 
-def verdict_in_words(found: Report) -> list[str]:
+def verdict_in_words(report: Report) -> list[str]:
     """Return the verdict on joining: on average, and at how many sites which.
 
     Of a run that compared nothing it is one sentence, with the reason.
     """
-    run = run_of(found)
-    metric = primary_of(found)
-    if metric is not None and not released(found).is_compared:
-        return [*_reach(found, metric), NOT_TOLD]
+    run = run_of(report)
+    metric = primary_of(report)
+    if metric is not None and not released(report).is_compared:
+        return [*_reach(report, metric), GAIN_NOT_RELEASED]
     if metric is not None:
-        joining = (joining_in_words(found, metric), tally(found, metric))
-        sentences = (*doubts(found, metric), *joining, *own_under_noise(found))
+        joining = (joining_in_words(report, metric), tally(report, metric))
+        sentences = (*doubts(report, metric), *joining, *own_under_noise(report))
         return [sentence for sentence in sentences if sentence]
     verb = "ran" if run.status == "completed" else "kept"
     return [f"Nothing was compared: the run is {run.status}, with {_rounds(run.rounds)} {verb}{run.why}."]
 
 
-def doubts(found: Report, metric: str) -> list[str]:
+def doubts(report: Report, metric: str) -> list[str]:
     """Return what goes before any verdict: few sites, columns that give the answer away, and too little training."""
-    run = run_of(found)
-    lines = taking_part_in_words(found)
+    run = run_of(report)
+    lines = taking_part_in_words(report)
     figure = figure_of(run.global_, metric).value
     leaking = run.leaking_columns
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
@@ -190,31 +194,31 @@ def doubts(found: Report, metric: str) -> list[str]:
     return lines
 
 
-def _below_table(found: Report, metric: str) -> list[str]:
+def _below_table(report: Report, metric: str) -> list[str]:
     """Return what a table of sites and references does not say, each thing once."""
-    run = run_of(found)
+    run = run_of(report)
     best = []
-    if stands_out(found, metric):
-        best = _who_gains(found, metric)
-    lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
+    if stands_out(report, metric):
+        best = _who_gains(report, metric)
+    lines = [*missing_in_words(report), *_reach(report, metric)[:1], *scores_in_words(report), *best]
     between = figure_of(run.mean_gain, metric).between_sites_p
-    own = (own_models_in_words(found), naive_in_words(list(run.sites.values()), metric), *own_under_noise(found))
+    own = (own_models_in_words(report), naive_in_words(list(run.sites.values()), metric), *own_under_noise(report))
     differing = ""
     if between is not None and between < UNLIKE:
-        differing = apart_in_words(run.mean_gain[metric], adjusts=released(found).is_exact)
-    sentences = (own_parts_in_words(found), *doubts(found, metric), unknown_training(run.training), *own, differing)
+        differing = apart_in_words(run.mean_gain[metric], adjusts=released(report).is_exact)
+    sentences = (own_parts_in_words(report), *doubts(report, metric), unknown_training(run.training), *own, differing)
     lines += [sentence for sentence in sentences if sentence]
-    if run.rule.sites > 1 and is_measured(found, metric):
-        lines.append(f"Joining pays where the interval of the gain lies above {least_gain(found, metric)}.")
-    lines += [*odd_sites_in_words(found), *untold_in_words(found, metric), *unadjusted_in_words(found, metric)]
+    if run.rule.sites > 1 and is_measured(report, metric):
+        lines.append(f"Joining pays where the interval of the gain lies above {least_gain(report, metric)}.")
+    lines += [*odd_sites_in_words(report), *untold_in_words(report, metric), *unadjusted_in_words(report, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
-        if sentence := over_sites(figure_of(found[arm], metric)):
-            lines.append(f"{sentence_case(reference_name(found, arm))}: {sentence.strip(' ()')}.")
+        if sentence := over_sites(figure_of(report[arm], metric)):
+            lines.append(f"{sentence_case(reference_name(report, arm))}: {sentence.strip(' ()')}.")
     # Who was refused stands in the first sentence.
-    return [*lines, _course(found, None, refusals=not missing_in_words(found))]
+    return [*lines, _course(report, None, refusals=not missing_in_words(report))]
 
 
-def joining_in_words(found: Report, metric: str) -> str:
+def joining_in_words(report: Report, metric: str) -> str:
     """Return whether joining pays on average, in one line.
 
     Examples
@@ -223,12 +227,12 @@ def joining_in_words(found: Report, metric: str) -> str:
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
     'No clear benefit from joining: AUC +.008 on average (95 % CI −.061 to +.077; 3 of 4 sites can be judged).'
     """
-    entry = figure_of(run_of(found).mean_gain, metric)
+    entry = figure_of(run_of(report).mean_gain, metric)
     if entry.value is None:
         return ""
     gain = Difference(entry.value, entry.low, entry.high)
     code = code_of_mean(entry, entry.worthwhile or 0.0)
-    if code == CANNOT_BE_TOLD and has_interval(gain):
+    if code == INCONCLUSIVE and has_interval(gain):
         return ""
     says = {PAYS: "A clear benefit", DO_NOT_USE: "A clear loss"}.get(code, "No clear benefit")
     size, span = size_and_span(gain, entry.worthwhile or 0.0)
@@ -284,9 +288,9 @@ class ForestLine:
         return Difference(self.value, self.low, self.high)
 
 
-def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[ForestLine]:
+def forest_lines(report: Report, metric: str, sites: Sequence[str]) -> list[ForestLine]:
     """Return the lines of a forest plot: a site each, the mean last."""
-    run = run_of(found)
+    run = run_of(report)
     lines = [_forest_line(name, run.sites[name], metric) for name in sites]
     mean = figure_of(run.mean_gain, metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
@@ -316,9 +320,9 @@ def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
     )
 
 
-def untold_in_words(found: Report, metric: str) -> list[str]:
+def untold_in_words(report: Report, metric: str) -> list[str]:
     """Return why nothing can be told at some sites: of the first of them, and how many more there are."""
-    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(found).sites.items()}
+    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in run_of(report).sites.items()}
     untold = [(name, why) for name, why in reasons.items() if why]
     if not untold:
         return []
@@ -327,24 +331,24 @@ def untold_in_words(found: Report, metric: str) -> list[str]:
     return [f"Why it cannot be told at {name}: {why}.{more}"]
 
 
-def unadjusted_in_words(found: Report, metric: str) -> list[str]:
+def unadjusted_in_words(report: Report, metric: str) -> list[str]:
     """Return why adjusted models have no column.
 
     There is no sentence where they have one.
     """
-    if not released(found).is_exact or "personalised" in arms_shown(found, metric):
+    if not released(report).is_exact or "personalised" in arms_shown(report, metric):
         return []
     same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
     return [f"{same} Over all test rows, ranked together, it may differ."]
 
 
-def reference_name(found: Report, arm: str) -> str:
+def reference_name(report: Report, arm: str) -> str:
     """Return the plain name of a reference.
 
     The model of all rows together is named with its family.
     """
     name = ARM_NAMES[arm]
-    if arm == "pooled" and (family := pooled_in_words(found)):
+    if arm == "pooled" and (family := pooled_in_words(report)):
         return f"{name}: {family}"
     return name
 
@@ -384,42 +388,42 @@ def gain_in_words(site: Report, metric: str) -> str:
     return f"{gain_in_brackets(gain, worthwhile_at(site, metric))}, {SHORT[arm]}"
 
 
-def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
+def story(report: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
     """Return the story of a run in a few sentences.
 
     They tell the figure, who gains, the verdicts, and what went wrong.
     """
-    run = run_of(found)
-    metric = metric or primary_of(found)
+    run = run_of(report)
+    metric = metric or primary_of(report)
     if metric is None:
-        return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
-    lines = [*missing_in_words(found), *doubts(found, metric)]
-    lines += [*trained_rows_in_words(found.get(TRAINED_TEST_ROWS)), *_reach(found, metric)]
-    lines += [*scores_in_words(found), *ranks_in_words(found)]
-    lines += [*_who_gains(found, metric), *headline(found, metric)]
-    lines += own_under_noise(found)
+        return [*missing_in_words(report), *odd_sites_in_words(report), _course(report, planned)]
+    lines = [*missing_in_words(report), *doubts(report, metric)]
+    lines += [*trained_rows_in_words(report.get(TRAINED_TEST_ROWS)), *_reach(report, metric)]
+    lines += [*scores_in_words(report), *ranks_in_words(report)]
+    lines += [*_who_gains(report, metric), *headline(report, metric)]
+    lines += own_under_noise(report)
     naive = naive_in_words(list(run.sites.values()), metric)
-    differing = apart_in_words(run.mean_gain.get(metric), adjusts=released(found).is_exact)
+    differing = apart_in_words(run.mean_gain.get(metric), adjusts=released(report).is_exact)
     sentences = (
-        own_parts_in_words(found),
+        own_parts_in_words(report),
         unknown_training(run.training),
-        own_models_in_words(found),
+        own_models_in_words(report),
         naive,
         differing,
     )
     lines += [sentence for sentence in sentences if sentence]
-    return [*lines, *odd_sites_in_words(found), _course(found, planned)]
+    return [*lines, *odd_sites_in_words(report), _course(report, planned)]
 
 
-def headline(found: Report, metric: str) -> list[str]:
+def headline(report: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    mean = mean_gain_in_words(run_of(found).mean_gain.get(metric), metric, adjusts=released(found).is_exact)
-    return [sentence for sentence in (mean, tally(found, metric)) if sentence]
+    mean = mean_gain_in_words(run_of(report).mean_gain.get(metric), metric, adjusts=released(report).is_exact)
+    return [sentence for sentence in (mean, tally(report, metric)) if sentence]
 
 
-def _reach(found: Report, metric: str) -> list[str]:
+def _reach(report: Report, metric: str) -> list[str]:
     """Return the shared model's figure and the references'."""
-    run = run_of(found)
+    run = run_of(report)
     entry = figure_of(run.global_, metric)
     name = metric_name(metric)
     if entry.value is None:
@@ -429,7 +433,7 @@ def _reach(found: Report, metric: str) -> list[str]:
     if remarks:
         line += f" ({remarks})"
     lines = [f"{line}, on the test rows of all sites together ({better_of(metric)} is better)."]
-    pooled = pooled_in_words(found)
+    pooled = pooled_in_words(report)
     if pooled:
         pooled = f"; {pooled}"
     # Each reference is told by how far it is from the shared model.
@@ -438,8 +442,8 @@ def _reach(found: Report, metric: str) -> list[str]:
         ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
         ("own-model-everywhere", "A site's model used at all sites would reach, on average over sites,"),
     ):
-        other = figure_of(found[arm], metric).value
-        if other is not None and not (arm == "pooled-same" and is_pooled_itself(found, metric)):
+        other = figure_of(report[arm], metric).value
+        if other is not None and not (arm == "pooled-same" and is_pooled_itself(report, metric)):
             lines.append(f"{start} {number(other)}: {apart(other, entry.value, metric)}.")
     return lines
 
@@ -498,7 +502,7 @@ def apart(other: float, shared: float, metric: str) -> str:
     return f"{better_or_worse(gain, digits)} than the shared model"
 
 
-def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
+def stands_out(report: Report, metric: str) -> tuple[str, Difference] | None:
     """Return the site with the largest clear gain, and the gain.
 
     Only sites at which joining pays count; None where it pays nowhere.
@@ -506,14 +510,14 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
     Its interval is the one that the verdict goes by.
     """
     paying = []
-    for name, site in run_of(found).sites.items():
+    for name, site in run_of(report).sites.items():
         best = best_gain(site, metric)
         if best is not None and site_verdict(site, metric)[0] == PAYS:
             paying.append((name, best.deciding))
     return max(paying, key=lambda gain: gain[1].value or 0.0, default=None)
 
 
-def interval_name(found: Report) -> str:
+def interval_name(report: Report) -> str:
     """Return the name of the intervals behind a report's verdicts.
 
     Examples
@@ -521,43 +525,43 @@ def interval_name(found: Report) -> str:
     >>> interval_name({"verdict-rule": {"sites": 4}}), interval_name({"verdict-rule": {"sites": 1}})
     ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    return name_interval(run_of(found).rule.sites)
+    return name_interval(run_of(report).rule.sites)
 
 
-def least_gain(found: Report, metric: str) -> str:
+def least_gain(report: Report, metric: str) -> str:
     """Return the gain above which joining pays.
 
     It is text, such as "0" or ".005".
     """
-    return as_given(run_of(found).rule.worthwhile[metric])
+    return format_as_written(run_of(report).rule.worthwhile[metric])
 
 
-def is_measured(found: Report, metric: str) -> bool:
+def is_measured(report: Report, metric: str) -> bool:
     """Tell whether any site's gain has an interval."""
-    return any(has_interval(best_gain(site, metric)) for site in run_of(found).sites.values())
+    return any(has_interval(best_gain(site, metric)) for site in run_of(report).sites.values())
 
 
-def _who_gains(found: Report, metric: str) -> list[str]:
+def _who_gains(report: Report, metric: str) -> list[str]:
     """Return where joining pays most, or that it does nowhere."""
-    run = run_of(found)
-    best = stands_out(found, metric)
+    run = run_of(report)
+    best = stands_out(report, metric)
     if best is not None:
         sentence = site_verdict(run.sites[best[0]], metric)[1]
         return [f"{best[0]} has the largest clear gain: {sentence}"]
-    if len(run.sites) < 2 or not is_measured(found, metric):
+    if len(run.sites) < 2 or not is_measured(report, metric):
         return []  # the verdict says it already
-    least = least_gain(found, metric)
-    return [f"At no site does joining pay: at none the interval ({interval_name(found)}) lies above {least}."]
+    least = least_gain(report, metric)
+    return [f"At no site does joining pay: at none the interval ({interval_name(report)}) lies above {least}."]
 
 
-def tally(found: Report, metric: str) -> str:
+def tally(report: Report, metric: str) -> str:
     """Return how many sites got which verdict.
 
     Sites are named where they are few. Where no comparison leaves a site, that is said instead.
     """
-    run = run_of(found)
-    if not released(found).is_compared:
-        return NOT_TOLD
+    run = run_of(report)
+    if not released(report).is_compared:
+        return GAIN_NOT_RELEASED
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in run.sites.items():
         by_code[site_verdict(site, metric)[0]].append(name)
@@ -574,12 +578,12 @@ def tally(found: Report, metric: str) -> str:
     return f"{sentence_case('; '.join(parts))}."
 
 
-def _course(found: Report, planned: int | None, *, refusals: bool = True) -> str:
+def _course(report: Report, planned: int | None, *, refusals: bool = True) -> str:
     """Return how many rounds ran and what was set aside."""
-    run = run_of(found)
+    run = run_of(report)
     # Faults that are no update and no refusal are counted apart.
     kinds = Counter(map(fault_kind, run.faults))
-    refused = refused_sites(found)
+    refused = refused_sites(report)
     line = f"{_rounds(planned or run.rounds)} ran"
     if planned:
         line = f"{run.rounds} of {line}"
@@ -671,9 +675,9 @@ def of_no_model() -> dict[str, str]:
     return {term: GLOSSARY[term] for term in WITHOUT_MODEL}
 
 
-def glossary_of(found: Report, *, trains: bool) -> dict[str, str]:
+def glossary_of(report: Report, *, trains: bool) -> dict[str, str]:
     """Return the glossary of a run; `trains` tells whether its study has a model."""
-    leaves = released(found)
+    leaves = released(report)
     if not leaves.is_exact:
         return of_noised_scores(compared=leaves.is_compared)
     return GLOSSARY if trains else of_no_model()

@@ -31,7 +31,7 @@ SIMULATED = (
     "This run was a simulation: its noise follows from the study's seed, and whoever has the study can draw it again. "
     "The promise is what the same study keeps in a deployment, where the noise is the system's."
 )
-GIVEN = ", given the encoder"
+ENCODER_CONDITION = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
 ONE_ANSWER = "one-answer"
 """Key that is there, and true, where sites answer once and nothing is trained: in an analysis."""
@@ -194,9 +194,9 @@ Recording = tuple[PrivacyReport, Mapping[str, SiteEntry]]
 """What a repeat recorded of privacy, and its sites by name."""
 
 
-def private_of(found: PrivateFacts) -> PrivacyReport:
+def private_of(payload: PrivateFacts) -> PrivacyReport:
     """Return an object `privacy` as one."""
-    return read(PrivacyReport, found)
+    return read(PrivacyReport, payload)
 
 
 def privacy_of(reader: RunReader, runs: Runs) -> Private:
@@ -231,21 +231,21 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     }
 
 
-def _once(told: Iterable[Iterable[str] | None]) -> list[str]:
+def _once(sentence_lists: Iterable[Iterable[str] | None]) -> list[str]:
     """Return sentences of several repeats, each once."""
-    return list(dict.fromkeys(chain.from_iterable(filter(None, told))))
+    return list(dict.fromkeys(chain.from_iterable(filter(None, sentence_lists))))
 
 
-def _over_repeats(promise: PrivacyReport, found: Sequence[Recording]) -> Private:
+def _over_repeats(promise: PrivacyReport, recordings: Sequence[Recording]) -> Private:
     """Return the sums of ε and δ over several repeats, None of one."""
-    if len(found) < 2 or promise.epsilon is None:
+    if len(recordings) < 2 or promise.epsilon is None:
         return {"epsilon-of-repeats": None, "delta-of-repeats": None}
     largest = []
-    for payload, _ in found:
+    for payload, _ in recordings:
         # A site that did rounds again may have spent more than was promised: the larger one counts.
         spent = _most([line.epsilon for line in payload.spending().values()])
         largest.append(max(spent or 0.0, payload.epsilon or 0.0))
-    return {"epsilon-of-repeats": math.fsum(largest), "delta-of-repeats": len(found) * (promise.delta or 0.0)}
+    return {"epsilon-of-repeats": math.fsum(largest), "delta-of-repeats": len(recordings) * (promise.delta or 0.0)}
 
 
 def _secure_sums(reader: RunReader, runs: Sequence[RunEntry], study: Mapping[str, Any]) -> SumsReport:
@@ -331,10 +331,10 @@ class _Repeat:
     enforced: bool
 
 
-def _sites(found: Sequence[Recording]) -> dict[str, Private]:
+def _sites(recordings: Sequence[Recording]) -> dict[str, Private]:
     """Return each site's spending over its repeats."""
     lines: dict[str, list[_Repeat]] = {}
-    for payload, sites in found:
+    for payload, sites in recordings:
         for name, spent in (payload.sites or {}).items():
             if name in sites:
                 lines.setdefault(name, []).append(_in_repeat(spent, sites[name], exact=payload.is_exact))
@@ -445,16 +445,16 @@ def _how_often(privacy: PrivacyReport) -> str:
 
 def bound_in_words(privacy: PrivacyReport) -> str:
     """Return ε and δ of a promise, with its condition."""
-    condition = GIVEN if privacy.given_encoder else ""
+    condition = ENCODER_CONDITION if privacy.given_encoder else ""
     return f"ε = {epsilon_in_words(privacy.epsilon)} at δ = {power_of_ten(privacy.delta)}{condition}"
 
 
-def given_the_encoder(unit: str) -> str:
+def describe_encoder_condition(unit: str) -> str:
     """Return what a promise to one `unit` leaves out, given the encoder.
 
     Examples
     --------
-    >>> given_the_encoder("site").split(". ")[1]
+    >>> describe_encoder_condition("site").split(". ")[1]
     'What one site changes through them is not in that ε, and can be more than it'
     """
     return (
@@ -500,7 +500,7 @@ def _conditions(privacy: PrivacyReport) -> list[str]:
     unit = privacy.unit
     lines = []
     if privacy.given_encoder:
-        lines.append(given_the_encoder(unit))
+        lines.append(describe_encoder_condition(unit))
     if privacy.noise_from == "seed":
         lines.append(SIMULATED)
     elif unit != "site" and not privacy.one_answer:

@@ -20,7 +20,7 @@ from flfed.records.reports.privacy import (
     power_of_ten,
     private_of,
 )
-from flfed.records.statistics.privacy_odds import KEPT_FOR, SIDES, Charge
+from flfed.records.statistics.privacy_odds import RESERVED_FOR, SIDES, Charge
 from flfed.records.statistics.verdict import ABSENT, number, shown
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 from flfed.study.tables import SHARINGS
@@ -214,17 +214,17 @@ def charged_lines(privacy: PrivateFacts) -> list[dict[str, str]]:
             left = 1 - math.fsum(of.share for of in [*side_answers, *side_reserves])
             lines.append(_charged_line(how, of_whom, private.noise, left))
         for of in side_reserves:
-            what = f"kept back for {KEPT_FOR.get(of.name, of.name)}"
+            what = f"kept back for {RESERVED_FOR.get(of.name, of.name)}"
             lines.append(_charged_line(what, of_whom, None, of.share))
     return lines
 
 
-def told_from(privacy: PrivateFacts) -> str:
+def describe_rows_needed(privacy: PrivateFacts) -> str:
     """Return how many test rows of the rarer class a site needs so that noised counts tell of its scores; "" of others.
 
     Examples
     --------
-    >>> told_from({"unit": "person", "answers": [{"name": "scores", "noise": 2.358}]}).partition(":")[0]
+    >>> describe_rows_needed({"unit": "person", "answers": [{"name": "scores", "noise": 2.358}]}).partition(":")[0]
     "A site's figures are told where about 57 or more of its test persons are of the rarer class"
     """
     from flfed.summaries.noised_counts import LEAST_SIZE
@@ -354,9 +354,9 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     )
 
 
-def _span(values: Sequence[int], said: Callable[[int], str]) -> str:
+def _span(values: Sequence[int], format_number: Callable[[int], str]) -> str:
     """Return the range of figures, or their one value."""
-    ends = dict.fromkeys((said(min(values)), said(max(values))))
+    ends = dict.fromkeys((format_number(min(values)), format_number(max(values))))
     return " to ".join(ends)
 
 
@@ -415,7 +415,7 @@ def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _ToldOutcomes:
+class _OutcomeDisclosure:
     """Of how many of `rows` the sums of the first tree tell the outcome, and those of its root alone."""
 
     tree: int = 0
@@ -423,18 +423,18 @@ class _ToldOutcomes:
     rows: int = 0
 
 
-def told_in_words(told: Mapping[str, Any]) -> list[str]:
+def describe_outcome_disclosure(payload: Mapping[str, Any]) -> list[str]:
     """Return how many outcomes the sums of a run's first trees tell, a sentence for all sites and one for each site."""
     sentences = []
-    if told.get("together"):
-        together = read(_ToldOutcomes, told["together"])
+    if payload.get("together"):
+        together = read(_OutcomeDisclosure, payload["together"])
         sentences.append(
             f"Single outcomes, counted in the rows: the sums of the first tree over all sites tell the outcomes of "
             f"{together.tree:,} of {together.rows:,} training rows, those of its root alone {together.root:,}."
         )
     each = []
-    for site, of in sorted(told.get("sites", {}).items()):
-        own = read(_ToldOutcomes, of)
+    for site, of in sorted(payload.get("sites", {}).items()):
+        own = read(_OutcomeDisclosure, of)
         each.append(f"{site} {own.tree:,} of {own.rows:,}")
     if each:
         sentences.append(f"By a site's own sums, which it sends unless they are added up in secret: {'; '.join(each)}.")

@@ -80,7 +80,7 @@ def paired(base: Recorded, other: Recorded, place: Place) -> Report:
 
     Returns
     -------
-    found : dict
+    gain : dict
         "value", "low", "high" (95 %), "p" and "repeats", as `resplit_interval` gives them; all but "repeats" are None
         where there is no such difference, and "reason" says why then.
     """

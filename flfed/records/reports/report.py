@@ -142,7 +142,7 @@ def report(reader: RunReader, name: str) -> Report:
         "audit": audit_of(reader, opened.recorded.runs),
         "apart": apart(opened.first("columns")),
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
-        **_where_asked(opened),
+        **_read_optional_objects(opened),
         "round-bytes": round_bytes(reader, [run.run for run in opened.runs]),
         **family_keys("pooled", [repeat.pooled for repeat in opened.own], other=over_all["pooled-same"] or None),
     }
@@ -204,7 +204,7 @@ def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
     return entry
 
 
-def _where_asked(opened: _Opened) -> Report:
+def _read_optional_objects(opened: _Opened) -> Report:
     """Return what not every run has: exact counts, groups, importances, gains, figures in sums only, own parts.
 
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
@@ -426,19 +426,19 @@ def _mean_gains(opened: _Opened, sites: Report, privacy: PrivacyReport, training
     return gains
 
 
-def metrics_of(found: Report) -> list[str]:
+def metrics_of(run_report: Report) -> list[str]:
     """Return a report's metrics, primary first, else those of its sites."""
-    run = run_of(found)
+    run = run_of(run_report)
     of_sites = chain.from_iterable(site[arm] for site in run.sites.values() for arm in SITE_ARMS)
     return list(run.global_ or dict.fromkeys(of_sites))
 
 
-def primary_of(found: Report) -> str | None:
+def primary_of(run_report: Report) -> str | None:
     """Return a report's primary metric, None where nothing was compared."""
-    return next(iter(metrics_of(found)), None)
+    return next(iter(metrics_of(run_report)), None)
 
 
-def arms_shown(found: Report, metric: str) -> list[str]:
+def arms_shown(run_report: Report, metric: str) -> list[str]:
     """Return the models of a site that are shown.
 
     The adjusted one is not, where its figure is the shared one's everywhere. Where all that leaves is charged, no other
@@ -446,10 +446,10 @@ def arms_shown(found: Report, metric: str) -> list[str]:
 
     A site's own intercept moves all its predictions alike: it ranks no row before another.
     """
-    if not released(found).is_exact:
+    if not released(run_report).is_exact:
         return ["global"]
     alike = []
-    for site in run_of(found).sites.values():
+    for site in run_of(run_report).sites.values():
         shared, adjusted = (figure_of(site[arm], metric).value for arm in DIFFERENCE_ARMS)
         if shared is not None and adjusted is not None:
             alike.append(math.isclose(shared, adjusted, rel_tol=1e-9, abs_tol=1e-12))

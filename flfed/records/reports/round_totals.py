@@ -249,7 +249,7 @@ class MeanBytes:
     uncompressed: Any = None
 
 
-def bytes_in_words(found: Report | None) -> str:
+def bytes_in_words(traffic: Report | None) -> str:
     """Return what crosses in a round, and what it would be uncompressed; "" where nothing is known.
 
     Examples
@@ -261,7 +261,7 @@ def bytes_in_words(found: Report | None) -> str:
     >>> bytes_in_words(packed)
     'Each round about 10.0 kB went to each site and 2.00 kB came back (uncompressed: 30.0 kB and 30.0 kB).'
     """
-    ways = [(found or {}).get(way) for way in ("to-site", "to-server")]
+    ways = [(traffic or {}).get(way) for way in ("to-site", "to-server")]
     means = read_some(MeanBytes, ways)
     # Before the first replies only one direction is known.
     if len(means) < len(ways):

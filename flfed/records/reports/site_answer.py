@@ -33,8 +33,8 @@ from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_
 from flfed.records.statistics.training_state import trained_at_site
 from flfed.records.statistics.verdict import (
     ABSENT,
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
+    INCONCLUSIVE,
     NO_CLEAR_GAIN,
     PAYS,
     Difference,
@@ -80,10 +80,10 @@ NO_MORE = (
 )
 
 
-def should_it_join(found: Report, site: str, metric: str) -> str:
+def should_it_join(report: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
-    of_site = run_of(found).sites[site]
-    if not released(found).is_compared:
+    of_site = run_of(report).sites[site]
+    if not released(report).is_compared:
         return f"Whether joining pays at {site} is not told."
     code, _ = site_verdict(of_site, metric)
     return SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
@@ -102,7 +102,7 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     return " to ".join(better_or_worse(bound or 0.0, digits) for bound in (deciding.low, deciding.high))
 
 
-def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
+def describe_missing_figures(report: Report, sites: Sequence[SiteEntry], site: str) -> str:
     """Return why one site's people see no figures.
 
     The text is "" where it is as for all sites.
@@ -111,43 +111,43 @@ def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
     entry = next((entry for entry in sites if entry.site == site), None)
     if entry is not None and entry.status == "refused":
         return f"{site} did not take part in this run: {entry.reason.rstrip('.')}."
-    if entry is not None and in_sums_only(entry.shared_as) and run_of(found).status == "completed":
+    if entry is not None and in_sums_only(entry.shared_as) and run_of(report).status == "completed":
         return f"{site} shares its figures in sums over all sites only: the record has none of its own."
     return ""
 
 
-def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
+def own_figures(report: Report, sites: Sequence[SiteEntry]) -> list[str]:
     """Return the sites that have figures of their own.
 
     Sites that share sums only have none.
     """
     hidden = {site.site for site in sites if in_sums_only(site.shared_as)}
-    return sorted(set(run_of(found).sites) - hidden)
+    return sorted(set(run_of(report).sites) - hidden)
 
 
-def rests_on(found: Report, site: str, metric: str) -> list[str]:
+def rests_on(report: Report, site: str, metric: str) -> list[str]:
     """Return what a site's figures rest on.
 
     It also says what they do not show.
 
     Parameters
     ----------
-    found : dict
+    report : dict
         From `reports.report`.
     site, metric : str
     """
-    run = run_of(found)
+    run = run_of(report)
     of_site = run.sites[site]
-    how = released(found)
+    how = released(report)
     if not how.is_exact:
         compared = [MEANING] if how.is_compared else []
-        return [*compared, *_of_noise(found, site), COSTS, NO_MORE]
+        return [*compared, *_of_noise(report, site), COSTS, NO_MORE]
     lines = []
     if best_gain(of_site, metric) is not None:
         lines.append(MEANING)
     lines += _test_rows(of_site, metric, run.repeats)
     before = run.trained_test_rows or {}
-    lines += [*trained_at_site(run.trained_test_rows, site), own_parts_in_words(found)]
+    lines += [*trained_at_site(run.trained_test_rows, site), own_parts_in_words(report)]
     lines += [*_own_model(of_site, metric), naive_in_words([of_site], metric)]
     lines += _began_with(of_site, metric, unknown=site not in before.get("sites", {}))
     if run.repeats > 1:
@@ -182,9 +182,9 @@ def _test_rows(of_site: Report, metric: str, repeats: int) -> list[str]:
     return [measured, *_few(of_site)]
 
 
-def _of_noise(found: Report, site: str) -> list[str]:
+def _of_noise(report: Report, site: str) -> list[str]:
     """Return what figures of noised counts rest on."""
-    run = run_of(found)
+    run = run_of(report)
     over = ""
     if run.repeats > 1:
         over = f" Every figure is the mean of {run.repeats} repeats, each with noise of its own."
@@ -192,7 +192,7 @@ def _of_noise(found: Report, site: str) -> list[str]:
     return [
         "Measured on the site's own test rows, on which this run trained no model, by noised counts: how many these "
         f"are does not leave the site. It trained on about {about}, by a noised count.{over}",
-        *scores_in_words(found, site),
+        *scores_in_words(report, site),
     ]
 
 
@@ -301,9 +301,9 @@ class SummedFigures:
     auc_bounds: Any = None
 
 
-def together(found: Report, metric: str) -> list[str]:
+def together(report: Report, metric: str) -> list[str]:
     """Return the figures of sites that share none of their own, over all of these sites; none without a sum."""
-    run = run_of(found)
+    run = run_of(report)
     summed = read(SummedFigures, run.sums_only or {})
     if not summed.figures:
         return []
@@ -324,11 +324,11 @@ def together(found: Report, metric: str) -> list[str]:
     ]
 
 
-def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
+def site_line(report: Report, name: str, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
     """Return a site's line in the table of all sites."""
-    site = run_of(found).sites[name]
+    site = run_of(report).sites[name]
     here = site_of(site)
-    how = released(found)
+    how = released(report)
     rows = f"{shown(here.holdout_rows)} / {shown(here.rows)}"
     start = {"Site": name, "Test / all rows": rows}
     if not how.is_exact:
@@ -342,16 +342,16 @@ def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_
             cells[MODELS[arm]] = number(figure.value) + _unbroken(span)
     if not how.is_compared:
         return start | cells
-    gain = {f"Gain, + is better ({interval_name(found)})": _unbroken(gain_in_words(site, metric))}
+    gain = {f"Gain, + is better ({interval_name(report)})": _unbroken(gain_in_words(site, metric))}
     return start | cells | gain | {"Verdict": site_verdict(site, metric)[0]}
 
 
-def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
+def untold_at(report: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
-    if not released(found).is_compared:
+    if not released(report).is_compared:
         return []  # it is so at every site, and told once
-    verdicts = {site: site_verdict(run_of(found).sites[site], metric) for site in sites}
-    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == CANNOT_BE_TOLD]
+    verdicts = {site: site_verdict(run_of(report).sites[site], metric) for site in sites}
+    return [f"{site}: {why}" for site, (code, why) in verdicts.items() if code == INCONCLUSIVE]
 
 
 def _unbroken(text: str) -> str:
@@ -363,13 +363,13 @@ def _unbroken(text: str) -> str:
     return before + bracket + after.replace(" ", "\u00a0")
 
 
-def order_of_sites(found: Report, metric: str) -> list[str]:
+def order_of_sites(report: Report, metric: str) -> list[str]:
     """Return the sites by gain.
 
     The largest gain comes first. Sites without figures come last.
     """
-    run = run_of(found)
-    if not released(found).is_compared:
+    run = run_of(report)
+    if not released(report).is_compared:
         return sorted(run.sites)
     places = {}
     for name, site in run.sites.items():

@@ -14,10 +14,10 @@ from flfed.records.statistics.own_models import family_in_words
 from flfed.records.statistics.training_state import NOT_ENOUGH
 from flfed.records.statistics.verdict import (
     ASSUMES,
-    CANNOT_BE_TOLD,
     COVERAGE,
     DO_NOT_USE,
     FEW_SITES,
+    INCONCLUSIVE,
     LEAST_SITES,
     METHOD,
     PAYS,
@@ -265,7 +265,7 @@ def code_of_mean(mean: FigureReport, worthwhile: float) -> str:
     """Return the verdict on a mean gain: a loss of a model that was not trained enough says nothing of joining."""
     code = code_of(Difference(mean.value, mean.low, mean.high), worthwhile)
     if code == DO_NOT_USE and mean.undertrained:
-        return CANNOT_BE_TOLD
+        return INCONCLUSIVE
     return code
 
 
@@ -310,7 +310,7 @@ def _how_sure(gain: Difference, code: str, worthwhile: float, sites: int) -> str
         return "which is clear"
     if code == DO_NOT_USE:
         return "a clear loss"
-    if code == CANNOT_BE_TOLD and has_interval(gain):
+    if code == INCONCLUSIVE and has_interval(gain):
         return "which says nothing of joining: the shared model was not trained enough"
     # A gain may be beyond chance and yet not worth joining for.
     if not may_be_chance(gain):

@@ -19,7 +19,7 @@ from flfed.records.objects import read
 from flfed.records.section import Drawing, Section, Table, names_of
 from flfed.records.statistics.analysis import ALL, RowsAnalysed, column_label
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.odd_sites import Column, Columns, Held
+from flfed.records.statistics.odd_sites import Column, Columns, SiteDrift
 from flfed.records.statistics.verdict import number, sentence_case
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
 from flfed.summaries.table_one import explained, percent
@@ -118,9 +118,9 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     """
     entries = _entries(read(Columns, payload).columns)
     # What is told beside fewer sites comes after what is told beside all.
-    entries.sort(key=lambda one: (_told_by(one[2], sites) < sites - 1, -one[2].size))
+    entries.sort(key=lambda one: (_count_other_sites(one[2], sites) < sites - 1, -one[2].size))
     # Each site is named once, with the column in which it differs most.
-    worst: dict[str, tuple[Column, Held]] = {}
+    worst: dict[str, tuple[Column, SiteDrift]] = {}
     for column, site, entry in entries:
         if stands_out(entry):
             worst.setdefault(site, (column, entry))
@@ -134,7 +134,7 @@ def drift_in_words(payload: Payload | Columns, *, sites: int) -> list[str]:
     ]
 
 
-def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, Held]]:
+def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, SiteDrift]]:
     """Return what each column has of each site."""
     entries = []
     for column in columns:
@@ -142,12 +142,12 @@ def _entries(columns: Sequence[Column]) -> list[tuple[Column, str, Held]]:
     return entries
 
 
-def _difference_in_words(column: Column, entry: Held, site: str, sites: int) -> str:
+def _difference_in_words(column: Column, entry: SiteDrift, site: str, sites: int) -> str:
     """Return in which column a site differs most, and how far."""
     where = "from"
     if column.towards is not None:
         where = "above" if (entry.difference or 0) > 0 else "below"
-    whom = _the_others(_told_by(entry, sites), sites)
+    whom = _the_others(_count_other_sites(entry, sites), sites)
     far = number(entry.size, 2)
     rough = ""
     if entry.about:
@@ -156,7 +156,7 @@ def _difference_in_words(column: Column, entry: Held, site: str, sites: int) -> 
     return f"{site} differs most in {named(column)}: {far} standard deviations {where} {whom}{rough}."
 
 
-def stands_out(entry: Held) -> bool:
+def stands_out(entry: SiteDrift) -> bool:
     """Tell whether a difference is large and clear.
 
     It is more than chance, or than what groups of bins may add to it.
@@ -171,7 +171,7 @@ def named(column: Column) -> str:
     return f"{column.column} (share of {column.towards})" if column.towards else str(column.column)
 
 
-def _told_by(entry: Held, sites: int) -> int:
+def _count_other_sites(entry: SiteDrift, sites: int) -> int:
     """Return how many other sites one is compared with.
 
     Earlier versions of flfed did not keep it.
@@ -205,7 +205,7 @@ A_DASH = (
     "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, is small. It "
     "does not stand for 0."
 )
-KEPT_BACK = "kept back"
+SUPPRESSED = "kept back"
 ROW_PIXELS, NAME_SHARE = 40, 0.45
 """Height of a column in a map, and which share of it is for its name."""
 CELL_PIXELS = 38
@@ -385,7 +385,7 @@ def _most_missing(column: Column) -> float:
 
 
 def _missing_cell(column: Column, site: str) -> Payload:
-    cell: dict[str, Any] = {"column": column.column, "site": site, "value": None, "text": "–", "says": KEPT_BACK}
+    cell: dict[str, Any] = {"column": column.column, "site": site, "value": None, "text": "–", "says": SUPPRESSED}
     entry = column.sites.get(site)
     if entry is not None and entry.share_missing is not None:
         text = percent(entry.gaps, entry.rows)
@@ -394,7 +394,7 @@ def _missing_cell(column: Column, site: str) -> Payload:
     return cell
 
 
-def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
+def _drift_cell(column: Column, site: str, entry: SiteDrift) -> Payload:
     """Return a cell of the map of differences.
 
     It has no colour for what may be chance, and is grey where there is no figure.
@@ -407,11 +407,11 @@ def _drift_cell(column: Column, site: str, entry: Held) -> Payload:
     return {"column": named(column), "site": site, "value": value, "text": text, "says": says}
 
 
-def _with_value(entry: Held) -> int | str:
-    return KEPT_BACK if entry.missing is None else entry.rows - entry.missing
+def _with_value(entry: SiteDrift) -> int | str:
+    return SUPPRESSED if entry.missing is None else entry.rows - entry.missing
 
 
-def _signed(column: Column, entry: Held) -> str:
+def _signed(column: Column, entry: SiteDrift) -> str:
     """Return a difference as its cell shows it.
 
     It has its sign, and stands in brackets where it may be chance.
@@ -427,7 +427,7 @@ def _signed(column: Column, entry: Held) -> str:
     return f"({text})" if entry.is_by_chance else text
 
 
-def _drift_line(column: Column, site: str, entry: Held) -> Line:
+def _drift_line(column: Column, site: str, entry: SiteDrift) -> Line:
     return {
         "Column": named(column),
         "Site": site,

@@ -24,10 +24,10 @@ from flfed.records.statistics.noised_scores import own_under_noise
 from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number, sentence_case
 
 
-def at_the_ends(found: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
+def at_the_ends(report: Report, metric: str, most: int, *, of: Sequence[str] | None = None) -> list[str]:
     """Return all sites by gain, of more than `most` those that gain most and least; `of` are those to choose from."""
-    run = run_of(found)
-    order = [site for site in order_of_sites(found, metric) if of is None or site in of]
+    run = run_of(report)
+    order = [site for site in order_of_sites(report, metric) if of is None or site in of]
     if len(order) <= most:
         return order
     # Those that cannot be judged come last: they are no end of the order.
@@ -36,13 +36,13 @@ def at_the_ends(found: Report, metric: str, most: int, *, of: Sequence[str] | No
 
 
 def gains(
-    found: Report, metric: str, shown: Sequence[str], sites: int, lines: Sequence[Mapping[str, Any]] = ()
+    report: Report, metric: str, shown: Sequence[str], sites: int, lines: Sequence[Mapping[str, Any]] = ()
 ) -> Section:
     """Return the forest plot: a row a site, and last the mean over sites.
 
     Parameters
     ----------
-    found : dict
+    report : dict
         A report.
     metric : str
     shown : sequence of str
@@ -52,14 +52,14 @@ def gains(
     lines : sequence of mappings
         Figures behind the plot.
     """
-    run = run_of(found)
-    rows = forest_lines(found, metric, shown)
+    run = run_of(report)
+    rows = forest_lines(report, metric, shown)
     least = run.rule.worthwhile[metric]
     says = [f"{row.name}: gain {gain_in_brackets(row.gain, least)}, {row.verdict}" for row in rows]
     which = f": of {sites} sites, those that gain most and least" if len(shown) < sites else ""
     drawing = Drawing(
-        title=f"Gain by joining, {interval_name(found)}{which}",
-        draw=lambda: forest_plot(found, metric, shown),
+        title=f"Gain by joining, {interval_name(report)}{which}",
+        draw=lambda: forest_plot(report, metric, shown),
         key="gains",
         says="; ".join(says),
         lines=lines,
@@ -71,26 +71,26 @@ def gains(
         if any(row.model == "personalised" for row in rows):
             note.append(ADJUSTED)
         if rows[-1].site is None:
-            of = "" if own_under_noise(found) else ", of the shared model before adjustment"
+            of = "" if own_under_noise(report) else ", of the shared model before adjustment"
             weighed = "each weighed by how well its gain is known"
             note.append(f"Diamond: the mean over sites{of}, {weighed}; its 95 % CI is not widened.")
     return Section(title="Forest plot: what joining gains", charts=(drawing,), note=tuple(note))
 
 
-def references(found: Report, metric: str) -> Section:
+def references(report: Report, metric: str) -> Section:
     """Return the shared model over all sites beside its references."""
-    run = run_of(found)
+    run = run_of(report)
     several = run.repeats > 1
     span = "95 % CI of one repeat" if several else "95 % CI"
     figures: list[dict[str, Any]] = []
     drawn: list[dict[str, Any]] = []
     lines = []
     for arm in REFERENCES:
-        entry = (found[arm] or {}).get(metric)
+        entry = (report[arm] or {}).get(metric)
         if not entry:
             continue
         figure = read_figure(entry)
-        name = reference_name(found, arm) + over_sites(figure)
+        name = reference_name(report, arm) + over_sites(figure)
         label = "shared model, all test rows" if arm == "global" else ARM_NAMES[arm]
         drawn.append({"name": label, "arm": arm, **entry})
         figures.append({"Model": name, "Value": figure.value, "95 % low": figure.low, "95 % high": figure.high})

@@ -56,7 +56,7 @@ from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 
 SITES_DRAWN = 24
 """Most sites in a chart; the table has all."""
-STEPS_ASKED = (
+STEPS_REQUESTED = (
     "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it is "
     "more than was planned."
 )
@@ -132,7 +132,7 @@ def spent_section(privacy: Private) -> Section:
     # Sites with the least left are the ones that need a look.
     most = sorted(spent, key=lambda site: (-share_of_budget(spent[site]), site))[:SITES_DRAWN]
 
-    note = [ANSWERED if privacy.get(ONE_ANSWER) else STEPS_ASKED, LEDGERS]
+    note = [ANSWERED if privacy.get(ONE_ANSWER) else STEPS_REQUESTED, LEDGERS]
     if COVERS in privacy:
         note = [TWO_ACCOUNTS, LEDGERS, BOTH_SIDES]
     note.append(OVERDRAFT)

@@ -42,9 +42,9 @@ from flfed.records.statistics.operating_points import (
     ExactPoints,
     OperatingPoint,
     ahead_line,
-    asked_points,
     at_budget,
     at_threshold,
+    choose_thresholds,
     counts_line,
     decision_curve,
     edges,
@@ -54,10 +54,10 @@ from flfed.records.statistics.operating_points import (
     first_budget,
     first_in_words,
     first_threshold,
+    list_operating_points,
     net_benefit_line,
     point_in_words,
     share_with_outcome,
-    told_thresholds,
 )
 from flfed.records.statistics.score_curves import (
     ALL,
@@ -66,7 +66,7 @@ from flfed.records.statistics.score_curves import (
     GROUPS_READ,
     LEAST_ROWS,
     STRETCHED,
-    Found,
+    CountsByName,
     Group,
     ScoreCounts,
     Subgroups,
@@ -74,10 +74,10 @@ from flfed.records.statistics.score_curves import (
     average_precision,
     calibration,
     calibration_line,
+    describe_calibration,
     group_lines,
     grouped_columns,
     grouped_lines,
-    held_in_words,
     is_together,
     precision_recall,
     roc,
@@ -125,12 +125,14 @@ def course(points: Sequence[CurvePoint], metric: str, arm: str, looks: Looks, *,
     return Section(title=COURSE, charts=tuple(drawings), note=(rows,))
 
 
-def ranking(found: Found, shown: Found, looks: Looks, report: Report, *, lead: Sequence[str] = ()) -> Section:
+def ranking(
+    counts_by_name: CountsByName, shown: CountsByName, looks: Looks, report: Report, *, lead: Sequence[str] = ()
+) -> Section:
     """Return how well the shared model ranks: curves and the areas below them.
 
     Parameters
     ----------
-    found : dict of name to ScoreCounts
+    counts_by_name : dict of name to ScoreCounts
         Those of the table.
     shown : dict of name to ScoreCounts
         Those of the charts, drawn in this order.
@@ -163,34 +165,36 @@ def ranking(found: Found, shown: Found, looks: Looks, report: Report, *, lead: S
         title=RANKS,
         lead=tuple(lead),
         charts=tuple(charts) if shown else (),
-        tables=(Table(lines=[area_line(name, counts, report) for name, counts in found.items()]),),
-        note=(AREAS_READ, *_about_areas(found)),
+        tables=(Table(lines=[area_line(name, counts, report) for name, counts in counts_by_name.items()]),),
+        note=(AREAS_READ, *_about_areas(counts_by_name)),
     )
 
 
-def _curve_lines(found: Found, curve: Callable[[ScoreCounts], tuple[Any, Any]], x: str, y: str) -> list[dict[str, Any]]:
+def _curve_lines(
+    counts_by_name: CountsByName, curve: Callable[[ScoreCounts], tuple[Any, Any]], x: str, y: str
+) -> list[dict[str, Any]]:
     """Return the points of curves as lines of a table."""
     lines = []
-    for name, counts in found.items():
+    for name, counts in counts_by_name.items():
         for across, up in zip(*curve(counts), strict=True):
             lines.append({"Rows of": name, x: float(across), y: float(up)})
     return lines
 
 
-def _about_areas(found: Found) -> list[str]:
+def _about_areas(counts_by_name: CountsByName) -> list[str]:
     """Return which curves are not drawn, are of some sites, or say little."""
     sentences = []
-    one_class = sorted(name for name, counts in found.items() if not counts.has_both)
+    one_class = sorted(name for name, counts in counts_by_name.items() if not counts.has_both)
     if one_class:
         sentences.append(f"Not drawn, as all rows are of one class: {', '.join(one_class)}.")
     # The record's figure over all sites is of other rows than a curve of some of them.
-    part = [name for name in found if is_together(name) and name != ALL]
+    part = [name for name in counts_by_name if is_together(name) and name != ALL]
     if part:
         sentences.append(
             f"The figures from rows are of all sites together, not of {part[0]}: they do not stand beside these."
         )
     # A curve is as rough as the rows of its rarer class are few.
-    rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in found.items()}
+    rarer = {name: min(counts.events, counts.rows - counts.events) for name, counts in counts_by_name.items()}
     few = ", ".join(f"{name} ({rows})" for name, rows in rarer.items() if rows < LEAST_ROWS)
     if few:
         sentences.append(f"Curves that say little, of fewer than {LEAST_ROWS} rows of the rarer class: {few}.")
@@ -239,13 +243,13 @@ def noised(report: Report, name: str = "", *, lead: Sequence[str] = ()) -> Secti
 
 
 def calibrated(
-    found: Found, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
+    counts_by_name: CountsByName, report: Report, looks: Looks, drawn: Sequence[Sequence[str]], *, named: bool = False
 ) -> Section:
     """Return what was predicted against what happened.
 
     Parameters
     ----------
-    found : dict of name to ScoreCounts
+    counts_by_name : dict of name to ScoreCounts
         Those of the table.
     report : dict
         Of the repeat that the counts are of.
@@ -255,7 +259,7 @@ def calibrated(
     named : bool
         Whether each chart is of one, whose name is its title.
     """
-    groups = {name: calibration(found[name]) for name in chain.from_iterable(drawn)}
+    groups = {name: calibration(counts_by_name[name]) for name in chain.from_iterable(drawn)}
     every = group_lines(groups)
     charts = []
     for names in drawn:
@@ -265,7 +269,7 @@ def calibrated(
     read_so = CALIBRATION_READ
     if every and is_stretched(every):
         read_so += STRETCHED
-    lines = [calibration_line(name, counts, report) for name, counts in found.items()]
+    lines = [calibration_line(name, counts, report) for name, counts in counts_by_name.items()]
     return Section(title=CALIBRATED, charts=tuple(charts), tables=(Table(lines=lines),), note=(read_so,))
 
 
@@ -279,7 +283,7 @@ def _calibration(
 ) -> Drawing:
     """Return one of several charts of calibration; `every` are the groups of all of them."""
     lines = [line for line in every if line["Rows of"] in names]
-    text = "; ".join(f"{name}: predictions hold in {held_in_words(groups[name])}" for name in names)
+    text = "; ".join(f"{name}: predictions hold in {describe_calibration(groups[name])}" for name in names)
     title = "Observed share against predicted probability, with 95 % CI"
     says = f"Calibration. {text}"
     if named:
@@ -299,54 +303,54 @@ def _title(name: str) -> str:
     return sentence_case(name) if is_together(name) else name
 
 
-def flagged(found: Found, *ways: tuple[str, float]) -> Section:
+def flagged(counts_by_name: CountsByName, *ways: tuple[str, float]) -> Section:
     """Return who would be flagged at some thresholds and alert budgets, by the stored score counts.
 
     Parameters
     ----------
-    found : dict of name to ScoreCounts
+    counts_by_name : dict of name to ScoreCounts
     *ways : (str, float)
         What flags rows, "threshold" or "alert-budget", and at what; usual ones by default.
     """
     tables = []
-    for by, at in ways or _usual_ways(found):
+    for by, at in ways or _usual_ways(counts_by_name):
         flag = at_threshold if by == "threshold" else at_budget
-        points = {name: flag(counts, at) for name, counts in found.items()}
+        points = {name: flag(counts, at) for name, counts in counts_by_name.items()}
         tables += _points(points, by, at)
     return Section(title="Who would be flagged", tables=tuple(tables), note=(FROM_BINS,))
 
 
-def _usual_ways(found: Found) -> list[tuple[str, float]]:
-    share = share_with_outcome(found)
+def _usual_ways(counts_by_name: CountsByName) -> list[tuple[str, float]]:
+    share = share_with_outcome(counts_by_name)
     ways = [("alert-budget", budget) for budget in sorted({0.05, first_budget(share)})]
-    threshold = ("threshold", first_threshold(edges(found.values()), share))
+    threshold = ("threshold", first_threshold(edges(counts_by_name.values()), share))
     # Where the outcome is rare, hardly any probability is near a half.
     return [*ways, threshold] if share < RARE else [threshold, *ways]
 
 
-def exactly_flagged(payload: Payload | None, *asked: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
+def exactly_flagged(payload: Payload | None, *ways: tuple[str, float], note: Sequence[str] = ()) -> Section | None:
     """Return the exact counts at operating points that the study names, None where it names none.
 
     Parameters
     ----------
     payload : dict or None
         The object "operating-points" of a run.
-    *asked : (str, float)
-        Some of its `asked_points`, all by default.
+    *ways : (str, float)
+        Some of its `list_operating_points`, all by default.
     note : sequence of str
         What is said before how to read it.
     """
     if not payload:
         return None
-    asked = asked or tuple(asked_points(payload))
-    if not asked:
+    ways = ways or tuple(list_operating_points(payload))
+    if not ways:
         return None
     tables = []
     exact = read(ExactPoints, payload)
-    for by, at in asked:
+    for by, at in ways:
         lines, points = exact_lines(exact, by, at)
         tables += _points(points, by, at, lines)
-    kinds = dict.fromkeys(by for by, _ in asked)
+    kinds = dict.fromkeys(by for by, _ in ways)
     read_so = EXACT + "".join(HOW_FLAGGED.get(kind, "") for kind in kinds)
     return Section(title=EXACTLY_FLAGGED, tables=tuple(tables), note=(*note, read_so))
 
@@ -362,19 +366,19 @@ def _points(
     return [counts, Table(lines=[figures_line(name, point) for name, point in points.items()])]
 
 
-def decision_curves(found: Found, payload: Payload | None, looks: Looks) -> Section | None:
+def decision_curves(counts_by_name: CountsByName, payload: Payload | None, looks: Looks) -> Section | None:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
 
     Parameters
     ----------
-    found : dict of name to ScoreCounts
+    counts_by_name : dict of name to ScoreCounts
     payload : dict or None
-        The object "operating-points" of a run: without `found` its exact counts are drawn alone.
+        The object "operating-points" of a run: without `counts_by_name` its exact counts are drawn alone.
     looks : mapping of site to colour and dash
     """
-    found = {name: counts for name, counts in found.items() if counts.has_both}
+    counts_by_name = {name: counts for name, counts in counts_by_name.items() if counts.has_both}
     exact = {name: points for name, points in exact_at_thresholds(payload).items() if points[0].events}
-    curves = {name: decision_curve(counts) for name, counts in found.items()} or exact
+    curves = {name: decision_curve(counts) for name, counts in counts_by_name.items()} or exact
     if not curves:
         return None
     # Exact points of other sites together are of another curve.
@@ -389,22 +393,22 @@ def decision_curves(found: Found, payload: Payload | None, looks: Looks) -> Sect
         return Drawing(title=_title(name), draw=draw, key=f"decision-{name}")
 
     # Between a few exact thresholds nobody knows where the model is ahead.
-    ahead = [ahead_line(name, points) for name, points in curves.items()] if found else []
+    ahead = [ahead_line(name, points) for name, points in curves.items()] if counts_by_name else []
     first = next(iter(curves))
     return Section(
         title="Whether acting on it is of use (decision curves)",
         lead=(NET_BENEFIT_READ,),
         charts=tuple(map(drawing, shown)),
-        tables=(Table(lines=ahead), Table(lines=_net_benefits(first, found, dots[first]))),
-        note=(DECISION_READ if found else MARKS_READ,),
+        tables=(Table(lines=ahead), Table(lines=_net_benefits(first, counts_by_name, dots[first]))),
+        note=(DECISION_READ if counts_by_name else MARKS_READ,),
     )
 
 
-def _net_benefits(name: str, found: Found, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
+def _net_benefits(name: str, counts_by_name: CountsByName, exact: Sequence[OperatingPoint]) -> list[dict[str, str]]:
     """Return net benefit in figures, by rising threshold; at one threshold that of bins before the exact one."""
     points = [(point, True) for point in exact]
-    if found:
-        points = [(at_threshold(found[name], at), False) for at in told_thresholds(found)] + points
+    if counts_by_name:
+        points = [(at_threshold(counts_by_name[name], at), False) for at in choose_thresholds(counts_by_name)] + points
     points.sort(key=lambda one: one[0].threshold or 0)
     return [net_benefit_line(name, point, exact=is_exact) for point, is_exact in points]
 
@@ -437,16 +441,18 @@ def within_groups(payload: Payload | None, *, only: str | None = None, note: Seq
     return Section(
         title="How well it ranks within groups",
         tables=tuple(tables),
-        note=(*note, *_held_back(subgroups, only), GROUPS_READ),
+        note=(*note, *_describe_suppression(subgroups, only), GROUPS_READ),
     )
 
 
-def _held_back(found: Subgroups, only: str | None) -> list[str]:
+def _describe_suppression(subgroups: Subgroups, only: str | None) -> list[str]:
     """Return how many figures are held back, and how many sites gave none."""
-    suppressed_count = sum(of.value is None for of in found.every)
+    suppressed_count = sum(of.value is None for of in subgroups.every)
     verb = "is" if suppressed_count == 1 else "are"
-    sentences = [f"Of {len(found.every)} figures {suppressed_count} {verb} held back or undefined, as the cell says."]
-    silent = found.asked - len(found.sites)
+    sentences = [
+        f"Of {len(subgroups.every)} figures {suppressed_count} {verb} held back or undefined, as the cell says."
+    ]
+    silent = subgroups.asked - len(subgroups.sites)
     if silent > 0 and only is None:
-        sentences.append(f"Of {found.asked} sites {silent} gave no figures of their own by group.")
+        sentences.append(f"Of {subgroups.asked} sites {silent} gave no figures of their own by group.")
     return sentences

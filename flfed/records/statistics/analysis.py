@@ -19,8 +19,8 @@ from flfed.records.statistics.verdict import (
     MOST_MORE,
     Difference,
     Figure,
-    as_given,
     decimals_of,
+    format_as_written,
     gain_in_brackets,
     interval,
     number,
@@ -36,7 +36,7 @@ MOST_ACROSS = 6
 """Values side by side in a cross-table; of more in either column each cell has a line."""
 PERSON = "person"
 """What is counted where rows of one person weigh one together."""
-NO_DIFFERENCE, NOT_TOLD = "no difference is shown", "cannot be told"
+NO_DIFFERENCE, INCONCLUSIVE = "no difference is shown", "cannot be told"
 
 
 Parted = dict[str, tuple["PartOfRows", float]]
@@ -221,18 +221,18 @@ class Analysis(RowsAnalysed):
     by_site: dict[str, RowsAnalysed] = field(default_factory=dict)
 
 
-def analysis_tables(found: Analysis) -> list[Table]:
+def analysis_tables(analysis: Analysis) -> list[Table]:
     """Return the tables of a recorded analysis, over all sites first."""
-    each: Parted = {name: (of, of.noise) for name, of in found.by_site.items()}
-    return [*tables_of(found), *_columns_of(each, each=True)]
+    each: Parted = {name: (of, of.noise) for name, of in analysis.by_site.items()}
+    return [*tables_of(analysis), *_columns_of(each, each=True)]
 
 
-def tables_of(found: RowsAnalysed) -> list[Table]:
+def tables_of(analysis: RowsAnalysed) -> list[Table]:
     """Return the tables over all sites, or those of one."""
-    tables = _columns_of(found.parts)
-    if found.groups is not None:
-        tables = [_groups(found, found.groups), *tables, _compared(found, found.groups)]
-    tables += [_crossed(found, of) for of in found.cross]
+    tables = _columns_of(analysis.parts)
+    if analysis.groups is not None:
+        tables = [_groups(analysis, analysis.groups), *tables, _compared(analysis, analysis.groups)]
+    tables += [_crossed(analysis, of) for of in analysis.cross]
     return [table for table in tables if table.lines]
 
 
@@ -303,20 +303,20 @@ def _with_noise(count: float, deviation: float) -> str:
     return f"{count:,.0f} ± {NORMAL_95 * deviation:,.0f}"
 
 
-def _shared_out(found: RowsAnalysed) -> str:
+def _shared_out(analysis: RowsAnalysed) -> str:
     """Return how persons are counted, after a title: someone's rows weigh one together."""
-    return ", each shared out by their rows" if found.counts_each == PERSON else ""
+    return ", each shared out by their rows" if analysis.counts_each == PERSON else ""
 
 
-def _groups(found: RowsAnalysed, groups: Groups) -> Table:
+def _groups(analysis: RowsAnalysed, groups: Groups) -> Table:
     """Return how many rows each group has."""
-    unit = found.counts_each
+    unit = analysis.counts_each
     counts = f"{unit.capitalize()}s"
     share = f"Share of {unit}s whose {groups.by} is known (95 % CI)"
-    lines = [{"Group": ALL, counts: count_in_words(found.rows), share: ""}]
+    lines = [{"Group": ALL, counts: count_in_words(analysis.rows), share: ""}]
     for name, of in groups.of.items():
         lines.append({"Group": f"{groups.by}: {name}", counts: count_in_words(of.rows), share: percent(of.share)})
-    return Table(title=f"{counts} by {groups.by}{_shared_out(found)}", lines=lines)
+    return Table(title=f"{counts} by {groups.by}{_shared_out(analysis)}", lines=lines)
 
 
 def _columns_of(parts: Parted, *, each: bool = False) -> list[Table]:
@@ -388,7 +388,7 @@ def end_in_words(value: float) -> str:
     ('40000', '.25', True)
     """
     sign = MINUS if value < 0 else ""
-    return f"{sign}{as_given(abs(value))}"
+    return f"{sign}{format_as_written(abs(value))}"
 
 
 def _share_lines(parts: Parted) -> Iterator[dict[str, str]]:
@@ -404,12 +404,12 @@ def _share_lines(parts: Parted) -> Iterator[dict[str, str]]:
             yield line | {"Share": percent(column.missing), COUNT: ""}
 
 
-def _compared(found: RowsAnalysed, groups: Groups) -> Table:
+def _compared(analysis: RowsAnalysed, groups: Groups) -> Table:
     """Return the table of differences between groups."""
     first = next(iter(groups.of), "")
     lines = []
     for name, of, pair, one in differences(groups):
-        lines.append(_difference_line(found.columns[name], first, name, of, pair, one))
+        lines.append(_difference_line(analysis.columns[name], first, name, of, pair, one))
     title = f"Differences by {groups.by}"
     pairs = {line[GROUPS] for line in lines}
     # The one pair of two groups stands in the title alone.
@@ -460,7 +460,7 @@ def difference_of(one: Figure | None, scale: float = 1.0) -> Difference | None:
 def shows_of(difference: Difference | None) -> str:
     """Return what a difference between groups shows."""
     if difference is None or difference.low is None or difference.high is None:
-        return NOT_TOLD
+        return INCONCLUSIVE
     if difference.low > 0:
         return "higher"
     if difference.high < 0:
@@ -468,12 +468,12 @@ def shows_of(difference: Difference | None) -> str:
     return NO_DIFFERENCE
 
 
-def _crossed(found: RowsAnalysed, of: Crossed) -> Table:
+def _crossed(analysis: RowsAnalysed, of: Crossed) -> Table:
     """Return a cross-table, or a line a cell where it is wide both ways."""
     first, second = of.columns
     rows, columns = of.values
-    reach = NORMAL_95 * found.deviation
-    whose = f"persons{_shared_out(found)}; " if found.counts_each == PERSON else "counts, each "
+    reach = NORMAL_95 * analysis.deviation
+    whose = f"persons{_shared_out(analysis)}; " if analysis.counts_each == PERSON else "counts, each "
     title = f"{first} by {second}: {whose}± {reach:,.0f}"
     every = of.counts
     if len(columns) > MOST_ACROSS >= len(rows):
@@ -529,43 +529,43 @@ NOT_SHOWN = (
 CROSSED = " Each site's own numbers crossed to the coordinator, with the noise on them."
 
 
-def analysis_in_words(found: Analysis) -> list[str]:
+def analysis_in_words(analysis: Analysis) -> list[str]:
     """Return what an analysis says, the figure first, and what it does not show."""
-    unit = found.counts_each
-    lines = [_headline(found)]
-    if found.groups is not None:
-        lines += _clear(found.groups)
-    lines += [_independence(of) for of in found.cross]
-    lost = _lost(found)
+    unit = analysis.counts_each
+    lines = [_headline(analysis)]
+    if analysis.groups is not None:
+        lines += _clear(analysis.groups)
+    lines += [_independence(of) for of in analysis.cross]
+    lost = _lost(analysis)
     if lost:
         figures = f"{lost} figure is" if lost == 1 else f"{lost} figures are"
         lines.append(LOST.format(figures=figures))
-    lines.append(_noise(found))
-    if found.numbers:
-        lines.append(CLIPPED.format(ranges=_ranges(found.numbers)))
+    lines.append(_noise(analysis))
+    if analysis.numbers:
+        lines.append(CLIPPED.format(ranges=_ranges(analysis.numbers)))
     if unit == PERSON:
-        lines += _persons(found)
-    if found.columns or found.cross:
+        lines += _persons(analysis)
+    if analysis.columns or analysis.cross:
         lines.append(DISPLAYED.format(unit=unit))
-    if found.groups is not None:
+    if analysis.groups is not None:
         lines.append(COMPARED)
-    crossed = CROSSED if found.by_site else ""
+    crossed = CROSSED if analysis.by_site else ""
     return [*lines, NOT_SHOWN.format(crossed=crossed)]
 
 
-def _headline(found: Analysis) -> str:
+def _headline(analysis: Analysis) -> str:
     """Return how many rows were described, and by what."""
-    by = "" if found.groups is None else f", also by {found.groups.by}"
-    number_of, span = count_in_words(found.rows).split(" ", 1)
-    described = f"described by {counted(len(found.columns), 'column')}{by}; each figure has noise"
-    return f"{number_of} {found.counts_each}s {span} at {counted(found.sites, 'site')}, {described}."
+    by = "" if analysis.groups is None else f", also by {analysis.groups.by}"
+    number_of, span = count_in_words(analysis.rows).split(" ", 1)
+    described = f"described by {counted(len(analysis.columns), 'column')}{by}; each figure has noise"
+    return f"{number_of} {analysis.counts_each}s {span} at {counted(analysis.sites, 'site')}, {described}."
 
 
-def _persons(found: Analysis) -> list[str]:
+def _persons(analysis: Analysis) -> list[str]:
     """Return how a person with several rows is counted."""
-    if found.groups is not None:
+    if analysis.groups is not None:
         return [PERSONS, IN_GROUP]
-    return [PERSONS, WITH_VALUE] if found.cross or found.categories else [PERSONS]
+    return [PERSONS, WITH_VALUE] if analysis.cross or analysis.categories else [PERSONS]
 
 
 def _clear(groups: Groups) -> list[str]:
@@ -583,7 +583,7 @@ def _clear(groups: Groups) -> list[str]:
     ('None of the 2 differences between groups can be told.', 'The difference between groups cannot be told.')
     """
     every = [shows_of(difference_of(one)) for *_, one in differences(groups)]
-    conclusive_differences = [shows for shows in every if shows != NOT_TOLD]
+    conclusive_differences = [shows for shows in every if shows != INCONCLUSIVE]
     if not every:
         return []
     clear = sum(shows != NO_DIFFERENCE for shows in conclusive_differences)
@@ -596,16 +596,16 @@ def _clear(groups: Groups) -> list[str]:
     return [_clear_of_many(len(every), len(conclusive_differences), clear)]
 
 
-def _clear_of_many(every: int, told: int, clear: int) -> str:
-    """Return how many of several differences can be told, and how many of those are clear."""
+def _clear_of_many(every: int, conclusive_count: int, clear: int) -> str:
+    """Return how many of several differences are conclusive, and how many of those are clear."""
     alone = f"is {MORE}" if clear else f"is not {MORE}"
     first = f"Of {every} differences between groups"
     of_many = f"{clear} is {MORE}" if clear == 1 else f"{clear} are {MORE}"
-    many = " About one in twenty is so by chance alone." if told >= FEW else ""
-    if told == every:
+    many = " About one in twenty is so by chance alone." if conclusive_count >= FEW else ""
+    if conclusive_count == every:
         return f"{first}, {of_many}.{many}"
-    rest = f"the other {alone}" if told == 1 else f"of the other {told}, {of_many}"
-    return f"{first} {every - told} cannot be told; {rest}.{many}"
+    rest = f"the other {alone}" if conclusive_count == 1 else f"of the other {conclusive_count}, {of_many}"
+    return f"{first} {every - conclusive_count} cannot be told; {rest}.{many}"
 
 
 def _independence(of: Crossed) -> str:
@@ -621,12 +621,12 @@ def _independence(of: Crossed) -> str:
     return f"{first} and {second}: {clear} (χ² = {number(test.chi2)}, {freedom}, {value})."
 
 
-def _noise(found: Analysis) -> str:
-    unit = found.counts_each
-    deviation, reach = (number(by * found.deviation) for by in (1, NORMAL_95))
+def _noise(analysis: Analysis) -> str:
+    unit = analysis.counts_each
+    deviation, reach = (number(by * analysis.deviation) for by in (1, NORMAL_95))
     of_all = ""
-    if found.groups is not None:
-        whole, far = (number(by * found.noise) for by in (1, NORMAL_95))
+    if analysis.groups is not None:
+        whole, far = (number(by * analysis.noise) for by in (1, NORMAL_95))
         of_all = f"; of all {unit}s, which are added up from the groups, {whole} and {far}"
     return NOISE.format(deviation=deviation, reach=reach, of_all=of_all, unit=unit)
 
@@ -642,13 +642,13 @@ def _ranges(numbers: Mapping[str, Number]) -> str:
     return f" ({'; '.join(ranges)})"
 
 
-def _lost(found: Analysis) -> int:
+def _lost(analysis: Analysis) -> int:
     """Return how many figures of all sites are lost in the noise."""
     figures: list[Figure | None] = []
-    for of, _ in found.parts.values():
+    for of, _ in analysis.parts.values():
         for column in of.columns.values():
             figures += [column.missing, *column.figures]
-    if found.groups is not None:
-        figures += [of.share for of in found.groups.of.values()]
-        figures += [one for *_, one in differences(found.groups)]
+    if analysis.groups is not None:
+        figures += [of.share for of in analysis.groups.of.values()]
+        figures += [one for *_, one in differences(analysis.groups)]
     return figures.count(None)

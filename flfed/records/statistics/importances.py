@@ -179,14 +179,14 @@ def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
     return importances
 
 
-def _columns_of(told: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
+def _columns_of(increases: Sequence[Increase] | Sequence[OwnIncrease]) -> list[str]:
     """Return the columns that some figures are of, each once."""
-    return list(dict.fromkeys(of.column for of in told))
+    return list(dict.fromkeys(of.column for of in increases))
 
 
-def _of_site(name: str, told: Sequence[OwnIncrease]) -> OwnIncrease:
+def _of_site(name: str, increases: Sequence[OwnIncrease]) -> OwnIncrease:
     """Return a column's increase at one site, the mean of what its repeats told."""
-    entries = [of for of in told if of.column == name]
+    entries = [of for of in increases if of.column == name]
     values = [of.increase for of in entries if of.increase is not None]
     return OwnIncrease(name, _mean(values), "" if values else entries[0].why)
 
@@ -227,18 +227,18 @@ class Influence:
     global_: Any = None
 
 
-def needed_columns(found: Mapping[str, Any]) -> Section | None:
+def needed_columns(report: Mapping[str, Any]) -> Section | None:
     """Return by how much a run's loss grows without what a column tells, None where no study asked."""
-    influence = read(Influence, found)
+    influence = read(Influence, report)
     if influence.importances is None:
         return None
     sentences = importance_in_words(influence.importances, influence.global_)
     return Section(title=TITLE, tables=(Table(lines=importance_lines(influence.importances)),), note=tuple(sentences))
 
 
-def split_columns(found: Mapping[str, Any]) -> Section | None:
+def split_columns(report: Mapping[str, Any]) -> Section | None:
     """Return which columns the trees of a run split by, None where no tree grew."""
-    influence = read(Influence, found)
+    influence = read(Influence, report)
     if influence.gains is None:
         return None
     sentence = gains_in_words(influence.gains, permuted=influence.importances is not None)
@@ -278,16 +278,16 @@ def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
     return line
 
 
-def importance_lines(found: Importances) -> list[dict[str, str]]:
+def importance_lines(importances: Importances) -> list[dict[str, str]]:
     """Return the lines of a table, the most important column first.
 
     One site's people, who see no figure over sites, have their own.
     """
-    grows = f"{found.loss.capitalize()} grows by"
-    if not found.columns:
-        own = [of for columns in found.sites.values() for of in columns]
+    grows = f"{importances.loss.capitalize()} grows by"
+    if not importances.columns:
+        own = [of for columns in importances.sites.values() for of in columns]
         return [{"Column": of.column, grows: _increase(of.increase)} for of in sorted(own, key=_rank)]
-    ranked = sorted(found.columns, key=_rank)
+    ranked = sorted(importances.columns, key=_rank)
     several = any(of.low is not None for of in ranked)
     lines = []
     for of in ranked:
@@ -295,7 +295,7 @@ def importance_lines(found: Importances) -> list[dict[str, str]]:
         line |= {"Least, at": _at(of.least), "Most, at": _at(of.greatest)}
         if several:
             line["In the repeats"] = interval(of.low, of.high, DECIMALS)
-        lines.append(line | {"Sites": f"{of.sites} of {found.asked}"})
+        lines.append(line | {"Sites": f"{of.sites} of {importances.asked}"})
     return lines
 
 
@@ -311,27 +311,27 @@ def _at(of: AtSite | None) -> str:
     return shown(of, lambda at: f"{_increase(at.increase)} ({at.site})")
 
 
-def importance_in_words(found: Importances, over_all: Mapping[str, Any] | None = None) -> list[str]:
+def importance_in_words(importances: Importances, over_all: Mapping[str, Any] | None = None) -> list[str]:
     """Return what the figures say, what they do not, and which there are none of.
 
     Parameters
     ----------
-    found : Importances
+    importances : Importances
     over_all : dict of metric to figure, optional
         Of the shared model over all sites: its own loss says what size matters.
     """
-    times = "once" if found.permutations == 1 else f"{found.permutations} times"
+    times = "once" if importances.permutations == 1 else f"{importances.permutations} times"
     loss = figure_of(over_all, LOG_LOSS).value
     now = ""
-    if found.loss == metric_name(LOG_LOSS) and loss is not None:
+    if importances.loss == metric_name(LOG_LOSS) and loss is not None:
         now = f"; over all sites it is {number(loss)}"
-    return [SAYS.format(times=times, loss=found.loss, now=now), DOES_NOT_SAY, *_without(found)]
+    return [SAYS.format(times=times, loss=importances.loss, now=now), DOES_NOT_SAY, *_without(importances)]
 
 
-def _without(found: Importances) -> list[str]:
+def _without(importances: Importances) -> list[str]:
     """Return which columns have no figure at which site, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    for site, columns in found.sites.items():
+    for site, columns in importances.sites.items():
         for of in columns:
             if of.why:
                 reasons.setdefault((site, of.why), []).append(of.column)
@@ -340,7 +340,7 @@ def _without(found: Importances) -> list[str]:
         return [f"At {silent} sites columns have no figure; flfed run show --json says why."]
     lines = []
     for (site, why), names in reasons.items():
-        which = "any column" if len(names) == len(found.sites[site]) else ", ".join(names)
+        which = "any column" if len(names) == len(importances.sites[site]) else ", ".join(names)
         lines.append(f"No figure at {site} of {which} ({why}).")
     return lines
 
@@ -361,12 +361,12 @@ def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report |
     return gains
 
 
-def _gain(known: Sequence[_RecordedGains], place: int) -> Gain:
+def _gain(repeats: Sequence[_RecordedGains], place: int) -> Gain:
     """Return the gain of one column over the repeats."""
-    shares = [share for one in known if (share := _share(one.columns, place)) is not None]
-    first = known[0].columns[place]
+    shares = [share for one in repeats if (share := _share(one.columns, place)) is not None]
+    first = repeats[0].columns[place]
     gain = replace(first, share=_mean(shares))
-    if len(known) > 1:
+    if len(repeats) > 1:
         gain = replace(gain, gain=None)
     if len(shares) > 1:
         gain = replace(gain, low=min(shares), high=max(shares))
@@ -378,9 +378,9 @@ def _share(columns: Sequence[Gain], place: int) -> float | None:
     return (columns[place].gain or 0) / whole if whole else None
 
 
-def gain_lines(found: Gains) -> list[dict[str, str]]:
+def gain_lines(gains: Gains) -> list[dict[str, str]]:
     """Return the lines of a table of gains, the column with most first."""
-    ranked = sorted(found.columns, key=lambda of: -(of.share or 0))
+    ranked = sorted(gains.columns, key=lambda of: -(of.share or 0))
     several = any(of.low is not None for of in ranked)
     lines = []
     for of in ranked:
@@ -391,17 +391,17 @@ def gain_lines(found: Gains) -> list[dict[str, str]]:
     return lines
 
 
-def largest_gains(told: Mapping[str, Any], most: int | None = 5) -> str:
+def largest_gains(payload: Mapping[str, Any], most: int | None = 5) -> str:
     """Return the columns with most of the gain, in one line, or that no tree has a split.
 
     Parameters
     ----------
-    told : dict
+    payload : dict
         From `gains_over_repeats`.
     most : int, optional
         Columns that are named; all by default.
     """
-    gains = read(Gains, told)
+    gains = read(Gains, payload)
     ranked = sorted(gains.columns, key=lambda of: -(of.share or 0))
     none = (ABSENT, _percent(0.0))
     shares = [f"{of.column} {_percent(of.share)}" for of in ranked if _percent(of.share) not in none]
@@ -415,11 +415,11 @@ def _percent(share: float | None) -> str:
     return shown(share, lambda part: f"{100 * part:.1f} %")
 
 
-def gains_in_words(found: Gains, *, permuted: bool) -> str:
+def gains_in_words(gains: Gains, *, permuted: bool) -> str:
     """Return what gains say and what not; `permuted` where importances by permutation stand beside them."""
-    return GAIN_SAYS.format(trees=_trees(found), beside="" if permuted else BESIDE)
+    return GAIN_SAYS.format(trees=_trees(gains), beside="" if permuted else BESIDE)
 
 
-def _trees(found: Gains) -> str:
-    least, most = min(found.trees), max(found.trees)
+def _trees(gains: Gains) -> str:
+    least, most = min(gains.trees), max(gains.trees)
     return counted(most, "tree") if least == most else f"{least:,} to {counted(most, 'tree')}"

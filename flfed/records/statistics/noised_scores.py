@@ -13,9 +13,9 @@ from typing import Any
 from flfed.records.objects import FigureReport, figure_of, read, read_figure, run_of, site_of
 from flfed.records.section import Lines
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number, shown
+from flfed.records.statistics.verdict import ABSENT, MINUS, format_as_written, interval, metric_name, number, shown
 
-Found = Mapping[str, Any]
+ReportMapping = Mapping[str, Any]
 COVERS = "covers"
 """Key of an object `privacy`: "study" where all that leaves a site is charged to one ε."""
 COMPARISON = "comparison"
@@ -33,7 +33,7 @@ OWN_UNDER_NOISE = (
     "Each site's own model was trained under the same ε, with noise: without noise a site may do better alone, which "
     "only its own people can measure (flfed site compare)."
 )
-NOT_TOLD = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
+GAIN_NOT_RELEASED = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
 NO_ROUNDS = (
     "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
     "leaves that is not charged to one ε."
@@ -155,34 +155,34 @@ class Released:
         return "Rows" if self.is_exact else TRAINED_ON.capitalize()
 
 
-def released(found: Found) -> Released:
-    """Return how the figures of a run leave its sites; `found` is its report."""
-    return read(Released, run_of(found).privacy or {})
+def released(report: ReportMapping) -> Released:
+    """Return how the figures of a run leave its sites; `report` is its report."""
+    return read(Released, run_of(report).privacy or {})
 
 
-def is_covered(found: Found) -> bool:
-    """Tell whether all that leaves a site is charged to one ε, in a run with a model; `found` is its report."""
-    return not released(found).is_exact
+def is_covered(report: ReportMapping) -> bool:
+    """Tell whether all that leaves a site is charged to one ε, in a run with a model; `report` is its report."""
+    return not released(report).is_exact
 
 
-def noised_scores(found: Found) -> NoisedScores | None:
+def noised_scores(report: ReportMapping) -> NoisedScores | None:
     """Return the noised counts of a report, None where it has none."""
-    recorded = run_of(found).noised_scores
+    recorded = run_of(report).noised_scores
     return None if recorded is None else read(NoisedScores, recorded)
 
 
-def is_uncompared(found: Found) -> bool:
+def is_uncompared(report: ReportMapping) -> bool:
     """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
-    return not released(found).is_compared
+    return not released(report).is_compared
 
 
-def own_under_noise(found: Found) -> list[str]:
+def own_under_noise(report: ReportMapping) -> list[str]:
     """Return what the sites' own models are, where they are compared under the study's ε."""
-    how = released(found)
+    how = released(report)
     return [OWN_UNDER_NOISE] if how.is_compared and not how.is_exact else []
 
 
-def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
+def with_verdict(report: ReportMapping, metrics: Sequence[str]) -> list[str]:
     """Return the metrics of which joining is judged: under noise those whose gain left a site, else all.
 
     Where no gain left any site it is the first, of which it is then said that it cannot be told.
@@ -194,9 +194,9 @@ def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
     >>> with_verdict(compared, ["roc_auc_score", "log_loss"])
     ['roc_auc_score']
     """
-    if not own_under_noise(found):
+    if not own_under_noise(report):
         return [*metrics]
-    gains = [site_of(site).difference for site in run_of(found).sites.values()]
+    gains = [site_of(site).difference for site in run_of(report).sites.values()]
     released_metrics = []
     for metric in metrics:
         if any(figure_of(gain, metric).value is not None for gain in gains):
@@ -204,10 +204,10 @@ def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
     return released_metrics or [*metrics[:1]]
 
 
-def figure_lines(found: Found) -> Lines:
-    """Return the figures of the shared model, a line for all sites and one for each site; `found` is a report."""
-    recorded = noised_scores(found) or NoisedScores()
-    run = run_of(found)
+def figure_lines(report: ReportMapping) -> Lines:
+    """Return the figures of the shared model, a line for all sites and one for each site; `report` is a report."""
+    recorded = noised_scores(report) or NoisedScores()
+    run = run_of(report)
     lines = Lines()
     slope = f"{SLOPE}, first repeat" if run.repeats > 1 else SLOPE
     for name, one in recorded.whose.items():
@@ -234,9 +234,9 @@ def with_interval(one: FigureReport | None) -> str:
     return f"{number(one.value)} ({interval(one.low, one.high).replace(' ', UNBROKEN)})"
 
 
-def lost_in_words(found: Found, metric: str) -> list[str]:
+def lost_in_words(report: ReportMapping, metric: str) -> list[str]:
     """Return why sites of a report have no figure of a metric, a sentence for each reason."""
-    run = run_of(found)
+    run = run_of(report)
     whole = figure_of(run.global_, metric)
     if metric in (run.global_ or {}) and whole.value is None:
         return [f"No figure of any site: {whole.reason}."]
@@ -256,9 +256,9 @@ def name_sites(sites: Sequence[str]) -> str:
     return ", ".join(sites)
 
 
-def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]:
+def covered_rows(report: ReportMapping, metric: str) -> tuple[list[str], list[list[str]]]:
     """Return the table of the sites as headers and rows, the line over all sites last."""
-    run = run_of(found)
+    run = run_of(report)
     name = metric_name(metric)
     headers = ["site", TRAINED_ON, f"{name} of the shared model", "95 % CI"]
     whole = figure_of(run.global_, metric)
@@ -271,7 +271,7 @@ def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]
     return headers, [*rows, ["all test rows", "", *_cells(whole)]]
 
 
-def trained_on(site: Found) -> str:
+def trained_on(site: ReportMapping) -> str:
     """Return about how many a site of a report trains on."""
     return shown(site_of(site).rows)
 
@@ -283,11 +283,11 @@ def _cells(one: FigureReport) -> list[str]:
     return [number(one.value), interval(one.low, one.high)]
 
 
-def over_all_rows(found: Found) -> tuple[list[str], list[list[str]]]:
+def over_all_rows(report: ReportMapping) -> tuple[list[str], list[list[str]]]:
     """Return the figures over all sites, a line a metric, as headers and rows."""
-    run = run_of(found)
+    run = run_of(report)
     rows = [[metric_name(metric), *_cells(read_figure(one))] for metric, one in run.global_.items()]
-    recorded = noised_scores(found) or NoisedScores()
+    recorded = noised_scores(report) or NoisedScores()
     if recorded.all_ is not None and recorded.all_.slope is not None:
         first = ", first repeat" if run.repeats > 1 else ""
         rows.append([f"{SLOPE.lower()}{first}", *_cells(recorded.all_.slope)])
@@ -315,21 +315,21 @@ def slope_in_words(slope: FigureReport | None) -> str:
     return f"{SLOPE} {number(slope.value)} (95 % CI {ends}): {says}. {SLOPE_READ}"
 
 
-def scores_in_words(found: Found, site: str = "") -> list[str]:
+def scores_in_words(report: ReportMapping, site: str = "") -> list[str]:
     """Return what is to be known of figures from noised counts, a sentence each; none without such counts.
 
     Parameters
     ----------
-    found : mapping
+    report : mapping
         A report. Of repeats its counts are the first one's.
     site : str
         Whose counts; "" for those of all sites together.
     """
-    recorded = noised_scores(found) or NoisedScores()
+    recorded = noised_scores(report) or NoisedScores()
     one = recorded.sites.get(site) if site else recorded.all_
     if one is None:
         return []
-    repeats = run_of(found).repeats
+    repeats = run_of(report).repeats
     where = "" if site else f"over {recorded.asked} sites "
     whose = "the" if site else "each"
     noise = (
@@ -383,7 +383,7 @@ def shown_counts(one: NoisedCounts) -> Lines:
     """Return the same as text, for a printed table."""
     return [
         {
-            "Predicted probability": f"{as_given(line[FROM])} to {as_given(line[TO])}",
+            "Predicted probability": f"{format_as_written(line[FROM])} to {format_as_written(line[TO])}",
             WITHOUT: _count(line[WITHOUT]),
             WITH: _count(line[WITH]),
         }
@@ -427,6 +427,6 @@ NOISED = Wording(
 """That of a run of which all that leaves a site is charged to one ε."""
 
 
-def wording(found: Found) -> Wording:
-    """Return what pages say of a run; `found` is its report."""
-    return NOISED if is_covered(found) else Wording()
+def wording(report: ReportMapping) -> Wording:
+    """Return what pages say of a run; `report` is its report."""
+    return NOISED if is_covered(report) else Wording()

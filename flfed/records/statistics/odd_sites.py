@@ -106,7 +106,7 @@ def _far_in(column: Column) -> list[Apart]:
     return lines
 
 
-def _size(of: Held) -> float:
+def _size(of: SiteDrift) -> float:
     """Return a site's distance from the others.
 
     It is infinite where they have no value in common, and 0 where it is not told.
@@ -118,7 +118,7 @@ def _size(of: Held) -> float:
     return of.size
 
 
-def _is_far(of: Held) -> bool:
+def _is_far(of: SiteDrift) -> bool:
     size = _size(of) - ROUGH * bool(of.about)
     scaled = of.spread is not None and not 1 / SCALED <= of.spread <= SCALED
     return size >= FAR or (scaled and size >= NEAR)
@@ -171,7 +171,7 @@ class OddSites:
     outcome_reversed: list[Reversed]
 
 
-def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
+def odd_sites_in_words(report: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each oddly coded site.
 
     They are the sites of a report that look as if they were coded otherwise, at most three of a kind.
@@ -183,7 +183,7 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     >>> odd_sites_in_words({"apart": [line], "outcome-reversed": []})
     ['west lies apart from the other sites in income (8.2 standard deviations below): another unit?']
     """
-    odd = read(OddSites, found)
+    odd = read(OddSites, report)
     by_site: dict[str, list[Apart]] = {}
     flags: dict[str, list[Apart]] = {}
     # An outcome of two classes that lies apart is told as reversed, not as another unit.
@@ -259,7 +259,7 @@ def _far(line: Apart) -> str:
 
 
 @dataclass(frozen=True)
-class Held:
+class SiteDrift:
     """One site's rows held against those of the others, in a column (`flfed.summaries.drift`).
 
     Attributes
@@ -321,7 +321,7 @@ class Column:
     Attributes
     ----------
     column : str
-    sites : dict of site to Held
+    sites : dict of site to SiteDrift
     towards : str or None
         The value whose share is compared; "" of a number, None of a category of more than two values.
     outcome : bool
@@ -329,7 +329,7 @@ class Column:
     """
 
     column: str
-    sites: dict[str, Held]
+    sites: dict[str, SiteDrift]
     towards: str | None = None
     outcome: bool | None = False
 

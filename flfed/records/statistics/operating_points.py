@@ -275,9 +275,9 @@ ODDS = (1 / 3, 1.0, 3.0)
 """Thresholds at which net benefit is told in figures, as multiples of the odds of the outcome."""
 
 
-def share_with_outcome(found: Mapping[str, ScoreCounts]) -> float:
+def share_with_outcome(counts_by_name: Mapping[str, ScoreCounts]) -> float:
     """Return the share with the outcome of the most rows, those of all together."""
-    most = max(found.values(), key=lambda counts: counts.rows)
+    most = max(counts_by_name.values(), key=lambda counts: counts.rows)
     return most.events / max(most.rows, 1)
 
 
@@ -340,7 +340,7 @@ class ExactPoints:
         return points_by_name | {site: self.sites[site] for site in sorted(self.sites)}
 
 
-def asked_points(payload: Mapping[str, Any] | ExactPoints) -> list[tuple[str, float]]:
+def list_operating_points(payload: Mapping[str, Any] | ExactPoints) -> list[tuple[str, float]]:
     """Return the operating points at which sites counted exactly."""
     exact = read(ExactPoints, payload)
     every = [of for one in (exact.all, *exact.sites.values()) for of in one]
@@ -357,7 +357,7 @@ def exact_lines(
     payload : dict
         The object "operating-points" of a run.
     by, at : str and float
-        One of `asked_points`.
+        One of `list_operating_points`.
     """
     lines: list[dict[str, str]] = []
     point_by_name: dict[str, OperatingPoint] = {}
@@ -385,18 +385,18 @@ def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[Ope
     if payload is None:
         return points_by_name
     exact = read(ExactPoints, payload)
-    for by, at in sorted(asked_points(exact)):
+    for by, at in sorted(list_operating_points(exact)):
         if by == "threshold":
             for name, point in exact_lines(exact, by, at)[1].items():
                 points_by_name.setdefault(name, []).append(point)
     return points_by_name
 
 
-def told_thresholds(found: Mapping[str, ScoreCounts]) -> list[float]:
+def choose_thresholds(counts_by_name: Mapping[str, ScoreCounts]) -> list[float]:
     """Return the thresholds at which net benefit is told in figures: edges about the odds of the outcome."""
-    share = share_with_outcome(found)
+    share = share_with_outcome(counts_by_name)
     odds = share / max(1 - share, 1e-9)
-    offered = edges(found.values())
+    offered = edges(counts_by_name.values())
     return sorted({first_threshold(offered, by * odds / (1 + by * odds)) for by in ODDS})
 
 

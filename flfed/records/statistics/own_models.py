@@ -87,12 +87,12 @@ def family_in_words(counted: Mapping[str, int], repeats: int = 1) -> str:
     return ", ".join(parts)
 
 
-def own_models_in_words(found: Report) -> str:
+def own_models_in_words(report: Report) -> str:
     """Return a sentence on the sites' own models.
 
     An empty text where they are of the shared one's own kind.
     """
-    run = run_of(found)
+    run = run_of(report)
     taken = []
     for site in run.sites.values():
         family = site_of(site).local_only_family
@@ -150,12 +150,12 @@ def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | N
     return sum(value * weight for value, weight in weighted_values) / total if total else None
 
 
-def pooled_in_words(found: Report) -> str:
+def pooled_in_words(report: Report) -> str:
     """Return the family of the pooled reference in words.
 
     It is "" where that is of the shared model's own kind.
     """
-    counted = run_of(found).pooled_families
+    counted = run_of(report).pooled_families
     return family_in_words(counted, sum(counted.values()))
 
 
@@ -167,7 +167,7 @@ class OwnParts:
     beside: bool = False
 
 
-def own_parts_in_words(found: Report) -> str:
+def own_parts_in_words(report: Report) -> str:
     """Return whose figures the shared and the adjusted model's are, where a part of the model is each site's own.
 
     Examples
@@ -175,7 +175,7 @@ def own_parts_in_words(found: Report) -> str:
     >>> own_parts_in_words({"own-parts": {"arrays": ["weight", "bias"], "beside": True}})[:61]
     'Each site trained a model of its own beside the shared one. I'
     """
-    run = run_of(found)
+    run = run_of(report)
     if run.own_parts is None:
         return ""
     own = read(OwnParts, run.own_parts)

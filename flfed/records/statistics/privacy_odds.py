@@ -105,14 +105,14 @@ def odds_in_words(
     return f"{sentence}, {factor_in_words(epsilon)}, but for rare results (δ)."
 
 
-KEPT_FOR = {
+RESERVED_FOR = {
     "comparison": "a comparison with the sites' own models",
     "sums": "numbers of rows by class",
 }
 """What a part of a budget is kept back for, by its name in the record."""
 
 
-def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list[str]:
+def accounts_in_words(unit: str, charge_payloads: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return whose accounts are apart where all that leaves is charged, and what of them is kept back.
 
     Examples
@@ -127,12 +127,14 @@ def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list
         f"every {unit} is on one side alone."
     )
     sentences = [apart]
-    charges = read_all(Charge, kept_back)
+    charges = read_all(Charge, charge_payloads)
     for side, word in SIDES.items():
         reserves = [of for of in charges if of.side == side]
         if reserves:
             whole = number(math.fsum(of.share for of in reserves), 2)
-            for_what = " and ".join(f"{number(of.share, 2)} for {KEPT_FOR.get(of.name, of.name)}" for of in reserves)
+            for_what = " and ".join(
+                f"{number(of.share, 2)} for {RESERVED_FOR.get(of.name, of.name)}" for of in reserves
+            )
             sentences.append(f"Of the account of {unit}s {word} {whole} is kept back and not spent: {for_what}.")
     return sentences
 

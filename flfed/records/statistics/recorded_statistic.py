@@ -15,7 +15,7 @@ from flfed.records.statistics.analysis import Analysis, analysis_in_words, analy
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import Figure, interval, number, shown
 
-Found = dict[str, Any]
+StatisticObject = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
 FIRST_OF = (
@@ -28,28 +28,28 @@ NOT_SHOWN = (
 )
 
 
-def statistic_tables(found: Found) -> list[Table]:
-    """Return the tables of a recorded statistic; `found` is the object "statistics" of a run."""
-    name = read(Recorded, found).name
+def statistic_tables(statistic: StatisticObject) -> list[Table]:
+    """Return the tables of a recorded statistic; `statistic` is the object "statistics" of a run."""
+    name = read(Recorded, statistic).name
     if name == ANALYSIS:
-        return analysis_tables(read(Analysis, found))
-    lines = _lines_and_words(name)[0](found)
+        return analysis_tables(read(Analysis, statistic))
+    lines = _lines_and_words(name)[0](statistic)
     return [Table(lines=lines)] if lines else []
 
 
-def statistic_in_words(found: Found, repeats: int = 1) -> list[str]:
+def statistic_in_words(statistic: StatisticObject, repeats: int = 1) -> list[str]:
     """Return what a statistic says, the figure first, and what it does not show; `repeats` are those of its run."""
-    of = read(Recorded, found)
+    of = read(Recorded, statistic)
     # An analysis has no exact sums: what it does not show is another thing.
     if of.name == ANALYSIS:
-        lines = analysis_in_words(read(Analysis, found))
+        lines = analysis_in_words(read(Analysis, statistic))
         # The first repeat's figures stand for all where sums are exact; here each has another draw of the noise.
         if repeats > 1:
             lines.append(FIRST_OF.format(repeats=repeats))
         return lines
     # Without a site's own figures there were sums in secret, or nobody may see whose they are.
     crossed = "each site's own crossed to the coordinator" if of.by_site else "no site's own is shown"
-    words = _lines_and_words(of.name)[1](found)
+    words = _lines_and_words(of.name)[1](statistic)
     return [*words, NOT_SHOWN.format(crossed=crossed)]
 
 
@@ -89,8 +89,8 @@ class Odds(OddsOfRows):
     rows_without_a_group: int = 0
 
 
-def _odds_lines(found: Found) -> Lines:
-    odds = read(Odds, found)
+def _odds_lines(statistic: StatisticObject) -> Lines:
+    odds = read(Odds, statistic)
     return [_odds_line(name, one) for name, one in (odds.by_site | {f"all {odds.sites} sites": odds}).items()]
 
 
@@ -103,8 +103,8 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     return line | {"Odds ratio (95 % CI)": ratio_text}
 
 
-def _odds_in_words(found: Found) -> list[str]:
-    odds = read(Odds, found)
+def _odds_in_words(statistic: StatisticObject) -> list[str]:
+    odds = read(Odds, statistic)
     first, second = (of.group for of in odds.groups)
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
@@ -132,16 +132,16 @@ class Covariance:
     sd: dict[str, Figure] | None = None
 
 
-def _covariance_lines(found: Found) -> Lines:
-    of = read(Covariance, found)
+def _covariance_lines(statistic: StatisticObject) -> Lines:
+    of = read(Covariance, statistic)
     if of.mean is None or of.sd is None:
         return []
     named = zip(of.columns, of.mean, strict=True)
     return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{of.sd[name].value:.6g}"} for name, mean in named]
 
 
-def _covariance_in_words(found: Found) -> list[str]:
-    of = read(Covariance, found)
+def _covariance_in_words(statistic: StatisticObject) -> list[str]:
+    of = read(Covariance, statistic)
     if of.mean is None:
         return ["Means and covariances cannot be told: fewer than two rows have all columns."]
     return [
@@ -188,8 +188,8 @@ class Stocks(StocksOfRows):
     rows_left_out: int = 0
 
 
-def _stock_lines(found: Found) -> Lines:
-    stocks = read(Stocks, found)
+def _stock_lines(statistic: StatisticObject) -> Lines:
+    stocks = read(Stocks, statistic)
     return [_stock_line(name, one) for name, one in (stocks.by_site | {f"all {stocks.sites} sites": stocks}).items()]
 
 
@@ -212,8 +212,8 @@ def _errors_of(by: str) -> str:
     return "errors of all sites" if by == "all-sites" else "own errors"
 
 
-def _stock_in_words(found: Found) -> list[str]:
-    of = read(Stocks, found)
+def _stock_in_words(statistic: StatisticObject) -> list[str]:
+    of = read(Stocks, statistic)
     shared = of.stocks["all-sites"]
     missed, covered = shared.miss.value, shared.service.value
     if missed is None or covered is None:
@@ -248,23 +248,25 @@ def _misses_beside(of: Stocks, missed: float, chance: float) -> str:
     return f", {', '.join(own)}{alike}"
 
 
-def _package_lines(found: Found) -> Lines:
+def _package_lines(statistic: StatisticObject) -> Lines:
     """Return the numbers of a statistic of another package, under its own names."""
-    by_site = read(Recorded, found).by_site or {}
-    names = [key for key, value in found.items() if type(value) in (int, float)]
+    by_site = read(Recorded, statistic).by_site or {}
+    names = [key for key, value in statistic.items() if type(value) in (int, float)]
     lines = []
-    for rows_of, one in (by_site | {"all sites": found}).items():
+    for rows_of, one in (by_site | {"all sites": statistic}).items():
         numbers = {name: shown(one.get(name), "{:.6g}".format) for name in names}
         lines.append({"Rows of": rows_of, **numbers})
     return lines
 
 
-def _package_words(found: Found) -> list[str]:
-    return [f"The figures of {read(Recorded, found).name} are its package's; all of them: flfed run show RUN --json."]
+def _package_words(statistic: StatisticObject) -> list[str]:
+    return [
+        f"The figures of {read(Recorded, statistic).name} are its package's; all of them: flfed run show RUN --json."
+    ]
 
 
-Formats = tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]
-_TOLD: dict[str, Formats] = {
+Formats = tuple[Callable[[StatisticObject], Lines], Callable[[StatisticObject], list[str]]]
+_FORMATS_BY_NAME: dict[str, Formats] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
     "safety-stock": (_stock_lines, _stock_in_words),
@@ -273,7 +275,7 @@ _TOLD: dict[str, Formats] = {
 
 def _lines_and_words(name: str) -> Formats:
     """Return what makes the lines of a statistic's table, and its sentences; one of a package has its numbers alone."""
-    return _TOLD.get(name, (_package_lines, _package_words))
+    return _FORMATS_BY_NAME.get(name, (_package_lines, _package_words))
 
 
 OF_ANY_RUN = (
@@ -282,12 +284,12 @@ OF_ANY_RUN = (
 """Keys that the report of a statistic or an analysis has; all others are of models."""
 
 
-def statistic_object(found: Mapping[str, Any]) -> Report:
+def statistic_object(statistic: Mapping[str, Any]) -> Report:
     """Return the report of a run that trains no model: no key is of models, and no object is empty.
 
     Parameters
     ----------
-    found : dict
+    statistic : dict
         From `report.report`.
 
     Examples
@@ -295,7 +297,7 @@ def statistic_object(found: Mapping[str, Any]) -> Report:
     >>> statistic_object({"run": "a", "global": {}, "privacy": {"mechanism": "none", "sites": {}}, "faults": []})
     {'run': 'a', 'privacy': {'mechanism': 'none'}, 'faults': []}
     """
-    report: Report = _without_empty({key: value for key, value in found.items() if key in OF_ANY_RUN})
+    report: Report = _without_empty({key: value for key, value in statistic.items() if key in OF_ANY_RUN})
     return report
 
 

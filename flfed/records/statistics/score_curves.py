@@ -299,7 +299,7 @@ SITES_DRAWN = 6
 ONE_CLASS = "not defined: one class only"
 NOT_COMPARABLE = "– (not comparable)"
 KEY = 'outputs = ["score-histogram"]'
-Found = dict[str, ScoreCounts]
+CountsByName = dict[str, ScoreCounts]
 NOT_SHOWN = (
     "Whether acting on a prediction helps anybody, where to draw the line between yes and no, and how the model will "
     "do next year or elsewhere. With few rows of a class a curve has few, large steps, and would look different with "
@@ -362,14 +362,14 @@ class ScoreHistograms:
         return ALL if self.in_all >= self.asked else f"{self.in_all} of {self.asked} {TOGETHER}"
 
 
-def found_in(payload: Mapping[str, Any]) -> Found:
+def read_score_counts(payload: Mapping[str, Any]) -> CountsByName:
     """Return the score counts of a record.
 
     All sites together come first where these are several, then each site by name.
     """
     recorded = read(ScoreHistograms, payload)
     bins = ScoreBins.of(payload)
-    counts_by_name: Found = {}
+    counts_by_name: CountsByName = {}
     # One site's counts alone would be drawn twice: as its own and as those of all together.
     if recorded.all_ and recorded.in_all > 1:
         counts_by_name[recorded.whole] = ScoreCounts.read(recorded.all_, bins)
@@ -378,10 +378,10 @@ def found_in(payload: Mapping[str, Any]) -> Found:
     return counts_by_name
 
 
-def drawn_first(found: Found) -> list[str]:
+def drawn_first(counts_by_name: CountsByName) -> list[str]:
     """Return the sites to draw, those of most rows, by name."""
-    sites = [name for name in found if not is_together(name)]
-    return sorted(sorted(sites, key=lambda site: -found[site].rows)[:SITES_DRAWN])
+    sites = [name for name in counts_by_name if not is_together(name)]
+    return sorted(sorted(sites, key=lambda site: -counts_by_name[site].rows)[:SITES_DRAWN])
 
 
 def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: str | None = None) -> list[str]:
@@ -511,7 +511,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
         observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
-        agreement = held_in_words(groups)
+        agreement = describe_calibration(groups)
     return {
         "Rows of": name,
         "Predicted, mean": predicted,
@@ -521,7 +521,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
     }
 
 
-def held_in_words(groups: Sequence[Group]) -> str:
+def describe_calibration(groups: Sequence[Group]) -> str:
     """Return in how many groups predictions hold.
 
     They hold where the prediction may be within the interval of what happened.
@@ -550,14 +550,14 @@ def group_lines(groups: Mapping[str, Sequence[Group]]) -> list[dict[str, Any]]:
     ]
 
 
-def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry]) -> str:
+def no_curves_in_words(run: RunEntry, run_report: Report, sites: Sequence[SiteEntry]) -> str:
     """Return why a run has no curves, and what to do.
 
     Parameters
     ----------
     run : RunEntry
         The first repeat.
-    found : dict
+    run_report : dict
         The report as the reader may see it: of all sites together, or of one site.
     sites : sequence of SiteEntry
         Of the run.
@@ -568,9 +568,9 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
             "Curves of this kind are for outcomes that are yes or no; that of this study is "
             f"{kind.get(run.task, run.task.replace('-', ' '))}."
         )
-    if not released(found).is_exact:
+    if not released(run_report).is_exact:
         return NOT_SCORED_YET if run.status == "running" else NOT_SCORED
-    report = run_of(found)
+    report = run_of(run_report)
     if not (report.global_ or any(site_of(site).global_ for site in report.sites.values())):
         if run.status == "running":
             return "The curves come with the comparison on test rows, after the last round."
@@ -606,21 +606,21 @@ class Subgroups:
         return [of for groups in self.sites.values() for of in groups]
 
 
-def grouped_columns(found: Subgroups) -> list[str]:
+def grouped_columns(subgroups: Subgroups) -> list[str]:
     """Return the columns by which a run was looked at group by group."""
-    return list(dict.fromkeys(of.column for of in found.every))
+    return list(dict.fromkeys(of.column for of in subgroups.every))
 
 
-def grouped_lines(found: Subgroups, column: str) -> list[dict[str, str]]:
+def grouped_lines(subgroups: Subgroups, column: str) -> list[dict[str, str]]:
     """Return the AUC within the groups of a column, a line a site.
 
     Parameters
     ----------
-    found : Subgroups
+    subgroups : Subgroups
     column : str
         One of `grouped_columns`.
     """
-    return [_grouped_line(site, column, found.sites[site]) for site in sorted(found.sites)]
+    return [_grouped_line(site, column, subgroups.sites[site]) for site in sorted(subgroups.sites)]
 
 
 def _grouped_line(site: str, column: str, groups: Sequence[GroupFigure]) -> dict[str, str]:
@@ -642,7 +642,7 @@ def _of_group(of: GroupFigure) -> str:
     return with_interval(of.value, of.low, of.high)
 
 
-def ranks_in_words(found: Report) -> list[str]:
+def ranks_in_words(report: Report) -> list[str]:
     """Return how well the shared model puts rows of one date in order, where the study asks for it.
 
     Examples
@@ -653,7 +653,7 @@ def ranks_in_words(found: Report) -> list[str]:
     >>> ranks_in_words({"global": {}})
     []
     """
-    order = figure_of(run_of(found).global_, "rank_correlation")
+    order = figure_of(run_of(report).global_, "rank_correlation")
     if order.value is None:
         return []
     start = f"Among rows of one date its order has a mean rank correlation of {number(order.value)} with what came"

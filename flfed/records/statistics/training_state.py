@@ -26,7 +26,7 @@ FALLS = 0.02
 FALLS_MUCH = 0.2
 """The same where a model on all rows says that training was enough: no figure is believed then."""
 NOT_ENOUGH = "the shared model was not trained enough to be judged: try more rounds"
-NOT_KNOWN = (
+TRAINING_UNKNOWN = (
     "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
     "and nobody has a model of all rows."
 )
@@ -217,7 +217,7 @@ def unknown_training(state: Report | None) -> str:
     """Return that it is not known whether the shared model was trained enough; "" where it is, or under noise."""
     if state is None or read(TrainingState, state).enough is not None:
         return ""
-    return NOT_KNOWN
+    return TRAINING_UNKNOWN
 
 
 def not_enough(state: Report | None) -> bool:
@@ -261,7 +261,7 @@ class TrainedTestRows:
     sites: dict[str, TrainedRows] = field(default_factory=dict)
 
 
-def trained_over_repeats(found: Sequence[Mapping[str, Any] | None]) -> Report | None:
+def trained_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
     """Return the counts of a run's repeats together; None where no repeat has any.
 
     A row that is held out in several repeats counts in each of them.
@@ -272,7 +272,7 @@ def trained_over_repeats(found: Sequence[Mapping[str, Any] | None]) -> Report | 
     >>> trained_over_repeats([one, one, None])
     {'source': 'a', 'why': '', 'rows': 2, 'of': 8, 'sites': {'x': {'rows': 2, 'of': 8}}}
     """
-    recorded = [one for one in found if one is not None]
+    recorded = [one for one in payloads if one is not None]
     repeats = read_all(TrainedTestRows, recorded)
     for one, as_it_is in zip(repeats, recorded, strict=True):
         if one.why:
@@ -297,7 +297,7 @@ def _total(counts: Sequence[int | None]) -> int | None:
     return sum(filter(None, counts))
 
 
-def trained_rows_in_words(found: Mapping[str, Any] | None) -> list[str]:
+def trained_rows_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     """Return how many test rows were trained on before, and where; nothing where none was, or no run went before.
 
     Examples
@@ -305,9 +305,9 @@ def trained_rows_in_words(found: Mapping[str, Any] | None) -> list[str]:
     >>> trained_rows_in_words({"source": "a", "why": "", "rows": 0, "of": 8, "sites": {"x": {"rows": 0, "of": 8}}})
     []
     """
-    if found is None:
+    if payload is None:
         return []
-    trained = read(TrainedTestRows, found)
+    trained = read(TrainedTestRows, payload)
     if trained.why:
         return [
             f"Whether test rows are among those that {trained.source}, the model that the run began with, was trained "
@@ -325,7 +325,7 @@ def trained_rows_in_words(found: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def trained_at_site(found: Mapping[str, Any] | None, site: str) -> list[str]:
+def trained_at_site(payload: Mapping[str, Any] | None, site: str) -> list[str]:
     """Return the same of one site, for its people; nothing where none of its test rows was, or that is not known.
 
     Examples
@@ -333,7 +333,7 @@ def trained_at_site(found: Mapping[str, Any] | None, site: str) -> list[str]:
     >>> trained_at_site({"sites": {"x": {"rows": 0, "of": 8}}}, "x"), trained_at_site(None, "x")
     ([], [])
     """
-    counts = read(TrainedTestRows, found or {}).sites.get(site, TrainedRows())
+    counts = read(TrainedTestRows, payload or {}).sites.get(site, TrainedRows())
     if not counts.rows:
         return []
     return [

@@ -13,8 +13,8 @@ Better = Literal["higher", "lower"]
 PAYS = "joining pays"
 NO_CLEAR_GAIN = "no clear gain"
 DO_NOT_USE = "do not use it here"
-CANNOT_BE_TOLD = "cannot be told"
-VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, CANNOT_BE_TOLD)
+INCONCLUSIVE = "cannot be told"
+VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, INCONCLUSIVE)
 MINUS = "\u2212"
 ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}
@@ -240,13 +240,13 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     return f"{number(value)} ({interval(low, high)})"
 
 
-def as_given(value: float) -> str:
+def format_as_written(value: float) -> str:
     """Return a figure with the digits that somebody wrote, such as `[compare] worthwhile`.
 
     Examples
     --------
-    >>> as_given(0.005), as_given(0.0025), as_given(0.00004), as_given(2.0), as_given(0.0), as_given(1.5)
-    ('.005', '.0025', '.00004', '2', '0', '1.5')
+    >>> [format_as_written(value) for value in (0.005, 0.0025, 0.00004, 2.0, 0.0, 1.5)]
+    ['.005', '.0025', '.00004', '2', '0', '1.5']
     """
     # Decimal of the repr has the digits that were written, and no binary rest.
     whole, _, rest = f"{Decimal(repr(float(value))):f}".partition(".")
@@ -377,7 +377,7 @@ def code_of(gain: Difference, worthwhile: float) -> str:
     """
     deciding = gain.deciding
     if deciding.low is None or deciding.high is None:
-        return CANNOT_BE_TOLD
+        return INCONCLUSIVE
     if deciding.low > worthwhile:
         return PAYS
     if deciding.high < -worthwhile:
@@ -438,7 +438,7 @@ def verdict(
     """
     best = best_of(shared, personalised, better)
     if best is None or not has_interval(best[1]):
-        return CANNOT_BE_TOLD, _untold(metric, reason)
+        return INCONCLUSIVE, _untold(metric, reason)
     arm, gain = best
     least = worthwhile_of(metric) if worthwhile is None else worthwhile
     code = code_of(gain, least)
@@ -447,9 +447,9 @@ def verdict(
     if code == PAYS:
         return code, f"{words}{unadjusted}."
     if code == DO_NOT_USE and undertrained:
-        return CANNOT_BE_TOLD, f"{words}; {undertrained}."
+        return INCONCLUSIVE, f"{words}; {undertrained}."
     if code == DO_NOT_USE:
-        where = f"below {MINUS}{as_given(least)}" if least else "below 0"
+        where = f"below {MINUS}{format_as_written(least)}" if least else "below 0"
         return code, f"{words}: the interval lies {where}, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}."
     return code, f"{words}; {why_unclear(gain, least)}{unadjusted}."
 
@@ -477,7 +477,7 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
         return "the interval contains 0, so this may be chance"
     side, may = beyond_chance(gain.deciding, worthwhile)
     what = {"above": "gain", "below": "loss"}[side]
-    return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {as_given(worthwhile)})"
+    return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {format_as_written(worthwhile)})"
 
 
 def beyond_chance(gain: Difference, worthwhile: float) -> tuple[str, str]:

@@ -586,7 +586,7 @@ def lock_tables(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
 
 
-def refuse_other(found: str) -> None:
+def refuse_other(revision: str) -> None:
     """Refuse a store of another revision; the error says what to do.
 
     Raises
@@ -594,15 +594,15 @@ def refuse_other(found: str) -> None:
     UsageError, FlfedError
         If an older or a newer flfed wrote it.
     """
-    refuse_unknown(found)
-    if found != newest_revision():
+    refuse_unknown(revision)
+    if revision != newest_revision():
         raise UsageError(
-            f"the run store is of an earlier revision ({found}, this flfed needs {newest_revision()}): "
+            f"the run store is of an earlier revision ({revision}, this flfed needs {newest_revision()}): "
             f"update it with `{UPGRADE}`"
         )
 
 
-def refuse_unknown(found: str) -> None:
+def refuse_unknown(revision: str) -> None:
     """Refuse a store that a newer flfed wrote, or one too old to be taken on.
 
     Raises
@@ -610,14 +610,15 @@ def refuse_unknown(found: str) -> None:
     UsageError, FlfedError
         If it is such a store; the error says what to do.
     """
-    if found in TOO_OLD:
+    if revision in TOO_OLD:
         raise UsageError(
-            f"the run store is at revision {found}, and this flfed takes on {FORMER} and later: update it first with "
-            f"the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), or name another store with FLFED_STORE"
+            f"the run store is at revision {revision}, and this flfed takes on {FORMER} and later: "
+            f"update it first with the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), "
+            "or name another store with FLFED_STORE"
         )
-    if found not in (FORMER, *_revisions()):
+    if revision not in (FORMER, *_revisions()):
         raise FlfedError(
-            f"the run store is at revision {found}, this flfed knows up to {newest_revision()}: update flfed"
+            f"the run store is at revision {revision}, this flfed knows up to {newest_revision()}: update flfed"
         )
 
 

@@ -31,7 +31,7 @@ Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
 NO_OTHERS = "it is taken from the other sites, of which the people of one site are shown nothing"
-KEPT = {
+VISIBLE_KEYS = {
     "table-1": (),
     "columns": (),
     "own-parts": ("arrays", "beside"),
@@ -155,7 +155,7 @@ class _Scores:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _RequestedSites:
     """Sites that were to be asked."""
 
     names: Any = ()
@@ -195,10 +195,10 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         return _of_analysis(payload, site, plain)
     if name == "noised-scores":
         return _of_scores(payload, site)
-    if name not in KEPT:
+    if name not in VISIBLE_KEYS:
         return None
     of = objects.read(_Summary, payload)
-    summary = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
+    summary = {key: without_in(payload[key], plain) for key in VISIBLE_KEYS[name] if key in payload}
     if name == "table-1":
         summary["rows"] = _own_rows(of.rows, site)
     if name == "columns":
@@ -251,8 +251,8 @@ def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
     return {"asked": of.asked, "reason": of.reason, "all": whole, "sites": own}
 
 
-def _only(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: found[key] for key in keys if key in found}
+def _only(payload: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: payload[key] for key in keys if key in payload}
 
 
 def _is_own(warning: str) -> bool:
@@ -352,15 +352,15 @@ def parsed_study(text: str) -> dict[str, Any]:
         return {}
 
 
-def without_in(found: Any, plain: Callable[[str], str]) -> Any:
+def without_in(payload: Any, plain: Callable[[str], str]) -> Any:
     """Return JSON or TOML without other sites' names in its texts."""
-    if isinstance(found, dict):
-        return {key: without_in(of, plain) for key, of in found.items()}
-    if isinstance(found, list):
-        return [without_in(of, plain) for of in found]
-    if isinstance(found, str):
-        return plain(found)
-    return found
+    if isinstance(payload, dict):
+        return {key: without_in(of, plain) for key, of in payload.items()}
+    if isinstance(payload, list):
+        return [without_in(of, plain) for of in payload]
+    if isinstance(payload, str):
+        return plain(payload)
+    return payload
 
 
 class OtherNames:
@@ -399,7 +399,7 @@ class OtherNames:
         # Sites that were to be asked and never answered may stand in this object alone.
         payloads = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
         for row in self._fetch(payloads):
-            payload = objects.read(_Asked, row.payload)
+            payload = objects.read(_RequestedSites, row.payload)
             names.update(payload.names or (), payload.sites or ())
         # The study's text may name sites as well.
         for row in self._fetch(select(Series.study_text).where(Series.id.in_(series))):

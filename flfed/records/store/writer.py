@@ -56,7 +56,7 @@ COUNT = update(Run).where(Run.id == bindparam("of"), Run.rounds < bindparam("fir
 
 
 @dataclass(frozen=True)
-class HeldRound:
+class PendingRound:
     """One round that waits to be written.
 
     Its lists are its own, so that nothing the caller changes later gets into the store.
@@ -88,7 +88,7 @@ def _values(row: EventRow | ComparisonRow | DifferenceRow) -> Line:
     return tuple(vars(row).values())
 
 
-def write_rounds(connection: Connection, run: str, rounds: Sequence[HeldRound]) -> None:
+def write_rounds(connection: Connection, run: str, rounds: Sequence[PendingRound]) -> None:
     """Write consecutive rounds in the caller's transaction.
 
     Raises
@@ -119,7 +119,7 @@ def insert_numbered(
 
 __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
 
-HELD = timedelta(seconds=0.25)
+FLUSH_INTERVAL = timedelta(seconds=0.25)
 """Rounds that follow each other faster are written together: a transaction each costs as much as a small round."""
 NEW_SITE = {
     "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
@@ -319,7 +319,7 @@ class RunWriter:
     A reader never sees half a round.
 
     Each method is one transaction, in the order of the calls. Rounds that need not be on the disk
-    wait for up to `HELD` and are then written together. A power cut may cost what was written by
+    wait for up to `FLUSH_INTERVAL` and are then written together. A power cut may cost what was written by
     `sites`, `metrics`, `sent` and rounds that are not durable; any other call takes it along to the disk.
 
     Parameters
@@ -338,7 +338,7 @@ class RunWriter:
         self._url = url
         self._clock = clock
         self.run = run
-        self._held: list[HeldRound] = []
+        self._pending: list[PendingRound] = []
         self._latest, self._written = 0, datetime.min.replace(tzinfo=UTC)
 
     def sites(self, rows: Iterable[SiteRow]) -> None:
@@ -387,7 +387,7 @@ class RunWriter:
             Wall clock of the round; kept as metric `seconds` of arm `clock`.
         durable : bool
             Whether it is on the disk when this returns, with all rounds before it. If not, it is in
-            the store after `HELD` at the latest as long as rounds come, and before anything else that
+            the store after `FLUSH_INTERVAL` at the latest as long as rounds come, and before anything else that
             this writer writes; what the database then says of it is raised there. A crash of the
             process costs the rounds that still wait, a power cut those since the last durable one.
 
@@ -398,15 +398,15 @@ class RunWriter:
         """
         now = self._clock()
         clock = [] if seconds is None else [MetricRow(None, "clock", "seconds", seconds)]
-        this = HeldRound(number, [*metrics, *clock], list(scores), list(sent), event_lines(stamp(now), events))
+        this = PendingRound(number, [*metrics, *clock], list(scores), list(sent), event_lines(stamp(now), events))
         in_order, self._latest = number > self._latest, max(number, self._latest)
         if not in_order:
             self.flush()  # those that wait follow each other: that this one does not is found by itself
-        self._held.append(this)
+        self._pending.append(this)
         # A clock that was set back would have rounds wait for as long.
-        if durable or not in_order or not timedelta() <= now - self._written < HELD:
+        if durable or not in_order or not timedelta() <= now - self._written < FLUSH_INTERVAL:
             self._written = now
-            self._write_held(durable=durable)
+            self._write_pending(durable=durable)
 
     def reader(self) -> RunReader:
         """Return a reader of the same store, with all that was written."""
@@ -415,17 +415,17 @@ class RunWriter:
 
     def flush(self) -> None:
         """Write the rounds that wait, if any."""
-        if self._held:
-            self._write_held(durable=False)
+        if self._pending:
+            self._write_pending(durable=False)
 
-    def _write_held(self, *, durable: bool) -> None:
+    def _write_pending(self, *, durable: bool) -> None:
         """Write the waiting rounds together, or each by itself up to the one at fault, where they are refused.
 
         They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
         it ended must be written without it.
         """
         # They wait no longer, even where the database refuses them.
-        waiting_rounds, self._held = self._held, []
+        waiting_rounds, self._pending = self._pending, []
         with in_words(self._url, "written"):
             try:
                 self._commit(waiting_rounds, durable=durable)
@@ -436,7 +436,7 @@ class RunWriter:
                 for one in waiting_rounds:
                     self._commit([one], durable=durable)
 
-    def _commit(self, rounds: Sequence[HeldRound], *, durable: bool) -> None:
+    def _commit(self, rounds: Sequence[PendingRound], *, durable: bool) -> None:
         with self._transaction(durable=durable) as connection:
             write_rounds(connection, self.run, rounds)
 

@@ -15,7 +15,7 @@ from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.panels.overview import card
 from flfed.records.dashboard.sections import download, table
-from flfed.records.reports.privacy import given_the_encoder
+from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.text import escape
 
 Facts = dict[str, Any]  # as `flfed site budget --json` has them
@@ -71,7 +71,7 @@ def dataset(one: Facts, found: Facts) -> None:
     # An ε that leaves the encoder out must say so.
     if one["given-encoder"]:
         units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})
-        st.caption(escape(given_the_encoder(" or ".join(units))))
+        st.caption(escape(describe_encoder_condition(" or ".join(units))))
     runs(one)
     uncharged(one)
 

@@ -25,7 +25,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.released.accounts import RowAccounts, known_origin, named, names_in
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.paths import SiteFolder
-from flfed.records.ledger import HeldLedger, Ledger
+from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import ASKS, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import row_texts
@@ -187,7 +187,7 @@ class Releases:
         try:
             key = row_sets.key()
             parts = self._parts[session]
-            with row_sets.ledger.held() as locked_ledger:
+            with row_sets.ledger.lock() as locked_ledger:
                 facts = _facts(session, run or self._here, parts, key)
                 return _claim_counts(row_sets, locked_ledger, parts, facts, key, claim=claim)
         except FlfedError as error:
@@ -202,13 +202,13 @@ class Releases:
         SiteFolder(session.site.name).make()
         row_sets = self._sets(session)
         # The key is made only where no line and no set can be of another one.
-        with row_sets.ledger.held() as locked_ledger:
+        with row_sets.ledger.lock() as locked_ledger:
             named_before = any(line.kind == RELEASED or names_in(line.facts) for line in locked_ledger.backwards())
             key = row_sets.key(make=not named_before)
         if session not in self._parts:
             self._parts[session] = parts_of(session, key)  # takes a while, so nobody waits for the ledger
         parts = self._parts[session]
-        with row_sets.ledger.held() as locked_ledger:
+        with row_sets.ledger.lock() as locked_ledger:
             accounts, released = _released(locked_ledger)
             lines = [line for line in released if line.facts.get("dataset") == row_sets.dataset]
             facts = _facts(session, run, parts, key)
@@ -235,7 +235,7 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
     return facts
 
 
-def _released(held: HeldLedger) -> tuple[RowAccounts, list[Line]]:
+def _released(held: LockedLedger) -> tuple[RowAccounts, list[Line]]:
     """Return the accounts by a ledger's lines, and those of its lines that are on released sets, the newest first."""
     accounts = RowAccounts()
     released = []
@@ -247,7 +247,7 @@ def _released(held: HeldLedger) -> tuple[RowAccounts, list[Line]]:
 
 
 def _claim_counts(
-    kept: RowSets, held: HeldLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
+    kept: RowSets, held: LockedLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
 ) -> bool:
     """Tell whether exact counts may leave, and record it where asked to.
 
@@ -389,7 +389,7 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 
 
 def _record(
-    kept: RowSets, held: HeldLedger, parts: Sequence[Part], lines: Sequence[Line], facts: Mapping[str, Any]
+    kept: RowSets, held: LockedLedger, parts: Sequence[Part], lines: Sequence[Line], facts: Mapping[str, Any]
 ) -> None:
     """Record each part that this run newly releases.
 

@@ -19,7 +19,7 @@ from flfed.errors import UsageError
 from flfed.federation.client.released.accounts import KEY, SPENT, rows_key
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.paths import SiteFolder
-from flfed.records.ledger import HeldLedger, Ledger, ledger_of
+from flfed.records.ledger import Ledger, LockedLedger, ledger_of
 from flfed.records.ledger_line import Line
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import RowSet, SourceSet
@@ -142,7 +142,7 @@ class RowSets:
             names |= {path.name for path in self.folder.parent.iterdir() if path.is_dir()}
         return [RowSets(self._site, name, self.ledger) for name in sorted(names - {self.dataset})]
 
-    def lines(self, held: HeldLedger) -> list[Line]:
+    def lines(self, held: LockedLedger) -> list[Line]:
         """Return the ledger's lines on the dataset's released sets.
 
         The newest is first.
@@ -162,7 +162,7 @@ class RowSets:
         # Nothing was ever released here, and no key is made for looking.
         if not self.ledger.path.exists() and not self.folder.is_dir():
             return [], b""
-        with self.ledger.held() as locked_ledger:
+        with self.ledger.lock() as locked_ledger:
             lines = self.lines(locked_ledger)
         if not lines and not self.folder.is_dir():
             return [], b""

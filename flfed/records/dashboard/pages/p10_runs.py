@@ -13,7 +13,7 @@ from flfed.errors import FlfedError
 from flfed.records.dashboard import access, page_style, refresh, run_page
 from flfed.records.dashboard.panels import compare
 from flfed.records.dashboard.panels.overview import how_to_go_on, no_runs
-from flfed.records.reports.faults import STATUS_WORDS, Asked, absence_in_words, missing_of
+from flfed.records.reports.faults import STATUS_WORDS, SiteAttendance, absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import RunEntry
@@ -56,17 +56,17 @@ def show() -> None:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _RunListing:
     """Runs of a search by series, the newest first, with the figure of each run and who took no part in it."""
 
     search: str
     listed: dict[str, list[RunEntry]]
     figures: dict[str, float | None]
-    absent: dict[str, Asked]
+    absent: dict[str, SiteAttendance]
     course: refresh.BatchPlan
 
 
-def _read(only: str | None) -> _Found:
+def _read(only: str | None) -> _RunListing:
     """Let the reader search, and return the runs that match, from one look at the store."""
     with RunReader.open(only=only) as reader:
         # The search is of all that the store has, not of the lines that are shown.
@@ -77,20 +77,20 @@ def _read(only: str | None) -> _Found:
         for run in runs:
             listed.setdefault(run.series, []).append(run)
         absent = missing_of(reader, names[:MISSING_SOUGHT])
-        return _Found(search, listed, reader.headlines(names), absent, refresh.course_of_list(reader))
+        return _RunListing(search, listed, reader.headlines(names), absent, refresh.course_of_list(reader))
 
 
-def _list(found: _Found, only: str | None) -> None:
+def _list(listing: _RunListing, only: str | None) -> None:
     """Show a line for each series, those that run first."""
-    if found.listed:
+    if listing.listed:
         figure = "Shared model" if only is None else f"Shared model at {only}"
         _header(figure)
     # Series that run are shown in a fragment, so that the others are not read again.
-    going = [series for series, runs in found.listed.items() if any(run.status == "running" for run in runs)]
-    st.fragment(_going, run_every=found.course[0])(going, found.course)
-    others = [series for series in found.listed if series not in going]
+    going = [series for series, runs in listing.listed.items() if any(run.status == "running" for run in runs)]
+    st.fragment(_going, run_every=listing.course[0])(going, listing.course)
+    others = [series for series in listing.listed if series not in going]
     for series in others[:SHOWN]:
-        _line(found.listed[series], found.figures, found.absent)
+        _line(listing.listed[series], listing.figures, listing.absent)
     if len(others) > SHOWN:
         st.caption(f"The newest {SHOWN} of {len(others)} are listed; search for older ones.")
 
@@ -152,7 +152,7 @@ def _header(figure: str) -> None:
             column.markdown(f"**{escape(title)}**")
 
 
-def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, Asked]) -> None:
+def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[str, SiteAttendance]) -> None:
     """Show one series in the list.
 
     The line has a link to its page, how it stands, who took no part, and what it reached.

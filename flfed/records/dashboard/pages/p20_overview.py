@@ -55,7 +55,7 @@ def parts(opened: Opened) -> None:
 
 def _own(opened: Opened, site: str) -> None:
     """Show one site's people whether joining paid."""
-    report = opened.found
+    report = opened.report
     first = st.container()
     with st.container():
         metric = sites.choose_metric(report)
@@ -63,7 +63,7 @@ def _own(opened: Opened, site: str) -> None:
         if "statistics" in report:
             curves.statistic(report)
         elif metric is None:
-            sites.why_not_told(opened, site)
+            sites.explain_missing_figures(opened, site)
         else:
             sites.answer(report, site, metric)
             overview.warn(odd_sites_in_words(report))
@@ -71,7 +71,7 @@ def _own(opened: Opened, site: str) -> None:
 
 def _all_sites(opened: Opened) -> None:
     """Show whether joining pays on average, each site's gain, and what to know of it."""
-    report = opened.found
+    report = opened.report
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         metric = sites.choose_metric(report)
@@ -109,7 +109,7 @@ def _further(opened: Opened) -> None:
     """Show links to other pages of the run."""
     pages = WITHOUT_MODEL
     if opened.trains:
-        pages = SCORED_ALONE if is_uncompared(opened.found) else FURTHER
+        pages = SCORED_ALONE if is_uncompared(opened.report) else FURTHER
     st.markdown("### More of this run")
     with st.container(horizontal=True):
         for page, label in pages.items():
@@ -120,7 +120,7 @@ def _links(opened: Opened, metric: str) -> None:
     """Show a link to each site, of many to those at the ends of the forest plot."""
     st.markdown("### One site at a time")
     with st.container(horizontal=True, gap="xsmall"):
-        for site in at_the_ends(opened.found, metric, sites.FEW_SITES):
+        for site in at_the_ends(opened.report, metric, sites.FEW_SITES):
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": opened.name, "site": site})
 
 

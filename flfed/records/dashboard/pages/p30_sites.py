@@ -21,12 +21,12 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    run_report = opened.found
+    run_report = opened.report
     metric = report.primary_of(run_report)
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         if metric is None and opened.only:
-            sites.why_not_told(opened, opened.only)
+            sites.explain_missing_figures(opened, opened.only)
         elif metric is None or not run_report["sites"]:
             metric = None
             overview.not_compared(opened)
@@ -48,7 +48,7 @@ def parts(opened: Opened) -> None:
 
 def _one_site(opened: Opened, metric: str) -> None:
     """Show whether joining paid at the site that the reader picks."""
-    run_report = opened.found
+    run_report = opened.report
     own = own_figures(run_report, opened.shown.sites)
     # Sites that share sums only have no figures to look at by themselves.
     if not own:

@@ -16,7 +16,7 @@ from flfed.records.dashboard.refresh import Opened
 from flfed.records.sections.scores import within_groups
 from flfed.records.statistics.importances import coefficients, needed_columns, split_columns
 from flfed.records.statistics.noised_scores import SCORES
-from flfed.records.statistics.score_curves import found_in, no_curves_in_words, says_which_repeat, says_whose
+from flfed.records.statistics.score_curves import no_curves_in_words, read_score_counts, says_which_repeat, says_whose
 from flfed.records.text import escape
 
 
@@ -28,16 +28,16 @@ def parts(opened: Opened) -> None:
     if overview.trains_nothing(opened):
         return
     if noised := _first_with(opened, SCORES):
-        repeat = _told_repeat(opened, noised[0])
+        repeat = _show_repeat(opened, noised[0])
         with st.container():
-            curves.noised(noised[0].found, repeat)
+            curves.noised(noised[0].report, repeat)
         _more(opened)
     elif counted := _first_with(opened, "score-histograms"):
         _curves(opened, *counted)
     else:
         run = opened.runs[0]
         more = " How good the model is stands on the pages Overview and Sites." if run.task != "binary" else ""
-        st.info(no_curves_in_words(run, opened.found, opened.shown.sites) + more)
+        st.info(no_curves_in_words(run, opened.report, opened.shown.sites) + more)
         _more(opened)
 
 
@@ -48,18 +48,18 @@ def _curves(opened: Opened, one: Opened, payload: dict[str, Any]) -> None:
     # Colours go by all sites of the run, so that a site has the same one on every page.
     looks = site_looks(site.site for site in shown.sites)
     with st.container():
-        repeat = _told_repeat(opened, one)
+        repeat = _show_repeat(opened, one)
         for line in says_whose(payload, shown.sites, only=opened.only):
             st.caption(escape(line))
-        counts_by_name = found_in(payload)
+        counts_by_name = read_score_counts(payload)
         if not counts_by_name:
             st.info("There are no counts of predictions that may be shown here, so there are no curves.")
             return
         chosen = curves.choose(counts_by_name)
     with st.container():
-        curves.ranking(chosen, looks, shown.found, repeat)
+        curves.ranking(chosen, looks, shown.report, repeat)
     with st.container():
-        curves.calibrated(counts_by_name, chosen, shown.found, looks, repeat)
+        curves.calibrated(counts_by_name, chosen, shown.report, looks, repeat)
     with st.container():
         curves.operating_points(counts_by_name, chosen, repeat)
     _more(opened)
@@ -86,8 +86,8 @@ def _more(opened: Opened) -> None:
         sections.show(within_groups(groups[1], only=opened.only), repeat=_repeat_of(opened, groups[0]))
     if repeats := [payload for payload in opened.summaries("coefficients") if payload is not None]:
         sections.show(coefficients(repeats))
-    sections.show(split_columns(opened.found))
-    sections.show(needed_columns(opened.found))
+    sections.show(split_columns(opened.report))
+    sections.show(needed_columns(opened.report))
 
 
 def _repeat_of(opened: Opened, one: Opened) -> int | None:
@@ -95,7 +95,7 @@ def _repeat_of(opened: Opened, one: Opened) -> int | None:
     return one.runs[0].repeat + 1 if opened.is_repeated else None
 
 
-def _told_repeat(opened: Opened, one: Opened) -> int | None:
+def _show_repeat(opened: Opened, one: Opened) -> int | None:
     """Return the same, and say of which repeat the page is."""
     repeat = _repeat_of(opened, one)
     if repeat is not None:

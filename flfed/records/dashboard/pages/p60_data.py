@@ -30,7 +30,7 @@ def parts(opened: Opened) -> None:
     if overview.trains_nothing(opened):
         overview.who_takes_part(shown)
         return
-    no_sums = wording(shown.found).no_sums
+    no_sums = wording(shown.report).no_sums
     if no_sums:
         # One reason for all of it: three headings without a table would say it three times.
         with st.container():
@@ -40,7 +40,7 @@ def parts(opened: Opened) -> None:
     first = opened.of_repeat(opened.runs[0])
     table_1 = first.summaries("table-1")[0]
     columns = first.summaries("columns")[0]
-    why = no_sums_in_words(shown.found, shown.events)
+    why = no_sums_in_words(shown.report, shown.events)
     if opened.only and table_1 and not table_1["rows"]:
         why = SUMS_ONLY
     every = data.sites_of(table_1, columns)

@@ -17,7 +17,7 @@ from flfed.records.dashboard.sections import bullets
 from flfed.records.objects import read_all
 from flfed.records.reports.audit_headlines import Audit, AuditFigure, audit_of, not_promised
 from flfed.records.reports.privacy import Private, privacy_of
-from flfed.records.reports.privacy_tables import told_in_words
+from flfed.records.reports.privacy_tables import describe_outcome_disclosure
 from flfed.records.sections.privacy import (
     Promise,
     attacks_section,
@@ -56,7 +56,7 @@ def parts(opened: Opened) -> None:
         _uncharged(privacy)
     if outcome_counts:
         st.markdown("## Outcomes that the sums tell")
-        st.markdown(bullets(map(escape, told_in_words(outcome_counts))))
+        st.markdown(bullets(map(escape, describe_outcome_disclosure(outcome_counts))))
 
 
 STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {

@@ -62,11 +62,11 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
         shown_by_title[title] = refresh.read(refresh.where(), name, refresh.mark_of(runs), only)
     st.markdown("## Side by side")
     redrawn = {name: {site.site for site in shown.sites if site.resplit} for name, shown in shown_by_title.items()}
-    for line in warnings([(name, shown.found, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
+    for line in warnings([(name, shown.report, shown.study_text) for name, shown in shown_by_title.items()], redrawn):
         st.warning(escape(line))
     # A record that is read for one site alone has no true number of sites.
     table([line for line in _facts(shown_by_title) if only is None or line[""] != "Sites"])
-    metric = next(filter(None, (primary_of(shown.found) for shown in shown_by_title.values())), None)
+    metric = next(filter(None, (primary_of(shown.report) for shown in shown_by_title.values())), None)
     if metric is not None:
         _figures(shown_by_title, metric, only)
     differing = differences([(name, shown.study_text) for name, shown in shown_by_title.items()])
@@ -78,7 +78,7 @@ def side_by_side(series: Sequence[str], only: str | None) -> None:
 
 
 def warnings(
-    found: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
+    runs: Sequence[tuple[str, Report, str]], redrawn: Mapping[str, Collection[str]] = MappingProxyType({})
 ) -> list[str]:
     """Return which runs may not be compared.
 
@@ -86,17 +86,17 @@ def warnings(
 
     Parameters
     ----------
-    found : sequence of (name, report, text of the study)
+    runs : sequence of (name, report, text of the study)
     redrawn : mapping of name to sites
         Those that draw another holdout in each repeat.
     """
-    datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in found})
+    datasets = _groups({name: str(_keys(text).get(DATASET, "")) for name, _, text in runs})
     lines = []
     if len(datasets) > 1:
         listing = _of_groups({dataset or "not known": names for dataset, names in datasets.items()})
         lines.append(f"Figures of runs on different datasets say nothing of each other ({listing}).")
-    metrics = {name: primary_of(report) for name, report, _ in found}
-    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in found}
+    metrics = {name: primary_of(report) for name, report, _ in runs}
+    judged = {name: _judged(report, redrawn.get(name, ())) for name, report, _ in runs}
     # Only runs on one dataset can be compared at all, so that the rest is checked within it.
     for dataset, names in datasets.items():
         where = f"Of the runs on {dataset}, " if len(datasets) > 1 else ""
@@ -132,10 +132,10 @@ def _judged(report: Report, redrawn: Collection[str]) -> tuple[tuple[str, int, i
     return tuple((name, rows[name], repeats[name]) for name in sorted(rows))
 
 
-def _groups(known: Mapping[str, Any]) -> dict[Any, list[str]]:
+def _groups(value_by_name: Mapping[str, Any]) -> dict[Any, list[str]]:
     """Return names grouped by their value."""
     groups: dict[Any, list[str]] = {}
-    for name, value in known.items():
+    for name, value in value_by_name.items():
         groups.setdefault(value, []).append(name)
     return groups
 
@@ -148,11 +148,11 @@ def _of_groups(groups: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{what}: {_and(names)}" for what, names in groups.items())
 
 
-def _facts(found: Compared) -> list[dict[str, str]]:
+def _facts(shown_by_name: Compared) -> list[dict[str, str]]:
     """Return one line a fact, one column a run."""
     lines: dict[str, dict[str, str]] = {}
-    for name, shown in found.items():
-        run = run_of(shown.found)
+    for name, shown in shown_by_name.items():
+        run = run_of(shown.report)
         privacy = private_of(run.privacy)
         mechanism = privacy.mechanism or "not recorded"
         if privacy.epsilon is not None:
@@ -174,7 +174,7 @@ def _facts(found: Compared) -> list[dict[str, str]]:
     return list(lines.values())
 
 
-def _figures(found: Compared, metric: str, only: str | None) -> None:
+def _figures(shown_by_name: Compared, metric: str, only: str | None) -> None:
     """Show one figure of every run.
 
     It is shown over all sites as a chart, or at one site, and at each site as a table.
@@ -182,8 +182,8 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
     lines = []
     drawn: list[Report] = []
     cells: dict[str, dict[str, str]] = {}
-    for name, shown in found.items():
-        run = run_of(shown.found)
+    for name, shown in shown_by_name.items():
+        run = run_of(shown.report)
         whose = run.global_ if only is None else site_of(run.sites.get(only, {})).global_
         of = figure_of(whose, metric)
         lines.append({"Run": name, metric_name(metric): of.value, "95 % low": of.low, "95 % high": of.high})
@@ -198,7 +198,7 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
     st.caption(OVERLAP)
     if cells:
         st.markdown(f"**{metric_name(metric)} of the shared model at each site, and whether joining pays**")
-        none = dict.fromkeys(found, "took no part")
+        none = dict.fromkeys(shown_by_name, "took no part")
         table([{"Site": site} | none | cells[site] for site in sorted(cells)])
 
 
@@ -257,12 +257,12 @@ UNLIKE_PLAIN = (
 )
 
 
-def methods(found: Sequence[Report], metric: str) -> None:
+def methods(reports: Sequence[Report], metric: str) -> None:
     """Show each method beside plain averaging, or beside the first where that was not run."""
-    if not found:
+    if not reports:
         st.info(ALONE)
         return
-    method_rows = read_all(Method, found)
+    method_rows = read_all(Method, reports)
     first = method_rows[0]
     if not first.plain:
         st.info(UNLIKE_PLAIN.format(method=first.method))

@@ -21,16 +21,23 @@ from flfed.records.statistics.noised_scores import NoisedScores, noised_scores
 from flfed.records.statistics.operating_points import (
     NET_BENEFIT_READ,
     RARE,
-    asked_points,
     edges,
     first_budget,
     first_threshold,
+    list_operating_points,
     point_in_words,
     probability,
     share_with_outcome,
 )
 from flfed.records.statistics.recorded_statistic import ANALYSIS, statistic_in_words, statistic_tables
-from flfed.records.statistics.score_curves import LEAST_ROWS, NOT_SHOWN, SITES_DRAWN, Found, drawn_first, is_together
+from flfed.records.statistics.score_curves import (
+    LEAST_ROWS,
+    NOT_SHOWN,
+    SITES_DRAWN,
+    CountsByName,
+    drawn_first,
+    is_together,
+)
 from flfed.records.text import escape, heading
 
 MOST_DRAWN = 12
@@ -90,75 +97,77 @@ def noised(report: Report, repeat: int | None = None) -> None:
     sections.show(scores.noised(report, whose), titled=False)
 
 
-def choose(found: Found) -> Found:
+def choose(counts_by_name: CountsByName) -> CountsByName:
     """Return the score counts to draw.
 
     They are all sites together, and the sites that the reader picks, at first those of most rows.
     """
-    sites = [name for name in found if not is_together(name)]
+    sites = [name for name in counts_by_name if not is_together(name)]
     if len(sites) < 2:
-        return found
-    first = drawn_first(found)
+        return counts_by_name
+    first = drawn_first(counts_by_name)
     more = f" (of {len(sites)}; at first those with most test rows)" if len(sites) > SITES_DRAWN else ""
     chosen = st.multiselect(
         f"Sites{more}", sites, default=first, max_selections=MOST_DRAWN, key=f"curves-sites-{'-'.join(first)}"
     )
-    return {name: counts for name, counts in found.items() if is_together(name) or name in chosen}
+    return {name: counts for name, counts in counts_by_name.items() if is_together(name) or name in chosen}
 
 
-def ranking(found: Found, looks: Looks, report: Report, repeat: int | None = None) -> None:
+def ranking(counts_by_name: CountsByName, looks: Looks, report: Report, repeat: int | None = None) -> None:
     """Show the ROC and precision-recall curves with their areas.
 
     Curves are of those that have rows of both classes.
     """
-    shown, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
-    sections.show(scores.ranking(found, shown, looks, report), repeat=repeat)
+    shown, looks = _in_colour({name: counts for name, counts in counts_by_name.items() if counts.has_both}, looks)
+    sections.show(scores.ranking(counts_by_name, shown, looks, report), repeat=repeat)
 
 
-def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:
+def _in_colour(counts_by_name: CountsByName, looks: Looks) -> tuple[CountsByName, Looks]:
     """Return curves and their looks.
 
     Of more sites than colours, one that the reader picks is last and in colour.
     """
-    sites = [name for name in found if not is_together(name)]
+    sites = [name for name in counts_by_name if not is_together(name)]
     if len(sites) <= MOST_COLOURED:
-        return found, looks
+        return counts_by_name, looks
     label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
     chosen = run_page.pick_site(sites, label, "curves-colour")
     # What comes last is drawn above all others.
-    order = sorted(found, key=lambda name: (is_together(name), name == chosen))
-    return {name: found[name] for name in order}, looks | one_in_colour(sites, chosen)
+    order = sorted(counts_by_name, key=lambda name: (is_together(name), name == chosen))
+    return {name: counts_by_name[name] for name in order}, looks | one_in_colour(sites, chosen)
 
 
-def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat: int | None = None) -> None:
+def calibrated(
+    counts_by_name: CountsByName, chosen: CountsByName, report: Report, looks: Looks, repeat: int | None = None
+) -> None:
     """Show what was predicted against what happened.
 
     The chosen ones are told in words, and one site is drawn with intervals.
     """
     st.markdown(heading(scores.CALIBRATED, repeat))
-    sites = [name for name, counts in found.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
-    drawn = [name for name in found if is_together(name)]
+    sites = [name for name, counts in counts_by_name.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
+    drawn = [name for name in counts_by_name if is_together(name)]
     label = f"Draw {drawn[0]}, and this site" if drawn else "Draw this site"
     if sites:
         drawn.append(run_page.choose_site(sites, label=label))
-    beside = chosen | {name: found[name] for name in drawn}
+    beside = chosen | {name: counts_by_name[name] for name in drawn}
     sections.show(scores.calibrated(beside, report, looks, [drawn]), titled=False)
 
 
-def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> None:
+def operating_points(counts_by_name: CountsByName, chosen: CountsByName, repeat: int | None = None) -> None:
     """Show the confusion tables at one threshold or alert budget.
 
-    Thresholds on offer are the edges of the bins in which `found` counts rows: between two of them nobody knows more.
+    Thresholds on offer are the edges of the bins of `counts_by_name`: between two of them nobody knows more.
 
     Parameters
     ----------
-    found, chosen : dict of name to ScoreCounts
+    counts_by_name, chosen : dict of name to ScoreCounts
         Those of the page, and those that the reader picked of them.
     repeat : int, optional
         The one of several that is shown.
     """
     st.markdown(heading("Who would be flagged", repeat))
-    share = share_with_outcome(found)
+    share = share_with_outcome(counts_by_name)
     # Where the outcome is rare, hardly any probability is near a half.
     ways = [BUDGET, THRESHOLD] if share < RARE else [THRESHOLD, BUDGET]
     way = st.radio("Flag rows by", ways, horizontal=True, key=f"points-way-{ways[0]}")
@@ -169,7 +178,7 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
         typed = st.number_input(label, 0.01, 99.0, first, 0.5, format="%g", key=key, width=320)
         point = ("alert-budget", float(typed) / 100)
     else:
-        point = ("threshold", _threshold(edges(found.values()), share))
+        point = ("threshold", _threshold(edges(counts_by_name.values()), share))
     sections.show(scores.flagged(chosen, point), titled=False)
     with st.expander("How to read these tables"):
         st.markdown(HOW_FLAGGED_READ + NET_BENEFIT_READ)
@@ -186,7 +195,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
         The one of several that is shown.
     """
     st.markdown(heading(scores.EXACTLY_FLAGGED, repeat))
-    labels = {point: point_in_words(*point) for point in asked_points(payload)}
+    labels = {point: point_in_words(*point) for point in list_operating_points(payload)}
     picked = st.selectbox("Counted by the sites", labels, format_func=labels.__getitem__, key="points-exact", width=320)
     sections.show(scores.exactly_flagged(payload, picked), titled=False)
 
@@ -212,12 +221,12 @@ def how_to_read() -> None:
         st.markdown(HOW_TO_READ)
 
 
-def statistic(found: Report) -> None:
+def statistic(report: Report) -> None:
     """Show the figures of a study without a model, the first one with who took no part in it."""
-    figures = found["statistics"]
-    first, *others = statistic_in_words(figures, found["repeats"])
+    figures = report["statistics"]
+    first, *others = statistic_in_words(figures, report["repeats"])
     st.markdown(f"**{escape(first)}**")
-    if missing := missing_in_words(found):
+    if missing := missing_in_words(report):
         st.warning(sections.bullets(map(escape, missing)))
     tables = statistic_tables(figures)
     if figures["name"] == ANALYSIS:
@@ -229,15 +238,15 @@ def statistic(found: Report) -> None:
     st.markdown(sections.bullets(map(escape, others)))
 
 
-def _chosen_rows(found: Analysis) -> RowsAnalysed:
+def _chosen_rows(analysis: Analysis) -> RowsAnalysed:
     """Return the rows of an analysis that the reader picks, of all sites or of one, and show a histogram of them."""
-    sites = found.by_site
-    of: RowsAnalysed = found
+    sites = analysis.by_site
+    of: RowsAnalysed = analysis
     whose = ""
     with st.container(horizontal=True):
         if sites:
-            whose = _pick("Rows of", [f"all {found.sites} sites", *sites], "analysis-rows")
-            of = sites.get(whose, found)
+            whose = _pick("Rows of", [f"all {analysis.sites} sites", *sites], "analysis-rows")
+            of = sites.get(whose, analysis)
         numbers = list(of.numbers)
         if not numbers:
             return of
@@ -245,7 +254,7 @@ def _chosen_rows(found: Analysis) -> RowsAnalysed:
         group = next(iter(of.parts))
         if len(of.parts) > 1:
             group = _pick("Group", list(of.parts), "analysis-group")
-    sections.show(data.histogram(of, name, group, whose=whose, counts_each=found.counts_each), titled=False)
+    sections.show(data.histogram(of, name, group, whose=whose, counts_each=analysis.counts_each), titled=False)
     return of
 
 

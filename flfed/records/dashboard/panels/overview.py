@@ -42,8 +42,8 @@ from flfed.records.reports.narrative import (
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.noised_scores import (
+    GAIN_NOT_RELEASED,
     METRICS,
-    NOT_TOLD,
     OWN_UNDER_NOISE,
     SLOPE,
     is_uncompared,
@@ -157,7 +157,7 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
 
 def not_compared(opened: Opened) -> None:
     """Say why a run was not compared, and who took no part in it."""
-    run_report = opened.found
+    run_report = opened.report
     status = run_of(run_report).status
     for line in missing_in_words(run_report):
         st.warning(escape(line))
@@ -176,31 +176,31 @@ def not_compared(opened: Opened) -> None:
     st.info(why.get(status, f"{nothing}: the run {how} before that."))
 
 
-def cards(found: Report, metric: str, planned: int) -> None:
+def cards(run_report: Report, metric: str, planned: int) -> None:
     """Show the five answers people look for first."""
-    run = run_of(found)
-    compared = not is_uncompared(found)
+    run = run_of(run_report)
+    compared = not is_uncompared(run_report)
     short = "all that were planned" if run.rounds >= planned else "fewer than planned"
     if run.status == "running":
         short = "still running"
     with st.container(horizontal=True, gap="xsmall"):
-        if noised_scores(found) is None:
-            _exact_cards(found, metric)
+        if noised_scores(run_report) is None:
+            _exact_cards(run_report, metric)
         else:
             figures = {name: of for name, of in run.global_.items() if not compared or name in NOISED_CARDS}
             noised_cards(figures, run.noised_scores.get("all"), run.repeats)
         if compared:
-            card("Largest clear gain", *_most(found, metric))
+            card("Largest clear gain", *_most(run_report, metric))
         card("Rounds run", f"{run.rounds} of {planned}", short)
-        if noised_scores(found) is None:
-            refused = len(refused_sites(found))
+        if noised_scores(run_report) is None:
+            refused = len(refused_sites(run_report))
             sites = "1 site" if refused == 1 else f"{refused} sites"
-            card("Rejected updates", str(updates_set_aside(found)), f"and {sites} refused")
+            card("Rejected updates", str(updates_set_aside(run_report)), f"and {sites} refused")
 
 
-def _exact_cards(found: Report, metric: str) -> None:
+def _exact_cards(run_report: Report, metric: str) -> None:
     """Show the shared model and the one of all rows in one place as cards."""
-    run = run_of(found)
+    run = run_of(run_report)
     shared = figure_of(run.global_, metric)
     pooled = figure_of(run.pooled, metric).value
     away = "not measured in this run"
@@ -209,7 +209,7 @@ def _exact_cards(found: Report, metric: str) -> None:
         away = apart(pooled, shared.value, metric)
     what = shared.reason or ", ".join([metric_name(metric), *under(shared, run.repeats)])
     card("Shared model", number(shared.value), what)
-    caption = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(found), away)))
+    caption = "; ".join(filter(None, ("pooled, for reference", pooled_in_words(run_report), away)))
     card("All rows in one place", number(pooled), caption)
 
 
@@ -245,62 +245,62 @@ def card(label: str, value: str, below: str) -> None:
         st.caption(escape(below))
 
 
-def _most(found: Report, metric: str) -> tuple[str, str]:
+def _most(run_report: Report, metric: str) -> tuple[str, str]:
     """Return the largest clear gain and its site.
 
     It is that of the sites at which joining pays. The text says so where it is clear at none.
     """
-    run = run_of(found)
-    best = stands_out(found, metric)
+    run = run_of(run_report)
+    best = stands_out(run_report, metric)
     if best is None:
-        none = f"no interval ({interval_name(found)}) lies above {least_gain(found, metric)}"
-        return "none", none if is_measured(found, metric) else "no gain was measured"
+        none = f"no interval ({interval_name(run_report)}) lies above {least_gain(run_report, metric)}"
+        return "none", none if is_measured(run_report, metric) else "no gain was measured"
     least = run.rule.worthwhile[metric]
     size, _ = size_and_span(best[1], least)
     return size, f"at {best[0]} ({describe_interval(best[1], least)})"
 
 
-def in_words(found: Report, metric: str | None, planned: int) -> None:
+def in_words(run_report: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences.
 
     The warnings stand above already.
     """
-    above = [*odd_sites_in_words(found), NOT_TOLD, OWN_UNDER_NOISE]
+    above = [*odd_sites_in_words(run_report), GAIN_NOT_RELEASED, OWN_UNDER_NOISE]
     if metric:
-        above += missing_in_words(found)
-    lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
+        above += missing_in_words(run_report)
+    lines = [line for line in story(run_report, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
         st.markdown(bullets(map(escape, lines)))
 
 
-def answer(found: Report, metric: str, warnings: int) -> None:
+def answer(run_report: Report, metric: str, warnings: int) -> None:
     """Show whether joining pays on average, with the figure.
 
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
-    if is_uncompared(found):
-        one = figure_of(run_of(found).global_, metric)
+    if is_uncompared(run_report):
+        one = figure_of(run_of(run_report).global_, metric)
         figure_text = f"not known: {one.reason}" if one.value is None else f"{number(one.value)} over all sites"
         st.markdown(f"## {escape(metric_name(metric))} {escape(figure_text)}")
-        st.markdown(escape(NOT_TOLD))
+        st.markdown(escape(GAIN_NOT_RELEASED))
     else:
-        _whether_it_pays(found, metric)
+        _whether_it_pays(run_report, metric)
     if warnings:
         st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
 
 
-def _whether_it_pays(found: Report, metric: str) -> None:
-    headline, _, figures = joining_in_words(found, metric).partition(": ")
-    counted_sites = tally(found, metric).partition(";")[0].rstrip(".")
-    first, *others = [*doubts(found, metric), headline or counted_sites]
+def _whether_it_pays(run_report: Report, metric: str) -> None:
+    headline, _, figures = joining_in_words(run_report, metric).partition(": ")
+    counted_sites = tally(run_report, metric).partition(";")[0].rstrip(".")
+    first, *others = [*doubts(run_report, metric), headline or counted_sites]
     st.markdown(f"## {escape(first)}")
     for line in others:
         st.markdown(f"**{escape(line)}**")
     if figures:
         # A gain on average may be clear where it is so at no site by itself.
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
-    for line in own_under_noise(found):
+    for line in own_under_noise(run_report):
         st.markdown(escape(line))
 
 
@@ -309,7 +309,7 @@ def warnings_of(shown: Shown) -> list[str]:
 
     That is which sites are missing, which columns may leak the target, and which sites seem coded otherwise.
     """
-    return [*missing_in_words(shown.found), *leak_warnings(shown), *odd_sites_in_words(shown.found)]
+    return [*missing_in_words(shown.report), *leak_warnings(shown), *odd_sites_in_words(shown.report)]
 
 
 def leak_warnings(shown: Shown) -> list[str]:
@@ -325,7 +325,7 @@ def warn(lines: Sequence[str]) -> None:
 
 def set_aside(opened: Opened) -> None:
     """Show what was set aside, refused or flagged, of one site or of all; where there was nothing, that is said."""
-    run_report = opened.found
+    run_report = opened.report
     events = opened.shown.events
     st.markdown("## Rejected, refused, odd")
     if not run_of(run_report).faults:
@@ -355,7 +355,7 @@ def who_takes_part(shown: Shown) -> None:
 
 def facts_of_sites(shown: Shown) -> list[dict[str, Any]]:
     """Return what the record has of each site, for a table."""
-    return [site_facts(site, shown.found) for site in shown.sites]
+    return [site_facts(site, shown.report) for site in shown.sites]
 
 
 def leaks(opened: Opened) -> None:
@@ -378,7 +378,7 @@ def leaks(opened: Opened) -> None:
 
 def words(opened: Opened) -> None:
     """Show the glossary, folded away."""
-    terms = glossary_of(opened.found, trains=opened.trains)
+    terms = glossary_of(opened.report, trains=opened.trains)
     with st.expander("What the words mean"):
         st.markdown(bullets(f"*{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
@@ -411,7 +411,7 @@ def facts(opened: Opened) -> None:
         table(facts_of_sites(opened.shown))
         if sent := opened.bytes_sent():
             ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
-            each = bytes_in_words(opened.found["round-bytes"])
+            each = bytes_in_words(opened.report["round-bytes"])
             st.markdown(" ".join(filter(None, [f"Crossed in all: {', '.join(ways)}.", each])))
         if made_by:
             run = opened.runs[0]

@@ -16,7 +16,7 @@ import streamlit as st
 from flfed.records.charts import by_round
 from flfed.records.charts.chart import Chart, Line, Spec, axis_title, layer, legend_of, nominal
 from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
-from flfed.records.dashboard.refresh import KEPT_SECONDS, Opened, read_curves, where
+from flfed.records.dashboard.refresh import CACHE_SECONDS, Opened, read_curves, where
 from flfed.records.dashboard.run_page import pick_site
 from flfed.records.dashboard.sections import behind, figure
 from flfed.records.reports import round_totals as by_database
@@ -63,7 +63,7 @@ def curves(opened: Opened) -> None:
     st.markdown("## How good the model was, round by round")
     shown = opened.shown
     if not shown.curve_names:
-        st.caption(escape(wording(shown.found).no_rounds or _no_curve(opened)))
+        st.caption(escape(wording(shown.report).no_rounds or _no_curve(opened)))
         return
     arm, metric = _choose(shown.curve_names, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
@@ -165,7 +165,7 @@ def _draw_together(
     opened: Opened, points: Sequence[CurvePoint], metric: str, title: str, key: str, *below: str
 ) -> None:
     """Show the curve of all sites together, with sentences below it."""
-    says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
+    says = _describe_chart(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
     figure(st, title, by_round.of_all_sites(points, metric), _lines(points, metric, None), key=key, says=says)
     for sentence in filter(None, (*below, _counted_in_bins(points, metric))):
         st.caption(sentence)
@@ -224,7 +224,7 @@ def _of_each_site(opened: Opened, points: Sequence[CurvePoint], metric: str, sit
         banded = _choose_site(there, "Draw the 95 % CI of")
     each = by_round.of_each_site(points, metric, looks, banded=banded or None)
     named = axis_title(metric)
-    says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
+    says = _describe_chart(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
     figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
     if banded not in there:
         means = " The lines are means over the repeats." if opened.is_repeated else ""
@@ -300,7 +300,7 @@ def _choose(names: dict[str, list[str]], primary: str) -> tuple[str, str]:
     return arm, metric
 
 
-def _said(opened: Opened, text: str) -> str:
+def _describe_chart(opened: Opened, text: str) -> str:
     """Return the chart's description for screen readers.
 
     It is empty while the run goes on, so that the chart has its title, which stays.
@@ -346,7 +346,7 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
     return lines
 
 
-@st.cache_data(max_entries=1024, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=1024, ttl=CACHE_SECONDS, show_spinner=False)
 def _read_blocks(
     store: str, what: str, names: Sequence[str], first: int, last: int, width: int, only: str | None
 ) -> list[Any]:
@@ -402,7 +402,7 @@ def took_part(opened: Opened) -> None:
         newest = " The newest cell comes once its rounds are complete." if opened.is_running else ""
         st.caption(f"Each cell stands for {width} rounds.{newest}")
     drawn = by_round.chart(blocks)
-    figure(st, "Each site by round", drawn, lines, key="participation", says=_said(opened, summary))
+    figure(st, "Each site by round", drawn, lines, key="participation", says=_describe_chart(opened, summary))
     if len(lines) > by_round.SITES_DRAWN:
         st.caption(f"{by_round.whose(blocks)} are drawn; the table has all.")
     if by_round.left_out(blocks):

@@ -47,54 +47,54 @@ FEW_SITES = 8
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
 
 
-def answer(found: Report, site: str, metric: str) -> None:
+def answer(report: Report, site: str, metric: str) -> None:
     """Show whether joining paid at one site.
 
     It shows the answer, its figures, and what they rest on.
     """
-    run = run_of(found)
+    run = run_of(report)
     of_site = run.sites[site]
     with st.container(border=True):
-        st.markdown(f"### {escape(site_answer.should_it_join(found, site, metric))}")
-        for line in narrative.doubts(found, metric):
+        st.markdown(f"### {escape(site_answer.should_it_join(report, site, metric))}")
+        for line in narrative.doubts(report, metric):
             st.markdown(f"**{escape(line)}**")
-        _models(found, site, metric)
-        for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(found)):
+        _models(report, site, metric)
+        for line in (site_verdict(of_site, metric)[1], *noised.own_under_noise(report)):
             st.markdown(escape(line))
         with st.container(horizontal=True, gap="xsmall"):
-            _cards(found, site, metric)
+            _cards(report, site, metric)
         with st.expander("What these figures rest on, and what they do not show"):
-            st.markdown(bullets(map(escape, site_answer.rests_on(found, site, metric))))
+            st.markdown(bullets(map(escape, site_answer.rests_on(report, site, metric))))
 
 
-def _cards(found: Report, site: str, metric: str) -> None:
+def _cards(report: Report, site: str, metric: str) -> None:
     """Show the gain and each model's figure at one site as cards."""
-    run = run_of(found)
+    run = run_of(report)
     of_site = run.sites[site]
     if run.noised_scores is not None:
         noised_cards(site_of(of_site).global_, run.noised_scores.get("sites", {}).get(site), run.repeats)
-    if not noised.is_uncompared(found):
+    if not noised.is_uncompared(report):
         card("Gain by joining", *_gain(of_site, metric))
     if run.noised_scores is None:
-        for arm in arms_shown(found, metric):
+        for arm in arms_shown(report, metric):
             value, below = _figure(figure_of(of_site[arm], metric), metric, run.repeats)
             family = own_in_words(of_site) if arm == "local-only" else ""
             card(CARDS[arm], value, "; ".join(filter(None, (family, below))))
     # The pooled model is measured on all sites, so that its card stands last.
     if run.pooled:
         value, below = _figure(figure_of(run.pooled, metric), metric, run.repeats)
-        caption = "; ".join(filter(None, (pooled_in_words(found), below, "at all sites together, for reference")))
+        caption = "; ".join(filter(None, (pooled_in_words(report), below, "at all sites together, for reference")))
         card("All rows in one place", value, caption)
 
 
-def figures_of_all(found: Report, metric: str) -> None:
+def figures_of_all(report: Report, metric: str) -> None:
     """Show the shared model beside its references, or its figures from noised counts, over all sites and at each."""
-    if noised.noised_scores(found) is None:
-        show(gains.references(found, metric), titled=False)
-    elif lines := noised.figure_lines(found):
+    if noised.noised_scores(report) is None:
+        show(gains.references(report, metric), titled=False)
+    elif lines := noised.figure_lines(report):
         st.markdown("**Figures from noised counts, with 95 % CI**")
         table(lines)
-        _captions(noised.lost_in_words(found, metric))
+        _captions(noised.lost_in_words(report, metric))
 
 
 def _captions(lines: Sequence[str]) -> None:
@@ -102,14 +102,14 @@ def _captions(lines: Sequence[str]) -> None:
         st.caption(escape(line))
 
 
-def _models(found: Report, site: str, metric: str) -> None:
+def _models(report: Report, site: str, metric: str) -> None:
     """Show each model at one site as a chart."""
     lines = []
     cells = []
     words = []
-    arms = arms_shown(found, metric)
+    arms = arms_shown(report, metric)
     for arm in arms:
-        entry = run_of(found).sites[site][arm].get(metric)
+        entry = run_of(report).sites[site][arm].get(metric)
         if entry:
             of_arm = read_figure(entry)
             lines.append({"name": CARDS[arm], "arm": arm, **entry})
@@ -149,9 +149,9 @@ def _figure(figure: FigureReport, metric: str, repeats: int) -> tuple[str, str]:
     return number(figure.value), f"{metric_name(metric)}, {text}"
 
 
-def why_not_told(opened: Opened, site: str) -> None:
+def explain_missing_figures(opened: Opened, site: str) -> None:
     """Tell one site's people why figures are missing."""
-    why = site_answer.why_not_told(opened.found, opened.shown.sites, site)
+    why = site_answer.describe_missing_figures(opened.report, opened.shown.sites, site)
     if why:
         st.info(escape(why))
     else:
@@ -163,7 +163,7 @@ def everywhere(opened: Opened, metric: str) -> None:
 
     They are shown as charts and as a table, with who is not in it.
     """
-    report, sites = opened.found, opened.shown.sites
+    report, sites = opened.report, opened.shown.sites
     own = site_answer.own_figures(report, sites)
     order = [name for name in site_answer.order_of_sites(report, metric) if name in own]
     if order:
@@ -175,40 +175,40 @@ def everywhere(opened: Opened, metric: str) -> None:
     _captions(site_answer.left_out(sites))
 
 
-def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
+def _beside(report: Report, metric: str, order: Sequence[str]) -> None:
     """Show gain and models of some sites."""
     # Of many sites the ends of the order are drawn, and the table has all.
     shown = narrative.ends_of(order, SITES_SHOWN)
     if len(shown) < len(order):
         half = SITES_SHOWN // 2
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
-    arms = arms_shown(found, metric)
-    lines = [_line(found, name, metric, arms) for name in order]
-    words = [site_answer.site_line(found, name, metric, arms) for name in order]
-    if noised.is_uncompared(found):
-        _shared_model(found, metric, shown, lines)
+    arms = arms_shown(report, metric)
+    lines = [_line(report, name, metric, arms) for name in order]
+    words = [site_answer.site_line(report, name, metric, arms) for name in order]
+    if noised.is_uncompared(report):
+        _shared_model(report, metric, shown, lines)
         table(words)
-        _captions(noised.lost_in_words(found, metric))
+        _captions(noised.lost_in_words(report, metric))
         return
     left, right = st.columns(2)
     says = []
     for name in order:
-        site = run_of(found).sites[name]
+        site = run_of(report).sites[name]
         says.append(f"{name}: {site_verdict(site, metric)[0]}, {narrative.gain_in_words(site, metric)}")
-    title = f"Gain of each site, {narrative.interval_name(found)}"
+    title = f"Gain of each site, {narrative.interval_name(report)}"
     summary = f"Gain by joining. {'; '.join(says)}"
-    figure(left, title, forest_plot(found, metric, shown), lines, key="site-gains", says=summary)
+    figure(left, title, forest_plot(report, metric, shown), lines, key="site-gains", says=summary)
     title = "Each model at each site, with 95 % CI"
     if arms == ["global"]:
         title = f"{metric_name(metric)} of the shared model, with 95 % CI"
     by_site = [_figures_in_words(name, cells, arms) for name, cells in zip(order[:SITES_SHOWN], words, strict=False)]
     summary = f"{title}. {'; '.join(by_site)}"
-    figure(right, title, sites_by_arm(found, metric, shown), lines, key="site-models", says=summary)
+    figure(right, title, sites_by_arm(report, metric, shown), lines, key="site-models", says=summary)
     table(words)
     # Below the table: in it a sentence would make rows high on a narrow screen.
-    if why := site_answer.untold_at(found, metric, order):
+    if why := site_answer.untold_at(report, metric, order):
         st.caption(bullets(map(escape, why)))
-    _captions(narrative.unadjusted_in_words(found, metric))
+    _captions(narrative.unadjusted_in_words(report, metric))
 
 
 def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
@@ -218,26 +218,26 @@ def _figures_in_words(name: str, cells: Report, arms: Sequence[str]) -> str:
     return f"{name}: {each}"
 
 
-def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
+def _shared_model(report: Report, metric: str, sites: Sequence[str], lines: Sequence[Report]) -> None:
     """Show the shared model's figure at some sites, the only one that leaves them."""
-    drawn = sites_by_arm(found, metric, sites)
+    drawn = sites_by_arm(report, metric, sites)
     if drawn is None:
         return
     title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
-    shared = {site: figure_of(site_of(run_of(found).sites[site]).global_, metric) for site in sites}
+    shared = {site: figure_of(site_of(run_of(report).sites[site]).global_, metric) for site in sites}
     says = "; ".join(f"{site} {number(of.value)}" for site, of in shared.items())
     figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
-def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
+def _line(report: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
     """Return a site's line in the charts' table and its CSV file.
 
     Every figure and its interval stand in a cell of its own.
     """
-    site = run_of(found).sites[name]
+    site = run_of(report).sites[name]
     here = site_of(site)
     cells: dict[str, Any] = {"Site": name, "Rows": here.rows, "Test rows": here.holdout_rows}
-    if noised.noised_scores(found) is not None:
+    if noised.noised_scores(report) is not None:
         cells = {"Site": name, noised.TRAINED_ON.capitalize(): here.rows}
     for arm in arms:
         entry = figure_of(site[arm], metric)
@@ -247,38 +247,38 @@ def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Report:
     if gain is not None:
         deciding = gain.deciding
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": deciding.low, "Gain, high": deciding.high}
-    if not noised.is_uncompared(found):
+    if not noised.is_uncompared(report):
         cells["Verdict"] = site_verdict(site, metric)[0]
     return cells
 
 
-def who_gains(found: Report, metric: str) -> None:
+def who_gains(report: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
-    order = site_answer.order_of_sites(found, metric)
-    shown = gains.at_the_ends(found, metric, FEW_SITES)
-    lines = [_line(found, site, metric, arms_shown(found, metric)) for site in order]
-    if noised.is_uncompared(found):
-        _shared_model(found, metric, shown, lines)
+    order = site_answer.order_of_sites(report, metric)
+    shown = gains.at_the_ends(report, metric, FEW_SITES)
+    lines = [_line(report, site, metric, arms_shown(report, metric)) for site in order]
+    if noised.is_uncompared(report):
+        _shared_model(report, metric, shown, lines)
         return
-    show(gains.gains(found, metric, shown, len(order), lines), titled=False)
-    st.markdown(escape(" ".join([narrative.tally(found, metric), *narrative.untold_in_words(found, metric)])))
+    show(gains.gains(report, metric, shown, len(order), lines), titled=False)
+    st.markdown(escape(" ".join([narrative.tally(report, metric), *narrative.untold_in_words(report, metric)])))
 
 
-def how_to_read(found: Report, metric: str) -> None:
+def how_to_read(report: Report, metric: str) -> None:
     """Explain the words of the charts, folded away."""
-    if noised.is_uncompared(found):
+    if noised.is_uncompared(report):
         return
-    least = narrative.least_gain(found, metric)
+    least = narrative.least_gain(report, metric)
     small = ""
     minus = ""
-    if run_of(found).rule.worthwhile[metric]:
+    if run_of(report).rule.worthwhile[metric]:
         small = f" A clear gain below {least} is *{TOO_SMALL}*."
         minus = MINUS
-    models = _models_under_noise() if noised.own_under_noise(found) else _models_in_words(found)
+    models = _models_under_noise() if noised.own_under_noise(report) else _models_in_words(report)
     with st.expander("How to read this"):
         st.markdown(
             f"{models}"
-            f"- **{PAYS}**: the gain's interval ({narrative.interval_name(found)}) lies above {least}. "
+            f"- **{PAYS}**: the gain's interval ({narrative.interval_name(report)}) lies above {least}. "
             f"**{DO_NOT_USE}**: it lies below {minus}{least}. "
             f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
             "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
@@ -288,13 +288,13 @@ def how_to_read(found: Report, metric: str) -> None:
         )
 
 
-def _models_in_words(found: Report) -> str:
+def _models_in_words(report: Report) -> str:
     """Return what the models are of which the charts tell, as lines of Markdown."""
     # Where sites keep a part of the model, or a model, the names below stand for others.
-    own = own_parts_in_words(found)
+    own = own_parts_in_words(report)
     if own:
         own = f"- {own}\n"
-    beside = read(OwnParts, run_of(found).own_parts or {}).beside
+    beside = read(OwnParts, run_of(report).own_parts or {}).beside
     adjusted = "a model that the site trained" if beside else "the shared model, corrected"
     return (
         f"{own}"
@@ -320,12 +320,12 @@ def _models_under_noise() -> str:
     )
 
 
-def choose_metric(found: Report) -> str | None:
+def choose_metric(report: Report) -> str | None:
     """Return the metric that the reader picked.
 
     The primary one comes first. None where none was compared.
     """
-    metrics = noised.with_verdict(found, metrics_of(found))
+    metrics = noised.with_verdict(report, metrics_of(report))
     if len(metrics) < 2:
         return next(iter(metrics), None)
     return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))
