@@ -1,7 +1,7 @@
 """Counters of the house: how large the code is, how dense, and how many modules know each feature.
 
-`python -m tests.house [ROOT] [--places]` reads `flfed/` and `tests/` below ROOT (this checkout by default) and prints a
-table; nothing of it is imported. `tests/test_budgets.py` holds the same counters as a ratchet. Definitions:
+`python -m tests.house [words] [ROOT] [--places]` reads `flfed/` and `tests/` below ROOT (this checkout by default) and
+prints a table, with `words` that of `tests/words_counted.py`; nothing of it is imported. `tests/test_budgets.py` holds the same counters as a ratchet. Definitions:
 
 - **code line**: a line with a token that is no comment and no docstring, also of constants; **tokens** are
   those of the code lines.
@@ -429,9 +429,16 @@ def counters(house: House) -> dict[str, tuple[float, float, list[object]]]:
     }
 
 
-def main(root: Path, *, whole: bool) -> None:
-    """Print the counters."""
-    for name, (today, most, places) in counters(House(root)).items():
+def main(root: Path, *, whole: bool, words: bool) -> None:
+    """Print the counters, or those of words."""
+    house = House(root)
+    if words:
+        from tests import words_counted
+
+        table = words_counted.counters(house, root)
+    else:
+        table = counters(house)
+    for name, (today, most, places) in table.items():
         print(f"{name:42} {today:>10,}   at most {most:,}")
         if whole:
             for place in places:
@@ -439,5 +446,6 @@ def main(root: Path, *, whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    main(Path(words[0]) if words else Path(__file__).resolve().parents[1], whole="--places" in sys.argv)
+    given = [word for word in sys.argv[1:] if not word.startswith("-") and word != "words"]
+    here = Path(given[0]) if given else Path(__file__).resolve().parents[1]
+    main(here, whole="--places" in sys.argv, words="words" in sys.argv)

@@ -131,6 +131,15 @@ def median_sentence(found: Sequence[Passage]) -> float:
     return median(lengths or [0])
 
 
+def longest_sentence(found: Sequence[Passage]) -> int:
+    """Return the most words of a sentence of a paragraph, an item or a cell."""
+    lengths = [0]
+    for passage in found:
+        if passage.kind in MOST_WORDS:
+            lengths += [len(sentence.split()) for sentence in passage.sentences()]
+    return max(lengths)
+
+
 def unknown_commands(found: Sequence[Passage]) -> Iterator[str]:
     """Yield a line for each command of flfed in code that does not exist."""
     tree = typer.main.get_command(commands.app)
