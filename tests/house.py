@@ -1,7 +1,8 @@
 """Counters of the house: how large the code is, how dense, and how many modules know each feature.
 
 `python -m tests.house [words] [ROOT] [--places]` reads `flfed/` and `tests/` below ROOT (this checkout by default) and
-prints a table, with `words` that of `tests/words_counted.py`; nothing of it is imported. `tests/test_budgets.py` holds the same counters as a ratchet. Definitions:
+prints a table, with `words` that of `tests/words_counted.py`.
+Nothing of it is imported. `tests/test_budgets.py` holds the same counters as a ratchet. Definitions:
 
 - **code line**: a line with a token that is no comment and no docstring, also of constants; **tokens** are
   those of the code lines.
