@@ -157,12 +157,12 @@ class EncodedTable:
             self.keep(table, columns)
         return columns
 
-    def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
+    def keep(self, table: pd.DataFrame, columns: ColumnArrays) -> None:
         """Keep columns of a table that are known already.
 
         From then on they are the columns of just this table.
         """
-        self._coded.append((table, known))
+        self._coded.append((table, columns))
 
     def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
         """Return a table's columns if kept, else the table."""

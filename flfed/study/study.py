@@ -52,16 +52,16 @@ LARGEST_SEED = 2**63 - 10**6 - 1
 class _FromKeywords(type):
     """Makes a study of plain keywords: `Study(dataset="preterm-birth", model="mlp", rounds=5)`."""
 
-    def __call__(cls, *values: Any, **given: Any) -> Any:
+    def __call__(cls, *values: Any, **keywords: Any) -> Any:
         # The parsed tables make the dataclass itself; a dataset's name asks for a text first.
-        if isinstance(given.get("dataset"), str) and not values:
-            return _from_keywords(**given)
-        if values or "text" not in given:
+        if isinstance(keywords.get("dataset"), str) and not values:
+            return _from_keywords(**keywords)
+        if values or "text" not in keywords:
             raise UsageError(
                 'a study needs the name of a dataset, such as Study(dataset="preterm-birth", model="mlp", rounds=5); '
                 "Study.load reads a file, or a shipped study by its name"
             )
-        return super().__call__(**given)
+        return super().__call__(**keywords)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +197,14 @@ class Study(Crossing, metaclass=_FromKeywords):
         model = registry.load("model", self.model.name)
         return self.privacy.name == "none" and bool(model.linear or getattr(model, "plain", False))
 
-    def replace(self, changes: Mapping[str, Any], said: str = "--set") -> Study:
+    def replace(self, changes: Mapping[str, Any], option: str = "--set") -> Study:
         """Return the study with some keys set, as `--set key=value` does.
 
         Parameters
         ----------
         changes : mapping of key to value
             A key is `table.key`, or the bare key where only one table has it. None leaves it out.
-        said : str
+        option : str
             What stands before a key in an error.
 
         Raises
@@ -218,19 +218,19 @@ class Study(Crossing, metaclass=_FromKeywords):
         # What a table names decides which keys it has, so names are set first.
         for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):
             # A table that the study leaves out is made, so that any key can be set.
-            *path, last = _path(key, table, said)
+            *path, last = _path(key, table, option)
             place = table
             for part in path:
                 place = place.setdefault(part, {})
                 if not isinstance(place, dict):
-                    raise UsageError(f"{said} {key}: {part!r} is no table of the study")
+                    raise UsageError(f"{option} {key}: {part!r} is no table of the study")
             if value is None:
                 place.pop(last, None)
             else:
                 place[last] = value
         return _study(table, tomli_w.dumps(table))
 
-    def full_key(self, key: str, said: str) -> str:
+    def full_key(self, key: str, option: str) -> str:
         """Return a key with its table.
 
         The bare key "rounds" gives "strategy.rounds".
@@ -238,7 +238,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         Parameters
         ----------
         key : str
-        said : str
+        option : str
             Where it was given, for the error: "--grid".
 
         Raises
@@ -246,7 +246,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         UsageError
             For a bare key that is unknown or stands in several tables.
         """
-        return ".".join(_path(key, tomllib.loads(self.text), said))
+        return ".".join(_path(key, tomllib.loads(self.text), option))
 
 
 def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,7 +321,7 @@ _LOOSE = ("expected", "sweep")
 _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
 
 
-def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
+def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str]:
     """Return the path of `key` in a study.
 
     The bare key `rounds` gives `["strategy", "rounds"]`.
@@ -337,7 +337,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
         why = "stands in several tables." if paths else f"is not known{close}"
-        raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
+        raise UsageError(f"{option} {key}: the key {why} Write it as table.key, such as plan.lr")
     return paths[0]
 
 
@@ -436,18 +436,18 @@ def _split_off(table: dict[str, Any], kind: Any) -> Any:
     return kind(**read_settings(kind, settings, kind.where))
 
 
-def _made(name: str, given: dict[str, Any]) -> Any:
+def _made(name: str, settings: dict[str, Any]) -> Any:
     """Build one table of a study, inner tables first."""
     inner = {}
     for (outer, key), kind in _NESTED.items():
-        if outer == name and key in given:
-            value = given.pop(key)
+        if outer == name and key in settings:
+            value = settings.pop(key)
             if not isinstance(value, dict):
                 raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
             # A partition has a table of its own within.
             parse = getattr(kind, "parse", None)
             inner[key] = parse(value) if parse else kind(**read_settings(kind, value, f"[{name}] {key}"))
-    made = read_settings(_TABLES[name], given, f"[{name}]")
+    made = read_settings(_TABLES[name], settings, f"[{name}]")
     return _TABLES[name](**made, **inner)
 
 
@@ -458,7 +458,7 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(settings)
 
 
-def _listed(kind: str, given: dict[str, Any]) -> Named:
+def _listed(kind: str, settings: dict[str, Any]) -> Named:
     """Return the listed thing that a table names.
 
     A study has a model and a strategy in any case; of the others there may be none.
@@ -470,13 +470,13 @@ def _listed(kind: str, given: dict[str, Any]) -> Named:
     """
     needed = kind in ("model", "strategy")
     without = None if needed else "none"
-    name = given.pop("name", without)
+    name = settings.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
     choices = registry.names(kind)
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
-        if given:
-            raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(choices)}")
+        if settings:
+            raise UsageError(f"{where}: {next(iter(settings))} needs name; known: {', '.join(choices)}")
         return Named(name="none")
     if not isinstance(name, str):
         raise UsageError(f"{where}: name is missing; known: {', '.join(choices)}")
@@ -484,7 +484,7 @@ def _listed(kind: str, given: dict[str, Any]) -> Named:
         lent = re.fullmatch("module[0-9a-f]{12}", name)
         hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, choices)
         raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(choices)}")
-    return Named(name=name, settings=given)
+    return Named(name=name, settings=settings)
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:

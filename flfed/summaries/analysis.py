@@ -193,11 +193,11 @@ def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> 
     return shares
 
 
-def moments_of(column: ColumnLayout, parts: Mapping[str, Any], known: float, deviation: float) -> Moments:
-    """Return a number's noised sums; `known` is the noised number of its values."""
+def moments_of(column: ColumnLayout, parts: Mapping[str, Any], present_rows: float, deviation: float) -> Moments:
+    """Return a number's noised sums; `present_rows` is the noised number of its values."""
     low, *_, high = own_edges(column).tolist()
     return Moments(
-        rows=known,
+        rows=present_rows,
         total=float(parts[f"total {column.name}"]),
         square=float(parts[f"square {column.name}"]),
         deviation=deviation,
@@ -219,9 +219,9 @@ def _in_own_unit(column: ColumnLayout, values: np.ndarray) -> np.ndarray:
     return np.array([float(f"{value:.12g}") for value in values])
 
 
-def _quantile(asked: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
+def _quantile(probability: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
     """Return a number's quantile in its own unit; within a bin values are even on the scale of the bins."""
-    interval = quantile(asked, counts, np.array(column.edges), deviation)
+    interval = quantile(probability, counts, np.array(column.edges), deviation)
     if interval is None:
         return None
     return Interval(*_in_own_unit(column, np.array([interval.value, interval.low, interval.high])).tolist())

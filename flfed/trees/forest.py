@@ -305,7 +305,7 @@ def _ways(tree: Tree, node: int = 0, way: tuple[Branch, ...] = ()) -> Iterator[t
         yield from _ways(tree, child, (*way, Branch(node, child == left, share)))
 
 
-def _add(found: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goes_left: np.ndarray) -> None:
+def _add(shap_values: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goes_left: np.ndarray) -> None:
     """Add a leaf's part to the contributions of one output, [rows, columns + 1]."""
     shares: dict[int, float] = {}
     follows: dict[int, np.ndarray] = {}
@@ -314,18 +314,18 @@ def _add(found: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goe
         shares[column] = shares.get(column, 1.0) * branch.share
         here = goes_left[branch.node] == branch.left
         follows[column] = here & follows[column] if column in follows else here
-    found[:, -1] += value * np.prod(list(shares.values()))
+    shap_values[:, -1] += value * np.prod(list(shares.values()))
     count = len(shares)
     weights = [factorial(k) * factorial(count - 1 - k) / factorial(count) for k in range(count)]
     for column, share in shares.items():
         # Of the other columns, those that are known follow the row and the rest their shares.
-        others = np.zeros((count, len(found)))
+        others = np.zeros((count, len(shap_values)))
         others[0] = 1.0
         for other in shares:
             if other != column:
                 others[1:] = others[1:] * shares[other] + others[:-1] * follows[other]
                 others[0] *= shares[other]
-        found[:, column] += value * (follows[column] - share) * (weights @ others)
+        shap_values[:, column] += value * (follows[column] - share) * (weights @ others)
 
 
 LEAST_GAIN = np.float32(1e-6)

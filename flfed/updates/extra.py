@@ -144,9 +144,9 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     return SiteArrays(received=received, kept=state_arrays)
 
 
-def kept_state(kept: Arrays) -> Arrays:
+def kept_state(arrays: Arrays) -> Arrays:
     """Return a strategy's arrays under their names in a site's state."""
-    return with_prefix(KEPT, kept)
+    return with_prefix(KEPT, arrays)
 
 
 def own_state(own: Arrays) -> Arrays:
@@ -177,15 +177,15 @@ def own_terms(
     return _parted(strategy.own_terms(settings, start, incoming))
 
 
-def _parted(found: tuple[Any, ...]) -> tuple[Any, Arrays]:
+def _parted(terms: tuple[Any, ...]) -> tuple[Any, Arrays]:
     """Return the terms that are functions, and the sum of those that are constant in a round."""
     constant: Arrays = {}
-    for term in found:
+    for term in terms:
         if not isinstance(term, Mapping):
             continue
         for name, value in term.items():
             constant[name] = constant[name] + value if name in constant else value
-    return tuple(term for term in found if not isinstance(term, Mapping)), constant
+    return tuple(term for term in terms if not isinstance(term, Mapping)), constant
 
 
 @cache

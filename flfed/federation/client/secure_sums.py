@@ -209,7 +209,7 @@ class SiteSums:
             raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
         refuse(
             rules.answer_refusal(
-                cohort=cohort.sites, pinned=approval.pinned, asked_with=history.asked_with, opened=history.lists
+                cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.asked_with, opened=history.lists
             )
         )
         return history.lists

@@ -198,8 +198,8 @@ def _module_folder(module_name: str) -> Path | None:
     return Path(file).parent if file else None
 
 
-def _module_site(found: object, where: str) -> Site:
-    site = getattr(found, "site", None) if isinstance(found, ModuleType) else found
+def _module_site(target: object, where: str) -> Site:
+    site = getattr(target, "site", None) if isinstance(target, ModuleType) else target
     if not isinstance(site, Site):
         raise UsageError(f"{where}: must end with `site = Site(...)`")
     return site

@@ -187,7 +187,7 @@ class _History:
         Of those whose past is wanted.
     """
 
-    def __init__(self, owner: Integers, moment: Integers, asked_owner: Integers, asked_moment: Integers) -> None:
+    def __init__(self, owner: Integers, moment: Integers, wanted_owner: Integers, wanted_moment: Integers) -> None:
         self.moments, rank = np.unique(moment, return_inverse=True)
         # Ranks instead of moments: an owner's code and a moment fit one integer, however long the time.
         self.width = len(self.moments) + 1
@@ -195,9 +195,9 @@ class _History:
         self.order = np.argsort(key, kind="stable")
         self.key = key[self.order]
         # Neighbours in the search are neighbours in memory: ten times as fast as in the table's order.
-        self.asked = np.lexsort((asked_moment, asked_owner))
-        self.asked_owner = asked_owner[self.asked]
-        self.asked_moment = asked_moment[self.asked]
+        self.asked = np.lexsort((wanted_moment, wanted_owner))
+        self.asked_owner = wanted_owner[self.asked]
+        self.asked_moment = wanted_moment[self.asked]
         self._known: dict[int, Integers] = {}
 
     def until(self, days: int) -> Integers:

@@ -180,7 +180,9 @@ def _ranked(y: np.ndarray) -> np.ndarray:
     return (2 * ranks - len(y) - 1)[place, None] / len(y)
 
 
-def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
+def _strength(
+    rows: ColumnArrays, column: ColumnLayout, has_value: np.ndarray | slice, y: np.ndarray, task: str
+) -> float:
     """Return a column's best AUC or absolute correlation (NaN for few rows)."""
     positives = y.sum()
     negatives = len(y) - positives
@@ -190,11 +192,11 @@ def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slic
     if least < LEAST_KNOWN or np.ptp(y) == 0:
         return np.nan
     if column.kind == "number":
-        values = rows.values[column.name][known]
+        values = rows.values[column.name][has_value]
         if task == "regression":
             return _correlation(values, y)
         return _auc(values, y)
-    codes = rows.codes[column.name][known]
+    codes = rows.codes[column.name][has_value]
     last = len(column.cells) - 1
     if task == "regression":
         return max(_correlation(codes == code, y) for code in range(last))
@@ -393,7 +395,7 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
 
 
 def _leaks_known(
-    exact: Summary, layout: Layout, column: ColumnLayout, cells_known: np.ndarray, target_known: float, minimum: int
+    exact: Summary, layout: Layout, column: ColumnLayout, cell_mask: np.ndarray, target_released: float, minimum: int
 ) -> np.ndarray:
     """Return whether a column's test and strength may leave, [outcomes, 2].
 
@@ -406,13 +408,13 @@ def _leaks_known(
     rows = exact.rows[0]
     missing = exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
-    missing_disclosed = cells_known[slices[column.name]][-1] > 0
+    missing_disclosed = cell_mask[slices[column.name]][-1] > 0
     if layout.task == "regression":
-        test = missing_disclosed and min(missing, rows - missing) >= minimum and target_known > 0
+        test = missing_disclosed and min(missing, rows - missing) >= minimum and target_released > 0
         return np.tile([test, True], (layout.outcomes, 1)).astype(float)
     classes = exact.cells[slices[layout.target.name]][:-1]
     wanted = classes if layout.task == "multi-class" else classes[1:2]
-    classes_disclosed = cells_known[slices[layout.target.name]][:-1].all()
+    classes_disclosed = cell_mask[slices[layout.target.name]][:-1].all()
     both = exact.leaks[number, :, 0] + missing * wanted / rows
     table = np.stack([both, missing - both, wanted - both, rows - missing - wanted + both])
     # Counts came out of a division: half a row is more than rounding and less than one.

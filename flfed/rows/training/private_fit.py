@@ -41,7 +41,7 @@ def clipped_by_row(
     weight: Tensor,
     *,
     clip: float,
-    held_bytes: int = HELD_BYTES,
+    gradient_bytes: int = HELD_BYTES,
 ) -> tuple[Tensor, Tensors]:
     """Return the losses and the sum of clipped gradients.
 
@@ -57,7 +57,7 @@ def clipped_by_row(
     y, weight : tensor [rows]
         A row's gradient is clipped after it was multiplied by its weight.
     clip : float, > 0
-    held_bytes : int
+    gradient_bytes : int
         Of single rows' gradients at a time; at least one row's.
 
     Notes
@@ -78,7 +78,7 @@ def clipped_by_row(
     by_row = torch.func.vmap(torch.func.grad_and_value(loss), in_dims=(None, 0, 0, 0))
     total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in w.items()}
     # Only so many rows at a time as their gradients fit into memory.
-    size = max(1, held_bytes // (8 * sum(value.numel() for value in w.values())))
+    size = max(1, gradient_bytes // (8 * sum(value.numel() for value in w.values())))
     losses = [x.new_empty(0)]
     for start in range(0, len(x), size):  # none, where no row was sampled
         part = slice(start, start + size)

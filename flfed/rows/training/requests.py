@@ -323,14 +323,14 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     return [ended[place] for place in range(len(handlers))]
 
 
-def listed(asked: ComputeRequest) -> list[Request]:
+def listed(request: ComputeRequest) -> list[Request]:
     """Return what a handler asks, as a list."""
-    if isinstance(asked, list):
-        return asked
-    return [asked]
+    if isinstance(request, list):
+        return request
+    return [request]
 
 
-def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
+def told(handler: ClientGenerator, request: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
     """Send a handler its results.
 
     Where one failed, its error is raised in the handler instead. What the handler asks next is returned.
@@ -338,16 +338,16 @@ def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]
     for result in results:
         if isinstance(result, Failed):
             return handler.throw(result.error)
-    result = list(results) if isinstance(asked, list) else results[0]
+    result = list(results) if isinstance(request, list) else results[0]
     return handler.send(result)
 
 
-def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = None) -> Hashable | None:
+def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = None) -> Hashable | None:
     """Return the program that a request trains by.
 
     Requests of one program can train as one stack. It is None for a request that cannot be stacked.
 
-    `known` holds what was found for the same arrays and plan; those must still live.
+    `cache` holds what was found for the same arrays and plan; those must still live.
     """
     rows = request.rows
     layers = layers_of(request.model)
@@ -357,15 +357,15 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
         return None  # refused alone
     # Arrays and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
-    if known is None:
-        known = {}
+    if cache is None:
+        cache = {}
     key = (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
-    if key not in known:
-        known[key] = _shared(request)
+    if key not in cache:
+        cache[key] = _shared(request)
     settings = (request.delta, request.private, bool(request.correction), request.frozen)
-    if known[key] is None:
+    if cache[key] is None:
         return None
-    return (own, known[key], settings)
+    return (own, cache[key], settings)
 
 
 def _shared(request: FitRequest) -> Hashable | None:

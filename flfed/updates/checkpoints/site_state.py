@@ -305,8 +305,8 @@ class StateFiles(RunState):
     kept : KeptReplies
     """
 
-    def __init__(self, kept: KeptReplies) -> None:
-        self._kept = kept
+    def __init__(self, store: KeptReplies) -> None:
+        self._kept = store
 
     def read(self, name: str) -> Arrays | None:
         """Return a file's arrays; a damaged file counts as none."""

@@ -120,8 +120,8 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     return _sha256(study.dataset.name, {"kind": kind, **meant, **parts})
 
 
-def _sha256(dataset: str, asked: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical({"what": "question", "dataset": dataset, **asked})).hexdigest()
+def _sha256(dataset: str, facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical({"what": "question", "dataset": dataset, **facts})).hexdigest()
 
 
 def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:

@@ -372,7 +372,7 @@ def _layout(message: Crossing) -> tuple[Any, ...]:
     return tuple(layout)
 
 
-def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
+def _add_layout(layout: list[Any], values: Iterable[Any]) -> None:
     """Add the layout of values, one after the other.
 
     It is what decides how many bytes they are. The kind of each tells where it ends.
@@ -381,19 +381,19 @@ def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
         kind = type(value)
         # A number has one size, so that its value is left out of the layout.
         if kind is float or kind is int:
-            found.append(8)
+            layout.append(8)
         elif kind is np.ndarray:
-            found += (value.shape, value.dtype)
+            layout += (value.shape, value.dtype)
         elif kind is dict:
-            found.append(tuple(value))
-            _add_layout(found, value.values())
+            layout.append(tuple(value))
+            _add_layout(layout, value.values())
         elif kind is str or kind is bool or value is None:
-            found.append(value)
+            layout.append(value)
         elif hasattr(kind, "__dataclass_fields__"):
-            found.append(kind)
-            _add_layout(found, vars(value).values())
+            layout.append(kind)
+            _add_layout(layout, vars(value).values())
         else:
-            found.append(object())  # equal to no other, so that the message is counted
+            layout.append(object())  # equal to no other, so that the message is counted
 
 
 def addressed(like: Message, node: int, content: RecordDict) -> Message:

@@ -95,9 +95,9 @@ ColumnMapping = Mapping[str, str | Field | None]
 """Schema column to own column, Field, or None where the site does not have it."""
 
 
-def own_name(given: str | Field | None) -> str | None:
+def own_name(entry: str | Field | None) -> str | None:
     """Return the name of a column in the source, by a mapping's entry; None where the source has none."""
-    return given.column if isinstance(given, Field) else given
+    return entry.column if isinstance(entry, Field) else entry
 
 
 def check_date_format(where: str, form: str, *, century: int = 0) -> None:
