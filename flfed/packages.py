@@ -116,7 +116,7 @@ def own_root() -> Path:
     return package.parent
 
 
-def not_known(kind: str, name: str, choices: list[str]) -> UsageError:
+def unknown_name_error(kind: str, name: str, choices: list[str]) -> UsageError:
     """Return the error for an unknown site or dataset.
 
     It says what to do.

@@ -137,11 +137,11 @@ def _checked(target: Callable[..., Any], settings: Mapping[str, Any], where: str
         try:
             checked[name] = check(value)
         except ValidationError as error:
-            raise UsageError(f"{where}: {kebab(name)}{_told(hint, settings[name], error)}") from None
+            raise UsageError(f"{where}: {kebab(name)}{_describe_error(hint, settings[name], error)}") from None
     return checked
 
 
-def _told(hint: Any, value: Any, refused: ValidationError) -> str:
+def _describe_error(hint: Any, value: Any, refused: ValidationError) -> str:
     """Return a wrong value and what is allowed, as an error tells them."""
     error = refused.errors(include_url=False)[0]
     kind = error["type"].removesuffix("_type")

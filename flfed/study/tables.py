@@ -351,7 +351,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
-        for kind, values in self.asked_points.items():
+        for kind, values in self.points_by_kind.items():
             key = f"{kind}s"
             if not are_shares(values):
                 raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
@@ -375,7 +375,7 @@ class Compare(Settings, where="[compare]", frozen=True):
                 )
 
     @property
-    def asked_points(self) -> dict[PointKind, tuple[float, ...]]:
+    def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:
         """Values at which sites count exactly, by how rows are chosen there."""
         return {
             "threshold": self.thresholds,
@@ -387,7 +387,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
         points: list[Point] = []
-        for kind, values in self.asked_points.items():
+        for kind, values in self.points_by_kind.items():
             points += [(kind, at) for at in values]
         return tuple(points)
 

@@ -27,8 +27,8 @@ from flfed.rows.data.parsing.fields import (
     ABSENT,
     ABSENT_RULES,
     MAY_BE_ABSENT,
+    NO_COLUMN,
     NO_GROUP,
-    NONE_FOUND,
     ColumnMapping,
     Field,
     Finding,
@@ -210,7 +210,7 @@ def _absent(
         if own is not None and rule in ABSENT_RULES:
             hint = did_you_mean(own, raw.columns)
         if none and rule and not hint:
-            rule = NONE_FOUND
+            rule = NO_COLUMN
             hint = where_names_stand(raw, [field.column for field in fields.values() if field])
         if rule:
             findings[name] = [Finding(name, rule, np.arange(0), hint)]

@@ -13,7 +13,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.features.encode import ColumnArrays, coded
 from flfed.summaries.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
 
-LEAST_KNOWN = 10
+LEAST_PRESENT = 10
 """Rows of each class that must have a value before a column's separation says anything: of 13
 rows with 2 positives, chance alone separates many."""
 
@@ -189,7 +189,7 @@ def _strength(
     least = min(positives, negatives)
     if task == "regression":
         least = len(y) / 2
-    if least < LEAST_KNOWN or np.ptp(y) == 0:
+    if least < LEAST_PRESENT or np.ptp(y) == 0:
         return np.nan
     if column.kind == "number":
         values = rows.values[column.name][has_value]
@@ -264,7 +264,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     moment_mask = (np.array(moments)[:, 0] > 0).astype(float)
     leak_mask = np.stack(
         [
-            _leaks_known(people or exact, layout, column, cell_mask, moment_mask[-1], minimum)
+            _find_releasable_leaks(people or exact, layout, column, cell_mask, moment_mask[-1], minimum)
             for column in layout.features
         ]
     ).reshape(exact.leaks_known.shape)
@@ -394,7 +394,7 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
     return [float(value) for value in moments]
 
 
-def _leaks_known(
+def _find_releasable_leaks(
     exact: Summary, layout: Layout, column: ColumnLayout, cell_mask: np.ndarray, target_released: float, minimum: int
 ) -> np.ndarray:
     """Return whether a column's test and strength may leave, [outcomes, 2].

@@ -130,14 +130,14 @@ class Cells:
         return dict(zip(self.texts, self.counts.tolist(), strict=True))
 
     @property
-    def known(self) -> int:
+    def n_present(self) -> int:
         """Rows with a value."""
         return int(self.counts.sum())
 
     @property
     def share_distinct(self) -> float:
         """Distinct values for each row that has one."""
-        return len(self.texts) / max(self.known, 1)
+        return len(self.texts) / max(self.n_present, 1)
 
     def with_missing(self, codes: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known", whatever they look like."""
@@ -257,7 +257,7 @@ def _without_words(entries: Cells) -> Cells | None:
         return None
     rest = entries.without(words)
     # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
-    if not rest.known or entries.known - rest.known > WORDS_SHARE * entries.known:
+    if not rest.n_present or entries.n_present - rest.n_present > WORDS_SHARE * entries.n_present:
         return None
     if words and any(map(ZEROS_FIRST.fullmatch, rest.texts)):
         return None
@@ -267,7 +267,7 @@ def _without_words(entries: Cells) -> Cells | None:
 def _read_most(entries: Cells) -> Numbers | None:
     """Return numbers of which some cells are none, such as "60+"; None where these are more than one of ten."""
     figures = np.array([bool(DIGITS.search(text)) for text in entries.texts], dtype=bool)
-    if len(entries.texts) <= FEW_VALUES or entries.counts[figures].sum() < MOST_NUMBERS * entries.known:
+    if len(entries.texts) <= FEW_VALUES or entries.counts[figures].sum() < MOST_NUMBERS * entries.n_present:
         return None
     numbers = replace(entries, texts=list(compress(entries.texts, figures)))
     tried = numbers.texts[:MOST_TRIED]
@@ -281,7 +281,7 @@ def _read_most(entries: Cells) -> Numbers | None:
     # Where the others are V57 or E909, the numbers beside them are codes too.
     coded = sum(map(bool, map(_CODE.fullmatch, words))) > len(words) / 2
     zeros = any(map(ZEROS_FIRST.fullmatch, rest.texts))
-    if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.known < MOST_NUMBERS * entries.known:
+    if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.n_present < MOST_NUMBERS * entries.n_present:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
     return read and _doubted(read, f"{count_in_words(rest.strays)} cells are no numbers: site check counts them")
@@ -361,14 +361,14 @@ class Unknowns:
     Attributes
     ----------
     codes : tuple of float
-    known : bool array [values]
+    genuine : bool array [values]
         Which values are none of them.
     doubts : tuple of str
         Why a person should look.
     """
 
     codes: tuple[float, ...]
-    known: np.ndarray
+    genuine: np.ndarray
     doubts: tuple[str, ...]
 
 

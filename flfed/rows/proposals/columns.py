@@ -142,7 +142,7 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
         proposal = replace(other, why=f"it is kept as was wished, though {other.why}", sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
-    return replace(proposal, gaps=entries.known < entries.rows or bool(proposal.field and proposal.field.missing))
+    return replace(proposal, gaps=entries.n_present < entries.rows or bool(proposal.field and proposal.field.missing))
 
 
 def _as_feature(entries: Cells, proposal: ColumnProposal) -> ColumnProposal | None:
@@ -159,7 +159,7 @@ def _as_feature(entries: Cells, proposal: ColumnProposal) -> ColumnProposal | No
 
 def _proposal(entries: Cells, cells: pd.Series) -> ColumnProposal:
     name = entries.name
-    if not entries.known:
+    if not entries.n_present:
         return ColumnProposal(name, "left-out", "is empty")
     if len(entries.texts) == 1:
         return ColumnProposal(name, "left-out", "has the same value in every row that has one")
@@ -287,7 +287,7 @@ def _numbers_by_name(entries: Cells, values: np.ndarray) -> ColumnProposal | Non
     if proposal := _numbers_of_rows(entries, values, named=named):
         return proposal
     distinct = len(values)
-    if _AREA_NAME.search(words) or (entries.share_distinct > 0.99 and entries.known > 100 and values.min() > 1e5):
+    if _AREA_NAME.search(words) or (entries.share_distinct > 0.99 and entries.n_present > 100 and values.min() > 1e5):
         return _codes(entries, "its numbers name something")
     if 2 < distinct <= MOST_VALUES:
         if names_owner(words) and not amounts:
@@ -306,10 +306,10 @@ def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> Colu
     """Return an identifier where whole numbers tell rows or persons apart."""
     distinct = len(values)
     span = _span(values)
-    if distinct == entries.known >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
+    if distinct == entries.n_present >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
         return _identifier(entries, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Of so many amounts drawn from this range two or more pairs would be equal.
-    if distinct == entries.known and distinct * (distinct - 1) > 4 * span:
+    if distinct == entries.n_present and distinct * (distinct - 1) > 4 * span:
         return _identifier(entries, "each row has another whole number: if they are amounts, a number")
     if not named:
         return None
@@ -331,7 +331,7 @@ def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     entries = read.cells
     unknown = find_unknowns(read.values, entries.counts)
     doubts = [*unknown.doubts, *filter(None, [read.doubt])]
-    values = read.values[unknown.known]
+    values = read.values[unknown.genuine]
     low = float(values.min())
     high = float(values.max())
     column = Column(kind="number", unit=unit_of(entries.name), range=round_outward(low, high), missing=unknown.codes)
@@ -396,7 +396,7 @@ def _long_or_different(entries: Cells, *, named: bool) -> ColumnProposal | None:
     if not (long or entries.share_distinct > 0.5 or (named and distinct > MOST_VALUES)):
         return None
     why = "its texts are long" if long else "its texts are nearly all different"
-    return _identifier(entries, why, sure=distinct == entries.known or long or named)
+    return _identifier(entries, why, sure=distinct == entries.n_present or long or named)
 
 
 def _identifier(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
@@ -416,7 +416,7 @@ def _category(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal
     if many := rows_in_other_case(entries.texts, entries.counts):
         why = f"{why}; {CASE.format(many)}"
         sure = False
-    unlisted = entries.known + entries.strays - int(entries.counts[listed].sum())
+    unlisted = entries.n_present + entries.strays - int(entries.counts[listed].sum())
     values = sorted((entries.texts[place] for place in listed), key=by_number)
     field = field_of(entries)
     if unlisted:
@@ -623,4 +623,4 @@ def splits_rows(entries: Cells) -> bool:
 def _are_mostly(entries: Cells, form: re.Pattern[str]) -> bool:
     """Tell whether the texts of most rows are of a form."""
     fits = [bool(form.fullmatch(text)) for text in entries.texts]
-    return bool(entries.counts[fits].sum() >= MOST_CELLS * max(entries.known, 1))
+    return bool(entries.counts[fits].sum() >= MOST_CELLS * max(entries.n_present, 1))

@@ -164,7 +164,7 @@ def find_derived(
     reasons: dict[str, str] = {}
     for leak, leak_values in leaks.items():
         for name, values in cells.items():
-            if leak in by_gaps and _says_whether_known(values, leak_values):
+            if leak in by_gaps and _reveals_gaps(values, leak_values):
                 reasons.setdefault(name, f"it says which rows have a value of {leak!r}, which tells the outcome")
         if leak_values.dtype.kind == "f":
             for name, why in _sums(numbers, leak, leak_values).items():
@@ -172,7 +172,7 @@ def find_derived(
     return reasons
 
 
-def _says_whether_known(values: np.ndarray, leak: np.ndarray) -> bool:
+def _reveals_gaps(values: np.ndarray, leak: np.ndarray) -> bool:
     """Tell whether one value, or having one, stands in just the rows in which a leak has a value."""
     has_value = ~pd.isna(leak)
     if not LEAST_ROWS <= has_value.sum() <= len(has_value) - LEAST_ROWS:

@@ -271,7 +271,7 @@ def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
         return False
     read, _ = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, fit.field)
     of_schema = np.isin(read.astype(str), column.values)
-    most = entries.counts[of_schema].sum() >= MOST_ROWS * entries.known
+    most = entries.counts[of_schema].sum() >= MOST_ROWS * entries.n_present
     return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
 
 
@@ -323,7 +323,7 @@ def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
     """Return how well one column's cells fit a schema column."""
     entries = Cells.of(own, cells)
     plain = Field(own, missing=entries.missing)
-    if not entries.known:
+    if not entries.n_present:
         return _Fit(0.0, plain, "it is empty")
     if column.is_number():
         return _number(entries, plain, name, column)
@@ -399,7 +399,7 @@ def _codes(entries: Cells, plain: Field, column: Column) -> _Fit:
     named = _named_flags(entries) if column.kind == "flag" else _named_values(entries, column)
     named = named or _named_yes_no(entries, column)
     named_rows = sum(count for text, count in entries.rows_by_text.items() if text in named)
-    share = named_rows / max(entries.known, 1)
+    share = named_rows / max(entries.n_present, 1)
     if share >= FITTING:
         return _Fit(share, replace(plain, values=named), "its codes stand for the schema's values")
     # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.

@@ -191,7 +191,7 @@ def propose_schema(
     large = _large_parts(parts)
     looked_at = [name for name in columns if name not in unread | {target}]
     proposals = {one: _forced(_proposed(one, columns[one], wishes, large), one, group, time) for one in looked_at}
-    schema_columns = _kept(proposals, group)
+    schema_columns = _select_columns(proposals, group)
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
     _refuse_unlearnable(schema_columns, leaks)
     schema = _schema(name, target, group, columns, schema_columns, predicted, leaks)
@@ -207,7 +207,7 @@ def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> 
         )
 
 
-def _kept(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
+def _select_columns(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
     """Return the columns that stay: identifiers tell a model nothing, and whoever needs one names it as the group."""
     return {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
 
@@ -559,7 +559,7 @@ def _groups(columns: Columns, proposals: Proposals) -> Iterator[Offer]:
         cells = Cells.of(name, columns[name])
         words = cells.words
         named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
-        rows = cells.known
+        rows = cells.n_present
         distinct = len(cells.texts)
         repeats = rows - distinct >= max(LEAST_ROWS, REPEATED * rows)
         # A heading of people tells them from places, however many rows one has.

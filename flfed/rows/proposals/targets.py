@@ -117,12 +117,12 @@ def _amounts(numbers: Numbers) -> TargetProposal:
     """Return a number to be predicted; rows with a code for "not known" have none."""
     entries = numbers.cells
     unknown = find_unknowns(numbers.values, entries.counts)
-    values = numbers.values[unknown.known]
+    values = numbers.values[unknown.genuine]
     limits = round_outward(float(values.min()), float(values.max()))
     column = Column(kind="target", unit=unit_of(entries.name), range=limits, missing=unknown.codes)
     doubts = [*unknown.doubts, *filter(None, [numbers.doubt])]
     sure = len(values) > FEW_VALUES and not doubts
-    unlabelled = entries.rows - int(entries.counts[unknown.known].sum()) - entries.strays
+    unlabelled = entries.rows - int(entries.counts[unknown.genuine].sum()) - entries.strays
     why = "; ".join(["its values are numbers", *entries.named, *doubts])
     return TargetProposal("regression", column, field_of(entries, numbers.reading), why, sure, unlabelled)
 
@@ -174,7 +174,7 @@ def _classes(entries: Cells, task: Task | None) -> TargetProposal:
         why.append(f"{order[-1]!r} is the one that is predicted")
     doubts = list(_doubts(entries, counts, common, codes))
     column = Column(kind="target", values=tuple(order))
-    unlabelled = entries.rows - entries.known
+    unlabelled = entries.rows - entries.n_present
     return TargetProposal(chosen, column, field, "; ".join([*why, *doubts]), sure and not doubts, unlabelled)
 
 
@@ -186,7 +186,7 @@ def _doubts(entries: Cells, counts: Mapping[str, int], common: list[str], codes:
     if many := rows_in_other_case(entries.texts, entries.counts):
         yield CASE.format(many)
     if len(common) < len(entries.texts):
-        few = count_in_words(entries.known - sum(counts[text] for text in common))
+        few = count_in_words(entries.n_present - sum(counts[text] for text in common))
         yield f"{UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
 
 

@@ -229,7 +229,7 @@ def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.
     return Prepared.of(site, excluded).write(folder, at)
 
 
-def known(site: Site, folder: Path) -> Frozen | None:
+def read_facts(site: Site, folder: Path) -> Frozen | None:
     """Return a snapshot's facts, None where nothing is frozen.
 
     Raises

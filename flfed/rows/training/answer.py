@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
+from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, PackCache, gathered
 from flfed.rows.training.fit import fit
 from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.private_fit import fit_private_stack, private_fit
@@ -88,10 +88,10 @@ def stacked_compute() -> Compute:
 
     A site's rows are then packed once, and not in every round.
     """
-    return partial(compute_stacked, cache=Kept())
+    return partial(compute_stacked, cache=PackCache())
 
 
-def compute_stacked(requests: Sequence[Request], cache: Kept | None = None) -> list[Any]:
+def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None) -> list[Any]:
     """Compute the result of each request.
 
     One site's failure is its own: it is `Failed` in place of that result.
@@ -143,7 +143,7 @@ CHUNK_BYTES = 64 * 2**20
 
 
 def fit_stacked(
-    requests: Sequence[FitRequest], cache: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
+    requests: Sequence[FitRequest], cache: PackCache | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
 ) -> list[Any]:
     """Compute the result of each fit, in order.
 
@@ -155,7 +155,7 @@ def fit_stacked(
         They may differ in arrays, rows, learning rate, size of `l2` and random numbers; protected
         ones train together where `private` is equal. One whose model names no `layers`, or that
         does not fit to them, is done by itself.
-    cache : Kept, optional
+    cache : PackCache, optional
         Where packed rows stay from round to round.
     alone : callable
         Does one request by itself.
@@ -167,7 +167,7 @@ def fit_stacked(
         writes to any more.
     """
     if cache is None:
-        cache = Kept(0)
+        cache = PackCache(0)
     results = list[Any]([None] * len(requests))
     room = BufferPool()
     programs = _programs(requests)
@@ -233,7 +233,7 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
     yield chunk
 
 
-def _fit_stack(requests: list[FitRequest], cache: Kept, room: BufferPool) -> list[Fitted]:
+def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -> list[Fitted]:
     """Return the result of each fit of one stack."""
     plan = requests[0].plan
     task = requests[0].task

@@ -36,7 +36,7 @@ place), and then two equal rows of a table would not tie, and which of them wins
 the rows beside them.
 """
 
-_Asked = tuple[Any, Arrays, np.ndarray, str]
+_OutputRequest = tuple[Any, Arrays, np.ndarray, str]
 """Model, arrays, inputs and precision of outputs that are asked for."""
 
 
@@ -130,7 +130,7 @@ def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]
             yield some[part].tolist()
 
 
-def _outputs(requests: Sequence[_Asked]) -> list[np.ndarray]:
+def _outputs(requests: Sequence[_OutputRequest]) -> list[np.ndarray]:
     """Compute the outputs of many models, in order.
 
     Each one is asked for as (model, arrays, x, precision).
@@ -151,7 +151,7 @@ def _outputs(requests: Sequence[_Asked]) -> list[np.ndarray]:
     return replies
 
 
-def _units(requests: Sequence[_Asked]) -> list[_Unit]:
+def _units(requests: Sequence[_OutputRequest]) -> list[_Unit]:
     """Group requests by model and arrays.
 
     Arrays are compared by identity, which costs no look at the numbers.

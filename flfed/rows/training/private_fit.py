@@ -24,11 +24,11 @@ from torch import Tensor
 from flfed.rows.training.batches import BLOCK_BYTES, BufferPool, Packed, pack
 from flfed.rows.training.fit import Descent, Tensors
 from flfed.rows.training.functional import as_expected, expected, layers_of, row_losses, target_dtype
-from flfed.rows.training.private_steps import PublicGrid, drawn_steps, known_units
+from flfed.rows.training.private_steps import PublicGrid, count_units, drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted, program_of
 from flfed.rows.training.stack import Passes, Stack
 
-HELD_BYTES = 64 * 2**20
+GRADIENT_BYTES = 64 * 2**20
 """Of single rows' gradients held at a time."""
 
 
@@ -41,7 +41,7 @@ def clipped_by_row(
     weight: Tensor,
     *,
     clip: float,
-    gradient_bytes: int = HELD_BYTES,
+    gradient_bytes: int = GRADIENT_BYTES,
 ) -> tuple[Tensor, Tensors]:
     """Return the losses and the sum of clipped gradients.
 
@@ -110,7 +110,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
     y = torch.tensor(rows.y, dtype=target_dtype(request.task, now.dtype))
     # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
     names = in_order(request, now.w)
-    unit_counts = known_units(rows, private, request.units)
+    unit_counts = count_units(rows, private, request.units)
     sizes = [now.w[name].numel() for name in names]
     grid = PublicGrid.of(private, unit_counts.most, sum(sizes))
     divisor = private.sampling * unit_counts.units
@@ -273,7 +273,7 @@ class PrivateStack(Stack):
         grids = []
         for request in requests:
             private, _ = request.protected()
-            unit_counts = known_units(request.rows, private, request.units)
+            unit_counts = count_units(request.rows, private, request.units)
             divisors.append(private.sampling * unit_counts.units)
             grids.append(PublicGrid.of(private, unit_counts.most, self.numbers))
         self._noisy = all(grid.step for grid in grids)  # one program: at all of these sites, or at none

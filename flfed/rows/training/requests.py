@@ -21,7 +21,7 @@ from torch import Tensor
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.private_noise import KnownUnits, NoiseSource
+from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.summaries.summary import Arrays
 
@@ -58,7 +58,7 @@ class FitRequest:
         Take the steps under record-level differential privacy: `plan.steps` of them, whatever the rows.
     chance : NoiseSource or None
         Where their draws come from; needed with `private`.
-    units : KnownUnits or None
+    units : UnitCounts or None
         What such steps are divided by, where that may not be the exact number of rows.
     """
 
@@ -75,7 +75,7 @@ class FitRequest:
     delta: bool = False
     private: PrivateSteps | None = None
     chance: NoiseSource | None = None
-    units: KnownUnits | None = None
+    units: UnitCounts | None = None
 
     @property
     def source(self) -> np.random.BitGenerator | None:
@@ -284,7 +284,7 @@ def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
     try:
         request = next(handler)
         while True:
-            request = told(handler, request, answer(listed(request)))
+            request = send_results(handler, request, answer(listed(request)))
     except StopIteration as end:
         return end.value
 
@@ -305,7 +305,7 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     def go_on(place: int, results: Sequence[Any] | None) -> None:
         handler = handlers[place]
         try:
-            waiting[place] = next(handler) if results is None else told(handler, waiting.pop(place), results)
+            waiting[place] = next(handler) if results is None else send_results(handler, waiting.pop(place), results)
         except StopIteration as end:
             ended[place] = end.value
 
@@ -330,7 +330,7 @@ def listed(request: ComputeRequest) -> list[Request]:
     return [request]
 
 
-def told(handler: ClientGenerator, request: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
+def send_results(handler: ClientGenerator, request: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
     """Send a handler its results.
 
     Where one failed, its error is raised in the handler instead. What the handler asks next is returned.

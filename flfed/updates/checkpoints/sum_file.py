@@ -55,7 +55,7 @@ class SumStore:
     """
 
     def __init__(self) -> None:
-        self._kept: ListedVectors | None = None
+        self._listed_vectors: ListedVectors | None = None
         self.left_out: dict[str, int] = {}
 
     @property
@@ -76,11 +76,11 @@ class SumStore:
 
     def keep(self, listed_vectors: ListedVectors) -> None:
         """Keep a list with its vectors, in place of the one before."""
-        self._kept = listed_vectors
+        self._listed_vectors = listed_vectors
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was."""
-        entry = self._kept
+        entry = self._listed_vectors
         if entry is not None and (entry.kind, entry.round) == (kind, round):
             return entry
         return None

@@ -151,10 +151,10 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
     Each is held as it is, or copied where it is not in C order.
     """
-    return _holding(_ARRAYS, {name: _held(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    return _holding(_ARRAYS, {name: _wrap_array(np.ascontiguousarray(value)) for name, value in arrays.items()})
 
 
-def _held(value: np.ndarray) -> Array:
+def _wrap_array(value: np.ndarray) -> Array:
     """Return an array for a message; one of another kind is left to Flower to judge."""
     if value.dtype.kind in KINDS:
         return InMemoryArray(value)
@@ -348,7 +348,7 @@ class Sizes:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Any, int] = {}
+        self._bytes_by_layout: dict[Any, int] = {}
 
     def of(self, record: RecordDict) -> int:
         """Return the size of a message's content."""
@@ -356,9 +356,9 @@ class Sizes:
             return count_bytes(record)
         # Messages of one layout are equally long, so that one of ten thousand is written out.
         layout = _layout(record.message)
-        size = self._known.get(layout)
+        size = self._bytes_by_layout.get(layout)
         if size is None:
-            size = self._known[layout] = count_bytes(record.message.to_record())
+            size = self._bytes_by_layout[layout] = count_bytes(record.message.to_record())
         return size
 
 

@@ -167,7 +167,7 @@ ABSENT = "is not in the table"
 MAP_IT = " (map it to None if the site does not have it)"
 MAY_BE_ABSENT = ABSENT + MAP_IT
 ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
-NONE_FOUND = "is not in the table, and neither is any other column of the schema"
+NO_COLUMN = "is not in the table, and neither is any other column of the schema"
 SHEETS = "sheets"
 """In a table's `attrs`: the names of a workbook's sheets, where it has several and the first one was read unnamed."""
 ROWS_LOOKED_AT = 20

@@ -27,9 +27,9 @@ from flfed.rows.training.tuning.linear import (
     Search,
     chosen,
     fit_at,
-    held_out_losses,
     log_losses,
     search_of,
+    sum_test_losses,
     units_by_class,
 )
 from flfed.study.study import Study
@@ -99,7 +99,7 @@ def best_alone(
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
     cv_search = replace(cv_search, penalties=PENALTIES)
-    losses = held_out_losses(cv_search)
+    losses = sum_test_losses(cv_search)
     place = chosen(losses)
     naive, least_loss = _best_naive(cv_search, columns, least)
     if suffice_for_trees(rows, task, classes):
@@ -264,7 +264,7 @@ def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
 def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
     """Return the summed loss of outputs.
 
-    There are one or more outputs a row; the loss is that of `held_out_losses`.
+    There are one or more outputs a row; the loss is that of `sum_test_losses`.
     """
     if task == "regression":
         return float(np.square(outputs.ravel() - y).sum())

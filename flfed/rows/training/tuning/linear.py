@@ -247,10 +247,10 @@ def search_alone(cv_search: Search) -> LinearPredictor:
 
     There is one fit for each fold and penalty.
     """
-    return fit_at(cv_search, float(cv_search.penalties[chosen(held_out_losses(cv_search))]))
+    return fit_at(cv_search, float(cv_search.penalties[chosen(sum_test_losses(cv_search))]))
 
 
-def held_out_losses(cv_search: Search) -> np.ndarray:
+def sum_test_losses(cv_search: Search) -> np.ndarray:
     """Return the summed test loss of each penalty.
 
     [penalties], over the folds' test rows; of a regression it is the squared error.
