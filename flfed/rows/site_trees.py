@@ -225,15 +225,15 @@ def find_determined_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | in
     >>> find_determined_rows(np.array([[0, 0, 1, 1]]), np.array([0, 1, 1, 1])).tolist()
     [False, False, True, True]
     """
-    mask = np.zeros(len(y), dtype=bool)
+    single_outcome = np.zeros(len(y), dtype=bool)
     for code in codes:
         width = int(code.max(initial=0)) + 1
         cell = node * width + code
         low, high = (np.full(int(cell.max(initial=0)) + 1, end) for end in (np.inf, -np.inf))
         np.minimum.at(low, cell, y)
         np.maximum.at(high, cell, y)
-        mask |= (low == high)[cell]
-    return mask
+        single_outcome |= (low == high)[cell]
+    return single_outcome
 
 
 def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arrays) -> dict[str, Any]:

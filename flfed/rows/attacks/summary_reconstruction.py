@@ -114,18 +114,18 @@ def derive_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.nda
     many rows as are left over.
     """
     place = list(layout.slices().values())[number]
-    released_mask = summary.cells_known[place] > 0
+    is_released = summary.cells_known[place] > 0
     lower = summary.lower[place]
     # A target is never missing, whether or not it says so.
-    possible = np.ones(len(released_mask), dtype=bool)
-    possible[-1] = number < len(layout.features) or bool(released_mask[-1])
+    possible = np.ones(len(is_released), dtype=bool)
+    possible[-1] = number < len(layout.features) or bool(is_released[-1])
     # One hidden cell is the rest, and several follow where their lower bounds use it up.
-    hidden = ~released_mask & possible
+    hidden = ~is_released & possible
     left = float(summary.left[number])
     if hidden.sum() == 1 or left <= lower[hidden].sum():
         counts = np.where(hidden, np.where(hidden.sum() == 1, left, lower), summary.cells[place])
-        return counts, np.ones(len(released_mask), dtype=bool)
-    return np.where(released_mask, summary.cells[place], NAN), released_mask
+        return counts, np.ones(len(is_released), dtype=bool)
+    return np.where(is_released, summary.cells[place], NAN), is_released
 
 
 def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:

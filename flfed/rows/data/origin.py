@@ -107,12 +107,12 @@ class SourceRows:
             content = b""
         return cls(origin, np.frombuffer(content, np.dtype(f"S{BYTES}")))
 
-    def take(self, mask: np.ndarray) -> SourceRows:
+    def take(self, selection: np.ndarray) -> SourceRows:
         """Return those of some rows.
 
-        `mask` is of bool [rows].
+        `selection` is of bool [rows].
         """
-        digests = self.digests[mask]
+        digests = self.digests[selection]
         return SourceRows(replace(self.origin, sha256=_sha256(digests.tobytes())), digests)
 
 

@@ -414,13 +414,13 @@ class Transactions:
             return table
         choose = partial(table.eval, self.keep) if isinstance(self.keep, str) else partial(self.keep, table)
         try:
-            mask = np.asarray(choose())
+            selection = np.asarray(choose())
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
             raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
-        if mask.dtype != np.bool_ or mask.shape != (len(table),):
+        if selection.dtype != np.bool_ or selection.shape != (len(table),):
             raise UsageError("Transactions: keep must give True or False for each row of the table")
-        return table[mask].reset_index(drop=True)
+        return table[selection].reset_index(drop=True)
 
     def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
         """Return a source's table under the declaration's names."""

@@ -246,7 +246,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
     power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
-    alone_masks = []
+    alone_cells = []
     left = []
     moments = []
     lower = []
@@ -255,16 +255,16 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         cells = exact.cells[place]
         groups = grouped(cells, column.kind, minimum, complete=column is layout.target)
         alone = _alone(groups, len(cells))
-        alone_masks.append(alone)
+        alone_cells.append(alone)
         left.append(exact.rows[0] - (cells * alone).sum())
         moments.append(_moments_of_groups(column, groups, cells))
         together = [] if column is layout.target else groups
         lower.append(_dominant(cells, together, column, minimum))
-    cell_mask = np.concatenate(alone_masks)
-    moment_mask = (np.array(moments)[:, 0] > 0).astype(float)
-    leak_mask = np.stack(
+    released_cells = np.concatenate(alone_cells)
+    released_moments = (np.array(moments)[:, 0] > 0).astype(float)
+    released_leaks = np.stack(
         [
-            _find_releasable_leaks(people or exact, layout, column, cell_mask, moment_mask[-1], minimum)
+            _find_releasable_leaks(people or exact, layout, column, released_cells, released_moments[-1], minimum)
             for column in layout.features
         ]
     ).reshape(exact.leaks_known.shape)
@@ -280,14 +280,14 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     return replace(
         exact,
         moments=np.array(moments),
-        moments_known=moment_mask,
-        cells=exact.cells * cell_mask,
-        cells_known=cell_mask,
+        moments_known=released_moments,
+        cells=exact.cells * released_cells,
+        cells_known=released_cells,
         lower=np.concatenate(lower),
         left=np.array(left),
         # Not a product: -0.0 would tell the sign of a sum that is kept back.
-        leaks=np.where(np.repeat(leak_mask, 2, axis=-1) > 0, coarse, 0.0),
-        leaks_known=leak_mask,
+        leaks=np.where(np.repeat(released_leaks, 2, axis=-1) > 0, coarse, 0.0),
+        leaks_known=released_leaks,
     )
 
 
@@ -395,7 +395,12 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
 
 
 def _find_releasable_leaks(
-    exact: Summary, layout: Layout, column: ColumnLayout, cell_mask: np.ndarray, target_released: float, minimum: int
+    exact: Summary,
+    layout: Layout,
+    column: ColumnLayout,
+    released_cells: np.ndarray,
+    target_released: float,
+    minimum: int,
 ) -> np.ndarray:
     """Return whether a column's test and strength may leave, [outcomes, 2].
 
@@ -408,13 +413,13 @@ def _find_releasable_leaks(
     rows = exact.rows[0]
     missing = exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
-    missing_disclosed = cell_mask[slices[column.name]][-1] > 0
+    missing_disclosed = released_cells[slices[column.name]][-1] > 0
     if layout.task == "regression":
         test = missing_disclosed and min(missing, rows - missing) >= minimum and target_released > 0
         return np.tile([test, True], (layout.outcomes, 1)).astype(float)
     classes = exact.cells[slices[layout.target.name]][:-1]
     wanted = classes if layout.task == "multi-class" else classes[1:2]
-    classes_disclosed = cell_mask[slices[layout.target.name]][:-1].all()
+    classes_disclosed = released_cells[slices[layout.target.name]][:-1].all()
     both = exact.leaks[number, :, 0] + missing * wanted / rows
     table = np.stack([both, missing - both, wanted - both, rows - missing - wanted + both])
     # Counts came out of a division: half a row is more than rounding and less than one.

@@ -144,8 +144,8 @@ class Cells:
         return replace(self._drop(codes), missing=(*self.missing, *sorted(codes)))
 
     def _drop(self, words: Collection[str]) -> Cells:
-        mask = np.array([text not in words for text in self.texts], dtype=bool)
-        return replace(self, texts=list(compress(self.texts, mask)), counts=self.counts[mask])
+        selection = np.array([text not in words for text in self.texts], dtype=bool)
+        return replace(self, texts=list(compress(self.texts, selection)), counts=self.counts[selection])
 
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""

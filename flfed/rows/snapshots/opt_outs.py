@@ -190,7 +190,7 @@ class Excluded:
         return _rows_of(feed, table, ~self._theirs(table[column]))
 
 
-def _rows_of(source: Raw | Transactions, table: pd.DataFrame, mask: np.ndarray) -> Frame:
+def _rows_of(source: Raw | Transactions, table: pd.DataFrame, selection: np.ndarray) -> Frame:
     """Return some rows of a source's table."""
     kind = Part if isinstance(source, Part) else Frame
-    return kind(table[mask].reset_index(drop=True), source.missing)
+    return kind(table[selection].reset_index(drop=True), source.missing)

@@ -165,7 +165,7 @@ FACTS = f"{OF_RUN}of-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedRequest:
+class RunQuestion:
     """A question whose answer is masked, and where it stands in its run.
 
     Attributes

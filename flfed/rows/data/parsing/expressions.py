@@ -156,10 +156,10 @@ def rows_where(
     (1, 1)
     """
     tree = parse_expression(expression, "where")
-    mask = _evaluated(tree, Scope(table, missing, computed, codes), "where")
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+    matches = _evaluated(tree, Scope(table, missing, computed, codes), "where")
+    if not isinstance(matches, np.ndarray) or matches.dtype != bool:
         raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
-    return table[mask].reset_index(drop=True)
+    return table[matches].reset_index(drop=True)
 
 
 def derived_columns(
@@ -363,10 +363,10 @@ def _refuse(value: SourceColumn, bad: np.ndarray, rule: str) -> None:
 def _compared(node: ast.Compare, scope: Scope) -> np.ndarray:
     """Return where a chain of comparisons holds [rows]."""
     sides = [_value(part, scope) for part in (node.left, *node.comparators)]
-    mask = np.ones(len(scope.table), dtype=bool)
+    matches = np.ones(len(scope.table), dtype=bool)
     for op, (left, right) in zip(node.ops, pairwise(sides), strict=True):
-        mask = mask & _holds(type(op), left, right)
-    return mask
+        matches = matches & _holds(type(op), left, right)
+    return matches
 
 
 def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
