@@ -16,7 +16,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
-from flfed.updates.messages.train import REQUESTED_NODES, TREE, Same, TrainRequest, sha256_of
+from flfed.updates.messages.train import MARKS, TREE, Same, TrainRequest, sha256_of
 from flfed.updates.ring import Ring, ring_of_counts, rings
 
 
@@ -138,7 +138,7 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
         }
     if request.trees_sha256:
         # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
-        nodes_sha256 = arrays_sha256({name: request.extra[name] for name in (TREE, REQUESTED_NODES)})
+        nodes_sha256 = arrays_sha256({name: request.extra[name] for name in (TREE, MARKS)})
         return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": nodes_sha256}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),

@@ -25,7 +25,7 @@ from flfed.updates.aggregation.rounds import RunContext, why_unsummed
 from flfed.updates.aggregation.secure_sum import Unsummed, masked_vectors
 from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
-from flfed.updates.messages.train import LAST, REQUESTED_NODES, SUMS, TREE, Replies, TrainReply, TrainRequest
+from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
 
 USED = ("validation", "precision")
@@ -162,7 +162,7 @@ class BoostedTrees(FedAvg):
             rounds=run.rounds,
             score=score,
             settings={"level": float(level), "attempt": float(self.attempt), **self.selection.settings()},
-            extra=immutable({LAST: last, TREE: tree, REQUESTED_NODES: node_marks}),
+            extra=immutable({LAST: last, TREE: tree, MARKS: node_marks}),
             trees_sha256=arrays_sha256(now.incoming),
             cuts_sha256=cuts,
         )
