@@ -50,18 +50,18 @@ LARGEST_SEED = 2**63 - 10**6 - 1
 
 
 class _FromKeywords(type):
-    """Makes a study of plain keywords: `Study(dataset="preterm-birth", model="mlp", rounds=5)`."""
+    """Makes a study of plain given: `Study(dataset="preterm-birth", model="mlp", rounds=5)`."""
 
-    def __call__(cls, *values: Any, **keywords: Any) -> Any:
+    def __call__(cls, *values: Any, **given: Any) -> Any:
         # The parsed tables make the dataclass itself; a dataset's name asks for a text first.
-        if isinstance(keywords.get("dataset"), str) and not values:
-            return _from_keywords(**keywords)
-        if values or "text" not in keywords:
+        if isinstance(given.get("dataset"), str) and not values:
+            return _from_keywords(**given)
+        if values or "text" not in given:
             raise UsageError(
                 'a study needs the name of a dataset, such as Study(dataset="preterm-birth", model="mlp", rounds=5); '
                 "Study.load reads a file, or a shipped study by its name"
             )
-        return super().__call__(**keywords)
+        return super().__call__(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,14 +197,14 @@ class Study(Crossing, metaclass=_FromKeywords):
         model = registry.load("model", self.model.name)
         return self.privacy.name == "none" and bool(model.linear or getattr(model, "plain", False))
 
-    def replace(self, changes: Mapping[str, Any], option: str = "--set") -> Study:
+    def replace(self, changes: Mapping[str, Any], said: str = "--set") -> Study:
         """Return the study with some keys set, as `--set key=value` does.
 
         Parameters
         ----------
         changes : mapping of key to value
             A key is `table.key`, or the bare key where only one table has it. None leaves it out.
-        option : str
+        said : str
             What stands before a key in an error.
 
         Raises
@@ -218,19 +218,19 @@ class Study(Crossing, metaclass=_FromKeywords):
         # What a table names decides which keys it has, so names are set first.
         for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):
             # A table that the study leaves out is made, so that any key can be set.
-            *path, last = _path(key, table, option)
+            *path, last = _path(key, table, said)
             place = table
             for part in path:
                 place = place.setdefault(part, {})
                 if not isinstance(place, dict):
-                    raise UsageError(f"{option} {key}: {part!r} is no table of the study")
+                    raise UsageError(f"{said} {key}: {part!r} is no table of the study")
             if value is None:
                 place.pop(last, None)
             else:
                 place[last] = value
         return _study(table, tomli_w.dumps(table))
 
-    def full_key(self, key: str, option: str) -> str:
+    def full_key(self, key: str, said: str) -> str:
         """Return a key with its table.
 
         The bare key "rounds" gives "strategy.rounds".
@@ -238,7 +238,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         Parameters
         ----------
         key : str
-        option : str
+        said : str
             Where it was given, for the error: "--grid".
 
         Raises
@@ -246,7 +246,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         UsageError
             For a bare key that is unknown or stands in several tables.
         """
-        return ".".join(_path(key, tomllib.loads(self.text), option))
+        return ".".join(_path(key, tomllib.loads(self.text), said))
 
 
 def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
