@@ -50,7 +50,7 @@ LARGEST_SEED = 2**63 - 10**6 - 1
 
 
 class _FromKeywords(type):
-    """Makes a study of plain given: `Study(dataset="preterm-birth", model="mlp", rounds=5)`."""
+    """Makes a study of plain keywords: `Study(dataset="preterm-birth", model="mlp", rounds=5)`."""
 
     def __call__(cls, *values: Any, **given: Any) -> Any:
         # The parsed tables make the dataclass itself; a dataset's name asks for a text first.
