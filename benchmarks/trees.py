@@ -61,9 +61,9 @@ def grown(codes: np.ndarray, y: np.ndarray) -> list[list[Tree]]:
         sums = [gradients(score, y[part], "binary") for score, part in zip(scores, parts, strict=True)]
         tree = GrowingTree(widths, SETTINGS)
         nodes = [np.zeros(len(part), dtype=np.int64) for part in parts]
-        while len(tree.asked):
+        while len(tree.requested_nodes):
             found = [
-                node_sums(code, widths, node, tree.asked, slope[:, 0], curvature[:, 0])
+                node_sums(code, widths, node, tree.requested_nodes, slope[:, 0], curvature[:, 0])
                 for code, node, (slope, curvature) in zip(own, nodes, sums, strict=True)
             ]
             tree.grow(np.sum(found, axis=0))

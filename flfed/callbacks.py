@@ -81,7 +81,7 @@ def progress_line(after: float = SOON) -> Iterator[Progress]:
         stream.write("\r" + words.ljust(WIDTH))
         stream.flush()
 
-    def told(stage: str, done: int, of: int) -> None:
+    def report_stage(stage: str, done: int, of: int) -> None:
         nonlocal words
         words = f"{stage}: {done} of {of}" if of > 1 else f"{stage} …"
         if time.monotonic() - began >= after:
@@ -92,7 +92,7 @@ def progress_line(after: float = SOON) -> Iterator[Progress]:
     timer.daemon = True
     timer.start()
     try:
-        yield told
+        yield report_stage
     finally:
         timer.cancel()
         timer.join()

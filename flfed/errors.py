@@ -117,16 +117,16 @@ class TableError(FlfedError):
 
     def __str__(self) -> str:
         """Return column, rule and count in one phrase."""
-        return self.said(SMALL)
+        return self.describe(SMALL)
 
-    def said(self, least: int) -> str:
+    def describe(self, least: int) -> str:
         """Return the phrase with small counts hidden.
 
         Counts below `least` are written as "fewer than".
 
         Examples
         --------
-        >>> TableError("age", "is not a number", bad=7).said(10)
+        >>> TableError("age", "is not a number", bad=7).describe(10)
         "column 'age' is not a number in fewer than 10 rows"
         """
         where = "" if self.bad is None else f" in {count_in_words(self.bad, least)} rows"

@@ -116,7 +116,7 @@ def own_root() -> Path:
     return package.parent
 
 
-def not_known(kind: str, name: str, known: list[str]) -> UsageError:
+def unknown_name_error(kind: str, name: str, choices: list[str]) -> UsageError:
     """Return the error for an unknown site or dataset.
 
     It says what to do.
@@ -124,7 +124,7 @@ def not_known(kind: str, name: str, known: list[str]) -> UsageError:
     here = passed_over(kind, name)
     if here:
         return UsageError(f"{kind} {name!r} is not known: {here}")
-    return UsageError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    return UsageError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
 
 
 def passed_over(kind: str, name: str) -> str:
@@ -251,17 +251,17 @@ def changeable(place: Path) -> str:
     return writable(place, target)
 
 
-def writable(place: Path, found: os.stat_result) -> str:
+def writable(place: Path, status: os.stat_result) -> str:
     """Return by which right of its mode other accounts may write to a path, and the command that takes it away.
 
-    An empty text where none may. `found` is of the path, or of what it links to.
+    An empty text where none may. `status` is of the path, or of what it links to.
     """
-    mode = found.st_mode
-    shown = f"mode {stat.S_IMODE(found.st_mode):o}"
+    mode = status.st_mode
+    shown = f"mode {stat.S_IMODE(status.st_mode):o}"
     if mode & stat.S_IWOTH:
         return f"every account may write there ({shown}): chmod go-w {place}"
     # A group of one account alone gives nobody else a way in.
-    if mode & stat.S_IWGRP and not (_is_private(found.st_gid) and not _has_list(place)):
+    if mode & stat.S_IWGRP and not (_is_private(status.st_gid) and not _has_list(place)):
         return f"its group may write there ({shown}), which others may be in: chmod g-w {place}"
     return ""
 

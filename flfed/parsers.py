@@ -210,9 +210,9 @@ def decode_text(content: str | bytes, refusal: str, *, longest: int = LONGEST) -
     return text
 
 
-def _check_values(found: Any, refusal: str) -> None:
+def _check_values(document: Any, refusal: str) -> None:
     """Refuse more levels, and larger numbers, than whoever reads them can take."""
-    level = [found]
+    level = [document]
     for _ in range(DEEPEST):
         below: list[Any] = []
         for one in level:

@@ -323,7 +323,7 @@ class SiteFolder:
     node_key = Below("network", "node.key")
     """The site's private key, made here; it never leaves."""
 
-    known_as = Below("network", "node.id")
+    node_id = Below("network", "node.id")
     """Node id at the coordinator's server.
 
     It is that of the node that ran last.

@@ -164,11 +164,11 @@ def refuse(why: Refusal | None) -> None:
         raise NotTakingPart(why)
 
 
-def or_refuse(found: Any) -> Any:
+def or_refuse(outcome: Any) -> Any:
     """Return what was found, or raise NotTakingPart with the refusal that it is."""
-    if isinstance(found, Refusal):
-        raise NotTakingPart(found)
-    return found
+    if isinstance(outcome, Refusal):
+        raise NotTakingPart(outcome)
+    return outcome
 
 
 def refusal_of(error: FlfedError) -> Refusal:
@@ -263,14 +263,14 @@ def read_of_site(text: str) -> Refusal | None:
     return _read(text, _OF_SITES)
 
 
-def recorded(said: str, site: str = "") -> Refusal:
+def recorded(reason: str, site: str = "") -> Refusal:
     """Return what is recorded of a site's reason.
 
     It is the refusal, or how long the text was.
 
     Parameters
     ----------
-    said : str
+    reason : str
     site : str
         Whose name may stand before the sentence, as while it enrols; "" where nobody knows yet who it is.
 
@@ -280,7 +280,7 @@ def recorded(said: str, site: str = "") -> Refusal:
     ('clinic: the study is not approved here', 'something-else')
     """
     # Only the beginning of a long text is looked at: no honest one is as long.
-    text = plain(said[:LONGEST])
+    text = plain(reason[:LONGEST])
     before = list[str]()
     name_first = re.compile(f"({re.escape(site) or SLOTS['name']}): ")
     # The whole text may be known by itself, before a name is taken off it.
@@ -288,7 +288,7 @@ def recorded(said: str, site: str = "") -> Refusal:
         before.append(named[1])
         text = text[named.end() :]
     if refusal is None:
-        return Refusal("something-else", characters=len(said))
+        return Refusal("something-else", characters=len(reason))
     if refusal.code in UNTOLD:
         refusal = Refusal(f"{refusal.code}-untold")
     for name in reversed(before):

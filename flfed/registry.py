@@ -247,10 +247,10 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     return plugin
 
 
-def _check_direction(kind: str, name: str, found: type, where: str) -> None:
+def _check_direction(kind: str, name: str, plugin: type, where: str) -> None:
     """Refuse a metric whose direction does not go with its name."""
     # Verdicts know a metric's name alone: with another direction they would call a loss a gain.
-    better = getattr(found, "better", None)
+    better = getattr(plugin, "better", None)
     wrong = "higher" if name.endswith(MADE_SMALL) else "lower"
     if kind == "metric" and better == wrong:
         raise UsageError(

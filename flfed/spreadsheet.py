@@ -51,11 +51,11 @@ def plain_cell(value: Any) -> Any:
     return plain
 
 
-def _quoted(found: re.Match[str]) -> str:
-    before, formula = found.groups()
+def _quoted(match: re.Match[str]) -> str:
+    before, formula = match.groups()
     # A figure with its sign is no formula, and stays readable.
     if FIGURE.fullmatch(formula.strip()):
-        return found[0]
+        return match[0]
     return f"{before}'{formula}"
 
 

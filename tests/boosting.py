@@ -63,10 +63,12 @@ class Boosting:
             for output in range(self.outputs):
                 growing = GrowingTree(self.widths, settings)
                 nodes = [np.zeros(len(at), dtype=np.int64) for at in rows]
-                while len(growing.asked):
+                while len(growing.requested_nodes):
                     counted = bool(settings.least_rows)
                     found = [
-                        half.node_sums(c, self.widths, n, growing.asked, g[:, output], h[:, output], counted=counted)
+                        half.node_sums(
+                            c, self.widths, n, growing.requested_nodes, g[:, output], h[:, output], counted=counted
+                        )
                         for c, n, (g, h) in zip(codes, nodes, sums)
                     ]
                     growing.grow(merge(found, [len(at) for at in rows]))

@@ -67,7 +67,7 @@ def test_who_keeps_a_column_back_is_told_from_who_has_nobody_to_compare_with():
     few = site(2, male=195)  # of 195 and 5 neither count leaves
     tables = {"a": site(1), "b": few, "c": site(3, male=100)}
     there = found(tables, kept=("b",))["sex"]
-    assert (there["b"]["difference"], there["b"]["reason"]) == (None, drift.KEPT_BACK)
+    assert (there["b"]["difference"], there["b"]["reason"]) == (None, drift.SITE_SUPPRESSES)
     # 80 and 100 males of 200, beside the one that tells
     assert there["a"]["difference"] == pytest.approx(-0.1 / np.sqrt((0.24 + 0.25) / 2))
     assert (there["a"]["compared-with"], there["a"]["reason"]) == (1, "")

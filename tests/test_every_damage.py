@@ -120,7 +120,7 @@ def check_leaves(site: Site) -> None:
     except FlfedError:
         return  # it cannot be opened: a run is told that, and no word of the reason
     for finding in findings:
-        said = finding.error().said(10)
+        said = finding.error().describe(10)
         assert outbound.may_leave(said, site) or "no such column" in said, said
 
 

@@ -15,8 +15,8 @@ from flfed.rows.evaluation.delong import delong
 from flfed.rows.statistics.noised_counts import pair_numbers, pair_query
 from flfed.rows.training.private_noise import SeededNoise
 from flfed.summaries.noised_scores import (
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
+    INCONCLUSIVE,
     JOINING_PAYS,
     NO_CLEAR_GAIN,
     SQUARES_WEIGHT,
@@ -106,7 +106,7 @@ def test_no_gain_is_seldom_called_one(rows: int, epsilon: float):
 
 def test_at_2000_rows_and_epsilon_1_nothing_is_told():
     for gain in (0.0, 0.05):
-        assert told(answers(2000, 1.0, gain), CANNOT_BE_TOLD) > 0.99
+        assert told(answers(2000, 1.0, gain), INCONCLUSIVE) > 0.99
     assert 0.25 < told(answers(2000, 3.0, 0.05), JOINING_PAYS) < 0.6
 
 
@@ -181,9 +181,9 @@ VERDICTS: list[tuple[str, float, float, Callable[[NoisedPairs], NoisedPairs]]] =
     (JOINING_PAYS, 27.0, 2.5, lambda one: one),
     (DO_NOT_USE, -27.0, 2.5, lambda one: one),
     (NO_CLEAR_GAIN, 3.0, 2.5, lambda one: one),
-    (CANNOT_BE_TOLD, 27.0, 25.0, lambda one: one),  # 25 / 500 · 2.8 is .14
-    (CANNOT_BE_TOLD, 27.0, 2.5, lambda one: replace(one, events=50.0)),
-    (CANNOT_BE_TOLD, 27.0, 2.5, lambda one: replace(one, others=-5.0)),
+    (INCONCLUSIVE, 27.0, 25.0, lambda one: one),  # 25 / 500 · 2.8 is .14
+    (INCONCLUSIVE, 27.0, 2.5, lambda one: replace(one, events=50.0)),
+    (INCONCLUSIVE, 27.0, 2.5, lambda one: replace(one, others=-5.0)),
 ]
 
 

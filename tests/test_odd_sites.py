@@ -150,7 +150,7 @@ NONE_IN_COMMON = {"difference": None, "reason": drift.APART}
             [f"{FAR_IN_X}: is that so, or other codes?"],
         ),
         (None, {"a": NONE_IN_COMMON, "b": NONE_IN_COMMON, "c": NONE_IN_COMMON}, []),  # it names the place
-        (None, {"a": {"difference": None, "reason": drift.KEPT_BACK}, "b": ALIKE, "c": ALIKE}, []),
+        (None, {"a": {"difference": None, "reason": drift.SITE_SUPPRESSES}, "b": ALIKE, "c": ALIKE}, []),
     ],
 )
 def test_a_site_without_a_value_in_common_is_the_furthest(towards, sites, told):

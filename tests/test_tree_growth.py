@@ -163,7 +163,7 @@ def test_only_the_smaller_child_is_asked_for():
     rows = drawn()
     growing = GrowingTree(rows.widths, TreeSettings(depth=3))
     growing.grow(sums_of(rows, np.ones(len(rows.y), dtype=bool))[None])
-    (asked,) = growing.asked
+    (asked,) = growing.requested_nodes
     cover = growing.tree.cover
     assert cover[asked] == cover[1:3].min() and cover[1] + cover[2] == cover[0]
 

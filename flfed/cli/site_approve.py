@@ -281,7 +281,7 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return what is to be said of the rows; for the site's own eyes, so the count is exact."""
     from flfed.rows.snapshots import snapshot
 
-    facts = snapshot.known(site.serving(study.dataset.name), folder.frozen)
+    facts = snapshot.read_facts(site.serving(study.dataset.name), folder.frozen)
     if facts is None:
         return ["Rows: none are frozen yet; approving freezes those of now, without people who opted out."]
     return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
@@ -293,13 +293,13 @@ def _describe_single_outcomes(folder: SiteFolder, site: Site, study: Study) -> l
     from flfed.study.kinds import grows
 
     serving = site.serving(study.dataset.name)
-    if not grows(study) or snapshot.known(serving, folder.frozen) is None:
+    if not grows(study) or snapshot.read_facts(serving, folder.frozen) is None:
         return []
     from flfed.rows.session import SiteSession
-    from flfed.rows.site_trees import told_at_first
+    from flfed.rows.site_trees import count_determined_at_start
 
     least = int(study.strategy.settings.get("min-rows", 0))
-    single_outcomes, rows = told_at_first(SiteSession(snapshot.load(serving, folder.frozen), study), least)
+    single_outcomes, rows = count_determined_at_start(SiteSession(snapshot.load(serving, folder.frozen), study), least)
     return [
         f"Single outcomes: in this site's first sums {single_outcomes:,} of its {rows:,} training "
         "rows are alone, or among rows of one outcome, in a cell of some column. Unless the sums "
@@ -320,7 +320,7 @@ def _approved(
 
     serving = site.serving(study.dataset.name)
     # The approval names the rows by hash, so that they must be frozen by now.
-    earlier_facts = snapshot.known(serving, folder.frozen)
+    earlier_facts = snapshot.read_facts(serving, folder.frozen)
     facts = earlier_facts or freeze_first(folder, serving)
     if earlier_facts is None and facts.excluded is not None:
         gone = facts.excluded

@@ -19,7 +19,7 @@ from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.statistics import Report, intervals
 from flfed.records.store.reader import RunReader
-from flfed.rows.evaluation.scoring import metrics_asked
+from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
 
@@ -311,7 +311,7 @@ def check_expected(study: Study) -> None:
     """
     expected = study.expected
     task = check(study)["task"]
-    metrics = list(metrics_asked(task, study.compare))
+    metrics = list(list_study_metrics(task, study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
         raise UsageError(

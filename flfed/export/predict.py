@@ -22,7 +22,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import MAP_TO_NONE, oddities
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.parsing.fields import MAP_IT, NONE_FOUND, Field, Finding, with_text_names
+from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, Field, Finding, with_text_names
 from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
@@ -301,7 +301,7 @@ def _first_error(finding: Finding, dataset: str) -> UsageError | TableError:
     # Advice for a mapping makes no sense where there is none.
     for mapped, plain in ADVICE.items():
         rule = rule.replace(mapped, plain)
-    if rule == NONE_FOUND:
+    if rule == NO_COLUMN:
         return UsageError(f"the table has none of the columns of dataset {dataset!r}: {finding.hint}")
     if finding.hint:
         rule = f"{rule.removesuffix(ADD_IT)}; {finding.hint}"

@@ -160,7 +160,7 @@ class Result(server.Result):
         # What this result was made of: a later one of the same name is read by its own.
         if self.workspace is not None:
             return Model(shared, self.workspace.reading())
-        return Model(shared, FrameReading.kept(shared.schema.name))
+        return Model(shared, FrameReading.load(shared.schema.name))
 
     @property
     def plot(self) -> Plots:

@@ -76,7 +76,7 @@ class LocalModel:
     family: OwnFamily | None = None
 
 
-def tuned_network(rows: Encoded, given: Trainable) -> Asking[Arrays]:
+def tuned_network(rows: Encoded, trainable: Trainable) -> Asking[Arrays]:
     """Train a fairly tuned model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -84,13 +84,13 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking[Arrays]:
     Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
     quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
     """
-    base = given.plan.l2 or 1e-4
-    plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
-    start = first_arrays(given, rows.x.shape[1])
-    return (yield from _best_epochs(rows, start, given, plans, range(1, given.rounds + 1), given.rounds))
+    base = trainable.plan.l2 or 1e-4
+    plans = [replace(trainable.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
+    start = first_arrays(trainable, rows.x.shape[1])
+    return (yield from _best_epochs(rows, start, trainable, plans, range(1, trainable.rounds + 1), trainable.rounds))
 
 
-def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Arrays]:
+def fine_tuned(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Arrays]:
     """Fine-tune the global model on one site's rows.
 
     Yields the requests and returns the arrays.
@@ -98,47 +98,47 @@ def fine_tuned(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Arrays]
     A tenth of the plan's learning rate; up to ten epochs, as many as help on a quarter of the
     rows (of the groups), which may be none.
     """
-    plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
+    plan = replace(trainable.plan, lr=trainable.plan.lr / 10, schedule="constant")
     # Zero epochs are scored first, so that the global model itself may win.
-    return (yield from _best_epochs(rows, start, given, [plan], range(11), 0))
+    return (yield from _best_epochs(rows, start, trainable, [plan], range(11), 0))
 
 
 def _best_epochs(
-    rows: Encoded, start: Arrays, given: Trainable, plans: Sequence[Plan], numbers: range, untested: int
+    rows: Encoded, start: Arrays, trainable: Trainable, plans: Sequence[Plan], numbers: range, untested: int
 ) -> Asking[Arrays]:
     """Train by the plan and number of epochs of least loss on rows kept apart.
 
     Yields the requests and returns the arrays. Where no rows can be kept apart, it is `untested` epochs of the plan.
     """
-    validation = _own_validation(rows, given)
+    validation = _own_validation(rows, trainable)
     if not 0 < validation.sum() < len(rows):
-        return (yield from _epochs(rows, start, given, given.plan, untested))
+        return (yield from _epochs(rows, start, trainable, trainable.plan, untested))
     fitted = rows.take(~validation)
     tested = rows.take(validation)
-    tried = yield from together([_tried(fitted, tested, start, given, plan, numbers) for plan in plans])
-    best: tuple[float, Plan, int] = (float("inf"), given.plan, numbers[0])
+    tried = yield from together([_tried(fitted, tested, start, trainable, plan, numbers) for plan in plans])
+    best: tuple[float, Plan, int] = (float("inf"), trainable.plan, numbers[0])
     for plan, losses in zip(plans, tried):
         for number, loss in zip(numbers, losses):
             if loss < best[0]:
                 best = (loss, plan, number)
     # With both known, all rows are trained on from the start.
-    return (yield from _epochs(rows, start, given, *best[1:]))
+    return (yield from _epochs(rows, start, trainable, *best[1:]))
 
 
 def _tried(
-    rows: Encoded, tested: Encoded, arrays: Arrays, given: Trainable, plan: Plan, numbers: range
+    rows: Encoded, tested: Encoded, arrays: Arrays, trainable: Trainable, plan: Plan, numbers: range
 ) -> Asking[list[float]]:
     """Yield requests and return the loss on `tested` rows after each number of epochs on `rows`."""
     losses = []
     for number in numbers:
         if number:
-            arrays = yield from _epoch(rows, arrays, given, plan, number)
-        outputs = yield ScoreRequest(model=given.model, arrays=arrays, x=tested.x)
-        losses.append(loss_of_rows(given.task, outputs, tested.y))
+            arrays = yield from _epoch(rows, arrays, trainable, plan, number)
+        outputs = yield ScoreRequest(model=trainable.model, arrays=arrays, x=tested.x)
+        losses.append(loss_of_rows(trainable.task, outputs, tested.y))
     return losses
 
 
-def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
+def _own_validation(rows: Encoded, trainable: Trainable) -> np.ndarray:
     """Return a mask of the rows to choose on.
 
     It holds about a quarter of them, in whole groups; the latest where rows are held out by time.
@@ -147,54 +147,54 @@ def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
     if latest is not None:
         return latest
     codes, units = units_of(len(rows), rows.group)
-    drawn = generator(given.seed, site=given.site, purpose="own-validation").random(units)
+    drawn = generator(trainable.seed, site=trainable.site, purpose="own-validation").random(units)
     return drawn[codes] < 0.25
 
 
-def first_arrays(given: Trainable, inputs: int) -> Arrays:
+def first_arrays(trainable: Trainable, inputs: int) -> Arrays:
     """Return the arrays that training starts from.
 
     They are the same for every site of a study.
     """
-    rng = generator(given.seed, site="", purpose="first-arrays")
-    arrays = given.model.first_arrays(inputs, outputs_of(given.task, given.classes), rng)
-    return {name: value.astype(given.plan.precision) for name, value in arrays.items()}
+    rng = generator(trainable.seed, site="", purpose="first-arrays")
+    arrays = trainable.model.first_arrays(inputs, outputs_of(trainable.task, trainable.classes), rng)
+    return {name: value.astype(trainable.plan.precision) for name, value in arrays.items()}
 
 
-def _epochs(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, epochs: int) -> Asking[Arrays]:
+def _epochs(rows: Encoded, arrays: Arrays, trainable: Trainable, plan: Plan, epochs: int) -> Asking[Arrays]:
     for number in range(1, epochs + 1):
-        arrays = yield from _epoch(rows, arrays, given, plan, number)
+        arrays = yield from _epoch(rows, arrays, trainable, plan, number)
     return arrays
 
 
-def _epoch(rows: Encoded, arrays: Arrays, given: Trainable, plan: Plan, number: int) -> Asking[Arrays]:
-    rng = generator(given.seed, site=given.site, purpose="own-fit", number=number)
-    lr = plan.lr * plan.factor(number, given.rounds)
+def _epoch(rows: Encoded, arrays: Arrays, trainable: Trainable, plan: Plan, number: int) -> Asking[Arrays]:
+    rng = generator(trainable.seed, site=trainable.site, purpose="own-fit", number=number)
+    lr = plan.lr * plan.factor(number, trainable.rounds)
     fitted: Fitted = yield FitRequest(
-        model=given.model, task=given.task, arrays=arrays, rows=rows, plan=plan, lr=lr, rng=rng
+        model=trainable.model, task=trainable.task, arrays=arrays, rows=rows, plan=plan, lr=lr, rng=rng
     )
     return fitted.arrays
 
 
-def tuned(rows: Encoded, given: Trainable) -> Asking[Predictor]:
+def tuned(rows: Encoded, trainable: Trainable) -> Asking[Predictor]:
     """Tune a model on the rows of one site.
 
     Yields the requests and returns the function of its outputs.
 
     scikit-learn's for a linear model and for trees, ours for others.
     """
-    trees = getattr(given.model, "plain", False)
-    if given.model.linear or trees:
-        rng = generator(given.seed, site=given.site, purpose="folds")
+    trees = getattr(trainable.model, "plain", False)
+    if trainable.model.linear or trees:
+        rng = generator(trainable.seed, site=trainable.site, purpose="folds")
         kind = TreesRequest if trees else TuneRequest
-        predictor: Predictor = yield kind(rows=rows, task=given.task, classes=given.classes, rng=rng)
+        predictor: Predictor = yield kind(rows=rows, task=trainable.task, classes=trainable.classes, rng=rng)
         return predictor
-    arrays = yield from tuned_network(rows, given)
-    return network_predictor(given.model, arrays)
+    arrays = yield from tuned_network(rows, trainable)
+    return network_predictor(trainable.model, arrays)
 
 
 def best(
-    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = (), least: int = 0
+    rows: Encoded, trainable: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = (), least: int = 0
 ) -> Asking[Rival]:
     """Find the best model of one site's rows.
 
@@ -203,28 +203,34 @@ def best(
     target themselves, `least` the rows behind a last value.
     """
     # Of too few rows for trees, in no order of time, a linear model is the only one.
-    alone = not suffice_for_trees(rows, given.task, given.classes)
-    if given.model.linear and alone and (given.task != "regression" or rows.elapsed is None):
-        return Rival(linear_family(given.task), (yield from tuned(rows, given)))
-    rng = generator(given.seed, site=given.site, purpose="rival")
+    alone = not suffice_for_trees(rows, trainable.task, trainable.classes)
+    if trainable.model.linear and alone and (trainable.task != "regression" or rows.elapsed is None):
+        return Rival(linear_family(trainable.task), (yield from tuned(rows, trainable)))
+    rng = generator(trainable.seed, site=trainable.site, purpose="rival")
 
     own = replace(rows, x=scaled_of(rows.x, layout, encoder))
     columns = column_forecasts(naive, layout, encoder)
     estimator: Rival = yield RivalRequest(
-        rows=own, task=given.task, classes=given.classes, rng=rng, columns=columns, least=least
+        rows=own, task=trainable.task, classes=trainable.classes, rng=rng, columns=columns, least=least
     )
-    if given.model.linear and estimator.family in LINEAR_FAMILIES:
-        return Rival(estimator.family, (yield from tuned(rows, given)))
+    if trainable.model.linear and estimator.family in LINEAR_FAMILIES:
+        return Rival(estimator.family, (yield from tuned(rows, trainable)))
     return replace(estimator, outputs=lambda x: estimator.outputs(scaled_of(x, layout, encoder)))
 
 
 def local_model(
-    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, own: Own, naive: Sequence[str], least: int = 0
+    rows: Encoded,
+    trainable: Trainable,
+    layout: Layout,
+    encoder: Encoder,
+    own: Own,
+    naive: Sequence[str],
+    least: int = 0,
 ) -> Asking[LocalModel]:
     """Yield requests and return the own model of a kind: of the study's model, or the best of any."""
     if own == "same":
-        return LocalModel(encoder, (yield from tuned(rows, given)))
-    rival = yield from best(rows, given, layout, encoder, naive, least)
+        return LocalModel(encoder, (yield from tuned(rows, trainable)))
+    rival = yield from best(rows, trainable, layout, encoder, naive, least)
     return LocalModel(encoder, rival.outputs, rival.family)
 
 

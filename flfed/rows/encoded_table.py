@@ -50,11 +50,11 @@ class EncodedTable:
     def __post_init__(self) -> None:
         """Draw the validation rows."""
         # A plan with validation keeps some training rows apart, drawn by the run's seed.
-        self._held = np.zeros(len(self.table.training), dtype=bool)
+        self._validation = np.zeros(len(self.table.training), dtype=bool)
         share = self.study.plan.validation
         if share and (keys := self.table.training_keys()):
-            self._held = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
-        self._held_rows = int(self._held.sum())
+            self._validation = for_validation(keys, self.site.holdout, self.site.name, self.seed, share)
+        self._validation_rows = int(self._validation.sum())
         self._encoder: Encoder | None = None
         self._encoded: dict[str, Encoded] = {}
         self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
@@ -77,8 +77,11 @@ class EncodedTable:
     def parts(self) -> dict[str, pd.DataFrame]:
         """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
         tables = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
-        if self._held_rows:
-            tables |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
+        if self._validation_rows:
+            tables |= {
+                "fitted": self.table.training[~self._validation],
+                "validation": self.table.training[self._validation],
+            }
         return tables
 
     def too_small(self) -> Refusal | None:
@@ -87,11 +90,11 @@ class EncodedTable:
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
         """
-        parts = {"training": len(self.table.training) - self._held_rows, "holdout": self.table.holdout_rows}
+        parts = {"training": len(self.table.training) - self._validation_rows, "holdout": self.table.holdout_rows}
         if self.site.holds_nothing_out():
             del parts["holdout"]
         if self.study.plan.validation:
-            parts["validation"] = self._held_rows
+            parts["validation"] = self._validation_rows
         least = self.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
         if not small:
@@ -103,7 +106,7 @@ class EncodedTable:
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
-        return self._leaving(self.table.training, self._known(self.table.training))
+        return self._leaving(self.table.training, self._find_columns(self.table.training))
 
     def holdout_summary(self) -> Summary | None:
         """Return the holdout sums that may leave, None if too small."""
@@ -151,20 +154,20 @@ class EncodedTable:
 
         For what comes after the rounds: the comparison encodes the same rows several times.
         """
-        columns = self._known(table)
+        columns = self._find_columns(table)
         if not isinstance(columns, ColumnArrays):
             columns = coded(table, self.layout)
             self.keep(table, columns)
         return columns
 
-    def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
+    def keep(self, table: pd.DataFrame, columns: ColumnArrays) -> None:
         """Keep columns of a table that are known already.
 
         From then on they are the columns of just this table.
         """
-        self._coded.append((table, known))
+        self._coded.append((table, columns))
 
-    def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
+    def _find_columns(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
         """Return a table's columns if kept, else the table."""
         return next((columns for own, columns in self._coded if own is table), table)
 
@@ -188,7 +191,9 @@ class EncodedTable:
 
         They have the study's class weights, and groups where one of these has several rows.
         """
-        rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+        rows = encode(
+            self._find_columns(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced"
+        )
         if table is self.table.training:
             rows = replace(rows, elapsed=self._elapsed)
         if not self.schema.group:
@@ -237,27 +242,27 @@ class EncodedTable:
 
     def fitted_columns(self) -> ColumnArrays:
         """Return the columns of the rows to train on, without those for validation."""
-        return self.coded(self.table.training).take(~self._held)
+        return self.coded(self.table.training).take(~self._validation)
 
     def round_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows to train on and to score.
 
         They are the same rows where the plan keeps none apart.
         """
-        if not self._held_rows:
+        if not self._validation_rows:
             rows = self.training(encoder)
             return rows, rows
         cache = self._through(encoder)
         if "validation" not in cache:
             rows = self.training(encoder)
-            cache |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
+            cache |= {"fitted": rows.take(~self._validation), "validation": rows.take(self._validation)}
             del cache["training"]  # made again after the rounds: else every row would be kept twice
         return cache["fitted"], cache["validation"]
 
     @property
     def scored_part(self) -> str:
         """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
-        if self._held_rows and not refits(self.study):
+        if self._validation_rows and not refits(self.study):
             return "validation"
         return "training"
 
@@ -272,7 +277,7 @@ class EncodedTable:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
         fitted, scored = self.round_rows(encoder)
         parts = [fitted, self.holdout_rows(encoder)]
-        if self._held_rows:
+        if self._validation_rows:
             parts.insert(1, scored)
         return parts
 
@@ -284,12 +289,12 @@ class EncodedTable:
         if not self.schema.group:
             return np.arange(len(training) + len(holdout))
         column = self.schema.group
-        parts = [training[column][~self._held], training[column][self._held], holdout[column]]
+        parts = [training[column][~self._validation], training[column][self._validation], holdout[column]]
         return pd.factorize(pd.concat(parts, ignore_index=True))[0]
 
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return class codes, or the target in its unit."""
-        columns = self._known(table)
+        columns = self._find_columns(table)
         if isinstance(columns, ColumnArrays) and self.task != "regression":
             return columns.codes[self.schema.target].astype(np.intp)
         cells = table[self.schema.target]

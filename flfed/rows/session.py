@@ -19,7 +19,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.encoded_table import EncodedTable
-from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_asked, primary_of, too_few
+from flfed.rows.evaluation.scoring import Measured, RoundFigures, list_study_metrics, primary_of, too_few
 from flfed.rows.features.encode import Encoded
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_intercept, own_offset, site_deviation
 from flfed.rows.statistics.boosted_trees import SiteTrees
@@ -151,7 +151,7 @@ class SiteSession(EncodedTable):
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
-        self.metrics = metrics_asked(self.task, study.compare)
+        self.metrics = list_study_metrics(self.task, study.compare)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
         self._local: dict[Own, LocalModel] = {}
@@ -252,7 +252,7 @@ class SiteSession(EncodedTable):
         if kind not in self._figures:
             target = self.target(table)
             if kind == "validation":
-                target = target[self._held]
+                target = target[self._validation]
             self._figures[kind] = RoundFigures(
                 kind, target, task=self.task, classes=self.classes, metric=self.primary, policy=self.policy,
                 alert_budget=self.study.compare.alert_budget,

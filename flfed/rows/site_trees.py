@@ -43,7 +43,7 @@ class Level:
         The trees of the round before.
     tree : float64 array [arrays, outputs, nodes]
         The trees of this round, as far as they are grown.
-    asked : float64 array [outputs, nodes]
+    node_marks : float64 array [outputs, nodes]
         1 where a node's sums are wanted.
     cuts_sha256 : str
         Of the cut points that the trees before must have; "" for any.
@@ -56,7 +56,7 @@ class Level:
     sha256: str
     last: np.ndarray
     tree: np.ndarray
-    asked: np.ndarray
+    node_marks: np.ndarray
     cuts_sha256: str = ""
 
     @property
@@ -135,7 +135,7 @@ def grown(session: SiteSession, encoder: Encoder, level: Level, *, counted: bool
         return None
     growing = trees_of(level.tree, len(session.layout.features))
     grower = _trees_anew(session, encoder, trees) if level.begins_anew else trees
-    sums = grower.sums(growing, [np.flatnonzero(nodes) for nodes in level.asked], counted=counted)
+    sums = grower.sums(growing, [np.flatnonzero(nodes) for nodes in level.node_marks], counted=counted)
     trained = len(grower.y)
     if not level.score:
         return Grown(sums, trained, None, None)
@@ -206,7 +206,7 @@ def tree_columns(session: SiteSession) -> ColumnArrays:
     return session.fitted_columns()
 
 
-def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> np.ndarray:
+def find_determined_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> np.ndarray:
     """Return which rows lie in a cell whose rows all have one outcome.
 
     Parameters
@@ -222,21 +222,21 @@ def told_rows(codes: np.ndarray, y: np.ndarray, node: np.ndarray | int = 0) -> n
 
     Examples
     --------
-    >>> told_rows(np.array([[0, 0, 1, 1]]), np.array([0, 1, 1, 1])).tolist()
+    >>> find_determined_rows(np.array([[0, 0, 1, 1]]), np.array([0, 1, 1, 1])).tolist()
     [False, False, True, True]
     """
-    mask = np.zeros(len(y), dtype=bool)
+    single_outcome = np.zeros(len(y), dtype=bool)
     for code in codes:
         width = int(code.max(initial=0)) + 1
         cell = node * width + code
         low, high = (np.full(int(cell.max(initial=0)) + 1, end) for end in (np.inf, -np.inf))
         np.minimum.at(low, cell, y)
         np.maximum.at(high, cell, y)
-        mask |= (low == high)[cell]
-    return mask
+        single_outcome |= (low == high)[cell]
+    return single_outcome
 
 
-def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arrays) -> dict[str, Any]:
+def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arrays) -> dict[str, Any]:
     """Return how many training rows' outcomes follow from the sums of a run's first trees.
 
     Returns
@@ -255,7 +255,7 @@ def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arr
     trees = next(iter(forest_of(arrays)), [])
 
     def counted(codes: np.ndarray, y: np.ndarray) -> dict[str, int]:
-        root = told_rows(codes, y)
+        root = find_determined_rows(codes, y)
         whole = root.copy()
         # In the first trees of a run a row's gradient is its outcome. Each level of splits has sums; those of the
         # leaves after the last follow from it.
@@ -263,7 +263,7 @@ def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arr
             node = np.zeros(len(y), dtype=np.int64)
             for _ in range(depth - 1):
                 node = tree.step(node, codes, missing)
-                whole |= told_rows(codes, y, node)
+                whole |= find_determined_rows(codes, y, node)
         return {"rows": len(y), "root": int(root.sum()), "tree": int(whole.sum())}
 
     sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts)}
@@ -272,7 +272,7 @@ def told_of_sites(sessions: Sequence[SiteSession], encoder: Encoder, arrays: Arr
     return {"sites": sites, "together": counted(codes, y)}
 
 
-def told_at_first(session: SiteSession, least: int) -> tuple[int, int]:
+def count_determined_at_start(session: SiteSession, least: int) -> tuple[int, int]:
     """Return how many of a site's training rows have their outcome told by its first sums, and how many there are.
 
     With a least number of rows these are its counts by fine bin and outcome; else the root's sums, whose codes are
@@ -287,4 +287,4 @@ def told_at_first(session: SiteSession, least: int) -> tuple[int, int]:
         arrays = chosen_cuts(layout, cell_counts(rows, layout), session.study.model.build("model").codes)
         codes = codes_in(plain_inputs(rows, layout), arrays)
     y = rows.scaled(layout.target) if layout.task == "regression" else rows.codes[layout.target.name]
-    return int(told_rows(codes, y).sum()), rows.rows
+    return int(find_determined_rows(codes, y).sum()), rows.rows

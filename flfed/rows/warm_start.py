@@ -310,7 +310,7 @@ def _outcome(layout: Layout) -> tuple[object, ...]:
     return layout.task, target.name, target.transform, cells
 
 
-def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Predictor]:
+def pulled(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Predictor]:
     """Fit a model to one site's rows that is pulled towards a source.
 
     Yields the requests and returns the function of its outputs.
@@ -324,24 +324,24 @@ def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Asking[Predictor]:
         Training rows, by the encoder that `start` is for.
     start : dict of name to array
         The source, rewritten.
-    given : Trainable
+    trainable : Trainable
     """
-    if not given.model.linear:
-        return network_predictor(given.model, (yield from fine_tuned(rows, start, given)))
-    (weight, bias), *_ = given.model.layers
-    return pulled_linear(rows, start[weight], start[bias], given)
+    if not trainable.model.linear:
+        return network_predictor(trainable.model, (yield from fine_tuned(rows, start, trainable)))
+    (weight, bias), *_ = trainable.model.layers
+    return pulled_linear(rows, start[weight], start[bias], trainable)
 
 
-def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, given: Trainable) -> LinearPredictor:
+def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, trainable: Trainable) -> LinearPredictor:
     """Return the linear model of least penalised loss, the penalty by cross-validation.
 
     The penalty is `pull / 2 * |w - source|²` of the mean loss; the intercept moves by the prior of a site's own. Where
     no fold can be tested it is the source itself.
     """
     source = LinearPredictor(weight.astype(float), bias.astype(float))
-    rng = generator(given.seed, site=given.site, purpose="folds")
+    rng = generator(trainable.seed, site=trainable.site, purpose="folds")
     moved, tested = tuned_beside(
-        rows, source(rows.x), given.task, given.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
+        rows, source(rows.x), trainable.task, trainable.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
     )
     if tested:
         return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias)

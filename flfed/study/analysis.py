@@ -89,9 +89,9 @@ class Analysis(Settings, where="[analysis]", frozen=True):
             raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, columns)}")
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Self:
+    def parse(cls, settings: Mapping[str, Any]) -> Self:
         """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
-        made = dict(given)
+        made = dict(settings)
         if "cross" in made:
             made["cross"] = _tuples("[analysis]: cross", made["cross"])
         if "within" in made:
@@ -102,15 +102,15 @@ class Analysis(Settings, where="[analysis]", frozen=True):
         return cls(**read_settings(cls, made, "[analysis]"))
 
 
-def _tuples(where: str, given: object) -> tuple[tuple[Any, ...], ...]:
+def _tuples(where: str, entries: object) -> tuple[tuple[Any, ...], ...]:
     """Return a list of lists as tuples."""
-    if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
+    if not isinstance(entries, list) or not all(isinstance(one, list) for one in entries):
         raise UsageError(f"{where} must have lists of two, such as [['sex', 'disease']]")
-    return tuple(tuple(one) for one in given)
+    return tuple(tuple(one) for one in entries)
 
 
-def _ends(name: str, given: object) -> tuple[float, ...]:
+def _ends(name: str, ends: object) -> tuple[float, ...]:
     """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
-    if not isinstance(given, list) or not all(type(end) in (int, float) for end in given):
-        raise UsageError(f"{_WITHIN}: {name}={given!r} must be two numbers, low and high")
-    return tuple(float(end) for end in given)
+    if not isinstance(ends, list) or not all(type(end) in (int, float) for end in ends):
+        raise UsageError(f"{_WITHIN}: {name}={ends!r} must be two numbers, low and high")
+    return tuple(float(end) for end in ends)

@@ -56,11 +56,11 @@ def check_ranges(made: object, where: str) -> None:
 
 
 def read_settings(
-    target: Callable[..., Any], given: Mapping[str, Any], where: str, *, beside: Collection[str] = ()
+    target: Callable[..., Any], settings: Mapping[str, Any], where: str, *, beside: Collection[str] = ()
 ) -> dict[str, Any]:
     """Check settings and return keyword arguments.
 
-    The `given` keys are checked against the signature of `target`, and values against their types; ranges are
+    The `settings` keys are checked against the signature of `target`, and values against their types; ranges are
     the class's own affair.
 
     Parameters
@@ -68,7 +68,7 @@ def read_settings(
     target : callable
         A class or function whose parameters are `bool`, `int`, `float`, `str`, `tuple`, `Literal`
         or one of these or None, each with a default.
-    given : mapping of kebab-case key to value
+    settings : mapping of kebab-case key to value
         As read from TOML.
     where : str
         What is being set, for the error: "[plan]" or "model 'mlp'".
@@ -88,11 +88,11 @@ def read_settings(
     """
     allowed = [kebab(name) for name in inspect.signature(target).parameters]
     # All keys are checked here, so that a misspelt one is never silently ignored.
-    for key in given:
+    for key in settings:
         if key not in allowed:
             choices = [*beside, *allowed]
             raise UsageError(f"{where}: key {key!r} is not known{nearest(key, choices)} Allowed: {', '.join(choices)}")
-    return _checked(target, {snake(key): value for key, value in given.items()}, where, ranges=False)
+    return _checked(target, {snake(key): value for key, value in settings.items()}, where, ranges=False)
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -124,24 +124,24 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=not finite, arbitrary_types_allowed=True))
 
 
-def _checked(target: Callable[..., Any], given: Mapping[str, Any], where: str, *, ranges: bool) -> dict[str, Any]:
+def _checked(target: Callable[..., Any], settings: Mapping[str, Any], where: str, *, ranges: bool) -> dict[str, Any]:
     """Return values in their types, or refuse the first that is wrong."""
     checked = {}
     for name, (hint, check) in _types(target, ranges).items():
-        if name not in given:
+        if name not in settings:
             continue
-        value = tuple(given[name]) if isinstance(given[name], list) else given[name]
+        value = tuple(settings[name]) if isinstance(settings[name], list) else settings[name]
         # In Python True equals 1, which a Literal may name.
         if isinstance(value, bool) and get_origin(hint) is Literal:
             value = ()
         try:
             checked[name] = check(value)
         except ValidationError as error:
-            raise UsageError(f"{where}: {kebab(name)}{_told(hint, given[name], error)}") from None
+            raise UsageError(f"{where}: {kebab(name)}{_describe_error(hint, settings[name], error)}") from None
     return checked
 
 
-def _told(hint: Any, value: Any, refused: ValidationError) -> str:
+def _describe_error(hint: Any, value: Any, refused: ValidationError) -> str:
     """Return a wrong value and what is allowed, as an error tells them."""
     error = refused.errors(include_url=False)[0]
     kind = error["type"].removesuffix("_type")

@@ -321,7 +321,7 @@ _LOOSE = ("expected", "sweep")
 _TOP = ("format", "name", "purpose", "legal-basis", "expires", "seed")
 
 
-def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
+def _path(key: str, table: Mapping[str, Any], option: str = "--set") -> list[str]:
     """Return the path of `key` in a study.
 
     The bare key `rounds` gives `["strategy", "rounds"]`.
@@ -337,7 +337,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         every = sorted(set[str]().union(*keys_by_table.values()))
         close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
         why = "stands in several tables." if paths else f"is not known{close}"
-        raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
+        raise UsageError(f"{option} {key}: the key {why} Write it as table.key, such as plan.lr")
     return paths[0]
 
 
@@ -436,18 +436,18 @@ def _split_off(table: dict[str, Any], kind: Any) -> Any:
     return kind(**read_settings(kind, settings, kind.where))
 
 
-def _made(name: str, given: dict[str, Any]) -> Any:
+def _made(name: str, settings: dict[str, Any]) -> Any:
     """Build one table of a study, inner tables first."""
     inner = {}
     for (outer, key), kind in _NESTED.items():
-        if outer == name and key in given:
-            value = given.pop(key)
+        if outer == name and key in settings:
+            value = settings.pop(key)
             if not isinstance(value, dict):
                 raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
             # A partition has a table of its own within.
             parse = getattr(kind, "parse", None)
             inner[key] = parse(value) if parse else kind(**read_settings(kind, value, f"[{name}] {key}"))
-    made = read_settings(_TABLES[name], given, f"[{name}]")
+    made = read_settings(_TABLES[name], settings, f"[{name}]")
     return _TABLES[name](**made, **inner)
 
 
@@ -458,7 +458,7 @@ def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     return dict(settings)
 
 
-def _listed(kind: str, given: dict[str, Any]) -> Named:
+def _listed(kind: str, settings: dict[str, Any]) -> Named:
     """Return the listed thing that a table names.
 
     A study has a model and a strategy in any case; of the others there may be none.
@@ -470,13 +470,13 @@ def _listed(kind: str, given: dict[str, Any]) -> Named:
     """
     needed = kind in ("model", "strategy")
     without = None if needed else "none"
-    name = given.pop("name", without)
+    name = settings.pop("name", without)
     where = f"[{TABLE_OF.get(kind, kind)}]"
     choices = registry.names(kind)
     if name == "none" and not needed:
         # Settings without a name would do nothing while they seem to.
-        if given:
-            raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(choices)}")
+        if settings:
+            raise UsageError(f"{where}: {next(iter(settings))} needs name; known: {', '.join(choices)}")
         return Named(name="none")
     if not isinstance(name, str):
         raise UsageError(f"{where}: name is missing; known: {', '.join(choices)}")
@@ -484,7 +484,7 @@ def _listed(kind: str, given: dict[str, Any]) -> Named:
         lent = re.fullmatch("module[0-9a-f]{12}", name)
         hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, choices)
         raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(choices)}")
-    return Named(name=name, settings=given)
+    return Named(name=name, settings=settings)
 
 
 def _text(table: Mapping[str, Any], key: str) -> str:

@@ -90,17 +90,17 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
     least_rows: Annotated[int, Field(ge=1)] = 10
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Self:
+    def parse(cls, settings: Mapping[str, Any]) -> Self:
         """Return the partition of a study's table; raises UsageError."""
-        given = dict(given)
-        ordered = given.pop("holdout", None)
+        settings = dict(settings)
+        ordered = settings.pop("holdout", None)
         holdout = None
         if ordered is not None:
             if not isinstance(ordered, dict):
                 raise UsageError(f"{cls.where}: holdout={ordered!r} must be a table, such as {{ by = 'week', ... }}")
             plain = {key: _date_text(one) for key, one in ordered.items()}
             holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
-        return cls(**{**read_settings(cls, given, cls.where), "holdout": holdout})
+        return cls(**{**read_settings(cls, settings, cls.where), "holdout": holdout})
 
     def __post_init__(self) -> None:
         """Refuse a share that no site can train."""
@@ -169,7 +169,7 @@ def in_sums_only(sharing: str) -> bool:
     return sharing == IN_SUMS_ONLY
 
 
-def strictest(*given: Sharing) -> Sharing:
+def strictest(*sharings: Sharing) -> Sharing:
     """Return the strictest of some ways of sharing.
 
     Study, policy and earlier answers each name one.
@@ -179,7 +179,7 @@ def strictest(*given: Sharing) -> Sharing:
     >>> strictest("pseudonym", "named")
     'pseudonym'
     """
-    return max(given, key=SHARINGS.index)
+    return max(sharings, key=SHARINGS.index)
 
 
 class Dataset(Settings, where="[dataset]", frozen=True):
@@ -351,7 +351,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
-        for kind, values in self.asked_points.items():
+        for kind, values in self.points_by_kind.items():
             key = f"{kind}s"
             if not are_shares(values):
                 raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
@@ -375,7 +375,7 @@ class Compare(Settings, where="[compare]", frozen=True):
                 )
 
     @property
-    def asked_points(self) -> dict[PointKind, tuple[float, ...]]:
+    def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:
         """Values at which sites count exactly, by how rows are chosen there."""
         return {
             "threshold": self.thresholds,
@@ -387,7 +387,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
         points: list[Point] = []
-        for kind, values in self.asked_points.items():
+        for kind, values in self.points_by_kind.items():
             points += [(kind, at) for at in values]
         return tuple(points)
 
@@ -409,7 +409,7 @@ class Named:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, kind: str, **given: Any) -> Any:
+    def build(self, kind: str, **keywords: Any) -> Any:
         """Return the thing that the settings describe.
 
         What the run itself gives goes into it as well.
@@ -418,7 +418,7 @@ class Named:
         where = f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
         beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
-        return thing(**given, **read_settings(thing, self.settings, where, beside=beside))
+        return thing(**keywords, **read_settings(thing, self.settings, where, beside=beside))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -500,14 +500,14 @@ class Expected(Settings, where="[expected]", frozen=True):
     figures: tuple[Expectation, ...] = ()
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any]) -> Expected:
+    def parse(cls, settings: Mapping[str, Any]) -> Expected:
         """Return the expectations of the table [expected].
 
         It has `repeats`, and a table for each figure's path.
         """
         figures = []
         # Each key but `repeats` is the path of a figure.
-        for path, figure in given.items():
+        for path, figure in settings.items():
             if path == "repeats":
                 continue
             if not isinstance(figure, dict):
@@ -517,7 +517,7 @@ class Expected(Settings, where="[expected]", frozen=True):
             if "path" in figure:
                 raise UsageError(f"{where}: key 'path' is not known")
             figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
-        return cls(repeats=given.get("repeats", 1), figures=tuple(figures))
+        return cls(repeats=settings.get("repeats", 1), figures=tuple(figures))
 
 
 class Sums(Settings, where="[privacy]", frozen=True):
@@ -578,15 +578,15 @@ def parse_download(value: object) -> Download:
     return cast(Download, value)
 
 
-def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def parse_sweep(settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """Return the grid of the table [sweep].
 
     Each key of the study stands with the values to try.
     """
-    for key, values in given.items():
+    for key, values in settings.items():
         if not isinstance(values, list) or not values:
             raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")
-    return {key: tuple(values) for key, values in given.items()}
+    return {key: tuple(values) for key, values in settings.items()}
 
 
 @dataclass(frozen=True)

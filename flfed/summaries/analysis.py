@@ -16,7 +16,7 @@ import numpy as np
 from flfed.summaries.noised_counts import Interval, Moments, independence, quantile, share, shown
 from flfed.summaries.summary import Arrays, ColumnLayout
 
-Found = dict[str, Any]
+Figures = dict[str, Any]
 ROWS = "rows"
 CROSS = "cross "
 OUTSIDE = math.sqrt(2)
@@ -83,7 +83,7 @@ class AnalysisLayout:
         """Number of numbers of an answer."""
         return sum(map(math.prod, self.shapes().values()))
 
-    def figures(self, answer: np.ndarray, deviation: float) -> Found:
+    def figures(self, answer: np.ndarray, deviation: float) -> Figures:
         """Return the figures of added answers, for the record.
 
         Parameters
@@ -107,33 +107,37 @@ class AnalysisLayout:
             return figures
         return figures | {"groups": self._grouped(parts, self.group, deviation)}
 
-    def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Found:
+    def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Figures:
         """Return the figures of one column; parts are of one group, or of all."""
         counts = parts[f"counts {column.name}"]
         rows = float(parts[ROWS])
         present_rows = rows - float(counts[-1])
         present_sd = deviation * OUTSIDE
-        figures: Found = {"unit": column.unit, "missing": told(share(float(counts[-1]), rows, deviation))}
+        figures: Figures = {"unit": column.unit, "missing": record_interval(share(float(counts[-1]), rows, deviation))}
         display = shown(counts[:-1], present_rows)
         if not column.edges:
-            shares = [told(share(float(count), present_rows, deviation, present_sd)) for count in counts[:-1]]
+            shares = [
+                record_interval(share(float(count), present_rows, deviation, present_sd)) for count in counts[:-1]
+            ]
             return figures | {
                 "shares": dict(zip(column.cells[:-1], shares)),
                 "counts": dict(zip(column.cells[:-1], display.tolist())),
             }
         edges = own_edges(column)
         moments = moments_of(column, parts, present_rows, deviation)
-        quantiles = {f"{100 * one:g}%": told(_quantile(one, column, counts[:-1], deviation)) for one in self.quantiles}
+        quantiles = {
+            f"{100 * one:g}%": record_interval(_quantile(one, column, counts[:-1], deviation)) for one in self.quantiles
+        }
         return figures | {
             "within": [edges[0], edges[-1]],
-            "mean": told(moments.mean()),
-            "sd": told(moments.standard_deviation(kurtosis(display, edges))),
+            "mean": record_interval(moments.mean()),
+            "sd": record_interval(moments.standard_deviation(kurtosis(display, edges))),
             "quantiles": quantiles,
             "edges": edges.tolist(),
             "counts": display.tolist(),
         }
 
-    def _crossed(self, place: int, table: np.ndarray, deviation: float) -> Found:
+    def _crossed(self, place: int, table: np.ndarray, deviation: float) -> Figures:
         """Return the figures of a cross-table."""
         first, second = self.cross[place]
         test = independence(table, deviation)
@@ -146,7 +150,7 @@ class AnalysisLayout:
             "independence": related,
         }
 
-    def _grouped(self, parts: Arrays, group: ColumnLayout, deviation: float) -> Found:
+    def _grouped(self, parts: Arrays, group: ColumnLayout, deviation: float) -> Figures:
         """Return the figures of each group, and of the others less the first."""
         names = group.cells[:-1]
         total = float(parts[ROWS][:-1].sum())
@@ -158,22 +162,22 @@ class AnalysisLayout:
             each.append(own)
             figures_by_group[label] = {
                 ROWS: counted(float(own[ROWS]), deviation),
-                "share": told(share(float(own[ROWS]), total, deviation, of_total)),
+                "share": record_interval(share(float(own[ROWS]), total, deviation, of_total)),
                 "columns": {column.name: self._column(column, own, deviation) for column in self.columns},
             }
         compared = {column.name: self._compared(column, each, names, deviation) for column in self.columns}
         return {"by": group.name, "of": figures_by_group, "compared": compared}
 
-    def _compared(self, column: ColumnLayout, each: list[Arrays], names: tuple[str, ...], deviation: float) -> Found:
+    def _compared(self, column: ColumnLayout, each: list[Arrays], names: tuple[str, ...], deviation: float) -> Figures:
         """Return the differences of means, or of shares, between each further group and the first."""
         means = [_means(column, parts, deviation) for parts in each]
-        differences: Found = {}
+        differences: Figures = {}
         for what, first in means[0].items():
             differences[what] = {}
             for name, of in zip(names[1:], means[1:]):
                 mean = of[what]
                 less = None if mean is None or first is None else mean.minus(first)
-                differences[what][f"{name} - {names[0]}"] = told(less)
+                differences[what][f"{name} - {names[0]}"] = record_interval(less)
         return differences
 
 
@@ -193,11 +197,11 @@ def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> 
     return shares
 
 
-def moments_of(column: ColumnLayout, parts: Mapping[str, Any], known: float, deviation: float) -> Moments:
-    """Return a number's noised sums; `known` is the noised number of its values."""
+def moments_of(column: ColumnLayout, parts: Mapping[str, Any], present_rows: float, deviation: float) -> Moments:
+    """Return a number's noised sums; `present_rows` is the noised number of its values."""
     low, *_, high = own_edges(column).tolist()
     return Moments(
-        rows=known,
+        rows=present_rows,
         total=float(parts[f"total {column.name}"]),
         square=float(parts[f"square {column.name}"]),
         deviation=deviation,
@@ -219,9 +223,9 @@ def _in_own_unit(column: ColumnLayout, values: np.ndarray) -> np.ndarray:
     return np.array([float(f"{value:.12g}") for value in values])
 
 
-def _quantile(asked: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
+def _quantile(probability: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
     """Return a number's quantile in its own unit; within a bin values are even on the scale of the bins."""
-    interval = quantile(asked, counts, np.array(column.edges), deviation)
+    interval = quantile(probability, counts, np.array(column.edges), deviation)
     if interval is None:
         return None
     return Interval(*_in_own_unit(column, np.array([interval.value, interval.low, interval.high])).tolist())
@@ -247,12 +251,12 @@ def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
     return 3.0
 
 
-def counted(count: float, deviation: float) -> Found | None:
+def counted(count: float, deviation: float) -> Figures | None:
     """Return a noised count with its interval: of the table itself, so that it holds the noise alone."""
-    return told(Interval.about(count, deviation**2, least=0.0))
+    return record_interval(Interval.about(count, deviation**2, least=0.0))
 
 
-def told(interval: Interval | None) -> Found | None:
+def record_interval(interval: Interval | None) -> Figures | None:
     """Return an interval for the record."""
     if interval is None:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout, Summary
 from flfed.summaries.table_one import in_groups
 
-KEPT_BACK = "the site keeps it back: a count in it, or one that it would give away, is small"
+SITE_SUPPRESSES = "the site keeps it back: a count in it, or one that it would give away, is small"
 OTHERS_KEEP_BACK = "the other sites keep counts back"
 NO_OTHERS = "there is no other site to compare with"
 EMPTY = "no row has a value"
@@ -78,7 +78,7 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
     columns = []
     for number, column, place in layout.places():
         # Each site is held against the sum of the others, so its own part is needed apart.
-        sums_by_site = {name: _told(column, summary, number, place) for name, summary in sites.items()}
+        sums_by_site = {name: _read_site_sums(column, summary, number, place) for name, summary in sites.items()}
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
         towards: str | None = None
@@ -120,7 +120,7 @@ class SiteSums:
     grouped: bool = False
 
 
-def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> SiteSums | None:
+def _read_site_sums(column: ColumnLayout, summary: Summary, number: int, place: slice) -> SiteSums | None:
     """Return what a site gives of a column.
 
     It is None where the site keeps any of it back.
@@ -154,7 +154,7 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     if not others:
         return comparison | {"reason": NO_OTHERS}
     if own is None:
-        return comparison | {"reason": KEPT_BACK}
+        return comparison | {"reason": SITE_SUPPRESSES}
     if not there:
         return comparison | {"reason": OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.

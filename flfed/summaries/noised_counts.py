@@ -55,7 +55,7 @@ class Interval:
         return Interval.about(self.value - other.value, self.variance + other.variance)
 
 
-def is_told(rows: float, deviation: float) -> bool:
+def exceeds_noise(rows: float, deviation: float) -> bool:
     """Tell whether a noised number of rows is large enough that something may be divided by it."""
     return rows > LEAST_SIZE * deviation and rows >= 1
 
@@ -84,7 +84,7 @@ def share(count: float, rows: float, deviation: float, of_rows: float | None = N
     """
     if of_rows is None:
         of_rows = deviation
-    if not is_told(rows, of_rows):
+    if not exceeds_noise(rows, of_rows):
         return None
     proportion = min(max(count / rows, 0.0), 1.0)
     square = NORMAL_975**2
@@ -119,7 +119,7 @@ class Moments:
 
     def mean(self) -> Interval | None:
         """Return the mean of the clipped values; None where the number of rows is lost in the noise."""
-        if not is_told(self.rows, self.of_rows):
+        if not exceeds_noise(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
         error = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
@@ -135,7 +135,7 @@ class Moments:
         kurtosis : float, >= 1
             Fourth moment of the values in squared variances: 3 of a normal distribution.
         """
-        if not is_told(self.rows, self.of_rows):
+        if not exceeds_noise(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
         of_sums = self.deviation**2 * (1 + 4 * mean**2)
@@ -173,7 +173,7 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
     bins = len(counts)
     below = np.concatenate([[0.0], np.cumsum(counts)])
     rows = float(below[-1])
-    if not is_told(rows, deviation * math.sqrt(bins)):
+    if not exceeds_noise(rows, deviation * math.sqrt(bins)):
         return None
     place = np.arange(bins + 1)
     wanted = share * rows

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.summaries.noised_counts import Interval, is_told, rising
+from flfed.summaries.noised_counts import Interval, exceeds_noise, rising
 from flfed.summaries.score_bins import ScoreBins
 
 BINS = 16
@@ -191,7 +191,7 @@ class ScoreCounts:
     def reason(self) -> str:
         """Why no metric is told, or ""."""
         bins = self.counts.shape[1]
-        if not is_told(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
+        if not exceeds_noise(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
             return CLASS_LOST
         if bins < FEWEST_BINS:
             return ALIKE
@@ -530,7 +530,7 @@ PAIRS = "pairs"
 JOINING_PAYS = "joining-pays"
 NO_CLEAR_GAIN = "no-clear-gain"
 DO_NOT_USE = "do-not-use"
-CANNOT_BE_TOLD = "cannot-be-told-under-this-budget"
+INCONCLUSIVE = "cannot-be-told-under-this-budget"
 MOST_DIFFERENCE = 0.5
 """Difference of AUCs, either way, at which a site cuts its pairs: one of more is told as this."""
 SQUARES_WEIGHT = 0.5
@@ -620,7 +620,7 @@ class NoisedPairs:
 
         None where a class is lost in the noise.
         """
-        if not is_told(min(self.events, self.others), self.count_deviation):
+        if not exceeds_noise(min(self.events, self.others), self.count_deviation):
             return None
         larger = max(self.events, self.others)
         smaller = min(self.events, self.others)
@@ -640,12 +640,12 @@ class NoisedPairs:
         """Return the code of what joining is worth.
 
         `JOINING_PAYS` where the interval lies above 0, `DO_NOT_USE` where below, `NO_CLEAR_GAIN` where it holds 0;
-        `CANNOT_BE_TOLD` where 2.8 standard errors are more than .1, or a class is lost in the noise.
+        `INCONCLUSIVE` where 2.8 standard errors are more than .1, or a class is lost in the noise.
         """
         error = self.standard_error()
         gain = self.difference()
         if error is None or gain is None or STANDARD_ERRORS * error > DETECTABLE:
-            return CANNOT_BE_TOLD
+            return INCONCLUSIVE
         if gain.low > 0:
             return JOINING_PAYS
         if gain.high < 0:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from flfed.summaries.drift import NORMAL_UPPER_95
-from flfed.summaries.noised_counts import is_told
+from flfed.summaries.noised_counts import exceeds_noise
 from flfed.summaries.summary import LEAST_SPREAD, ColumnLayout, Encoder, Layout, schema_encoder
 
 HISTOGRAMS = "histograms"
@@ -164,7 +164,7 @@ def center_and_scale(
     """
     if rows < LEAST_ROWS * deviation:
         return None
-    cells = _kept(counts, deviation)
+    cells = _suppress_noise(counts, deviation)
     total = float(cells.sum())
     if total <= 0:
         return None
@@ -179,7 +179,7 @@ def center_and_scale(
     return float(median), float(scale)
 
 
-def _kept(counts: np.ndarray, deviation: float) -> np.ndarray:
+def _suppress_noise(counts: np.ndarray, deviation: float) -> np.ndarray:
     """Return counts with those that may be noise set to 0."""
     padded = np.pad(counts, 1)
     borne_out = padded[:-2] + counts + padded[2:] >= LEAST_COUNT * deviation * math.sqrt(3)
@@ -256,9 +256,9 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
             # A plain layout's target is divided by the width of its range, whatever its rows.
             if center_scale is not None and not layout.plain:
                 base.scale[number] = center_scale[1]
-        elif is_told(present_rows := float(row[:-1].sum()), deviation):
+        elif exceeds_noise(present_rows := float(row[:-1].sum()), deviation):
             base.frequency[values], base.spread[values] = shares_of(row[:-1], present_rows, deviation)
-        if is_told(rows, deviation):
+        if exceeds_noise(rows, deviation):
             base.frequency[missing], base.spread[missing] = shares_of(row[-1:], rows, deviation)
     if layout.task == "regression":
         return base
@@ -292,7 +292,7 @@ def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:
     """Return what a row of each class counts; its share is taken as near to that of equal classes as it may be."""
     class_rows = float(row[:-1].sum())
     classes = len(row) - 1
-    if not is_told(class_rows, deviation):
+    if not exceeds_noise(class_rows, deviation):
         return np.ones(classes)
     shares = np.clip(1 / classes, *((row[:-1] + reach) / class_rows for reach in (-deviation, deviation)))
     return 1 / (classes * np.maximum(shares, deviation / class_rows))

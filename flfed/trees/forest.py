@@ -305,7 +305,7 @@ def _ways(tree: Tree, node: int = 0, way: tuple[Branch, ...] = ()) -> Iterator[t
         yield from _ways(tree, child, (*way, Branch(node, child == left, share)))
 
 
-def _add(found: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goes_left: np.ndarray) -> None:
+def _add(shap_values: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goes_left: np.ndarray) -> None:
     """Add a leaf's part to the contributions of one output, [rows, columns + 1]."""
     shares: dict[int, float] = {}
     follows: dict[int, np.ndarray] = {}
@@ -314,18 +314,18 @@ def _add(found: np.ndarray, tree: Tree, value: float, way: Sequence[Branch], goe
         shares[column] = shares.get(column, 1.0) * branch.share
         here = goes_left[branch.node] == branch.left
         follows[column] = here & follows[column] if column in follows else here
-    found[:, -1] += value * np.prod(list(shares.values()))
+    shap_values[:, -1] += value * np.prod(list(shares.values()))
     count = len(shares)
     weights = [factorial(k) * factorial(count - 1 - k) / factorial(count) for k in range(count)]
     for column, share in shares.items():
         # Of the other columns, those that are known follow the row and the rest their shares.
-        others = np.zeros((count, len(found)))
+        others = np.zeros((count, len(shap_values)))
         others[0] = 1.0
         for other in shares:
             if other != column:
                 others[1:] = others[1:] * shares[other] + others[:-1] * follows[other]
                 others[0] *= shares[other]
-        found[:, column] += value * (follows[column] - share) * (weights @ others)
+        shap_values[:, column] += value * (follows[column] - share) * (weights @ others)
 
 
 LEAST_GAIN = np.float32(1e-6)
@@ -443,7 +443,7 @@ class GrowingTree:
 
     Attributes
     ----------
-    asked : int array
+    requested_nodes : int array
         The nodes whose sums are wanted next: the root, then of each split the child with the smaller sum of
         Hessians, since its sibling's sums are the difference. Empty once the tree is grown.
     tree : Tree
@@ -453,14 +453,14 @@ class GrowingTree:
     def __init__(self, widths: np.ndarray, settings: TreeSettings) -> None:
         self.widths = widths
         self.settings = settings
-        self.asked = np.zeros(1, dtype=np.int64)
+        self.requested_nodes = np.zeros(1, dtype=np.int64)
         self.tree = _leaves(np.zeros((1, 2), dtype=np.int64), settings)
         self._levels = 0
         self._parents = np.zeros((0, 0, 2), dtype=np.int64)
 
     def grow(self, sums: np.ndarray) -> None:
-        """Add a level, given the sums over all sites of the nodes asked for, [asked, cells, 2 or 3]."""
-        nodes = self.asked
+        """Add a level, given the sums over all sites of the requested nodes, [nodes, cells, 2 or 3]."""
+        nodes = self.requested_nodes
         if not self._levels:
             self.tree = _leaves(sums[:, : self.widths[0]].sum(axis=1), self.settings)
         else:
@@ -484,9 +484,9 @@ class GrowingTree:
         tree.value[at] = 0.0
         more = _leaves(children.reshape(-1, sums.shape[2]), self.settings).arrays()
         self.tree = Tree(**{name: np.concatenate([own, more[name]]) for name, own in tree.arrays().items()})
-        self.asked = first + (children[:, 0, 1] > children[:, 1, 1])
+        self.requested_nodes = first + (children[:, 0, 1] > children[:, 1, 1])
         if self._levels == self.settings.depth:
-            self.asked = first[:0]
+            self.requested_nodes = first[:0]
         self._parents = sums[split]
 
 
@@ -528,14 +528,14 @@ class GrowingRound:
         return [growing.tree for growing in self._growing]
 
     @property
-    def asked(self) -> list[np.ndarray]:
+    def requested_nodes(self) -> list[np.ndarray]:
         """The nodes of each tree whose sums are wanted next."""
-        return [growing.asked for growing in self._growing]
+        return [growing.requested_nodes for growing in self._growing]
 
     def grow(self, sums: np.ndarray) -> None:
         """Add a level, given the sums over all sites of the nodes asked for, tree after tree."""
         start = 0
-        for growing, nodes in zip(self._growing, self.asked):
+        for growing, nodes in zip(self._growing, self.requested_nodes):
             if len(nodes):
                 growing.grow(sums[start : start + len(nodes)])
             start += len(nodes)

@@ -14,7 +14,7 @@ from flfed.study.study import Study
 from flfed.updates.arrays import Arrays, Shapes, arrays_defect, with_prefix, without_prefix
 from flfed.updates.messages.fields import MalformedMessage
 
-KEPT = "kept/"
+STATE_PREFIX = "kept/"
 """Before the names of a strategy's arrays in a site's state of the run."""
 OWN = "own/"
 """Before the names of what is a site's own of the model, there too."""
@@ -138,15 +138,15 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     """
     if defect := arrays_defect(received, shapes.sent):
         raise MalformedMessage(defect)
-    state_arrays = without_prefix(KEPT, state)
+    state_arrays = without_prefix(STATE_PREFIX, state)
     if arrays_defect(state_arrays, shapes.kept):
         state_arrays = {}
     return SiteArrays(received=received, kept=state_arrays)
 
 
-def kept_state(kept: Arrays) -> Arrays:
+def prefix_state(arrays: Arrays) -> Arrays:
     """Return a strategy's arrays under their names in a site's state."""
-    return with_prefix(KEPT, kept)
+    return with_prefix(STATE_PREFIX, arrays)
 
 
 def own_state(own: Arrays) -> Arrays:
@@ -177,15 +177,15 @@ def own_terms(
     return _parted(strategy.own_terms(settings, start, incoming))
 
 
-def _parted(found: tuple[Any, ...]) -> tuple[Any, Arrays]:
+def _parted(terms: tuple[Any, ...]) -> tuple[Any, Arrays]:
     """Return the terms that are functions, and the sum of those that are constant in a round."""
     constant: Arrays = {}
-    for term in found:
+    for term in terms:
         if not isinstance(term, Mapping):
             continue
         for name, value in term.items():
             constant[name] = constant[name] + value if name in constant else value
-    return tuple(term for term in found if not isinstance(term, Mapping)), constant
+    return tuple(term for term in terms if not isinstance(term, Mapping)), constant
 
 
 @cache

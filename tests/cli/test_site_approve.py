@@ -75,7 +75,7 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     written = approval.approval_of(folder, study.sha256())
     assert (written.decision, written.by, written.text) == ("approved", "Dr Kim", study.text)
     assert written.co_sites == ("hungary", "long-beach", "switzerland")
-    facts = snapshot.known(sites.load("cleveland"), folder.frozen)
+    facts = snapshot.read_facts(sites.load("cleveland"), folder.frozen)
     assert (facts.rows, facts.sha256) == (303, written.rows_sha256)
     assert written.bundle_sha256 == bundle_sha256()
     assert written.schema_sha256 == datasets.load("heart-disease").schema.sha256()

@@ -209,7 +209,7 @@ class Consortium:
             folder.make()
             if not (folder.frozen / "small").is_dir():
                 snapshot.freeze(site, folder.frozen, None)
-            facts = snapshot.known(site, folder.frozen)
+            facts = snapshot.read_facts(site, folder.frozen)
             assert facts is not None
             others = [other for other in co_sites if other != name]
             given: dict[str, Any] = {"rows_sha256": facts.sha256, "schema_sha256": dataset.schema.sha256()}

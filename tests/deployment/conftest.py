@@ -98,7 +98,7 @@ class Gated:
 
     def approve(self, study: Study | None = None, **changes: Any) -> approval.Approval:
         """Approve the study for the rows that are frozen."""
-        facts = snapshot.known(self.site, self.folder.frozen)
+        facts = snapshot.read_facts(self.site, self.folder.frozen)
         given = {
             "by": "Dr Kim",
             "co_sites": [site.name for site in self.others],

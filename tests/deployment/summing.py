@@ -76,7 +76,7 @@ class Consortium:
 
     def approve(self, name: str, **changes: Any) -> None:
         """Approve the study at one site, with the keys of all."""
-        facts = snapshot.known(self.sites[name], self.folders[name].frozen)
+        facts = snapshot.read_facts(self.sites[name], self.folders[name].frozen)
         given = {
             "by": "Dr Kim", "co_sites": sorted(self.pins), "rows_sha256": facts.sha256 if facts else "",
             "schema_sha256": datasets.load("small").schema.sha256(), "bundle_sha256": BUNDLE,

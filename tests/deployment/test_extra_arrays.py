@@ -18,8 +18,8 @@ from flfed.federation.client.client import SiteClient
 from flfed.study.study import Study
 from flfed.updates.arrays import shapes_of
 from flfed.updates.checkpoints import checkpoint
-from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
-from flfed.updates.extra import KEPT
+from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
+from flfed.updates.extra import STATE_PREFIX
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.train import TRAIN
 from tests.deployment.summing import Consortium, Coordinator
@@ -54,14 +54,14 @@ def test_variates_come_in_leave_and_stay_and_all_are_of_the_models_shapes(site: 
     assert not any(reply.has_error() for reply in replies)
     model = site.gate._studies.messages(site.study.sha256()).model
     assert all(shapes_of(ndarrays(reply.content, "extra")) == model for reply in replies)
-    state = StateFiles(kept_replies(site.folder.site, RUN))
+    state = StateFiles(open_reply_cache(site.folder.site, RUN))
     assert state.rounds() == [2, 3]  # of the last two rounds
     rows = site.gate._studies.rows_sha256(site.study.sha256())
     state.under = "\n".join((str(site.study.seed), rows, site.site.policy.model_dump_json(), site.study.text))
     for round, reply in ((2, replies[1]), (3, replies[2])):
         kept = state.before(round + 1)
         for name, value in ndarrays(reply.content, "extra").items():
-            assert (kept[f"{KEPT}{name}"] == value).all() and np.abs(value).max() > 0
+            assert (kept[f"{STATE_PREFIX}{name}"] == value).all() and np.abs(value).max() > 0
     # With a variate of its own the third update is another one than that of a site that had lost it.
     fresh = site.answer(site.trained(round=3), run="20261120-fresh")
     assert (
@@ -97,7 +97,7 @@ def test_a_study_without_such_arrays_takes_and_gives_none(gated: Any, site: Any)
 
 def test_a_round_that_is_asked_again_gives_the_same_bits_and_other_variates_are_another_question(site: Any):
     first = [content_sha256(site.answer(site.trained(round=round)).content) for round in (1, 2)]
-    for path in kept_replies(site.folder.site, RUN).folder.glob("round-*"):
+    for path in open_reply_cache(site.folder.site, RUN).folder.glob("round-*"):
         path.unlink()  # killed after its state was written and before its reply was
     assert content_sha256(site.answer(site.trained(round=2)).content) == first[1]
     with pytest.raises(UsageError, match="followed from what strategy 'scaffold' keeps at the site"):

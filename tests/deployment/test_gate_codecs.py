@@ -17,7 +17,7 @@ from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.study.study import Study
 from flfed.updates.arrays import shapes_of
-from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
+from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
 from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
@@ -121,7 +121,7 @@ def test_a_request_by_hash_is_answered_hashed_and_replayed_as_if_it_had_crossed_
 def test_a_gate_that_lost_the_encoder_says_so_and_takes_it_whole(gated):
     site = gated()
     site.answer(site.trained())
-    shutil.rmtree(kept_replies(site.folder.site, RUN).folder)
+    shutil.rmtree(open_reply_cache(site.folder.site, RUN).folder)
     lost = site.answer(site.trained(round=2, holder=True))
     assert lost.has_error() and lost.error.reason == str(ENCODER_MISSING)
     assert not site.answer(site.trained(round=2)).has_error()
@@ -133,7 +133,7 @@ def test_a_gate_that_lost_the_encoder_says_so_and_takes_it_whole(gated):
 def test_an_encoder_that_was_changed_on_the_disk_is_not_used(gated):
     site = gated()
     site.answer(site.trained())
-    path = kept_replies(site.folder.site, RUN).folder / "encoder.safetensors"
+    path = open_reply_cache(site.folder.site, RUN).folder / "encoder.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -144,7 +144,7 @@ def test_what_top_k_leaves_out_is_on_the_sites_disk_alone_and_is_added_to_the_ne
     text = small_study + CODECS["top-k"]
     site = gated(text)
     replies = [site.answer(site.trained(round=round)) for round in (1, 2, 3)]
-    state = StateFiles(kept_replies(site.folder.site, RUN))
+    state = StateFiles(open_reply_cache(site.folder.site, RUN))
     assert state.rounds() == [2, 3]  # of the last two rounds
     assert state.before(3) == {}  # to who does not know the seed, rows, policy and study that it is of
     rows = site.gate._studies.rows_sha256(site.study.sha256())
@@ -164,7 +164,7 @@ def test_what_top_k_leaves_out_is_on_the_sites_disk_alone_and_is_added_to_the_ne
 def test_a_round_that_is_asked_again_leaves_the_same_update_whatever_was_left_out_since(gated, small_study):
     site = gated(small_study + CODECS["top-k"])
     first = [content_sha256(site.answer(site.trained(round=round)).content) for round in (1, 2)]
-    for path in kept_replies(site.folder.site, RUN).folder.glob("round-*"):
+    for path in open_reply_cache(site.folder.site, RUN).folder.glob("round-*"):
         path.unlink()  # killed after its state was written and before its reply was
     assert content_sha256(site.answer(site.trained(round=2)).content) == first[1]
     with pytest.raises(UsageError, match="held what the rounds before had left out"):
@@ -188,7 +188,7 @@ def test_what_was_left_out_of_other_rows_goes_into_no_later_update(gated, small_
     text = small_study + CODECS["top-k"]
     site = gated(text)
     site.answer(site.trained())
-    assert StateFiles(kept_replies(site.folder.site, RUN)).rounds() == [1]
+    assert StateFiles(open_reply_cache(site.folder.site, RUN)).rounds() == [1]
     # People withdrew: their rows are taken out, what is left is frozen and approved anew.
     site.open(source=CountingFrame(site.site.source.table.iloc[20:]))
     site.freeze()

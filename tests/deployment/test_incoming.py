@@ -16,7 +16,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.deployment.site_state import request_archive
 from flfed.deployment.site_state.request_archive import asked, content_sha256, keep, kept_rounds
-from flfed.updates.checkpoints.site_state import NotKept
+from flfed.updates.checkpoints.site_state import StorageError
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
@@ -55,7 +55,7 @@ def test_the_same_message_is_kept_once_and_another_of_the_same_round_is_not_answ
     assert digests[0] == digests[1]
     said = "asked to train from another model in round 1 of this run"
     for other, context in ((behind.message(TRAIN, second), behind.context()), (first, behind.context(repeat=1))):
-        with pytest.raises(NotKept, match=said):
+        with pytest.raises(StorageError, match=said):
             keep(behind.folder, other, context)
     assert [one.request.lr_scale for one in asked(behind.folder, RUN, 1)] == [1.0]
     # Another round, or another run, is another question.
@@ -133,7 +133,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(behind):
     told = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(NotKept, match=r"^it cannot keep what it is asked on its own disk \(File too large\)$"):
+        with pytest.raises(StorageError, match=r"^it cannot keep what it is asked on its own disk \(File too large\)$"):
             keep(behind.folder, behind.trained(), behind.context())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -15,7 +15,7 @@ from flfed.federation.client.privacy_budget import PrivacyAccount, shown
 from flfed.federation.client.protection import holdout_hash, run_charges
 from flfed.records.ledger import ledger_of
 from flfed.rows.data.policy import Policy
-from flfed.rows.snapshots.snapshot import known
+from flfed.rows.snapshots.snapshot import read_facts
 from flfed.updates.accounting import epsilon
 from flfed.updates.messages.kinds import SCORES, STATISTIC, TRAIN
 from tests.deployment.summing import Consortium, Coordinator
@@ -111,7 +111,7 @@ def test_a_run_that_the_budget_cannot_hold_is_refused_before_anything_is_spent(s
     account = PrivacyAccount(ledger_of(consortium.folders["site-01"]), "small", site.policy)
     (side, release), rule = (
         run_charges(first, site)[TRAIN],
-        holdout_hash(site, known(site, consortium.folders["site-01"].frozen)),
+        holdout_hash(site, read_facts(site, consortium.folders["site-01"].frozen)),
     )
     assert account.refusal([(side, replace(release, steps=first.plan.steps))], "new", rule=rule) is None
     assert account.refusal(list(run_charges(first, site).values()), "new", rule=rule) is not None

@@ -16,7 +16,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
+from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.secure_sum import LIST, UNMASK
@@ -118,7 +118,7 @@ def test_good_shares_to_one_site_only_stop_the_run_and_no_list_stands_beside_the
 def keys_that_are_others(site: str, kind: str) -> bool:
     """Give the last site other links with all before it masks its first update: none opens a share of another."""
     if (site, kind) == (LAST, TRAIN):
-        state = StateFiles(kept_replies(LAST, newest_run(LAST)))
+        state = StateFiles(open_reply_cache(LAST, newest_run(LAST)))
         chain = state.read(CHAIN)
         assert chain is not None
         state.write(CHAIN, {**chain, "links": chain["links"] ^ 1})

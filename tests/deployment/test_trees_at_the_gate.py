@@ -21,7 +21,7 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import run_state, whole_message
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
-from flfed.updates.messages.train import ASKED, SUMS, TRAIN, TREE, TREES_MISSING
+from flfed.updates.messages.train import MARKS, SUMS, TRAIN, TREE, TREES_MISSING
 from tests.boosting import trees_study
 from tests.deployment.summing import BUNDLE, Consortium, Coordinator
 
@@ -125,7 +125,7 @@ def test_a_level_is_answered_once_and_again_alike_and_of_another_tree_not_at_all
 
 def test_other_nodes_of_the_same_tree_are_another_question(gated: Consortium):
     site, message, context = asked_again(gated)
-    with_array(message, ASKED, lambda values: 1 - values)
+    with_array(message, MARKS, lambda values: 1 - values)
     refused = gated.gates[site].answer(message, context, BUNDLE)
     assert refused.has_error() and "another model in round 1" in refused.error.reason
 

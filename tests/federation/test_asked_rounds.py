@@ -144,7 +144,7 @@ def test_at_institutions_a_model_is_on_the_disk_before_it_is_sent_on(
 def test_of_a_site_each_model_that_was_sent_on_counts_once(small_sites, private, kill_in: int, answered: bool):
     study, sites, seen = private(SITE_DP), small_sites(3), Seen(kill_in=kill_in, answered=answered)
     run = go(study, sites, seen)
-    assert (checkpoints.folder_of(run) / checkpoints.ASKED).exists()
+    assert (checkpoints.folder_of(run) / checkpoints.REQUEST_FILE).exists()
     seen.kill_in = 0
     assert go(study, sites, seen, run) == run
     # The first one has no noise and nothing of any site.
@@ -204,7 +204,7 @@ def test_crashes_of_the_coordinator_count_no_round_twice(small_sites, private):
 def test_what_was_asked_is_not_taken_for_nothing_where_it_cannot_be_read(small_sites, private):
     study, sites, seen = private(RECORD_DP), small_sites(2), Seen(kill_in=2)
     run = go(study, sites, seen)
-    file = checkpoints.folder_of(run) / checkpoints.ASKED
+    file = checkpoints.folder_of(run) / checkpoints.REQUEST_FILE
     whole = json.loads(file.read_text())
     assert (whole["round"], whole["asked"]) == (2, {"site-01": 1, "site-02": 1})
     assert whole["going-on"] == ["site-01", "site-02"]
@@ -219,5 +219,5 @@ def test_a_simulation_keeps_no_such_file_for_its_noise_is_the_same_again(small_s
     seen = Seen(kill_in=3, answered=True)
     study, sites = private(RECORD_DP), small_sites(2)
     run = go(study, sites, seen, each_round=False)
-    assert not (checkpoints.folder_of(run) / checkpoints.ASKED).exists()
+    assert not (checkpoints.folder_of(run) / checkpoints.REQUEST_FILE).exists()
     assert {line["steps"] for line in told(run)["sites"].values()} == {3 * STEPS}

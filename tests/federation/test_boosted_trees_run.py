@@ -322,7 +322,7 @@ def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home)
     roots[:, 0] = 1.0
     level = Level(
         round=1, score=False, forest=forest, sha256=arrays_sha256(forest), last=nothing, tree=round_of(forest, 0),
-        asked=roots,
+        node_marks=roots,
     )  # fmt: skip
 
     def sums(session: SiteSession, encoder: Any) -> np.ndarray:

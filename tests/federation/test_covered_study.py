@@ -39,8 +39,8 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.noised_counts import HISTOGRAMS, VALUES, cell_queries, person_weights, training_cells
-from flfed.rows.training.private_noise import KnownUnits, SeededNoise
-from flfed.rows.training.private_steps import known_units
+from flfed.rows.training.private_noise import SeededNoise, UnitCounts
+from flfed.rows.training.private_steps import count_units
 from flfed.study.plan import PrivateSteps
 from flfed.study.tables import OrderedHoldout
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
@@ -219,7 +219,7 @@ def test_training_divides_by_what_is_known_under_noise(small_sites: Small):
     assert protection is not None
     plan = replace(session.study.plan, steps=1)
     session.study = replace(session.study, plan=plan)
-    for known in (None, KnownUnits(units=2.0 * rows, most=3 * rows)):
+    for known in (None, UnitCounts(units=2.0 * rows, most=3 * rows)):
         session.protection = replace(protection, steps=steps, units=known, chance=SeededNoise)
         trained = run_client(
             session.train(first_model(session.study, session.schema), schema_encoder(session.layout), round=1, rounds=3)
@@ -228,7 +228,7 @@ def test_training_divides_by_what_is_known_under_noise(small_sites: Small):
     for name, delta in moved[0].delta.items():
         np.testing.assert_allclose(moved[1].delta[name], delta / 2, rtol=1e-12)
     assert (moved[0].rows, moved[1].rows) == (rows, 2 * rows)
-    assert known_units(session.training(schema_encoder(session.layout)), steps, None).units == rows
+    assert count_units(session.training(schema_encoder(session.layout)), steps, None).units == rows
 
 
 def test_the_known_number_of_rows_is_that_of_the_noised_counts(small_sites: Small):

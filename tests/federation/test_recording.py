@@ -50,7 +50,7 @@ def record_of(number: int, **fields: Any) -> RoundRecord:
         "losses": {"a": 0.6, "b": 0.4},
         "refused": {},
         "flagged": {},
-        "asked": ("a", "b"),
+        "sampled_sites": ("a", "b"),
         "bytes_to_site": {"a": 100, "b": 100},
         "bytes_to_server": {"a": 70, "b": 71},
         "seconds": 0.5,
@@ -119,7 +119,7 @@ def test_only_the_comparison_opens_the_holdout(small_sites, small_study, conduct
 def test_validation_curves_are_of_validation_rows_alone(small_sites, small_study, conduct: Conduct):
     done = conduct(small_sites(2), small_study.replace("epochs = 1", "epochs = 1\nvalidation = 0.3"))
     rows = {row.site: (row.arm, row.n) for row in done.reader.metrics(done.run, 5) if row.metric == "loss"}
-    held = {w.site.name: int(w._held.sum()) for w in done.sessions()}
+    held = {w.site.name: int(w._validation.sum()) for w in done.sessions()}
     assert rows["site-01"] == ("validation", held["site-01"])
     assert rows[None] == ("validation", sum(held.values()))
     trained = {

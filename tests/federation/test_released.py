@@ -325,4 +325,4 @@ def test_a_snapshot_of_before_people_rested_is_read_as_it_is(site):
     assert '"resting": null' in facts.read_text()
     facts.write_text(facts.read_text().replace(',\n  "resting": null', ""))
     assert "resting" not in facts.read_text()
-    assert snapshot.known(site, folder.frozen) == first
+    assert snapshot.read_facts(site, folder.frozen) == first

@@ -17,7 +17,7 @@ from flfed.rows.data.site import Policy
 from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_state import KeptReplies
+from flfed.updates.checkpoints.site_state import ReplyCache
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -392,4 +392,4 @@ def test_a_site_answers_a_round_once_and_sends_that_again_from_its_disk(small_si
     assert first.scores is not None and first.scores.histogram is not None
     closed = train(replace(site, policy=Policy()), 1)
     assert closed.scores is not None and closed.scores.histogram is None
-    assert count_bytes(first.to_record()) > 0 and KeptReplies(site.name, "r-1").folder.is_dir()
+    assert count_bytes(first.to_record()) > 0 and ReplyCache(site.name, "r-1").folder.is_dir()

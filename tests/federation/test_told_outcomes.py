@@ -10,7 +10,7 @@ import pytest
 
 from flfed.records.reports.privacy_tables import describe_outcome_disclosure
 from flfed.rows.session import SiteSession
-from flfed.rows.site_trees import told_at_first, told_rows
+from flfed.rows.site_trees import count_determined_at_start, find_determined_rows
 from flfed.study.study import Study
 from flfed.trees.cut_points import codes_in, widths_of
 from flfed.trees.forest import forest_of
@@ -91,7 +91,7 @@ def test_what_is_told_is_said_and_of_one_site_its_own_alone(conduct: Conduct, sm
 def test_before_a_run_a_site_counts_its_own_first_sums(least: int, small_sites, small_study: str):
     (site,) = small_sites(1, rows=90)
     session = SiteSession(site, Study.parse(trees_study(small_study, **{"strategy.min-rows": least})))
-    told, rows = told_at_first(session, least)
+    told, rows = count_determined_at_start(session, least)
     # A number of 1,024 bins tells nearly all of 90 rows, one of 16 codes few.
     assert 0.5 * 90 < rows < 90
     assert (told > 0.9 * rows) == (least == 10)
@@ -99,6 +99,6 @@ def test_before_a_run_a_site_counts_its_own_first_sums(least: int, small_sites, 
 
 def test_rows_of_two_outcomes_in_each_cell_are_not_told():
     codes = np.array([[0, 0, 1, 1], [0, 1, 0, 1]])
-    assert not told_rows(codes, np.array([0, 1, 1, 0])).any()
-    assert told_rows(codes, np.array([0, 1, 1, 0]), node=np.array([0, 1, 0, 1])).tolist() == [True] * 4
-    assert told_rows(codes, np.array([0, 0, 1, 1])).all()
+    assert not find_determined_rows(codes, np.array([0, 1, 1, 0])).any()
+    assert find_determined_rows(codes, np.array([0, 1, 1, 0]), node=np.array([0, 1, 0, 1])).tolist() == [True] * 4
+    assert find_determined_rows(codes, np.array([0, 0, 1, 1])).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.attacks.summary_reconstruction import SummaryReconstruction, given_away, known_counts
+from flfed.rows.attacks.summary_reconstruction import SummaryReconstruction, derive_counts, find_leaking_rows
 from flfed.rows.comparison.attack_runner import Attacked
 from flfed.rows.data.policy import Policy
 from flfed.rows.features.encode import coded
@@ -44,7 +44,7 @@ def told(table: pd.DataFrame, minimum: int = 0) -> list[int]:
     """Return the rows of which a cell is given away, under "institution" where there is a minimum."""
     summary = summarise(table, LAYOUT)
     sent = disclose(summary, LAYOUT, minimum) if minimum else summary
-    return np.flatnonzero(given_away(sent, LAYOUT, coded(table, LAYOUT))).tolist()
+    return np.flatnonzero(find_leaking_rows(sent, LAYOUT, coded(table, LAYOUT))).tolist()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_all_small_tables_agree_with_what_is_said_to_follow_and_the_rule_of_supp
             parts = sent.cells[place], sent.cells_known[place], sent.lower[place], sent.left[[number]]
             key = np.concatenate(parts).tobytes()
             seen[key].append(counts)
-            followed[key] = known_counts(sent, LAYOUT, number)
+            followed[key] = derive_counts(sent, LAYOUT, number)
         for key, possible in seen.items():
             every, (counts, known) = np.array(possible), followed[key]
             # Sound: what is said to follow is the same in all tables that send this.

@@ -22,7 +22,7 @@ from flfed.files import folder_locked, write_whole
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.snapshots import snapshot
-from flfed.rows.snapshots.snapshot import freeze, known, load
+from flfed.rows.snapshots.snapshot import freeze, load, read_facts
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_a_folder_that_others_may_enter_is_refused_and_freezing_closes_it(site, 
     own.chmod(mode)
     assert f"chmod 700 {own}" in refusal(site, own)
     with pytest.raises(UsageError, match="others than its owner may use it"):
-        known(site, own.parent)
+        read_facts(site, own.parent)
     freeze(site, own.parent, None)
     assert own.stat().st_mode & 0o777 == 0o700
 
@@ -162,10 +162,10 @@ def test_links_and_what_is_no_file_are_refused(site, own, tmp_path):
 
 def test_nothing_frozen_yet_is_said_with_the_command(site, tmp_path):
     expected = "site 'site-01': nothing is frozen yet of dataset 'small': flfed site freeze site-01 --dataset small"
-    assert known(site, tmp_path) is None
+    assert read_facts(site, tmp_path) is None
     assert refusal(site, tmp_path / "small") == expected
     (tmp_path / "small").mkdir(mode=0o700)
-    assert known(site, tmp_path) is None
+    assert read_facts(site, tmp_path) is None
     assert refusal(site, tmp_path / "small") == expected
 
 
@@ -227,7 +227,7 @@ def test_a_killed_freeze_leaves_one_of_the_two_whole(small_sites, tmp_path):
         command = [sys.executable, "-c", FREEZING, str(tmp_path / "frozen"), *paths]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None and child.stdout.readline() == b"ready\n"
-            while known(site, tmp_path / "frozen") is None:
+            while read_facts(site, tmp_path / "frozen") is None:
                 time.sleep(0.001)
             seen, looks, end = set[str](), 0, time.monotonic() + 60
             while (looks := looks + 1) <= 20 or (len(seen) < 2 and time.monotonic() < end):

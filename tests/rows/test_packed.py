@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.batches import BatchPlan, BufferPool, Kept, gathered, pack
+from flfed.rows.training.batches import BatchPlan, BufferPool, PackCache, gathered, pack
 from flfed.study.plan import Plan
 from tests.rows.drawn import batches
 
@@ -60,18 +60,18 @@ def test_the_rows_gathered_weigh_one_over_their_true_batch_and_absent_ones_nothi
 
 
 def test_packed_rows_are_kept_for_the_same_objects_and_no_others():
-    kept, rows = Kept(), tables([5, 3])
+    kept, rows = PackCache(), tables([5, 3])
     first = kept.packed(rows, "binary", torch.float32)
     assert kept.packed(rows, "binary", torch.float32) is first
     assert kept.packed(rows, "binary", torch.float64) is not first
     assert kept.packed(rows[::-1], "binary", torch.float32) is not first
     np.testing.assert_allclose(first.x[:5, :4], rows[0].x, rtol=1e-6)
-    assert Kept(0).packed(rows, "binary", torch.float32) is not Kept(0).packed(rows, "binary", torch.float32)
+    assert PackCache(0).packed(rows, "binary", torch.float32) is not PackCache(0).packed(rows, "binary", torch.float32)
 
 
 def test_packed_rows_are_let_go_with_their_sites_and_never_exceed_the_limit():
     limit = 3 * pack(tables([100]), "binary", torch.float64).nbytes()
-    kept, held = Kept(limit), []
+    kept, held = PackCache(limit), []
     for seed in range(12):
         rows = table(100, seed)
         np.testing.assert_array_equal(kept.packed([rows], "binary", torch.float64).x[:100, :4], rows.x)
@@ -83,7 +83,7 @@ def test_packed_rows_are_let_go_with_their_sites_and_never_exceed_the_limit():
 
 
 def test_packed_rows_are_not_mistaken_for_those_of_an_object_that_took_their_place_in_memory():
-    kept, first, other = Kept(), table(9, 0), table(9, 1)
+    kept, first, other = PackCache(), table(9, 0), table(9, 1)
     kept.packed([first], "binary", torch.float64)
     number = id(first)
     del first

@@ -103,7 +103,7 @@ def test_the_sum_is_that_of_rows_clipped_one_by_one(shape):
     assert loss == pytest.approx(float((weight * row_losses(task, model.outputs(w, x), y)).mean()), rel=1e-12)
     assert furthest(clipped_sum(model, task, w, x, y, weight, clip=0.5)[1], expected) > 0.1
     for held in (1, 20_000):  # any model's way, a row or some rows at a time
-        losses, found = clipped_by_row(model, task, w, x, y, weight, clip=1.0, held_bytes=held)
+        losses, found = clipped_by_row(model, task, w, x, y, weight, clip=1.0, gradient_bytes=held)
         assert furthest(found, expected) < 1e-12 and float(losses.sum()) / 60 == pytest.approx(loss, rel=1e-12)
 
 

@@ -10,7 +10,7 @@ from flfed import Study
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.rows.data.policy import Policy
-from flfed.rows.evaluation.scoring import metrics_asked, metrics_of, withheld
+from flfed.rows.evaluation.scoring import list_study_metrics, metrics_of, withheld
 from flfed.rows.metrics.rank_correlation import RankCorrelation
 from flfed.testing import check_metric
 
@@ -78,6 +78,6 @@ def test_what_has_no_steps_or_no_ranks_is_refused(study: str, within: str, said:
 
 
 def test_only_a_study_that_names_steps_is_judged_by_it():
-    assert "rank_correlation" in metrics_asked("regression", Study.load("portfolio-returns").compare)
-    assert "rank_correlation" not in metrics_asked("regression", Study.load("scms-demand").compare)
+    assert "rank_correlation" in list_study_metrics("regression", Study.load("portfolio-returns").compare)
+    assert "rank_correlation" not in list_study_metrics("regression", Study.load("scms-demand").compare)
     assert "rank_correlation" not in metrics_of("regression")

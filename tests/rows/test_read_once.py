@@ -72,7 +72,7 @@ def test_keys_of_other_rows_than_the_ones_they_came_with_are_made_anew(small_sit
 def test_validation_rows_are_the_same_where_keys_are_kept(small_sites, small_study):
     study = Study.parse(small_study).replace({"plan.validation": 0.3})
     site = small_sites(1, rows=80)[0]
-    one, two = (SiteSession(each, study, 1)._held for each in (site, CachedSite.of(site)))
+    one, two = (SiteSession(each, study, 1)._validation for each in (site, CachedSite.of(site)))
     np.testing.assert_array_equal(one, two)
     assert 5 < one.sum() < 40
 

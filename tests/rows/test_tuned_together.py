@@ -18,7 +18,15 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import TuneRequest
 from flfed.rows.training.tuning.linear import PENALTIES, Search, search_alone, search_of
-from flfed.rows.training.tuning.stacked import KEPT, Products, Stack, _ridges, newton, search_together, tune_together
+from flfed.rows.training.tuning.stacked import (
+    LARGEST_CACHE,
+    Products,
+    Stack,
+    _ridges,
+    newton,
+    search_together,
+    tune_together,
+)
 from flfed.study.study import Study
 from tests.rows.drawn import tuned_linear
 
@@ -196,7 +204,7 @@ def test_an_intercept_alone_is_the_log_odds_of_the_weighted_shares():
     np.testing.assert_allclose(found[:, 0], [[0, np.log(1.5)]] * 2, atol=1e-12)
 
 
-@pytest.mark.parametrize("rows", [50, KEPT // 1128 + 700])
+@pytest.mark.parametrize("rows", [50, LARGEST_CACHE // 1128 + 700])
 def test_products_sum_to_the_hessian_whether_or_not_they_are_kept(rows):
     rng = np.random.default_rng(0)
     x, weight = rng.normal(size=(rows, 47)), rng.random((2, rows))  # 47 * 48 / 2 = 1128 pairs

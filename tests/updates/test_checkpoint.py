@@ -15,7 +15,7 @@ from flfed.summaries.summary import Encoder, Summary, arrays_sha256
 from flfed.updates.aggregation.selection import Selection
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.checkpoints.site_state import RUNS, KeptReplies, NotKept, kept_replies
+from flfed.updates.checkpoints.site_state import RUNS, ReplyCache, StorageError, open_reply_cache
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 FIELDS = Summary.__dataclass_fields__
@@ -203,7 +203,7 @@ REPLY = TrainReply(
 
 
 def test_a_kept_reply_is_sent_again_to_the_byte_and_only_to_the_very_same_request():
-    kept = KeptReplies("a-site", "r1")
+    kept = ReplyCache("a-site", "r1")
     kept.keep(asked(), REPLY.to_record(), under="")
     again = kept.reply_to(asked(), under="")
     assert again is not None
@@ -214,7 +214,7 @@ def test_a_kept_reply_is_sent_again_to_the_byte_and_only_to_the_very_same_reques
     assert read.scores.histogram is not None and read.scores.histogram.sum() == 512
     assert kept.reply_to(asked(value=2.0), under="") is None and kept.reply_to(asked(round=2), under="") is None
     assert kept.reply_to(asked(), under="another policy") is None
-    assert KeptReplies("a-site", "r2").reply_to(asked(), under="") is None
+    assert ReplyCache("a-site", "r2").reply_to(asked(), under="") is None
 
 
 def names(folder: Path) -> list[str]:
@@ -222,7 +222,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_replies_of_two_rounds_stay_readable_for_the_site_alone_and_a_damaged_one_counts_as_none():
-    kept = KeptReplies("a-site", "r1")
+    kept = ReplyCache("a-site", "r1")
     for round in (1, 2, 3):
         kept.keep(asked(round), REPLY.to_record(), under="")
     files = sorted(kept.folder.iterdir())
@@ -238,12 +238,12 @@ def test_replies_of_two_rounds_stay_readable_for_the_site_alone_and_a_damaged_on
 
 
 def test_a_server_that_names_ever_other_rounds_and_runs_does_not_fill_a_sites_disk():
-    kept = KeptReplies("a-site", "r1")
+    kept = ReplyCache("a-site", "r1")
     for round in (10**15, 7, 900, 2, -3):
         kept.keep(asked(round), REPLY.to_record(), under="")
         assert kept.reply_to(asked(round), under="") is not None and len(names(kept.folder)) <= 2
     for number in range(RUNS + 5):
-        other = KeptReplies("a-site", f"other-{number}")
+        other = ReplyCache("a-site", f"other-{number}")
         other.keep(asked(), REPLY.to_record(), under="")
         assert other.reply_to(asked(), under="") is not None
     assert len(names(kept.folder.parent)) == RUNS and not kept.folder.exists()
@@ -251,10 +251,10 @@ def test_a_server_that_names_ever_other_rounds_and_runs_does_not_fill_a_sites_di
 
 def test_a_site_that_cannot_write_says_so_without_a_path(home: Path):
     (home / "sites").write_text("a file where a folder should be")
-    with pytest.raises(NotKept, match=r"^it cannot keep its reply on its own disk \([A-Za-z ]+\)$"):
-        KeptReplies("a-site", "r1").keep(asked(), REPLY.to_record(), under="")
+    with pytest.raises(StorageError, match=r"^it cannot keep its reply on its own disk \([A-Za-z ]+\)$"):
+        ReplyCache("a-site", "r1").keep(asked(), REPLY.to_record(), under="")
 
 
 @pytest.mark.parametrize("run", ["../x", "a/b", "", ".", "a b", 3, None])
 def test_a_run_whose_name_is_no_plain_word_gets_no_folder_at_a_site(run: object):
-    assert kept_replies("a-site", run) is None
+    assert open_reply_cache("a-site", run) is None

@@ -63,7 +63,7 @@ def test_it_is_not_asked_a_second_time_in_a_round_where_others_are(bench, sites,
     assert made.records[1].refused == {
         "site-02": SAID, "site-03": "RuntimeError: see the site's log (first attempt)"
     }  # fmt: skip
-    assert made.records[1].asked == tuple(made.names)  # it counts as one that was asked, and did not answer
+    assert made.records[1].sampled_sites == tuple(made.names)  # it counts as one that was asked, and did not answer
 
 
 def test_a_run_without_a_quorum_for_want_of_budget_stops_with_the_last_good_model_and_says_why(bench, sites, reply):

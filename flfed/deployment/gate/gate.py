@@ -34,7 +34,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study, is_covered
-from flfed.updates.checkpoints.site_state import NotKept, run_state, whole_message
+from flfed.updates.checkpoints.site_state import StorageError, run_state, whole_message
 from flfed.updates.messages.kinds import AUDIT, BRINGING, KINDS
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
@@ -109,7 +109,7 @@ class Gate:
             try:
                 # The request is kept before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
-            except NotKept as error:
+            except StorageError as error:
                 reason = refusal_of(error)
                 self._own.append(reason)
         if reason:

@@ -22,7 +22,7 @@ from flfed.files import read_private, write_whole
 from flfed.paths import RUN, SiteFolder, give
 from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
-from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, TRAINED, CompareReply, Figure
+from flfed.updates.messages.compare import COMPARE, TRAINED, TRAINED_UNKNOWN, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
 
 LOG = logging.getLogger("flfed.site")
@@ -51,7 +51,7 @@ def _family(name: object) -> object:
 
 def _training(word: object) -> str:
     """Return whether a model was trained enough; of another word that is not known."""
-    return str(word) if word in TRAINED else NOT_KNOWN
+    return str(word) if word in TRAINED else TRAINED_UNKNOWN
 
 
 Shown = Annotated[Figure, BeforeValidator(_with_nan)]
@@ -108,7 +108,7 @@ class Result:
     note: str
     own_family: Family = None
     sites: int | None = None
-    trained: Trained = NOT_KNOWN
+    trained: Trained = TRAINED_UNKNOWN
     worthwhile: float | None = None
     classes: Classes = None
     format: int = FORMAT

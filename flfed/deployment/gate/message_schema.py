@@ -19,7 +19,7 @@ from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.evaluation.scoring import metrics_asked, primary_of
+from flfed.rows.evaluation.scoring import list_study_metrics, primary_of
 from flfed.rows.statistics.noised_counts import shapes_of_cells
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.study_model import model_shapes, study_layout
@@ -321,7 +321,7 @@ def comparison(messages: StudyMessages) -> Sections:
     """Return the sections of a comparison."""
     study = messages.study
     schema = messages.schema
-    metrics = sorted(metrics_asked(schema.task, study.compare))
+    metrics = sorted(list_study_metrics(schema.task, study.compare))
     family: Sections = {}
     if study.compare.own == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}

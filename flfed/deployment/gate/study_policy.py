@@ -378,7 +378,7 @@ class StudyAdmission:
         if approval is not None and approval.schema_sha256 != schema_sha256:
             reject("schema-changed-after-approval", dataset=study.dataset.name)
         try:
-            rows = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
+            rows = snapshot.read_facts(self.site.serving(study.dataset.name), self._folder.frozen)
             changed = rows is not None and list_changed(self._folder, rows)
         except FlfedError:
             reject("rows-unserved", site=self.site.name)

@@ -66,7 +66,7 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         unit=charge.unit,
         given_encoder=given_encoder(study),
         whole=charges,
-        rule=holdout_hash(serving, snapshot.known(serving, folder.frozen)),
+        rule=holdout_hash(serving, snapshot.read_facts(serving, folder.frozen)),
     )
     if free:
         sentence += KEPT_CELLS
@@ -133,7 +133,7 @@ def _asks(text: str) -> str:
 
 def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -> tuple[str, ...]:
     """Return the names of what the site has answered already over the rows that are frozen now."""
-    if not is_covered(study) or snapshot.known(serving, folder.frozen) is None:
+    if not is_covered(study) or snapshot.read_facts(serving, folder.frozen) is None:
         return ()
     frozen = snapshot.load(serving, folder.frozen).with_withheld()
     protection = LocalProtection(ledger_of=lambda _: ledger)(frozen, study, 0, "")

@@ -125,7 +125,7 @@ def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str,
 
 def _frozen(folder: SiteFolder, site: Site, dataset: str) -> list[dict[str, Any]]:
     """Return what is frozen of a dataset, if anything."""
-    facts = snapshot.known(site.serving(dataset), folder.frozen)
+    facts = snapshot.read_facts(site.serving(dataset), folder.frozen)
     if facts is None:
         return []
     list_changed(folder, facts)  # it raises where the list of those who opted out cannot be read

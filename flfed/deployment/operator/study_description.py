@@ -25,7 +25,7 @@ from flfed.deployment.site_state.approval import Approval
 from flfed.errors import FlfedError
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.paths import SiteFolder
-from flfed.rows.comparison.own_columns import asked_of
+from flfed.rows.comparison.own_columns import list_requested_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import width_in_words
@@ -172,7 +172,7 @@ def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
     for one in groupings(study.compare.by, schema):
         if one.column not in features:
             yield WORDS["looked-at"].format(column=one.column, kind=_kind(schema.columns[one.column]))
-    for name in asked_of(study, site):
+    for name in list_requested_columns(study, site):
         yield WORDS["own-column"].format(column=name, kind=_kind(site.schema_of(schema).columns[name]))
     yield WORDS["target"].format(column=schema.target, kind=_kind(schema.columns[schema.target]))
     if schema.group:

@@ -186,7 +186,7 @@ def work(folder: SiteFolder) -> None:
     make_secret(folder)
     shared_secret(folder)
     # Every change to Flower's code is made before its command begins.
-    connection = Connection(folder.known_as, Pulse(folder.node_pulse), Outage(say))
+    connection = Connection(folder.node_id, Pulse(folder.node_pulse), Outage(say))
     stay_with_the_host(connection.opened)
     connection.install()
     paced(Pace(LEAST, MOST))

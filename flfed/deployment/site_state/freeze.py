@@ -17,7 +17,7 @@ from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import group_texts
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion
-from flfed.rows.snapshots.snapshot import Frozen, Prepared, known, load
+from flfed.rows.snapshots.snapshot import Frozen, Prepared, load, read_facts
 from flfed.rows.snapshots.withholding import resting
 
 DRIFTED = 0.5
@@ -149,7 +149,7 @@ def freeze_first(folder: SiteFolder, site: Site) -> Frozen:
         If they are frozen already: approvals hold for these rows, so that they are only replaced by
         `refresh`, which says what changes.
     """
-    before = known(site, folder.frozen)
+    before = read_facts(site, folder.frozen)
     # A second freeze would void approvals silently; `refresh` shows first what it voids.
     if before is not None:
         raise UsageError(

@@ -24,7 +24,7 @@ from flfed.study.kinds import grows
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix, without_prefix
-from flfed.updates.checkpoints.site_state import NotKept
+from flfed.updates.checkpoints.site_state import StorageError
 from flfed.updates.messages import fields
 from flfed.updates.messages.train import EXTRA, HASHES, TRAIN, TrainRequest, sha256_of
 
@@ -106,7 +106,7 @@ def keep(folder: SiteFolder, message: Message, context: Context) -> str:
 
     Raises
     ------
-    NotKept
+    StorageError
         If it cannot be written, such as on a full disk, and then nothing of it is left; or if another model
         was to be trained from in this round of the run: each further one would tell more of the rows.
         `run_limits` holds the same, by the ledger, for what is no longer kept here.
@@ -140,11 +140,11 @@ def keep(folder: SiteFolder, message: Message, context: Context) -> str:
             # have been kept by another process since.
             others = set(path.parent.glob(f"{name}-*.safetensors")) - {path}
             if request.fit and others:
-                raise NotKept(Refusal("other-model-in-round", question="train from", round=request.round))
+                raise StorageError(Refusal("other-model-in-round", question="train from", round=request.round))
             replace_whole(path, whole)
         _bound(path)
     except OSError as error:
-        raise NotKept(Refusal("request-not-kept", error=error.strerror)) from None
+        raise StorageError(Refusal("request-not-kept", error=error.strerror)) from None
     return digest
 
 

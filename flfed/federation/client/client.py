@@ -33,11 +33,11 @@ from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.updates.checkpoints.site_state import (
-    KeptReplies,
     NodeState,
+    ReplyCache,
     RunState,
     keep_encoder,
-    kept_replies,
+    open_reply_cache,
     run_state,
     whole_message,
 )
@@ -103,7 +103,7 @@ class SiteClient:
         self._runs: dict[tuple[str, str, int], str] = {}
         self._approval = approval
         self._releases = Releases(self._protect.ledger_of) if releasing else None
-        self._over: set[KeptReplies] = set()
+        self._over: set[ReplyCache] = set()
         self._last_updates = LastUpdates()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
@@ -154,7 +154,7 @@ class SiteClient:
 
     def _answer(self, message: Message, context: Context) -> Message:
         site = str(context.node_config["site"])
-        reply_cache = kept_replies(site, context.run_config.get("run"))
+        reply_cache = open_reply_cache(site, context.run_config.get("run"))
         own = self._run_of(context, run_state(site, context))
         check_lasting(own.state)
         message = _whole(message, own.state)

@@ -26,7 +26,7 @@ from flfed.study.study import Study, covers_model, is_covered
 from flfed.summaries.score_bins import RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.aggregation.losses import RowLoss
-from flfed.updates.checkpoints.site_state import NotKept
+from flfed.updates.checkpoints.site_state import StorageError
 from flfed.updates.messages.compare import (
     ColumnImportance,
     CompareReply,
@@ -64,7 +64,7 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
 
     It has of the error what may leave.
     """
-    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent, NoTrees)):
+    if isinstance(error, (NotTakingPart, MalformedMessage, StorageError, NotSpent, NoTrees)):
         # What is malformed came from the server: it holds nothing of a table.
         reason = refusal_of(error)
     elif isinstance(error, TableError):

@@ -27,7 +27,7 @@ from flfed.updates.checkpoints.site_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
-from flfed.updates.masking.keys import BYTES, KEPT, Chain, RunKey, joined, pair_secrets
+from flfed.updates.masking.keys import BYTES, CHAIN_LINKS, Chain, RunKey, joined, pair_secrets
 from flfed.updates.masking.question import rows_question
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
@@ -302,7 +302,7 @@ class RunKeys:
         return {row[:BYTES].tobytes().hex(): row[BYTES:].tobytes() for row in rows}
 
     def keep_opened(self, sha256: str, binding: bytes) -> None:
-        """Keep that a model was opened; raises NotKept."""
+        """Keep that a model was opened; raises StorageError."""
         models = self.opened_models() | {sha256: binding}
         rows = b"".join(bytes.fromhex(one) + bound for one, bound in models.items())
         self.state.write(OPENED, {"models": np.frombuffer(rows, np.uint8).reshape(-1, 2 * BYTES)})
@@ -377,7 +377,7 @@ class RunKeys:
             raise NotTakingPart(Refusal("sums-key-lost"))
         return Chain.from_arrays(arrays)
 
-    def move(self, step: int, kept: int = KEPT) -> dict[str, bytes]:
+    def move(self, step: int, kept: int = CHAIN_LINKS) -> dict[str, bytes]:
         """Return the links of a masked question, and delete all but the last so many."""
         chain = self.chain().moved(step, kept)
         self.state.write(CHAIN, chain.to_arrays())

@@ -22,8 +22,8 @@ from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.ckks import RoundTags, decrypt_model, encrypt_model
 from flfed.updates.masking.question import (
     FACTS,
-    Asked,
     QuestionOrder,
+    RunQuestion,
     SumContext,
     order_of,
     question_sha256,
@@ -150,7 +150,7 @@ class SiteSums:
         rng = self.rng(exchange)
         return self.once(exchange, "masked-summary", lambda: ring.encode(numbers, rng))
 
-    def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
+    def once(self, asked: RunQuestion, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
         if self.keys.approval is None:
             return self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
@@ -168,7 +168,7 @@ class SiteSums:
         self.note(asked)
         return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(asked))
 
-    def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> Asked:
+    def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> RunQuestion:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
         study = self.keys.study
         number = 0
@@ -177,7 +177,7 @@ class SiteSums:
             number = self.order.number(request)
         elif request is not None:
             kind = COMPARE
-        return Asked(
+        return RunQuestion(
             kind=kind,
             number=number,
             step=self.order.step(kind, number),
@@ -186,7 +186,7 @@ class SiteSums:
             binding=self.context.binding(kind, request),
         )
 
-    def rng(self, asked: Asked) -> np.random.Generator:
+    def rng(self, asked: RunQuestion) -> np.random.Generator:
         """Return what rounds numbers to a ring.
 
         It follows from the run's seed, from the site and the question, so that every engine rounds alike, and a
@@ -194,7 +194,7 @@ class SiteSums:
         """
         return self.keys.rng(f"sum {asked.rounding}")
 
-    def _opened(self, asked: Asked) -> tuple[Sites, ...]:
+    def _opened(self, asked: RunQuestion) -> tuple[Sites, ...]:
         """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""
         approval = self.keys.approval
         cohort = self.cohort()
@@ -209,18 +209,18 @@ class SiteSums:
             raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
         refuse(
             rules.answer_refusal(
-                cohort=cohort.sites, pinned=approval.pinned, asked_with=history.asked_with, opened=history.lists
+                cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.asked_with, opened=history.lists
             )
         )
         return history.lists
 
-    def as_of_now(self, asked: Asked, reply: TrainReply) -> TrainReply:
+    def as_of_now(self, asked: RunQuestion, reply: TrainReply) -> TrainReply:
         """Return a kept reply with the lists that are opened now: other runs may have asked since it was made."""
         if reply.masked is None:
             return reply
         return replace(reply, masked=replace(reply.masked, opened=self._opened(asked)))
 
-    def _mask(self, asked: Asked, vector: np.ndarray, sums: np.ndarray) -> Masked:
+    def _mask(self, asked: RunQuestion, vector: np.ndarray, sums: np.ndarray) -> Masked:
         keys = self.keys
         cohort = self.cohort()
         if keys.approval is None:
@@ -232,29 +232,29 @@ class SiteSums:
             keys.site,
             vector,
             sums,
-            links=_among(cohort, keys.move(asked.step, self.order.asked_again)),
+            links=_among(cohort, keys.move(asked.step, self.order.repeatable_requests)),
             binding=asked.binding,
             least=self.least(),
         )
         shares = _rows([made.sealed[site] for site in cohort.sites])
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
 
-    def note(self, asked: Asked) -> None:
-        """Write down that the masks of a question are used, before its reply leaves; raises NotKept."""
+    def note(self, asked: RunQuestion) -> None:
+        """Write down that the masks of a question are used, before its reply leaves; raises StorageError."""
         if self.keys.approval is not None and self.keys.state.read(asked.name) is None:
             self._write_facts(asked)
 
-    def _write_facts(self, asked: Asked) -> None:
+    def _write_facts(self, asked: RunQuestion) -> None:
         state = self.keys.state
         question, binding = (np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(asked.question), asked.binding))
         state.write(asked.name, {"question": question, "binding": binding, "step": np.array([asked.step])})
         # Whatever question the chain has links for yet may not be masked a second time.
         for old in [name for name in state.names() if name.startswith(FACTS)]:
             facts = state.read(old)
-            if facts is not None and facts["step"][0] <= asked.step - self.order.asked_again:
+            if facts is not None and facts["step"][0] <= asked.step - self.order.repeatable_requests:
                 state.remove(old)
 
-    def check_unused(self, asked: Asked) -> None:
+    def check_unused(self, asked: RunQuestion) -> None:
         """Refuse to mask a second vector for a question; raises NotTakingPart.
 
         Two vectors under one mask give their difference.
@@ -419,7 +419,7 @@ class SiteCiphers(SiteSums):
         return replace(reply, delta={}, encrypted=ciphertext)
         yield  # as the other half, which asks for rounding
 
-    def check_unused(self, asked: Asked) -> None:
+    def check_unused(self, asked: RunQuestion) -> None:
         """Refuse to make a second part for a round, or one for an earlier round; raises NotTakingPart."""
         # Whoever can multiply makes of two parts under the same tags their difference.
         super().check_unused(asked)
@@ -482,7 +482,7 @@ class SiteTreeSums(SiteSums):
             numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(exchange))])
         made = self.once(exchange, f"{_LEVEL}{exchange.number:06d}", lambda: numbers)
         for name in [name for name in state.names() if name.startswith(_LEVEL)]:
-            if int(name.removeprefix(_LEVEL)) <= exchange.number - self.order.asked_again:
+            if int(name.removeprefix(_LEVEL)) <= exchange.number - self.order.repeatable_requests:
                 state.remove(name)
         return replace(reply, extra={}, masked=made)
         yield  # as that of an update, which asks for rounding

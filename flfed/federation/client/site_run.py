@@ -162,7 +162,7 @@ class SiteRun:
         return request.arrays if sums is None else sums.opened(request, model_shapes_of(study.text))
 
     def last_model(self, request: CompareRequest, study: Study, own: Arrays) -> Arrays:
-        """Return the model of a comparison, and keep it where the coordinator lacks it or a part; raises NotKept.
+        """Return the model of a comparison, and keep it where the coordinator lacks it or a part; raises StorageError.
 
         The site forgets the run's key, and its own part of the model, once it has compared; what is asked again is
         answered from what was kept.
@@ -201,7 +201,7 @@ def drawn_model(session: SiteSession) -> Arrays:
 
 
 def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:
-    """Return the model of a comparison, whose part of the site's own its session has then; raises NotKept."""
+    """Return the model of a comparison, whose part of the site's own its session has then; raises StorageError."""
     shapes = extra_shapes_of(session.study.text)
     own_part = own.last_own(session, shapes) if shapes.own else {}
     arrays = own.last_model(request, session.study, own_part)

@@ -17,7 +17,7 @@ from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
+from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
 from flfed.updates.masking.question import question_sha256, rows_question, sum_name
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import (
@@ -65,7 +65,7 @@ def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
 
 def forget_compared(site: str, run: str) -> None:
     """Forget a site's state of a run that is over, where it was kept to open a sum of figures or of a statistic."""
-    cache = kept_replies(site, run)
+    cache = open_reply_cache(site, run)
     if cache is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(cache).names()}:
         cache.forget()
 

@@ -22,7 +22,7 @@ from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.arrays import Arrays
-from flfed.updates.checkpoints.site_state import KeptReplies, digest_of
+from flfed.updates.checkpoints.site_state import ReplyCache, digest_of
 from flfed.updates.messages.train import Offset, TrainReply, TrainRequest
 
 LOG = logging.getLogger("flfed.site")
@@ -150,7 +150,7 @@ def kept_or_trained(
     request: TrainRequest,
     session: SiteSession,
     own: SiteRun,
-    kept: KeptReplies,
+    kept: ReplyCache,
     trained: Callable[[], TrainReply],
 ) -> RecordDict:
     """Return the reply that a site's disk has of a request, else a new one, which is kept.

@@ -16,7 +16,7 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.study.kinds import refits
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import BinsReply, BinsRequest
-from flfed.updates.messages.train import ASKED, LAST, REFIT, SUMS, TREE, TREES_MISSING, TrainRequest
+from flfed.updates.messages.train import LAST, MARKS, REFIT, SUMS, TREE, TREES_MISSING, TrainRequest
 
 
 class Trees(Training):
@@ -77,7 +77,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         sha256=request.trees_sha256,
         last=request.extra[LAST],
         tree=request.extra[TREE],
-        asked=request.extra[ASKED],
+        node_marks=request.extra[MARKS],
         cuts_sha256=request.cuts_sha256,
     )
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)

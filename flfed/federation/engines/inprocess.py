@@ -24,7 +24,7 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
 from flfed.rows.training.answer import compute_one_by_one
-from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, told
+from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, send_results
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints.site_state import NodeState
 
@@ -223,7 +223,7 @@ class _Exchange:
         self.seconds += share
         began = self._clock()
         try:
-            self.asked = next(self._handler) if results is None else told(self._handler, self.asked, results)
+            self.asked = next(self._handler) if results is None else send_results(self._handler, self.asked, results)
         except StopIteration as end:
             self.reply = end.value
             self.asked = []

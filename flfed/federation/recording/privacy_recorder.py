@@ -391,7 +391,7 @@ class PrivacyRecord:
         """
         if record.fit and (trained or not self._charges.of_sites or self._study.aggregation.masks_always):
             spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
-            self._charges.add([site for site in record.asked if site not in spent_out])
+            self._charges.add([site for site in record.sampled_sites if site not in spent_out])
         self._going_on = ()
 
     def answered(self, sites: Collection[str]) -> None:
@@ -439,7 +439,7 @@ class PrivacyRecord:
 
     @property
     def _file(self) -> Path:
-        return checkpoints.folder_of(self._recorder.writer.run) / checkpoints.ASKED
+        return checkpoints.folder_of(self._recorder.writer.run) / checkpoints.REQUEST_FILE
 
     def write(self, *, final: bool = False) -> None:
         """Write the summary, `final` where the run ends."""

@@ -90,7 +90,7 @@ class CheckpointWriter:
         `common` is what all checkpoints of the run share. Returns whether the run is to end after this round.
         """
         self.scores = record.scores
-        trained = record.summed and len(record.losses) >= strategy.needed(len(record.asked))
+        trained = record.summed and len(record.losses) >= strategy.needed(len(record.sampled_sites))
         protected = self.run.privacy.mechanism is not None  # without one there is nothing to count
         # A round that failed may be the last one, so the good one before it is written first: a resume begins there.
         if not trained and self._pending is not None:

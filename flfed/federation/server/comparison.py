@@ -24,7 +24,7 @@ from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import EncoderDelivery, Participants
 from flfed.updates.arrays import Arrays
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReplies, CompareReply, CompareRequest
+from flfed.updates.messages.compare import COMPARE, TRAINED_UNKNOWN, CompareReplies, CompareReply, CompareRequest
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -158,7 +158,7 @@ class Comparison:
     def _trained(self) -> str:
         """Return whether the model was trained enough, as its sites are told: by the losses that left them."""
         training = recorded_training(self.run.recorder.writer, self.run.recorder.primary, self.run.study)
-        words = {True: "enough", False: "not-enough", None: NOT_KNOWN}
+        words = {True: "enough", False: "not-enough", None: TRAINED_UNKNOWN}
         enough = training["enough"] if training else None
         return words[enough]
 

@@ -142,14 +142,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         )  # fmt: skip
 
 
-def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -> Estimate:
+def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> Estimate:
     """Return an area with an interval over people.
 
     It is Hanley and McNeil's, for where the bootstrap over people has none.
 
     Parameters
     ----------
-    found : Estimate
+    auc : Estimate
         With a value. Of a perfect attack every draw gives 1, so that no bootstrap says how sure that is.
     member : bool array [rows]
     group : int array [rows] or None
@@ -163,10 +163,10 @@ def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -
     codes, _ = units_of(len(member), group)
     people = [len(np.unique(codes[side])) for side in (member, ~member)]
     if min(people) == 0:
-        return found
-    centre, variance = hanley_mcneil(found.value, *people)
-    limits = logit_limits(found.value, centre, variance, norm.ppf(0.975))
-    return Estimate(found.value, *limits, variance, "Hanley-McNeil over people")
+        return auc
+    centre, variance = hanley_mcneil(auc.value, *people)
+    limits = logit_limits(auc.value, centre, variance, norm.ppf(0.975))
+    return Estimate(auc.value, *limits, variance, "Hanley-McNeil over people")
 
 
 def _not_bounded(attacked: Attacked, rows: Encoded) -> str:

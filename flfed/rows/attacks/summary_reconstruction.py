@@ -54,7 +54,9 @@ class SummaryReconstruction:
         table = work.table.training
         if why := attacked.too_few(training=len(table)):
             return (nothing(NAME, METRIC, why),)
-        leaking_rows = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
+        leaking_rows = find_leaking_rows(
+            work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group)
+        )
         if work.site.policy.disclosure == "open":
             promise = NAN
             promised = "The site's policy is 'open'."
@@ -70,7 +72,7 @@ class SummaryReconstruction:
         yield  # a generator, as every attack is
 
 
-def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped: bool = False) -> np.ndarray:
+def find_leaking_rows(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped: bool = False) -> np.ndarray:
     """Return which rows have a cell given away.
 
     It follows from the summary, bool [rows].
@@ -89,7 +91,7 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
     leaking_rows = np.zeros(rows.rows, dtype=bool)
     total = float(summary.rows[0])
     for number, column in enumerate(layout.columns):
-        counts, derivable = known_counts(summary, layout, number)
+        counts, derivable = derive_counts(summary, layout, number)
         # Who is alone in a cell is found, and a cell of all rows is everybody's.
         telling = derivable & ((counts == 1) | (counts == total))
         telling[-1] = False  # that a value is missing is no value
@@ -99,11 +101,11 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
             leaking_rows |= present
         if number < len(layout.features) and not grouped:
             missing = counts[-1] if derivable[-1] else NAN
-            leaking_rows |= _outcomes_told(summary, layout, number, missing, rows, ~present)
+            leaking_rows |= _find_leaking_outcomes(summary, layout, number, missing, rows, ~present)
     return leaking_rows
 
 
-def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndarray, np.ndarray]:
+def derive_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Return one column's counts that follow.
 
     They are those of the cells that follow from the summary, and which do, [cells] each.
@@ -112,18 +114,18 @@ def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndar
     many rows as are left over.
     """
     place = list(layout.slices().values())[number]
-    released_mask = summary.cells_known[place] > 0
+    is_released = summary.cells_known[place] > 0
     lower = summary.lower[place]
     # A target is never missing, whether or not it says so.
-    possible = np.ones(len(released_mask), dtype=bool)
-    possible[-1] = number < len(layout.features) or bool(released_mask[-1])
+    possible = np.ones(len(is_released), dtype=bool)
+    possible[-1] = number < len(layout.features) or bool(is_released[-1])
     # One hidden cell is the rest, and several follow where their lower bounds use it up.
-    hidden = ~released_mask & possible
+    hidden = ~is_released & possible
     left = float(summary.left[number])
     if hidden.sum() == 1 or left <= lower[hidden].sum():
         counts = np.where(hidden, np.where(hidden.sum() == 1, left, lower), summary.cells[place])
-        return counts, np.ones(len(released_mask), dtype=bool)
-    return np.where(released_mask, summary.cells[place], NAN), released_mask
+        return counts, np.ones(len(is_released), dtype=bool)
+    return np.where(is_released, summary.cells[place], NAN), is_released
 
 
 def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
@@ -135,7 +137,7 @@ def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
     return column.kind == "number" and bool(summary.moments_known[number]) and 0 < summary.moments[number, 0] <= FEW
 
 
-def _outcomes_told(
+def _find_leaking_outcomes(
     summary: Summary, layout: Layout, number: int, missing: float, rows: ColumnArrays, gap: np.ndarray
 ) -> np.ndarray:
     """Return the rows whose outcome follows.
@@ -143,7 +145,7 @@ def _outcomes_told(
     A column is missing in them, and the class follows from the missingness test, bool [rows].
     """
     leaking_rows = np.zeros(rows.rows, dtype=bool)
-    classes, derivable = known_counts(summary, layout, len(layout.features))
+    classes, derivable = derive_counts(summary, layout, len(layout.features))
     # Without all counts of the classes the table does not follow.
     if layout.task == "regression" or not missing > 0 or not derivable[:-1].all():
         return leaking_rows

@@ -27,7 +27,7 @@ from flfed.summaries.summary import Arrays, Encoder
 
 ARM = "local-only-own-columns"
 """The arm of a site's own model of the shared columns and its own."""
-LEAST_KNOWN = 0.5
+LEAST_PRESENT = 0.5
 """Share of a site's training rows that must have a value of a column, or the site leaves the column out."""
 DEVIATIONS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02])
 """Prior deviations of a weight that are tried, in log-odds (or target deviations) a deviation of the input: from
@@ -49,7 +49,7 @@ def check_own_columns(study: Study, schema: Schema) -> None:
         )
 
 
-def asked_of(study: Study, site: Site) -> tuple[str, ...]:
+def list_requested_columns(study: Study, site: Site) -> tuple[str, ...]:
     """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
     if study.compare.declared_columns:
         return tuple(site.own)
@@ -62,8 +62,8 @@ def used_at(session: SiteSession) -> tuple[str, ...]:
     They are those that at least half of its training rows have a value of; no test row is looked at.
     """
     training = session.table.training
-    present = {name: training[name].notna() for name in asked_of(session.study, session.site)}
-    return tuple(name for name, there in present.items() if len(there) and there.mean() >= LEAST_KNOWN)
+    present = {name: training[name].notna() for name in list_requested_columns(session.study, session.site)}
+    return tuple(name for name, there in present.items() if len(there) and there.mean() >= LEAST_PRESENT)
 
 
 def adjusted_scores(

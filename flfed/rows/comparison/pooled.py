@@ -115,9 +115,9 @@ def reference(
     )
 
 
-def _of_arm(found: Mapping[str, Figures], arm: str) -> Figures:
+def _of_arm(figures: Mapping[str, Figures], arm: str) -> Figures:
     """Return a model's estimate in each metric, empty for a model that there is not."""
-    return {name: arms[arm] for name, arms in found.items() if arm in arms}
+    return {name: arms[arm] for name, arms in figures.items() if arm in arms}
 
 
 def _own_everywhere(
@@ -215,22 +215,22 @@ def personalised_scores(
     return np.concatenate((yield from together(requests)))
 
 
-def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Asking[Predictor]:
+def by_plan(rows: Encoded, trainable: Trainable, plan: Plan) -> Asking[Predictor]:
     """Yield one request and return the planned model.
 
     It trains on `rows` by `plan` from the study's start. The result is its outputs' function.
     """
-    planned = replace(given, plan=plan)
+    planned = replace(trainable, plan=plan)
     fitted: Fitted = yield FitRequest(
-        model=given.model,
-        task=given.task,
+        model=trainable.model,
+        task=trainable.task,
         arrays=first_arrays(planned, rows.x.shape[1]),
         rows=rows,
         plan=plan,
         lr=plan.lr,
-        rng=generator(given.seed, site=given.site, purpose="pooled"),
+        rng=generator(trainable.seed, site=trainable.site, purpose="pooled"),
     )
-    return network_predictor(given.model, fitted.arrays)
+    return network_predictor(trainable.model, fitted.arrays)
 
 
 def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:

@@ -20,7 +20,7 @@ from pydantic import model_validator
 
 from flfed import registry
 from flfed.errors import FlfedError, UsageError
-from flfed.packages import check_package, not_known, roots
+from flfed.packages import check_package, roots, unknown_name_error
 from flfed.paths import NAME, home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
@@ -280,7 +280,7 @@ def load(name: str) -> Dataset:
             if schema.name != name:
                 raise UsageError(f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}")
             return Dataset(name, folder, schema, _source(folder / "source.toml"))
-    raise not_known("dataset", name, names())
+    raise unknown_name_error("dataset", name, names())
 
 
 def _source(path: Path) -> SourceDescription:

@@ -210,11 +210,11 @@ class HoldoutByTime:
         return train, test
 
 
-def _of_new_groups(table: pd.DataFrame, schema: Schema, train: np.ndarray, held: np.ndarray) -> np.ndarray:
+def _of_new_groups(table: pd.DataFrame, schema: Schema, train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Return a mask of the rows held out whose group is not trained on: a model is not tested on whom it knows."""
     if not schema.group:
-        return held
-    return held & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
+        return test
+    return test & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
 
 
 def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:

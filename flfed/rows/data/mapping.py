@@ -27,8 +27,8 @@ from flfed.rows.data.parsing.fields import (
     ABSENT,
     ABSENT_RULES,
     MAY_BE_ABSENT,
+    NO_COLUMN,
     NO_GROUP,
-    NONE_FOUND,
     ColumnMapping,
     Field,
     Finding,
@@ -177,14 +177,14 @@ def map_table(
     return table_of(columns), findings
 
 
-def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
+def _field(entry: str | Field | None, missing: tuple[str, ...]) -> Field | None:
     """Return a mapping's entry as a Field.
 
     It knows the source's codes for "not known" too.
     """
-    if given is None:
+    if entry is None:
         return None
-    field = Field(given) if isinstance(given, str) else given
+    field = Field(entry) if isinstance(entry, str) else entry
     return replace(field, missing=(*missing, *field.missing))
 
 
@@ -210,21 +210,21 @@ def _absent(
         if own is not None and rule in ABSENT_RULES:
             hint = did_you_mean(own, raw.columns)
         if none and rule and not hint:
-            rule = NONE_FOUND
+            rule = NO_COLUMN
             hint = where_names_stand(raw, [field.column for field in fields.values() if field])
         if rule:
             findings[name] = [Finding(name, rule, np.arange(0), hint)]
     return findings
 
 
-def _why_not(name: str, schema: Schema, mapping: ColumnMapping, found: int, outcome: bool) -> str:
+def _why_not(name: str, schema: Schema, mapping: ColumnMapping, own_columns: int, outcome: bool) -> str:
     """Return the rule that an absent column breaks.
 
     It is of a schema column without one own column; an empty text where no rule is broken.
     """
-    if found == 1:
+    if own_columns == 1:
         return ""
-    if found > 1:
+    if own_columns > 1:
         return "stands in the table more than once"
     if name in (schema.target, schema.group):
         return ABSENT if outcome else ""

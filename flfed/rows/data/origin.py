@@ -70,15 +70,15 @@ class Origin:
         return f"source-{self.sha256[:16]}.bin"
 
     @classmethod
-    def from_json(cls, found: Any) -> Self:
+    def from_json(cls, facts: Any) -> Self:
         """Parse the origin from `frozen.json`.
 
         KeyError, TypeError or ValueError where it holds something else.
         """
-        texts = [found["content"], found["columns"], found["sha256"], *found["places"]]
+        texts = [facts["content"], facts["columns"], facts["sha256"], *facts["places"]]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError
-        return cls(found["content"], tuple(found["places"]), found["columns"], found["sha256"])
+        return cls(facts["content"], tuple(facts["places"]), facts["columns"], facts["sha256"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +107,12 @@ class SourceRows:
             content = b""
         return cls(origin, np.frombuffer(content, np.dtype(f"S{BYTES}")))
 
-    def take(self, kept: np.ndarray) -> SourceRows:
+    def take(self, selection: np.ndarray) -> SourceRows:
         """Return those of some rows.
 
-        `kept` is of bool [rows].
+        `selection` is of bool [rows].
         """
-        digests = self.digests[kept]
+        digests = self.digests[selection]
         return SourceRows(replace(self.origin, sha256=_sha256(digests.tobytes())), digests)
 
 

@@ -278,8 +278,8 @@ class Policy(Strict):
         return Refusal("analysis-own") if in_sums_only(self.share_metrics) and not summed else None
 
 
-def _not_allowed(kind: str, allowed: Sequence[str], asked: str) -> Refusal:
-    return Refusal("not-allowed", kind=kind, allowed=", ".join(allowed) or "none at all", asked=asked)
+def _not_allowed(kind: str, allowed: Sequence[str], setting: str) -> Refusal:
+    return Refusal("not-allowed", kind=kind, allowed=", ".join(allowed) or "none at all", asked=setting)
 
 
 def _check_names(policy: Policy) -> None:

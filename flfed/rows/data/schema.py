@@ -174,7 +174,7 @@ class Schema(Strict):
 
     @field_validator("task", mode="before")
     @classmethod
-    def _known_task(cls, task: object) -> object:
+    def _check_task(cls, task: object) -> object:
         tasks = get_args(Task)
         # Tasks that are planned are told apart from words that mean nothing.
         if isinstance(task, str) and task not in tasks:

@@ -272,8 +272,8 @@ class Site:
             raise findings[0].error()
         return SortedRows.of(table, schema, complete)
 
-    def _split(self, rows: SortedRows, train: np.ndarray, held: np.ndarray) -> SiteTable:
-        training, holdout = (rows.table.take(side).reset_index(drop=True) for side in (train, held))
+    def _split(self, rows: SortedRows, train: np.ndarray, test: np.ndarray) -> SiteTable:
+        training, holdout = (rows.table.take(side).reset_index(drop=True) for side in (train, test))
         return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
 
 
@@ -423,8 +423,8 @@ class CachedSite(Site):
             self.opened[key] = super().sorted_rows(complete)
         return self.opened[key]
 
-    def _split(self, rows: SortedRows, train: np.ndarray, held: np.ndarray) -> SiteTable:
-        table = super()._split(rows, train, held)
+    def _split(self, rows: SortedRows, train: np.ndarray, test: np.ndarray) -> SiteTable:
+        table = super()._split(rows, train, test)
         if rows.schema.group:
             return table
         texts = rows.texts

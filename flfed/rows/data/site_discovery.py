@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from flfed.errors import FlfedError, UsageError
-from flfed.packages import check_module, check_package, not_known, roots
+from flfed.packages import check_module, check_package, roots, unknown_name_error
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
@@ -40,7 +40,7 @@ def load(name: str) -> Site:
         If there is none, its package does not end with a `Site` of that name, or `check_package` refuses it.
     """
     if name in names():
-        site, folder = _found(name)
+        site, folder = _import_site(name)
         return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
@@ -49,7 +49,7 @@ def load(name: str) -> Site:
         for path in root.glob("sites/*"):
             if path.is_dir() and path.name.replace("_", "-") == name:
                 raise UsageError(f"site {name!r}: {path} has no file __init__.py, which is to say where its rows are")
-    raise not_known("site", name, names())
+    raise unknown_name_error("site", name, names())
 
 
 def of_dataset(dataset: str) -> list[Site]:
@@ -66,7 +66,7 @@ def of_dataset(dataset: str) -> list[Site]:
     sites = []
     for name in names():
         try:
-            site, folder = _found(name)
+            site, folder = _import_site(name)
         except FlfedError as error:
             # One broken package must not keep all other sites from a study.
             logging.getLogger("flfed.site").warning("site %s is left out: %s", name, error)
@@ -119,7 +119,7 @@ def _entry_points() -> list[importlib.metadata.EntryPoint]:
     return list(importlib.metadata.entry_points(group="flfed.site"))
 
 
-def _found(name: str) -> tuple[Site, Path | None]:
+def _import_site(name: str) -> tuple[Site, Path | None]:
     """Import a site of `names()`, with its package's folder."""
     if folder := _folders().get(name):
         check_package(folder)
@@ -198,8 +198,8 @@ def _module_folder(module_name: str) -> Path | None:
     return Path(file).parent if file else None
 
 
-def _module_site(found: object, where: str) -> Site:
-    site = getattr(found, "site", None) if isinstance(found, ModuleType) else found
+def _module_site(target: object, where: str) -> Site:
+    site = getattr(target, "site", None) if isinstance(target, ModuleType) else target
     if not isinstance(site, Site):
         raise UsageError(f"{where}: must end with `site = Site(...)`")
     return site

@@ -183,11 +183,11 @@ class _History:
     ----------
     owner, moment : int [rows]
         Of all transactions; a code from 0 on, and nanoseconds.
-    asked_owner, asked_moment : int [asked]
+    wanted_owner, wanted_moment : int [wanted]
         Of those whose past is wanted.
     """
 
-    def __init__(self, owner: Integers, moment: Integers, asked_owner: Integers, asked_moment: Integers) -> None:
+    def __init__(self, owner: Integers, moment: Integers, wanted_owner: Integers, wanted_moment: Integers) -> None:
         self.moments, rank = np.unique(moment, return_inverse=True)
         # Ranks instead of moments: an owner's code and a moment fit one integer, however long the time.
         self.width = len(self.moments) + 1
@@ -195,30 +195,30 @@ class _History:
         self.order = np.argsort(key, kind="stable")
         self.key = key[self.order]
         # Neighbours in the search are neighbours in memory: ten times as fast as in the table's order.
-        self.asked = np.lexsort((asked_moment, asked_owner))
-        self.asked_owner = asked_owner[self.asked]
-        self.asked_moment = asked_moment[self.asked]
-        self._known: dict[int, Integers] = {}
+        self.wanted_order = np.lexsort((wanted_moment, wanted_owner))
+        self.wanted_owner = wanted_owner[self.wanted_order]
+        self.wanted_moment = wanted_moment[self.wanted_order]
+        self._counts_by_days: dict[int, Integers] = {}
 
     def until(self, days: int) -> Integers:
         """Count the rows up to a moment before each.
 
-        For each one asked, so many sorted rows precede its owner's first after `days` before it; [asked].
+        For each one wanted, so many sorted rows precede its owner's first after `days` before it; [wanted].
         """
-        if days not in self._known:
-            rank = np.searchsorted(self.moments, self.asked_moment - days * NANOSECONDS_A_DAY, side="right")
-            self._known[days] = np.searchsorted(self.key, self.asked_owner * self.width + rank, side="left")
-        return self._known[days]
+        if days not in self._counts_by_days:
+            rank = np.searchsorted(self.moments, self.wanted_moment - days * NANOSECONDS_A_DAY, side="right")
+            self._counts_by_days[days] = np.searchsorted(self.key, self.wanted_owner * self.width + rank, side="left")
+        return self._counts_by_days[days]
 
     def within(self, values: Integers, longest: int, shortest: int) -> Integers:
         """Sum values over a window before each.
 
-        For each one asked, it is the sum of `values` [rows] from `longest` to `shortest` days before it; [asked].
+        For each one wanted, it is the sum of `values` [rows] from `longest` to `shortest` days before it; [wanted].
         """
         # Sums over slices are differences of one running sum, which is exact in integers.
         running = np.concatenate([[0], np.cumsum(values[self.order])])
-        totals = np.empty(len(self.asked), dtype=np.int64)
-        totals[self.asked] = running[self.until(shortest)] - running[self.until(longest)]
+        totals = np.empty(len(self.wanted_order), dtype=np.int64)
+        totals[self.wanted_order] = running[self.until(shortest)] - running[self.until(longest)]
         return totals
 
 
@@ -414,13 +414,13 @@ class Transactions:
             return table
         choose = partial(table.eval, self.keep) if isinstance(self.keep, str) else partial(self.keep, table)
         try:
-            mask = np.asarray(choose())
+            selection = np.asarray(choose())
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
             raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
-        if mask.dtype != np.bool_ or mask.shape != (len(table),):
+        if selection.dtype != np.bool_ or selection.shape != (len(table),):
             raise UsageError("Transactions: keep must give True or False for each row of the table")
-        return table[mask].reset_index(drop=True)
+        return table[selection].reset_index(drop=True)
 
     def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
         """Return a source's table under the declaration's names."""

@@ -267,7 +267,7 @@ class Replicates:
 
     def reason(self) -> str:
         """Return "" or why there is no interval."""
-        values = self.kept
+        values = self.defined_draws
         # Too few draws left would be those of an unusual kind of rows.
         if len(values) < len(self.draws) / 2:
             return "undefined in most draws of rows"
@@ -277,7 +277,7 @@ class Replicates:
         return "every draw of rows gives the same value"
 
     @cached_property
-    def kept(self) -> Floats:
+    def defined_draws(self) -> Floats:
         """Draws in which the figure is defined."""
         finite = np.isfinite(self.draws)
         if finite.all():
@@ -287,11 +287,11 @@ class Replicates:
     @cached_property
     def variance(self) -> float:
         """Variance of the defined draws, with divisor draws - 1."""
-        return float(np.var(self.kept, ddof=1))
+        return float(np.var(self.defined_draws, ddof=1))
 
     @cached_property
     def _ordered(self) -> Floats:
-        return np.sort(self.kept)
+        return np.sort(self.defined_draws)
 
     def limits(self, level: float) -> tuple[float, float]:
         """Return the BCa interval with widened quantiles.

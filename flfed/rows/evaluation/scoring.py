@@ -36,7 +36,7 @@ def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
     return {name: metric for name, metric in metrics.items() if not hasattr(metric, "within")}
 
 
-def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:
+def list_study_metrics(task: str, compare: Compare) -> dict[str, Any]:
     """Return every listed metric for a task, and those within steps where the study names what steps are."""
     if not compare.rank_within:
         return metrics_of(task, compare.alert_budget)

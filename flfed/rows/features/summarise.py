@@ -13,7 +13,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.features.encode import ColumnArrays, coded
 from flfed.summaries.summary import BINS, SEPARATION, ColumnLayout, Layout, Summary
 
-LEAST_KNOWN = 10
+LEAST_PRESENT = 10
 """Rows of each class that must have a value before a column's separation says anything: of 13
 rows with 2 positives, chance alone separates many."""
 
@@ -180,21 +180,23 @@ def _ranked(y: np.ndarray) -> np.ndarray:
     return (2 * ranks - len(y) - 1)[place, None] / len(y)
 
 
-def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:
+def _strength(
+    rows: ColumnArrays, column: ColumnLayout, has_value: np.ndarray | slice, y: np.ndarray, task: str
+) -> float:
     """Return a column's best AUC or absolute correlation (NaN for few rows)."""
     positives = y.sum()
     negatives = len(y) - positives
     least = min(positives, negatives)
     if task == "regression":
         least = len(y) / 2
-    if least < LEAST_KNOWN or np.ptp(y) == 0:
+    if least < LEAST_PRESENT or np.ptp(y) == 0:
         return np.nan
     if column.kind == "number":
-        values = rows.values[column.name][known]
+        values = rows.values[column.name][has_value]
         if task == "regression":
             return _correlation(values, y)
         return _auc(values, y)
-    codes = rows.codes[column.name][known]
+    codes = rows.codes[column.name][has_value]
     last = len(column.cells) - 1
     if task == "regression":
         return max(_correlation(codes == code, y) for code in range(last))
@@ -244,7 +246,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
     power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
-    alone_masks = []
+    alone_cells = []
     left = []
     moments = []
     lower = []
@@ -253,16 +255,16 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         cells = exact.cells[place]
         groups = grouped(cells, column.kind, minimum, complete=column is layout.target)
         alone = _alone(groups, len(cells))
-        alone_masks.append(alone)
+        alone_cells.append(alone)
         left.append(exact.rows[0] - (cells * alone).sum())
         moments.append(_moments_of_groups(column, groups, cells))
         together = [] if column is layout.target else groups
         lower.append(_dominant(cells, together, column, minimum))
-    cell_mask = np.concatenate(alone_masks)
-    moment_mask = (np.array(moments)[:, 0] > 0).astype(float)
-    leak_mask = np.stack(
+    released_cells = np.concatenate(alone_cells)
+    released_moments = (np.array(moments)[:, 0] > 0).astype(float)
+    released_leaks = np.stack(
         [
-            _leaks_known(people or exact, layout, column, cell_mask, moment_mask[-1], minimum)
+            _find_releasable_leaks(people or exact, layout, column, released_cells, released_moments[-1], minimum)
             for column in layout.features
         ]
     ).reshape(exact.leaks_known.shape)
@@ -278,14 +280,14 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     return replace(
         exact,
         moments=np.array(moments),
-        moments_known=moment_mask,
-        cells=exact.cells * cell_mask,
-        cells_known=cell_mask,
+        moments_known=released_moments,
+        cells=exact.cells * released_cells,
+        cells_known=released_cells,
         lower=np.concatenate(lower),
         left=np.array(left),
         # Not a product: -0.0 would tell the sign of a sum that is kept back.
-        leaks=np.where(np.repeat(leak_mask, 2, axis=-1) > 0, coarse, 0.0),
-        leaks_known=leak_mask,
+        leaks=np.where(np.repeat(released_leaks, 2, axis=-1) > 0, coarse, 0.0),
+        leaks_known=released_leaks,
     )
 
 
@@ -392,8 +394,13 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
     return [float(value) for value in moments]
 
 
-def _leaks_known(
-    exact: Summary, layout: Layout, column: ColumnLayout, cells_known: np.ndarray, target_known: float, minimum: int
+def _find_releasable_leaks(
+    exact: Summary,
+    layout: Layout,
+    column: ColumnLayout,
+    released_cells: np.ndarray,
+    target_released: float,
+    minimum: int,
 ) -> np.ndarray:
     """Return whether a column's test and strength may leave, [outcomes, 2].
 
@@ -406,13 +413,13 @@ def _leaks_known(
     rows = exact.rows[0]
     missing = exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
-    missing_disclosed = cells_known[slices[column.name]][-1] > 0
+    missing_disclosed = released_cells[slices[column.name]][-1] > 0
     if layout.task == "regression":
-        test = missing_disclosed and min(missing, rows - missing) >= minimum and target_known > 0
+        test = missing_disclosed and min(missing, rows - missing) >= minimum and target_released > 0
         return np.tile([test, True], (layout.outcomes, 1)).astype(float)
     classes = exact.cells[slices[layout.target.name]][:-1]
     wanted = classes if layout.task == "multi-class" else classes[1:2]
-    classes_disclosed = cells_known[slices[layout.target.name]][:-1].all()
+    classes_disclosed = released_cells[slices[layout.target.name]][:-1].all()
     both = exact.leaks[number, :, 0] + missing * wanted / rows
     table = np.stack([both, missing - both, wanted - both, rows - missing - wanted + both])
     # Counts came out of a division: half a row is more than rounding and less than one.

@@ -130,22 +130,22 @@ class Cells:
         return dict(zip(self.texts, self.counts.tolist(), strict=True))
 
     @property
-    def known(self) -> int:
+    def n_present(self) -> int:
         """Rows with a value."""
         return int(self.counts.sum())
 
     @property
     def share_distinct(self) -> float:
         """Distinct values for each row that has one."""
-        return len(self.texts) / max(self.known, 1)
+        return len(self.texts) / max(self.n_present, 1)
 
     def with_missing(self, codes: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known", whatever they look like."""
         return replace(self._drop(codes), missing=(*self.missing, *sorted(codes)))
 
     def _drop(self, words: Collection[str]) -> Cells:
-        mask = np.array([text not in words for text in self.texts], dtype=bool)
-        return replace(self, texts=list(compress(self.texts, mask)), counts=self.counts[mask])
+        selection = np.array([text not in words for text in self.texts], dtype=bool)
+        return replace(self, texts=list(compress(self.texts, selection)), counts=self.counts[selection])
 
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""
@@ -232,56 +232,56 @@ def _as_float(text: str) -> float:
         return math.nan
 
 
-def field_of(found: Cells, reading: Field | None = None) -> Field | None:
+def field_of(entries: Cells, reading: Field | None = None) -> Field | None:
     """Return how cells are read, None where as they stand."""
-    field = replace(reading or Field(found.name), column=found.name, missing=found.missing)
-    return None if field == Field(found.name) else field
+    field = replace(reading or Field(entries.name), column=entries.name, missing=entries.missing)
+    return None if field == Field(entries.name) else field
 
 
-def read_numbers(found: Cells) -> Numbers | None:
+def read_numbers(entries: Cells) -> Numbers | None:
     """Return how cells are read as numbers, None where they are none."""
-    rest = _without_words(found)
+    rest = _without_words(entries)
     if rest is not None:
         # Every cell is a number, but for a few words.
         for read in chain([_with_either_mark(rest)], (_by(rest, reading) for reading in READINGS)):
             if read is not None:
                 return _doubted(read, STRAYS) if rest.strays else read
-    return _read_most(found)
+    return _read_most(entries)
 
 
-def _without_words(found: Cells) -> Cells | None:
+def _without_words(entries: Cells) -> Cells | None:
     """Return a column of numbers without the words among them, None where these are too many or the numbers names."""
-    words = [text for text in found.texts if not DIGITS.search(text)]
-    few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
+    words = [text for text in entries.texts if not DIGITS.search(text)]
+    few = len(words) <= MOST_WORDS and len(entries.texts) > FEW_VALUES
     if not few and not all(word.casefold() in NO_NUMBER for word in words):
         return None
-    rest = found.without(words)
+    rest = entries.without(words)
     # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
-    if not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
+    if not rest.n_present or entries.n_present - rest.n_present > WORDS_SHARE * entries.n_present:
         return None
     if words and any(map(ZEROS_FIRST.fullmatch, rest.texts)):
         return None
     return rest
 
 
-def _read_most(found: Cells) -> Numbers | None:
+def _read_most(entries: Cells) -> Numbers | None:
     """Return numbers of which some cells are none, such as "60+"; None where these are more than one of ten."""
-    figures = np.array([bool(DIGITS.search(text)) for text in found.texts], dtype=bool)
-    if len(found.texts) <= FEW_VALUES or found.counts[figures].sum() < MOST_NUMBERS * found.known:
+    figures = np.array([bool(DIGITS.search(text)) for text in entries.texts], dtype=bool)
+    if len(entries.texts) <= FEW_VALUES or entries.counts[figures].sum() < MOST_NUMBERS * entries.n_present:
         return None
-    numbers = replace(found, texts=list(compress(found.texts, figures)))
+    numbers = replace(entries, texts=list(compress(entries.texts, figures)))
     tried = numbers.texts[:MOST_TRIED]
     best = min(READINGS, key=lambda one: int(_odd(tried, one).sum()))
     if 2 * _odd(tried, best).sum() > len(tried):
         return None
-    odd = np.ones(len(found.texts), dtype=bool)
+    odd = np.ones(len(entries.texts), dtype=bool)
     odd[figures] = _odd(numbers.texts, best)
-    words = list(compress(found.texts, odd))
-    rest = found.without(words)
+    words = list(compress(entries.texts, odd))
+    rest = entries.without(words)
     # Where the others are V57 or E909, the numbers beside them are codes too.
     coded = sum(map(bool, map(_CODE.fullmatch, words))) > len(words) / 2
     zeros = any(map(ZEROS_FIRST.fullmatch, rest.texts))
-    if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.known < MOST_NUMBERS * found.known:
+    if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.n_present < MOST_NUMBERS * entries.n_present:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
     return read and _doubted(read, f"{count_in_words(rest.strays)} cells are no numbers: site check counts them")
@@ -301,20 +301,20 @@ def _odd(texts: Sequence[str], reading: Field) -> np.ndarray:
     return odd
 
 
-def _by(found: Cells, reading: Field) -> Numbers | None:
+def _by(entries: Cells, reading: Field) -> Numbers | None:
     """Return numbers by one reading, None where it does not fit every text."""
-    if breaks(found.texts[:MOST_TRIED], EVERYTHING, reading):
+    if breaks(entries.texts[:MOST_TRIED], EVERYTHING, reading):
         return None
-    values, broken = read_column(pd.Series(found.texts, dtype=object), found.name, EVERYTHING, reading)
-    return None if broken or not np.isfinite(values).all() else Numbers(found, reading, values)
+    values, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, EVERYTHING, reading)
+    return None if broken or not np.isfinite(values).all() else Numbers(entries, reading, values)
 
 
-def _with_either_mark(found: Cells) -> Numbers | None:
+def _with_either_mark(entries: Cells) -> Numbers | None:
     """Return numbers whose every mark stands before three digits: decimals, or amounts of thousands.
 
     None where that can be told.
     """
-    texts = (found.as_written or found).texts
+    texts = (entries.as_written or entries).texts
     marks = _only_marks(texts)
     if not marks:
         return None
@@ -324,7 +324,7 @@ def _with_either_mark(found: Cells) -> Numbers | None:
     between = "" if len(marks) == 1 else " "
     thousands = Field("", decimal=other_mark, thousands=mark, censored=censored)
     decimals = Field("", decimal=mark, thousands=between, censored=censored)
-    readings = {"thousands": _by(found.as_written or found, thousands), "decimals": _by(found, decimals)}
+    readings = {"thousands": _by(entries.as_written or entries, thousands), "decimals": _by(entries, decimals)}
     likely = _likely_mark(texts, mark)
     if len(marks) == 2:
         likely = "decimals"  # one reading has both marks before decimals, and none has them between thousands
@@ -361,14 +361,14 @@ class Unknowns:
     Attributes
     ----------
     codes : tuple of float
-    known : bool array [values]
+    genuine : bool array [values]
         Which values are none of them.
     doubts : tuple of str
         Why a person should look.
     """
 
     codes: tuple[float, ...]
-    known: np.ndarray
+    genuine: np.ndarray
     doubts: tuple[str, ...]
 
 
@@ -406,10 +406,10 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     return Unknowns(tuple(codes), genuine[place_of], tuple(doubts))
 
 
-def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple[int | None, str]:
+def _suspect(values: np.ndarray, counts: np.ndarray, genuine: np.ndarray) -> tuple[int | None, str]:
     """Return the place of a value that is probably no amount, None where there is none; and why."""
-    order = np.flatnonzero(known)[np.argsort(values[known])]
-    rows = int(counts[known].sum())
+    order = np.flatnonzero(genuine)[np.argsort(values[genuine])]
+    rows = int(counts[genuine].sum())
     if len(order) < 4 or rows < 2 * LEAST_ROWS:
         return None, ""
     last = (order[-1], order[:-1], order[:-1][-NEIGHBOURS:])

@@ -142,41 +142,41 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
         proposal = replace(other, why=f"it is kept as was wished, though {other.why}", sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
-    return replace(proposal, gaps=entries.known < entries.rows or bool(proposal.field and proposal.field.missing))
+    return replace(proposal, gaps=entries.n_present < entries.rows or bool(proposal.field and proposal.field.missing))
 
 
-def _as_feature(found: Cells, proposal: ColumnProposal) -> ColumnProposal | None:
+def _as_feature(entries: Cells, proposal: ColumnProposal) -> ColumnProposal | None:
     """Return an identifier as a feature, which nobody would take it for; None where nothing can be learnt from it."""
-    read = read_numbers(found)
-    repeats = len(found.texts) > 1 and found.share_distinct < 0.5
+    read = read_numbers(entries)
+    repeats = len(entries.texts) > 1 and entries.share_distinct < 0.5
     why = proposal.why
     if read is not None and len(read.values) > MOST_VALUES:
         return _number(read, why, sure=False)
     if repeats:
-        proposal = _category(found, why)
+        proposal = _category(entries, why)
     return proposal if proposal.kind in FEATURES else None
 
 
-def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
-    name = found.name
-    if not found.known:
+def _proposal(entries: Cells, cells: pd.Series) -> ColumnProposal:
+    name = entries.name
+    if not entries.n_present:
         return ColumnProposal(name, "left-out", "is empty")
-    if len(found.texts) == 1:
+    if len(entries.texts) == 1:
         return ColumnProposal(name, "left-out", "has the same value in every row that has one")
-    if splits_rows(found):
+    if splits_rows(entries):
         return ColumnProposal(name, "left-out", "its name says that it splits the rows, which is no measurement", False)
     # What a data frame or a database says of its columns is believed.
     if cells.dtype.kind == "M":
-        return _date(found, "")
-    if cells.dtype.kind == "b" or _is_flag(found):
-        return _flag(found)
+        return _date(entries, "")
+    if cells.dtype.kind == "b" or _is_flag(entries):
+        return _flag(entries)
     if isinstance(cells.dtype, pd.CategoricalDtype):
-        return _category(found, "it is declared as categorical", sure=True)
+        return _category(entries, "it is declared as categorical", sure=True)
     for propose in (_as_number, _as_date, _as_words):
-        proposal = propose(found)
+        proposal = propose(entries)
         if proposal is not None:
             return proposal
-    return _identifier(found, "its texts are nearly all different, or long", sure=found.share_distinct > 0.9)
+    return _identifier(entries, "its texts are nearly all different, or long", sure=entries.share_distinct > 0.9)
 
 
 def unit_of(name: str) -> str:
@@ -211,31 +211,31 @@ def round_outward(low: float, high: float) -> tuple[float, float]:
     return round(start, digits), round(end, digits)
 
 
-def _is_flag(found: Cells) -> bool:
+def _is_flag(entries: Cells) -> bool:
     """Tell whether texts are those of a flag, or of several: 1 and 0 at one site and oui and non at another."""
-    texts = {text.casefold() for text in found.texts}
+    texts = {text.casefold() for text in entries.texts}
     pairs = [pair for pair in PAIRS if pair <= texts]
     return bool(pairs) and set().union(*pairs) == texts
 
 
-def _flag(found: Cells) -> ColumnProposal:
-    words = {text.casefold() for text in found.texts}
-    field = field_of(found)
+def _flag(entries: Cells) -> ColumnProposal:
+    words = {text.casefold() for text in entries.texts}
+    field = field_of(entries)
     if not words <= {"0", "1", "yes", "no", "true", "false"}:
-        field = Field(found.name, missing=found.missing, values=flags_by_text(found))
+        field = Field(entries.name, missing=entries.missing, values=flags_by_text(entries))
     sure = len(words) == 2
     why = "has two values, yes and no" if sure else "has yes and no, written in several ways"
-    return ColumnProposal(found.name, "flag", why, sure, Column(kind="flag"), field)
+    return ColumnProposal(entries.name, "flag", why, sure, Column(kind="flag"), field)
 
 
-def flags_by_text(found: Cells) -> dict[str, str]:
+def flags_by_text(entries: Cells) -> dict[str, str]:
     """Return 1 or 0 for each text of a flag."""
-    return {text: str(int(text.casefold() in TRUE)) for text in found.texts}
+    return {text: str(int(text.casefold() in TRUE)) for text in entries.texts}
 
 
-def _as_number(found: Cells) -> ColumnProposal | None:
+def _as_number(entries: Cells) -> ColumnProposal | None:
     """Return what a column of numbers is, None for other cells."""
-    read = read_numbers(found)
+    read = read_numbers(entries)
     if read is None:
         return None
     if read.other and read.reading.thousands:
@@ -260,40 +260,40 @@ def _as_plain_number(read: Numbers) -> ColumnProposal:
     return _number(read, why, sure=sure and not _AREA_NAME.search(entries.words))
 
 
-def _whole_numbers(found: Cells, values: np.ndarray, *, all_days: bool) -> ColumnProposal | None:
+def _whole_numbers(entries: Cells, values: np.ndarray, *, all_days: bool) -> ColumnProposal | None:
     """Return what whole numbers are where they are no amounts; `all_days` where each could be a date."""
-    if all_days and next(_formats(found.texts), None) == "":
+    if all_days and next(_formats(entries.texts), None) == "":
         return _date(
-            found, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
+            entries, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
         )
-    if proposal := _numbers_by_name(found, values):
+    if proposal := _numbers_by_name(entries, values):
         return proposal
-    if are_spread_codes(values, found.counts):
-        return _category(found, "its few whole numbers lie far apart, as codes do")
+    if are_spread_codes(values, entries.counts):
+        return _category(entries, "its few whole numbers lie far apart, as codes do")
     distinct = len(values)
     span = _span(values)
     if distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct:
-        return _category(found, "its few whole numbers have gaps")
+        return _category(entries, "its few whole numbers have gaps")
     if distinct <= FEW_CODES:
-        return _category(found, f"it has {distinct} whole numbers: if they are amounts, a number")
+        return _category(entries, f"it has {distinct} whole numbers: if they are amounts, a number")
     return None
 
 
-def _numbers_by_name(found: Cells, values: np.ndarray) -> ColumnProposal | None:
+def _numbers_by_name(entries: Cells, values: np.ndarray) -> ColumnProposal | None:
     """Return what whole numbers are by the column's name and by how they repeat."""
-    amounts = repeat_as_amounts(values, found.counts)
-    words = found.words
+    amounts = repeat_as_amounts(values, entries.counts)
+    words = entries.words
     named = is_identifier_name(words, amounts=amounts)
-    if proposal := _numbers_of_rows(found, values, named=named):
+    if proposal := _numbers_of_rows(entries, values, named=named):
         return proposal
     distinct = len(values)
-    if _AREA_NAME.search(words) or (found.share_distinct > 0.99 and found.known > 100 and values.min() > 1e5):
-        return _codes(found, "its numbers name something")
+    if _AREA_NAME.search(words) or (entries.share_distinct > 0.99 and entries.n_present > 100 and values.min() > 1e5):
+        return _codes(entries, "its numbers name something")
     if 2 < distinct <= MOST_VALUES:
         if names_owner(words) and not amounts:
-            return _identifier(found, OWNER)
+            return _identifier(entries, OWNER)
         if named or _CODE_WORD.search(words):
-            return _category(found, "its name speaks of codes")
+            return _category(entries, "its name speaks of codes")
     return None
 
 
@@ -302,36 +302,36 @@ def _span(values: np.ndarray) -> float:
     return float(values.max() - values.min()) + 1
 
 
-def _numbers_of_rows(found: Cells, values: np.ndarray, *, named: bool) -> ColumnProposal | None:
+def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> ColumnProposal | None:
     """Return an identifier where whole numbers tell rows or persons apart."""
     distinct = len(values)
     span = _span(values)
-    if distinct == found.known >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
-        return _identifier(found, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
+    if distinct == entries.n_present >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
+        return _identifier(entries, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Of so many amounts drawn from this range two or more pairs would be equal.
-    if distinct == found.known and distinct * (distinct - 1) > 4 * span:
-        return _identifier(found, "each row has another whole number: if they are amounts, a number")
+    if distinct == entries.n_present and distinct * (distinct - 1) > 4 * span:
+        return _identifier(entries, "each row has another whole number: if they are amounts, a number")
     if not named:
         return None
-    if found.share_distinct > 0.9:
-        return _identifier(found, "its name and its distinct numbers say so", sure=True)
-    most = FEW_VALUES if PERSON_WORD.search(found.words) else MOST_VALUES
+    if entries.share_distinct > 0.9:
+        return _identifier(entries, "its name and its distinct numbers say so", sure=True)
+    most = FEW_VALUES if PERSON_WORD.search(entries.words) else MOST_VALUES
     if distinct > most:
-        return _identifier(found, "its name says so, and rows of one number may belong together")
+        return _identifier(entries, "its name says so, and rows of one number may belong together")
     return None
 
 
-def _codes(found: Cells, why: str) -> ColumnProposal:
-    if len(found.texts) <= MOST_VALUES and found.share_distinct < 0.2:
-        return _category(found, why)
-    return _identifier(found, why)
+def _codes(entries: Cells, why: str) -> ColumnProposal:
+    if len(entries.texts) <= MOST_VALUES and entries.share_distinct < 0.2:
+        return _category(entries, why)
+    return _identifier(entries, why)
 
 
 def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     entries = read.cells
     unknown = find_unknowns(read.values, entries.counts)
     doubts = [*unknown.doubts, *filter(None, [read.doubt])]
-    values = read.values[unknown.known]
+    values = read.values[unknown.genuine]
     low = float(values.min())
     high = float(values.max())
     column = Column(kind="number", unit=unit_of(entries.name), range=round_outward(low, high), missing=unknown.codes)
@@ -340,11 +340,11 @@ def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     return ColumnProposal(entries.name, "number", why, sure and not doubts, column, field, from_rows=True)
 
 
-def _as_date(found: Cells) -> ColumnProposal | None:
+def _as_date(entries: Cells) -> ColumnProposal | None:
     """Return a column of dates, None for other cells."""
-    words = [text for text in found.texts if text.casefold() in NO_NUMBER]
-    found = found.without(words)
-    texts = found.texts
+    words = [text for text in entries.texts if text.casefold() in NO_NUMBER]
+    entries = entries.without(words)
+    texts = entries.texts
     if not texts or not all(map(DIGITS.search, texts[:MOST_VALUES])):
         return None
     forms = list(_formats(texts))
@@ -352,8 +352,8 @@ def _as_date(found: Cells) -> ColumnProposal | None:
         return None
     # 3.4.2026 may be March or April, where no day is above 12.
     exchanged = "" if len(forms) == 1 else "; day and month could be exchanged"
-    why = "; ".join([f"its values are dates{exchanged}", *found.named])
-    return _date(found, forms[0], why, sure=not exchanged)
+    why = "; ".join([f"its values are dates{exchanged}", *entries.named])
+    return _date(entries, forms[0], why, sure=not exchanged)
 
 
 def _formats(texts: Sequence[str]) -> Iterator[str]:
@@ -365,67 +365,67 @@ def _formats(texts: Sequence[str]) -> Iterator[str]:
             yield form
 
 
-def _date(found: Cells, form: str, why: str = "its values are dates", *, sure: bool = True) -> ColumnProposal:
-    field = field_of(found, Field("", date=form))
-    return ColumnProposal(found.name, "date", why, sure, Column(kind="date"), field)
+def _date(entries: Cells, form: str, why: str = "its values are dates", *, sure: bool = True) -> ColumnProposal:
+    field = field_of(entries, Field("", date=form))
+    return ColumnProposal(entries.name, "date", why, sure, Column(kind="date"), field)
 
 
-def _as_words(found: Cells) -> ColumnProposal | None:
+def _as_words(entries: Cells) -> ColumnProposal | None:
     """Return a column of words, None where they are nearly all different."""
-    distinct = len(found.texts)
-    if people := are_people(found):
-        return _identifier(found, people, sure=True)
-    if all(map(_SHORT_YEAR.match, found.texts[:MOST_VALUES])):
-        return _identifier(found, "its dates have two digits of the year: have the source give four")
-    mixed = sum(map(is_number_text, found.texts))
-    if mixed and distinct > MOST_VALUES and found.share_distinct > 0.1:
-        return _identifier(found, "its cells are partly numbers, partly texts")
-    named = is_identifier_name(found.words)
-    if proposal := _long_or_different(found, named=named):
+    distinct = len(entries.texts)
+    if people := are_people(entries):
+        return _identifier(entries, people, sure=True)
+    if all(map(_SHORT_YEAR.match, entries.texts[:MOST_VALUES])):
+        return _identifier(entries, "its dates have two digits of the year: have the source give four")
+    mixed = sum(map(is_number_text, entries.texts))
+    if mixed and distinct > MOST_VALUES and entries.share_distinct > 0.1:
+        return _identifier(entries, "its cells are partly numbers, partly texts")
+    named = is_identifier_name(entries.words)
+    if proposal := _long_or_different(entries, named=named):
         return proposal
-    if names_owner(found.words) and distinct > 2:
-        return _identifier(found, OWNER)
-    if (found.counts >= LEAST_ROWS).any():
-        return _category(found, "it has few texts", sure=distinct <= MOST_VALUES)
+    if names_owner(entries.words) and distinct > 2:
+        return _identifier(entries, OWNER)
+    if (entries.counts >= LEAST_ROWS).any():
+        return _category(entries, "it has few texts", sure=distinct <= MOST_VALUES)
     return None
 
 
-def _long_or_different(found: Cells, *, named: bool) -> ColumnProposal | None:
-    distinct = len(found.texts)
-    long = float(np.average(list(map(len, found.texts)), weights=found.counts)) > 60
-    if not (long or found.share_distinct > 0.5 or (named and distinct > MOST_VALUES)):
+def _long_or_different(entries: Cells, *, named: bool) -> ColumnProposal | None:
+    distinct = len(entries.texts)
+    long = float(np.average(list(map(len, entries.texts)), weights=entries.counts)) > 60
+    if not (long or entries.share_distinct > 0.5 or (named and distinct > MOST_VALUES)):
         return None
     why = "its texts are long" if long else "its texts are nearly all different"
-    return _identifier(found, why, sure=distinct == found.known or long or named)
+    return _identifier(entries, why, sure=distinct == entries.n_present or long or named)
 
 
-def _identifier(found: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
-    return ColumnProposal(found.name, "id", why, sure, Column(kind="id"), field_of(found))
+def _identifier(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
+    return ColumnProposal(entries.name, "id", why, sure, Column(kind="id"), field_of(entries))
 
 
-def _category(found: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
+def _category(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal:
     """Return a category of the values that enough rows have."""
-    order = np.argsort(-found.counts, kind="stable")[:MOST_VALUES]
-    common = [place for place in order if found.counts[place] >= LEAST_ROWS]
-    listed = [place for place in common if not has_control(found.texts[place])]
+    order = np.argsort(-entries.counts, kind="stable")[:MOST_VALUES]
+    common = [place for place in order if entries.counts[place] >= LEAST_ROWS]
+    listed = [place for place in common if not has_control(entries.texts[place])]
     if not listed:
-        return _identifier(found, "no value has ten rows")
+        return _identifier(entries, "no value has ten rows")
     if len(listed) < len(common):
         why = f"{why}; values with a line break in them are {UNLISTED!r}"
         sure = False
-    if many := rows_in_other_case(found.texts, found.counts):
+    if many := rows_in_other_case(entries.texts, entries.counts):
         why = f"{why}; {CASE.format(many)}"
         sure = False
-    unlisted = found.known + found.strays - int(found.counts[listed].sum())
-    values = sorted((found.texts[place] for place in listed), key=by_number)
-    field = field_of(found)
+    unlisted = entries.n_present + entries.strays - int(entries.counts[listed].sum())
+    values = sorted((entries.texts[place] for place in listed), key=by_number)
+    field = field_of(entries)
     if unlisted:
         values = [*(value for value in values if value != UNLISTED), UNLISTED]
-        field = Field(found.name, missing=found.missing, other=UNLISTED)
+        field = Field(entries.name, missing=entries.missing, other=UNLISTED)
     if len(values) < 2:
-        return ColumnProposal(found.name, "left-out", "has the same value in every row that has one")
+        return ColumnProposal(entries.name, "left-out", "has the same value in every row that has one")
     column = Column(kind="category", values=tuple(values))
-    return ColumnProposal(found.name, "category", why, sure, column, field, from_rows=True, unlisted=unlisted)
+    return ColumnProposal(entries.name, "category", why, sure, column, field, from_rows=True, unlisted=unlisted)
 
 
 def by_number(text: str) -> tuple[float, str]:
@@ -573,28 +573,28 @@ def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:
     return float(steps.sum()) > 10 * len(values) * float(np.gcd.reduce(steps.astype(np.int64)))
 
 
-def are_people(found: Cells) -> str:
+def are_people(entries: Cells) -> str:
     """Return why a column of texts holds names or addresses of people, empty where it does not."""
-    if _are_mostly(found, _MAIL):
+    if _are_mostly(entries, _MAIL):
         return "its texts are e-mail addresses"
-    if not _are_mostly(found, _WORDS):
+    if not _are_mostly(entries, _WORDS):
         return ""
-    if _are_mostly(found, _TITLE):
+    if _are_mostly(entries, _TITLE):
         return "its texts are names of people"
-    return "its heading and its texts are those of people's names" if _are_names(found) else ""
+    return "its heading and its texts are those of people's names" if _are_names(entries) else ""
 
 
-def _are_names(found: Cells) -> bool:
+def _are_names(entries: Cells) -> bool:
     """Tell whether heading and words of a column are those of people's names."""
-    words = found.words
-    many = len(found.texts) > FEW_VALUES
+    words = entries.words
+    many = len(entries.texts) > FEW_VALUES
     if many and is_name_heading(words):
         return True
-    whole_names = _are_mostly(found, _TWO_WORDS)
+    whole_names = _are_mostly(entries, _TWO_WORDS)
     if whole_names and _ANY_NAME.fullmatch(words):
         return True
     # Of one word each they may be of a ward or a field, unless there are many and each begins with a capital.
-    surnames = whole_names or (many and _are_mostly(found, _CAPITAL))
+    surnames = whole_names or (many and _are_mostly(entries, _CAPITAL))
     return bool(surnames and _WHO_WORD.search(words))
 
 
@@ -609,18 +609,18 @@ def is_name_heading(words: str) -> bool:
     return bool(_NAME_WORD.fullmatch(words)) or bool(_SURNAME.search(words))
 
 
-def holds_whole_names(found: Cells) -> bool:
+def holds_whole_names(entries: Cells) -> bool:
     """Tell whether a column has first and last names of people, or their addresses, which tell people apart."""
-    named = is_name_heading(found.words) or bool(_ANY_NAME.fullmatch(found.words))
-    return _are_mostly(found, _MAIL) or (named and _are_mostly(found, _TWO_WORDS))
+    named = is_name_heading(entries.words) or bool(_ANY_NAME.fullmatch(entries.words))
+    return _are_mostly(entries, _MAIL) or (named and _are_mostly(entries, _TWO_WORDS))
 
 
-def splits_rows(found: Cells) -> bool:
+def splits_rows(entries: Cells) -> bool:
     """Tell whether a column says which rows somebody else trained on, which is no measurement."""
-    return len(found.texts) <= FEW_VALUES and bool(_SPLIT_WORD.fullmatch(found.words))
+    return len(entries.texts) <= FEW_VALUES and bool(_SPLIT_WORD.fullmatch(entries.words))
 
 
-def _are_mostly(found: Cells, form: re.Pattern[str]) -> bool:
+def _are_mostly(entries: Cells, form: re.Pattern[str]) -> bool:
     """Tell whether the texts of most rows are of a form."""
-    fits = [bool(form.fullmatch(text)) for text in found.texts]
-    return bool(found.counts[fits].sum() >= MOST_CELLS * max(found.known, 1))
+    fits = [bool(form.fullmatch(text)) for text in entries.texts]
+    return bool(entries.counts[fits].sum() >= MOST_CELLS * max(entries.n_present, 1))

@@ -32,14 +32,14 @@ ROWS_SUMMED = 2000
 """Columns and rows of which sums are tried."""
 
 
-def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: str) -> dict[str, str]:
+def find_leaks(columns: Columns, schema_columns: Proposals, target: TargetProposal, name: str) -> dict[str, str]:
     """Return the columns that tell the outcome, alone or with another one.
 
     Parameters
     ----------
     columns : mapping of name to Series
         Of all tables together.
-    kept : mapping of name to ColumnProposal
+    schema_columns : mapping of name to ColumnProposal
         Columns that the schema has, without the target.
     target : TargetProposal
     name : str
@@ -52,7 +52,7 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
     sources = {}
     reasons = {}
     by_gaps = set[str]()
-    for feature, proposal in kept.items():
+    for feature, proposal in schema_columns.items():
         if proposal.column is None or proposal.kind not in FEATURES:
             continue
         field = proposal.field or Field(feature)
@@ -73,7 +73,7 @@ def find_leaks(columns: Columns, kept: Proposals, target: TargetProposal, name: 
         sources |= gap_columns
         by_gaps |= set(gap_columns)
     reasons |= find_derived(rest, sources, by_gaps)
-    return {feature: reasons[feature] for feature in kept if feature in reasons}
+    return {feature: reasons[feature] for feature in schema_columns if feature in reasons}
 
 
 def _telling_by_gaps(
@@ -164,7 +164,7 @@ def find_derived(
     reasons: dict[str, str] = {}
     for leak, leak_values in leaks.items():
         for name, values in cells.items():
-            if leak in by_gaps and _says_whether_known(values, leak_values):
+            if leak in by_gaps and _reveals_gaps(values, leak_values):
                 reasons.setdefault(name, f"it says which rows have a value of {leak!r}, which tells the outcome")
         if leak_values.dtype.kind == "f":
             for name, why in _sums(numbers, leak, leak_values).items():
@@ -172,7 +172,7 @@ def find_derived(
     return reasons
 
 
-def _says_whether_known(values: np.ndarray, leak: np.ndarray) -> bool:
+def _reveals_gaps(values: np.ndarray, leak: np.ndarray) -> bool:
     """Tell whether one value, or having one, stands in just the rows in which a leak has a value."""
     has_value = ~pd.isna(leak)
     if not LEAST_ROWS <= has_value.sum() <= len(has_value) - LEAST_ROWS:
@@ -183,23 +183,23 @@ def _says_whether_known(values: np.ndarray, leak: np.ndarray) -> bool:
     return any(abs(one - other) >= SAME_SIDES for one, other in sides)
 
 
-def _sums(numbers: Mapping[str, np.ndarray], leak: str, told: np.ndarray) -> dict[str, str]:
+def _sums(numbers: Mapping[str, np.ndarray], leak: str, leak_values: np.ndarray) -> dict[str, str]:
     """Return the columns that give a leak when another one is added or taken away."""
     names = list(numbers)[:MOST_SUMMED]
-    rows = np.flatnonzero(~np.isnan(told) & (told != 0))[:ROWS_SUMMED]
+    rows = np.flatnonzero(~np.isnan(leak_values) & (leak_values != 0))[:ROWS_SUMMED]
     # Flags and grades are sums of one another by chance, and where one is nearly always 0.
-    if len(rows) < 2 * LEAST_ROWS or not names or len(np.unique(told[rows])) <= FEW_VALUES:
+    if len(rows) < 2 * LEAST_ROWS or not names or len(np.unique(leak_values[rows])) <= FEW_VALUES:
         return {}
     table = np.column_stack([numbers[name][rows] for name in names])
-    told = told[rows]
-    scale = 1e-6 * (np.nanmax(np.abs(told)) + 1e-300)
+    leak_values = leak_values[rows]
+    scale = 1e-6 * (np.nanmax(np.abs(leak_values)) + 1e-300)
     often = (np.nan_to_num(table) != 0).mean(axis=0) > 0.5
     reasons: dict[str, str] = {}
     for place, name in enumerate(names):
-        if _are_copies(table[:, place], told):
+        if _are_copies(table[:, place], leak_values):
             reasons.setdefault(name, f"it is a copy of {leak!r}, which tells the outcome")
-        less = table[:, [place]] - told[:, None]
-        rest = told[:, None] - table[:, [place]]
+        less = table[:, [place]] - leak_values[:, None]
+        rest = leak_values[:, None] - table[:, [place]]
         for difference, both in ((less, False), (rest, True)):
             equal = (np.abs(table - difference) <= scale).mean(axis=0) >= SAME
             equal[place] = False

@@ -271,7 +271,7 @@ def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
         return False
     read, _ = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, fit.field)
     of_schema = np.isin(read.astype(str), column.values)
-    most = entries.counts[of_schema].sum() >= MOST_ROWS * entries.known
+    most = entries.counts[of_schema].sum() >= MOST_ROWS * entries.n_present
     return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
 
 
@@ -323,7 +323,7 @@ def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
     """Return how well one column's cells fit a schema column."""
     entries = Cells.of(own, cells)
     plain = Field(own, missing=entries.missing)
-    if not entries.known:
+    if not entries.n_present:
         return _Fit(0.0, plain, "it is empty")
     if column.is_number():
         return _number(entries, plain, name, column)
@@ -335,8 +335,8 @@ def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
     return _Fit(share, field, f"it holds {proposal.kind} values")
 
 
-def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
-    numbers = read_numbers(found)
+def _number(entries: Cells, plain: Field, name: str, column: Column) -> _Fit:
+    numbers = read_numbers(entries)
     if numbers is None or column.range is None:
         return _Fit(0.0, plain, "it holds no numbers")
     fit = _as_numbers(numbers, name, column)
@@ -391,43 +391,43 @@ def _inside(values: np.ndarray, counts: np.ndarray, ends: tuple[float, float]) -
     return float(counts[within].sum() / max(counts.sum(), 1))
 
 
-def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
+def _codes(entries: Cells, plain: Field, column: Column) -> _Fit:
     """Return how codes are read as a schema's values."""
-    read, broken = read_column(pd.Series(found.texts, dtype=object), found.name, column, plain)
+    read, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, plain)
     if not broken and len(read):
         return _Fit(1.0, plain, "its values are those of the schema")
-    named = _named_flags(found) if column.kind == "flag" else _named_values(found, column)
-    named = named or _named_yes_no(found, column)
-    named_rows = sum(count for text, count in found.rows_by_text.items() if text in named)
-    share = named_rows / max(found.known, 1)
+    named = _named_flags(entries) if column.kind == "flag" else _named_values(entries, column)
+    named = named or _named_yes_no(entries, column)
+    named_rows = sum(count for text, count in entries.rows_by_text.items() if text in named)
+    share = named_rows / max(entries.n_present, 1)
     if share >= FITTING:
         return _Fit(share, replace(plain, values=named), "its codes stand for the schema's values")
     # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.
-    listed = {text: named.get(text, UNKNOWN) for text, count in found.rows_by_text.items() if count >= LEAST_ROWS}
-    fits_in_number = len(found.texts) <= max(len(column.values), 2)
+    listed = {text: named.get(text, UNKNOWN) for text, count in entries.rows_by_text.items() if count >= LEAST_ROWS}
+    fits_in_number = len(entries.texts) <= max(len(column.values), 2)
     likely = 0.6 if fits_in_number else 0.2 * share
     return _Fit(likely, replace(plain, values=listed), "a person must say what its codes mean")
 
 
-def _named_flags(found: Cells) -> dict[str, str]:
-    texts = {text.casefold() for text in found.texts}
-    return flags_by_text(found) if any(map(texts.issubset, PAIRS)) else {}
+def _named_flags(entries: Cells) -> dict[str, str]:
+    texts = {text.casefold() for text in entries.texts}
+    return flags_by_text(entries) if any(map(texts.issubset, PAIRS)) else {}
 
 
-def _named_yes_no(found: Cells, column: Column) -> dict[str, str]:
+def _named_yes_no(entries: Cells, column: Column) -> dict[str, str]:
     """Return the schema's value of each code, where both are yes and no in some words."""
-    flags = _named_flags(found)
+    flags = _named_flags(entries)
     if len(column.values) != 2 or {value.casefold() for value in column.values} not in PAIRS:
         return {}
     by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
     return {text: by_flag[flag] for text, flag in flags.items()}
 
 
-def _named_values(found: Cells, column: Column) -> dict[str, str]:
+def _named_values(entries: Cells, column: Column) -> dict[str, str]:
     """Return the schema's value of each code that is short for just one."""
     same = {plain_name(value): value for value in column.values}
     named = {}
-    for text in found.texts:
+    for text in entries.texts:
         plain = plain_name(text)
         longer = [value for value in column.values if plain and plain_name(value).startswith(plain)]
         if plain in same or len(longer) == 1:

@@ -345,7 +345,7 @@ class FrameReading:
     labels: tuple[Any, ...] = ()
 
     @classmethod
-    def kept(cls, dataset: str) -> Self | None:
+    def load(cls, dataset: str) -> Self | None:
         """Return how the data frames of a dataset were read on this machine, None where there were none."""
         path = frames_folder() / "datasets" / dataset / READING
         if not path.is_file():

@@ -191,7 +191,7 @@ def propose_schema(
     large = _large_parts(parts)
     looked_at = [name for name in columns if name not in unread | {target}]
     proposals = {one: _forced(_proposed(one, columns[one], wishes, large), one, group, time) for one in looked_at}
-    schema_columns = _kept(proposals, group)
+    schema_columns = _select_columns(proposals, group)
     leaks = _take_leaks(columns, proposals, schema_columns, predicted, target, wishes)
     _refuse_unlearnable(schema_columns, leaks)
     schema = _schema(name, target, group, columns, schema_columns, predicted, leaks)
@@ -200,14 +200,14 @@ def propose_schema(
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
 
 
-def _refuse_unlearnable(kept: Proposals, leaks: Mapping[str, str]) -> None:
-    if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
+def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> None:
+    if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in schema_columns.items()):
         raise UsageError(
             "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
         )
 
 
-def _kept(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
+def _select_columns(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
     """Return the columns that stay: identifiers tell a model nothing, and whoever needs one names it as the group."""
     return {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
 
@@ -229,14 +229,16 @@ def _schema(
     target: str,
     group: str,
     columns: Collection[str],
-    kept: Proposals,
+    schema_columns: Proposals,
     predicted: TargetProposal,
     leaks: Mapping[str, str],
 ) -> Schema:
     """Return the schema of the columns that are kept, in the order of the table."""
-    made = {name: proposal.column for name, proposal in kept.items() if proposal.column} | {target: predicted.column}
+    made = {name: proposal.column for name, proposal in schema_columns.items() if proposal.column} | {
+        target: predicted.column
+    }
     made |= {leak: made[leak].model_copy(update={"leak": why}) for leak, why in leaks.items()}
-    unsure = [n for n, proposal in kept.items() if proposal.from_rows or not proposal.sure or n in leaks]
+    unsure = [n for n, proposal in schema_columns.items() if proposal.from_rows or not proposal.sure or n in leaks]
     if predicted.task == "regression" or not predicted.sure:
         unsure.append(target)
     unlabelled: Literal["leave-out", "refuse"] = "leave-out" if predicted.unlabelled else "refuse"
@@ -254,23 +256,25 @@ def _schema(
 def _take_leaks(
     columns: Columns,
     proposals: dict[str, ColumnProposal],
-    kept: dict[str, ColumnProposal],
+    schema_columns: dict[str, ColumnProposal],
     predicted: TargetProposal,
     target: str,
     wishes: Wishes,
 ) -> dict[str, str]:
-    """Return the columns that tell the outcome, and write into `proposals` and `kept` what that makes of them."""
+    """Return the columns that tell the outcome; `proposals` and `schema_columns` are changed accordingly."""
     # A heading alone makes an identifier of a column of few values: where it tells the outcome, that is the reason.
     by_heading = {
-        n: p.feature for n, p in proposals.items() if n not in kept and p.feature and p.feature.kind == "category"
+        n: p.feature
+        for n, p in proposals.items()
+        if n not in schema_columns and p.feature and p.feature.kind == "category"
     }
-    leaks = find_leaks(columns, kept | by_heading, predicted, target)
+    leaks = find_leaks(columns, schema_columns | by_heading, predicted, target)
     leaking_columns = {n: p for n, p in by_heading.items() if n in leaks}
     proposals |= leaking_columns
-    kept |= leaking_columns
+    schema_columns |= leaking_columns
     for one in sorted(leaks.keys() & set(wishes.keep)):
         why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
-        proposals[one] = kept[one] = replace(proposals[one], why=why, sure=False)
+        proposals[one] = schema_columns[one] = replace(proposals[one], why=why, sure=False)
     return leaks
 
 
@@ -555,7 +559,7 @@ def _groups(columns: Columns, proposals: Proposals) -> Iterator[Offer]:
         cells = Cells.of(name, columns[name])
         words = cells.words
         named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
-        rows = cells.known
+        rows = cells.n_present
         distinct = len(cells.texts)
         repeats = rows - distinct >= max(LEAST_ROWS, REPEATED * rows)
         # A heading of people tells them from places, however many rows one has.

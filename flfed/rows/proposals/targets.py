@@ -117,89 +117,89 @@ def _amounts(numbers: Numbers) -> TargetProposal:
     """Return a number to be predicted; rows with a code for "not known" have none."""
     entries = numbers.cells
     unknown = find_unknowns(numbers.values, entries.counts)
-    values = numbers.values[unknown.known]
+    values = numbers.values[unknown.genuine]
     limits = round_outward(float(values.min()), float(values.max()))
     column = Column(kind="target", unit=unit_of(entries.name), range=limits, missing=unknown.codes)
     doubts = [*unknown.doubts, *filter(None, [numbers.doubt])]
     sure = len(values) > FEW_VALUES and not doubts
-    unlabelled = entries.rows - int(entries.counts[unknown.known].sum()) - entries.strays
+    unlabelled = entries.rows - int(entries.counts[unknown.genuine].sum()) - entries.strays
     why = "; ".join(["its values are numbers", *entries.named, *doubts])
     return TargetProposal("regression", column, field_of(entries, numbers.reading), why, sure, unlabelled)
 
 
-def unknown_classes(found: Cells) -> list[str]:
+def unknown_classes(entries: Cells) -> list[str]:
     """Return the classes that rather say that an outcome is not known: "unknown", or -1 and 9 beside 0 and 1."""
-    letters = {text.casefold() for text in found.texts} - UNKNOWN_LETTERS
+    letters = {text.casefold() for text in entries.texts} - UNKNOWN_LETTERS
     unknown = UNKNOWN_CLASSES
     if letters in FLAGS:
         unknown = unknown | UNKNOWN_LETTERS
-    words = [text for text in found.texts if text.casefold() in unknown]
-    numbers = {text: by_number(text)[0] for text in found.texts if text not in words}
+    words = [text for text in entries.texts if text.casefold() in unknown]
+    numbers = {text: by_number(text)[0] for text in entries.texts if text not in words}
     finite = [number for number in numbers.values() if abs(number) < math.inf]
     if len(finite) == len(numbers):
-        words += _outside(found, numbers)
-    return words if len(found.texts) - len(words) >= 2 else []
+        words += _outside(entries, numbers)
+    return words if len(entries.texts) - len(words) >= 2 else []
 
 
-def _outside(found: Cells, numbers: Mapping[str, float]) -> list[str]:
+def _outside(entries: Cells, numbers: Mapping[str, float]) -> list[str]:
     """Return the codes among classes that are numbers: they lie outside of the others, which begin with 0 or 1."""
     low = min(numbers.values(), default=0.0)
     high = max(numbers.values(), default=0.0)
     high_is_code = is_code(high) and high > 7
     inside = {number for number in numbers.values() if number >= 0 and not (number == high and high_is_code)}
-    rows = found.rows_by_text
+    rows = entries.rows_by_text
     least = min((rows[text] for text, number in numbers.items() if number in inside), default=0)
     outside = [text for text, number in numbers.items() if number not in inside and number in (low, high)]
     # As many rows as the other classes have make a class of it, such as -1, 0 and 1 of a mood.
     return [text for text in outside if LEAST_ROWS <= rows[text] < least / 2]
 
 
-def _classes(found: Cells, task: Task | None) -> TargetProposal:
+def _classes(entries: Cells, task: Task | None) -> TargetProposal:
     """Return classes for a target, the one that a study is after last."""
-    codes = unknown_classes(found) if task is None else []
-    counts = found.rows_by_text
-    found = found.with_missing(codes)
-    common = _common_texts(found, counts)
+    codes = unknown_classes(entries) if task is None else []
+    counts = entries.rows_by_text
+    entries = entries.with_missing(codes)
+    common = _common_texts(entries, counts)
     order, sure = _ordered(sorted(common, key=by_number), counts)
-    field = field_of(found)
-    if len(common) < len(found.texts):
-        field = Field(found.name, missing=found.missing, other=UNLISTED)
+    field = field_of(entries)
+    if len(common) < len(entries.texts):
+        field = Field(entries.name, missing=entries.missing, other=UNLISTED)
         if UNLISTED not in order:
             order = [*order, UNLISTED]
     chosen: Task = "binary" if len(order) == 2 else "multi-class"
     if task is not None and task != chosen:
-        raise UsageError(f"target: column {found.name!r} has {len(order)} classes, which is {chosen}, not {task}")
+        raise UsageError(f"target: column {entries.name!r} has {len(order)} classes, which is {chosen}, not {task}")
     why = [f"{len(order)} classes"]
     if chosen == "binary":
         why.append(f"{order[-1]!r} is the one that is predicted")
-    doubts = list(_doubts(found, counts, common, codes))
+    doubts = list(_doubts(entries, counts, common, codes))
     column = Column(kind="target", values=tuple(order))
-    unlabelled = found.rows - found.known
+    unlabelled = entries.rows - entries.n_present
     return TargetProposal(chosen, column, field, "; ".join([*why, *doubts]), sure and not doubts, unlabelled)
 
 
-def _doubts(found: Cells, counts: Mapping[str, int], common: list[str], codes: list[str]) -> Iterator[str]:
+def _doubts(entries: Cells, counts: Mapping[str, int], common: list[str], codes: list[str]) -> Iterator[str]:
     """Yield why a person should look at the classes."""
     if codes:
         named = ", ".join(f"{code!r} ({count_in_words(counts[code])} rows)" for code in codes)
         yield f"{named} is taken for 'not known'"
-    if many := rows_in_other_case(found.texts, found.counts):
+    if many := rows_in_other_case(entries.texts, entries.counts):
         yield CASE.format(many)
-    if len(common) < len(found.texts):
-        few = count_in_words(found.known - sum(counts[text] for text in common))
+    if len(common) < len(entries.texts):
+        few = count_in_words(entries.n_present - sum(counts[text] for text in common))
         yield f"{UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
 
 
-def _common_texts(found: Cells, counts: Mapping[str, int]) -> list[str]:
+def _common_texts(entries: Cells, counts: Mapping[str, int]) -> list[str]:
     """Return the texts that enough rows have for a class; refuses a column of which none can be made."""
-    common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
-    rare = len(found.texts) - len(common)
+    common = [text for text in entries.texts if counts[text] >= LEAST_ROWS]
+    rare = len(entries.texts) - len(common)
     if len(common) > MOST_VALUES or not common:
-        raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
-    if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
-        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
+        raise UsageError(f"target: column {entries.name!r} has {len(entries.texts)} texts, too many for classes")
+    if len(common) + (rare > 1) < 2 or (len(entries.texts) == 2 and rare):
+        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {entries.name!r} have another value")
     if any(map(has_control, common)):
-        raise UsageError(f"target: a class of column {found.name!r} has a {CONTROL}: correct it in the source")
+        raise UsageError(f"target: a class of column {entries.name!r} has a {CONTROL}: correct it in the source")
     return common
 
 

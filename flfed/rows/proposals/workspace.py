@@ -383,7 +383,7 @@ def summary_of(workspace: Workspace) -> str:
 
 
 @dataclass(frozen=True)
-class Kept:
+class EarlierHoldouts:
     """Sites whose holdout is that of a package of before.
 
     Attributes
@@ -409,7 +409,7 @@ class Kept:
             )
 
 
-def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) -> tuple[Workspace, Kept]:
+def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) -> tuple[Workspace, EarlierHoldouts]:
     """Return a dataset whose sites keep the holdouts of packages that are there.
 
     They do where the rule of the split is the same.
@@ -434,7 +434,7 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
         earlier_holdouts.append(site.name)
         if not _same_sides(sites[-1], made.proposal.schema, before):
             moved.append(site.name)
-    return replace(made, sites=tuple(sites)), Kept(tuple(earlier_holdouts), tuple(moved))
+    return replace(made, sites=tuple(sites)), EarlierHoldouts(tuple(earlier_holdouts), tuple(moved))
 
 
 def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
@@ -486,14 +486,14 @@ def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
         return True
     try:
         old = read_schema(folder.parents[1] / "datasets" / before.dataset / "schema.toml")
-        test_before = _held(before, old)
+        test_before = _find_test_rows(before, old)
     except FlfedError:
         return True
-    test = _held(site, schema)
+    test = _find_test_rows(site, schema)
     return len(test) != len(test_before) or bool((test == test_before).all())
 
 
-def _held(site: Site, schema: Schema) -> np.ndarray:
+def _find_test_rows(site: Site, schema: Schema) -> np.ndarray:
     """Return which rows of a site are held out, in the order of the source."""
     source = site.source_knowing(schema)
     folders = (site.folder,) if site.folder else ()

@@ -254,14 +254,14 @@ def _set_id(key: bytes, dataset: str, together: bytes) -> str:
     return keyed(key, f"set of {dataset}", together).hex()
 
 
-def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
+def too_close(requested: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
     """Tell whether a set is near released ones.
 
     It is where sums over it, with those that left before, would give fewer than `minimum` persons away.
 
     Parameters
     ----------
-    asked : RowSet
+    requested : RowSet
         Whose sums are to leave.
     released : sequence of RowSet
         Of the same dataset, whose sums left; the same set among them is no reason.
@@ -274,15 +274,15 @@ def too_close(asked: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
     only if its sum under any signs of the persons is small: a few random signs rule out nearly all of
     the m^3 combinations, and each that is left is counted out, so that the answer is exact.
     """
-    others = [one for one in released if one.id != asked.id]
+    others = [one for one in released if one.id != requested.id]
     if len(others) < len(released):
         return False  # it was looked at when it left first, and whatever left since, with it
-    if 0 < len(asked) < minimum:
+    if 0 < len(requested) < minimum:
         return True
     # Identifiers are compared only among sets that have them.
-    identifiers = [one.people for one in others if len(one.people)] if len(asked.people) else []
-    return apart_by_few([asked.digests, *(one.digests for one in others)], minimum) or apart_by_few(
-        [asked.people, *identifiers], minimum
+    identifiers = [one.people for one in others if len(one.people)] if len(requested.people) else []
+    return apart_by_few([requested.digests, *(one.digests for one in others)], minimum) or apart_by_few(
+        [requested.people, *identifiers], minimum
     )
 
 

@@ -130,7 +130,7 @@ class Excluded:
                 "not be left out; give it a plain source, or leave them out there and remove the list"
             )
         source = site.source
-        table, out = self._found(site)
+        table, out = self._find_rows(site)
         rows = _rows_of(source, table, ~out)
         left: Frame | Transactions = rows
         if isinstance(source, Transactions):
@@ -156,9 +156,9 @@ class Excluded:
                 f"site {site.name!r}: the rows of single people of dataset {site.dataset!r} cannot be told, for they "
                 "are not read as they stand in a table"
             )
-        return replace(site, source=_rows_of(site.source, *self._found(site)))
+        return replace(site, source=_rows_of(site.source, *self._find_rows(site)))
 
-    def _found(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
+    def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
         """Find the rows of these people in a site's table, of transactions before any window looks back.
 
         Returns the table and a mask of its rows; [rows].
@@ -190,7 +190,7 @@ class Excluded:
         return _rows_of(feed, table, ~self._theirs(table[column]))
 
 
-def _rows_of(source: Raw | Transactions, table: pd.DataFrame, kept: np.ndarray) -> Frame:
+def _rows_of(source: Raw | Transactions, table: pd.DataFrame, selection: np.ndarray) -> Frame:
     """Return some rows of a source's table."""
     kind = Part if isinstance(source, Part) else Frame
-    return kind(table[kept].reset_index(drop=True), source.missing)
+    return kind(table[selection].reset_index(drop=True), source.missing)

@@ -94,13 +94,13 @@ class Frozen:
         return {"format": 1, **facts}
 
     @classmethod
-    def from_json(cls, found: Any) -> Self:
+    def from_json(cls, record: Any) -> Self:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
         later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
-        found = {**later, **found}  # earlier versions had no such keys
-        facts = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
+        record = {**later, **record}  # earlier versions had no such keys
+        facts = {one.name: record[one.name.replace("_", "-")] for one in fields(cls)}
         texts = [facts[name] for name in facts if name not in ("rows", "own", "excluded", "resting", "origin")]
-        if found["format"] != 1 or type(facts["rows"]) is not int or not all(isinstance(text, str) for text in texts):
+        if record["format"] != 1 or type(facts["rows"]) is not int or not all(isinstance(text, str) for text in texts):
             raise ValueError
         if facts["file"] != _file_name(facts["file_sha256"]):
             raise ValueError
@@ -229,7 +229,7 @@ def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.
     return Prepared.of(site, excluded).write(folder, at)
 
 
-def known(site: Site, folder: Path) -> Frozen | None:
+def read_facts(site: Site, folder: Path) -> Frozen | None:
     """Return a snapshot's facts, None where nothing is frozen.
 
     Raises
@@ -349,16 +349,16 @@ def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:
 
 
 def _tables(
-    site: Site, frozen: Frozen, schema: Schema, whole: bytes, kept: bytes
+    site: Site, frozen: Frozen, schema: Schema, whole: bytes, withheld_bytes: bytes
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
     """Return the rows that are served and those that are withheld, of files that are the ones that were written."""
     import pyarrow as pa
 
-    if (_sha256(whole), _sha256(kept)) != (frozen.file_sha256, frozen.withheld_sha256):
+    if (_sha256(whole), _sha256(withheld_bytes)) != (frozen.file_sha256, frozen.withheld_sha256):
         raise _refused(site, "are damaged: the file is not the one that was written")
     try:
         table = _from_parquet(whole, site.schema_of(schema))
-        withheld = _from_parquet(kept, site.schema_of(schema)) if kept else None
+        withheld = _from_parquet(withheld_bytes, site.schema_of(schema)) if withheld_bytes else None
     except (pa.ArrowException, OSError, ValueError):
         raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:

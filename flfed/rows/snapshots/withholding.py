@@ -131,7 +131,7 @@ class _Table:
     awake: np.ndarray
 
     def __post_init__(self) -> None:
-        self._known: dict[tuple[str, str], bytes] = {}
+        self._hashes: dict[tuple[str, str], bytes] = {}
 
     def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
         """Return a part's persons that do not rest.
@@ -153,9 +153,9 @@ class _Table:
 
     def _keyed(self, purpose: str, text: str) -> bytes:
         """Return the keyed hash of a text of this dataset, made once."""
-        if (purpose, text) not in self._known:
-            self._known[purpose, text] = keyed(self.key, f"{purpose} {self.dataset}", text)
-        return self._known[purpose, text]
+        if (purpose, text) not in self._hashes:
+            self._hashes[purpose, text] = keyed(self.key, f"{purpose} {self.dataset}", text)
+        return self._hashes[purpose, text]
 
     def order(self, text: str, row: int) -> tuple[bytes, int]:
         """Return the key that orders people for resting.

@@ -80,7 +80,7 @@ class NoisedAnalysis:
         countable = [name for name, column in schema.columns.items() if column.kind in COUNTED]
         names = countable if self.of.columns is None else list(self.of.columns)
         for name in self.of.within:
-            column = _known(schema, name, "within")
+            column = _find_column(schema, name, "within")
             if not column.is_number():
                 raise UsageError(f"[analysis] within: column {name!r} is no number")
         group = self._categorical(schema, self.of.groups, "groups") if self.of.groups else None
@@ -127,7 +127,7 @@ class NoisedAnalysis:
         return {"counts-each": unit, **self.layout(schema).figures(added(sites)[ANSWER], deviation)}
 
     def _column(self, schema: Schema, name: str, where: str) -> ColumnLayout:
-        column = _known(schema, name, where)
+        column = _find_column(schema, name, where)
         if not column.is_number():
             return column_layout(name, column)
         low, high = self.of.within.get(name) or column.typical or column.range or (0.0, 1.0)
@@ -170,7 +170,7 @@ def _counted(column: ColumnLayout, cells: pd.Series, at: np.ndarray, groups: int
     }
 
 
-def _known(schema: Schema, name: str, where: str) -> Column:
+def _find_column(schema: Schema, name: str, where: str) -> Column:
     countable = [one for one, column in schema.columns.items() if column.kind in COUNTED]
     if name not in countable:
         raise UsageError(

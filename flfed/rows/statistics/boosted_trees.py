@@ -98,7 +98,7 @@ def node_sums(
     codes: np.ndarray,
     widths: np.ndarray,
     node: np.ndarray,
-    asked: np.ndarray,
+    nodes: np.ndarray,
     slope: np.ndarray,
     curvature: np.ndarray,
     *,
@@ -113,7 +113,7 @@ def node_sums(
         Number of codes of each column, that of a missing value among them.
     node : int array [rows]
         The node that each row is at.
-    asked : int array [nodes]
+    nodes : int array [nodes]
         The nodes whose sums are wanted.
     slope, curvature : float64 arrays [rows]
         As `gradients` returns them.
@@ -125,9 +125,9 @@ def node_sums(
     int64 array [asked nodes, cells, 2 or 3]
         In `UNIT`, then rows; the cells of a column follow those of the one before.
     """
-    place = np.full(int(max(node.max(initial=0), asked.max(initial=0))) + 1, -1)
-    place[asked] = np.arange(len(asked))
-    totals = np.zeros((len(asked), int(widths.sum()), 2 + counted), dtype=np.int64)
+    place = np.full(int(max(node.max(initial=0), nodes.max(initial=0))) + 1, -1)
+    place[nodes] = np.arange(len(nodes))
+    totals = np.zeros((len(nodes), int(widths.sum()), 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
         part = place[node[start : start + CHUNK]]
         inside = np.flatnonzero(part >= 0)
@@ -140,8 +140,8 @@ def node_sums(
         for column, width in enumerate(widths):
             cell = slot * width + codes[column, rows]
             for kind, weight in enumerate(weights):
-                sums = np.bincount(cell, weights=weight, minlength=len(asked) * width)
-                totals[:, first : first + width, kind] += sums.reshape(len(asked), width).astype(np.int64)
+                sums = np.bincount(cell, weights=weight, minlength=len(nodes) * width)
+                totals[:, first : first + width, kind] += sums.reshape(len(nodes), width).astype(np.int64)
             first += width
     return totals
 
@@ -232,14 +232,14 @@ class SiteTrees:
         self.sha256 = sha256
         return True
 
-    def sums(self, trees: Sequence[Tree], asked: Sequence[np.ndarray], *, counted: bool = False) -> np.ndarray:
+    def sums(self, trees: Sequence[Tree], nodes_by_tree: Sequence[np.ndarray], *, counted: bool = False) -> np.ndarray:
         """Return the sums of the nodes that are asked for, int64 [nodes of all trees, cells, 2 or 3].
 
         Parameters
         ----------
         trees : sequence of Tree
             Of the round, one an output, as far as they are grown.
-        asked : sequence of int array
+        nodes_by_tree : sequence of int array
             The nodes of each tree.
         counted : bool
             Whether rows are counted too.
@@ -250,7 +250,7 @@ class SiteTrees:
         codes = self._codes["fitted"]
         widths = widths_of(self.arrays)
         parts = []
-        for output, (tree, nodes) in enumerate(zip(trees, asked, strict=True)):
+        for output, (tree, nodes) in enumerate(zip(trees, nodes_by_tree, strict=True)):
             at = tree.leaves(codes, widths - 1)
             own = (slope[:, output], curvature[:, output])
             parts.append(node_sums(codes, widths, at, nodes, *own, counted=counted))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
+from flfed.rows.training.batches import BLOCK_BYTES, BatchPlan, BufferPool, PackCache, gathered
 from flfed.rows.training.fit import fit
 from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.private_fit import fit_private_stack, private_fit
@@ -88,16 +88,16 @@ def stacked_compute() -> Compute:
 
     A site's rows are then packed once, and not in every round.
     """
-    return partial(compute_stacked, kept=Kept())
+    return partial(compute_stacked, cache=PackCache())
 
 
-def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> list[Any]:
+def compute_stacked(requests: Sequence[Request], cache: PackCache | None = None) -> list[Any]:
     """Compute the result of each request.
 
     One site's failure is its own: it is `Failed` in place of that result.
     """
     kinds: dict[type, Callable[[Any], Sequence[Any]]] = {
-        FitRequest: partial(fit_stacked, kept=kept, alone=_alone),
+        FitRequest: partial(fit_stacked, cache=cache, alone=_alone),
         RivalRequest: compute_one_by_one,
         TreesRequest: compute_one_by_one,
         **TOGETHER,
@@ -143,7 +143,7 @@ CHUNK_BYTES = 64 * 2**20
 
 
 def fit_stacked(
-    requests: Sequence[FitRequest], kept: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
+    requests: Sequence[FitRequest], cache: PackCache | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
 ) -> list[Any]:
     """Compute the result of each fit, in order.
 
@@ -155,7 +155,7 @@ def fit_stacked(
         They may differ in arrays, rows, learning rate, size of `l2` and random numbers; protected
         ones train together where `private` is equal. One whose model names no `layers`, or that
         does not fit to them, is done by itself.
-    kept : Kept, optional
+    cache : PackCache, optional
         Where packed rows stay from round to round.
     alone : callable
         Does one request by itself.
@@ -166,8 +166,8 @@ def fit_stacked(
         Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
         writes to any more.
     """
-    if kept is None:
-        kept = Kept(0)
+    if cache is None:
+        cache = PackCache(0)
     results = list[Any]([None] * len(requests))
     room = BufferPool()
     programs = _programs(requests)
@@ -177,7 +177,7 @@ def fit_stacked(
             if program is None:
                 continue
             for chunk in _chunks(requests, places):
-                for place, fitted in zip(chunk, _fit_stack([requests[p] for p in chunk], kept, room), strict=True):
+                for place, fitted in zip(chunk, _fit_stack([requests[p] for p in chunk], cache, room), strict=True):
                     results[place] = fitted
     for place in programs.get(None, ()):
         results[place] = alone(requests[place])
@@ -233,13 +233,13 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
     yield chunk
 
 
-def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:
+def _fit_stack(requests: list[FitRequest], cache: PackCache, room: BufferPool) -> list[Fitted]:
     """Return the result of each fit of one stack."""
     plan = requests[0].plan
     task = requests[0].task
     rows = [request.rows for request in requests]
     sizes = [len(site.y) for site in rows]
-    packed = kept.packed(rows, task, getattr(torch, plan.precision))
+    packed = cache.packed(rows, task, getattr(torch, plan.precision))
     if requests[0].private is not None:
         return fit_private_stack(requests, packed, room)
     course = BatchPlan(sizes, plan, [request.rng for request in requests])

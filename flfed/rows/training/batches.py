@@ -18,7 +18,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import target_dtype
 from flfed.study.plan import Plan
 
-KEPT_BYTES = 256 * 2**20
+CACHE_BYTES = 256 * 2**20
 BLOCK_BYTES = 4 * 2**20
 """Of the inputs gathered at a time: several steps, few enough to stay in the processor's cache."""
 WINDOW_BYTES = 8 * 2**20
@@ -32,7 +32,7 @@ class BufferPool:
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[object, ...], Tensor] = {}
+        self._buffers: dict[tuple[object, ...], Tensor] = {}
 
     def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int, ones: bool = False) -> Tensor:
         """Return a tensor of a shape.
@@ -41,10 +41,10 @@ class BufferPool:
         """
         size = math.prod(shape)
         key = (*use, dtype)
-        if key not in self._held or self._held[key].numel() < size:
+        if key not in self._buffers or self._buffers[key].numel() < size:
             made = torch.ones if ones else torch.empty
-            self._held[key] = made(size, dtype=dtype)
-        return self._held[key][:size].view(shape)
+            self._buffers[key] = made(size, dtype=dtype)
+        return self._buffers[key][:size].view(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def pack(rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
     return Packed(x, y, weight)
 
 
-class Kept:
+class PackCache:
     """Cache of packed rows across rounds.
 
     Rows are kept while their sites' rows live and there is memory left.
@@ -101,9 +101,9 @@ class Kept:
         Bytes.
     """
 
-    def __init__(self, limit: int = KEPT_BYTES) -> None:
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
-        self._found: dict[tuple[object, ...], tuple[list[weakref.ref[Encoded]], Packed]] = {}
+        self._entries: dict[tuple[object, ...], tuple[list[weakref.ref[Encoded]], Packed]] = {}
 
     def packed(self, rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
         """Return the packed rows of sites.
@@ -111,7 +111,7 @@ class Kept:
         They are those made before of these very objects, or new ones.
         """
         key = (task == "multi-class", dtype, *map(id, rows))
-        refs, packed_rows = self._found.get(key, ([], None))
+        refs, packed_rows = self._entries.get(key, ([], None))
         # A number may have passed to another object after the first one's end.
         if packed_rows is not None and all(ref() is site for ref, site in zip(refs, rows)):
             return packed_rows
@@ -121,18 +121,18 @@ class Kept:
 
     def nbytes(self) -> int:
         """Return the memory of what is kept."""
-        return sum(packed.nbytes() for _, packed in self._found.values())
+        return sum(packed.nbytes() for _, packed in self._entries.values())
 
     def _keep(self, key: tuple[object, ...], rows: Sequence[Encoded], packed: Packed) -> None:
         if packed.nbytes() > self._limit:
             return
         # Entries whose sites' rows are gone make place first.
         if self.nbytes() + packed.nbytes() > self._limit:
-            for old, (refs, _) in [*self._found.items()]:
+            for old, (refs, _) in [*self._entries.items()]:
                 if any(ref() is None for ref in refs):
-                    del self._found[old]
+                    del self._entries[old]
         if self.nbytes() + packed.nbytes() <= self._limit:
-            self._found[key] = ([weakref.ref(site) for site in rows], packed)
+            self._entries[key] = ([weakref.ref(site) for site in rows], packed)
 
 
 @dataclass(frozen=True, eq=False)

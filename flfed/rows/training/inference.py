@@ -36,7 +36,7 @@ place), and then two equal rows of a table would not tie, and which of them wins
 the rows beside them.
 """
 
-_Asked = tuple[Any, Arrays, np.ndarray, str]
+_OutputRequest = tuple[Any, Arrays, np.ndarray, str]
 """Model, arrays, inputs and precision of outputs that are asked for."""
 
 
@@ -99,19 +99,19 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     return [measured[place] for place in range(len(requests))]
 
 
-def _measured(asked: Sequence[MeasureRequest], outputs: list[np.ndarray]) -> Iterator[Measured]:
+def _measured(requests: Sequence[MeasureRequest], outputs: list[np.ndarray]) -> Iterator[Measured]:
     """Yield the figures of several sites of one task, each with at least one row, as far as they are asked for."""
     # Each site's rows lie side by side: one reduction gives every mean.
-    sizes = np.array([len(request.rows) for request in asked])
-    y = np.concatenate([request.rows.y for request in asked])
+    sizes = np.array([len(request.rows) for request in requests])
+    y = np.concatenate([request.rows.y for request in requests])
     joint_outputs = np.concatenate(outputs)
-    losses = row_losses(asked[0].task, torch.from_numpy(joint_outputs), torch.from_numpy(y)).numpy()
+    losses = row_losses(requests[0].task, torch.from_numpy(joint_outputs), torch.from_numpy(y)).numpy()
     means = np.add.reduceat(losses, np.cumsum(sizes) - sizes) / sizes
-    if any(request.area for request in asked):
+    if any(request.area for request in requests):
         of_areas = areas(y, joint_outputs[:, 0], sizes).T.tolist()
-    if any(request.histogram for request in asked):
+    if any(request.histogram for request in requests):
         counts = histograms_of_odds(y, joint_outputs[:, 0], sizes)
-    for place, request in enumerate(asked):
+    for place, request in enumerate(requests):
         figure = Measured(outputs=outputs[place], loss=float(means[place]))
         if request.area:
             figure = replace(figure, area=of_areas[place][0], variance=of_areas[place][1])
@@ -130,13 +130,13 @@ def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]
             yield some[part].tolist()
 
 
-def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
+def _outputs(requests: Sequence[_OutputRequest]) -> list[np.ndarray]:
     """Compute the outputs of many models, in order.
 
     Each one is asked for as (model, arrays, x, precision).
     """
-    replies: list[np.ndarray] = [np.empty(0)] * len(asked)
-    units = _units(asked)
+    replies: list[np.ndarray] = [np.empty(0)] * len(requests)
+    units = _units(requests)
     # Small models with known layers are stacked; all others are computed one by one.
     small = [unit for unit in units if _is_small(unit)]
     stacks = list(_stacks(small)) if len(small) > 1 else [small]
@@ -151,13 +151,13 @@ def _outputs(asked: Sequence[_Asked]) -> list[np.ndarray]:
     return replies
 
 
-def _units(asked: Sequence[_Asked]) -> list[_Unit]:
+def _units(requests: Sequence[_OutputRequest]) -> list[_Unit]:
     """Group requests by model and arrays.
 
     Arrays are compared by identity, which costs no look at the numbers.
     """
     units: dict[tuple[Any, ...], _Unit] = {}
-    for place, (model, arrays, x, precision) in enumerate(asked):
+    for place, (model, arrays, x, precision) in enumerate(requests):
         key = (layers_of(model) or id(model), precision, *arrays, *map(id, arrays.values()))
         unit = units.get(key)
         if unit is None:

@@ -24,11 +24,11 @@ from torch import Tensor
 from flfed.rows.training.batches import BLOCK_BYTES, BufferPool, Packed, pack
 from flfed.rows.training.fit import Descent, Tensors
 from flfed.rows.training.functional import as_expected, expected, layers_of, row_losses, target_dtype
-from flfed.rows.training.private_steps import PublicGrid, drawn_steps, known_units
+from flfed.rows.training.private_steps import PublicGrid, count_units, drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted, program_of
 from flfed.rows.training.stack import Passes, Stack
 
-HELD_BYTES = 64 * 2**20
+GRADIENT_BYTES = 64 * 2**20
 """Of single rows' gradients held at a time."""
 
 
@@ -41,7 +41,7 @@ def clipped_by_row(
     weight: Tensor,
     *,
     clip: float,
-    held_bytes: int = HELD_BYTES,
+    gradient_bytes: int = GRADIENT_BYTES,
 ) -> tuple[Tensor, Tensors]:
     """Return the losses and the sum of clipped gradients.
 
@@ -57,7 +57,7 @@ def clipped_by_row(
     y, weight : tensor [rows]
         A row's gradient is clipped after it was multiplied by its weight.
     clip : float, > 0
-    held_bytes : int
+    gradient_bytes : int
         Of single rows' gradients at a time; at least one row's.
 
     Notes
@@ -78,7 +78,7 @@ def clipped_by_row(
     by_row = torch.func.vmap(torch.func.grad_and_value(loss), in_dims=(None, 0, 0, 0))
     total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in w.items()}
     # Only so many rows at a time as their gradients fit into memory.
-    size = max(1, held_bytes // (8 * sum(value.numel() for value in w.values())))
+    size = max(1, gradient_bytes // (8 * sum(value.numel() for value in w.values())))
     losses = [x.new_empty(0)]
     for start in range(0, len(x), size):  # none, where no row was sampled
         part = slice(start, start + size)
@@ -110,7 +110,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
     y = torch.tensor(rows.y, dtype=target_dtype(request.task, now.dtype))
     # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
     names = in_order(request, now.w)
-    unit_counts = known_units(rows, private, request.units)
+    unit_counts = count_units(rows, private, request.units)
     sizes = [now.w[name].numel() for name in names]
     grid = PublicGrid.of(private, unit_counts.most, sum(sizes))
     divisor = private.sampling * unit_counts.units
@@ -273,7 +273,7 @@ class PrivateStack(Stack):
         grids = []
         for request in requests:
             private, _ = request.protected()
-            unit_counts = known_units(request.rows, private, request.units)
+            unit_counts = count_units(request.rows, private, request.units)
             divisors.append(private.sampling * unit_counts.units)
             grids.append(PublicGrid.of(private, unit_counts.most, self.numbers))
         self._noisy = all(grid.step for grid in grids)  # one program: at all of these sites, or at none

@@ -131,7 +131,7 @@ def no_spending(round: int) -> None:
 
 
 @dataclass(frozen=True)
-class KnownUnits:
+class UnitCounts:
     """What is known of the number of rows, or persons, that can be sampled.
 
     Attributes
@@ -157,11 +157,11 @@ class Protection:
         Writes down what a round will spend, before its training begins; raises where it may not be spent.
     chance : callable (Generator) → NoiseSource
         Makes of the round's seeded generator what the draws come from.
-    units : KnownUnits or None
+    units : UnitCounts or None
         What is known of the number of rows where all that leaves is charged, and no exact one does.
     """
 
     steps: PrivateSteps
     spend: Callable[[int], None] = no_spending
     chance: Callable[[np.random.Generator], NoiseSource] = SeededNoise
-    units: KnownUnits | None = None
+    units: UnitCounts | None = None

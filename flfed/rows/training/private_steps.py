@@ -15,7 +15,7 @@ from torch import Tensor
 
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.private_noise import KnownUnits, NoiseSource
+from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import PrivateSteps
 
 FINENESS = 27
@@ -158,16 +158,21 @@ def units(rows: Encoded, private: PrivateSteps) -> int:
     return len(persons.rows)
 
 
-def known_units(rows: Encoded, private: PrivateSteps, known: KnownUnits | None) -> KnownUnits:
+def count_units(rows: Encoded, private: PrivateSteps, unit_counts: UnitCounts | None) -> UnitCounts:
     """Return what training divides by: the exact number, where none under noise stands in its place."""
-    if known is not None:
-        return known
+    if unit_counts is not None:
+        return unit_counts
     count = units(rows, private)
-    return KnownUnits(units=count, most=count)
+    return UnitCounts(units=count, most=count)
 
 
 def drawn_steps(
-    rows: Encoded, private: PrivateSteps, chance: NoiseSource, steps: int, numbers: int, known: KnownUnits | None = None
+    rows: Encoded,
+    private: PrivateSteps,
+    chance: NoiseSource,
+    steps: int,
+    numbers: int,
+    unit_counts: UnitCounts | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each step's sampled rows and its noise.
 
@@ -179,7 +184,7 @@ def drawn_steps(
     steps : int
     numbers : int
         Of the gradient, all arrays together.
-    known : KnownUnits, optional
+    unit_counts : UnitCounts, optional
         In place of the exact number of rows or persons.
 
     Yields
@@ -191,7 +196,7 @@ def drawn_steps(
     """
     persons = persons_of(rows, private)
     count = len(rows) if persons is None else len(persons.rows)
-    most = known_units(rows, private, known).most
+    most = count_units(rows, private, unit_counts).most
     grid = PublicGrid.of(private, most, numbers)
     deviation = private.noise * private.clip
     at_a_time = max(1, PAGE // max(count, numbers))

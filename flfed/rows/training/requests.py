@@ -21,7 +21,7 @@ from torch import Tensor
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.private_noise import KnownUnits, NoiseSource
+from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.summaries.summary import Arrays
 
@@ -58,7 +58,7 @@ class FitRequest:
         Take the steps under record-level differential privacy: `plan.steps` of them, whatever the rows.
     chance : NoiseSource or None
         Where their draws come from; needed with `private`.
-    units : KnownUnits or None
+    units : UnitCounts or None
         What such steps are divided by, where that may not be the exact number of rows.
     """
 
@@ -75,7 +75,7 @@ class FitRequest:
     delta: bool = False
     private: PrivateSteps | None = None
     chance: NoiseSource | None = None
-    units: KnownUnits | None = None
+    units: UnitCounts | None = None
 
     @property
     def source(self) -> np.random.BitGenerator | None:
@@ -284,7 +284,7 @@ def run_client_by(handler: ClientGenerator, answer: Compute) -> Any:
     try:
         request = next(handler)
         while True:
-            request = told(handler, request, answer(listed(request)))
+            request = send_results(handler, request, answer(listed(request)))
     except StopIteration as end:
         return end.value
 
@@ -305,7 +305,7 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     def go_on(place: int, results: Sequence[Any] | None) -> None:
         handler = handlers[place]
         try:
-            waiting[place] = next(handler) if results is None else told(handler, waiting.pop(place), results)
+            waiting[place] = next(handler) if results is None else send_results(handler, waiting.pop(place), results)
         except StopIteration as end:
             ended[place] = end.value
 
@@ -323,14 +323,14 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     return [ended[place] for place in range(len(handlers))]
 
 
-def listed(asked: ComputeRequest) -> list[Request]:
+def listed(request: ComputeRequest) -> list[Request]:
     """Return what a handler asks, as a list."""
-    if isinstance(asked, list):
-        return asked
-    return [asked]
+    if isinstance(request, list):
+        return request
+    return [request]
 
 
-def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
+def send_results(handler: ClientGenerator, request: ComputeRequest, results: Sequence[Any]) -> ComputeRequest:
     """Send a handler its results.
 
     Where one failed, its error is raised in the handler instead. What the handler asks next is returned.
@@ -338,16 +338,16 @@ def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]
     for result in results:
         if isinstance(result, Failed):
             return handler.throw(result.error)
-    result = list(results) if isinstance(asked, list) else results[0]
+    result = list(results) if isinstance(request, list) else results[0]
     return handler.send(result)
 
 
-def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = None) -> Hashable | None:
+def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = None) -> Hashable | None:
     """Return the program that a request trains by.
 
     Requests of one program can train as one stack. It is None for a request that cannot be stacked.
 
-    `known` holds what was found for the same arrays and plan; those must still live.
+    `cache` holds what was found for the same arrays and plan; those must still live.
     """
     rows = request.rows
     layers = layers_of(request.model)
@@ -357,15 +357,15 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
         return None  # refused alone
     # Arrays and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
-    if known is None:
-        known = {}
+    if cache is None:
+        cache = {}
     key = (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
-    if key not in known:
-        known[key] = _shared(request)
+    if key not in cache:
+        cache[key] = _shared(request)
     settings = (request.delta, request.private, bool(request.correction), request.frozen)
-    if known[key] is None:
+    if cache[key] is None:
         return None
-    return (own, known[key], settings)
+    return (own, cache[key], settings)
 
 
 def _shared(request: FitRequest) -> Hashable | None:

@@ -67,8 +67,8 @@ class Stack:
         for weight, bias in self._first.model.layers:
             inputs, outputs = arrays[0][weight].shape
             layer = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
-            layer.numpy()[:, :inputs] = self._given(weight, arrays)
-            layer.numpy()[:, inputs] = self._given(bias, arrays)
+            layer.numpy()[:, :inputs] = self._stack_array(weight, arrays)
+            layer.numpy()[:, inputs] = self._stack_array(bias, arrays)
             layers.append(layer)
         return layers
 
@@ -79,7 +79,7 @@ class Stack:
         zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
         return self._stacked([{**zeros, **request.correction} for request in requests], dtype)
 
-    def _given(self, name: str, arrays: Sequence[Arrays]) -> np.ndarray:
+    def _stack_array(self, name: str, arrays: Sequence[Arrays]) -> np.ndarray:
         """Stack an array of all sites as it came.
 
         It is [sites, ...], or without that dimension where it is one for all.
@@ -179,7 +179,7 @@ class Stack:
         for name, view in self._named([tensors.w for tensors in self._moving]).items():
             trained = view.numpy()
             if self._first.delta:
-                trained -= self._given(name, self._arrays)
+                trained -= self._stack_array(name, self._arrays)
             named[name] = list(trained)
         losses = self._losses.tolist()
         # In the order that each site's arrays came in.

@@ -81,7 +81,7 @@ def keep_cohort(run: str, participants: Participants) -> None:
     write_cohort(run, sites)
 
 
-def kept_cohort(run: str) -> dict[str, Participant]:
+def load_cohort(run: str) -> dict[str, Participant]:
     """Return who enrolled at a run's start; empty where the run has no keys yet. Raises as `read_cohort` does."""
     return {site: Participant(**facts) for site, facts in read_cohort(run).items()}
 
@@ -105,7 +105,7 @@ class RoundRecord:
     losses : dict of site to float or None
         Mean training loss over the steps of each site that trained; None where the site keeps it.
     refused, flagged : dict of site to Refusal
-    asked : tuple of str
+    sampled_sites : tuple of str
     bytes_to_site, bytes_to_server : dict of site to int
     seconds : float
     fit : bool
@@ -124,7 +124,7 @@ class RoundRecord:
     losses: Mapping[str, float | None]
     refused: Mapping[str, Refusal]
     flagged: Mapping[str, Refusal]
-    asked: tuple[str, ...]
+    sampled_sites: tuple[str, ...]
     bytes_to_site: Mapping[str, int]
     bytes_to_server: Mapping[str, int]
     seconds: float
@@ -436,7 +436,7 @@ class Round:
             losses={site: reply.loss for site, reply in accepted.items() if reply.steps},
             refused={**self.earlier, **self.result.refused},
             flagged=self.result.flagged,
-            asked=tuple(self.asked),
+            sampled_sites=tuple(self.asked),
             bytes_to_site=self.bytes_out,
             bytes_to_server=self.bytes_in,
             seconds=now - self.began,

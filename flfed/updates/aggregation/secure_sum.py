@@ -124,9 +124,9 @@ class SumQuestions:
         return {}
 
     @classmethod
-    def over(cls, grid: Grid, **given: Any) -> SumQuestions:
+    def over(cls, grid: Grid, **keywords: Any) -> SumQuestions:
         """Return questions that a grid sends; other attributes are given by name."""
-        return cls(send=grid.send_and_receive, wait=getattr(grid, "send_and_wait", grid.send_and_receive), **given)
+        return cls(send=grid.send_and_receive, wait=getattr(grid, "send_and_wait", grid.send_and_receive), **keywords)
 
     def answers(
         self, kind: str, requests: Mapping[str, Crossing], reply: type[Reply], fits: Callable[[Reply], bool], least: int
@@ -250,12 +250,12 @@ class SecureSums:
         cohort = self.cohort if self.masked else ()
         return protocol.vector_defect(_vector(reply.masked, cohort), updates=updates, sums=sums, cohort=cohort)
 
-    def mean(self, asked: SumQuestions, good: Replies, needed: int) -> Arrays:
+    def mean(self, questions: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
 
         Parameters
         ----------
-        asked : SumQuestions
+        questions : SumQuestions
             Which has the mean losses of the list afterwards.
         good : mapping of site to TrainReply
             That the guard accepted.
@@ -267,86 +267,88 @@ class SecureSums:
         Unsummed
             Why there is none; a run that goes on later asks for the same list.
         """
-        totals, listed = self.summed(asked, masked_vectors(good), needed)
+        totals, listed = self.summed(questions, masked_vectors(good), needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
-        self.take_losses(asked, totals.sums[1:], listed)
-        self.check_loss(asked, good)
+        self.take_losses(questions, totals.sums[1:], listed)
+        self.check_loss(questions, good)
         entries = updates.decode(totals.updates)
         weight = float(sums.decode(totals.sums[:1])[0])
         self._check_norm(entries, weight)
-        model = {name: (value.shape, np.dtype(np.float64)) for name, value in asked.incoming.items()}
+        model = {name: (value.shape, np.dtype(np.float64)) for name, value in questions.incoming.items()}
         return unflattened(entries / weight, model)
 
-    def take_losses(self, asked: SumQuestions, total: np.ndarray, listed: Sites) -> None:
+    def take_losses(self, questions: SumQuestions, total: np.ndarray, listed: Sites) -> None:
         """Take the mean losses of a list, which stand beside its sum."""
-        asked.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
+        questions.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
-    def check_loss(self, asked: SumQuestions, good: Replies) -> None:
+    def check_loss(self, questions: SumQuestions, good: Replies) -> None:
         """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
-        if why := self._spoilt(asked, good):
+        if why := self._spoilt(questions, good):
             raise Unsummed(why, final=True)
 
-    def _spoilt(self, asked: SumQuestions, good: Replies) -> Refusal | None:
-        return self.check.refusal(asked.mean_losses(good), good, asked.refused, asked.incoming)
+    def _spoilt(self, questions: SumQuestions, good: Replies) -> Refusal | None:
+        return self.check.refusal(questions.mean_losses(good), good, questions.refused, questions.incoming)
 
-    def evaluate(self, asked: SumQuestions, good: Replies) -> Refusal | None:
+    def evaluate(self, questions: SumQuestions, good: Replies) -> Refusal | None:
         """Return why a model that was scored without training is not used; parameters are those of `mean`.
 
         A run that goes on has the losses that it had: after the comparison its sites open no sum.
         """
-        asked.number = exchange_number(asked.number, 0, self.exchanges)
+        questions.number = exchange_number(questions.number, 0, self.exchanges)
         evaluated = self.check.evaluated
-        if evaluated is not None and evaluated[0] == asked.number:
-            asked.losses = evaluated[1]
+        if evaluated is not None and evaluated[0] == questions.number:
+            questions.losses = evaluated[1]
         elif self.loss_entries:
-            self._sum_losses(asked, good)
-        return self._spoilt(asked, good)
+            self._sum_losses(questions, good)
+        return self._spoilt(questions, good)
 
-    def _sum_losses(self, asked: SumQuestions, good: Replies) -> None:
+    def _sum_losses(self, questions: SumQuestions, good: Replies) -> None:
         """Take the mean losses of a model that was only scored, where its sites have a sum."""
         there = {site: reply for site, reply in good.items() if site not in self.store.excluded}
         fit = {site: reply for site, reply in there.items() if self._update_defect(reply, 0, ENTRIES) is None}
         try:
-            totals, listed = self.summed(asked, masked_vectors(fit))
+            totals, listed = self.summed(questions, masked_vectors(fit))
         except Unsummed:
             # Nothing follows from the model but a comparison: it goes on without its loss.
             return
-        self.take_losses(asked, totals.sums, listed)
-        if asked.losses is not None:
-            self.check.evaluated = (asked.number, asked.losses)
+        self.take_losses(questions, totals.sums, listed)
+        if questions.losses is not None:
+            self.check.evaluated = (questions.number, questions.losses)
 
-    def summed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> tuple[Totals, Sites]:
+    def summed(self, questions: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> tuple[Totals, Sites]:
         """Return the sums of a list's vectors, and the sites of the list.
 
         Where sites' shares are none, and none of the others has opened the list, it is asked for without them, once.
         Parameters and errors are those of `mean`.
         """
-        listed_vectors = self._listed(asked, vectors, needed)
-        totals = self._unmasked(asked, listed_vectors) if self.masked else self._added(listed_vectors)
+        listed_vectors = self._listed(questions, vectors, needed)
+        totals = self._unmasked(questions, listed_vectors) if self.masked else self._added(listed_vectors)
         if isinstance(totals, Refusal):
-            smaller = self._without_spoilt(asked, listed_vectors, needed)
+            smaller = self._without_spoilt(questions, listed_vectors, needed)
             if smaller is not None:
                 listed_vectors = smaller
-                totals = self._unmasked(asked, listed_vectors)
+                totals = self._unmasked(questions, listed_vectors)
         # The sites were waited for: that they are asked for their vectors once more would give no other sum.
         if isinstance(totals, Refusal):
             raise Unsummed(totals, final=True)
         return totals, listed_vectors.listed
 
-    def _without_spoilt(self, asked: SumQuestions, kept: ListedVectors, needed: int) -> ListedVectors | None:
+    def _without_spoilt(
+        self, questions: SumQuestions, listed_vectors: ListedVectors, needed: int
+    ) -> ListedVectors | None:
         """Return a list without the sites whose shares are none, kept in place of the one before; None without one."""
-        named = named_sites(kept.listed, asked.faults)
-        rest = smaller_list(kept, named, cohort=self.cohort, least=max(self.least, needed))
+        named = named_sites(listed_vectors.listed, questions.faults)
+        rest = smaller_list(listed_vectors, named, cohort=self.cohort, least=max(self.least, needed))
         if rest is None:
             return None
-        smaller = self.store.leave_out(kept, kept.listed - rest)
-        asked.faults |= left_out_faults(kept.listed - rest, named, excluded=self.store.excluded)
+        smaller = self.store.leave_out(listed_vectors, listed_vectors.listed - rest)
+        questions.faults |= left_out_faults(listed_vectors.listed - rest, named, excluded=self.store.excluded)
         return smaller
 
-    def _listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int) -> ListedVectors:
+    def _listed(self, questions: SumQuestions, vectors: Mapping[str, Masked], needed: int) -> ListedVectors:
         """Return the list of a sum with its vectors, which are kept before anybody hears of the list."""
-        if (listed_vectors := self.store.of(asked.kind, asked.number)) is not None:
+        if (listed_vectors := self.store.of(questions.kind, questions.number)) is not None:
             return listed_vectors
         least = max(self.least, needed)
         answered = {site: masked.opened for site, masked in vectors.items()}
@@ -354,31 +356,35 @@ class SecureSums:
         if isinstance(listed, Refusal):
             raise Unsummed(listed, final=listed.code == "list-site-gone")
         chosen = {site: vectors[site] for site in sorted(listed)}
-        listed_vectors = ListedVectors(kind=asked.kind, round=asked.number, listed=listed, vectors=chosen)
+        listed_vectors = ListedVectors(kind=questions.kind, round=questions.number, listed=listed, vectors=chosen)
         self.store.keep(listed_vectors)
         return listed_vectors
 
-    def _added(self, kept: ListedVectors) -> Totals | Refusal:
+    def _added(self, listed_vectors: ListedVectors) -> Totals | Refusal:
         """Return the sums of vectors without masks."""
         updates, sums = rings(len(self.cohort), self.largest_entry)
         total = Totals(
-            updates.add(masked.vector for masked in kept.vectors.values()),
-            sums.add(masked.sums for masked in kept.vectors.values()),
+            updates.add(masked.vector for masked in listed_vectors.vectors.values()),
+            sums.add(masked.sums for masked in listed_vectors.vectors.values()),
         )
-        if any(int(part[0]) != len(kept.listed) for part in (total.updates, total.sums) if part.size):
-            return Refusal("sum-miscounted", sites=len(kept.listed))
+        if any(int(part[0]) != len(listed_vectors.listed) for part in (total.updates, total.sums) if part.size):
+            return Refusal("sum-miscounted", sites=len(listed_vectors.listed))
         return Totals(total.updates[1:], total.sums[1:])
 
-    def _unmasked(self, asked: SumQuestions, kept: ListedVectors) -> Totals | Refusal:
+    def _unmasked(self, questions: SumQuestions, listed_vectors: ListedVectors) -> Totals | Refusal:
         """Return the sums of a list, for which its sites are asked."""
-        order = sorted(kept.listed)
-        whole = kept.listed == set(self.cohort)
-        about: dict[str, Any] = {"kind": kept.kind, "round": kept.round, "listed": joined(kept.listed)}
+        order = sorted(listed_vectors.listed)
+        whole = listed_vectors.listed == set(self.cohort)
+        about: dict[str, Any] = {
+            "kind": listed_vectors.kind,
+            "round": listed_vectors.round,
+            "listed": joined(listed_vectors.listed),
+        }
         confirmed: dict[str, ListReply] = {}
         if not whole:
             requests = dict.fromkeys(order, ListRequest(**about))
             shape = (len(order), 32)
-            confirmed = asked.answers(LIST, requests, ListReply, lambda one: one.codes.shape == shape, self.least)
+            confirmed = questions.answers(LIST, requests, ListReply, lambda one: one.codes.shape == shape, self.least)
             if len(confirmed) < self.least:
                 return Refusal("list-unconfirmed", had=len(confirmed), least=self.least)
         # Of each sender a code for each site; zeros of one that confirmed nothing.
@@ -387,15 +393,15 @@ class SecureSums:
             codes[order.index(sender)] = confirmation.codes
         opening = {}
         for place, site in enumerate(order):
-            sealed = [kept.vectors[sender].shares[self.cohort.index(site)] for sender in order]
+            sealed = [listed_vectors.vectors[sender].shares[self.cohort.index(site)] for sender in order]
             opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=codes[:, place].copy())
         # Where a site is missing, each site of the list has seeds that no other has.
         least = self.least if whole else len(order)
-        replies = asked.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
-        missing = sorted(set(self.cohort) - kept.listed)
+        replies = questions.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
+        missing = sorted(set(self.cohort) - listed_vectors.listed)
         openings = {site: _opening(reply, order, missing) for site, reply in replies.items()}
-        vectors = {site: _vector(masked, self.cohort) for site, masked in kept.vectors.items()}
-        return protocol.unmask(vectors, openings, cohort=self.cohort, listed=kept.listed, least=self.least)
+        vectors = {site: _vector(masked, self.cohort) for site, masked in listed_vectors.vectors.items()}
+        return protocol.unmask(vectors, openings, cohort=self.cohort, listed=listed_vectors.listed, least=self.least)
 
     def _check_norm(self, entries: np.ndarray, weight: float) -> None:
         norm = float(np.linalg.norm(entries))
@@ -468,12 +474,12 @@ class CipherSums(SecureSums):
         """None: what is not encrypted is not added up."""
         return 0
 
-    def mean(self, asked: SumQuestions, good: Replies, needed: int) -> Arrays:
+    def mean(self, questions: SumQuestions, good: Replies, needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
         """
-        self.check_loss(asked, good)
+        self.check_loss(questions, good)
         if missing := sorted(set(self.cohort) - good.keys()):
             raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
         entries = vector_entries(self.entries)
@@ -540,7 +546,7 @@ def _pairs(left: set[str], named: Named) -> list[tuple[str, str]]:
     return pairs
 
 
-def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:
+def smaller_list(listed_vectors: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:
     """Return the list that is asked for in place of one that was not opened, None where none may be.
 
     A site that opened the larger list refuses a smaller one, and those that did not would be bound to it: so each of
@@ -548,16 +554,16 @@ def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], 
 
     Parameters
     ----------
-    kept : ListedVectors
+    listed_vectors : ListedVectors
     named : mapping of site to frozenset of str
     cohort : collection of str
         Of less than the cohort the others have confirmed the list already.
     least : int
     """
-    rest = list_without(kept.listed, named)
-    if kept.listed != set(cohort) or rest == kept.listed or len(rest) < least:
+    rest = list_without(listed_vectors.listed, named)
+    if listed_vectors.listed != set(cohort) or rest == listed_vectors.listed or len(rest) < least:
         return None
-    opened_none = all(site in named and not kept.vectors[site].opened for site in rest)
+    opened_none = all(site in named and not listed_vectors.vectors[site].opened for site in rest)
     if opened_none:
         return rest
     return None

@@ -25,11 +25,11 @@ from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary
 from flfed.updates.arrays import Arrays, facts_sha256, file_content, with_prefix, without_prefix
 
-KEPT = 2
+STORED_CHECKPOINTS = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""
 FINAL = "final"
 START = "start"
-ASKED = "asked.json"
+REQUEST_FILE = "asked.json"
 """What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_recorder`."""
 SUFFIX = ".safetensors"
 SUM = f"sum{SUFFIX}"
@@ -205,7 +205,7 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = 
         name = _name(checkpoint.round)
     facts = {"round": checkpoint.round, "left": checkpoint.left, **checkpoint.facts}
     _write(folder, name, checkpoint.tensors(), facts, start=checkpoint.start)
-    _remove(folder, _rounds(folder)[:-KEPT])
+    _remove(folder, _rounds(folder)[:-STORED_CHECKPOINTS])
     return folder / f"{name}{SUFFIX}"
 
 
@@ -263,7 +263,7 @@ def settle(run: str) -> None:
     """Remove a finished run's checkpoints, but not its model."""
     folder = folder_of(run)
     _remove(folder, _rounds(folder))
-    for name in (f"{START}{SUFFIX}", ASKED, SUM, COHORT):
+    for name in (f"{START}{SUFFIX}", REQUEST_FILE, SUM, COHORT):
         (folder / name).unlink(missing_ok=True)
     # Of a process that was killed while it wrote.
     for part in folder.glob(f"{PART}*"):

@@ -39,14 +39,14 @@ from flfed.updates.messages.in_memory import array_record
 from flfed.updates.messages.kinds import BRINGING
 from flfed.updates.messages.train import TrainRequest, lacks_encoder, named_encoder, with_encoder
 
-KEPT_REPLIES = 2
+LARGEST_REPLY_CACHE = 2
 """Rounds whose replies stay."""
 RUNS = 32
 """Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 
-class NotKept(FlfedError):
+class StorageError(FlfedError):
     """Error for a reply that the site cannot keep.
 
     Its text is a fixed sentence of ours, so that it may cross.
@@ -54,7 +54,7 @@ class NotKept(FlfedError):
 
 
 @dataclass(frozen=True)
-class KeptReplies:
+class ReplyCache:
     """Replies of one site in one run.
 
     They are of the last two rounds, as files that only the site can read.
@@ -106,13 +106,13 @@ class KeptReplies:
 
         Raises
         ------
-        NotKept
+        StorageError
             If the folder cannot be made.
         """
         try:
             self.make_folder()
         except OSError as error:
-            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
+            raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
         with locked(self.folder):
             yield
 
@@ -123,7 +123,7 @@ class KeptReplies:
 
         Raises
         ------
-        NotKept
+        StorageError
             If it cannot be written, such as on a full disk.
         """
         arrays: Arrays = {}
@@ -138,11 +138,11 @@ class KeptReplies:
             self.make_folder()
             replace_whole(folder / _reply_name(request.round), file_content(arrays, metadata))
             # By distance: a server may name any round, and each must not leave a file for ever.
-            rounds = sorted(_rounds_kept(folder), key=lambda round: abs(round - request.round))
-            for round in rounds[KEPT_REPLIES:]:
+            rounds = sorted(_list_rounds(folder), key=lambda round: abs(round - request.round))
+            for round in rounds[LARGEST_REPLY_CACHE:]:
                 (folder / _reply_name(round)).unlink(missing_ok=True)
         except OSError as error:
-            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
+            raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
 
     def make_folder(self) -> None:
         """Make the run's folder, and remove those of the earliest runs; raises OSError."""
@@ -170,14 +170,14 @@ def _last_written(folders: Iterable[Path]) -> list[Path]:
     return sorted(times, key=lambda folder: times[folder], reverse=True)
 
 
-def kept_replies(site: str, run: object) -> KeptReplies | None:
+def open_reply_cache(site: str, run: object) -> ReplyCache | None:
     """Return a site's reply cache for a run.
 
     It is None where the run has no name fit for a folder.
     """
     plain = isinstance(run, str) and RUN.fullmatch(run)
     if plain:
-        return KeptReplies(site, str(run))
+        return ReplyCache(site, str(run))
     return None
 
 
@@ -185,7 +185,7 @@ def _reply_name(round: int) -> str:
     return f"round-{round:06d}.safetensors"
 
 
-def _rounds_kept(folder: Path) -> list[int]:
+def _list_rounds(folder: Path) -> list[int]:
     return [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*.safetensors")]
 
 
@@ -222,7 +222,7 @@ def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> R
 
 
 LOG = logging.getLogger("flfed.site")
-KEPT_ROUNDS = 2
+STORED_ROUNDS = 2
 """Rounds whose state stays: a round that is asked again starts from the state before it."""
 ENCODER = "encoder"
 PREFIX = "state-"
@@ -248,7 +248,7 @@ class RunState(ABC):
 
     @abstractmethod
     def write(self, name: str, arrays: Arrays) -> None:
-        """Keep arrays under a name, whole or not at all; raises NotKept."""
+        """Keep arrays under a name, whole or not at all; raises StorageError."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
@@ -282,13 +282,13 @@ class RunState(ABC):
 
         Raises
         ------
-        NotKept
+        StorageError
             If they cannot be written, such as on a full disk.
         """
         self.write(_state_name(round), arrays)
         # A round below was asked anew, so what came after it counts no more.
         rounds = self.rounds()
-        recent = [number for number in rounds if number <= round][-KEPT_ROUNDS:]
+        recent = [number for number in rounds if number <= round][-STORED_ROUNDS:]
         for number in set(rounds).difference(recent):
             self.remove(_state_name(number))
 
@@ -302,11 +302,11 @@ class StateFiles(RunState):
 
     Parameters
     ----------
-    kept : KeptReplies
+    kept : ReplyCache
     """
 
-    def __init__(self, kept: KeptReplies) -> None:
-        self._kept = kept
+    def __init__(self, store: ReplyCache) -> None:
+        self._store = store
 
     def read(self, name: str) -> Arrays | None:
         """Return a file's arrays; a damaged file counts as none."""
@@ -324,10 +324,10 @@ class StateFiles(RunState):
         """Write a file that only its owner may read."""
         content = file_content(arrays, {"sha256": self._sha256(name, arrays)})
         try:
-            self._kept.make_folder()
+            self._store.make_folder()
             replace_whole(self._path(name), content)
         except OSError as error:
-            raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
+            raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
 
     def _sha256(self, name: str, arrays: Arrays) -> str:
         """Return a file's hash; encoder and keys are the run's, whatever the site's rows are."""
@@ -340,11 +340,11 @@ class StateFiles(RunState):
         self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
-        return self._kept.folder / f"{name}.safetensors"
+        return self._store.folder / f"{name}.safetensors"
 
     def names(self) -> Iterable[str]:
         """Return the names of the files."""
-        return [path.stem for path in self._kept.folder.glob("*.safetensors")]
+        return [path.stem for path in self._store.folder.glob("*.safetensors")]
 
 
 class NodeState(RunState):
@@ -380,7 +380,7 @@ class NodeState(RunState):
 
 def run_state(site: str, context: Context) -> RunState:
     """Return a site's state of the run that a message belongs to."""
-    store = kept_replies(site, context.run_config.get("run"))
+    store = open_reply_cache(site, context.run_config.get("run"))
     if store is None:
         return NodeState(context.state)
     return StateFiles(store)
@@ -403,7 +403,7 @@ def whole_message(message: Message, state: RunState) -> Message:
 
 
 def keep_encoder(message: Message, state: RunState) -> None:
-    """Keep the encoder that came with a request; raises NotKept."""
+    """Keep the encoder that came with a request; raises StorageError."""
     named, encoder = named_encoder(message.content)
     if named and state.encoder(named) is None:
         state.write(ENCODER, encoder)
@@ -444,7 +444,7 @@ class SiteModel:
     own: Arrays = field(default_factory=dict)
 
     def write(self, site: str, run: str, repeat: int) -> None:
-        """Write it whole or not at all, for its owner alone; raises NotKept."""
+        """Write it whole or not at all, for its owner alone; raises StorageError."""
         parts = with_prefix(_MODEL, self.arrays) | with_prefix(_ENCODER, self.encoder.arrays())
         parts |= with_prefix(_OWN, self.own)
         facts = {"study": self.study, "of": self.of, "sha256": arrays_sha256(parts)}
@@ -453,7 +453,7 @@ class SiteModel:
             private_folder(path.parent)
             replace_whole(path, file_content(parts, facts))
         except OSError as error:
-            raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
+            raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
 
 
 def path_of(site: str, run: str, repeat: int) -> Path:

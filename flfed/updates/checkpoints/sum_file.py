@@ -55,7 +55,7 @@ class SumStore:
     """
 
     def __init__(self) -> None:
-        self._kept: ListedVectors | None = None
+        self._listed_vectors: ListedVectors | None = None
         self.left_out: dict[str, int] = {}
 
     @property
@@ -63,22 +63,24 @@ class SumStore:
         """The sites that the run's further sums are made without."""
         return frozenset(site for site, times in self.left_out.items() if times >= TIMES)
 
-    def leave_out(self, kept: ListedVectors, sites: Sites) -> ListedVectors:
+    def leave_out(self, listed_vectors: ListedVectors, sites: Sites) -> ListedVectors:
         """Keep a list without some of its sites in its place, count that they were left out, and return it."""
         for site in sorted(sites):
             self.left_out[site] = self.left_out.get(site, 0) + 1
-        rest = kept.listed - sites
-        smaller = replace(kept, listed=rest, vectors={site: kept.vectors[site] for site in sorted(rest)})
+        rest = listed_vectors.listed - sites
+        smaller = replace(
+            listed_vectors, listed=rest, vectors={site: listed_vectors.vectors[site] for site in sorted(rest)}
+        )
         self.keep(smaller)
         return smaller
 
-    def keep(self, found: ListedVectors) -> None:
+    def keep(self, listed_vectors: ListedVectors) -> None:
         """Keep a list with its vectors, in place of the one before."""
-        self._kept = found
+        self._listed_vectors = listed_vectors
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was."""
-        entry = self._kept
+        entry = self._listed_vectors
         if entry is not None and (entry.kind, entry.round) == (kind, round):
             return entry
         return None
@@ -99,15 +101,15 @@ class SumFile(SumStore):
         if content is not None:
             self.left_out = dict(content[1].get("left-out", {}))
 
-    def keep(self, found: ListedVectors) -> None:
+    def keep(self, listed_vectors: ListedVectors) -> None:
         """Write a list with its vectors, whole or not at all; raises FlfedError where it cannot be written."""
         parts: dict[str, np.ndarray] = {}
         opened = {}
-        for site, masked in found.vectors.items():
+        for site, masked in listed_vectors.vectors.items():
             parts |= with_prefix(f"{site}/", {name: getattr(masked, name) for name in PARTS})
             opened[site] = [joined(one) for one in masked.opened]
         facts = json.dumps({
-            "kind": found.kind, "round": found.round, "listed": sorted(found.listed),
+            "kind": listed_vectors.kind, "round": listed_vectors.round, "listed": sorted(listed_vectors.listed),
             "opened": opened, "left-out": self.left_out,
         })  # fmt: skip
         metadata = {"facts": facts, "sha256": facts_sha256(parts, facts)}

@@ -196,10 +196,12 @@ class FigureLayout:
             else:
                 yield np.array(counts.get(block.name, (math.nan,) * block.size), float)
 
-    def _means(self, found: Mapping[Name, np.ndarray], rows: float) -> Iterator[tuple[tuple[str, str], float]]:
+    def _means(
+        self, numbers_by_block: Mapping[Name, np.ndarray], rows: float
+    ) -> Iterator[tuple[tuple[str, str], float]]:
         for metric in MEANS[self.task]:
             for arm in ARMS:
-                if (metric, arm) in found and rows > 0:
-                    mean = float(found[metric, arm][0]) / rows
+                if (metric, arm) in numbers_by_block and rows > 0:
+                    mean = float(numbers_by_block[metric, arm][0]) / rows
                     value = math.sqrt(max(mean, 0.0)) if metric == SQUARED else mean
                     yield (metric, arm), value

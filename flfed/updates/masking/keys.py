@@ -35,7 +35,7 @@ BYTES = 32
 """Of a key, a link, a seed, a binding and a confirmation."""
 TAG = 16
 """Bytes by which a sealed share is longer than the share."""
-KEPT = 2
+CHAIN_LINKS = 2
 """Links that stay: that of the newest question, and that of the one before it, which may be asked again."""
 
 
@@ -130,14 +130,14 @@ class Chain:
         """Return the chain at question 0, from the pair secrets."""
         return cls(0, (dict(secrets),))
 
-    def moved(self, step: int, kept: int = KEPT) -> Chain:
+    def moved(self, step: int, largest: int = CHAIN_LINKS) -> Chain:
         """Return the chain whose newest question is `step`, with so many links; itself where that is not later."""
         newest = self.step
         links = self.links
         while newest < step:
             following = {site: _expand(link, b"flfed link") for site, link in links[-1].items()}
             newest = newest + 1
-            links = (*links[1 - kept :], following)
+            links = (*links[1 - largest :], following)
         return Chain(newest, links)
 
     def at(self, step: int) -> dict[str, bytes] | Refusal:

@@ -16,7 +16,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.site_state import OF_RUN
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
-from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
+from flfed.updates.messages.train import MARKS, TREE, Same, TrainRequest, sha256_of
 from flfed.updates.ring import Ring, ring_of_counts, rings
 
 
@@ -120,8 +120,8 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     return _sha256(study.dataset.name, {"kind": kind, **meant, **parts})
 
 
-def _sha256(dataset: str, asked: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical({"what": "question", "dataset": dataset, **asked})).hexdigest()
+def _sha256(dataset: str, facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical({"what": "question", "dataset": dataset, **facts})).hexdigest()
 
 
 def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
         }
     if request.trees_sha256:
         # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
-        nodes_sha256 = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
+        nodes_sha256 = arrays_sha256({name: request.extra[name] for name in (TREE, MARKS)})
         return {"arrays": request.trees_sha256, "encoder": encoder, "nodes": nodes_sha256}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
@@ -165,7 +165,7 @@ FACTS = f"{OF_RUN}of-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RunQuestion:
     """A question whose answer is masked, and where it stands in its run.
 
     Attributes
@@ -216,7 +216,7 @@ class QuestionOrder:
     cells: int = 0
 
     @property
-    def asked_again(self) -> int:
+    def repeatable_requests(self) -> int:
         """Questions that may be asked again, the newest counted: a run that was killed begins its round anew."""
         return self.exchanges + 1
 

@@ -123,7 +123,7 @@ def answer_refusal(
     *,
     cohort: Collection[str],
     pinned: Collection[str],
-    asked_with: Iterable[Collection[str]],
+    earlier_lists: Iterable[Collection[str]],
     opened: Collection[Sites],
 ) -> Refusal | None:
     """Return why a site masks no answer to a question, None where it does.
@@ -137,12 +137,12 @@ def answer_refusal(
         Of the run.
     pinned : collection of str
         Sites whose keys the approval pins.
-    asked_with : iterable of collection of str
+    earlier_lists : iterable of collection of str
         The pinned sites of each run in which this site answered the question.
     opened : collection of frozenset of str
         Lists that the site has confirmed or opened for the question.
     """
-    if all(have_honest_opener(pinned, before) for before in asked_with):
+    if all(have_honest_opener(pinned, before) for before in earlier_lists):
         return None
     within = opened and all(before <= set(cohort) for before in opened)
     if within:

@@ -35,8 +35,8 @@ IMPORTANCE = "importance"
 
 MOST_SITES = 100_000
 """Sites of which a verdict's interval is widened, at most."""
-NOT_KNOWN = "not-known"
-TRAINED = ("enough", "not-enough", NOT_KNOWN)
+TRAINED_UNKNOWN = "not-known"
+TRAINED = ("enough", "not-enough", TRAINED_UNKNOWN)
 """Whether a model was trained enough to be judged, as a request says it."""
 
 
@@ -222,7 +222,7 @@ class CompareRequest:
     odds_centre: float = math.nan
     odds_spread: float = math.nan
     sites: int = 1
-    trained: str = NOT_KNOWN
+    trained: str = TRAINED_UNKNOWN
     by_hash: bool = False
 
     def to_record(self) -> RecordDict:

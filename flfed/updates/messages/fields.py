@@ -474,34 +474,34 @@ OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
 """What an attack or a metric of another package may say, which is not known here: no address fits in."""
 
 
-def recorded_note(said: str) -> str:
+def recorded_note(note: str) -> str:
     """Return what is recorded of a comparison's note."""
-    text = plain(said[:LONGEST])
+    text = plain(note[:LONGEST])
     if not text or _notes().fullmatch(text):
         return text
-    return _else(said)
+    return _else(note)
 
 
-def recorded_words(said: str, kind: str) -> str:
+def recorded_words(words: str, kind: str) -> str:
     """Return what is recorded of a figure's words.
 
     They say how it was made, or what it means.
 
     Parameters
     ----------
-    said : str
+    words : str
     kind : {"attack", "metric"}
         What makes such figures. Where another package brings some here, words of its own are taken, too.
     """
-    text = plain(said[:LONGEST])
+    text = plain(words[:LONGEST])
     # Words of another package cannot be known here: only their characters are checked.
     if _words().fullmatch(text) or (registry.others(kind) and OF_ANOTHER_PACKAGE.fullmatch(text)):
         return text
-    return _else(said)
+    return _else(words)
 
 
-def _else(said: str) -> str:
-    return f"said something else ({len(said)} characters)"
+def _else(words: str) -> str:
+    return f"said something else ({len(words)} characters)"
 
 
 @cache

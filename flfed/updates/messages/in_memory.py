@@ -151,10 +151,10 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
     Each is held as it is, or copied where it is not in C order.
     """
-    return _holding(_ARRAYS, {name: _held(np.ascontiguousarray(value)) for name, value in arrays.items()})
+    return _holding(_ARRAYS, {name: _wrap_array(np.ascontiguousarray(value)) for name, value in arrays.items()})
 
 
-def _held(value: np.ndarray) -> Array:
+def _wrap_array(value: np.ndarray) -> Array:
     """Return an array for a message; one of another kind is left to Flower to judge."""
     if value.dtype.kind in KINDS:
         return InMemoryArray(value)
@@ -348,7 +348,7 @@ class Sizes:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Any, int] = {}
+        self._bytes_by_layout: dict[Any, int] = {}
 
     def of(self, record: RecordDict) -> int:
         """Return the size of a message's content."""
@@ -356,9 +356,9 @@ class Sizes:
             return count_bytes(record)
         # Messages of one layout are equally long, so that one of ten thousand is written out.
         layout = _layout(record.message)
-        size = self._known.get(layout)
+        size = self._bytes_by_layout.get(layout)
         if size is None:
-            size = self._known[layout] = count_bytes(record.message.to_record())
+            size = self._bytes_by_layout[layout] = count_bytes(record.message.to_record())
         return size
 
 
@@ -372,7 +372,7 @@ def _layout(message: Crossing) -> tuple[Any, ...]:
     return tuple(layout)
 
 
-def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
+def _add_layout(layout: list[Any], values: Iterable[Any]) -> None:
     """Add the layout of values, one after the other.
 
     It is what decides how many bytes they are. The kind of each tells where it ends.
@@ -381,19 +381,19 @@ def _add_layout(found: list[Any], values: Iterable[Any]) -> None:
         kind = type(value)
         # A number has one size, so that its value is left out of the layout.
         if kind is float or kind is int:
-            found.append(8)
+            layout.append(8)
         elif kind is np.ndarray:
-            found += (value.shape, value.dtype)
+            layout += (value.shape, value.dtype)
         elif kind is dict:
-            found.append(tuple(value))
-            _add_layout(found, value.values())
+            layout.append(tuple(value))
+            _add_layout(layout, value.values())
         elif kind is str or kind is bool or value is None:
-            found.append(value)
+            layout.append(value)
         elif hasattr(kind, "__dataclass_fields__"):
-            found.append(kind)
-            _add_layout(found, vars(value).values())
+            layout.append(kind)
+            _add_layout(layout, vars(value).values())
         else:
-            found.append(object())  # equal to no other, so that the message is counted
+            layout.append(object())  # equal to no other, so that the message is counted
 
 
 def addressed(like: Message, node: int, content: RecordDict) -> Message:

@@ -42,11 +42,11 @@ def parted(text: str) -> Sites:
     return frozenset(text.split(","))
 
 
-def _all_bytes(found: object) -> tuple[bytes, ...]:
+def _all_bytes(value: object) -> tuple[bytes, ...]:
     """Return a list of byte strings, or raise MalformedMessage."""
-    if not isinstance(found, list) or not all(type(one) is bytes for one in found):
+    if not isinstance(value, list) or not all(type(one) is bytes for one in value):
         raise MalformedMessage(Refusal("statements-unfit"))
-    return tuple(found)
+    return tuple(value)
 
 
 @dataclass(frozen=True, kw_only=True)

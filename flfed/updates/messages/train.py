@@ -48,7 +48,7 @@ HASHES = ("trees_sha256", "cuts_sha256")
 """Attributes of a request that are there only where trees grow."""
 LAST = "last"
 TREE = "tree"
-ASKED = "asked"
+MARKS = "asked"
 """Arrays of a request of trees: of the round before, of this round so far, and which nodes' sums are wanted."""
 REFIT = "refit"
 """Setting of a request of trees that may grow anew: how many rounds there were before, 0 in these."""

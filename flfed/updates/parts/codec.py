@@ -13,7 +13,7 @@ class PackedArrays(Part):
 
     title = "[codec]"
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether arrays are packed."""
         return facts.packs
 

@@ -30,7 +30,7 @@ class PrivacyMechanism(Part):
 
     title = "a privacy mechanism"
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study has one."""
         return facts.study.privacy.name != "none"
 
@@ -53,7 +53,7 @@ class NoiseOnRows(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether the mechanism protects rows."""
         return facts.protects_rows
 
@@ -80,7 +80,7 @@ class CoveringNoise(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study is covered."""
         return covers_model(facts.study)
 

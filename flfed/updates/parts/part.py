@@ -149,7 +149,7 @@ class Part(ABC):
     exclusions: ClassVar[tuple[Exclusion, ...]] = ()
 
     @abstractmethod
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study has the part."""
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -184,7 +184,7 @@ class Part(ABC):
         UsageError
             For all such things.
         """
-        if not self.is_asked(facts):
+        if not self.is_in_study(facts):
             return
         refusals = []
         for exclusion in self.exclusions:

@@ -67,7 +67,7 @@ class Training(Part):
 
     title = "training"
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study trains a model."""
         return not is_statistic(facts.study)
 
@@ -191,7 +191,7 @@ def _comparison_releases(border: Border) -> Iterator[Release]:
 def _points(border: Border) -> tuple[Text, ...]:
     """Return the thresholds and alert budgets at which a study has rows counted."""
     texts = []
-    for kind, values in border.study.compare.asked_points.items():
+    for kind, values in border.study.compare.points_by_kind.items():
         if values:
             texts.append(Text(f"by-{kind}", {"values": ", ".join(f"{at:g}" for at in values)}))
     return tuple(texts)
@@ -214,7 +214,7 @@ class FrozenLayers(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study freezes any."""
         return facts.study.frozen > 0
 
@@ -250,7 +250,7 @@ class PartOfUnits(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a site of the partition trains less than all of a network."""
         partition = facts.study.dataset.partition
         if partition is None or facts.model.linear:
@@ -263,7 +263,7 @@ class Statistic(Part):
 
     title = "[statistic]"
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study asks for one."""
         return is_statistic(facts.study)
 
@@ -320,7 +320,7 @@ class Audit(Part):
 
     title = "audits"
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell that every study may be audited; a site's policy decides."""
         return True
 

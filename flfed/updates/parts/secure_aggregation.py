@@ -124,7 +124,7 @@ class SecureAggregation(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study has sums of models; trees have sums of their own."""
         return facts.study.aggregation.sums_updates and facts.study.strategy.name != TREES
 
@@ -186,7 +186,7 @@ class SecureAggregation(Part):
             if release.place == Place.ROUND and border.study.aggregation.is_masked:
                 releases += _masked_releases(release)
             elif release.place == Place.FIGURES and (border.keeps_figures or border.round_figures == "none"):
-                releases += _kept_figures(border, release)
+                releases += _withhold_figures(border, release)
             else:
                 releases.append(release)
         # Keys are told after the sums before the rounds.
@@ -222,7 +222,7 @@ def _masked_releases(update: Release) -> list[Release]:
     ]
 
 
-def _kept_figures(border: Border, figures: Release) -> list[Release]:
+def _withhold_figures(border: Border, figures: Release) -> list[Release]:
     """Return what stands in the place of a round's figures, once."""
     if figures.text.key != "round-figures":
         return []
@@ -334,7 +334,7 @@ class EncryptedModels(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study asks for it; trees have no model that could be encrypted."""
         return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
@@ -346,7 +346,7 @@ class EncryptedModels(Part):
         UsageError
             For the first such thing, or where the package for it is not installed.
         """
-        if not self.is_asked(facts):
+        if not self.is_in_study(facts):
             return
         require_tenseal()
         super().check(facts)

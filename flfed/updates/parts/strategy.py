@@ -34,7 +34,7 @@ class Strategy(Part):
 
     title = "a strategy"
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell that every study has one."""
         return True
 
@@ -85,7 +85,7 @@ class ArraysBesideModel(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether the strategy has any."""
         return _sends_arrays(facts) or bool(facts.extra.own_model)
 

@@ -14,7 +14,7 @@ from flfed.trees.cut_points import cells_of, counted_columns
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.messages.kinds import BINS, EVALUATE, TRAIN
 from flfed.updates.messages.summarise import BinsReply
-from flfed.updates.messages.train import ASKED, CUTS_SHA256, EXTRA, LAST, MOST_ATTEMPTS, REFIT, SUMS, TREE, TREES_SHA256
+from flfed.updates.messages.train import CUTS_SHA256, EXTRA, LAST, MARKS, MOST_ATTEMPTS, REFIT, SUMS, TREE, TREES_SHA256
 from flfed.updates.parts.part import (
     Border,
     Exchanges,
@@ -99,7 +99,7 @@ class Trees(Part):
         ),
     )
 
-    def is_asked(self, facts: StudyFacts) -> bool:
+    def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether the model or the strategy is of trees."""
         return _are_trees(facts.model) or facts.study.strategy.name == TREES
 
@@ -227,7 +227,7 @@ def _level(border: Border) -> dict[str, Section]:
     places = {"level": whole_float(depth_of(nodes) - 1), "attempt": whole_float(attempts)}
     if refits(border.study):
         places[REFIT] = whole_float(border.study.rounds)
-    level_arrays = {LAST: trees, TREE: trees, ASKED: ArrayField(shape=(outputs, nodes))}
+    level_arrays = {LAST: trees, TREE: trees, MARKS: ArrayField(shape=(outputs, nodes))}
     return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=level_arrays)}
 
 

@@ -228,8 +228,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
             return self.sampling
         return 1.0
 
-    def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
-        return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * asked)
+    def _release(self, plan: Plan, rounds: int, rounds_done: int) -> Release:
+        return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * rounds_done)
 
 
 def check_covered(study: Study) -> None:

@@ -25,7 +25,7 @@ from flfed.updates.aggregation.rounds import RunContext, why_unsummed
 from flfed.updates.aggregation.secure_sum import Unsummed, masked_vectors
 from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
-from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, Replies, TrainReply, TrainRequest
+from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
 
 USED = ("validation", "precision")
@@ -147,8 +147,8 @@ class BoostedTrees(FedAvg):
         now = self.round
         now.asked = {site: run.participants[site].node_id for site in sites}
         nodes = now.incoming["value"].shape[2]
-        node_marks = np.zeros((len(self.growing.asked), nodes))
-        for own, wanted in zip(node_marks, self.growing.asked, strict=True):
+        node_marks = np.zeros((len(self.growing.requested_nodes), nodes))
+        for own, wanted in zip(node_marks, self.growing.requested_nodes, strict=True):
             own[wanted] = 1.0
         tree = tree_arrays(self.growing.trees, nodes)
         masked = run.sums is not None and run.sums.masked
@@ -162,7 +162,7 @@ class BoostedTrees(FedAvg):
             rounds=run.rounds,
             score=score,
             settings={"level": float(level), "attempt": float(self.attempt), **self.selection.settings()},
-            extra=immutable({LAST: last, TREE: tree, ASKED: node_marks}),
+            extra=immutable({LAST: last, TREE: tree, MARKS: node_marks}),
             trees_sha256=arrays_sha256(now.incoming),
             cuts_sha256=cuts,
         )
@@ -238,7 +238,7 @@ class BoostedTrees(FedAvg):
             if level and listed != sites:
                 raise Unsummed(Refusal("list-differs"), final=True)
             self.growing.grow(sums)
-            if not any(map(len, self.growing.asked)):
+            if not any(map(len, self.growing.requested_nodes)):
                 return self.growing.trees, {}
             level += 1
             sites = listed
@@ -274,7 +274,7 @@ class BoostedTrees(FedAvg):
     def _shape(self) -> tuple[int, int, int]:
         cells = int(widths_of(self.round.incoming).sum())
         sums = 3 if self.min_rows else 2
-        return sum(map(len, self.growing.asked)), cells, sums
+        return sum(map(len, self.growing.requested_nodes)), cells, sums
 
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])

@@ -289,7 +289,7 @@ class FedAvg(FlowerFedAvg):
         run = self.run
         now = self.round
         offset_sites = run.offset_sites()
-        good = now.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
+        good = now.receive(replies, lambda readable: guard_scores(readable, run.rows_high(), run.outputs))
         if run.sums is not None:
             why = run.sums.evaluate(now.questions(), good)
             self.stopped = f"round {server_round}: {why}" if why else ""

@@ -135,12 +135,12 @@ def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
                 supervisor.look()
                 time.sleep(0.2)
 
-        wait_until(lambda: supervisor.look() or folder.known_as.exists(), 60)
+        wait_until(lambda: supervisor.look() or folder.node_id.exists(), 60)
         os.kill(supervisor.processes["the node"], signal.SIGSTOP)
         until("the gate has not reached its node for 10 s, and was ended")
         until("the node had no request answered well by the coordinator's server for 20 s, and was ended")
-        folder.known_as.unlink()
-        wait_until(lambda: supervisor.look() or folder.known_as.exists(), 90)
+        folder.node_id.unlink()
+        wait_until(lambda: supervisor.look() or folder.node_id.exists(), 90)
 
 
 @pytest.mark.proof

@@ -169,7 +169,7 @@ class Site:
             return "the figures stay"
         line = self._line(request, exchange)
         refusal = self.rules.answer_refusal(
-            cohort=cohort, pinned=self.pinned[study], asked_with=line.pinned, opened=line.lists
+            cohort=cohort, pinned=self.pinned[study], earlier_lists=line.pinned, opened=line.lists
         )
         if refusal:
             return str(refusal)

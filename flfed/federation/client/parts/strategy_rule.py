@@ -13,7 +13,7 @@ from flfed.updates.extra import (
     LocalUpdate,
     SiteArrays,
     client_terms,
-    kept_state,
+    prefix_state,
     site_arrays,
 )
 from flfed.updates.strategies.fedavg import FedAvg
@@ -53,7 +53,7 @@ class StrategyRule(SitePart):
             update = LocalUpdate(delta=done.delta, steps=done.steps, lr=done.lr, plan=step.session.study.plan)
             made = self.strategy.client_extra(step.request.settings, self._arrays(step), update)
             step.returned = made.returned
-            step.state |= kept_state(made.kept)
+            step.state |= prefix_state(made.kept)
         return
         yield
 

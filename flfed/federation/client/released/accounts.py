@@ -29,7 +29,7 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.origin import Origin, is_plain, rows_here
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import keyed
-from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, known
+from flfed.rows.snapshots.snapshot import Frozen, FrozenSite, read_facts
 from flfed.summaries.noised_scores import SCORES
 from flfed.updates.accounting import Release, composed, epsilon
 
@@ -178,7 +178,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     if dataset not in site.datasets or not (gate / KEY).exists():
         return frozenset()
     served = site.serving(dataset)
-    snapshot = known(served, SiteFolder(site.name).frozen)
+    snapshot = read_facts(served, SiteFolder(site.name).frozen)
     if snapshot is None and not look:
         return frozenset()
     origin = origin_of(served) if snapshot is None else known_origin(snapshot.origin)

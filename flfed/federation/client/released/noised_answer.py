@@ -20,7 +20,7 @@ from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.statistics.noised_counts import STEP, GaussianQuery, cell_queries, training_cells
-from flfed.rows.training.private_noise import KnownUnits, NoiseSource, SystemNoise
+from flfed.rows.training.private_noise import NoiseSource, SystemNoise, UnitCounts
 from flfed.seeds import generator
 from flfed.study.study import Study, by_person, covers_model
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
@@ -245,10 +245,10 @@ def cells_of(study: Study, layout: Layout, found: Mapping[str, np.ndarray]) -> N
     )
 
 
-def trained_units(session: SiteSession) -> KnownUnits:
+def trained_units(session: SiteSession) -> UnitCounts:
     """Return how many rows, or persons, training divides by: what is known of it under noise.
 
     The counts of the encoder tell it; where a coordinator asked for none, they are charged and drawn now.
     """
     rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
-    return KnownUnits(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))
+    return UnitCounts(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))

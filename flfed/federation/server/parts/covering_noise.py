@@ -20,9 +20,9 @@ from flfed.rows.statistics.noised_counts import pair_query, shapes_of_cells
 from flfed.study.study import compares_privately, covers_model
 from flfed.summaries.noised_scores import (
     AUC,
-    CANNOT_BE_TOLD,
     FIRST,
     GRID,
+    INCONCLUSIVE,
     METHOD,
     METRICS,
     PAIRS,
@@ -205,7 +205,7 @@ def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
     gain = pairs.difference()
     against = ("global", "local-only")
     empty_rows = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
-    if gain is None or pairs.verdict() == CANNOT_BE_TOLD:
+    if gain is None or pairs.verdict() == INCONCLUSIVE:
         return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *empty_rows]
     p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
     return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *empty_rows]

@@ -20,7 +20,7 @@ from flfed.federation.server.secure_sums import check_enrolled, exchange_keys, r
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Statistic, of_entries
 from flfed.summaries.summary import Summary
-from flfed.updates.aggregation.rounds import Participants, RunContext, kept_cohort
+from flfed.updates.aggregation.rounds import Participants, RunContext, load_cohort
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.arrays import Arrays, entries_of, is_encrypted, unflattened
 from flfed.updates.masking.figure_sums import FigureLayout
@@ -67,7 +67,7 @@ class SecureAggregation(ServerPart):
 
     def cohort(self) -> Participants:
         """Return the sites that have each other's keys already, as this run gave them."""
-        return kept_cohort(self.run.name)
+        return load_cohort(self.run.name)
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:
         """Refuse a run that has too few sites for sums; raises UsageError."""

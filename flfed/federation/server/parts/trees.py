@@ -5,7 +5,7 @@ from __future__ import annotations
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.row_sums import SiteSums, begun_forest
 from flfed.federation.server.run_setting import RunSetting
-from flfed.rows.site_trees import told_of_sites
+from flfed.rows.site_trees import count_determined_outcomes
 from flfed.trees.forest import forest_of, gains_by_column
 from flfed.updates.aggregation.rounds import Participants
 from flfed.updates.arrays import Arrays
@@ -39,6 +39,6 @@ class Trees(ServerPart):
         if model.tables is None or not shared.are_whole(replies):
             return
         grown = model.strategy.round.incoming
-        outcomes = told_of_sites(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
+        outcomes = count_determined_outcomes(model.tables.sessions(list(replies)), model.outcome.encoder, grown)
         own = shared.own(outcomes["sites"])
         recorder.summary("told-outcomes", outcomes | {"sites": own})

@@ -38,14 +38,14 @@ TIMES = 3
 """A 0 that is no count has so many times the rows of the next value."""
 
 
-def far_from_all(known: pd.Series) -> int:
+def far_from_all(present_cells: pd.Series) -> int:
     """Count rows with an extreme value like a code.
 
     It is the largest or smallest value, where it looks like a code for "not known"; else the count is 0.
 
     Parameters
     ----------
-    known : Series of numbers or dates, without gaps
+    present_cells : Series of numbers or dates, without gaps
 
     Examples
     --------
@@ -53,8 +53,8 @@ def far_from_all(known: pd.Series) -> int:
     >>> far_from_all(ages), far_from_all(ages[:70])
     (7, 0)
     """
-    dtype = "int64" if known.dtype.kind == "M" else "float64"
-    numbers = known.to_numpy().astype(dtype)
+    dtype = "int64" if present_cells.dtype.kind == "M" else "float64"
+    numbers = present_cells.to_numpy().astype(dtype)
     values, counts = np.unique(numbers, return_counts=True)
     if len(numbers) < FEWEST or len(values) < 4:
         return 0
@@ -98,7 +98,7 @@ def is_code(value: float) -> bool:
     return value == 0 or set(digits) in ({"9"}, {"8"})
 
 
-def repeated_codes(known: pd.Series) -> int:
+def repeated_codes(present_cells: pd.Series) -> int:
     """Count rows with values like 77, 88 or 9999 that many rows have and their neighbours do not.
 
     A value of two or more digits that are all seven, eight or nine, in the range of the others. Several of as many
@@ -106,7 +106,7 @@ def repeated_codes(known: pd.Series) -> int:
 
     Parameters
     ----------
-    known : Series of numbers, without gaps
+    present_cells : Series of numbers, without gaps
 
     Examples
     --------
@@ -114,8 +114,8 @@ def repeated_codes(known: pd.Series) -> int:
     >>> repeated_codes(ages), repeated_codes(ages[:85])
     (8, 0)
     """
-    values, counts = np.unique(known.to_numpy(dtype=float), return_counts=True)
-    if len(known) < FEWEST or len(values) <= BESIDE:
+    values, counts = np.unique(present_cells.to_numpy(dtype=float), return_counts=True)
+    if len(present_cells) < FEWEST or len(values) <= BESIDE:
         return 0
     fillers = np.isin(values, FILLERS)
     others = np.where(fillers, np.nan, counts)
@@ -126,7 +126,7 @@ def repeated_codes(known: pd.Series) -> int:
         if len(beside) and counts[place] > beside.max():
             one = Counted(int(counts[place]), float(np.median(beside)), float(beside.max()))
             together.setdefault(len(f"{abs(values[place]):.15g}"), []).append(one)
-    enough = max(LEAST, SHARE * len(known))
+    enough = max(LEAST, SHARE * len(present_cells))
     return sum(_count_codes(some, enough) for some in together.values())
 
 
@@ -165,28 +165,28 @@ WEEKEND = 5
 """Monday is 0."""
 
 
-def odd_dates(known: pd.Series, today: date, people: pd.Series | None = None) -> Iterator[str]:
+def odd_dates(present_cells: pd.Series, today: date, people: pd.Series | None = None) -> Iterator[str]:
     """Yield what is odd in a column of dates, in the order of the file.
 
     Parameters
     ----------
-    known : Series of datetime64, without gaps
+    present_cells : Series of datetime64, without gaps
     today : date
         Later dates are told, where they are fewer than half: a column of due dates has little else.
     people : Series, optional
         Who each date is of, where people have several.
     """
-    later = int((known > pd.Timestamp(today)).sum())
-    if 0 < 2 * later < len(known):
+    later = int((present_cells > pd.Timestamp(today)).sum())
+    if 0 < 2 * later < len(present_cells):
         yield f"{count_in_words(later)} rows have a date in the future: another century, or a code for 'not known'?"
-    if many := exchanged_days(known, people):
+    if many := exchanged_days(present_cells, people):
         yield (
             f"day and month seem to be exchanged in up to {count_in_words(many)} rows, where both fit: "
             "export dates as 2026-01-31"
         )
 
 
-def exchanged_days(known: pd.Series, people: pd.Series | None = None) -> int:
+def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) -> int:
     """Count the dates whose day and month seem to be exchanged; 0 where nothing tells so.
 
     A program that reads 3.4. as the fourth of March does so where the day is no more than twelve, and leaves the
@@ -195,7 +195,7 @@ def exchanged_days(known: pd.Series, people: pd.Series | None = None) -> int:
 
     Parameters
     ----------
-    known : Series of datetime64, without gaps, in the order of the file
+    present_cells : Series of datetime64, without gaps, in the order of the file
     people : Series, optional
         Who each date is of, with the same index.
 
@@ -206,44 +206,44 @@ def exchanged_days(known: pd.Series, people: pd.Series | None = None) -> int:
     >>> exchanged_days(days), exchanged_days(swapped)
     (0, 33)
     """
-    days = known.dt.day.to_numpy()
-    months = known.dt.month.to_numpy()
+    days = present_cells.dt.day.to_numpy()
+    months = present_cells.dt.month.to_numpy()
     # The same day and month read the same either way.
     either = (days <= 12) & (days != months)
     certain = days > 12
-    if either.sum() < LEAST_EITHER or certain.sum() < CERTAIN * len(known):
+    if either.sum() < LEAST_EITHER or certain.sum() < CERTAIN * len(present_cells):
         return 0
-    exchanged = known.copy()
-    some = known[either]
+    exchanged = present_cells.copy()
+    some = present_cells[either]
     parts = {"year": some.dt.year, "month": some.dt.day, "day": some.dt.month}
-    exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(known.dtype)
+    exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(present_cells.dtype)
     # Weekends in a table of working days: two days of seven are none of work, .29 of all dates.
-    free = known.dt.day_of_week >= WEEKEND
+    free = present_cells.dt.day_of_week >= WEEKEND
     working = free[certain].mean() <= 0.05 and free[either].mean() >= 0.15
     if working and (exchanged[either].dt.day_of_week >= WEEKEND).mean() <= 0.05:
         return int(either.sum())
-    for before, after in _misfits(known, exchanged, certain, either, people):
+    for before, after in _misfits(present_cells, exchanged, certain, either, people):
         if before.mean() >= MISFITS and 1 - after.mean() >= FITS:
             return int(either.sum())
     return 0
 
 
 def _misfits(
-    known: pd.Series, exchanged: pd.Series, certain: np.ndarray, either: np.ndarray, people: pd.Series | None
+    present_cells: pd.Series, exchanged: pd.Series, certain: np.ndarray, either: np.ndarray, people: pd.Series | None
 ) -> Iterator[list[np.ndarray]]:
     """Yield which doubtful dates misfit, as they are written and once exchanged, by one sign after the other."""
     # Months in which no certain date lies.
-    months = [dates.dt.year * 12 + dates.dt.month for dates in (known, exchanged)]
+    months = [dates.dt.year * 12 + dates.dt.month for dates in (present_cells, exchanged)]
     yield [~month[either].isin(months[0][certain]).to_numpy() for month in months]
     # Dates outside of those around them, in a table that is sorted by date.
-    moments = known.to_numpy().astype("int64")
+    moments = present_cells.to_numpy().astype("int64")
     if (np.diff(moments[certain]) < 0).mean() <= 1 - FITS:
         before = np.maximum.accumulate(np.where(certain, moments, np.iinfo(np.int64).min))
         after = np.minimum.accumulate(np.where(certain, moments, np.iinfo(np.int64).max)[::-1])[::-1]
-        both = (dates.to_numpy().astype("int64") for dates in (known, exchanged))
+        both = (dates.to_numpy().astype("int64") for dates in (present_cells, exchanged))
         yield [((at < before) | (at > after))[either] for at in both]
     if people is not None:
-        yield from _far_from_each_other(known, exchanged, either, people)
+        yield from _far_from_each_other(present_cells, exchanged, either, people)
 
 
 PAIRS = 20
@@ -251,10 +251,12 @@ PAIRS = 20
 
 
 def _far_from_each_other(
-    known: pd.Series, exchanged: pd.Series, either: np.ndarray, people: pd.Series
+    present_cells: pd.Series, exchanged: pd.Series, either: np.ndarray, people: pd.Series
 ) -> Iterator[list[np.ndarray]]:
     """Look for dates of one person that are further apart than those that are certain."""
-    table = pd.DataFrame({"person": people.reindex(known.index), "known": known, "exchanged": exchanged})
+    table = pd.DataFrame(
+        {"person": people.reindex(present_cells.index), "known": present_cells, "exchanged": exchanged}
+    )
     table = table.assign(either=either).dropna().sort_values(["person"], kind="stable")
     before = table.shift()
     pair = (table["person"] == before["person"]).to_numpy()

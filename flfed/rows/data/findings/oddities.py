@@ -156,26 +156,26 @@ LARGE = 10_000
 """One row alone may well have a flag, or be of a category, in so few rows and in so many."""
 
 
-def _of_spread(known: pd.Series, rows: int, *, rare: bool) -> Iterator[str]:
+def _of_spread(present_cells: pd.Series, rows: int, *, rare: bool) -> Iterator[str]:
     """Yield whether a column has no value, or hardly more than one."""
-    if rows and not len(known):
+    if rows and not len(present_cells):
         yield EMPTY + MAP_TO_NONE
-    elif len(known) >= FEWEST:
-        sizes = known.value_counts()
+    elif len(present_cells) >= FEWEST:
+        sizes = present_cells.value_counts()
         if len(sizes) == 1:
             yield "has the same value in every row that has one"
-        elif len(known) - int(sizes.iloc[0]) == 1 and (not rare or RARE <= len(known) <= LARGE):
+        elif len(present_cells) - int(sizes.iloc[0]) == 1 and (not rare or RARE <= len(present_cells) <= LARGE):
             yield "has the same value in every row but one"
 
 
-def _of_identifiers(name: str, known: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
-    yield from odd_identifiers(known)
-    sizes = known.value_counts()
+def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
+    yield from odd_identifiers(present_cells)
+    sizes = present_cells.value_counts()
     if name == schema.group:
-        if len(sizes) and len(known) >= FEWEST and 2 * int(sizes.iloc[0]) > rows:
+        if len(sizes) and len(present_cells) >= FEWEST and 2 * int(sizes.iloc[0]) > rows:
             yield "one identifier stands in more than half of the rows"
-    elif not schema.group and len(sizes) < len(known) < 2 * len(sizes):
-        twice = count_in_words(len(known) - len(sizes))
+    elif not schema.group and len(sizes) < len(present_cells) < 2 * len(sizes):
+        twice = count_in_words(len(present_cells) - len(sizes))
         yield f"{twice} rows repeat an identifier, and the schema does not keep rows of one together"
 
 
@@ -202,23 +202,23 @@ LEAST = 5
 """Shorter identifiers at least, where none of them stands with its zeros too."""
 
 
-def odd_identifiers(known: pd.Series) -> Iterator[str]:
+def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
     """Yield what is odd in how identifiers are written.
 
     They lost leading zeros in a part of the rows, or stand in upper and lower case. None of them is changed.
 
     Parameters
     ----------
-    known : Series of str, without gaps
+    present_cells : Series of str, without gaps
 
     Examples
     --------
     >>> list(odd_identifiers(pd.Series(["0071", "0342", "71", "342"] * 5)))[0].partition(" (")[0]
     '10 rows have identifiers without the leading zeros that others have'
     """
-    if len(known) < FEWEST:
+    if len(present_cells) < FEWEST:
         return
-    sizes = known.value_counts()
+    sizes = present_cells.value_counts()
     if rows := _without_zeros(sizes):
         many = count_in_words(rows)
         yield (

@@ -256,7 +256,7 @@ _ROUNDED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d{2,3}")
 _MONTHS = "jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 _DATE = re.compile(rf"\d{{1,2}}[-.](?:{_MONTHS})\.?|(?:{_MONTHS})[-.]\d{{2}}", re.IGNORECASE)
 _ERRORS = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|#+)|#NV|#BEZUG!|#WERT!", re.IGNORECASE)
-_NOT_KNOWN = {"null", "nan", "none", "n/a", "nil", "<na>", "(null)", "nat", "?"}
+_MISSING_WORDS = {"null", "nan", "none", "n/a", "nil", "<na>", "(null)", "nat", "?"}
 MERGED_CELL = "#MERGED!"
 UNSTORED_CELL = "#FORMULA!"
 """Marks of a workbook's empty cells that are merged with another one, or hold a formula without a value."""
@@ -303,7 +303,7 @@ def spoiled(texts: Sequence[str | None]) -> list[tuple[str, list[bool]]]:
     rules = (
         (MANGLED, list(map(operator.or_, rounded, dates))),
         (LOST_SIGNS, which(texts, lambda text: "\ufffd" in text)),
-        (NO_IDENTIFIER, which(texts, lambda text: text.casefold() in _NOT_KNOWN)),
+        (NO_IDENTIFIER, which(texts, lambda text: text.casefold() in _MISSING_WORDS)),
     )
     return [(rule, bad) for rule, bad in rules if any(bad)]
 

@@ -156,10 +156,10 @@ def rows_where(
     (1, 1)
     """
     tree = parse_expression(expression, "where")
-    mask = _evaluated(tree, Scope(table, missing, computed, codes), "where")
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+    matches = _evaluated(tree, Scope(table, missing, computed, codes), "where")
+    if not isinstance(matches, np.ndarray) or matches.dtype != bool:
         raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
-    return table[mask].reset_index(drop=True)
+    return table[matches].reset_index(drop=True)
 
 
 def derived_columns(
@@ -200,7 +200,7 @@ def derived_columns(
             for node in ast.walk(tree):
                 if isinstance(node, ast.Compare):
                     for side in (node.left, *node.comparators):
-                        comparable = comparable & _known(_evaluated(side, scope, where))
+                        comparable = comparable & _has_value(_evaluated(side, scope, where))
             cells = np.where(comparable, cells.astype(float), np.nan)
         if not isinstance(cells, (SourceColumn, np.ndarray)):
             raise UsageError(f"{where}={_shown(expression)} must give one value for each row")
@@ -223,7 +223,7 @@ def parse_expression(expression: str, where: str) -> ast.expr:
     if _depth(tree) > DEEPEST:
         raise UsageError(f"{where}={_shown(expression)} is nested more than {DEEPEST} times")
     for part in ast.walk(tree):
-        if not isinstance(part, _KNOWN) or (isinstance(part, ast.Constant) and not _is_plain(part.value)):
+        if not isinstance(part, _ALLOWED_NODES) or (isinstance(part, ast.Constant) and not _is_plain(part.value)):
             raise UsageError(
                 f"{where}={_shown(expression)}: {type(part).__name__.lower()} is not allowed; allowed are comparisons, "
                 f"arithmetic, and, or, not, in, and the functions {', '.join(FUNCTIONS)}"
@@ -256,7 +256,7 @@ def _depth(tree: ast.expr) -> int:
     return levels
 
 
-_KNOWN = (
+_ALLOWED_NODES = (
     *(ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp, *_ARITHMETIC, ast.Compare, *_ORDER),
     *(ast.Eq, ast.NotEq, ast.In, ast.NotIn, ast.Name, ast.Load, ast.Constant, ast.Tuple, ast.List, ast.Call),
 )
@@ -363,10 +363,10 @@ def _refuse(value: SourceColumn, bad: np.ndarray, rule: str) -> None:
 def _compared(node: ast.Compare, scope: Scope) -> np.ndarray:
     """Return where a chain of comparisons holds [rows]."""
     sides = [_value(part, scope) for part in (node.left, *node.comparators)]
-    mask = np.ones(len(scope.table), dtype=bool)
+    matches = np.ones(len(scope.table), dtype=bool)
     for op, (left, right) in zip(node.ops, pairwise(sides), strict=True):
-        mask = mask & _holds(type(op), left, right)
-    return mask
+        matches = matches & _holds(type(op), left, right)
+    return matches
 
 
 def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
@@ -381,7 +381,7 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
     equal = reduce(operator.or_, [_equal(left, one) for one in others])
     if op in (ast.In, ast.Eq):
         return equal
-    return ~equal & _known(left) & _known(right)
+    return ~equal & _has_value(left) & _has_value(right)
 
 
 def _times(side: Any) -> Any:
@@ -398,10 +398,10 @@ def _moment(text: str) -> pd.Timestamp:
     return pd.Timestamp(moments.iloc[0])
 
 
-def _known(value: Any) -> Any:
+def _has_value(value: Any) -> Any:
     """Return where a value is not missing; of a list, where none of its values is."""
     if isinstance(value, list):
-        return reduce(operator.and_, map(_known, value))
+        return reduce(operator.and_, map(_has_value, value))
     if isinstance(value, SourceColumn):
         return value.texts.notna().to_numpy()
     return ~np.isnan(value) if _is_number(value) else True
@@ -434,7 +434,7 @@ def _called(node: ast.Call, scope: Scope) -> Any:
     if name == "missing":
         if not isinstance(first, SourceColumn):
             raise UsageError("missing(...) takes a column")
-        return ~_known(first)
+        return ~_has_value(first)
     if name in _PARTS:
         return getattr(_dates(first).dt, name).to_numpy(dtype=float)
     if name == "days":

@@ -95,9 +95,9 @@ ColumnMapping = Mapping[str, str | Field | None]
 """Schema column to own column, Field, or None where the site does not have it."""
 
 
-def own_name(given: str | Field | None) -> str | None:
+def own_name(entry: str | Field | None) -> str | None:
     """Return the name of a column in the source, by a mapping's entry; None where the source has none."""
-    return given.column if isinstance(given, Field) else given
+    return entry.column if isinstance(entry, Field) else entry
 
 
 def check_date_format(where: str, form: str, *, century: int = 0) -> None:
@@ -167,7 +167,7 @@ ABSENT = "is not in the table"
 MAP_IT = " (map it to None if the site does not have it)"
 MAY_BE_ABSENT = ABSENT + MAP_IT
 ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
-NONE_FOUND = "is not in the table, and neither is any other column of the schema"
+NO_COLUMN = "is not in the table, and neither is any other column of the schema"
 SHEETS = "sheets"
 """In a table's `attrs`: the names of a workbook's sheets, where it has several and the first one was read unnamed."""
 ROWS_LOOKED_AT = 20

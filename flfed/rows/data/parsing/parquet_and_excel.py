@@ -325,7 +325,7 @@ def _valueless(parts: Iterable[bytes], refusal: str) -> Valueless:
     return cells
 
 
-def _add(element: ElementTree.Element, found: Valueless) -> None:
+def _add(element: ElementTree.Element, cells: Valueless) -> None:
     """Add a cell or range of a sheet's XML where it has no value."""
     kind = _kind(element)
     if kind == "row":
@@ -333,13 +333,13 @@ def _add(element: ElementTree.Element, found: Valueless) -> None:
     elif kind == "mergeCell":
         place = element.get("ref", "")
         if _RANGE.fullmatch(place):
-            found.append((place, MERGED_CELL))
+            cells.append((place, MERGED_CELL))
     elif kind == "c":
         inner = {_kind(part): part.text for part in element}
         place = element.get("r", "")
         # A formula that gave an empty text has a value: an empty one, and is of that type.
         if "f" in inner and not inner.get("v") and element.get("t") != "str" and _RANGE.fullmatch(place):
-            found.append((place, UNSTORED_CELL))
+            cells.append((place, UNSTORED_CELL))
 
 
 def _kind(element: ElementTree.Element) -> str:

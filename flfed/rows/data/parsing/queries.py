@@ -82,21 +82,21 @@ def _options(url: sqlalchemy.URL) -> dict[str, str]:
     return options
 
 
-def _first(given: Mapping[str, str], keys: Sequence[str]) -> str:
-    return next((given[key] for key in keys if given.get(key)), "")
+def _first(options: Mapping[str, str], keys: Sequence[str]) -> str:
+    return next((options[key] for key in keys if options.get(key)), "")
 
 
-def _host_and_port(url: sqlalchemy.URL, given: Mapping[str, str], backend: str) -> tuple[str, str | int]:
+def _host_and_port(url: sqlalchemy.URL, options: Mapping[str, str], backend: str) -> tuple[str, str | int]:
     host = url.host or ""
     port = str(url.port or "")
     if not host:
         # A port may follow the host, after a comma with SQL Server and a colon with others.
-        host = _first(given, _HOST_KEYS).removeprefix("tcp:")
+        host = _first(options, _HOST_KEYS).removeprefix("tcp:")
         mark = "," if backend == "mssql" else ":"
         if host.count(mark) == 1:
             host, _, own = host.partition(mark)
             port = port or own.strip()
-        port = port or given.get("port", "")
+        port = port or options.get("port", "")
     host = host.strip().lower()
     if host in _HERE:
         host = "localhost"

@@ -68,12 +68,12 @@ class Engines:
             raise TableError("life", "has not one line for each engine of the test file", abs(len(last) - len(lives)))
         left = training.groupby("unit")["cycle"].transform("max") - training["cycle"]
         parts = [
-            self._told(training, "train").assign(life=np.minimum(left, self.cap)),
-            self._told(test, "test").loc[last].assign(life=np.minimum(lives, self.cap)),
+            self._compute_features(training, "train").assign(life=np.minimum(left, self.cap)),
+            self._compute_features(test, "test").loc[last].assign(life=np.minimum(lives, self.cap)),
         ]
         return pd.concat(parts, ignore_index=True)
 
-    def _told(self, cycles: pd.DataFrame, part: str) -> pd.DataFrame:
+    def _compute_features(self, cycles: pd.DataFrame, part: str) -> pd.DataFrame:
         """Return what is known of each engine at each of its cycles."""
         by_engine = cycles.groupby("unit")
         features = cycles[["unit", "cycle"]].rename(columns={"unit": "number"})

@@ -206,13 +206,13 @@ class _Window:
         return added / count if self.what == "mean" else added
 
 
-def _window_of(name: str, given: Mapping[str, Any], values: Collection[str]) -> _Window:
+def _window_of(name: str, entry: Mapping[str, Any], values: Collection[str]) -> _Window:
     """Return a line of `windows`; raises UsageError where it is none. `values` names the columns that have values."""
-    steps = given.get("steps", 1)
+    steps = entry.get("steps", 1)
     if not isinstance(steps, list):
         steps = [steps]
     try:
-        window = _Window(**{**given, "steps": tuple(steps)})
+        window = _Window(**{**entry, "steps": tuple(steps)})
     except TypeError:
         raise UsageError(f"windows: {name!r} takes what, of, steps, q and until, and needs what and of") from None
     if window.what not in WHAT or window.of not in values:

@@ -27,9 +27,9 @@ from flfed.rows.training.tuning.linear import (
     Search,
     chosen,
     fit_at,
-    held_out_losses,
     log_losses,
     search_of,
+    sum_test_losses,
     units_by_class,
 )
 from flfed.study.study import Study
@@ -99,7 +99,7 @@ def best_alone(
         return Rival(linear, cv_search)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
     cv_search = replace(cv_search, penalties=PENALTIES)
-    losses = held_out_losses(cv_search)
+    losses = sum_test_losses(cv_search)
     place = chosen(losses)
     naive, least_loss = _best_naive(cv_search, columns, least)
     if suffice_for_trees(rows, task, classes):
@@ -111,20 +111,20 @@ def best_alone(
     return Rival(linear, cv_search.finished(fit_at(cv_search, float(PENALTIES[place]))))
 
 
-def _best_naive(asked: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:
+def _best_naive(cv_search: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:
     """Return the naive forecast of least loss over the folds' test rows, and that loss; of none it is infinite."""
     losses: dict[OwnFamily, float] = {}
-    if asked.task != "regression":
+    if cv_search.task != "regression":
         return None, float("inf")
-    for fold in asked.folds:
-        test = asked.rows.take(fold.test)
-        for family, forecast in naive_forecasts(asked.rows.take(fold.train), columns, least).items():
+    for fold in cv_search.folds:
+        test = cv_search.rows.take(fold.test)
+        for family, forecast in naive_forecasts(cv_search.rows.take(fold.train), columns, least).items():
             losses[family] = losses.get(family, 0.0) + squared_error(forecast, test)
     if not losses:
         return None, float("inf")
     if LAST in losses:
-        losses[LAST] = losses[MEAN] * last_over_mean(asked.rows, least)
-    made = naive_forecasts(asked.rows, columns, least)
+        losses[LAST] = losses[MEAN] * last_over_mean(cv_search.rows, least)
+    made = naive_forecasts(cv_search.rows, columns, least)
     best = min(losses.keys() & made.keys(), key=losses.__getitem__)
     return Rival(best, made[best]), losses[best]
 
@@ -151,16 +151,16 @@ def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator
     return _whole(trees.outputs, cv_search)
 
 
-def _whole(outputs: Predictor, asked: Search) -> Predictor:
+def _whole(outputs: Predictor, cv_search: Search) -> Predictor:
     """Return outputs for each class of the schema, of those for the classes with rows."""
 
     def of_all(x: np.ndarray) -> np.ndarray:
         own = outputs(x)
         if own.shape[1] == 1:
             own = np.hstack([np.zeros_like(own), own])
-        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(asked.rows))
-        logits = np.tile(share, (1, asked.outputs))
-        logits[:, asked.present] = own
+        share = logsumexp(own, axis=1, keepdims=True) + np.log(0.5 / len(cv_search.rows))
+        logits = np.tile(share, (1, cv_search.outputs))
+        logits[:, cv_search.present] = own
         return logits
 
     return of_all
@@ -181,22 +181,22 @@ def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
     return int(units.min()) >= LEAST_OF_A_CLASS
 
 
-def _trees_below(asked: Search, bar: float, seed: int) -> Rival | None:
+def _trees_below(cv_search: Search, bar: float, seed: int) -> Rival | None:
     """Fit boosted trees at their best setting.
 
     They are fitted on all rows. None where no setting has less loss than `bar`, or no fold can be tested.
     """
-    if not asked.folds:
+    if not cv_search.folds:
         return None
     losses: Counter[tuple[int, int]] = Counter()
     # Losses of all folds are added up for each number of leaves and trees.
     with _one_thread():
-        for leaves, fold in product(TREES, asked.folds):
-            losses.update(_losses_by_trees(asked, fold, leaves, seed))
+        for leaves, fold in product(TREES, cv_search.folds):
+            losses.update(_losses_by_trees(cv_search, fold, leaves, seed))
         best = min(losses, key=losses.__getitem__)
         if losses[best] >= bar:
             return None
-        model = _boosted(asked.rows, asked.task, *best, seed)
+        model = _boosted(cv_search.rows, cv_search.task, *best, seed)
     return Rival("boosted-trees", lambda x: _outputs(model, x))
 
 
@@ -212,15 +212,15 @@ def _one_thread() -> threadpool_limits:
     return threadpool_limits(1, user_api="openmp")
 
 
-def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[tuple[int, int], float]:
+def _losses_by_trees(cv_search: Search, fold: Fold, leaves: int, seed: int) -> dict[tuple[int, int], float]:
     """Return a fold's losses by leaves and trees.
 
     They are summed over the fold's test rows.
     """
-    own = asked.rows.take(fold.train)
-    test = asked.rows.take(fold.test)
+    own = cv_search.rows.take(fold.train)
+    test = cv_search.rows.take(fold.test)
     trees = TREES[leaves]
-    task = asked.task
+    task = cv_search.task
     y = test.y
     # By time a fold may lack a class; those of its test rows are all among its own.
     if task != "regression":
@@ -264,7 +264,7 @@ def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
 def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
     """Return the summed loss of outputs.
 
-    There are one or more outputs a row; the loss is that of `held_out_losses`.
+    There are one or more outputs a row; the loss is that of `sum_test_losses`.
     """
     if task == "regression":
         return float(np.square(outputs.ravel() - y).sum())

@@ -94,18 +94,18 @@ class Search:
     outputs: int
     penalties: np.ndarray = field(default_factory=PENALTIES.copy)
 
-    def finished(self, found: LinearPredictor) -> LinearPredictor:
+    def finished(self, predictor: LinearPredictor) -> LinearPredictor:
         """Add outputs for classes without rows.
 
         Returns the model found, with an output for each class of the schema.
         """
         if self.outputs == 1:
-            return found
+            return predictor
         weight = np.zeros((self.rows.x.shape[1], self.outputs))
         bias = np.zeros(self.outputs)
         own = self.present[1:] if self.task == "binary" else self.present
-        weight[:, own] = found.weight
-        bias[own] = found.bias
+        weight[:, own] = predictor.weight
+        bias[own] = predictor.bias
         # A class without rows gets an intercept by which it has half a row's share on the average.
         likely = self.rows.x @ weight[:, self.present] + bias[self.present]
         absent = np.setdiff1d(np.arange(self.outputs), self.present)
@@ -242,46 +242,46 @@ def chosen(losses: np.ndarray) -> int:
     return len(losses) - 1
 
 
-def search_alone(asked: Search) -> LinearPredictor:
+def search_alone(cv_search: Search) -> LinearPredictor:
     """Fit scikit-learn's model at the best penalty.
 
     There is one fit for each fold and penalty.
     """
-    return fit_at(asked, float(asked.penalties[chosen(held_out_losses(asked))]))
+    return fit_at(cv_search, float(cv_search.penalties[chosen(sum_test_losses(cv_search))]))
 
 
-def held_out_losses(asked: Search) -> np.ndarray:
+def sum_test_losses(cv_search: Search) -> np.ndarray:
     """Return the summed test loss of each penalty.
 
     [penalties], over the folds' test rows; of a regression it is the squared error.
     """
-    rows = asked.rows
-    losses = np.zeros(len(asked.penalties))
-    if asked.task == "regression":
-        for fold in asked.folds:
+    rows = cv_search.rows
+    losses = np.zeros(len(cv_search.penalties))
+    if cv_search.task == "regression":
+        for fold in cv_search.folds:
             own = rows.take(fold.train)
-            models = [_ridge(l2, len(own)).fit(own.x, own.y) for l2 in asked.penalties]
+            models = [_ridge(l2, len(own)).fit(own.x, own.y) for l2 in cv_search.penalties]
             fitted = np.array([model.predict(rows.x[fold.test]) for model in models])
             losses = losses + np.square(fitted - rows.y[fold.test]).sum(axis=1)
         return losses
     with _quiet_newton():
-        for fold in asked.folds:
+        for fold in cv_search.folds:
             x = rows.x[fold.test]
             y = rows.y[fold.test]
             own = rows.take(fold.train)
             model = _logistic(rows)
             # From strong to weak, each fit starting from the last.
             for place in range(len(losses) - 1, -1, -1):
-                _fit(model, own, asked.penalties[place])
+                _fit(model, own, cv_search.penalties[place])
                 likely = model.predict_proba(x)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
                 losses[place] -= np.log(np.maximum(likely, LEAST)).sum()
     return losses
 
 
-def fit_at(asked: Search, l2: float) -> LinearPredictor:
+def fit_at(cv_search: Search, l2: float) -> LinearPredictor:
     """Return scikit-learn's fit on all rows at one penalty."""
-    rows = asked.rows
-    if asked.task == "regression":
+    rows = cv_search.rows
+    if cv_search.task == "regression":
         best = _ridge(l2, len(rows)).fit(rows.x, rows.y)
         return LinearPredictor(best.coef_.reshape(-1, 1), np.atleast_1d(best.intercept_))
     with _quiet_newton():

@@ -36,7 +36,7 @@ TOGETHER = 2**17
 """Numbers of one array at most where searches share a stack (1 MB; 8 of Hessians): more leave the cache."""
 BLOCK = 2**20
 """Numbers of one array held at once (8 MB)."""
-KEPT = 2**22
+LARGEST_CACHE = 2**22
 """Numbers of the products of all rows that are kept for one request (32 MB)."""
 STEPS = 3
 """Steps with one Hessian: the second and third cost a fifth of the first and gain nearly as much."""
@@ -299,7 +299,7 @@ class Products:
 
         [pairs, rows]; None if they are too many to be kept.
         """
-        if len(self._pairs[0]) * len(self.x) <= KEPT:
+        if len(self._pairs[0]) * len(self.x) <= LARGEST_CACHE:
             return self._of(self.x)
         return None
 
