@@ -62,7 +62,7 @@ class Deployment(Engine):
     def started(self, sites: RunSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Give the grid, and no tables; as `Engine.started`."""
         with deployed(
-            CoordinatorFolder.default(), [site.name for site in sites], run_config, told=resources.show_activity
+            CoordinatorFolder.default(), [site.name for site in sites], run_config, notify=resources.show_activity
         ) as grid:
             yield grid, None
 
@@ -88,7 +88,7 @@ class Deployment(Engine):
 def admitted_sites(study: Study, selection: SiteSelection = None) -> list[RemoteSite]:
     """Return the sites of a deployment, in name order.
 
-    They are the given ones, else those that the study names, else all that are admitted.
+    They are those of the `selection`, else those that the study names, else all that are admitted.
 
     Raises
     ------

@@ -47,7 +47,7 @@ def smaller_lists_too(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_lists(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SumLines, "known", lambda lines, question, dataset: QuestionHistory())
+    patch.setattr(SumLines, "get_history", lambda lines, question, dataset: QuestionHistory())
 
 
 def least_by_cohort(patch: pytest.MonkeyPatch) -> None:

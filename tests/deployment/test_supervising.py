@@ -215,11 +215,11 @@ def test_what_a_child_says_last_in_a_sentence_of_ours_is_told_with_its_end(tmp_p
 PROGRAM = """
 import sys
 from pathlib import Path
-from flfed.deployment.processes.supervisor import Child, Supervisor, told_to_stop
+from flfed.deployment.processes.supervisor import Child, Supervisor, stop_on_signals
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
 folder = Path(sys.argv[1])
 children = [Child(name, (sys.executable, "-c", deaf), folder / name) for name in ("one", "two")]
-with told_to_stop() as stop, Supervisor(children, patience=0.2) as supervisor:
+with stop_on_signals() as stop, Supervisor(children, patience=0.2) as supervisor:
     print(*supervisor.processes.values(), flush=True)
     supervisor.supervise(stop)
 print("over", flush=True)

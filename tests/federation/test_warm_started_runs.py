@@ -228,7 +228,7 @@ def test_a_run_goes_on_without_the_model_that_it_began_with(
     # What was written down goes once it is of no more use.
     assert load_source(again["run"]) is None and not checkpoint.folder_of(again["run"]).exists()
     # The wrong implementation, which looks for the model again where it was.
-    monkeypatch.setattr(source_model, "kept_source", lambda series: None)
+    monkeypatch.setattr(source_model, "load_source", lambda series: None)
     with pytest.raises(UsageError, match="is no folder here, and run .* is not in the store"):
         resume(killed[1], sites=sites)
 

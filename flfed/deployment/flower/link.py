@@ -139,7 +139,7 @@ class Link:
     def control(self, *, timeout: float = TIMEOUT_SECONDS, with_secret: bool = True) -> ControlHttpClient:
         """Return a client of the control interface.
 
-        One that is not `with_secret` sends no word, and shows that it is refused.
+        Without its secret it shows that it is refused.
         """
         from flfed.flower_names import ControlHttpClient, RuntimeVersionHttpInterceptor
 

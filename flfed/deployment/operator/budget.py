@@ -126,8 +126,8 @@ class RunSpent:
         the `whole` run, whose other side may stand elsewhere.
         """
         lines = Counter((release.noise, release.sampling) for release in self.releases)
-        names = (*TEXTS, "given_encoder", "first", "last")
-        plain = kebab_keys({name: getattr(self, name) for name in names})
+        texts = {name: getattr(self, name) for name in TEXTS}
+        plain = kebab_keys({**texts, "given_encoder": self.excludes_encoder, "first": self.first, "last": self.last})
         if self.side != BOTH:
             plain["side"] = self.side
         return [
@@ -437,11 +437,11 @@ def in_words(account: dict[str, Any], delta: float, *, enforced: bool) -> str:
 
     Examples
     --------
-    >>> found = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
-    >>> in_words(found | {"unprotected-updates": 0}, 1e-5, enforced=True)
+    >>> account = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
+    >>> in_words(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
     'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
     >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
-    >>> in_words(found | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
+    >>> in_words(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
     'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
     alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
     """

@@ -89,7 +89,8 @@ class Replayed:
         if self.refused:
             return f"the site answers now: {self.refused}"
         if len(self.again) < len(self.ledger_hashes):
-            return f"{len(self.ledger_hashes)} different updates left, and only {len(self.again)} of their messages are kept"
+            update_count = len(self.ledger_hashes)
+            return f"{update_count} different updates left, and only {len(self.again)} of their messages are kept"
         if self.other_versions:
             return (
                 f"flfed {', '.join(self.other_versions)} answered then, and {flfed.__version__} is installed; equal "

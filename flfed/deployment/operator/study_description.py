@@ -353,8 +353,9 @@ def bytes_in_words(byte_counts: Mapping[str, int]) -> str:
     --------
     >>> of_a_run = {"run-to-server": 3_100_000, "run-to-site": 900_000}
     >>> of_a_round = {"round-to-server": 30_000, "round-to-site": 9_000}
-    >>> for said in bytes_in_words(of_a_run | of_a_round | {"daily-bytes": 20_000_000, "runs-a-day": 6}).split("; "):
-    ...     print(said)
+    >>> a_day = {"daily-bytes": 20_000_000, "runs-a-day": 6}
+    >>> for sentence in bytes_in_words(of_a_run | of_a_round | a_day).split("; "):
+    ...     print(sentence)
     a run sends at most 3.1 MB (30 kB a round) of the 20 MB a day that its policy allows, so at most 6 runs a day
     it gets at most 900 kB (9 kB a round)
     >>> "would stop: raise daily-bytes" in bytes_in_words(

@@ -161,7 +161,8 @@ def _one(alone: ExitStack, folder: Path, what: str) -> None:
 
 def _describe_isolation(refused: str, unfiltered: str = "", *, root: bool) -> str:
     if unfiltered:
-        return f"{_describe_isolation(refused, root=root)}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
+        isolation = _describe_isolation(refused, root=root)
+        return f"{isolation}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
     if not refused and root:
         return "it has no network; but root could take it back: serve as another user"
     if not refused:

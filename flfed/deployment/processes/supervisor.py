@@ -109,7 +109,7 @@ class LimitedLog:
 
         Where the disk is full, the output is lost.
 
-        `said` is the last sentence of ours in it.
+        `last_sentence` is the last one of ours in it.
         """
         self.last_sentence = ""
         while data := os.read(stream.fileno(), 65536):

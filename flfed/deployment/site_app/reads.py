@@ -251,7 +251,7 @@ class Left:
         """
         sums = {key: replace(total) for key, total in self.sums.items()}
         last = {key: deque(seen, MOST_LINES) for key, seen in self.last.items()}
-        return replace(self, sums=sums, last=last, kept_here=set(self.suppressed_runs))
+        return replace(self, sums=sums, last=last, suppressed_runs=set(self.suppressed_runs))
 
 
 @dataclass(frozen=True)

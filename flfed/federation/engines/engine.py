@@ -178,7 +178,7 @@ class Engine(ABC):
 def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
     """Return the sites that take part.
 
-    They are those given, those the study names, or all of its dataset.
+    They are those of the `selection`, those the study names, or all of its dataset.
 
     Raises
     ------

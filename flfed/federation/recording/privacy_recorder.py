@@ -275,7 +275,7 @@ class PrivacyRecord:
     Attributes
     ----------
     mechanism : Mechanism or None
-        The study's. Without one there is nothing to count, and `asked` and `goes_on` need not be called.
+        The study's. Without one there is nothing to count, and `count_round` and `goes_on` need not be called.
     draws_anew : bool
         Whether a round that is done again would have other noise.
 

@@ -195,7 +195,7 @@ class Series:
         else:
             writer, checkpoint = self._again(entry)
         began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
-        with bad_end_written(writer, began, kept=f"{RESUME_HINT} {writer.run}", clock=way.clock):
+        with bad_end_written(writer, began, resume_hint=f"{RESUME_HINT} {writer.run}", clock=way.clock):
             if entry is None:
                 writer.summary("asked", self.options)
             else:

@@ -335,7 +335,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 head = sys.argv[2] * 64
 try:
-    sign_head(CoordinatorFolder(Path(sys.argv[1])), "a", "r-1", 5, head, n_known=0, at_known="0" * 64)
+    sign_head(CoordinatorFolder(Path(sys.argv[1])), "a", "r-1", 5, head, base_line=0, base_hash="0" * 64)
     print("signed")
 except UnfollowedHead:
     print("refused")

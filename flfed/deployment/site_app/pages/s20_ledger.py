@@ -65,8 +65,8 @@ def chain(name: str, outbound: Left) -> None:
         st.caption(f"{counted(outbound.repairs, 'torn line')} set aside by a recorded repair.")
     if outbound.notes:
         st.caption(
-            f"{counted(outbound.notes, 'line')} of an earlier time than the line before: an earlier version wrote them, "
-            "by a clock that was set back."
+            f"{counted(outbound.notes, 'line')} of an earlier time than the line before: an earlier version wrote "
+            "them, by a clock that was set back."
         )
     if outbound.restarted:
         st.warning(
@@ -78,8 +78,8 @@ def broken(name: str, outbound: Left) -> None:
     """Show why nothing leaves, or what of the ledger is not as it was written."""
     if outbound.lost:
         st.error(
-            escape(f"The ledger is lost or was cut: {outbound.lost}. Nothing leaves this site until it is put back from "
-                   "a backup, or begun anew with the reason on record: ")
+            escape(f"The ledger is lost or was cut: {outbound.lost}. Nothing leaves this site until it is put back "
+                   "from a backup, or begun anew with the reason on record: ")
             + f"`flfed site ledger {name} --restart WHY`"
         )  # fmt: skip
     if outbound.ahead:

@@ -156,7 +156,8 @@ def in_a_line(result: Result) -> dict[str, Any]:
 def against_our_own(result: Result, metric: str, *, suppressed_here: bool = False) -> None:
     """Show the verdict and the figures behind it.
 
-    They have intervals, and the page says what they rest on. The record has no verdict where they were `suppressed_here`.
+    They have intervals, and the page says what they rest on. The record has no verdict where they were
+    `suppressed_here`.
     """
     code, sentence = judged(result, metric)
     there = of_metric(result, metric)
