@@ -377,9 +377,9 @@ class RunKeys:
             raise NotTakingPart(Refusal("sums-key-lost"))
         return Chain.from_arrays(arrays)
 
-    def move(self, step: int, links_kept: int = KEPT) -> dict[str, bytes]:
+    def move(self, step: int, link_count: int = KEPT) -> dict[str, bytes]:
         """Return the links of a masked question, and delete all but the last so many."""
-        chain = self.chain().moved(step, links_kept)
+        chain = self.chain().moved(step, link_count)
         self.state.write(CHAIN, chain.to_arrays())
         return self.links(step, chain)
 
