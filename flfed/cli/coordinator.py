@@ -260,12 +260,12 @@ def serve_coordinator(listen: str = LISTEN) -> None:
     """
     from flfed.deployment.coordinator.proxy import listening
     from flfed.deployment.coordinator.serve import serve
-    from flfed.deployment.processes.supervisor import told_to_stop
+    from flfed.deployment.processes.supervisor import stop_on_signals
 
     # A wrong address is refused before any process starts.
     bind, port = listening(listen)
-    with told_to_stop() as stop:
-        serve(CoordinatorFolder.default(), stop, told=lambda line: typer.echo(line, err=True), bind=bind, port=port)
+    with stop_on_signals() as stop:
+        serve(CoordinatorFolder.default(), stop, notify=lambda line: typer.echo(line, err=True), bind=bind, port=port)
 
 
 @output.tables

@@ -88,7 +88,7 @@ def approve_study(
     _check_answering(folder)
     from flfed.deployment.operator.run_budget import check_counted
     from flfed.deployment.operator.secure_sums import agreed
-    from flfed.deployment.site_state.approval import given_start, keep_start
+    from flfed.deployment.site_state.approval import keep_start, read_start_folder
     from flfed.deployment.site_state.comparisons import add_comparisons
 
     sites = _sites(co_sites, loaded_study)
@@ -97,7 +97,7 @@ def approve_study(
     _check(loaded_study, own, others)
     if compared:
         check_counted(own, loaded_study)
-    source = given_start(folder, loaded_study, start)
+    source = read_start_folder(folder, loaded_study, start)
     agreement = agreed(folder, loaded_study, sites, _named(without))
     words = _words(folder, own, loaded_study, others, agreement, compared)
     decision = _decision(words, yes, as_json)

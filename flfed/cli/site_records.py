@@ -463,7 +463,7 @@ def compare_model(
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
     yield done.as_json()
-    comparison = done.found
+    comparison = done.comparison
     lines = []
     for metric, of in comparison.arms.items():
         figures = [of[arm] for arm in ARMS]

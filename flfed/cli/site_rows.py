@@ -302,7 +302,7 @@ def replay_round(
     if not as_json:
         typer.echo(
             f"{site}: round {round} of run {replayed_round.run} gives bit for bit what left "
-            f"(SHA-256 {replayed_round.given[0]})."
+            f"(SHA-256 {replayed_round.ledger_hashes[0]})."
         )
 
 

@@ -35,7 +35,7 @@ def serve_site(
     kept running. With a user for each: flfed site units NAME.
     """
     from flfed.deployment.processes.serve import serve
-    from flfed.deployment.processes.supervisor import told_to_stop
+    from flfed.deployment.processes.supervisor import stop_on_signals
     from flfed.packages import named_folders
     from flfed.rows.data import site_discovery as sites
 
@@ -44,13 +44,13 @@ def serve_site(
         own = sites.load(name)  # said here, and not again and again in the gate's log
         output.passed_over(own.name)
         typer.echo(f"package of {name}: {own.folder} ({named_folders()})", err=True)
-    with told_to_stop() as stop:
+    with stop_on_signals() as stop:
         serve(
             SiteFolder(name),
             stop,
             network=not gate_only,
             gate=not network_only,
-            told=lambda sentence: typer.echo(sentence, err=True),
+            notify=lambda sentence: typer.echo(sentence, err=True),
             memory=memory,
         )
 

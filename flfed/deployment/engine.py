@@ -21,18 +21,18 @@ from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
 from flfed.deployment.flower.control import Control, Heartbeat, acquired
-from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, given_up
+from flfed.deployment.flower.grid import REPEATED_SECONDS, DeployedGrid, describe_deadline
 from flfed.deployment.flower.link import Link, Node, database, pem_of
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.engines.engine import (
-    AskedSites,
     Engine,
-    GivenSites,
     RemoteSite,
     RunConfig,
     RunResources,
+    RunSites,
+    SiteSelection,
     StartedGrid,
 )
 from flfed.federation.recording.recorder import Recorder
@@ -54,15 +54,15 @@ class Deployment(Engine):
     name = audited_by = "deployment"
     remote = True
 
-    def sites(self, study: Study, given: GivenSites = None) -> Sequence[RemoteSite]:
+    def sites(self, study: Study, selection: SiteSelection = None) -> Sequence[RemoteSite]:
         """Return the sites that are asked; see `admitted_sites`."""
-        return admitted_sites(study, given)
+        return admitted_sites(study, selection)
 
     @contextmanager
-    def started(self, sites: AskedSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
+    def started(self, sites: RunSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Give the grid, and no tables; as `Engine.started`."""
         with deployed(
-            CoordinatorFolder.default(), [site.name for site in sites], run_config, told=resources.told
+            CoordinatorFolder.default(), [site.name for site in sites], run_config, notify=resources.show_activity
         ) as grid:
             yield grid, None
 
@@ -85,10 +85,10 @@ class Deployment(Engine):
         return signer_here()
 
 
-def admitted_sites(study: Study, given: GivenSites = None) -> list[RemoteSite]:
+def admitted_sites(study: Study, selection: SiteSelection = None) -> list[RemoteSite]:
     """Return the sites of a deployment, in name order.
 
-    They are the given ones, else those that the study names, else all that are admitted.
+    They are those of the `selection`, else those that the study names, else all that are admitted.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def admitted_sites(study: Study, given: GivenSites = None) -> list[RemoteSite]:
     if study.dataset.partition is not None:
         raise UsageError("the study cuts its dataset into research sites: it runs on one machine, not in a deployment")
     members = admission.admitted(CoordinatorFolder.default())
-    wanted = given if given is not None else study.dataset.sites
+    wanted = selection if selection is not None else study.dataset.sites
     if wanted is None:
         wanted = list(members)
     names = sorted({str(getattr(site, "name", site)) for site in wanted})
@@ -118,7 +118,7 @@ def deployed(
     run_config: RunConfig,
     *,
     wait_seconds: float = WAIT_SECONDS,
-    told: Notify = silent,
+    notify: Notify = silent,
 ) -> Iterator[Grid]:
     """Start a run in Flower and yield its grid.
 
@@ -135,7 +135,7 @@ def deployed(
     wait_seconds : float
         How long to wait for them. A site that is not there by then is asked all the same, so that
         the record says that its node is not online; with fewer than two there is no run.
-    told : callable
+    notify : callable
         Told who is waited for, and who is missing.
 
     Raises
@@ -149,10 +149,10 @@ def deployed(
     keys = _keys(folder, sites)
     # A damaged admission is of a site that is not asked: it is reported, and the run goes on.
     for damaged in admission.readable(folder)[1]:
-        told(damaged)
+        notify(damaged)
     link = Link.of(folder)
     with _quiet(), Control(link) as control:
-        names, missing = _present(control, keys, wait_seconds, told)
+        names, missing = _present(control, keys, wait_seconds, notify)
         # A site counts its cohort by these: one that is not there is none of it.
         there = ",".join(sorted(set(sites) - set(missing)))
         task = acquired(folder, link, control, {**run_config, "sites": there})
@@ -163,7 +163,7 @@ def deployed(
                     names,
                     heartbeat.check,
                     online=partial(_online, control),
-                    told=told,
+                    notify=notify,
                 )
                 try:
                     grid.set_run(task.begin())
@@ -179,7 +179,7 @@ def deployed(
         finally:
             task.close()
             # Also messages of a run that failed are removed: the database holds them unencrypted.
-            _purge(folder, control, task.run, told)
+            _purge(folder, control, task.run, notify)
 
 
 def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
@@ -193,7 +193,7 @@ def _keys(folder: CoordinatorFolder, sites: Sequence[str]) -> dict[bytes, str]:
 
 
 def _present(
-    control: Control, keys: Mapping[bytes, str], seconds: float, told: Notify
+    control: Control, keys: Mapping[bytes, str], seconds: float, notify: Notify
 ) -> tuple[dict[int, str], list[str]]:
     """Wait until the sites are online.
 
@@ -207,17 +207,17 @@ def _present(
         # Say who is missing when that changes, and now and then in between, so that a person sees it still waits.
         if missing != last_missing or time.monotonic() >= due:
             there = ", ".join(site for site in keys.values() if site not in missing) or "nobody yet"
-            until = given_up(end - time.monotonic())
-            told(f"waiting for {', '.join(missing)} to come online; online: {there}; {until}")
+            until = describe_deadline(end - time.monotonic())
+            notify(f"waiting for {', '.join(missing)} to come online; online: {there}; {until}")
             last_missing = missing
             due = time.monotonic() + REPEATED_SECONDS
         time.sleep(min(0.5, max(0.0, end - time.monotonic())))
         active_nodes, missing = _looked(control, keys)
     _check_enough(keys, active_nodes, missing)
     if missing:
-        told(f"without {', '.join(missing)}: not online")
+        notify(f"without {', '.join(missing)}: not online")
     elif last_missing:
-        told("")
+        notify("")
     return {node.node_id: keys[key] for key, node in active_nodes.items()}, missing
 
 
@@ -230,7 +230,7 @@ def _looked(control: Control, keys: Mapping[bytes, str]) -> tuple[dict[bytes, No
     ]
 
 
-def _check_enough(keys: Mapping[bytes, str], known: Mapping[bytes, Node], missing: Sequence[str]) -> None:
+def _check_enough(keys: Mapping[bytes, str], active_nodes: Mapping[bytes, Node], missing: Sequence[str]) -> None:
     """Raise where too few sites are online, or one has no node to send to."""
     # Of several sites two must be there: with one, the global model would be that site's own.
     if len(keys) - len(missing) < min(LEAST_SITES, len(keys)):
@@ -239,7 +239,7 @@ def _check_enough(keys: Mapping[bytes, str], known: Mapping[bytes, Node], missin
             "Each starts its node with: flfed site serve"
         )
     # The serving process registers admitted keys; until then a site has no node to send to.
-    unknown = [site for key, site in keys.items() if key not in known]
+    unknown = [site for key, site in keys.items() if key not in active_nodes]
     if unknown:
         raise FlfedError(f"not registered at the server yet: {', '.join(unknown)}; see: flfed coordinator status")
 
@@ -250,7 +250,7 @@ def _online(control: Control) -> dict[int, str]:
     return {node.node_id: node.online_since for node in nodes if node.status != "unregistered"}
 
 
-def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Notify) -> None:
+def _purge(folder: CoordinatorFolder, control: Control, run: int, notify: Notify) -> None:
     """Remove finished runs' messages from Flower's database.
 
     They are this run's, and those of every other run that is over.
@@ -263,7 +263,7 @@ def _purge(folder: CoordinatorFolder, control: Control, run: int, told: Notify) 
     try:
         remove_bodies(database(folder), over=over)
     except FlfedError as error:
-        told(str(error))
+        notify(str(error))
 
 
 @contextmanager

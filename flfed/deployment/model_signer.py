@@ -21,8 +21,8 @@ from flfed.parsers import parse_toml
 from flfed.paths import NAME, CoordinatorFolder, SiteFolder, home
 from flfed.signatures import HASH, Signer
 
-KNOWN = "known"
-NOT_KNOWN = "not known here"
+TRUSTED_KEY = "known"
+UNTRUSTED_KEY = "not known here"
 NOT_SIGNED = "not signed"
 """What is said of a model's signature in `flfed predict --json`."""
 
@@ -96,25 +96,27 @@ def whose(signature: Signature | None, signed_by: str = "") -> Whose:
     # The demanded key is a condition: a model by another one is an error, not a remark.
     if wanted is not None and not {signature.key, signature.fingerprint} & set(wanted.keys):
         raise UsageError(f"the model is signed by {signature.title}, key {signature.fingerprint}: not by --signed-by")
-    trusted = [wanted] if wanted is not None else _known_here()
+    trusted = [wanted] if wanted is not None else _load_trusted_keys()
     # A key may be known by its fingerprint or as a whole: both forms of the signature's key are looked for.
     signer = next((one for one in trusted if {signature.key, signature.fingerprint} & set(one.keys)), None)
     if signer is None:
-        return Whose(signature, NOT_KNOWN, f"{by} (not known here: compare it by telephone).")
-    return Whose(signature, KNOWN, f"{by}: {signer.because}.")
+        return Whose(signature, UNTRUSTED_KEY, f"{by} (not known here: compare it by telephone).")
+    return Whose(signature, TRUSTED_KEY, f"{by}: {signer.because}.")
 
 
-def _wanted(given: str) -> Trusted:
-    if given.startswith("SHA256:"):
-        return Trusted((given,), "the key that was asked for")
+def _wanted(signed_by: str) -> Trusted:
+    if signed_by.startswith("SHA256:"):
+        return Trusted((signed_by,), "the key that was asked for")
     # A file may be a kit (an archive), terms in TOML, or the bare key in hex.
-    content = read_some(Path(given))
+    content = read_some(Path(signed_by))
     if content.startswith(b"PK"):
         content = unpacked(content)["kit.toml"]
     text = content.decode("utf-8", "replace").strip()
     keys = (text,) if HASH.fullmatch(text) else _keys_of(text)
     if not keys:
-        raise UsageError(f"--signed-by {given}: holds no key of a coordinator; give its kit, terms.toml or signing.pub")
+        raise UsageError(
+            f"--signed-by {signed_by}: holds no key of a coordinator; give its kit, terms.toml or signing.pub"
+        )
     return Trusted(keys, "the key that was asked for")
 
 
@@ -137,7 +139,7 @@ def _keys(terms: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(key for key in keys if isinstance(key, str) and HASH.fullmatch(key))
 
 
-def _known_here() -> Iterable[Trusted]:
+def _load_trusted_keys() -> Iterable[Trusted]:
     """Yield the keys that this machine knows.
 
     They are its own coordinator's, and those of the coordinators that its sites have joined.

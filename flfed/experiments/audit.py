@@ -23,7 +23,7 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.preflight import check
-from flfed.federation.server.run import GIVEN
+from flfed.federation.server.run import SITE_OBJECTS
 from flfed.federation.server.run_setting import ask, deadline_of
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -142,7 +142,7 @@ def audit(
     _check_named(only, recorded)
     if sites is None:
         if request.get("given"):
-            raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
+            raise UsageError(f"run {run} was run on {SITE_OBJECTS.replace('resume', 'audit')}")
         sites = request.get("sites")
     if covers_model(study):
         raise UsageError(

@@ -320,7 +320,7 @@ def _run_of(series: str, point: Study, sites: Sequence[Site], store: RunStore, p
     try:
         with (
             engine.started(sites, config, resources) as (grid, _),
-            bad_end_written(writer, began, kept="the points that were done are in the run store"),
+            bad_end_written(writer, began, resume_hint="the points that were done are in the run store"),
         ):
             recorder.note(NOTE)
             # It enrols, summarises, and runs the rounds and the last evaluation: there is no comparison.

@@ -122,7 +122,7 @@ def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
 
     made("invite", "a")
     assert made("ledger", "a") == "No line of a's ledger is signed.\n"
-    sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, n_known=0, at_known="0" * 64)
+    sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, base_line=0, base_hash="0" * 64)
     said = f"3 lines of a's ledger were signed, at run r0, with the head {'c' * 64}.\n"
     assert made("ledger", "a") == said
     assert made("ledger", "a", "--restart", "the disk broke").startswith(said)

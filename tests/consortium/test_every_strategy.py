@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flfed import Study, registry
-from flfed.deployment.site_state.approval import given_start, keep_start
+from flfed.deployment.site_state.approval import keep_start, read_start_folder
 from flfed.paths import SiteFolder
 from tests.consortium.test_packed_bytes import THREE, held, sent
 from tests.consortium.test_secure_sums import command, difference, words
@@ -59,7 +59,7 @@ def test_a_run_at_three_institutions_begins_with_the_model_of_another(consortium
     assert "it has no copy of the model that the study begins from" in said
     for name in THREE:
         with consortium.sites[name].here():
-            source = given_start(SiteFolder(name), Study.parse(study), folder)
+            source = read_start_folder(SiteFolder(name), Study.parse(study), folder)
             keep_start(SiteFolder(name), Study.parse(study), source)
     ran, said = command(consortium, words(consortium, study, THREE))
     assert (ran["status"], ran["faults"]) == ("completed", []), said

@@ -177,7 +177,7 @@ def test_a_request_within_another_is_refused_too(port: Port):
 
 def test_flowers_own_client_can_list_register_start_and_stop_nothing(port: Port):
     public = Link(f"localhost:{port.number}", port.authority.read_text(), b"")
-    before, client = set(port.nodes()), public.control(known=False)
+    before, client = set(port.nodes()), public.control(with_secret=False)
     number = next(iter(port.nodes().values())).node_id
     with Control(Link.of(port.folder)) as control:
         runs = control.unfinished()

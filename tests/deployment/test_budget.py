@@ -199,7 +199,7 @@ def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protect
         return run_in_words(site.site, ledger, "small", charge.release, 5)
 
     assert told().endswith("epsilon 0 of 3 for 'small' at delta 1e-05; a run would make it 2 and leave 1.")
-    given = run_in_words(site.site, ledger, "small", charge.release, 5, given_encoder=True)
+    given = run_in_words(site.site, ledger, "small", charge.release, 5, excludes_encoder=True)
     assert given.endswith("at delta 1e-05; a run would make it 2, given the encoder, and leave 1.")
     for run in "ab":
         for round in range(1, 6):

@@ -127,9 +127,9 @@ def test_a_sites_people_compare_its_last_model_with_their_own_exactly_and_at_hom
     session = SiteSession(site, gated.study)
     rows = session.encode(session.table.holdout("test"), model.encoder)
     weight, bias = (model.arrays[name] for name in session.model.layers[0])
-    arms = found.found.arms["roc_auc_score"]
+    arms = found.comparison.arms["roc_auc_score"]
     assert arms["global"].value == pytest.approx(roc_auc_score(rows.y, (rows.x @ weight + bias).ravel()))
-    assert found.found.holdout_rows == len(rows.y) and found.as_json()["verdicts"]["roc_auc_score"] in VERDICTS
+    assert found.comparison.holdout_rows == len(rows.y) and found.as_json()["verdicts"]["roc_auc_score"] in VERDICTS
     # An own model without noise is no worse than one under it, and nothing of it is charged or left.
     assert arms["local-only"].value > arms["global"].value - 0.05
     assert len(gated.lines("site-01")) == before

@@ -113,6 +113,6 @@ def test_site_check_and_serve_say_at_their_start_what_to_do(
     folder.root.chmod(0o777)
     told, stop = list[str](), threading.Event()
     stop.set()
-    serve(folder, stop, network=False, told=told.append)
+    serve(folder, stop, network=False, notify=told.append)
     for said in (flfed("site", "check", "cleveland")[2], "\n".join(told)):
         assert f"WARNING, {folder.root}: every account may write there (mode 777): chmod go-w {folder.root};" in said

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from flfed.deployment.gate.run_limits import SumLines
-from flfed.federation.client.run_keys import Known
+from flfed.federation.client.run_keys import QuestionHistory
 from flfed.updates.masking import protocol
 from tests.deployment.gate_scene import GateScene
 from tests.updates.masking.random_attacks import random_attack
@@ -44,7 +44,7 @@ def test_a_few_random_attacks_on_gates_get_none(scene: Make) -> None:
 @pytest.mark.parametrize("fault", ["lists", "confirmations"])
 def test_the_same_attacks_find_a_fault_of_gates(scene: Make, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault == "lists":
-        monkeypatch.setattr(SumLines, "known", lambda lines, question, dataset: Known())
+        monkeypatch.setattr(SumLines, "get_history", lambda lines, question, dataset: QuestionHistory())
     else:
         monkeypatch.setattr(protocol, "opening_refusal", lambda *given, **named: None)
     assert attacked(scene, 4, 1, 200)[1] > 0

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from flfed.deployment.site_state import request_archive
-from flfed.deployment.site_state.request_archive import asked, content_sha256, keep, kept_rounds
+from flfed.deployment.site_state.request_archive import content_sha256, keep, list_rounds, read_requests
 from flfed.updates.checkpoints.site_state import StorageError
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.summarise import SummariseRequest
@@ -42,11 +42,11 @@ def test_a_message_comes_back_to_the_bit_with_what_its_run_brought(behind):
     sent = request_of(message)
     sent = replace(sent, settings={"mu": 0.1 + 0.2}, lr_scale=1 / 3, score=False)
     digest = keep(behind.folder, behind.message(TRAIN, sent), behind.context(repeat=2))
-    (found,) = asked(behind.folder, RUN, 3)
+    (found,) = read_requests(behind.folder, RUN, 3)
     assert content_sha256(found.request.to_record()) == content_sha256(sent.to_record())
     assert (found.study, found.repeat, len(digest)) == (behind.study.text, 2, 64)
-    assert asked(behind.folder, RUN, 2) == asked(behind.folder, "other", 3) == []
-    assert asked(behind.folder, "../" + RUN, 3) == kept_rounds(behind.folder, "..") == []
+    assert read_requests(behind.folder, RUN, 2) == read_requests(behind.folder, "other", 3) == []
+    assert read_requests(behind.folder, "../" + RUN, 3) == list_rounds(behind.folder, "..") == []
 
 
 def test_the_same_message_is_kept_once_and_another_of_the_same_round_is_not_answered(behind):
@@ -57,7 +57,7 @@ def test_the_same_message_is_kept_once_and_another_of_the_same_round_is_not_answ
     for other, context in ((behind.message(TRAIN, second), behind.context()), (first, behind.context(repeat=1))):
         with pytest.raises(StorageError, match=said):
             keep(behind.folder, other, context)
-    assert [one.request.lr_scale for one in asked(behind.folder, RUN, 1)] == [1.0]
+    assert [one.request.lr_scale for one in read_requests(behind.folder, RUN, 1)] == [1.0]
     # Another round, or another run, is another question.
     keep(behind.folder, behind.trained(round=2), behind.context())
     keep(behind.folder, behind.message(TRAIN, second), behind.context(run="another"))
@@ -96,11 +96,11 @@ def test_a_run_keeps_its_latest_messages_within_its_bytes(behind, monkeypatch):
     monkeypatch.setattr(request_archive, "BYTES_A_RUN", int(3.5 * first.stat().st_size))
     for round in range(2, 8):
         keep(behind.folder, behind.trained(round=round), behind.context())
-    assert kept_rounds(behind.folder, RUN) == [5, 6, 7]
+    assert list_rounds(behind.folder, RUN) == [5, 6, 7]
     # One that is larger than all it may have is kept alone.
     monkeypatch.setattr(request_archive, "BYTES_A_RUN", 1)
     keep(behind.folder, behind.trained(round=8), behind.context())
-    assert kept_rounds(behind.folder, RUN) == [8]
+    assert list_rounds(behind.folder, RUN) == [8]
 
 
 def test_the_latest_runs_stay(behind, monkeypatch):
@@ -120,12 +120,12 @@ def test_a_damaged_message_counts_as_none(behind):
     whole = path.read_bytes()
     for place in np.linspace(0, len(whole) - 1, 80).astype(int):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        for found in asked(behind.folder, RUN, 1):  # the version is not sealed: it only explains
+        for found in read_requests(behind.folder, RUN, 1):  # the version is not sealed: it only explains
             assert content_sha256(found.request.to_record()) == content_sha256(behind.trained().content)
             assert found.version != "" and found.study == behind.study.text
     for left in (0, 7, 8, 100, len(whole) - 1):
         path.write_bytes(whole[:left])
-        assert asked(behind.folder, RUN, 1) == []
+        assert read_requests(behind.folder, RUN, 1) == []
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(behind):

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from flfed.deployment.gate import gate
 from flfed.deployment.gate.run_limits import SumLines
 from flfed.federation.client import run_keys
-from flfed.federation.client.run_keys import Known, RunKeys
+from flfed.federation.client.run_keys import QuestionHistory, RunKeys
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.updates.masking import keys, protocol, rules
 from flfed.updates.masking.question import SumContext
@@ -47,7 +47,7 @@ def smaller_lists_too(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_lists(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SumLines, "known", lambda lines, question, dataset: Known())
+    patch.setattr(SumLines, "get_history", lambda lines, question, dataset: QuestionHistory())
 
 
 def least_by_cohort(patch: pytest.MonkeyPatch) -> None:

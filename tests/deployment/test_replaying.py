@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from flfed.cli.site_rows import replay_round
 from flfed.deployment.operator.replay import Replayed, replay
-from flfed.deployment.site_state.request_archive import content_sha256, kept_rounds
+from flfed.deployment.site_state.request_archive import content_sha256, list_rounds
 from flfed.errors import FlfedError, UsageError
 from flfed.records.ledger import LedgerError, ledger_of
 from flfed.rows.data.policy import Policy
@@ -60,11 +60,11 @@ def test_every_round_of_a_real_run_comes_again_to_the_bit(gated, conducted_throu
     site = gated(text, policy=Policy(disclosure=disclosure))
     outcome, grid = conducted_through(site)
     left = [r for m, r in zip(grid.asked, grid.replied, strict=True) if m.metadata.message_type == TRAIN]
-    assert kept_rounds(site.folder, RUN) == list(range(1, len(left) + 1))
+    assert list_rounds(site.folder, RUN) == list(range(1, len(left) + 1))
     assert len(left) == outcome.rounds
     for round, reply in enumerate(left, start=1):
         found = replay(site.folder, site.site, RUN, round)
-        assert found.given == found.again == (content_sha256(reply.content),)
+        assert found.ledger_hashes == found.again == (content_sha256(reply.content),)
         assert (found.matches, found.error(), found.rows_then) == (True, None, found.rows_now)
 
 
@@ -86,7 +86,7 @@ def test_one_changed_training_row_gives_another_update(gated):
         return table
 
     found = replay(site.folder, refrozen(site, change), RUN, 1)
-    assert set(found.given).isdisjoint(found.again)
+    assert set(found.ledger_hashes).isdisjoint(found.again)
     assert not found.matches
     assert f"the rows are not those of then (SHA-256 {found.rows_then}, now {found.rows_now})" in str(found.error())
     assert found.error().exit_code == 1
@@ -108,7 +108,7 @@ def test_one_changed_holdout_row_fails_though_the_update_is_the_same(gated):
         raise AssertionError
 
     found = replay(site.folder, refrozen(site, change), RUN, 1)
-    assert found.given == found.again
+    assert found.ledger_hashes == found.again
     assert not found.matches
     assert "the update is the same for all that" in str(found.error())
 
@@ -176,7 +176,7 @@ def test_an_update_that_did_not_come_from_these_rows_is_found(gated):
         replay(site.folder, site.site, RUN, 2)
     ledger_of(site.folder).append(kind="train", **{**facts, "round": 3, "sha256": "0" * 64})
     found = replay(site.folder, site.site, RUN, 3)
-    assert (len(found.given), len(found.again), found.matches) == (2, 1, False)
+    assert (len(found.ledger_hashes), len(found.again), found.matches) == (2, 1, False)
     assert "2 different updates left, and only 1 of their messages are kept" in str(found.error())
 
 
@@ -190,8 +190,8 @@ def test_a_round_is_answered_for_one_model_as_often_as_it_is_asked(gated):
     again = site.answer(site.trained(round=1))  # sent again from its disk: another line, no other update
     assert content_sha256(first.content) == content_sha256(again.content)
     found = replay(site.folder, site.site, RUN, 1)
-    assert found.given == (content_sha256(first.content),)
-    assert (sorted(found.again), found.matches) == (sorted(found.given), True)
+    assert found.ledger_hashes == (content_sha256(first.content),)
+    assert (sorted(found.again), found.matches) == (sorted(found.ledger_hashes), True)
 
 
 def test_a_study_that_expired_since_is_replayed_as_of_then(gated, small_study):

@@ -9,7 +9,7 @@ import pytest
 
 from flfed import Study
 from flfed.deployment.operator.budget import budget_as_json, times_in_words
-from flfed.deployment.operator.run_budget import ANSWERED, KEPT_CELLS, study_in_words
+from flfed.deployment.operator.run_budget import ANSWERED, REUSED_CELLS, study_in_words
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount, shown
 from flfed.federation.client.protection import holdout_hash, run_charges
@@ -101,7 +101,7 @@ def test_a_run_that_the_budget_cannot_hold_is_refused_before_anything_is_spent(s
     said = foretold(consortium)
     # The same text's counts for the encoder are kept and free; what is left does not hold the rest.
     found = re.search(r"a run would make it ([\d.]+), so this site refuses it\.", said)
-    assert found is not None and said.endswith(KEPT_CELLS)
+    assert found is not None and said.endswith(REUSED_CELLS)
     with pytest.raises(FlfedError, match=rf"epsilon 2\.99\S* of 3.6 .*a whole run would make it {found[1]}"):
         coordinator.run()
     assert all(charged(consortium, name) == 7 for name in consortium.sites)
@@ -123,7 +123,7 @@ def test_what_a_second_run_of_the_text_costs_leaves_out_the_counts_that_are_kept
     assert coordinator.run().status == "completed"
     said = foretold(consortium)
     assert coordinator.run().status == "completed"
-    assert f"a run would make it {shown(spent(consortium))} and leave" in said and said.endswith(KEPT_CELLS)
+    assert f"a run would make it {shown(spent(consortium))} and leave" in said and said.endswith(REUSED_CELLS)
     assert charged(consortium) == 7 + 5
 
 

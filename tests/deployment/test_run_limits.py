@@ -14,7 +14,7 @@ from flwr.app import Message
 
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.outbound import Leaving
-from flfed.deployment.gate.run_limits import asked_sha256
+from flfed.deployment.gate.run_limits import request_sha256
 from flfed.deployment.gate.study_policy import sha256_of
 from flfed.deployment.operator.run_budget import runs_in_words
 from flfed.refusals import Refusal
@@ -117,7 +117,7 @@ def test_a_model_is_attacked_only_where_its_comparison_left(gated):
     assert said(site.answer(message)) == Refusal("not-compared")
     assert said(site.answer(compared(site))) == ""
     assert said(site.answer(message)) == "" and said(site.answer(message, repeat=1)) == Refusal("not-compared")
-    assert asked_sha256(message) == asked_sha256(compared(site)) != asked_sha256(compared(site, 1e-9))
+    assert request_sha256(message) == request_sha256(compared(site)) != request_sha256(compared(site, 1e-9))
 
 
 def test_only_the_final_model_is_evaluated(gated, small_study: str):

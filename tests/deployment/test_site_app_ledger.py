@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.deployment.site_app.reads import KEPT_LINES, LedgerReader, Left, checked_whole, gone_on
+from flfed.deployment.site_app.reads import MOST_LINES, LedgerReader, Left, checked_whole, gone_on
 from flfed.deployment.site_state.ledger_loss import keep_receipt, read_receipts
 from flfed.paths import SiteFolder
 from flfed.records.ledger import LockedLedger, Receipt, ledger_of
@@ -20,7 +20,7 @@ from flfed.records.ledger_line import Line, Totals
 from flfed.signatures import sign_as_coordinator, signing_public
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-LINES = KEPT_LINES + 10
+LINES = MOST_LINES + 10
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_only_what_came_is_read_again_while_the_rest_is_as_it_was(folder: SiteFo
     after = gone_on(ledger, checked, [])
     assert after is not None and after.left.lines == LINES + 3 and before.lines == LINES
     assert after == checked_whole(ledger, [])[1]
-    assert {key: len(seen) for key, seen in before.last.items()}[("", "")] == KEPT_LINES
+    assert {key: len(seen) for key, seen in before.last.items()}[("", "")] == MOST_LINES
     # The sums are those of the command's own counting.
     counted = Totals()
     for line in ledger.lines():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.processes.child_processes import Pulse
-from flfed.deployment.processes.supervisor import PAUSES, Child, Life, LimitedLog, Supervisor, told_to_stop
+from flfed.deployment.processes.supervisor import PAUSES, Child, Life, LimitedLog, Supervisor, stop_on_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ def said(path: Path) -> str:
 def test_a_child_that_ends_is_started_again_and_others_are_left_alone(tmp_path: Path):
     ends, stays = child(tmp_path, "print('up')", "ends"), child(tmp_path, "import time; time.sleep(60)", "stays")
     sentences: list[str] = []
-    with Supervisor([ends, stays], told=sentences.append, pauses=(0.05,)) as supervisor:
+    with Supervisor([ends, stays], notify=sentences.append, pauses=(0.05,)) as supervisor:
         before = supervisor.processes["stays"]
         stop = threading.Event()
         supervisor.supervise(stop, lambda: said(ends.log).count("up") >= 3 and stop.set())
@@ -72,7 +72,7 @@ def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(t
             ("works", works, Life(Pulse(tmp_path / "works"), 5.0, "has not reached its node")),
         )
     ]
-    with Supervisor(children, told=sentences.append, pauses=(0.1,)) as supervisor:
+    with Supervisor(children, notify=sentences.append, pauses=(0.1,)) as supervisor:
         before = dict(supervisor.processes)
         stop = threading.Event()
         supervisor.supervise(stop, lambda: sentences and stop.set())
@@ -89,7 +89,7 @@ def test_after_a_stand_still_of_the_machine_a_child_has_its_whole_time_again(tmp
         life=Life(Pulse(tmp_path / "quiet"), 60.0, "has not reached its node"),
     )  # fmt: skip
     now, sentences = [0.0], list[str]()
-    with Supervisor([quiet], told=sentences.append, clock=lambda: now[0]) as supervisor:
+    with Supervisor([quiet], notify=sentences.append, clock=lambda: now[0]) as supervisor:
         for now[0] in (0.2, 4.0, 304.0, 308.0, *range(310, 364, 4)):
             supervisor.look()
         assert sentences == []
@@ -101,7 +101,7 @@ def test_after_a_stand_still_of_the_machine_a_child_has_its_whole_time_again(tmp
 def test_news_of_a_child_is_told_at_once(tmp_path: Path):
     sentences: list[str] = []
     talks = child(tmp_path, "import time; print('flfed says: it rains'); print('flfed: kept'); time.sleep(60)", "talks")
-    with Supervisor([talks], told=sentences.append):
+    with Supervisor([talks], notify=sentences.append):
         assert until(lambda: sentences == ["talks: it rains"])
 
 
@@ -113,7 +113,7 @@ def test_pauses_grow_and_are_forgotten_after_a_minute_of_doing_well(tmp_path: Pa
         assert until(lambda: supervisor.look() or len(sentences) > told)
         return sentences[-1].rpartition(" in ")[2]
 
-    supervised = Supervisor([child(tmp_path, "")], told=sentences.append, pauses=(1, 2, 8), clock=lambda: now[0])
+    supervised = Supervisor([child(tmp_path, "")], notify=sentences.append, pauses=(1, 2, 8), clock=lambda: now[0])
     with supervised as supervisor:
         assert ended_once(supervisor) == "1 s"
         assert supervisor.processes == {}
@@ -197,7 +197,7 @@ def test_a_log_is_not_written_through_a_link(tmp_path: Path):
 def test_a_command_that_is_not_there_is_said_in_the_log(tmp_path: Path):
     absent = Child("absent", ("/nowhere/caddy",), tmp_path / "log")
     sentences: list[str] = []
-    with Supervisor([absent], told=sentences.append, pauses=(30,)) as supervisor:
+    with Supervisor([absent], notify=sentences.append, pauses=(30,)) as supervisor:
         assert until(lambda: supervisor.look() or bool(sentences))
     assert said(tmp_path / "log") == "/nowhere/caddy: cannot be started (No such file or directory); is it installed?\n"
     assert sentences[0].startswith("absent ended (exit code 1)")
@@ -207,7 +207,7 @@ def test_what_a_child_says_last_in_a_sentence_of_ours_is_told_with_its_end(tmp_p
     program = "import sys; print('flfed: first', flush=True); print('noise'); sys.exit('flfed: the key is unknown')"
     sentences: list[str] = []
     talks = child(tmp_path, program, "talks")
-    with Supervisor([talks], told=sentences.append, pauses=(30,)) as supervisor:
+    with Supervisor([talks], notify=sentences.append, pauses=(30,)) as supervisor:
         assert until(lambda: supervisor.look() or bool(sentences))
     assert sentences == [f"talks ended (exit code 1): the key is unknown, see {talks.log}; started again in 30 s"]
 
@@ -215,11 +215,11 @@ def test_what_a_child_says_last_in_a_sentence_of_ours_is_told_with_its_end(tmp_p
 PROGRAM = """
 import sys
 from pathlib import Path
-from flfed.deployment.processes.supervisor import Child, Supervisor, told_to_stop
+from flfed.deployment.processes.supervisor import Child, Supervisor, stop_on_signals
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
 folder = Path(sys.argv[1])
 children = [Child(name, (sys.executable, "-c", deaf), folder / name) for name in ("one", "two")]
-with told_to_stop() as stop, Supervisor(children, patience=0.2) as supervisor:
+with stop_on_signals() as stop, Supervisor(children, patience=0.2) as supervisor:
     print(*supervisor.processes.values(), flush=True)
     supervisor.supervise(stop)
 print("over", flush=True)
@@ -267,7 +267,7 @@ def test_a_supervisor_that_is_killed_leaves_no_child_behind(supervising: Supervi
 
 def test_signals_mean_again_what_they_did_before():
     before = signal.getsignal(signal.SIGTERM)
-    with told_to_stop() as stop:
+    with stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(60)
     assert signal.getsignal(signal.SIGTERM) == before

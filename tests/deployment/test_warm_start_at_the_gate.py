@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, Message
 
 from flfed import Study, run
 from flfed.deployment.operator.study_description import plain_words
-from flfed.deployment.site_state.approval import given_start, keep_start, kept_start
+from flfed.deployment.site_state.approval import keep_start, load_start, read_start_folder
 from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import export
@@ -57,7 +57,7 @@ def started(begun: Study, folder: Path, gated: Callable[..., Gated]) -> Callable
 
     def make(**given: Any) -> Gated:
         site = gated(begun.text, **given)
-        source = given_start(site.folder, begun, folder)
+        source = read_start_folder(site.folder, begun, folder)
         assert source is not None
         keep_start(site.folder, begun, source)
         return site
@@ -119,17 +119,17 @@ def test_a_source_of_the_same_arrays_with_another_encoder_is_another_model(
     site, other = started(), with_other_encoder(folder, tmp_path / "other")
     # Neither the site nor an honest coordinator takes it.
     with pytest.raises(UsageError, match="another model"):
-        given_start(site.folder, begun, other)
+        read_start_folder(site.folder, begun, other)
     with pytest.raises(UsageError, match="another model"):
         source_model(begun.replace({"model.warm-start": str(other)}))
     # Whoever puts it in the place of the site's copy stops the site's comparison.
     keep_start(site.folder, begun, Source.of_facts(**parts_of(other)))
     with pytest.raises(NotTakingPart, match=ABSENT):
-        kept_start(site.folder, begun)
+        load_start(site.folder, begun)
     # The wrong implementation, whose hash is of the arrays alone.
     monkeypatch.setattr(Source, "sha256", lambda source: arrays_sha256(source.arrays))
     loose = begun.replace({"model.start-sha256": arrays_sha256(SharedModel.read(folder).arrays)})
-    assert given_start(site.folder, loose, other) is not None
+    assert read_start_folder(site.folder, loose, other) is not None
 
 
 def parts_of(folder: Path) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def test_a_run_its_kept_copy_and_its_exported_folder_have_one_hash(
 ):
     by_folder = named_start(begun.replace({"model.warm-start": str(folder), "model.start-sha256": ""}), approved=False)
     assert by_folder.start_sha256 == begun.start_sha256
-    kept = kept_start(started().folder, begun)
+    kept = load_start(started().folder, begun)
     assert kept.sha256() == begun.start_sha256 == source_model(begun).sha256()
     # Each part of it counts.
     others = [
@@ -165,12 +165,12 @@ def test_a_site_without_a_copy_answers_nothing_and_a_copy_is_for_its_owner_alone
     (kept,) = site.folder.starts.iterdir()
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (site.folder.starts, kept)]
     assert [f"{mode:o}" for mode in modes] == ["700", "600"]
-    assert given_start(site.folder, begun, None) is None  # it is given once
+    assert read_start_folder(site.folder, begun, None) is None  # it is given once
     kept.unlink()
     assert ABSENT in site.refusal(enrol)
     assert ABSENT in site.answer(site.trained()).error.reason
     with pytest.raises(UsageError, match="add: --start FOLDER"):
-        given_start(site.folder, begun, None)
+        read_start_folder(site.folder, begun, None)
 
 
 def test_the_approval_names_the_model_and_its_hash(begun: Study, gated: Callable[..., Gated]):
@@ -189,7 +189,7 @@ def test_a_gate_refuses_a_start_where_each_site_scales_by_its_own_means(
 ):
     study = begun.replace({"encode.scaler": "per-site"})
     site = gated(study.text)
-    source = given_start(site.folder, study, folder)
+    source = read_start_folder(site.folder, study, folder)
     assert source is not None
     keep_start(site.folder, study, source)
     enrol = site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256()))

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from flfed import Study, run
 from flfed.errors import UsageError
-from flfed.federation.client.released.noised_answer import FOLDER, KeptFile
+from flfed.federation.client.released.noised_answer import FOLDER, AnswerFile
 from flfed.paths import SiteFolder
 from flfed.records.statistics.noised_scores import NOT_COMPARED
 from flfed.rows.data.policy import Policy
@@ -43,7 +43,7 @@ def kept_own(session: SiteSession) -> Arrays:
     """The own model that a site keeps."""
     (path,) = (SiteFolder(session.site.name).gate / FOLDER).glob("*own-model*")
     shapes = shapes_of(first_model(session.study, session.schema))
-    found = KeptFile(path, training_cells(session, by_person=True)).read(entries_of(shapes))
+    found = AnswerFile(path, training_cells(session, by_person=True)).read(entries_of(shapes))
     assert found is not None
     return unflattened(found, shapes)
 

@@ -15,7 +15,7 @@ from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.experiments.compare_runs import compare_runs
 from flfed.export.run_folder import export
 from flfed.federation.recording import source_model
-from flfed.federation.recording.source_model import UNCOVERED, kept_source, required_hash, start_arrays
+from flfed.federation.recording.source_model import UNCOVERED, load_source, required_hash, start_arrays
 from flfed.federation.server.run import Result, resume, run
 from flfed.records.reports.site_answer import rests_on
 from flfed.records.statistics.verdict import number
@@ -230,9 +230,9 @@ def test_a_run_goes_on_without_the_model_that_it_began_with(
         hashes = [[one.arrays_sha256 for one in reader.runs_of(name)] for name in both]
     assert hashes[0] == hashes[1] and len(set(hashes[0])) == 2
     # What was written down goes once it is of no more use.
-    assert kept_source(again["run"]) is None and not checkpoint.folder_of(again["run"]).exists()
+    assert load_source(again["run"]) is None and not checkpoint.folder_of(again["run"]).exists()
     # The wrong implementation, which looks for the model again where it was.
-    monkeypatch.setattr(source_model, "kept_source", lambda series: None)
+    monkeypatch.setattr(source_model, "load_source", lambda series: None)
     with pytest.raises(UsageError, match="is no folder here, and run .* is not in the store"):
         resume(killed[1], sites=sites)
 

@@ -227,16 +227,16 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
     return admission
 
 
-def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
+def _admitted_by(folder: CoordinatorFolder, content: dict[str, Any], now: datetime) -> tuple[Membership, bool]:
     """Return an admission's membership and whether it exists already."""
-    site = given["site"]
+    site = content["site"]
     again = f"flfed coordinator invite {site}"
-    public = _signing_key(given)
+    public = _signing_key(content)
     everyone = members(folder)
     member = everyone.get(site)
     if member is None:
         raise UsageError(f"admission: site {site!r} was not invited; to invite it: {again}")
-    invited = hmac.compare_digest(_hash(given["invitation"]), member.invitation_sha256)
+    invited = hmac.compare_digest(_hash(content["invitation"]), member.invitation_sha256)
     # The same file again changes nothing: a person may repeat the command.
     if member.status == "admitted" and invited and public == member.public_key:
         return member, True
@@ -262,24 +262,24 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
             )
     admitted_at = now.isoformat(timespec="seconds")
     return replace(
-        member, status="admitted", admitted=admitted_at, public_key=public, gate_key=given.get("gate-key", "")
+        member, status="admitted", admitted=admitted_at, public_key=public, gate_key=content.get("gate-key", "")
     ), False
 
 
-def _signing_key(given: Mapping[str, Any]) -> str:
+def _signing_key(content: Mapping[str, Any]) -> str:
     """Return the public key of an admission that it signed.
 
     The signature proves that who wrote the file has the key's private half; the code, that it was invited.
     """
-    key = node_public_key(given["public-key"])
+    key = node_public_key(content["public-key"])
     if key is None:
         raise UsageError("admission: the key in it is not of the kind EC P-384; make it with: flfed site join")
-    if not node_signed({k: v for k, v in given.items() if k != "signature"}, given["signature"], key):
+    if not node_signed({k: v for k, v in content.items() if k != "signature"}, content["signature"], key):
         raise UsageError("admission: the signature is not that of the key in it; ask the site for the file anew")
     return public_text(key)
 
 
-def note_gate_key(folder: CoordinatorFolder, site: str, said: str) -> tuple[str, str]:
+def note_gate_key(folder: CoordinatorFolder, site: str, fingerprint_text: str) -> tuple[str, str]:
     """Take in the fingerprint of a site's gate, as the site read it out.
 
     It is for people to look up. No run goes by it: each site takes the fingerprints of the others from these.
@@ -294,7 +294,7 @@ def note_gate_key(folder: CoordinatorFolder, site: str, said: str) -> tuple[str,
     UsageError
         If it is no fingerprint, or the site is not admitted.
     """
-    fingerprint = read_gate_fingerprint(said)
+    fingerprint = read_gate_fingerprint(fingerprint_text)
     with locked(folder.sites):
         member = _member(folder, site)
         if member.status != "admitted":

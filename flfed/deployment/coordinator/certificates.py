@@ -111,7 +111,7 @@ def settings(folder: CoordinatorFolder) -> Settings:
         raise FlfedError(f"{folder.settings}: cannot be read; it must be TOML with title and address") from None
 
 
-def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | None = None) -> None:
+def initialise(folder: CoordinatorFolder, coordinator_settings: Settings, *, now: datetime | None = None) -> None:
     """Create a coordinator's authority, certificate, signing key and settings.
 
     Raises
@@ -130,16 +130,21 @@ def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | No
     # The folder's mode is checked before the first private key is written into it.
     if folder.root.stat().st_mode & 0o077:
         raise UsageError(f"{folder.root}: others may enter it; first: chmod 700 {folder.root}")
-    key, certificate = new_authority(given.title, now)
+    key, certificate = new_authority(coordinator_settings.title, now)
     write_whole(folder.keys / "ca.key", _pem(key))
     write_whole(folder.keys / "ca.crt", certificate_text(certificate))
-    _write_server(folder, given.host, key, certificate, now)
+    _write_server(folder, coordinator_settings.host, key, certificate, now)
     write_signing_key(folder, Ed25519PrivateKey.generate())
     # Last: a folder with settings is a whole one.
     made = now.isoformat(timespec="seconds")
-    facts = {"format": FORMAT, "title": given.title, "address": given.address, "made": made}
+    facts = {
+        "format": FORMAT,
+        "title": coordinator_settings.title,
+        "address": coordinator_settings.address,
+        "made": made,
+    }
     write_whole(folder.settings, tomli_w.dumps(facts).encode())
-    note(folder.log, now, "initialised", title=given.title, address=given.address)
+    note(folder.log, now, "initialised", title=coordinator_settings.title, address=coordinator_settings.address)
 
 
 def new_authority(title: str, now: datetime) -> tuple[EllipticCurvePrivateKey, x509.Certificate]:
@@ -228,8 +233,8 @@ _USAGES = (
 )  # fmt: skip
 
 
-def _usage(*given: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{name: name in given for name in _USAGES})
+def _usage(*usages: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{name: name in usages for name in _USAGES})
 
 
 def certificates(text: bytes) -> list[x509.Certificate]:

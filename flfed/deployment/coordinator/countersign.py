@@ -65,7 +65,9 @@ def last_signed(folder: CoordinatorFolder, sites: Collection[str]) -> dict[str, 
         return _last_of(locked_ledger.backwards(), sites)
 
 
-def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, n_known: int, at_known: str) -> str:
+def sign_head(
+    folder: CoordinatorFolder, site: str, run: str, n: int, head: str, *, base_line: int, base_hash: str
+) -> str:
     """Sign the head of a site's ledger.
 
     Return the signature once it is on this disk that it was given.
@@ -77,9 +79,9 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     n : int
     head : str
         What the site says its ledger's head is.
-    n_known : int
+    base_line : int
         The line that it was asked for.
-    at_known : str
+    base_hash : str
         What the site says is the hash of that line.
 
     Raises
@@ -98,7 +100,7 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     # Under the lock, so that two runs cannot sign two heads after the same line.
     with _receipts(folder).lock() as locked_ledger:
         last = _last_of(locked_ledger.backwards(), [site])[site]
-        if why := _why_not(last, receipt, n_known, at_known):
+        if why := _why_not(last, receipt, base_line, base_hash):
             raise UnfollowedHead(why)
         signature = sign_as_coordinator(receipt.facts(), key)
         # A head that was signed already is signed again without a second line.
@@ -107,7 +109,7 @@ def sign_head(folder: CoordinatorFolder, site: str, run: str, n: int, head: str,
     return signature
 
 
-def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
+def _why_not(last: Receipt, new: Receipt, base_line: int, base_hash: str) -> str:
     """Return why a head does not follow the signed one.
 
     An empty text where it follows.
@@ -116,12 +118,12 @@ def _why_not(last: Receipt, new: Receipt, n_known: int, at_known: str) -> str:
     ask += f"; where it was lost: flfed coordinator ledger {new.site} --help"
     signed = f"{last.n} lines were signed at run {last.run}"
     # Another run signed meanwhile, so that the site was asked about an older line: no fault of the site's.
-    if n_known != last.n:
+    if base_line != last.n:
         return f"{new.site}'s ledger was signed at run {last.run} meanwhile; the next run signs these lines too"
     # Fewer lines mean that it was cut; another hash at a signed line, that it was rewritten.
     if new.n < last.n:
         return f"{new.site}'s ledger was cut: it has {new.n} lines, and {signed}; {ask}"
-    if at_known != last.head or (new.n == last.n and new.head != last.head):
+    if base_hash != last.head or (new.n == last.n and new.head != last.head):
         line = f"line {last.n} is not the one that was signed at run {last.run}"
         return f"{new.site}'s ledger was written anew: {line}; {ask}"
     return ""
@@ -193,7 +195,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
         line_hash = reply.at_known
         try:
             signature = sign_head(
-                folder, site, run, reply.n, reply.head, n_known=last_by_site[site].n, at_known=line_hash
+                folder, site, run, reply.n, reply.head, base_line=last_by_site[site].n, base_hash=line_hash
             )
         except UnfollowedHead as error:
             faults[site] = str(error)
@@ -302,7 +304,7 @@ def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> N
     recorder.events("fault", outcome.faults)
 
 
-NOT_HELD = "its ledger is not held to what was signed of it"
+NOT_COUNTERSIGNED = "its ledger is not held to what was signed of it"
 
 
 @dataclass(frozen=True)
@@ -343,7 +345,7 @@ class SignedHeads:
             raise RunStopped(why) from None
         # The exchange is recorded in any case: its bytes left the sites.
         recorder.crossed(SEAL, heads.to_node, heads.to_server)
-        recorder.events("fault", {site: f"{NOT_HELD}: {why}" for site, why in heads.faults.items()})
+        recorder.events("fault", {site: f"{NOT_COUNTERSIGNED}: {why}" for site, why in heads.faults.items()})
         if whys:
             # The record may name sites by pseudonyms only; the person at the terminal sees the names.
             stopped = RunStopped(f"no round was begun: {'; '.join(whys.values())}")

@@ -145,13 +145,13 @@ class NodeRegistration:
     Parameters
     ----------
     folder : CoordinatorFolder
-    told : callable
+    notify : callable
         Told in a sentence who can connect, and who is cut off.
     """
 
     folder: CoordinatorFolder
-    told: Notify
-    _said: set[str] = field(default_factory=set)
+    notify: Notify
+    _reported: set[str] = field(default_factory=set)
 
     def update(self, control: Control) -> None:
         """Register admitted keys and cut off all others.
@@ -190,10 +190,10 @@ class NodeRegistration:
                 self._note("registered", f"site {site} can connect: node {node_id}")
 
     def _say_once(self, sentence: str) -> None:
-        if sentence not in self._said:
-            self._said.add(sentence)
-            self.told(sentence)
+        if sentence not in self._reported:
+            self._reported.add(sentence)
+            self.notify(sentence)
 
     def _note(self, what: str, sentence: str) -> None:
         note(self.folder.log, now_utc(), what, said=sentence)
-        self.told(sentence)
+        self.notify(sentence)

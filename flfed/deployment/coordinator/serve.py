@@ -54,7 +54,7 @@ def serve(
     folder: CoordinatorFolder,
     stop: threading.Event,
     *,
-    told: Notify,
+    notify: Notify,
     bind: str = "",
     port: int = 0,
 ) -> None:
@@ -67,7 +67,7 @@ def serve(
     folder : CoordinatorFolder
         Of a coordinator that was initialised.
     stop : Event
-    told : callable
+    notify : callable
         Told in a sentence what happens.
     bind : str
         The address to listen on; all of the machine's where empty.
@@ -90,16 +90,16 @@ def serve(
         alone.enter_context(holding(bind, port or settings(folder).port))
         # Before Caddy starts: it reads the certificate once.
         if notice := _renewed(folder):
-            told(notice)
+            notify(notice)
         inside = _prepare(folder, bind, port)
         quiet = {**QUIET, "FLWR_HOME": str(folder.server / "flower"), "HOME": str(folder.server)}
         children = [
             Child("superlink", _superlink(folder, inside), folder.server / "superlink.log", quiet),
             Child("caddy", proxy.command(folder), folder.server / "caddy.log", proxy.environment(folder)),
         ]
-        with Supervisor(children, told=told) as supervisor:
-            supervisor.supervise(stop, Watch(folder, supervisor, told).look)
-    told("the coordinator has stopped")
+        with Supervisor(children, notify=notify) as supervisor:
+            supervisor.supervise(stop, Watch(folder, supervisor, notify).look)
+    notify("the coordinator has stopped")
 
 
 RENEWED = f"the server's certificate had fewer than {RENEWED_DAYS} days left, and was renewed"
@@ -145,12 +145,12 @@ class CertificateWatch:
     Parameters
     ----------
     folder : CoordinatorFolder
-    told : callable
+    notify : callable
     """
 
-    def __init__(self, folder: CoordinatorFolder, told: Notify) -> None:
+    def __init__(self, folder: CoordinatorFolder, notify: Notify) -> None:
         self._folder = folder
-        self._told = told
+        self._notify = notify
         self._shown = state_of(folder.keys, "server.*")
         self._due = 0.0
 
@@ -170,7 +170,7 @@ class CertificateWatch:
             notice = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
         if notice and (notice == RENEWED or now >= self._due):
             self._due = now + DAY_SECONDS
-            self._told(notice)
+            self._notify(notice)
 
 
 @dataclass
@@ -183,14 +183,14 @@ class Watch:
     ----------
     folder : CoordinatorFolder
     supervisor : Supervisor
-    told : callable
+    notify : callable
     clock : callable
         Seconds; tests pass their own.
     """
 
     folder: CoordinatorFolder
     supervisor: Supervisor
-    told: Notify
+    notify: Notify
     _next: float = 0.0
     _anew: float = 0.0
     _sites: object = None
@@ -199,8 +199,8 @@ class Watch:
 
     def __post_init__(self) -> None:
         """Look at the certificate and the nodes, too."""
-        self._nodes = NodeRegistration(self.folder, self.told)
-        self._certificate = CertificateWatch(self.folder, self.told)
+        self._nodes = NodeRegistration(self.folder, self.notify)
+        self._certificate = CertificateWatch(self.folder, self.notify)
 
     def look(self) -> None:
         """Look at the folder where it is due.
@@ -219,14 +219,14 @@ class Watch:
         except FlfedError as error:
             # While the SuperLink starts, that it does not answer is no news.
             if self._answers and str(error) != self._problem:
-                self.told(str(error))
+                self.notify(str(error))
             self._problem = str(error)
 
     def _look(self, now: float) -> None:
         # A certificate that was renewed by hand is taken over without a restart of the SuperLink.
         if self._certificate.changed():
             self.supervisor.renew("caddy")
-            self.told("the server's certificate has changed: caddy was started again with it")
+            self.notify("the server's certificate has changed: caddy was started again with it")
         sites = state_of(self.folder.sites, "*.json")
         # Nothing changed and no minute has passed: the server is not asked.
         if sites == self._sites and now < self._anew:
@@ -237,7 +237,7 @@ class Watch:
                 control.check_lock()
                 self._nodes.update(control)
                 self._answers = True
-                self.told(f"sites can connect: {settings(self.folder).address}")
+                self.notify(f"sites can connect: {settings(self.folder).address}")
             self._nodes.update(control)
             self._sites = sites
             # Slow work once a minute: leftovers of dead runs, and the certificate.

@@ -76,7 +76,7 @@ class Control:
             If it does.
         """
         # Asked as a stranger would: only a refusal proves that the lock is there.
-        stranger = self._link.control(timeout=self._timeout, known=False)
+        stranger = self._link.control(timeout=self._timeout, with_secret=False)
         try:
             ask(stranger.ListNodes)
         except httpx.HTTPStatusError as error:
@@ -228,7 +228,7 @@ class ServerTask:
 
     def begin(self) -> Any:
         """Begin the task and return its run."""
-        with said():
+        with translate_errors():
             task_input = ask(self.client.PullTaskInput)
         # Flower builds messages only where these are set.
         TaskIdentity.task_id = task_input.task_id
@@ -242,7 +242,7 @@ class ServerTask:
         Flower keeps nothing else of the run.
         """
         status = FAILED if failure else COMPLETED
-        with said():
+        with translate_errors():
             ask(self.client.PushTaskOutput, sub_status=status, details=failure)
 
     def close(self) -> None:
@@ -278,7 +278,7 @@ def acquired(
         end = time.monotonic() + START_SECONDS
         try:
             while time.monotonic() < end:
-                with said():
+                with translate_errors():
                     response = ask(acquiring.AcquireTask, supported_task_types=["flwr-serverapp"])
                 if not (response.HasField("task") and response.token):
                     time.sleep(0.05)
@@ -299,7 +299,7 @@ def acquired(
 def _end_stray(task: ServerTask) -> None:
     try:
         # Flower ends only a task that was begun.
-        with suppress(FlfedError), said():
+        with suppress(FlfedError), translate_errors():
             ask(task.client.PullTaskInput)
         task.end("its coordinator's process died")
     finally:
@@ -351,7 +351,7 @@ class Heartbeat:
 
 
 @contextmanager
-def said() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn errors of Flower's clients into sentences."""
     try:
         yield

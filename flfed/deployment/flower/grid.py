@@ -17,7 +17,7 @@ import httpx
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Clock, Notify, silent
-from flfed.deployment.flower.control import said
+from flfed.deployment.flower.control import translate_errors
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, apart, joined, opened, parts_of
 from flfed.deployment.flower.transport import is_away, retry
 from flfed.errors import FlfedError
@@ -54,31 +54,31 @@ class NodeReplies:
 
     names: Mapping[int, str]
 
-    def own(self, asked: Message, reply: Message | Refusal) -> Message:
+    def own(self, request: Message, reply: Message | Refusal) -> Message:
         """Return a reply that is its node's own.
 
         Return an error in its place where it is not.
         """
         if isinstance(reply, Refusal):
-            return self.fault(asked, reply)
+            return self.fault(request, reply)
         # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
-        if reply.metadata.src_node_id != asked.metadata.dst_node_id:
+        if reply.metadata.src_node_id != request.metadata.dst_node_id:
             code = reply.error.code if reply.has_error() else UNKNOWN
             lost = Refusal("node-offline") if code == NODE_UNAVAILABLE else Refusal("reply-lost")
-            return self.fault(asked, lost, code)
+            return self.fault(request, lost, code)
         try:
             reply = apart(reply)
         except MalformedMessage as error:
-            return self.fault(asked, refusal_of(error))
-        if asked.metadata.message_type != ENROL:
+            return self.fault(request, refusal_of(error))
+        if request.metadata.message_type != ENROL:
             return reply
         if reply.has_error():
             # Who it is that does not enrol is known here only.
-            site = self.names.get(asked.metadata.dst_node_id, "")
-            return self.fault(asked, reason_of(reply, site), reply.error.code)
-        wrong = self._wrong_name(asked, reply)
+            site = self.names.get(request.metadata.dst_node_id, "")
+            return self.fault(request, reason_of(reply, site), reply.error.code)
+        wrong = self._wrong_name(request, reply)
         if wrong:
-            return self.fault(asked, wrong)
+            return self.fault(request, wrong)
         return reply
 
     def lost(self, reply: Message) -> Refusal | None:
@@ -92,12 +92,12 @@ class NodeReplies:
             return cause
         return None
 
-    def fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
+    def fault(self, request: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
         """Return an error reply of the node that was asked."""
-        name = self.names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
-        return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
+        name = self.names.get(request.metadata.dst_node_id, f"node {request.metadata.dst_node_id}")
+        return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=request)
 
-    def _wrong_name(self, asked: Message, reply: Message) -> Refusal | None:
+    def _wrong_name(self, request: Message, reply: Message) -> Refusal | None:
         """Return why an enrolment's site name is wrong.
 
         None where it is right. A message that cannot be read is for its reader to refuse.
@@ -106,7 +106,7 @@ class NodeReplies:
             site = EnrolReply.from_record(reply.content).site
         except MalformedMessage:
             return None
-        name = self.names[asked.metadata.dst_node_id]
+        name = self.names[request.metadata.dst_node_id]
         if site == name:
             return None
         return Refusal("other-node", says=site, admitted=name)
@@ -127,7 +127,7 @@ class DeployedGrid(HttpGrid):
         Raises where the run was ended.
     online : callable
         Returns the nodes that may connect, each with since when it is online.
-    told : callable
+    notify : callable
         Told who is waited for.
     """
 
@@ -141,7 +141,7 @@ class DeployedGrid(HttpGrid):
         check: Callable[[], None],
         *,
         online: Online = dict,
-        told: Notify = silent,
+        notify: Notify = silent,
     ) -> None:
         super().__init__(token="held by the client")
         self._runtime = runtime
@@ -151,7 +151,7 @@ class DeployedGrid(HttpGrid):
         make_patient(self._retry_invoker)
         self._replies = NodeReplies(self._names)
         self._presence = Presence(online)
-        self._told = told
+        self._notify = notify
 
     def _connect(self) -> None:
         """Connect by our own client: no redirect, no proxy."""
@@ -190,11 +190,11 @@ class DeployedGrid(HttpGrid):
         # One deadline for all messages, also for those that are sent again.
         end = math.inf if timeout is None else time.monotonic() + timeout
         waiting, replies = self._send(sent, timeout)
-        telling = Told(self._told)
+        telling = WaitReporter(self._notify)
         while waiting:
             # A run that was ended at the server is noticed here, within a tenth of a second.
             self._check()
-            with said():
+            with translate_errors():
                 replies += self._answers(waiting)
                 replies += self._ask_again(waiting, wait=wait)
             left = end - time.monotonic()
@@ -206,8 +206,8 @@ class DeployedGrid(HttpGrid):
             time.sleep(pause)
         telling.over()
         # Without a reply are those whose node is away, and those who would have told who they are.
-        late = [one for one in waiting.values() if one.lost or one.asked.metadata.message_type == ENROL]
-        return replies + [self._replies.fault(one.asked, one.lost or LATE) for one in late]
+        late = [one for one in waiting.values() if one.lost or one.request.metadata.message_type == ENROL]
+        return replies + [self._replies.fault(one.request, one.lost or LATE) for one in late]
 
     def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
         """Send messages and return their open questions.
@@ -219,7 +219,7 @@ class DeployedGrid(HttpGrid):
         for message in sent:
             if timeout is not None:
                 message.metadata.ttl = timeout + LIFE_SECONDS
-        with said():
+        with translate_errors():
             ids = list(self.push_messages([joined(message) for message in sent])) if sent else []
         waiting = {
             number: Question(message, self._presence.since(message.metadata.dst_node_id))
@@ -245,7 +245,7 @@ class DeployedGrid(HttpGrid):
             if reply is None:
                 continue
             question.arriving = None
-            answer = self._replies.own(question.asked, reply)
+            answer = self._replies.own(question.request, reply)
             question.lost = self._replies.lost(answer) if question.sent < MOST_SENT else None
             if not question.lost:
                 del waiting[number]
@@ -275,12 +275,12 @@ class DeployedGrid(HttpGrid):
                 del waiting[number]
             else:
                 continue
-            errors.append(self._replies.fault(question.asked, fault, NODE_UNAVAILABLE))
+            errors.append(self._replies.fault(question.request, fault, NODE_UNAVAILABLE))
         return errors
 
     def _send_again(self, waiting: dict[str, Question], question: Question, since: str) -> bool:
         """Send a question to a node that is there since then; tell whether the server knows the node."""
-        again = question.asked
+        again = question.request
         again.metadata.created_at = time.time()
         (fresh,) = self.push_messages([joined(again)]) or ("",)
         if fresh:
@@ -459,7 +459,7 @@ class Question:
 
     Attributes
     ----------
-    asked : Message
+    request : Message
     since : str
         When its node had come online when it was sent; "" where it was not, or that is not known.
     lost : Refusal, optional
@@ -470,7 +470,7 @@ class Question:
         Its reply, of which not all is there.
     """
 
-    asked: Message
+    request: Message
     since: str
     lost: Refusal | None = None
     sent: int = 1
@@ -479,7 +479,7 @@ class Question:
     @property
     def node(self) -> int:
         """The node that is asked."""
-        return int(self.asked.metadata.dst_node_id)
+        return int(self.request.metadata.dst_node_id)
 
 
 class Presence:
@@ -536,7 +536,7 @@ class Presence:
 
 
 @dataclass
-class Told:
+class WaitReporter:
     """Reporter of questions that wait.
 
     It says who has answered, who has not, and when the questions are given up.
@@ -579,7 +579,7 @@ class Told:
             return
         self._last = who
         self._due = now + REPEATED_SECONDS
-        self.tell(f"{who}; {given_up(left)}")
+        self.tell(f"{who}; {describe_deadline(left)}")
 
     def over(self) -> None:
         """Say that nobody is waited for."""
@@ -602,7 +602,7 @@ def waiting_sentence(missing: Mapping[str, str | None], answered: Collection[str
     return f"waiting for {_some(names)}; answered: {_some(sorted(answered)) or 'nobody yet'}"
 
 
-def given_up(left: float) -> str:
+def describe_deadline(left: float) -> str:
     """Return when waiting ends, in words.
 
     It is told by the clock on the wall and in seconds.

@@ -136,15 +136,15 @@ class Link:
             # A damaged file is told apart from a missing one: starting the server is not enough to mend it.
             raise FlfedError(f"{serving_file(folder)}: is damaged; stop the server and start it again") from None
 
-    def control(self, *, timeout: float = TIMEOUT_SECONDS, known: bool = True) -> ControlHttpClient:
+    def control(self, *, timeout: float = TIMEOUT_SECONDS, with_secret: bool = True) -> ControlHttpClient:
         """Return a client of the control interface.
 
-        One that is not `known` sends no word, and shows that it is refused.
+        Without its secret it shows that it is refused.
         """
         from flfed.flower_names import ControlHttpClient, RuntimeVersionHttpInterceptor
 
         interceptors: list[Any] = [RuntimeVersionHttpInterceptor("flwr CLI")]
-        if known:
+        if with_secret:
             interceptors.append(Word(self.secret))
         return self._client(ControlHttpClient, interceptors, timeout)
 
@@ -166,7 +166,7 @@ class Link:
         signing = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods=signed)
         return self.runtime("SuperExec", signing)
 
-    def _client(self, kind: type[Client], given: Sequence[Any], timeout: float) -> Client:
+    def _client(self, kind: type[Client], interceptors: Sequence[Any], timeout: float) -> Client:
         """Return a Flower client connected directly to loopback.
 
         It uses no proxy and follows no redirect.
@@ -174,7 +174,7 @@ class Link:
         import httpx
 
         # Flower's own HTTP client is replaced by one that trusts this certificate alone and obeys no environment.
-        client = kind(f"https://{self.address}", interceptors=given)
+        client = kind(f"https://{self.address}", interceptors=interceptors)
         client._client.close()
         client._client = httpx.Client(verify=self._trusted(), timeout=timeout, follow_redirects=False, trust_env=False)
         return client
@@ -242,9 +242,9 @@ class Node:
         return vars(self) | {"public_key": self.public_key.decode("ascii")}
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> Self:
+    def from_json(cls, facts: dict[str, Any]) -> Self:
         """Parse it from that route's answer."""
-        return cls(**{**found, "public_key": found["public_key"].encode("ascii")})
+        return cls(**{**facts, "public_key": facts["public_key"].encode("ascii")})
 
 
 def pem_of(public_key_openssh: str) -> bytes:

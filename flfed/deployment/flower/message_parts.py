@@ -27,7 +27,7 @@ MOST_BYTES = 64 << 20
 """Of one message: far above every model for tables, far below what fills a machine."""
 MOST_PARTS = 10_000
 """Of one message: Flower sends every array, and every piece of one, as an object of its own."""
-TOLD = ("run_id", "message_type", "src_node_id", "dst_node_id", "reply_to_message_id", "group_id")
+ENVELOPE_FIELDS = ("run_id", "message_type", "src_node_id", "dst_node_id", "reply_to_message_id", "group_id")
 
 
 def iterate_parts(tree: Any) -> Iterator[Any]:
@@ -76,7 +76,7 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
         raise MalformedMessage(Refusal("no-message"))
     # The id is checked by `parts_of`; every other fact of the envelope is compared here.
     message.metadata.__dict__["_message_id"] = envelope.metadata.message_id
-    for name in TOLD:
+    for name in ENVELOPE_FIELDS:
         if getattr(message.metadata, name) != getattr(envelope.metadata, name):
             raise MalformedMessage(Refusal("other-envelope", field=name.replace("_", "-")))
     return message

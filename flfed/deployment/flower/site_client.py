@@ -63,7 +63,7 @@ Leaving = Callable[[Message, Message, Context], Message]
 """What an error reply passes before it leaves: (what was asked, the reply, the settings) → the reply."""
 
 
-def _as_it_is(asked: Message, reply: Message, context: Context) -> Message:
+def _as_it_is(request: Message, reply: Message, context: Context) -> Message:
     return reply
 
 
@@ -280,13 +280,13 @@ class Tasks:
             return self._taken(response)
         return None
 
-    def _taken(self, found: Any) -> Task:
+    def _taken(self, response: Any) -> Task:
         version = RuntimeVersionHttpInterceptor(component_name=KIND)
         bounded = Bounded(self._connect, MOST_BYTES)
-        client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(found.token))
+        client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(response.token))
         try:
             with _link():
-                return self._read(client, bounded, found)
+                return self._read(client, bounded, response)
         except FlfedError:
             client.close()
             raise
@@ -294,12 +294,12 @@ class Tasks:
             client.close()
             raise MalformedMessage(Refusal("message-unreadable")) from None
 
-    def _read(self, client: NodeClient, bounded: Bounded, found: Any) -> Task:
+    def _read(self, client: NodeClient, bounded: Bounded, response: Any) -> Task:
         """Read all of a task, with heart-beats; a message that may not be read is answered with an error."""
         # Flower keeps the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
-        identity.task_id = found.task.task_id
-        identity.run_id = found.task.run_id
+        identity.task_id = response.task.task_id
+        identity.run_id = response.task.run_id
         waiting = self._soon(lambda: ask(client.PullMessages), lambda got: bool(got.messages_list), ARRIVING)
         envelope = message_from_proto(waiting.messages_list[0])
         tree = waiting.message_object_trees[0]
@@ -324,16 +324,16 @@ class Tasks:
         bounded.has_read()
         return task
 
-    def _fill(self, task: Task, given: Any) -> None:
+    def _fill(self, task: Task, task_input: Any) -> None:
         """Add the context and the checked bundle to a task."""
-        digest = hashlib.sha256(given.fab.content).hexdigest()
-        task.context = context_from_proto(given.context)
+        digest = hashlib.sha256(task_input.fab.content).hexdigest()
+        task.context = context_from_proto(task_input.context)
         task.bundle_sha256 = digest
         # Two places name the bundle; both must name these very bytes.
-        for claimed in (given.fab.hash_str, given.run.fab_hash):
+        for claimed in (task_input.fab.hash_str, task_input.run.fab_hash):
             if not hmac.compare_digest(claimed.encode(), digest.encode()):
                 raise MalformedMessage(Refusal("false-bundle"))
-        if given.context.run_id != task.envelope.metadata.run_id:
+        if task_input.context.run_id != task.envelope.metadata.run_id:
             raise MalformedMessage(Refusal("two-runs"))
 
     def _pull(self, task: Task, client: NodeClient, tree: Any) -> None:

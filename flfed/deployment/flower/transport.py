@@ -50,7 +50,7 @@ def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception
 
 
 AT_A_TIME = 4
-KEPT_ALIVE = 2.0
+KEEPALIVE_SECONDS = 2.0
 """Connections, and seconds that an unused one is kept: the node closes its own after 5."""
 Connect = Callable[[], socket.socket]
 """Returns a connection to the node, or raises OSError."""
@@ -105,7 +105,7 @@ class HandedConnections(httpcore.NetworkBackend):
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
 
-    def connect_tcp(self, *given: Any, **options: Any) -> httpcore.NetworkStream:
+    def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore.NetworkStream:
         """Return a connection to the node."""
         try:
             return SocketStream(self._connect())
@@ -129,7 +129,7 @@ class NodeTransport(httpx.HTTPTransport):
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
             max_connections=AT_A_TIME,
-            keepalive_expiry=KEPT_ALIVE,
+            keepalive_expiry=KEEPALIVE_SECONDS,
             retries=1,
             network_backend=HandedConnections(connect),
         )

@@ -18,7 +18,7 @@ from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, reject, sha256_of
-from flfed.deployment.site_state.approval import kept_start
+from flfed.deployment.site_state.approval import load_start
 from flfed.deployment.site_state.ledger_loss import SEALERS, Continuity
 from flfed.deployment.site_state.request_archive import keep
 from flfed.errors import UsageError
@@ -225,7 +225,7 @@ class Gate:
         if key not in self._sides:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
             protect = LocalProtection.by_system(self._ledger, rows)
-            source = partial(kept_start, self.folder)
+            source = partial(load_start, self.folder)
             self._sides[key] = SiteClient(
                 self.find_site, today=self._today, rows=rows, protect=protect, approval=self._approving, source=source
             )

@@ -97,36 +97,36 @@ def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal 
     return _arrays_defect(section, content, record, name)
 
 
-def _plain_defect(section: Plain, found: Mapping[str, Any]) -> Refusal | None:
+def _plain_defect(section: Plain, content: Mapping[str, Any]) -> Refusal | None:
     needed = set(section.fields) - section.optional if section.all_fields else set[str]()
-    wrong = _names_defect(found, section.fields, "value", needed=needed)
+    wrong = _names_defect(content, section.fields, "value", needed=needed)
     if wrong:
         return wrong
-    for key, value in found.items():
+    for key, value in content.items():
         if not fits(section.fields[key], value):
             return Refusal("value-unfit", key=key)
     return None
 
 
-def _columns_defect(section: Columns, found: Mapping[str, Any]) -> Refusal | None:
-    wrong = _names_defect(found, section.fields, "list", needed=section.fields)
+def _columns_defect(section: Columns, content: Mapping[str, Any]) -> Refusal | None:
+    wrong = _names_defect(content, section.fields, "list", needed=section.fields)
     if wrong:
         return wrong
-    if not all(isinstance(values, list) for values in found.values()):
+    if not all(isinstance(values, list) for values in content.values()):
         return Refusal("no-list")
     # Lists of one length are the columns of a table; more rows than there are figures are refused.
-    lengths = {len(values) for values in found.values()}
+    lengths = {len(values) for values in content.values()}
     if len(lengths) != 1 or not 1 <= lengths.pop() <= section.longest:
         return Refusal("lengths-unfit")
-    for key, values in found.items():
+    for key, values in content.items():
         if not all(fits(section.fields[key], value) for value in values):
             return Refusal("list-unfit", key=key)
-    return _distinct_defect(section, found)
+    return _distinct_defect(section, content)
 
 
-def _distinct_defect(section: Columns, found: Mapping[str, Any]) -> Refusal | None:
+def _distinct_defect(section: Columns, content: Mapping[str, Any]) -> Refusal | None:
     distinct = section.distinct
-    if distinct and len(set(found[distinct])) < len(found[distinct]):
+    if distinct and len(set(content[distinct])) < len(content[distinct]):
         return Refusal("list-unfit", key=distinct)
     return None
 
@@ -167,10 +167,10 @@ def _number_fits(field: Field, value: float) -> bool:
     return math.isfinite(value) and field.low <= value <= field.high
 
 
-def _arrays_defect(section: ArraySection, found: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
+def _arrays_defect(section: ArraySection, array_record: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
     """Return why a section's arrays do not fit; nothing is decoded before its size is known to fit."""
-    wrong = _names_defect(found, section.arrays, "array", needed=section.arrays)
-    wrong = wrong or _size_defect(found, {key: array.most for key, array in section.arrays.items()})
+    wrong = _names_defect(array_record, section.arrays, "array", needed=section.arrays)
+    wrong = wrong or _size_defect(array_record, {key: array.most for key, array in section.arrays.items()})
     if wrong:
         return wrong
     content = ndarrays(record, name)
@@ -231,13 +231,13 @@ def _packed_defect(section: ArraySection, content: Arrays) -> Refusal | None:
     return PACKED_UNFIT
 
 
-def _ciphertexts_defect(section: Encrypted, found: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
+def _ciphertexts_defect(section: Encrypted, array_record: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
     """Return why ciphertexts do not fit; whether one is one, nobody tells without the key's settings."""
-    if set(found) != {CIPHERTEXT}:
+    if set(array_record) != {CIPHERTEXT}:
         if section.plain is None:
             return Refusal("ciphertexts-unfit")
-        return _arrays_defect(section.plain, found, record, name)
-    wrong = _size_defect(found, {CIPHERTEXT: section.most})
+        return _arrays_defect(section.plain, array_record, record, name)
+    wrong = _size_defect(array_record, {CIPHERTEXT: section.most})
     if wrong:
         return wrong
     chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], section.entries)
@@ -245,41 +245,41 @@ def _ciphertexts_defect(section: Encrypted, found: ArrayRecord, record: RecordDi
 
 
 def _names_defect(
-    found: Mapping[str, Any], known: Collection[str], word: str, *, needed: Iterable[str]
+    content: Mapping[str, Any], allowed_names: Collection[str], word: str, *, needed: Iterable[str]
 ) -> Refusal | None:
     """Return why the names in a section do not fit, None where they do.
 
     Parameters
     ----------
-    found : mapping of name to value
-    known : collection of str
+    content : mapping of name to value
+    allowed_names : collection of str
     word : str
         What a name is of: "array", "list" or "value".
     needed : iterable of str
         Names that must be there.
     """
     # An unknown name is counted and not repeated: whoever chose it may have put something into it.
-    many = len(set(found) - set(known))
+    many = len(set(content) - set(allowed_names))
     if many:
         return Refusal("extra-items", many=many, item=word)
-    absent = sorted(set(needed) - set(found))
+    absent = sorted(set(needed) - set(content))
     if absent:
         return Refusal("item-missing", item=word, key=absent[0])
     return None
 
 
-def _size_defect(found: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
+def _size_defect(arrays: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
     """Return why arrays that are not yet decoded are too large, None where none is.
 
     Parameters
     ----------
-    found : mapping of name to Array
+    arrays : mapping of name to Array
         With these names at least.
     most : mapping of name to int
         Bytes that each may have.
     """
     for name, limit in most.items():
-        array = found[name]
+        array = arrays[name]
         size = array.count_bytes() if type(array) is InMemoryArray else len(array.data)
         if size > limit:
             return Refusal("array-too-large", key=name, size=size, most=limit)

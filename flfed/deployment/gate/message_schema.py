@@ -220,9 +220,9 @@ class StudyMessages:
             array_fields[name] = ArrayField(shape=shape, positive=positive, values=values.get(name))
         return ArraySection(arrays=array_fields)
 
-    def leaving(self, kind: str, **asked: bool) -> Sections:
-        """Return what a reply of this kind may hold; `asked` is the rest of a `Wanted`."""
-        wanted = Wanted(kind=kind, **asked)
+    def leaving(self, kind: str, **options: bool) -> Sections:
+        """Return what a reply of this kind may hold; `options` is the rest of a `Wanted`."""
+        wanted = Wanted(kind=kind, **options)
         sections = self._reply(wanted)
         for part in BORDER:
             sections = part.reply_sections(self, wanted, sections)

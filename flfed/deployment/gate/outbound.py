@@ -17,10 +17,10 @@ from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.run_limits import (
     OpenedLists,
     RunLimits,
-    asked_sha256,
     attempts_refusal,
     choices_of,
     exchange_of,
+    request_sha256,
 )
 from flfed.deployment.site_state.comparisons import Comparisons, Facts, Later
 from flfed.deployment.site_state.ledger_loss import Continuity
@@ -93,13 +93,7 @@ class Leaving:
             return NO_LEDGER
 
     def reply(
-        self,
-        message: Message,
-        reply: Message,
-        facts: Facts,
-        messages: StudyMessages,
-        in_sum: InSum,
-        later: Later,
+        self, message: Message, reply: Message, facts: Facts, messages: StudyMessages, in_sum: InSum, later: Later
     ) -> Message:
         """Return a reply that fits, else an error reply.
 
@@ -160,16 +154,16 @@ class Leaving:
         # Another process took the last comparison meanwhile: this one leaves without its figures.
         return self.reply(message, came, study_facts, messages, in_sum, later)
 
-    def _over(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
+    def _over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
-        return self._limits.refusal(held, message, run_of_new(facts), str(facts["asks_sha256"]))
+        return self._limits.refusal(locked_ledger, message, run_of_new(facts), str(facts["asks_sha256"]))
 
-    def _opened_since(self, held: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
+    def _opened_since(self, locked_ledger: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""
         if not in_sum.question:
             return None
-        history = self._limits.sums(held).known(in_sum.question, str(facts["dataset"]))
-        if in_sum.is_known_as(history):
+        history = self._limits.sums(locked_ledger).get_history(in_sum.question, str(facts["dataset"]))
+        if in_sum.matches_history(history):
             return None
         return Refusal("list-differs")
 
@@ -178,7 +172,7 @@ class Leaving:
 
         The reason is one of the gate's own sentences.
         """
-        return self._said(WITHHELD, message, reason, facts)
+        return self._record_error(WITHHELD, message, reason, facts)
 
     def error(self, message: Message, reply: Message, facts: Facts, *, own: Refusal | None) -> Message:
         """Return an error reply whose text may leave.
@@ -193,15 +187,15 @@ class Leaving:
             What the gate itself said; what anything else said is read word for word.
         """
         if own is not None:
-            return self._said(REFUSED, message, own, facts)
+            return self._record_error(REFUSED, message, own, facts)
         text = reply.error.reason or ""
         # A text that is no refusal is replaced as a whole: no part of it is safe by itself.
         reason = may_leave(text, self._site)
         if reason is None:
             LOG.error("an error of %d characters was held back", len(text))
-        return self._said(ERROR, message, reason or Refusal("error-untold"), facts)
+        return self._record_error(ERROR, message, reason or Refusal("error-untold"), facts)
 
-    def _said(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
+    def _record_error(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Write an error into the ledger and return it.
 
         It is short, so the byte limit of the day does not apply.
@@ -232,7 +226,7 @@ class Leaving:
             return None
         return Refusal("reason-unknown")
 
-    def _used(self, held: LockedLedger) -> int:
+    def _used(self, locked_ledger: LockedLedger) -> int:
         """Return how many bytes left today.
 
         A line of a later day, after a clock was set back, counts too.
@@ -243,7 +237,7 @@ class Leaving:
         day = self._today().isoformat()
         used = 0
         newest = None
-        for line in held.backwards():
+        for line in locked_ledger.backwards():
             newest = newest or line
             if (day, line.n, line.hash) in self._counted:
                 used += self._counted[day, line.n, line.hash]
@@ -259,8 +253,8 @@ class Leaving:
             self._counted = {(day, newest.n, newest.hash): used}
         return used
 
-    def _too_much(self, held: LockedLedger, more: int) -> Refusal | None:
-        used = self._used(held)
+    def _too_much(self, locked_ledger: LockedLedger, more: int) -> Refusal | None:
+        used = self._used(locked_ledger)
         most = self._site.policy.daily_bytes
         if used + more <= most:
             return None
@@ -284,7 +278,7 @@ def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMess
         paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
         line["charged_bytes"] = count_bytes(paid)
     # The line names what the coordinator chose, so that a later question by another model is recognised.
-    if chosen := asked_sha256(message):
+    if chosen := request_sha256(message):
         line["asked_sha256"] = chosen
     if OFFSET in reply.content:
         line["offset"] = True

@@ -17,7 +17,7 @@ from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import FROM, content_sha256, model_sha256, other_model_refusal
 from flfed.federation.client.released.accounts import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
-from flfed.federation.client.run_keys import Known, Place
+from flfed.federation.client.run_keys import Place, QuestionHistory
 from flfed.records.ledger import Ledger, LockedLedger
 from flfed.records.ledger_line import (
     ASKS,
@@ -58,7 +58,7 @@ _KEYS = KEYS.rpartition(".")[2]
 _SUMMARISE = SUMMARISE.rpartition(".")[2]
 
 
-def asked_sha256(message: Message) -> str:
+def request_sha256(message: Message) -> str:
     """Return the hash of the coordinator's choices.
 
     An empty text for a kind of message in which it chooses nothing.
@@ -103,7 +103,7 @@ class SumLines:
         self._answered: dict[str, set[Place]] = defaultdict(set)
         self._first: dict[str, int] = {}
         self._keyed: dict[str, int] = {}
-        self._asked_with: dict[str, set[Sites]] = defaultdict(set)
+        self._pins: dict[str, set[Sites]] = defaultdict(set)
         self._beside: dict[str, set[str]] = defaultdict(set)
         self._alone: set[str] = set()
         self._after_loss = False
@@ -124,17 +124,17 @@ class SumLines:
             self._lists[question][parted(listed)] = None
         elif question:
             self._answered[question].add((run[1], run[2], _whole(line.facts.get("round"))))
-            self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
+            self._pins[question].add(parted(str(line.facts.get(PINNED, ""))))
             if BESIDE in line.facts:
                 self._beside[question] |= parted(str(line.facts[BESIDE]))
         elif line.kind == _SUMMARISE:
             self._alone.add(str(line.facts.get("dataset")))
 
-    def known(self, question: str, dataset: str) -> Known:
+    def get_history(self, question: str, dataset: str) -> QuestionHistory:
         """Return what is known of a question, in whatever run, and of a dataset."""
-        return Known(
+        return QuestionHistory(
             lists=tuple(self._lists[question]),
-            asked_with=tuple(self._asked_with[question]),
+            earlier_pins=tuple(self._pins[question]),
             beside=tuple(sorted(self._beside[question])),
             alone=dataset in self._alone,
             after_loss=self._after_loss,
@@ -191,35 +191,35 @@ class RunLimits:
         # By the hash of what is asked; lines of earlier versions have none, and count by the study's own.
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
-        self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
+        self._request_hashes: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[object]] = defaultdict(set)
         self._sums = SumLines()
         self._compared = ComparedLines()
         self._trained_from: dict[Run, set[str]] = defaultdict(set)
 
-    def compared(self, held: LockedLedger) -> ComparedLines:
+    def compared(self, locked_ledger: LockedLedger) -> ComparedLines:
         """Return what the ledger has of compared models."""
-        self._read(held)
+        self._read(locked_ledger)
         return self._compared
 
-    def sums(self, held: LockedLedger) -> SumLines:
+    def sums(self, locked_ledger: LockedLedger) -> SumLines:
         """Return what the ledger has of secure sums."""
-        self._read(held)
+        self._read(locked_ledger)
         return self._sums
 
-    def runs(self, held: LockedLedger, study: str, asks: str) -> set[Run]:
+    def runs(self, locked_ledger: LockedLedger, study: str, asks: str) -> set[Run]:
         """Return the runs that count for a study, by the hashes of its text and of what it asks."""
-        self._read(held)
+        self._read(locked_ledger)
         return self._runs[asks] | self._runs[study]
 
-    def refusal(self, held: LockedLedger, message: Message, run: Run, asks: str) -> Refusal | None:
+    def refusal(self, locked_ledger: LockedLedger, message: Message, run: Run, asks: str) -> Refusal | None:
         """Return why a run may not have an answer.
 
         None where it may.
 
         Parameters
         ----------
-        held : LockedLedger
+        locked_ledger : LockedLedger
         message : Message
             One that fits the study.
         run : Run
@@ -228,17 +228,17 @@ class RunLimits:
             Hash of what its study asks.
         """
         study, name, _ = run
-        runs = self.runs(held, study, asks)
+        runs = self.runs(locked_ledger, study, asks)
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return Refusal("ledger-other-study")
         if run not in runs and len(runs) >= self._most:
             return Refusal("too-many-runs", most=self._most, had=len(runs))
         kind = message.metadata.message_type
-        request_hash = asked_sha256(message)
+        request_hash = request_sha256(message)
         # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
-            was_compared = request_hash in self._asked[run, COMPARE, ONCE]
+            was_compared = request_hash in self._request_hashes[run, COMPARE, ONCE]
             if was_compared:
                 return None
             return Refusal("not-compared")
@@ -250,7 +250,7 @@ class RunLimits:
         place = _place(kind, facts)
         round = place[0]
         # The same question again is harmless: it is answered as before.
-        if not self._asked[run, kind, place] - {request_hash}:
+        if not self._request_hashes[run, kind, place] - {request_hash}:
             return self._other_model(kind, run, request_hash)
         if round > 0:
             return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
@@ -263,20 +263,20 @@ class RunLimits:
                 return Refusal(CHOSEN[name])
         return None
 
-    def _other_model(self, kind: str, run: Run, asked: str) -> Refusal | None:
+    def _other_model(self, kind: str, run: Run, request_hash: str) -> Refusal | None:
         """Return why a run may not have a model evaluated or compared beside those that it had."""
         if kind not in (EVALUATE, COMPARE):
             return None
-        models = {one: self._asked[run, one, ONCE] for one in (EVALUATE, COMPARE)} | {kind: {asked}}
+        models = {one: self._request_hashes[run, one, ONCE] for one in (EVALUATE, COMPARE)} | {kind: {request_hash}}
         return other_model_refusal(models[EVALUATE], models[COMPARE], self._trained_from[run])
 
-    def _read(self, held: LockedLedger) -> None:
+    def _read(self, locked_ledger: LockedLedger) -> None:
         """Read the lines added since the last time.
 
         Where the last line seen is gone, all lines are read.
         """
         since = []
-        for line in held.backwards():
+        for line in locked_ledger.backwards():
             if (line.n, line.hash) == self._seen:
                 break
             since.append(line)
@@ -306,7 +306,7 @@ class RunLimits:
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
         if kind:
-            self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(COMPARED_HASH, "")))
+            self._request_hashes[run, kind, _place(kind, line.facts)].add(str(line.facts.get(COMPARED_HASH, "")))
         self._add_choices(line, run, kind)
 
     def _add_choices(self, line: Line, run: Run, kind: str) -> None:
@@ -352,10 +352,10 @@ class OpenedLists:
     ledger: Ledger
     limits: RunLimits
 
-    def known(self, question: str, dataset: str) -> Known:
+    def get_history(self, question: str, dataset: str) -> QuestionHistory:
         """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
         with self.ledger.lock() as locked_ledger:
-            return self.limits.sums(locked_ledger).known(question, dataset)
+            return self.limits.sums(locked_ledger).get_history(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round has the site's answer to the question."""

@@ -335,23 +335,23 @@ class StudyAdmission:
             self._check_approval(approval, lost=lost)
         return approval
 
-    def _check_approval(self, found: Approval, *, lost: bool) -> None:
+    def _check_approval(self, approval: Approval, *, lost: bool) -> None:
         """Refuse a study whose decision does not hold now; `lost` says that a ledger was lost since."""
-        if found.decision != "approved":
-            reject("decided-against", decision=found.decision, day=found.at[:10])
+        if approval.decision != "approved":
+            reject("decided-against", decision=approval.decision, day=approval.at[:10])
         if lost:
             reject("approved-before-loss")
         # An approval holds for the code and the coordinator that it was given for, and for no others.
-        if not hmac.compare_digest(found.bundle_sha256, self._bundle):
+        if not hmac.compare_digest(approval.bundle_sha256, self._bundle):
             reject("approved-other-version")
-        if other_coordinator(self._folder, found.coordinator):
+        if other_coordinator(self._folder, approval.coordinator):
             reject("approved-other-coordinator")
         # Other sites pin the key that was there: with another one this site could not take part.
-        if found.sums:
+        if approval.sums:
             own = ""
             with suppress(FlfedError):
                 own = own_fingerprint(self._folder)
-            if found.pins.get(self.site.name) != own:
+            if approval.pins.get(self.site.name) != own:
                 reject("approved-other-key")
 
     def _check_unapproved(self, name: str, others: Sequence[Approval], *, lost: bool) -> None:

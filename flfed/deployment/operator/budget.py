@@ -65,7 +65,7 @@ class RunSpent:
         The last line.
     named : bool
         Whether its lines say of which rows they are.
-    given_encoder : bool
+    excludes_encoder : bool
         Whether a row moved the encoder too, which no ε counts; true of lines that do not say it.
     side : {"training", "holdout", "both"}
         Whose privacy.
@@ -85,7 +85,7 @@ class RunSpent:
     last: str = ""
     n: int = 0
     named: bool = True
-    given_encoder: bool = False
+    excludes_encoder: bool = False
     side: Side = BOTH
     rule: str = ""
     releases: list[Release] = field(default_factory=list)
@@ -100,7 +100,7 @@ class RunSpent:
         """Count one line more."""
         self.last = line.at
         self.n = line.n
-        self.given_encoder |= line.facts.get("given-encoder") is not False
+        self.excludes_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
         # An answer is no round, and has the number 0.
         if line.facts.get("round"):
@@ -126,8 +126,8 @@ class RunSpent:
         the `whole` run, whose other side may stand elsewhere.
         """
         lines = Counter((release.noise, release.sampling) for release in self.releases)
-        names = (*TEXTS, "given_encoder", "first", "last")
-        plain = kebab_keys({name: getattr(self, name) for name in names})
+        texts = {name: getattr(self, name) for name in TEXTS}
+        plain = kebab_keys({**texts, "given_encoder": self.excludes_encoder, "first": self.first, "last": self.last})
         if self.side != BOTH:
             plain["side"] = self.side
         return [
@@ -200,13 +200,13 @@ class Account:
         return count
 
     @property
-    def given_encoder(self) -> bool | None:
+    def excludes_encoder(self) -> bool | None:
         """Whether some run's encoder depends on a row.
 
         No ε counts that. None where nothing was consumed.
         """
         if self.runs:
-            return any(run.given_encoder for run in self.runs.values())
+            return any(run.excludes_encoder for run in self.runs.values())
         return None
 
     def tally(self, dataset: str) -> Tally:
@@ -225,20 +225,20 @@ class Account:
             entries += part.kinds(delta, replace(whole, rules=rules).epsilon(delta))
         return entries
 
-    def after(self, dataset: str, unit: str, asked: Iterable[tuple[Side, Release]], rule: str = "") -> Account:
+    def after(self, dataset: str, unit: str, charges: Iterable[tuple[Side, Release]], rule: str = "") -> Account:
         """Return the account as it is after one more run.
 
         Parameters
         ----------
         dataset, unit : str
             Of the run.
-        asked : iterable of (side, Release)
+        charges : iterable of (side, Release)
             What the run releases, each of whose privacy.
         rule : str
             Hash of the holdout by which people are on a side.
         """
         ahead: dict[RunKey, RunSpent] = {}
-        for side, release in asked:
+        for side, release in charges:
             new = RunSpent(run=AHEAD, unit=unit, dataset=dataset, side=side, rule=rule)
             ahead.setdefault(new.key, new).releases.append(release)
         return replace(self, runs=self.runs | ahead)
@@ -383,7 +383,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "account": list(account.datasets),
         "budget": budget,
         "spent": _finite(spent),
-        "given-encoder": account.given_encoder,
+        "given-encoder": account.excludes_encoder,
         "left": left,
         "rounds-left": rounds,
         "last": last_release,
@@ -432,41 +432,41 @@ def times_in_words(kind: Mapping[str, Any]) -> str:
     return f"{many:,} {what}{'s' * (many != 1)}"
 
 
-def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
+def in_words(account: dict[str, Any], delta: float, *, enforced: bool) -> str:
     """Return a sentence about a dataset's account.
 
     Examples
     --------
-    >>> found = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
-    >>> in_words(found | {"unprotected-updates": 0}, 1e-5, enforced=True)
+    >>> account = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
+    >>> in_words(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
     'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run; about 41 more rounds like the last one fit.'
     >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
-    >>> in_words(found | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
+    >>> in_words(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True)  # doctest: +NORMALIZE_WHITESPACE
     'heart: 2 updates left without noise, so that no epsilon bounds what all of them told. Of protected updates, which
     alone are counted, epsilon 0 of 3 is spent at delta 1e-05.'
     """
-    runs = len({one["run"] for one in found["runs"]})
+    runs = len({one["run"] for one in account["runs"]})
     by = f", by {runs} run{'s' * (runs != 1)}" if runs else ""
     # Updates without noise come first: they make every number after them incomplete.
-    unprotected = unprotected_in_words(found["unprotected-updates"])
+    unprotected = unprotected_in_words(account["unprotected-updates"])
     alone = "Of protected updates, which alone are counted, " if unprotected else ""
-    same = same_in_words(found["dataset"], found.get("account", ()))
-    before = f"{found['dataset']}: {same}{unprotected}{alone}epsilon"
-    if found["spent"] is None:
-        budget = f" of {found['budget']:g}" if found["budget"] is not None else ""
+    same = same_in_words(account["dataset"], account.get("account", ()))
+    before = f"{account['dataset']}: {same}{unprotected}{alone}epsilon"
+    if account["spent"] is None:
+        budget = f" of {account['budget']:g}" if account["budget"] is not None else ""
         sentence = f"{before} beyond any number{budget} is spent{by}: {ROWS_OF_PERSONS}"
         if budget and enforced:
             return f"{sentence}; no more rounds fit."
         return f"{sentence}."
-    if found.get("given-encoder"):
+    if account.get("given-encoder"):
         by = ENCODER_CONDITION + by
-    apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
-    apart += again_in_words(found.get("drawn-again", 0))
-    spent = shown(found["spent"])
-    if found["budget"] is None:
+    apart = MOVED if account.get("moved") else sides_in_words(account["dataset"], account["runs"])
+    apart += again_in_words(account.get("drawn-again", 0))
+    spent = shown(account["spent"])
+    if account["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
-    fitting = _fitting_in_words(found["rounds-left"], found.get("last") or "round")
-    sentence = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
+    fitting = _fitting_in_words(account["rounds-left"], account.get("last") or "round")
+    sentence = f"{before} {spent} of {account['budget']:g} is spent at delta {delta:g}{by}{fitting}.{apart}"
     if enforced:
         return sentence
     return f"{sentence} The site is 'open': it counts, and refuses nothing."

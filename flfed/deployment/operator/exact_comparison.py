@@ -35,7 +35,7 @@ class ExactComparison:
     site, run : str
     study : Study
     repeat : int
-    found : SiteComparison
+    comparison : SiteComparison
         Exact figures and differences, with the intervals of chance alone.
     frozen : str
         When the rows were frozen: where that was after the run, the model may have been trained on some test rows.
@@ -45,15 +45,15 @@ class ExactComparison:
     run: str
     study: Study
     repeat: int
-    found: SiteComparison
+    comparison: SiteComparison
     frozen: str
 
     def verdict(self, metric: str) -> tuple[str, str]:
         """Return code and sentence of whether joining pays here, by one metric."""
-        pairs = self.found.differences.get(metric, {})
+        pairs = self.comparison.differences.get(metric, {})
         shared, adjusted = (_difference(pairs.get((arm, AGAINST))) for arm in GAINING)
-        values = {arm: estimate.value for arm, estimate in self.found.arms[metric].items()}
-        reason = self.found.arms[metric]["global"].method
+        values = {arm: estimate.value for arm, estimate in self.comparison.arms[metric].items()}
+        reason = self.comparison.arms[metric]["global"].method
         worthwhile = worthwhile_of(metric)
         return verdict(
             shared, adjusted, better_of(metric), metric=metric, figures=values, reason=reason, worthwhile=worthwhile
@@ -62,15 +62,18 @@ class ExactComparison:
     def as_json(self) -> dict[str, Any]:
         """Return the figures for a program."""
         arms = {}
-        for metric, of in self.found.arms.items():
+        for metric, of in self.comparison.arms.items():
             arms[metric] = {arm: _plain(of[arm]) for arm in ARMS if arm in of}
         gains = {}
-        for metric, pairs in self.found.differences.items():
+        for metric, pairs in self.comparison.differences.items():
             gains[metric] = {arm: _plain(pairs[arm, AGAINST]) for arm in GAINING if (arm, AGAINST) in pairs}
         verdicts = {metric: self.verdict(metric)[0] for metric in arms}
         facts = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
-        facts |= {"rows-frozen": self.frozen, "training-rows": self.found.training_rows}
-        facts |= {"holdout-rows": self.found.holdout_rows, "local-only-family": self.found.own_family or "same"}
+        facts |= {"rows-frozen": self.frozen, "training-rows": self.comparison.training_rows}
+        facts |= {
+            "holdout-rows": self.comparison.holdout_rows,
+            "local-only-family": self.comparison.own_family or "same",
+        }
         return {**facts, "figures": arms, "differences": gains, "verdicts": verdicts}
 
 
@@ -106,14 +109,14 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
     session = SiteSession(replace(frozen, policy=policy), study, repeat)
     comparison: SiteComparison = run_client(compare(session, final_model.arrays, final_model.encoder))
     at = frozen.snapshot.at
-    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, found=comparison, frozen=at)
+    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, comparison=comparison, frozen=at)
 
 
-def _difference(found: Any) -> Difference | None:
-    if found is None:
+def _difference(estimate: Any) -> Difference | None:
+    if estimate is None:
         return None
-    return Difference(found.value, found.low, found.high)
+    return Difference(estimate.value, estimate.low, estimate.high)
 
 
-def _plain(found: Estimate | Any) -> dict[str, float | None]:
-    return {"value": found.value, "low": found.low, "high": found.high}
+def _plain(estimate: Estimate | Any) -> dict[str, float | None]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -13,7 +13,7 @@ from typing import Any
 from flwr.app import Message
 
 import flfed
-from flfed.deployment.site_state.request_archive import ArchivedRequest, asked, content_sha256, kept_rounds
+from flfed.deployment.site_state.request_archive import ArchivedRequest, content_sha256, list_rounds, read_requests
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.site_run import extra_shapes_of
@@ -41,7 +41,7 @@ class Replayed:
     ----------
     site, run : str
     round : int
-    given : tuple of str
+    ledger_hashes : tuple of str
         Hashes of the different updates that left in that round, as the ledger has them: one, unless
         the round was asked again with another model.
     again : tuple of str
@@ -57,7 +57,7 @@ class Replayed:
     site: str
     run: str
     round: int
-    given: tuple[str, ...]
+    ledger_hashes: tuple[str, ...]
     again: tuple[str, ...]
     rows_then: str
     rows_now: str
@@ -70,7 +70,7 @@ class Replayed:
 
         Updates must be the same bit for bit, and from the very same rows.
         """
-        return self.rows_then == self.rows_now and set(self.given) <= set(self.again)
+        return self.rows_then == self.rows_now and set(self.ledger_hashes) <= set(self.again)
 
     def error(self) -> FlfedError | None:
         """Return why it does not match, None where it does."""
@@ -84,12 +84,13 @@ class Replayed:
     def _why(self) -> str:
         # The first reason that explains a difference is told: rows, then a refusal, then a version.
         if self.rows_then != self.rows_now:
-            same = "; the update is the same for all that" if set(self.given) <= set(self.again) else ""
+            same = "; the update is the same for all that" if set(self.ledger_hashes) <= set(self.again) else ""
             return f"the rows are not those of then (SHA-256 {self.rows_then}, now {self.rows_now}){same}"
         if self.refused:
             return f"the site answers now: {self.refused}"
-        if len(self.again) < len(self.given):
-            return f"{len(self.given)} different updates left, and only {len(self.again)} of their messages are kept"
+        if len(self.again) < len(self.ledger_hashes):
+            update_count = len(self.ledger_hashes)
+            return f"{update_count} different updates left, and only {len(self.again)} of their messages are kept"
         if self.other_versions:
             return (
                 f"flfed {', '.join(self.other_versions)} answered then, and {flfed.__version__} is installed; equal "
@@ -103,7 +104,7 @@ class Replayed:
     def as_json(self) -> dict[str, Any]:
         """Return the facts for a program."""
         rows = {"rows-sha256": self.rows_then, "rows-sha256-now": self.rows_now}
-        hashes = {"sha256": list(self.given), "sha256-again": list(self.again)}
+        hashes = {"sha256": list(self.ledger_hashes), "sha256-again": list(self.again)}
         reason = "" if self.matches else self._why()
         place = {"site": self.site, "run": self.run, "round": self.round}
         return {**place, "matches": self.matches, **hashes, **rows, "reason": reason}
@@ -134,9 +135,9 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
         sent = [str(line.facts.get("run")) for line in Ledger(folder.ledger).lines() if line.kind == LEFT]
         run = next(reversed(sent), run)
     left = _left(folder, run, round)
-    messages = asked(folder, run, round)
+    messages = read_requests(folder, run, round)
     if not messages:
-        rounds = kept_rounds(folder, run)
+        rounds = list_rounds(folder, run)
         still = "nor is any other round of that run"
         if rounds:
             still = f"rounds {rounds[0]} to {rounds[-1]} of it may be"
@@ -160,7 +161,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
         site=site.name,
         run=run,
         round=round,
-        given=tuple(dict.fromkeys(str(line.facts.get("sha256", "")) for line in left)),
+        ledger_hashes=tuple(dict.fromkeys(str(line.facts.get("sha256", "")) for line in left)),
         again=again,
         rows_then=rows_then,
         rows_now=frozen.snapshot.sha256,

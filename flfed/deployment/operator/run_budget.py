@@ -7,18 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flfed.deployment.gate.run_limits import RunLimits
-from flfed.deployment.operator.budget import (
-    ROWS_OF_PERSONS,
-    Account,
-    Accounts,
-    same_in_words,
-    unprotected_in_words,
-)
+from flfed.deployment.operator.budget import ROWS_OF_PERSONS, Account, Accounts, same_in_words, unprotected_in_words
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.comparisons import ANEW, TELLS, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
-from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, run_charges
+from flfed.federation.client.protection import LocalProtection, charge_of, excludes_encoder, run_charges
 from flfed.federation.client.released.accounts import BOTH, Side, holdout_hash, names_now
 from flfed.federation.client.released.model_answers import LATER_EPSILON
 from flfed.federation.client.statistic import answered
@@ -37,7 +31,7 @@ ANSWERED = (
     "Budget: this site has answered this very text already, over these rows. The same numbers are sent again, and "
     "nothing more is charged."
 )
-KEPT_CELLS = (
+REUSED_CELLS = (
     " The counts for the encoder were drawn before, for this very text and these rows: they are sent again as they "
     "were, and cost nothing."
 )
@@ -64,12 +58,12 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         charge.release,
         study.rounds,
         unit=charge.unit,
-        given_encoder=given_encoder(study),
+        excludes_encoder=excludes_encoder(study),
         whole=charges,
         rule=holdout_hash(serving, snapshot.read_facts(serving, folder.frozen)),
     )
     if free:
-        sentence += KEPT_CELLS
+        sentence += REUSED_CELLS
     return [sentence]
 
 
@@ -148,7 +142,7 @@ def run_in_words(
     rounds: int,
     *,
     unit: str = "person",
-    given_encoder: bool = False,
+    excludes_encoder: bool = False,
     whole: Sequence[tuple[Side, Release]] = (),
     rule: str = "",
 ) -> str:
@@ -167,7 +161,7 @@ def run_in_words(
     rounds : int
     unit : {"person", "row"}
         Whom the study protects.
-    given_encoder : bool
+    excludes_encoder : bool
         Whether the study's ε leaves out what a row moves in its encoder.
     whole : sequence of (side, Release)
         All that a run releases, where the site answers it only if all of it fits; its rounds otherwise.
@@ -182,7 +176,7 @@ def run_in_words(
     then = shown(after)
     if math.isinf(after):
         then += f" ({ROWS_OF_PERSONS})"
-    elif given_encoder and not account.given_encoder:
+    elif excludes_encoder and not account.excludes_encoder:
         then += ENCODER_CONDITION
     sentence = _spent_in_words(account, dataset, account.spent(dataset, policy.delta))
     if policy.epsilon is None:
@@ -214,6 +208,6 @@ def _spent_in_words(account: Account, dataset: str, spent: float) -> str:
     by = "By" if sentence.endswith(". ") else "by"
     studies = "protected studies" if unprotected else "studies"
     sentence += f"{by} this site's ledger all {studies} together have spent epsilon {shown(spent)}"
-    if account.given_encoder and not math.isinf(spent):
+    if account.excludes_encoder and not math.isinf(spent):
         sentence += f"{ENCODER_CONDITION},"
     return sentence

@@ -234,17 +234,17 @@ LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""
 
 
-def worded(text: Text, known: Mapping[str, object]) -> str:
-    """Return a sentence of the table `releases`; `known` are facts beside its own."""
-    facts = {name: _fact(value, known) for name, value in {**known, **text.facts}.items()}
+def worded(text: Text, shared_facts: Mapping[str, object]) -> str:
+    """Return a sentence of the table `releases`; `shared_facts` are facts beside its own."""
+    facts = {name: _fact(value, shared_facts) for name, value in {**shared_facts, **text.facts}.items()}
     return sentences("approval", "releases")[text.key].format(**facts)
 
 
-def _fact(value: object, known: Mapping[str, object]) -> str:
+def _fact(value: object, shared_facts: Mapping[str, object]) -> str:
     if isinstance(value, Text):
-        return worded(value, known)
+        return worded(value, shared_facts)
     if isinstance(value, tuple):
-        return " and ".join(_fact(one, known) for one in value)
+        return " and ".join(_fact(one, shared_facts) for one in value)
     if isinstance(value, type):
         return reveals(value)
     if not isinstance(value, Foreign):
@@ -346,15 +346,16 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
     return bytes_by_site
 
 
-def bytes_in_words(found: Mapping[str, int]) -> str:
+def bytes_in_words(byte_counts: Mapping[str, int]) -> str:
     """Return the bytes of a run at one site, of `bytes_of_runs`, in words.
 
     Examples
     --------
     >>> of_a_run = {"run-to-server": 3_100_000, "run-to-site": 900_000}
     >>> of_a_round = {"round-to-server": 30_000, "round-to-site": 9_000}
-    >>> for said in bytes_in_words(of_a_run | of_a_round | {"daily-bytes": 20_000_000, "runs-a-day": 6}).split("; "):
-    ...     print(said)
+    >>> a_day = {"daily-bytes": 20_000_000, "runs-a-day": 6}
+    >>> for sentence in bytes_in_words(of_a_run | of_a_round | a_day).split("; "):
+    ...     print(sentence)
     a run sends at most 3.1 MB (30 kB a round) of the 20 MB a day that its policy allows, so at most 6 runs a day
     it gets at most 900 kB (9 kB a round)
     >>> "would stop: raise daily-bytes" in bytes_in_words(
@@ -364,14 +365,14 @@ def bytes_in_words(found: Mapping[str, int]) -> str:
     """
     sizes = {}
     for way in get_args(Way):
-        sizes[way] = size_in_bytes(found[f"run-{way}"])
-        a_round = found[f"round-{way}"]
+        sizes[way] = size_in_bytes(byte_counts[f"run-{way}"])
+        a_round = byte_counts[f"round-{way}"]
         if a_round:
             sizes[way] += f" ({size_in_bytes(a_round)} a round)"
     out = sizes["to-server"]
     back = sizes["to-site"]
-    a_day = size_in_bytes(found["daily-bytes"])
-    runs = found["runs-a-day"]
+    a_day = size_in_bytes(byte_counts["daily-bytes"])
+    runs = byte_counts["runs-a-day"]
     gets = f"it gets at most {back}"
     if not runs:
         return (

@@ -104,9 +104,9 @@ def nothing_left_unsent() -> None:
     """
     pull = flower_names._pull_and_store_message
 
-    def pulled(**given: Any) -> int | None:
-        run: int | None = pull(**given)
-        if run is None and _unsent(given["state"]):
+    def pulled(**arguments: Any) -> int | None:
+        run: int | None = pull(**arguments)
+        if run is None and _unsent(arguments["state"]):
             return 0  # any run: the loop only asks whether there is one, and then sends what there is
         return run
 
@@ -146,8 +146,8 @@ def stay_with_the_host(opened: Callable[[Any], None]) -> None:
     make = client.__init__
 
     @functools.wraps(make)
-    def made(self: Any, *given: Any, **named: Any) -> None:
-        make(self, *given, **named)
+    def made(self: Any, *arguments: Any, **named: Any) -> None:
+        make(self, *arguments, **named)
         replace_name(self._client, "follow_redirects", False)
         opened(self)
 
@@ -207,7 +207,7 @@ SECONDS = 15.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 4.0
 """Seconds before a request is tried again, at first and at most; Flower pauses up to 20."""
-SAID_AGAIN_SECONDS = 60.0
+REPORT_SECONDS = 60.0
 MOST_SECONDS = 3600.0
 """After how long it is said again that the server cannot be reached; each time twice as long, up to an hour."""
 NOTHING_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -249,7 +249,7 @@ class Outage:
     _began: float = 0.0
     _due: float = 0.0
     _pause: float = 0.0
-    _said: set[str] = field(default_factory=set)
+    _reasons: set[str] = field(default_factory=set)
 
     def failed(self, error: Exception) -> None:
         """Take note of a request that failed."""
@@ -257,12 +257,12 @@ class Outage:
         now = time.monotonic()
         with self._lock:
             # The first failure starts the clock; further ones are told seldom, unless the reason is new.
-            if not self._said:
+            if not self._reasons:
                 self._began = now
-                self._pause = SAID_AGAIN_SECONDS
-                self._due = now + SAID_AGAIN_SECONDS
-            if why not in self._said:
-                self._said.add(why)
+                self._pause = REPORT_SECONDS
+                self._due = now + REPORT_SECONDS
+            if why not in self._reasons:
+                self._reasons.add(why)
                 self.say(why)
             elif now >= self._due:
                 self._pause = min(2 * self._pause, MOST_SECONDS)
@@ -272,9 +272,9 @@ class Outage:
     def over(self) -> None:
         """Take note of a request that was answered."""
         with self._lock:
-            if self._said:
+            if self._reasons:
                 self.say(f"the coordinator's server answers again, after {time.monotonic() - self._began:.0f} s")
-            self._said.clear()
+            self._reasons.clear()
 
 
 def reason_of(error: Exception) -> str:
@@ -303,7 +303,7 @@ class Connection:
 
     Parameters
     ----------
-    known_as : Path
+    node_file : Path
         The file with the number that the server knows this node by: after a kill, what it holds of the process
         before is let go of by it, and not after a minute.
     pulse : Pulse
@@ -312,7 +312,7 @@ class Connection:
         Told in sentences what happens.
     """
 
-    known_as: Path
+    node_file: Path
     pulse: Pulse
     outage: Outage
     _client: Any = None
@@ -404,8 +404,8 @@ class Connection:
         That process could not leave the server itself. Tell whether there was one.
         """
         try:
-            self._leave(int(self.known_as.read_text(encoding="ascii")))
-            self.known_as.unlink()
+            self._leave(int(self.node_file.read_text(encoding="ascii")))
+            self.node_file.unlink()
         except (OSError, ValueError, httpx.HTTPError):
             return False  # there was none; or it is tried again with the next request
         self.outage.say("the server still held the place of the node that was here before; it was freed")
@@ -420,11 +420,11 @@ class Connection:
             # Else it has left already.
 
     @contextmanager
-    def _connected(self, connect: Callable[..., Any], *given: Any) -> Iterator[Any]:
+    def _connected(self, connect: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
         """Connect as Flower does, noting failures."""
-        with connect(*given) as (node, receive, send, *asks):
+        with connect(*arguments) as (node, receive, send, *asks):
             with suppress(FlfedError):  # a full disk: the number only shortens a wait after a kill
-                write_whole(self.known_as, str(node).encode())
+                write_whole(self.node_file, str(node).encode())
             # Every function that Flower got for asking the server is wrapped, so that no failure is missed.
             receive = functools.partial(self._received, receive, node)
             send = functools.partial(self._sent, send)
@@ -445,7 +445,7 @@ class Connection:
                 self.outage.say("a message may have been lost on the way; the coordinator is asked for it again")
         return message
 
-    def _sent(self, send: Callable[..., tuple[set[str], str]], *given: Any) -> tuple[set[str], str]:
+    def _sent(self, send: Callable[..., tuple[set[str], str]], *arguments: Any) -> tuple[set[str], str]:
         """Send the beginning of a reply.
 
         It counts as lost where the server then wants none of its parts.
@@ -453,7 +453,7 @@ class Connection:
         The coordinator has taken the beginning of it already: the server's answer to that was lost on the way. It would
         wait for parts that nobody sends.
         """
-        parts, session = send(*given)
+        parts, session = send(*arguments)
         if not parts:
             self._lost.set()
         return parts, session
@@ -466,16 +466,16 @@ class Connection:
         from flfed.flower_names import ObjectUnavailableError, RunNotRunningException
 
         @functools.wraps(ask)
-        def asked(*given: Any) -> Any:
+        def ask_and_note(*arguments: Any) -> Any:
             try:
-                return ask(*given)
+                return ask(*arguments)
             except (ObjectUnavailableError, RunNotRunningException):
                 raise  # to be asked again, or of a run that is over
             except BaseException:
                 self._lost.set()
                 raise
 
-        return asked
+        return ask_and_note
 
 
 def notice_a_gate_anew(end: Say) -> None:

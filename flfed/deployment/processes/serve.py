@@ -99,7 +99,7 @@ def serve(
     *,
     network: bool = True,
     gate: bool = True,
-    told: Notify,
+    notify: Notify,
     memory: str = "",
 ) -> None:
     """Keep a site's processes running until `stop` is set.
@@ -110,7 +110,7 @@ def serve(
     stop : threading.Event
     network, gate : bool
         Which of the two to run here; by default both.
-    told : callable
+    notify : callable
         Told in sentences what happens.
     memory : str
         What the gate's process may have, as "4G"; "" is half of the machine's.
@@ -132,21 +132,21 @@ def serve(
             node_command(folder, 0)
             check_free(folder.socket)
             _one(alone, folder.network, f"the node of {folder.site}")
-            told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
+            notify(f"node of {folder.site}: log in {folder.network / 'node.log'}")
         if gate:
             _one(alone, folder.gate, f"the gate of {folder.site}")
             hide_memory()  # this process, which the gate is a child of, may connect
-            room = _said(*network_left(), root=os.geteuid() == 0)
+            room = _describe_isolation(*network_left(), root=os.geteuid() == 0)
             room += f"; it may have {limit >> 20} MB of memory"
-            told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
+            notify(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
             if why := open_folder(folder):
-                told(f"WARNING, {why}")
+                notify(f"WARNING, {why}")
         there = children(folder, network=network, gate=gate, memory=memory)
-        supervisor = alone.enter_context(Supervisor(there, told=told))
-        told("serving; Ctrl-C ends it")
-        also = _renewing(folder, supervisor, told) if network else lambda: None
+        supervisor = alone.enter_context(Supervisor(there, notify=notify))
+        notify("serving; Ctrl-C ends it")
+        also = _renewing(folder, supervisor, notify) if network else lambda: None
         supervisor.supervise(stop, also)
-        told("ending")
+        notify("ending")
 
 
 def _one(alone: ExitStack, folder: Path, what: str) -> None:
@@ -159,9 +159,10 @@ def _one(alone: ExitStack, folder: Path, what: str) -> None:
     )
 
 
-def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:
+def _describe_isolation(refused: str, unfiltered: str = "", *, root: bool) -> str:
     if unfiltered:
-        return f"{_said(refused, root=root)}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
+        isolation = _describe_isolation(refused, root=root)
+        return f"{isolation}; WARNING, it could open a Unix socket that its user may: {unfiltered}"
     if not refused and root:
         return "it has no network; but root could take it back: serve as another user"
     if not refused:
@@ -169,7 +170,7 @@ def _said(refused: str, unfiltered: str = "", *, root: bool) -> str:
     return f"WARNING, it has data AND a network: {refused}; better: flfed site units"
 
 
-def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Callable[[], None]:
+def _renewing(folder: SiteFolder, supervisor: Supervisor, notify: Notify) -> Callable[[], None]:
     """Return a check for changes of `join.toml`.
 
     A node reads address, certificates and key at its start only.
@@ -180,12 +181,12 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Calla
         now = _changed(folder)
         if now != seen[0] and now:
             seen[0] = now
-            told("what the site knows of its coordinator has changed; the node is started again")
+            notify("what the site knows of its coordinator has changed; the node is started again")
             # A file that cannot be used leaves the running node alone: the old settings may still work.
             try:
                 node_command(folder, 0)
             except FlfedError as error:
-                told(str(error))
+                notify(str(error))
                 return
             supervisor.renew("the node")
 

@@ -102,16 +102,16 @@ class LimitedLog:
     path: Path
     news: Notify = silent
     limit: int = LOG_BYTES
-    said: str = ""
+    last_sentence: str = ""
 
     def take(self, stream: IO[bytes]) -> None:
         """Write a stream to the log until it ends.
 
         Where the disk is full, the output is lost.
 
-        `said` is the last sentence of ours in it.
+        `last_sentence` is the last one of ours in it.
         """
-        self.said = ""
+        self.last_sentence = ""
         while data := os.read(stream.fileno(), 65536):
             lines = data.decode(errors="replace").splitlines()
             # News are told at once; of the other sentences only the last one, when the child has ended.
@@ -119,7 +119,7 @@ class LimitedLog:
                 if who + colon == NEWS:
                     self.news(sentence[:LONGEST])
                 elif who + colon == OURS:
-                    self.said = sentence[:LONGEST]
+                    self.last_sentence = sentence[:LONGEST]
             with suppress(OSError):
                 self.write(data)
 
@@ -133,12 +133,12 @@ class LimitedLog:
             file.write(data)
 
 
-class _Kept:
+class _ChildRunner:
     """One child over its lives."""
 
-    def __init__(self, child: Child, told: Notify) -> None:
+    def __init__(self, child: Child, notify: Notify) -> None:
         self.child = child
-        self._log = LimitedLog(child.log, lambda sentence: told(f"{child.name}: {sentence}"))
+        self._log = LimitedLog(child.log, lambda sentence: notify(f"{child.name}: {sentence}"))
         self.process: subprocess.Popen[bytes] | None = None
         self.began = self.due = self._heard = 0.0
         self._seen: int | None = None
@@ -146,9 +146,9 @@ class _Kept:
         self._reader = threading.Thread()
 
     @property
-    def said(self) -> str:
+    def last_sentence(self) -> str:
         """The last flfed sentence in the child's output."""
-        return self._log.said
+        return self._log.last_sentence
 
     def start(self, now: float) -> None:
         """Start the child in its own process group.
@@ -239,7 +239,7 @@ class Supervisor:
     ----------
     children : sequence of Child
         In the order in which they are started.
-    told : callable
+    notify : callable
         Told in a sentence when a child ends and when it will be started again.
     pauses : sequence of float, seconds
         Before a child is started again, by how often it has ended; the last one counts from there on.
@@ -258,13 +258,13 @@ class Supervisor:
         self,
         children: Sequence[Child],
         *,
-        told: Notify = silent,
+        notify: Notify = silent,
         pauses: Sequence[float] = PAUSES,
         patience: float = 10.0,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._kept = {child.name: _Kept(child, told) for child in children}
-        self._told = told
+        self._runners = {child.name: _ChildRunner(child, notify) for child in children}
+        self._notify = notify
         self._pauses = tuple(pauses)
         self._patience = patience
         self._clock = clock
@@ -276,7 +276,7 @@ class Supervisor:
         Where one cannot be started, those that were are ended.
         """
         try:
-            for runner in self._kept.values():
+            for runner in self._runners.values():
                 runner.start(self._clock())
         except BaseException:
             self.end()
@@ -290,7 +290,7 @@ class Supervisor:
     @property
     def processes(self) -> dict[str, int]:
         """Process ids of the children that run, by name."""
-        return {name: runner.process.pid for name, runner in self._kept.items() if runner.process is not None}
+        return {name: runner.process.pid for name, runner in self._runners.items() if runner.process is not None}
 
     def supervise(self, stop: threading.Event, also: Callable[[], None] = lambda: None) -> None:
         """Watch the children until `stop` is set.
@@ -308,7 +308,7 @@ class Supervisor:
         """
         stood_still = self._clock() - self._looked > STAND_STILL_SECONDS
         self._looked = self._clock()
-        for runner in self._kept.values():
+        for runner in self._runners.values():
             code = runner.ended()
             now = self._clock()
             # While the machine slept nobody could touch a file: that is no silence.
@@ -322,27 +322,27 @@ class Supervisor:
             if runner.process is None and now >= runner.due:
                 runner.start(now)
 
-    def _note_end(self, kept: _Kept, now: float, what: str) -> None:
+    def _note_end(self, runner: _ChildRunner, now: float, what: str) -> None:
         """Report a child's end and its next start."""
         # A child that ran well for long begins with the shortest pause again.
-        kept.ends = 1 if now - kept.began >= STEADY_SECONDS else kept.ends + 1
-        pause = self._pauses[min(kept.ends, len(self._pauses)) - 1]
-        kept.due = now + pause
-        detail = f": {kept.said}" if kept.said else ""
-        self._told(f"{what}{detail}, see {kept.child.log}; started again in {pause:g} s")
+        runner.ends = 1 if now - runner.began >= STEADY_SECONDS else runner.ends + 1
+        pause = self._pauses[min(runner.ends, len(self._pauses)) - 1]
+        runner.due = now + pause
+        detail = f": {runner.last_sentence}" if runner.last_sentence else ""
+        self._notify(f"{what}{detail}, see {runner.child.log}; started again in {pause:g} s")
 
     def renew(self, name: str) -> None:
         """Restart one child at once.
 
         What it reads at its start has changed.
         """
-        runner = self._kept[name]
+        runner = self._runners[name]
         runner.end(self._patience)
         runner.start(self._clock())
 
     def end(self) -> None:
         """End the children, the one started last first."""
-        for runner in reversed(self._kept.values()):
+        for runner in reversed(self._runners.values()):
             runner.end(self._patience)
 
 
@@ -362,7 +362,7 @@ def in_words(code: int) -> str:
 
 
 @contextmanager
-def told_to_stop() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """Yield an event set by SIGTERM and SIGINT.
 
     It replaces what these signals do; for the main thread only.

@@ -29,7 +29,7 @@ from flfed.rows.data.site import Site
 
 LOOK_SECONDS = 2.0
 """Between two looks at the site's folder: a look at its files' times costs less than a hundredth of a second."""
-KEPT_SECONDS = 3600
+CACHE_SECONDS = 3600
 State = tuple[str, int, int, int]
 """Name, number and size of a file, and when it last changed in any way: a time that nobody sets by hand, unlike that
 of its content."""
@@ -159,27 +159,27 @@ def kind_of_line(kind: str) -> str:
     return KINDS[kind][0] if kind in KINDS else OTHERS.get(kind, kind)
 
 
-def added_up(kept: Iterable[tuple[tuple[str, str], Total]]) -> list[tuple[tuple[str, str], Total]]:
+def added_up(entries: Iterable[tuple[tuple[str, str], Total]]) -> list[tuple[tuple[str, str], Total]]:
     """Return the sums of lines and bytes by their keys, sorted."""
     totals: dict[tuple[str, str], Total] = {}
-    for key, total in kept:
+    for key, total in entries:
         into = totals.setdefault(key, Total())
         into.lines += total.lines
         into.bytes += total.bytes
     return sorted(totals.items())
 
 
-def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, list[Line], str]:
+def by_day(totals_by_key: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, list[Line], str]:
     """Return bars of the outbound kB by day.
 
     They are by kind, with their table and what they say in words.
 
     Parameters
     ----------
-    kept : mapping of (day, study, kind) to Total
+    totals_by_key : mapping of (day, study, kind) to Total
     """
     names = {kind: name for kind, (name, _) in KINDS.items()}
-    totals = added_up(((day, names.get(kind, "other")), total) for (day, _, kind), total in kept.items())
+    totals = added_up(((day, names.get(kind, "other")), total) for (day, _, kind), total in totals_by_key.items())
     lines: list[Line] = []
     bytes_of_days: dict[str, int] = {}
     for (day, kind), total in totals:

@@ -24,7 +24,7 @@ from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.budget import budget_as_json
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.operator.study_description import shown, words_of_decision
-from flfed.deployment.site_app.page_frame import KEPT_SECONDS, Mark, State, state_of
+from flfed.deployment.site_app.page_frame import CACHE_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.ledger_loss import ahead, loss, read_receipts
 from flfed.deployment.site_state.trusted_files import coordinator_of
@@ -57,7 +57,7 @@ class Decided:
     text: str
 
 
-@st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def status(name: str, mark: Mark) -> dict[str, Any]:
     """Return the object of `flfed site status --json`."""
     return status_of(SiteFolder(name), sites.load(name))
@@ -87,12 +87,12 @@ def budget(name: str, mark: Mark) -> dict[str, Any]:
     return _budget(name, state_of(SiteFolder(name).ledger), sites.load(name).policy.model_dump_json())
 
 
-@st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner="Adding up what was spent ...")
+@st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner="Adding up what was spent ...")
 def _budget(name: str, ledger: State | None, policy: str) -> dict[str, Any]:
     return budget_as_json(sites.load(name), ledger_of(SiteFolder(name)))
 
 
-@st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def decided(name: str, mark: Mark) -> list[Decided]:
     """Return the site's decisions, the latest first.
 
@@ -120,7 +120,7 @@ def decided(name: str, mark: Mark) -> list[Decided]:
     return decisions
 
 
-@st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
+@st.cache_data(max_entries=8, ttl=CACHE_SECONDS, show_spinner=False)
 def results(name: str, mark: Mark) -> tuple[list[Result], list[str]]:
     """Return the site's own results, the latest first.
 
@@ -154,7 +154,7 @@ def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> 
 
 
 _COMPARED = COMPARE.rpartition(".")[2]
-KEPT_LINES = 200
+MOST_LINES = 200
 """Lines of a study, or of a day, to read one by one: the last ones."""
 BLOCK = 1 << 20
 """Bytes read at once for a hash."""
@@ -198,7 +198,7 @@ class Left:
         By what the ledger is known to be lost; "" where it is not.
     notes : int
         Lines of earlier versions whose time is before that of the line before them.
-    kept_here : set of str
+    suppressed_runs : set of str
         Runs whose comparison left without figures, since its model was one too many.
     ahead : str
         What the site says whose last line is later than its clock; "" where it is not.
@@ -220,7 +220,7 @@ class Left:
     lost: str = ""
     notes: int = 0
     ahead: str = ""
-    kept_here: set[str] = field(default_factory=set)
+    suppressed_runs: set[str] = field(default_factory=set)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -237,12 +237,12 @@ class Left:
         self.sums.setdefault((day, study, line.kind), Total()).add(line)
         run, reason = (str(line.facts.get(key) or "") for key in ("run", "reason"))
         if line.kind == _COMPARED:
-            note = self.kept_here.add if STAYED in line.facts else self.kept_here.discard
+            note = self.suppressed_runs.add if STAYED in line.facts else self.suppressed_runs.discard
             note(run)
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
         # Each line counts under any day, any study, both, and its own.
         for key in {("", ""), (day, ""), ("", study), (day, study)}:
-            self.last.setdefault(key, deque(maxlen=KEPT_LINES)).append(seen)
+            self.last.setdefault(key, deque(maxlen=MOST_LINES)).append(seen)
 
     def copy(self) -> Left:
         """Return a copy to add lines to.
@@ -250,8 +250,8 @@ class Left:
         Others read this one meanwhile.
         """
         sums = {key: replace(total) for key, total in self.sums.items()}
-        last = {key: deque(seen, KEPT_LINES) for key, seen in self.last.items()}
-        return replace(self, sums=sums, last=last, kept_here=set(self.kept_here))
+        last = {key: deque(seen, MOST_LINES) for key, seen in self.last.items()}
+        return replace(self, sums=sums, last=last, suppressed_runs=set(self.suppressed_runs))
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ class LedgerReader:
         self._one_reads = threading.Lock()
         self._checked: Checked | None = None
         self._mark: Any = None
-        self._found = Left()
+        self._outbound = Left()
 
     def read(self, mark: object) -> Left:
         """Return the content of the ledger.
@@ -317,9 +317,9 @@ class LedgerReader:
         # Several pages may ask at once, and one of them reads for all.
         with self._one_reads:
             if mark != self._mark:
-                self._found = self._read()
+                self._outbound = self._read()
                 self._mark = mark
-            return self._found
+            return self._outbound
 
     def _read(self) -> Left:
         ledger = ledger_of(self._folder)
@@ -436,11 +436,11 @@ def _follow(checked: Checked, came: Sequence[Line], size: int) -> bool:
     return not came or came[0].before == (checked.left.head or START)
 
 
-def _hash(held: LockedLedger, size: int, digest: Any) -> None:
+def _hash(locked_ledger: LockedLedger, size: int, digest: Any) -> None:
     """Add the first bytes of a ledger to a hash."""
     start = 0
     while start < size:
-        block = os.pread(held.file, min(BLOCK, size - start), start)
+        block = os.pread(locked_ledger.file, min(BLOCK, size - start), start)
         if not block:
             return  # the file got shorter, so that the hash is another
         digest.update(block)

@@ -316,14 +316,14 @@ def has_start(folder: SiteFolder, study: Study) -> bool:
     return not study.warm_start or _start_path(folder, study).is_file()
 
 
-def given_start(folder: SiteFolder, study: Study, given: Path | None) -> Source | None:
+def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | None) -> Source | None:
     """Return the model that a person gives with an approval; None where none is needed, or the site has it.
 
     Parameters
     ----------
     folder : SiteFolder
     study : Study
-    given : Path, optional
+    model_folder : Path, optional
         Folder of an exported model.
 
     Raises
@@ -331,7 +331,7 @@ def given_start(folder: SiteFolder, study: Study, given: Path | None) -> Source 
     UsageError
         If it is not the one that the study's text names, or none is given where one is needed.
     """
-    if given is None:
+    if model_folder is None:
         if not has_start(folder, study):
             raise UsageError(
                 f"the study begins from the model {study.warm_start!r}, of which this site needs a copy: ask the "
@@ -339,12 +339,14 @@ def given_start(folder: SiteFolder, study: Study, given: Path | None) -> Source 
             )
         return None
     if not study.warm_start:
-        raise UsageError(f"--start {given}: study {study.name!r} begins from no earlier model (it has no warm-start)")
+        raise UsageError(
+            f"--start {model_folder}: study {study.name!r} begins from no earlier model (it has no warm-start)"
+        )
     from flfed.rows.data import datasets  # its models need torch, which a site's status does not
     from flfed.rows.warm_start import read_source
 
-    source = read_source(given, f"--start {given}")
-    source.check(study, datasets.load(study.dataset.name).schema, f"--start {given}")
+    source = read_source(model_folder, f"--start {model_folder}")
+    source.check(study, datasets.load(study.dataset.name).schema, f"--start {model_folder}")
     return source
 
 
@@ -360,7 +362,7 @@ def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
     write_whole(_start_path(folder, study), file_content(parts, {"facts": json.dumps(source.facts())}))
 
 
-def kept_start(folder: SiteFolder, study: Study) -> Source:
+def load_start(folder: SiteFolder, study: Study) -> Source:
     """Return the site's own copy of what a study begins from.
 
     Raises

@@ -64,9 +64,9 @@ class Compared:
         """How many further models are compared."""
         return max(self.most - len(self.models), 0)
 
-    def refusal(self, asked: str) -> Refusal | None:
+    def refusal(self, model_sha256: str) -> Refusal | None:
         """Return why no figure of a model leaves, by its hash; None where it is one more, or the same again."""
-        if asked in self.models or self.left:
+        if model_sha256 in self.models or self.left:
             return None
         return Refusal("too-many-compared", most=self.most, had=len(self.models))
 
@@ -130,7 +130,7 @@ class ComparedLines:
             most = policy.compared_runs + self._added[dataset, True]
         return Compared(models, most + self._added[dataset, False])
 
-    def counted(self, kept: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
+    def counted(self, row_sets: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
         """Return the compared models that count for a run on a snapshot.
 
         One that was compared on another snapshot does not where at least half of the people in the run's test rows
@@ -139,20 +139,20 @@ class ComparedLines:
 
         Parameters
         ----------
-        kept : RowSets
+        row_sets : RowSets
             Sets of the dataset.
         policy : Policy
         run : Run
         rows : str
             Hash of the snapshot.
         """
-        dataset = kept.dataset
+        dataset = row_sets.dataset
         all_models = self.of(dataset, policy)
         now = self._holdouts[dataset, run]
         if self._after_loss or not rows or len(now) != 1:
             return all_models
         try:
-            new = NewPeople(kept, *now)
+            new = NewPeople(row_sets, *now)
         except FlfedError as error:
             LOG.error("%s", error)
             return all_models
@@ -267,25 +267,25 @@ class Comparisons:
             withheld = redaction.with_later_figures(withheld, later())
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
-    def over(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
+    def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a comparison with figures is one too many by now, as by another process; else None."""
         leaves = self._counts(message, COMPARE) and STAYED not in facts
         if leaves:
-            return self._refusal(held, message, facts)
+            return self._refusal(locked_ledger, message, facts)
         return None
 
-    def attack_refusal(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
+    def attack_refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a model is not attacked: none of its figures left, and none does now; else None."""
         if self._counts(message, AUDIT):
-            return self._refusal(held, message, facts)
+            return self._refusal(locked_ledger, message, facts)
         return None
 
     def _counts(self, message: Message, kind: str) -> bool:
         return message.metadata.message_type == kind and self.policy.disclosure != "open"
 
-    def _refusal(self, held: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
+    def _refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
         dataset = str(facts["dataset"])
-        lines = self.lines_of(held)
+        lines = self.lines_of(locked_ledger)
         if lines.of(dataset, self.policy).left:
             return None
         row_sets = RowSets(self.folder, dataset, self.ledger)

@@ -148,7 +148,7 @@ def keep(folder: SiteFolder, message: Message, context: Context) -> str:
     return digest
 
 
-def asked(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
+def read_requests(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
     """Return the archived requests of a round.
 
     The first request comes first. A damaged file counts as none.
@@ -160,7 +160,7 @@ def asked(folder: SiteFolder, run: str, round: int) -> list[ArchivedRequest]:
     return [request for path in paths if (request := _from_file(path)) is not None]
 
 
-def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
+def list_rounds(folder: SiteFolder, run: str) -> list[int]:
     """Return the rounds of a run with archived requests.
 
     They are in ascending order.

@@ -17,13 +17,13 @@ from flwr.clientapp import ClientApp
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.handlers import HANDLERS, ROUNDS, Reply, Replying, enrol, run_kind, train
-from flfed.federation.client.protection import LocalProtection, is_held, privacy_refusal, rows_refusal
+from flfed.federation.client.protection import LocalProtection, checks_history, privacy_refusal, rows_refusal
 from flfed.federation.client.redaction import CROSSING, redact, redacted, table_error
 from flfed.federation.client.released.model_answers import is_last, later_figures
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, run_of, study_of
-from flfed.federation.client.training import LastUpdates, kept_or_trained
+from flfed.federation.client.training import LastUpdates, load_or_train
 from flfed.refusals import NotTakingPart, Refusal, of_table, refuse
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession
@@ -165,9 +165,7 @@ class SiteClient:
             session = self.session(context, kind)
             request = read(TrainRequest, message.content)
             # It is the reply given before, where the very same was asked before.
-            record = kept_or_trained(
-                request, session, own, reply_cache, lambda: run_client(train(request, session, own))
-            )
+            record = load_or_train(request, session, own, reply_cache, lambda: run_client(train(request, session, own)))
             keep_encoder(message, own.state)
             return Message(record, reply_to=message)
         reply = run_client(self._handled(message, context, own))
@@ -221,7 +219,7 @@ class SiteClient:
             opened = self.sessions[key] = _opened(self._find_site(name, study), study, key[2], draws)
         run = run_of(context)
         opened.counts_may_leave = _always
-        if self._releases is not None and is_held(study, opened.site):
+        if self._releases is not None and checks_history(study, opened.site):
             # Released rows are held to the new ones before any sum over them is computed.
             refuse(self._releases.refusal(opened, run, leaves=kind != ENROL))
             opened.counts_may_leave = partial(self._releases.first_counts, opened, run)

@@ -110,7 +110,7 @@ def _refusal(site: str, reason: Refusal) -> EnrolReply:
 
 def summarise(request: SummariseRequest, session: SiteSession, own: SiteRun) -> Replying:
     """Return the sums over training rows that may leave."""
-    step = SiteStep(asked=request, session=session, own=own)
+    step = SiteStep(original_request=request, session=session, own=own)
     return (yield from leave(step, SummariseReply(summary=session.summary())))
 
 
@@ -129,7 +129,7 @@ def judge(request: CompareRequest, session: SiteSession, own: SiteRun) -> Replyi
         reply = redact_comparison(session, comparison)
     else:
         reply = CompareReply(**count_rows(session), arms=(), differences=(), note=str(refused))
-    return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))
+    return (yield from leave(SiteStep(original_request=request, session=session, own=own), reply))
 
 
 HANDLERS: dict[str, tuple[type[Any], Handler]] = {

@@ -26,7 +26,7 @@ from flfed.federation.client.released.accounts import (
     KEY,
     SIDES,
     SPENT,
-    Asked,
+    Charges,
     Seen,
     Side,
     Tally,
@@ -108,19 +108,19 @@ class PrivacyAccount:
         rule : str, optional
             Hash of the holdout that people are on a side by now; by another one than before they may have moved.
         """
-        with self._held() as locked_ledger:
+        with self._lock_ledger() as locked_ledger:
             spent = self._read(locked_ledger, rule)
         if self._is_unbounded(spent):
             return math.inf
         # The lock is free meanwhile: it may take a second.
         return spent.epsilon(self.delta)
 
-    def refusal(self, asked: Asked, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
+    def refusal(self, charges: Charges, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
         """Return why a run could not spend what it asks for, None where it could.
 
         Parameters
         ----------
-        asked : sequence of (side, Release)
+        charges : sequence of (side, Release)
             Together.
         run : str
             One that has spent here before is let in again: it may have no round left to ask for, and
@@ -130,11 +130,11 @@ class PrivacyAccount:
         whole : bool
             Whether that is all of a run.
         """
-        with self._held() as locked_ledger:
-            spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in asked) else None)
+        with self._lock_ledger() as locked_ledger:
+            spent = self._read(locked_ledger, rule if any(side in SIDES for side, _ in charges) else None)
         if run and run in spent.runs:
             return None
-        return self._over(spent, asked, whole)
+        return self._over(spent, charges, whole)
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
         """Record a round's cost before it is trained, once: what is asked again has no new noise.
@@ -154,7 +154,7 @@ class PrivacyAccount:
         """
         run = run_of_new(facts)
         round = int(facts["round"])
-        with self._held() as locked_ledger:
+        with self._lock_ledger() as locked_ledger:
             tally = self._tally(locked_ledger, side, facts)
             draws = self._seen.draws[run]
             if same_noise and draws.charged[round]:
@@ -183,7 +183,7 @@ class PrivacyAccount:
             If the run had the answer for another request, the budget does not allow all of them together, or the ledger
             cannot be written. Nothing is spent then.
         """
-        with self._held() as locked_ledger:
+        with self._lock_ledger() as locked_ledger:
             tally = self._tally(locked_ledger, side, facts)
             if "answer" in facts:
                 draws = self._seen.draws[run_of_new(facts)]
@@ -192,12 +192,17 @@ class PrivacyAccount:
                     raise NotSpent(refused)
             return self._append(locked_ledger, tally, releases, side, facts)
 
-    def _tally(self, held: LockedLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
+    def _tally(self, locked_ledger: LockedLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
         """Return the account as it counts for people on a side by the holdout that the facts name."""
-        return self._read(held, facts.get("holdout_sha256", "") if side in SIDES else None)
+        return self._read(locked_ledger, facts.get("holdout_sha256", "") if side in SIDES else None)
 
     def _append(
-        self, held: LockedLedger, tally: Tally, releases: Sequence[Release], side: Side, facts: Mapping[str, Any]
+        self,
+        locked_ledger: LockedLedger,
+        tally: Tally,
+        releases: Sequence[Release],
+        side: Side,
+        facts: Mapping[str, Any],
     ) -> list[Line]:
         """Append one line a release where the budget allows all of them; raises NotSpent."""
         # Read and written under one lock: two processes cannot both take the last round.
@@ -210,7 +215,7 @@ class PrivacyAccount:
         else:
             shared.pop("holdout_sha256", None)
         written: list[Line] = []
-        at = held
+        at = locked_ledger
         try:
             for release in releases:
                 written.append(at.append(kind=SPENT, **shared, **vars(release)))
@@ -220,7 +225,7 @@ class PrivacyAccount:
             # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
             with suppress(OSError):
                 if written:
-                    os.ftruncate(held.file, held.size)
+                    os.ftruncate(locked_ledger.file, locked_ledger.size)
             raise
         return written
 
@@ -245,16 +250,16 @@ class PrivacyAccount:
         """Tell whether no ε bounds the persons' consumption."""
         return spent.rows and may_have_several_rows(self.dataset)
 
-    def _over(self, spent: Tally, asked: Asked, whole: bool = False) -> Refusal | None:
+    def _over(self, spent: Tally, charges: Charges, whole: bool = False) -> Refusal | None:
         """Return why releases, each of a side, are refused together, or None."""
-        if not self.enforced or self.budget is None or not asked:
+        if not self.enforced or self.budget is None or not charges:
             return None
         if self._is_unbounded(spent):
             return Refusal("budget-by-row")  # rows were counted one by one, and the budget is of persons
         over = set[tuple[float, tuple[Release, ...]]]()
         for one in SIDES:
             # Where people may have changed sides, what is spent of one side is spent of the other, too.
-            releases = [release for side, release in asked if spent.moved or one in charged_sides(side)]
+            releases = [release for side, release in charges if spent.moved or one in charged_sides(side)]
             kinds = spent.releases(one)
             if releases and not affordable([*kinds, *releases[:-1]], releases[-1], self.budget, self.delta):
                 over.add((epsilon([*kinds, *releases], self.delta), kinds))
@@ -265,13 +270,13 @@ class PrivacyAccount:
         now = shown(epsilon(kinds, self.delta))
         return Refusal("budget-of-run" if whole else "budget-spent", spent=now, **facts)
 
-    def _read(self, held: LockedLedger, rule: str | None = None) -> Tally:
+    def _read(self, locked_ledger: LockedLedger, rule: str | None = None) -> Tally:
         """Return the account by the ledger's newest lines, as it counts for people on a side by a `rule`.
 
         Where the last line seen is not in the ledger any more, all of it is read anew.
         """
         since: list[Line] = []
-        for line in held.backwards():
+        for line in locked_ledger.backwards():
             if (line.n, line.hash) == (self._seen.n, self._seen.hash):
                 break
             since.append(line)
@@ -290,7 +295,7 @@ class PrivacyAccount:
         return tally if rule is None else replace(tally, rules=tally.rules | {rule})
 
     @contextmanager
-    def _held(self) -> Iterator[LockedLedger]:
+    def _lock_ledger(self) -> Iterator[LockedLedger]:
         """Yield the locked ledger and log its errors."""
         try:
             self._prepare()

@@ -124,7 +124,7 @@ def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
     return None
 
 
-def is_held(study: Study, site: Site) -> bool:
+def checks_history(study: Study, site: Site) -> bool:
     """Tell whether what leaves a site for a study is held to what was released before.
 
     Exact figures of an open site leave anyway, and research sites keep no record. What is charged is not held to what
@@ -172,7 +172,7 @@ def rows_band(study: Study, rows: int) -> tuple[int, int]:
     return low, 10 * low - 1
 
 
-def given_encoder(study: Study) -> bool:
+def excludes_encoder(study: Study) -> bool:
     """Tell whether a row moves the study's encoder.
 
     The study's ε leaves that out.
@@ -331,7 +331,7 @@ class RoundCharge:
             "rows_sha256": "" if is_covered(self.study) else self.rows,
             "unit": self.charge.unit,
             "delta": self.charge.delta,
-            "given_encoder": given_encoder(self.study),
+            "given_encoder": excludes_encoder(self.study),
             "holdout_sha256": holdout_hash(self.site),
         }
 

@@ -91,11 +91,11 @@ def _no_memory(error: Exception) -> bool:
     return "memory" in str(error) and "allocate" in str(error)
 
 
-Said = Callable[[float], float]
+Rounding = Callable[[float], float]
 """Makes of a figure the one that leaves."""
 
 
-def said_by(session: SiteSession) -> Said:
+def choose_rounding(session: SiteSession) -> Rounding:
     """Return the rounding of a site's figures.
 
     It is to three digits where the site is an institution and training has noise.
@@ -123,7 +123,7 @@ def _noisy(session: SiteSession) -> bool:
     return protection is not None and protection.steps.noise > 0
 
 
-def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:
+def scores_of(scores: RowScores | None, rounding: Rounding, *, stays: bool = False) -> Scores | None:
     """Return a model's scores as they leave, counts in the smallest whole type.
 
     They are None where there are none.
@@ -131,7 +131,7 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     Parameters
     ----------
     scores : RowScores or None
-    said : callable
+    rounding : callable
     stays : bool
         Whether figures over training rows stay: of those only the number of rows leaves, which crosses anyway.
     """
@@ -144,8 +144,8 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     return Scores(
         rows=scores.rows,
         num_examples=scores.num_examples,
-        metrics={name: said(value) for name, value in scores.metrics.items()},
-        variances={name: said(value) for name, value in scores.variances.items()},
+        metrics={name: rounding(value) for name, value in scores.metrics.items()},
+        variances={name: rounding(value) for name, value in scores.variances.items()},
         histogram=_small(scores.histogram),
     )
 
@@ -212,29 +212,29 @@ def _three_digits(values: np.ndarray) -> np.ndarray:
     return rounded.reshape(values.shape)
 
 
-def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
+def arms_of(comparison: SiteComparison, rounding: Rounding) -> tuple[Figure, ...]:
     """Return all arms' holdout figures as they leave."""
     return tuple(
-        _figure(metric, arm, asdict(estimate), "variance", said)
-        for metric, arms in found.arms.items()
+        _figure(metric, arm, asdict(estimate), "variance", rounding)
+        for metric, arms in comparison.arms.items()
         for arm, estimate in arms.items()
     )
 
 
-def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
+def differences_of(comparison: SiteComparison, rounding: Rounding) -> tuple[Figure, ...]:
     """Return the arms' differences as they leave.
 
     There is one for every two arms.
     """
     return tuple(
-        _figure(metric, f"{a} - {b}", asdict(difference), "p", said)
-        for metric, pairs in found.differences.items()
+        _figure(metric, f"{a} - {b}", asdict(difference), "p", rounding)
+        for metric, pairs in comparison.differences.items()
         for (a, b), difference in pairs.items()
     )
 
 
-def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, said: Said) -> Figure:
-    value, low, high, further = (said(fields[name]) for name in ("value", "low", "high", extra))
+def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, rounding: Rounding) -> Figure:
+    value, low, high, further = (rounding(fields[name]) for name in ("value", "low", "high", extra))
     return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=further, method=fields["method"])
 
 
@@ -274,9 +274,9 @@ def _nothing(_: float) -> float:
     return math.nan
 
 
-def _with_all(figure: Figure, said: Said) -> Figure:
+def _with_all(figure: Figure, rounding: Rounding) -> Figure:
     """Return a figure with all its numbers as they leave."""
-    value, low, high, extra = map(said, (figure.value, figure.low, figure.high, figure.extra))
+    value, low, high, extra = map(rounding, (figure.value, figure.low, figure.high, figure.extra))
     return replace(figure, value=value, low=low, high=high, extra=extra)
 
 
@@ -286,23 +286,23 @@ def count_rows(session: SiteSession) -> dict[str, int]:
     return {"num_examples": len(table.training), "holdout_rows": table.holdout_rows}
 
 
-def redact_comparison(session: SiteSession, found: SiteComparison) -> CompareReply:
+def redact_comparison(session: SiteSession, comparison: SiteComparison) -> CompareReply:
     """Return a comparison as it leaves, counts in the smallest whole type."""
-    rounding = said_by(session)
+    rounding = choose_rounding(session)
     return CompareReply(
         **count_rows(session),
-        arms=arms_of(found, rounding),
-        differences=differences_of(found, rounding),
-        summary=found.summary,
-        histogram=_small(found.histogram),
-        note=found.note,
-        own_family=None if training_stays(session) else found.own_family,
-        points=tuple(PointCounts(**asdict(point)) for point in found.points),
-        groups=tuple(GroupFigure(**asdict(figure)) for figure in found.groups),
+        arms=arms_of(comparison, rounding),
+        differences=differences_of(comparison, rounding),
+        summary=comparison.summary,
+        histogram=_small(comparison.histogram),
+        note=comparison.note,
+        own_family=None if training_stays(session) else comparison.own_family,
+        points=tuple(PointCounts(**asdict(point)) for point in comparison.points),
+        groups=tuple(GroupFigure(**asdict(figure)) for figure in comparison.groups),
         importance=tuple(
-            ColumnImportance(column=o.column, increase=o.increase) for o in found.importance if not o.method
+            ColumnImportance(column=o.column, increase=o.increase) for o in comparison.importance if not o.method
         ),
-        withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
+        withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in comparison.importance if o.method),
     )
 
 

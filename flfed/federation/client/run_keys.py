@@ -49,14 +49,14 @@ Place = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class QuestionHistory:
     """What a site's ledger knows of a question of secure sums.
 
     Attributes
     ----------
     lists : tuple of frozenset of str
         That the site confirmed or opened for it.
-    asked_with : tuple of frozenset of str
+    earlier_pins : tuple of frozenset of str
         The pinned sites of the runs in which it answered.
     beside : tuple of str
         Other sites of these runs that share figures in sums only.
@@ -67,7 +67,7 @@ class Known:
     """
 
     lists: tuple[Sites, ...] = ()
-    asked_with: tuple[Sites, ...] = ()
+    earlier_pins: tuple[Sites, ...] = ()
     beside: tuple[str, ...] = ()
     alone: bool = False
     after_loss: bool = False
@@ -76,7 +76,7 @@ class Known:
 class ListBook(Protocol):
     """Lists that a site has confirmed or opened, in whatever run."""
 
-    def known(self, question: str, dataset: str) -> Known:
+    def get_history(self, question: str, dataset: str) -> QuestionHistory:
         """Return what is known of a question, and of the dataset whose rows it is about."""
         ...
 
@@ -231,7 +231,7 @@ class RunKeys:
         sites = tuple(request.cohort.split(","))
         parts = [b"keys", request.cohort.encode(), str(request.most_rows).encode(), *request.statements]
         sha256 = hashlib.sha256(joined(*parts)).hexdigest()
-        cohort = self.known()
+        cohort = self.read_cohort()
         if self.approval is None:
             self.state.write(COHORT, Cohort(sites=sites, most_rows=request.most_rows, sha256=sha256).arrays())
         elif cohort is None:
@@ -244,7 +244,7 @@ class RunKeys:
         shared = self._share(request.shared, sites, bytes.fromhex(sha256))
         return KeysReply(sha256=sha256, least=self.least(len(sites)), shared=shared)
 
-    def _share(self, given: SharedKey | None, sites: tuple[str, ...], binding: bytes) -> SharedKey | None:
+    def _share(self, shared_key: SharedKey | None, sites: tuple[str, ...], binding: bytes) -> SharedKey | None:
         """Make the run's key of homomorphic encryption at the first site, take it at the others.
 
         It is made and taken once: asked again, the first site gives the same bytes.
@@ -269,10 +269,10 @@ class RunKeys:
             each = arrays["keys"].reshape(len(sites) - 1, -1)
             return SharedKey(sealed=arrays["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
         if arrays is None:
-            if given is None or len(given.keys) != 1:
+            if shared_key is None or len(shared_key.keys) != 1:
                 raise NotTakingPart(Refusal("ckks-key-unfit"))
             ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
-            opened_context: SecretContext = or_refuse(open_context(given.sealed, given.keys[0], **ways))
+            opened_context: SecretContext = or_refuse(open_context(shared_key.sealed, shared_key.keys[0], **ways))
             self.state.write(SHARED, {"context": np.frombuffer(opened_context.to_bytes(), np.uint8)})
         return None
 
@@ -330,7 +330,7 @@ class RunKeys:
         )
         self.state.write(COHORT, cohort.arrays())
 
-    def known(self) -> Cohort | None:
+    def read_cohort(self) -> Cohort | None:
         """Return the run's cohort, None before its keys were told."""
         arrays = self.state.read(COHORT)
         return None if arrays is None else Cohort.of(arrays)
@@ -340,7 +340,7 @@ class RunKeys:
 
         The threshold follows from the pinned sites, and a run has one.
         """
-        cohort = self.known()
+        cohort = self.read_cohort()
         if cohort is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
         if self.approval is not None and cohort.pins != statements.pins_hash(self.approval.pinned):
@@ -354,12 +354,12 @@ class RunKeys:
         not leave by itself in a run without it: the difference would be that site's.
         """
         if self.approval is None:
-            cohort = self.known()
+            cohort = self.read_cohort()
             return cohort is not None and bool(cohort.in_sums_only)
         if self.cohort().in_sums_only:
             return True
         dataset = self.study.dataset.name
-        before = self.approval.book.known(rows_question(dataset), dataset)
+        before = self.approval.book.get_history(rows_question(dataset), dataset)
         if before.beside:
             raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(before.beside[:3])))
         if before.after_loss and not self.has_all_pinned():
@@ -377,9 +377,9 @@ class RunKeys:
             raise NotTakingPart(Refusal("sums-key-lost"))
         return Chain.from_arrays(arrays)
 
-    def move(self, step: int, kept: int = CHAIN_LINKS) -> dict[str, bytes]:
+    def move(self, step: int, link_count: int = CHAIN_LINKS) -> dict[str, bytes]:
         """Return the links of a masked question, and delete all but the last so many."""
-        chain = self.chain().moved(step, kept)
+        chain = self.chain().moved(step, link_count)
         self.state.write(CHAIN, chain.to_arrays())
         return self.links(step, chain)
 

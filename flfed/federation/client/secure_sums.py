@@ -34,15 +34,7 @@ from flfed.updates.masking.question import (
 from flfed.updates.masking.rules import Sites
 from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.secure_sum import (
-    ListReply,
-    ListRequest,
-    Masked,
-    UnmaskReply,
-    UnmaskRequest,
-    joined,
-    parted,
-)
+from flfed.updates.messages.secure_sum import ListReply, ListRequest, Masked, UnmaskReply, UnmaskRequest, joined, parted
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, SUMS, TRAIN, TrainReply, TrainRequest
 
@@ -100,7 +92,7 @@ class SiteSums:
     @property
     def in_sums_only(self) -> tuple[str, ...]:
         """The sites of the run that share figures in sums only."""
-        cohort = self.keys.known()
+        cohort = self.keys.read_cohort()
         return () if cohort is None else cohort.in_sums_only
 
     def masked(
@@ -121,7 +113,7 @@ class SiteSums:
         NotTakingPart
             If an entry is too large for the ring, or the site has no keys of the run.
         """
-        exchange = self.asked(request)
+        exchange = self.identify_exchange(request)
         cohort = self.cohort()
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, float(cohort.most_rows))
@@ -145,30 +137,30 @@ class SiteSums:
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
-        exchange = self.asked(None, kind)
+        exchange = self.identify_exchange(None, kind)
         ring = self.context.ring_of_counts()
         rng = self.rng(exchange)
         return self.once(exchange, "masked-summary", lambda: ring.encode(numbers, rng))
 
-    def once(self, asked: RunQuestion, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
+    def once(self, exchange: RunQuestion, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
         if self.keys.approval is None:
-            return self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
+            return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
-        binding = np.frombuffer(asked.binding, np.uint8)
+        binding = np.frombuffer(exchange.binding, np.uint8)
         arrays = state.read(name)
         if arrays is None:
-            self.check_unused(asked)
-            made = self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
+            self.check_unused(exchange)
+            made = self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
             arrays = {"vector": made.vector, "sums": made.sums, "shares": made.shares, "binding": binding}
             state.write(name, arrays)
         # Another request would have other masks, and what was kept has been sent.
         elif not np.array_equal(arrays.get("binding", binding), binding):
-            raise NotTakingPart(Refusal("masks-used", round=self.order.place(asked.number)[0]))
-        self.note(asked)
-        return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(asked))
+            raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
+        self.note(exchange)
+        return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(exchange))
 
-    def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> RunQuestion:
+    def identify_exchange(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> RunQuestion:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
         study = self.keys.study
         number = 0
@@ -186,81 +178,83 @@ class SiteSums:
             binding=self.context.binding(kind, request),
         )
 
-    def rng(self, asked: RunQuestion) -> np.random.Generator:
+    def rng(self, exchange: RunQuestion) -> np.random.Generator:
         """Return what rounds numbers to a ring.
 
         It follows from the run's seed, from the site and the question, so that every engine rounds alike, and a
         question that is asked again has the same bits.
         """
-        return self.keys.rng(f"sum {asked.rounding}")
+        return self.keys.rng(f"sum {exchange.rounding}")
 
-    def _opened(self, asked: RunQuestion) -> tuple[Sites, ...]:
+    def _opened(self, exchange: RunQuestion) -> tuple[Sites, ...]:
         """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""
         approval = self.keys.approval
         cohort = self.cohort()
         if approval is None:
             return ()
         dataset = self.keys.study.dataset.name
-        history = approval.book.known(asked.question, dataset)
+        history = approval.book.get_history(exchange.question, dataset)
         # A sum less what sites gave by themselves before is that of the sites that share figures in sums only.
         had = len(cohort.in_sums_only)
         least = rules.least_of_figures(len(approval.pinned))
-        if history.alone and asked.question == rows_question(dataset) and 0 < had < least:
+        if history.alone and exchange.question == rows_question(dataset) and 0 < had < least:
             raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
         refuse(
             rules.answer_refusal(
-                cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.asked_with, opened=history.lists
+                cohort=cohort.sites, pinned=approval.pinned, earlier_lists=history.earlier_pins, opened=history.lists
             )
         )
         return history.lists
 
-    def as_of_now(self, asked: RunQuestion, reply: TrainReply) -> TrainReply:
+    def as_of_now(self, exchange: RunQuestion, reply: TrainReply) -> TrainReply:
         """Return a kept reply with the lists that are opened now: other runs may have asked since it was made."""
         if reply.masked is None:
             return reply
-        return replace(reply, masked=replace(reply.masked, opened=self._opened(asked)))
+        return replace(reply, masked=replace(reply.masked, opened=self._opened(exchange)))
 
-    def _mask(self, asked: RunQuestion, vector: np.ndarray, sums: np.ndarray) -> Masked:
+    def _mask(self, exchange: RunQuestion, vector: np.ndarray, sums: np.ndarray) -> Masked:
         keys = self.keys
         cohort = self.cohort()
         if keys.approval is None:
             return Masked(
                 vector=protocol.counted(vector), sums=protocol.counted(sums), shares=np.zeros((0, 0), np.uint8)
             )
-        opened = self._opened(asked)
+        opened = self._opened(exchange)
         made = protocol.mask_vector(
             keys.site,
             vector,
             sums,
-            links=_among(cohort, keys.move(asked.step, self.order.repeatable_requests)),
-            binding=asked.binding,
+            links=_among(cohort, keys.move(exchange.step, self.order.repeatable_requests)),
+            binding=exchange.binding,
             least=self.least(),
         )
         shares = _rows([made.sealed[site] for site in cohort.sites])
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
 
-    def note(self, asked: RunQuestion) -> None:
+    def note(self, exchange: RunQuestion) -> None:
         """Write down that the masks of a question are used, before its reply leaves; raises StorageError."""
-        if self.keys.approval is not None and self.keys.state.read(asked.name) is None:
-            self._write_facts(asked)
+        if self.keys.approval is not None and self.keys.state.read(exchange.name) is None:
+            self._write_facts(exchange)
 
-    def _write_facts(self, asked: RunQuestion) -> None:
+    def _write_facts(self, exchange: RunQuestion) -> None:
         state = self.keys.state
-        question, binding = (np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(asked.question), asked.binding))
-        state.write(asked.name, {"question": question, "binding": binding, "step": np.array([asked.step])})
+        question, binding = (
+            np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(exchange.question), exchange.binding)
+        )
+        state.write(exchange.name, {"question": question, "binding": binding, "step": np.array([exchange.step])})
         # Whatever question the chain has links for yet may not be masked a second time.
         for old in [name for name in state.names() if name.startswith(FACTS)]:
             facts = state.read(old)
-            if facts is not None and facts["step"][0] <= asked.step - self.order.repeatable_requests:
+            if facts is not None and facts["step"][0] <= exchange.step - self.order.repeatable_requests:
                 state.remove(old)
 
-    def check_unused(self, asked: RunQuestion) -> None:
+    def check_unused(self, exchange: RunQuestion) -> None:
         """Refuse to mask a second vector for a question; raises NotTakingPart.
 
         Two vectors under one mask give their difference.
         """
-        if self.keys.approval is not None and self.keys.state.read(asked.name) is not None:
-            raise NotTakingPart(Refusal("masks-used", round=self.order.place(asked.number)[0]))
+        if self.keys.approval is not None and self.keys.state.read(exchange.name) is not None:
+            raise NotTakingPart(Refusal("masks-used", round=self.order.place(exchange.number)[0]))
 
     def confirm(self, request: ListRequest) -> ListReply:
         """Confirm a list to each of its sites; raises NotTakingPart."""
@@ -301,10 +295,10 @@ class SiteSums:
         cohort = self.cohort()
         book = keys.approval.book
         question = self.question(kind, number)
-        history = book.known(question, keys.study.dataset.name)
+        history = book.get_history(question, keys.study.dataset.name)
         pinned = keys.approval.pinned
         # Who consents is lifted where an honest site sees both lists: else others could be taken out with it.
-        seen = all(rules.have_honest_opener(pinned, before) for before in history.asked_with)
+        seen = all(rules.have_honest_opener(pinned, before) for before in history.earlier_pins)
         return rules.list_refusal(
             keys.site,
             listed,
@@ -357,7 +351,7 @@ class SiteFigures(SiteSums):
     def are_summed(self) -> bool:
         """Tell whether the site's figures leave in a sum: it is one of these sites, and they are enough."""
         approval = self.keys.approval
-        cohort = self.keys.known()
+        cohort = self.keys.read_cohort()
         if approval is None or cohort is None or self.keys.site not in cohort.in_sums_only:
             return False
         return self.least() >= rules.least_of_figures(len(approval.pinned))
@@ -401,7 +395,7 @@ class SiteCiphers(SiteSums):
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
-        exchange = self.asked(request)
+        exchange = self.identify_exchange(request)
         most_rows = float(self.keys.cohort().most_rows)
         strategy = self.keys.study.strategy.build("strategy")
         weight = strategy.relative_weight(reply, most_rows)
@@ -419,12 +413,12 @@ class SiteCiphers(SiteSums):
         return replace(reply, delta={}, encrypted=ciphertext)
         yield  # as the other half, which asks for rounding
 
-    def check_unused(self, asked: RunQuestion) -> None:
+    def check_unused(self, exchange: RunQuestion) -> None:
         """Refuse to make a second part for a round, or one for an earlier round; raises NotTakingPart."""
         # Whoever can multiply makes of two parts under the same tags their difference.
-        super().check_unused(asked)
-        if self.keys.approval is not None and asked.number < self._last_answered():
-            raise NotTakingPart(Refusal("masks-used", round=asked.number))
+        super().check_unused(exchange)
+        if self.keys.approval is not None and exchange.number < self._last_answered():
+            raise NotTakingPart(Refusal("masks-used", round=exchange.number))
 
     def _tags(self, binding: bytes) -> RoundTags:
         return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
@@ -468,7 +462,7 @@ class SiteTreeSums(SiteSums):
     def masked_cells(self, counts: Arrays) -> Masked:
         """Return rows by cell under masks, the same each time they are asked for; raises NotTakingPart."""
         numbers = np.concatenate([values.ravel() for values in counts.values()])
-        return self.once(self.asked(None, BINS), "masked-cells", lambda: numbers.astype(np.uint64))
+        return self.once(self.identify_exchange(None, BINS), "masked-cells", lambda: numbers.astype(np.uint64))
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
@@ -476,7 +470,7 @@ class SiteTreeSums(SiteSums):
         """Return a reply whose sums of a level are masked; raises NotTakingPart."""
         # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
         numbers = reply.extra[SUMS].ravel().view(np.uint64)
-        exchange = self.asked(request)
+        exchange = self.identify_exchange(request)
         state = self.keys.state
         if self.order.place(exchange.number)[1] == 0:
             numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(exchange))])
@@ -543,9 +537,9 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Mask
         If the rows, the policy or the request changed since.
     """
     keys = sums.keys
-    if isinstance(sums, SiteCiphers) or keys.approval is None or keys.known() is None:
+    if isinstance(sums, SiteCiphers) or keys.approval is None or keys.read_cohort() is None:
         return None
-    exchange = sums.asked(request)
+    exchange = sums.identify_exchange(request)
     return sums.once(exchange, "masked-losses", lambda: losses_in_sum(keys, losses, sums.rng(exchange)))
 
 

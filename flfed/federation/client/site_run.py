@@ -209,8 +209,8 @@ def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) 
     return arrays
 
 
-def own_part_of(kept: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:
+def own_part_of(own_arrays: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:
     """Return what a site has of its own of the model; before its first round, what came stands for it."""
     if shapes.own_model:
-        return OwnArrays(model=kept or incoming)
-    return OwnArrays(part=kept, names=tuple(shapes.own_part))
+        return OwnArrays(model=own_arrays or incoming)
+    return OwnArrays(part=own_arrays, names=tuple(shapes.own_part))

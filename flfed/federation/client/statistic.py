@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.federation.client.protection import charge_of, round_charge
-from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, cells_kept, kept_path, noised_cells
+from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, answer_path, noised_cells, stored_cells
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.federation.client.training import RunKind
@@ -182,12 +182,12 @@ def account_of(session: SiteSession) -> tuple[float, float]:
 def answered(session: SiteSession) -> tuple[str, ...]:
     """Return the names of what a site has answered already, of this very text and over the same rows: it is free."""
     if session.study.analysis is None:
-        return cells_kept(session)
+        return stored_cells(session)
     answer = NoisedSums(session.study).answer(session)
     if answer.charge is not None:
         # By itself or as a part of some sum: whose threshold is not known before the keys are.
-        every = kept_path(answer.charge, session, f"{ANALYSIS}-*")
-        if any(answer.kept(path) is not None for path in every.parent.glob(every.name)):
+        every = answer_path(answer.charge, session, f"{ANALYSIS}-*")
+        if any(answer.read_stored(path) is not None for path in every.parent.glob(every.name)):
             return (STATISTIC,)
     return ()
 

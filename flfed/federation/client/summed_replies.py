@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import Message
 
 from flfed.federation.client.redaction import redact_round
-from flfed.federation.client.run_keys import Known
+from flfed.federation.client.run_keys import QuestionHistory
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import NotTakingPart, Refusal
@@ -82,29 +82,29 @@ class InSum:
         What a ledger's line says of the reply: question, pinned sites, and the list that it is for.
     question : str
         Hash of the question of sums that it is about; empty where there is none.
-    known : Known
+    history : Known
         What the ledger knew of the question when the message came.
     """
 
     reserved: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     question: str = ""
-    known: Known = field(default_factory=Known)
+    history: QuestionHistory = field(default_factory=QuestionHistory)
 
     def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
         """Return what the ledger's line of a reply says: nothing where no figures leave in a sum."""
         stays = message.metadata.message_type in (COMPARE, EVALUATE) and MASKED not in reply.content
         return {} if stays else self.facts
 
-    def is_known_as(self, now: Known) -> bool:
+    def matches_history(self, now: QuestionHistory) -> bool:
         """Tell whether a ledger knows no more by now than this answer, as another process of the site gave it."""
         facts = self.facts
-        before = self.known
+        before = self.history
         own_list = {parted(facts["listed"])} if "listed" in facts else set()
         own_pins = {parted(facts["pinned"])} if "pinned" in facts else set()
         own_beside = parted(facts["sums_only"]) if "sums_only" in facts else frozenset()
         new_lists = set(now.lists) ^ set(before.lists)
-        new_pins = set(now.asked_with) ^ set(before.asked_with)
+        new_pins = set(now.earlier_pins) ^ set(before.earlier_pins)
         new_beside = set(now.beside) ^ set(before.beside)
         if not (new_lists <= own_list and new_pins <= own_pins and new_beside <= own_beside):
             return False
@@ -153,8 +153,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
             facts["sums_only"] = joined(frozenset(reserved))
     # What leaves of Table 1 by itself depends on the sums that it was in before.
     question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
-    history = sums.keys.approval.book.known(question, study.dataset.name)
-    return InSum(reserved=reserved, facts=facts, question=question, known=history)
+    history = sums.keys.approval.book.get_history(question, study.dataset.name)
+    return InSum(reserved=reserved, facts=facts, question=question, history=history)
 
 
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:

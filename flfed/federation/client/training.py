@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 
 from flfed.federation.client.parts.step import TrainingStep
 from flfed.federation.client.protection import draws_once
-from flfed.federation.client.redaction import said_by, scores_of, training_stays
+from flfed.federation.client.redaction import choose_rounding, scores_of, training_stays
 from flfed.federation.client.site_parts import leave, site_parts
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import NotSpent, NotTakingPart, Refusal
@@ -63,7 +63,7 @@ class Training(RunKind):
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
         """Score the incoming model, train from it, or both."""
-        step = TrainingStep(asked=request, request=request, session=session, own=own)
+        step = TrainingStep(original_request=request, request=request, session=session, own=own)
         parts = site_parts(session.study.text)
         for part in parts:
             part.before(step)
@@ -131,26 +131,19 @@ def reply_with_figures(step: TrainingStep, *, delta: Arrays, steps: int, extra: 
     session = step.session
     done = step.done
     stays = training_stays(session)
-    rounding = said_by(session)
+    rounding = choose_rounding(session)
     loss = None
     if done.loss is not None and not stays:
         loss = rounding(done.loss)
     scores = scores_of(done.scores, rounding, stays=stays)
-    return TrainReply(
-        delta=delta,
-        num_examples=float(done.rows),
-        loss=loss,
-        steps=steps,
-        scores=scores,
-        extra=extra,
-    )
+    return TrainReply(delta=delta, num_examples=float(done.rows), loss=loss, steps=steps, scores=scores, extra=extra)
 
 
-def kept_or_trained(
+def load_or_train(
     request: TrainRequest,
     session: SiteSession,
     own: SiteRun,
-    kept: ReplyCache,
+    reply_cache: ReplyCache,
     trained: Callable[[], TrainReply],
 ) -> RecordDict:
     """Return the reply that a site's disk has of a request, else a new one, which is kept.
@@ -164,26 +157,26 @@ def kept_or_trained(
     """
     if not request.fit:
         return trained().to_record()
-    with kept.answering():
+    with reply_cache.answering():
         under = own.under(session)
         sums = own.sums(session.study)
-        earlier = kept.reply_to(request, under=under)
+        earlier = reply_cache.reply_to(request, under=under)
         if earlier is not None:
             if sums is None:
                 return earlier
-            exchange = sums.asked(request)
+            exchange = sums.identify_exchange(request)
             sums.note(exchange)
             return sums.as_of_now(exchange, TrainReply.from_record(earlier)).to_record()
         # Answered, to another request or under another policy.
-        if draws_once(session.protection) and kept.has_reply(request.round):
+        if draws_once(session.protection) and reply_cache.has_reply(request.round):
             raise NotSpent(Refusal("round-drawn", round=request.round))
         if sums is not None:
-            sums.check_unused(sums.asked(request))
+            sums.check_unused(sums.identify_exchange(request))
         record = trained().to_record()
-        kept.keep(request, record, under=under)
+        reply_cache.keep(request, record, under=under)
         # Written once the reply is kept: whatever is asked from here on, no other vector leaves under its masks.
         if sums is not None:
-            sums.note(sums.asked(request))
+            sums.note(sums.identify_exchange(request))
         return record
 
 
@@ -194,11 +187,7 @@ class LastUpdates:
         self._of_run: dict[tuple[str, str, int], tuple[int, str, Any]] = {}
 
     def once(
-        self,
-        request: TrainRequest,
-        session: SiteSession,
-        own: SiteRun,
-        training: Generator[ComputeRequest, Any, Any],
+        self, request: TrainRequest, session: SiteSession, own: SiteRun, training: Generator[ComputeRequest, Any, Any]
     ) -> Generator[ComputeRequest, Any, Any]:
         """Return the last reply where the very same is asked again, else that of the training.
 

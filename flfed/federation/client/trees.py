@@ -83,7 +83,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
     if done is None:
         raise MalformedMessage(TREES_MISSING)
-    step = TrainingStep(asked=request, request=request, session=session, own=own)
+    step = TrainingStep(original_request=request, request=request, session=session, own=own)
     step.done = done
     reply = reply_with_figures(step, delta={}, steps=1, extra={SUMS: done.sums})
     return (yield from leave_round(step, reply))

@@ -58,9 +58,9 @@ class RemoteSite:
     name: str
 
 
-GivenSites = Sequence[str | Site] | None
+SiteSelection = Sequence[str | Site] | None
 """Sites that a caller names; None for those of the study, or else all of its dataset."""
-AskedSites = Sequence[Site | RemoteSite]
+RunSites = Sequence[Site | RemoteSite]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class RunResources:
     source_rows: SourceRows | None = None
     _shown: list[str] = field(default_factory=list)
 
-    def told(self, sentence: str) -> None:
+    def show_activity(self, sentence: str) -> None:
         """Show a sentence as the current activity.
 
         It takes the place of the one before. An empty one shows none.
@@ -124,16 +124,16 @@ class Engine(ABC):
             What is missing, and how to get it.
         """
 
-    def sites(self, study: Study, given: GivenSites = None) -> Sequence[Site] | Sequence[RemoteSite]:
+    def sites(self, study: Study, selection: SiteSelection = None) -> Sequence[Site] | Sequence[RemoteSite]:
         """Return the sites that are asked.
 
         See `find_sites`.
         """
-        return find_sites(study, given)
+        return find_sites(study, selection)
 
     @abstractmethod
     def started(
-        self, sites: AskedSites, run_config: RunConfig, resources: RunResources
+        self, sites: RunSites, run_config: RunConfig, resources: RunResources
     ) -> AbstractContextManager[StartedGrid]:
         """Yield a grid, and the tables where all are here.
 
@@ -175,10 +175,10 @@ class Engine(ABC):
         return None
 
 
-def find_sites(study: Study, given: GivenSites = None) -> list[Site]:
+def find_sites(study: Study, selection: SiteSelection = None) -> list[Site]:
     """Return the sites that take part.
 
-    They are those given, those the study names, or all of its dataset.
+    They are those of the `selection`, those the study names, or all of its dataset.
 
     Raises
     ------
@@ -188,10 +188,10 @@ def find_sites(study: Study, given: GivenSites = None) -> list[Site]:
     """
     # Research sites are cut from one public table, so an institution cannot be among them.
     if study.dataset.partition is not None:
-        if given is not None:
+        if selection is not None:
             raise UsageError("the study cuts its dataset into research sites itself; it takes no others")
         return cut(datasets.load(study.dataset.name), study.dataset.partition)
-    wanted = study.dataset.sites if given is None else given
+    wanted = study.dataset.sites if selection is None else selection
     sites = sites_listing.of_dataset(study.dataset.name) if wanted is None else sites_listing.chosen(wanted)
     # All sites must have the dataset: one without it could only refuse.
     for site in sites:

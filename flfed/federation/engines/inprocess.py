@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import AskedSites, Engine, RunConfig, RunResources, StartedGrid
+from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
@@ -46,12 +46,7 @@ class InProcessGrid(Grid):
     """
 
     def __init__(
-        self,
-        app: ClientApp,
-        sites: Sequence[str],
-        run_config: RunConfig,
-        *,
-        clock: Clock = time.monotonic,
+        self, app: ClientApp, sites: Sequence[str], run_config: RunConfig, *, clock: Clock = time.monotonic
     ) -> None:
         self._app = app
         self._clock = clock
@@ -197,10 +192,10 @@ class CohortGrid(InProcessGrid):
         while waiting := [exchange for exchange in exchanges if exchange.reply is None]:
             began = self._clock()
             # What a site asked and its result go as it answers: all of them and all replies are not alive together.
-            results = deque(self._answer([request for exchange in waiting for request in listed(exchange.asked)]))
+            results = deque(self._answer([request for exchange in waiting for request in listed(exchange.request)]))
             share = (self._clock() - began) / len(waiting)
             for exchange in waiting:
-                exchange.go_on([results.popleft() for _ in listed(exchange.asked)], share)
+                exchange.go_on([results.popleft() for _ in listed(exchange.request)], share)
         replies = [exchange.reply for exchange in exchanges if timeout is None or exchange.seconds <= timeout]
         return [reply for reply in replies if reply is not None]
 
@@ -214,7 +209,7 @@ class _Exchange:
     def __init__(self, handler: ClientGenerator, clock: Clock) -> None:
         self._handler = handler
         self._clock = clock
-        self.asked: ComputeRequest = []
+        self.request: ComputeRequest = []
         self.reply: Message | None = None
         self.seconds = 0.0
 
@@ -223,10 +218,12 @@ class _Exchange:
         self.seconds += share
         began = self._clock()
         try:
-            self.asked = next(self._handler) if results is None else send_results(self._handler, self.asked, results)
+            self.request = (
+                next(self._handler) if results is None else send_results(self._handler, self.request, results)
+            )
         except StopIteration as end:
             self.reply = end.value
-            self.asked = []
+            self.request = []
         self.seconds += self._clock() - began
 
 
@@ -241,7 +238,7 @@ class InProcess(Engine):
     keeps_replies = False
 
     @contextmanager
-    def started(self, sites: AskedSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
+    def started(self, sites: RunSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Yield the grid and the tables.
 
         See `Engine.started`.
@@ -255,11 +252,7 @@ class InProcess(Engine):
 
 
 def grid_of(
-    side: SiteClient,
-    sites: Sequence[str],
-    run_config: RunConfig,
-    answer: Compute | None,
-    clock: Clock = time.monotonic,
+    side: SiteClient, sites: Sequence[str], run_config: RunConfig, answer: Compute | None, clock: Clock = time.monotonic
 ) -> InProcessGrid:
     """Return the in-process grid.
 

@@ -79,10 +79,10 @@ def _answer(waiting: Sequence[_Step[Any]], answer: Compute) -> None:
     Each gets its own results.
     """
     # All requests go in one call, so that the engine may stack them.
-    requests = [request for step in waiting for request in step.asked]
+    requests = [request for step in waiting for request in step.requests]
     results = iter(zip(requests, answer(requests), strict=True))
     for step in waiting:
-        step.results = [result for _, result in islice(results, len(step.asked))]
+        step.results = [result for _, result in islice(results, len(step.requests))]
     # strict: results that are missing, or too many, are found here and not at another task.
     next(results, None)
 
@@ -94,7 +94,7 @@ class _Step(Generic[Done]):
     """
 
     def __init__(self, task: Task[Done]) -> None:
-        self.asked: Sequence[Request] = ()
+        self.requests: Sequence[Request] = ()
         self.results: Sequence[Any] = ()
         self.over = self.running = False
         self.outcome: Done | BaseException = RuntimeError("the task did not end")
@@ -142,7 +142,7 @@ class _Step(Generic[Done]):
         """
         # After an error nothing is asked any more, so that the task ends soon.
         if self._error is None:
-            self.asked = requests
+            self.requests = requests
             self._theirs.release()
             self._mine.acquire()
         if self._error is not None:
@@ -237,32 +237,32 @@ class Slowest:
         self._progress = progress
         self._going = set(repeats)
         self._repeats = len(repeats)
-        self._known: dict[str, dict[int, int]] = {}
-        self._told: dict[str, tuple[int, int]] = {}
+        self._done_by_stage: dict[str, dict[int, int]] = {}
+        self._shown_by_stage: dict[str, tuple[int, int]] = {}
 
     def of(self, repeat: int) -> Progress:
         """Return the progress callable of one repeat."""
 
-        def told(stage: str, done: int, of: int) -> None:
-            self._known.setdefault(stage, {})[repeat] = done
+        def report(stage: str, done: int, of: int) -> None:
+            self._done_by_stage.setdefault(stage, {})[repeat] = done
             self._tell(stage, of)
 
-        return told
+        return report
 
     def over(self, repeat: int) -> None:
         """Remove a repeat that has ended."""
         self._going.discard(repeat)
-        for stage, (_, of) in list(self._told.items()):
+        for stage, (_, of) in list(self._shown_by_stage.items()):
             self._tell(stage, of)
 
     def _tell(self, stage: str, of: int) -> None:
-        done_by_repeat = self._known[stage]
-        before, _ = self._told.get(stage, (-1, of))
+        done_by_repeat = self._done_by_stage[stage]
+        before, _ = self._shown_by_stage.get(stage, (-1, of))
         # Until each repeat has told this stage, the slowest of them is not known.
         now = before
         if self._going and self._going <= done_by_repeat.keys():
             now = min(done_by_repeat[repeat] for repeat in self._going)
-        self._told[stage] = (max(before, now), of)
+        self._shown_by_stage[stage] = (max(before, now), of)
         if now > before:
             # Else a person would expect as many rounds again for every repeat.
             self._progress(f"{stage} of {self._repeats} repeats" if len(done_by_repeat) > 1 else stage, now, of)

@@ -33,7 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 from flfed.errors import FlfedError, UsageError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.engines.engine import AskedSites, Engine, RunConfig, RunResources, StartedGrid
+from flfed.federation.engines.engine import Engine, RunConfig, RunResources, RunSites, StartedGrid
 from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
@@ -84,7 +84,7 @@ class Ray(Engine):
         require()
 
     @contextmanager
-    def started(self, sites: AskedSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
+    def started(self, sites: RunSites, run_config: RunConfig, resources: RunResources) -> Iterator[StartedGrid]:
         """Yield the grid, without tables.
 
         See `Engine.started`.
@@ -289,7 +289,7 @@ class RayGrid(Grid):
             self._alive()
             batch = list(grid.pull_messages(waiting))
             waiting -= {message.metadata.reply_to_message_id for message in batch}
-            replies += [_said(message) for message in batch]
+            replies += [_remove_trace(message) for message in batch]
             if not batch:
                 time.sleep(POLL_SECONDS)
         return replies
@@ -318,7 +318,7 @@ class RayGrid(Grid):
         return self._flower().pull_messages(message_ids)
 
 
-def _said(message: Message) -> Message:
+def _remove_trace(message: Message) -> Message:
     """Return a reply without Ray's error text.
 
     The client app's own text stays. Ray quotes whole traces.

@@ -154,14 +154,14 @@ def exact_counts(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any]
     return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
 
 
-def _summable(name: object, known: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
+def _summable(name: object, names_by_site: Mapping[str, Collection[Any]], shared_as: SharedAs, most: int) -> list[str]:
     """Return the sites whose figures of a name may be added up, given the names that each has figures of.
 
     Of sums over other sites at each of `most` names, what one site in sums only has could be worked out: it has all of
     them, or is in none.
     """
-    in_part = {site for site in shared_as.in_sums_only if len(known.get(site, ())) != most}
-    return shared_as.summable([site for site, names in known.items() if name in names and site not in in_part])
+    in_part = {site for site in shared_as.in_sums_only if len(names_by_site.get(site, ())) != most}
+    return shared_as.summable([site for site, names in names_by_site.items() if name in names and site not in in_part])
 
 
 def subgroups(replies: CompareReplies, shared_as: SharedAs) -> dict[str, Any] | None:
@@ -243,7 +243,7 @@ def weighted_mean(parts: Sequence[tuple[float, float]]) -> float | None:
     return math.fsum(n * value for n, value in parts) / rows if rows else None
 
 
-def together(found: SummedFigures) -> dict[str, Any]:
+def together(sums: SummedFigures) -> dict[str, Any]:
     """Return the record of the figures of sites that share them in sums only, over all of these sites.
 
     Returns
@@ -254,16 +254,16 @@ def together(found: SummedFigures) -> dict[str, Any]:
         that of the rows.
     """
     figures: dict[str, dict[str, float]] = {}
-    for (metric, arm), value in found.means.items():
+    for (metric, arm), value in sums.means.items():
         figures.setdefault(metric, {})[arm] = value
     low = high = None
-    if found.histogram is not None:
-        area, low, high = auc_between(found.histogram)
+    if sums.histogram is not None:
+        area, low, high = auc_between(sums.histogram)
         if low is not None:
             figures["roc_auc_score"] = {"global": area}
-    counts = [{"by": by, "at": at, **dict(zip(CELLS, of, strict=True))} for (by, at), of in found.points.items()]
+    counts = [{"by": by, "at": at, **dict(zip(CELLS, of, strict=True))} for (by, at), of in sums.points.items()]
     bounds = None if low is None else [low, high]
-    head = {"rows": "holdout", "sites": found.sites, "holdout-rows": found.rows}
+    head = {"rows": "holdout", "sites": sums.sites, "holdout-rows": sums.rows}
     return {**head, "figures": figures, "auc-bounds": bounds, "points": counts}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.errors import FlfedError
-from flfed.federation.client.protection import given_encoder
+from flfed.federation.client.protection import excludes_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
 from flfed.records.store.tables import finite
@@ -31,7 +31,7 @@ from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of, p
 from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
-GIVEN = "given-encoder"
+EXCLUDES_ENCODER = "given-encoder"
 """Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
 ON_BOTH = "epsilon-on-both"
 """A site's ε where each charge counts on both sides of its holdout; null where it is not known."""
@@ -106,12 +106,12 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     mechanism.check_sites(sites)
     promise = mechanism.promise(study.plan, study.rounds)
     steps = mechanism.private_steps(study.plan, study.rounds)
-    facts: dict[str, Any] = dict.fromkeys((*KEYS, GIVEN, TRUSTS))
+    facts: dict[str, Any] = dict.fromkeys((*KEYS, EXCLUDES_ENCODER, TRUSTS))
     if steps is not None:
         facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
         facts["steps"] = study.plan.steps * study.rounds
     if promise is not None:
-        facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
+        facts |= {key: getattr(promise, key) for key in KEYS} | {EXCLUDES_ENCODER: excludes_encoder(study)}
         facts[TRUSTS] = not study.aggregation.masks_always if promise.unit == "site" else None
     remarks = {"warnings": [*mechanism.warnings(study, sites)], "uncharged": [*mechanism.uncharged(study)]}
     return {"mechanism": study.privacy.name, **facts, **charged_answers(study, mechanism), **remarks}
@@ -173,8 +173,8 @@ class SiteCharges:
     def __init__(self, study: Study) -> None:
         self._study = study
         self.mechanism = mechanism_of(study)
-        self._asked = self.mechanism or Mechanism()
-        self.promise = self._asked.promise(study.plan, study.rounds)
+        self._active_mechanism = self.mechanism or Mechanism()
+        self.promise = self._active_mechanism.promise(study.plan, study.rounds)
         self.of_sites = self.promise is not None and self.promise.unit == "site"
         self._rounds = Counter[str]()
         self._ledgers: dict[str, tuple[float, float]] = {}
@@ -201,22 +201,22 @@ class SiteCharges:
             site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
         }
 
-    def _on_both(self, asked: int, spent: float | None, *, known: bool) -> dict[str, float | None]:
+    def _on_both(self, round_count: int, spent: float | None, *, is_exact: bool) -> dict[str, float | None]:
         """Return the ε of all that a site was asked for, as of one person; nothing where no charge is of one side.
 
         A site's ledger counts so where people may be on both sides of its holdout, which the coordinator does not know.
         """
         plan = self._study.plan
         rounds = self._study.rounds
-        answers = self._asked.answer_releases(plan, rounds)
+        answers = self._active_mechanism.answer_releases(plan, rounds)
         if self.promise is None or not answers:
             return {}
-        if not known or spent is None:
+        if not is_exact or spent is None:
             return {ON_BOTH: None}
         releases = [answer.release for answer in answers.values()]
-        release = self._asked.round_release(plan, rounds)
+        release = self._active_mechanism.round_release(plan, rounds)
         if release is not None:
-            releases = [replace(release, steps=release.steps * asked), *releases]
+            releases = [replace(release, steps=release.steps * round_count), *releases]
         return {ON_BOTH: epsilon(releases, self.promise.delta)}
 
     def spent(self, *, final: bool) -> tuple[dict[str, Any], str]:
@@ -251,7 +251,7 @@ class SiteCharges:
             lines[site] = {
                 "steps": rounds_by_site[site] * a_round,
                 "epsilon": spent[rounds_by_site[site]],
-                **self._on_both(rounds_by_site[site], spent[rounds_by_site[site]], known=not quick),
+                **self._on_both(rounds_by_site[site], spent[rounds_by_site[site]], is_exact=not quick),
                 "delta": delta,
                 "budget": finite(budget),
                 "spent-before": finite(before),
@@ -275,7 +275,7 @@ class PrivacyRecord:
     Attributes
     ----------
     mechanism : Mechanism or None
-        The study's. Without one there is nothing to count, and `asked` and `goes_on` need not be called.
+        The study's. Without one there is nothing to count, and `count_round` and `goes_on` need not be called.
     draws_anew : bool
         Whether a round that is done again would have other noise.
 
@@ -381,7 +381,7 @@ class PrivacyRecord:
         if self.mechanism is not None:
             self.write(final=True)
 
-    def asked(self, record: RoundRecord, *, trained: bool) -> None:
+    def count_round(self, record: RoundRecord, *, trained: bool) -> None:
         """Count a round before its checkpoint.
 
         A model that was not made tells nothing of a site; under secure sums the server, which nobody has to trust,
@@ -459,7 +459,7 @@ class PrivacyRecord:
 
 
 def more_than_planned(
-    promise: Promise | None, asked: Mapping[str, int], rounds: int, spent: Mapping[int, float | None]
+    promise: Promise | None, rounds_by_site: Mapping[str, int], rounds: int, spent: Mapping[int, float | None]
 ) -> str:
     """Return a warning where repeated rounds cost more.
 
@@ -468,19 +468,19 @@ def more_than_planned(
     Parameters
     ----------
     promise : Promise or None
-    asked : mapping of site to int
+    rounds_by_site : mapping of site to int
         Rounds.
     rounds : int
         Planned.
     spent : mapping of rounds to ε
     """
-    most = max(asked.values(), default=0)
+    most = max(rounds_by_site.values(), default=0)
     epsilon = spent.get(most)
     if promise is None or epsilon is None or most <= rounds:
         return ""
-    sites = sum(count > rounds for count in asked.values())
+    sites = sum(count > rounds for count in rounds_by_site.values())
     how = (
-        f", since rounds were done again: at {sites} of {len(asked)} sites up to "
+        f", since rounds were done again: at {sites} of {len(rounds_by_site)} sites up to "
         f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
         f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
     )

@@ -132,7 +132,7 @@ class SharedAs:
             return sentence
         # The longest name first, so that no name is replaced within another.
         names = "|".join(map(re.escape, sorted(self._pseudonyms, key=len, reverse=True)))
-        return re.sub(rf"(?<![a-z0-9-])(?:{names})(?![a-z0-9-])", lambda found: self.name(found[0]), sentence)
+        return re.sub(rf"(?<![a-z0-9-])(?:{names})(?![a-z0-9-])", lambda match: self.name(match[0]), sentence)
 
 
 def pseudonyms(series: str, sites: Iterable[str]) -> dict[str, str]:

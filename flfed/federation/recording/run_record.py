@@ -161,7 +161,9 @@ def begin(
 
 
 @contextmanager
-def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock = time.monotonic) -> Iterator[None]:
+def bad_end_written(
+    writer: RunWriter, began: float, *, resume_hint: str, clock: Clock = time.monotonic
+) -> Iterator[None]:
     """Record an early end and raise its error.
 
     Parameters
@@ -169,7 +171,7 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
     writer : RunWriter
     began : float
         On the clock.
-    kept : str
+    resume_hint : str
         What a person who interrupts it is told of what was done so far.
     clock : callable
         Seconds that are the run's own.
@@ -199,7 +201,7 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
     # Ctrl-C is the wish of a person, and no failure.
     except KeyboardInterrupt as error:
         close("stopped", interruption(error))
-        stopped = RunStopped(f"{interruption(error)}; {kept}")
+        stopped = RunStopped(f"{interruption(error)}; {resume_hint}")
         stopped.by = interruption(error)
         stopped.run = writer.run
         raise stopped from None

@@ -28,7 +28,7 @@ SEEN = (
     "its run, test rows of this repeat may be among them, and all figures are too good there"
 )
 """Of a repeat that is not the source's own, where its rows are not here: each draws test rows of its own."""
-KEPT = "source"
+SOURCE_NAME = "source"
 """Of a series' copy of the model that it begins from, among its checkpoints."""
 
 
@@ -51,7 +51,7 @@ def source_model(study: Study, *, series: str = "", store: str | None = None) ->
     """
     name = study.warm_start
     where = f"[model]: warm-start={study.warm_start!r}"
-    source = kept_source(series) if series else None
+    source = load_source(series) if series else None
     if source is None:
         source = read_source(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
     source.check(study, datasets.load(study.dataset.name).schema, where)
@@ -68,17 +68,17 @@ def keep_source(study: Study, series: str, store: str | None = None) -> None:
 
     So that it goes on after a kill, whatever became of the source since. Raises as `source_model` does.
     """
-    if not study.warm_start or kept_source(series) is not None:
+    if not study.warm_start or load_source(series) is not None:
         return
     source = source_model(study, store=store)
     checkpoint = Checkpoint(round=0, arrays=source.arrays, encoder=source.encoder, facts=source.facts())
-    checkpoints.write(series, checkpoint, final=True, name=KEPT)
+    checkpoints.write(series, checkpoint, final=True, name=SOURCE_NAME)
 
 
-def kept_source(series: str) -> Source | None:
+def load_source(series: str) -> Source | None:
     """Return the model that a series wrote down; None where it is not here, or damaged."""
     try:
-        checkpoint = checkpoints.read(_kept_at(series))
+        checkpoint = checkpoints.read(_source_path(series))
     except FlfedError:
         return None
     return Source.of_facts(checkpoint.facts, checkpoint.arrays, checkpoint.encoder)
@@ -86,13 +86,13 @@ def kept_source(series: str) -> Source | None:
 
 def forget_source(series: str) -> None:
     """Remove what a completed series wrote down of the model that it began from."""
-    _kept_at(series).unlink(missing_ok=True)
+    _source_path(series).unlink(missing_ok=True)
     with suppress(OSError):  # the folder of a run has its model, that of a series of several is empty now
         checkpoints.folder_of(series).rmdir()
 
 
-def _kept_at(series: str) -> Path:
-    return checkpoints.folder_of(series) / f"{KEPT}{checkpoints.SUFFIX}"
+def _source_path(series: str) -> Path:
+    return checkpoints.folder_of(series) / f"{SOURCE_NAME}{checkpoints.SUFFIX}"
 
 
 def named_start(study: Study, *, approved: bool, store: str | None = None) -> Study:

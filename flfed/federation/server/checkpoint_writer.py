@@ -96,7 +96,7 @@ class CheckpointWriter:
         if not trained and self._pending is not None:
             self._write(self._pending.round, self._pending.arrays, strategy, common)
         if protected:
-            self.run.privacy.asked(record, trained=trained)
+            self.run.privacy.count_round(record, trained=trained)
         due = trained and self._is_due(record)
         self._pending = record if trained and not due else None
         if due:

@@ -189,14 +189,14 @@ class Comparison:
             if defect:
                 faults[site] = Refusal("no-comparison", why=defect)
                 continue
-            usable[site] = self._asked_for(reply, requested_groups)
+            usable[site] = self._select_requested(reply, requested_groups)
             if reply.summary is not None and (defect := summary_defect(reply.summary, self.run.layout)):
                 faults[site] = Refusal("holdout-sums", why=defect)
                 usable[site] = replace(usable[site], summary=None)
         self.run.recorder.events("fault", faults)
         return usable
 
-    def _asked_for(self, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
+    def _select_requested(self, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
         """Return a reply with what the study asks for: all else is of no site's policy, and is not written down."""
         points = self.run.study.compare.points
         columns = self._columns

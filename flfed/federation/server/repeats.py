@@ -42,7 +42,7 @@ AT_ONCE = 32
 """Repeats that run side by side, at most."""
 SITES_AT_ONCE = 2000
 """Sites whose tables are open at a time, over all repeats side by side."""
-KEPT = "what was done so far is kept: flfed study resume"
+RESUME_HINT = "what was done so far is kept: flfed study resume"
 
 
 #   series (study run --repeats 10)
@@ -71,7 +71,7 @@ class Series:
     path : str
         From `path_of`; a series is gone on with by the path it was begun with.
     sites : sequence of Site, or of RemoteSite where the engine is remote
-    asked : dict
+    options : dict
         How the sites can be found again.
     progress, observer : callables
         Side by side, the progress is that of the slowest repeat, and the observer is told by each
@@ -88,7 +88,7 @@ class Series:
     engine: Engine
     path: str
     sites: Sequence[Site | RemoteSite]
-    asked: dict[str, Any]
+    options: dict[str, Any]
     progress: Progress
     observer: RunObserver
     callback: RoundCallback | None = None
@@ -171,7 +171,7 @@ class Series:
             outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
         # The stop of one repeat has ended all, and is told as that of the series.
         except KeyboardInterrupt as error:
-            stopped = RunStopped(f"{interruption(error)}; {KEPT} {self.series}")
+            stopped = RunStopped(f"{interruption(error)}; {RESUME_HINT} {self.series}")
             stopped.by = interruption(error)
             stopped.run = self.series
             raise stopped from None
@@ -186,7 +186,7 @@ class Series:
         It starts at its beginning or where it ended.
         """
         # Sites that are gone are named in the record of each repeat.
-        gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
+        gone = sorted(set(self.options.get("names", ())) - {site.name for site in self.sites})
         checkpoint: Checkpoint | None = None
         if entry is None:
             writer = begin(
@@ -195,9 +195,9 @@ class Series:
         else:
             writer, checkpoint = self._again(entry)
         began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
-        with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
+        with bad_end_written(writer, began, resume_hint=f"{RESUME_HINT} {writer.run}", clock=way.clock):
             if entry is None:
-                writer.summary("asked", self.asked)
+                writer.summary("asked", self.options)
             else:
                 checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
             shared_as = SharedAs(series=self.series)
@@ -209,7 +209,7 @@ class Series:
                 recorder.resumed(checkpoint.round, entry.reason)
             elif gone:
                 recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
-            stackable = self.engine.stacks and self.asked.get("stacked") and not grows(self.study)
+            stackable = self.engine.stacks and self.options.get("stacked") and not grows(self.study)
             if self.path == "one-by-one" and stackable:
                 recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
             outcome = self._conduct(repeat, recorder, checkpoint, way)
@@ -291,12 +291,12 @@ def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
     if observer is no_observer:
         return no_observer
 
-    def told(stage: str, round: int) -> None:
+    def observe(stage: str, round: int) -> None:
         # An observer that reads the store finds the round that it hears of.
         writer.flush()
         observer(stage, round)
 
-    return told
+    return observe
 
 
 def conduct_statistic(run: FederatedRun) -> Outcome:

@@ -26,7 +26,7 @@ from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 
-GIVEN = "sites that a program gave; resume it from Python with the same ones: resume(run, sites=...)"
+SITE_OBJECTS = "sites that a program gave; resume it from Python with the same ones: resume(run, sites=...)"
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def run(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
         keep_source(chosen, series, store)
-        options = _asked(sites, resolved_sites) | {"stacked": stacked}
+        options = _run_options(sites, resolved_sites) | {"stacked": stacked}
         path = path_of(runs_on, chosen, stacked=stacked)
         Series(
             opened, series, repeats, chosen, facts, runs_on, path, resolved_sites, options, progress, observer, callback
@@ -230,7 +230,7 @@ def resume(
         raise UsageError(f"run {run}: the schema of dataset {study.dataset.name!r} has changed since; run it anew")
     # Site objects of a program cannot be found by name again.
     if sites is None and options.get("given"):
-        raise UsageError(f"run {run} was run on {GIVEN}")
+        raise UsageError(f"run {run} was run on {SITE_OBJECTS}")
     wanted = options.get("sites") if sites is None else sites
     resolved_sites = engine.sites(study, wanted)
     first = options.get("names", [site.name for site in resolved_sites])
@@ -245,7 +245,7 @@ def resume(
             path=entries[0].path,
             # A site that is new here would join the repeats that are left, and not those that are done.
             sites=[site for site in resolved_sites if site.name in first],
-            asked=options,
+            options=options,
             progress=progress,
             observer=observer,
         )
@@ -273,11 +273,11 @@ def _result(series: str, store: str | None) -> Result:
     return result
 
 
-def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | RemoteSite]) -> dict[str, Any]:
+def _run_options(sites: Sequence[str | Site] | None, resolved_sites: Sequence[Site | RemoteSite]) -> dict[str, Any]:
     """Return how to find the sites again.
 
     The names of those that were found go with it.
     """
     words = None if sites is None else [item for item in sites if isinstance(item, str)]
     has_objects = words is not None and len(words) < len(sites or ())
-    return {"sites": words, "given": has_objects, "names": [site.name for site in found]}
+    return {"sites": words, "given": has_objects, "names": [site.name for site in resolved_sites]}

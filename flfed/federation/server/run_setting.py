@@ -146,19 +146,24 @@ class RunSetting:
         return replace(answers, replies=good, faults=faults)
 
     def check_enough(
-        self, found: Mapping[str, object], reasons: Sequence[str], *, refused: bool = False, at_site: bool = False
+        self,
+        participants: Mapping[str, object],
+        reasons: Sequence[str],
+        *,
+        refused: bool = False,
+        at_site: bool = False,
     ) -> None:
         """Refuse to continue with too few sites.
 
         The input is at fault where they `refused`, or where no more were asked.
         """
-        if len(found) >= LEAST_SITES:
+        if len(participants) >= LEAST_SITES:
             return
         shown_reasons = list(reasons)
         if len(reasons) > FEW_SITES:
             shown_reasons = [*reasons[:SITES_NAMED], f"{len(reasons) - SITES_NAMED} more"]
         why = f" ({'; '.join(shown_reasons)})" if reasons else ""
-        few = "only one site takes part" if found else "no site takes part"
+        few = "only one site takes part" if participants else "no site takes part"
         todo = "; see, at each site: flfed site check NAME" if at_site else ""
         sentence = self.recorder.shared_as.text(f"{few}, at least {LEAST_SITES} are needed{why}{todo}")
         if refused or not reasons:

@@ -198,7 +198,9 @@ def _keys_request(participants: Participants) -> KeysRequest:
     return KeysRequest(cohort=",".join(sites), most_rows=most_rows, statements=statements)
 
 
-def _sums(run: RunSetting, participants: Participants, least: int, *, masked: bool = False, **given: Any) -> SecureSums:
+def _sums(
+    run: RunSetting, participants: Participants, least: int, *, masked: bool = False, **options: Any
+) -> SecureSums:
     """Return the server's half for a cohort with a threshold."""
     study = run.study
     sites = tuple(sorted(participants))
@@ -222,7 +224,7 @@ def _sums(run: RunSetting, participants: Participants, least: int, *, masked: bo
         masked=masked,
         exchanges=exchanges_of(study) if grows(study) else 1,
         check=LossCheck(scored="validation" if study.plan.validation else "training"),
-        **given,
+        **options,
     )
 
 
@@ -236,7 +238,7 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int
     # The first site makes the key of homomorphic encryption, which the others are sent sealed; later they have it.
     if run.study.aggregation.is_encrypted and not run.resumed:
         first = request.cohort.split(",")[0]
-        replies = _told_keys(run, {first: request}, back)
+        replies = _exchange_keys(run, {first: request}, back)
         others = request.cohort.split(",")[1:]
         shared = replies[first].shared
         if shared is None or len(shared.keys) != len(others):
@@ -244,14 +246,14 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int
         for site, key in zip(others, shared.keys, strict=True):
             requests[site] = replace(request, shared=replace(shared, keys=(key,)))
         del requests[first]
-    replies |= _told_keys(run, requests, back)
+    replies |= _exchange_keys(run, requests, back)
     agreements = {(reply.sha256, reply.least) for reply in replies.values()}
     if len(agreements) > 1:
         raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
     return max((least for _, least in agreements), default=LEAST)
 
 
-def _told_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
+def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
     """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
     if away := sorted(requests.keys() - back.keys()):
         raise run.error(f"{', '.join(away)} did not enrol, and the run needs all its sites")

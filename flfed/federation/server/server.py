@@ -174,16 +174,16 @@ class FederatedRun(RunSetting):
         return checkpoints.begin(self.name, encoder, sums, bands, self.recorder.shared_as.sharing)
 
     def rounds(
-        self, participants: Participants, encoder: Encoder, kept: Checkpoint | None = None
+        self, participants: Participants, encoder: Encoder, checkpoint: Checkpoint | None = None
     ) -> tuple[FedAvg, Arrays]:
         """Run the rounds and return the strategy and final arrays.
 
-        It starts from the checkpoint where there is one. Without `kept`, which all checkpoints share, neither
+        It starts from the checkpoint where there is one. Without `checkpoint`, which all checkpoints share, neither
         checkpoint nor round is written.
         """
-        if kept is None:
+        if checkpoint is None:
             return rehearse_rounds(self, self.parts, participants, encoder)
-        return conduct_rounds(self, self.parts, self.writer, participants, kept, self.checkpoint)
+        return conduct_rounds(self, self.parts, self.writer, participants, checkpoint, self.checkpoint)
 
     def compare(self, participants: Participants, outcome: Outcome, start: str, strategy: FedAvg) -> None:
         """Compare the models at every site, or as a part says; `start` is the start file's hash."""

@@ -16,4 +16,4 @@ PARTS: tuple[type[ServerPart], ...] = (SecureAggregation, CoveringNoise, Trees, 
 
 def server_parts(run: RunSetting) -> tuple[ServerPart, ...]:
     """Return the parts of a run's study, made for this run."""
-    return tuple(part(run) for part in PARTS if part.is_asked(run))
+    return tuple(part(run) for part in PARTS if part.is_in_study(run))

@@ -82,7 +82,7 @@ def counting(
     if rows is None:
         return check
 
-    def told(nodes: Mapping[str, int]) -> None:
+    def check_and_count(nodes: Mapping[str, int]) -> None:
         check(nodes)
         if rows.texts is None and repeat != rows.source.repeat:
             recorder.note(SEEN)
@@ -97,7 +97,7 @@ def counting(
             recorder.note(sentence)
             recorder.progress(WARNING + sentence, 0, 1)
 
-    return told
+    return check_and_count
 
 
 def _counted(
@@ -147,19 +147,19 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
     return texts
 
 
-def _sites_of(earlier: Study, asked: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:
+def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:
     """Return the sites of an earlier run; raises FlfedError where they are not on this machine."""
-    names = asked.get("names", ())
-    if not asked.get("given"):
-        return [site for site in find_sites(earlier, asked.get("sites")) if site.name in names]
+    names = options.get("names", ())
+    if not options.get("given"):
+        return [site for site in find_sites(earlier, options.get("sites")) if site.name in names]
     here = {site.name: site for site in sites}
     if absent := [name for name in names if name not in here]:
         raise UsageError(f"a program gave the sites of its run, and {absent[0]} is not among those of this one")
     return [here[name] for name in names]
 
 
-def _differs(known: SiteEntry | None, rows: int) -> bool:
+def _differs(site_entry: SiteEntry | None, rows: int) -> bool:
     """Tell whether a site of the record had another number of training rows."""
-    if known is None or known.rows is None or known.holdout_rows is None:
+    if site_entry is None or site_entry.rows is None or site_entry.holdout_rows is None:
         return False
-    return known.rows - known.holdout_rows != rows
+    return site_entry.rows - site_entry.holdout_rows != rows

@@ -275,32 +275,32 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 )
 def test_a_head_is_signed_only_where_it_goes_on_from_the_last(coordinator, n, head, n_known, at_known, why):
     public = signing_public(signing_key(coordinator))
-    sign_head(coordinator, "a", "r0", 3, C, n_known=0, at_known=START)
-    sign_head(coordinator, "a", "r1", 5, A, n_known=3, at_known=C)
-    sign_head(coordinator, "b", "r1", 99, C, n_known=0, at_known=START)  # another site's head is no hindrance
+    sign_head(coordinator, "a", "r0", 3, C, base_line=0, base_hash=START)
+    sign_head(coordinator, "a", "r1", 5, A, base_line=3, base_hash=C)
+    sign_head(coordinator, "b", "r1", 99, C, base_line=0, base_hash=START)  # another site's head is no hindrance
     before = coordinator.receipts.read_bytes()
     if why:
         with pytest.raises(UnfollowedHead, match=why):
-            sign_head(coordinator, "a", "r2", n, head, n_known=n_known, at_known=at_known)
+            sign_head(coordinator, "a", "r2", n, head, base_line=n_known, base_hash=at_known)
         assert coordinator.receipts.read_bytes() == before
         assert last_signed(coordinator, ["a"])["a"].n == 5
     else:
-        signature = sign_head(coordinator, "a", "r2", n, head, n_known=n_known, at_known=at_known)
+        signature = sign_head(coordinator, "a", "r2", n, head, base_line=n_known, base_hash=at_known)
         assert coordinator_signed({"site": "a", "run": "r2", "n": n, "head": head}, signature, public)
         assert (last_signed(coordinator, ["a"])["a"].n, last_signed(coordinator, ["a"])["a"].head) == (n, head)
 
 
 def test_the_same_head_asked_again_gives_the_same_signature_and_one_line(coordinator):
-    first = sign_head(coordinator, "a", "r1", 5, A, n_known=0, at_known=START)
-    assert sign_head(coordinator, "a", "r1", 5, A, n_known=5, at_known=A) == first
+    first = sign_head(coordinator, "a", "r1", 5, A, base_line=0, base_hash=START)
+    assert sign_head(coordinator, "a", "r1", 5, A, base_line=5, base_hash=A) == first
     assert len(coordinator.receipts.read_bytes().splitlines()) == 1
 
 
 def test_no_first_head_is_signed_over_a_start_that_is_none(coordinator):
     with pytest.raises(UnfollowedHead, match="line 0"):
-        sign_head(coordinator, "a", "r1", 5, A, n_known=0, at_known=B)
+        sign_head(coordinator, "a", "r1", 5, A, base_line=0, base_hash=B)
     with pytest.raises(UnfollowedHead):
-        sign_head(coordinator, "a", "r1", 0, A, n_known=0, at_known=START)
+        sign_head(coordinator, "a", "r1", 0, A, base_line=0, base_hash=START)
     assert last_signed(coordinator, ["a"])["a"].n == 0
 
 
@@ -316,13 +316,13 @@ def test_a_torn_receipt_of_the_coordinator_was_never_sent_and_is_set_aside_on_re
 
 
 def test_over_receipts_that_were_changed_nothing_is_signed(coordinator):
-    sign_head(coordinator, "a", "r1", 5, A, n_known=0, at_known=START)
+    sign_head(coordinator, "a", "r1", 5, A, base_line=0, base_hash=START)
     raw = coordinator.receipts.read_bytes()
     told = json.loads(raw)
     told["line"] = 3
     coordinator.receipts.write_bytes(json.dumps(told).encode() + b"\n")
     with pytest.raises(LedgerError, match="receipts.jsonl: its last line is not as it was written"):
-        sign_head(coordinator, "a", "r2", 3, B, n_known=3, at_known=A)
+        sign_head(coordinator, "a", "r2", 3, B, base_line=3, base_hash=A)
     assert len(coordinator.receipts.read_bytes().splitlines()) == 1
 
 
@@ -335,7 +335,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 head = sys.argv[2] * 64
 try:
-    sign_head(CoordinatorFolder(Path(sys.argv[1])), "a", "r-1", 5, head, n_known=0, at_known="0" * 64)
+    sign_head(CoordinatorFolder(Path(sys.argv[1])), "a", "r-1", 5, head, base_line=0, base_hash="0" * 64)
     print("signed")
 except UnfollowedHead:
     print("refused")

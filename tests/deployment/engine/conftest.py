@@ -29,9 +29,9 @@ import sys
 from pathlib import Path
 from flfed.paths import CoordinatorFolder
 from flfed.deployment.coordinator.serve import serve
-from flfed.deployment.processes.supervisor import told_to_stop
-with told_to_stop() as stop:
-    serve(CoordinatorFolder(Path(sys.argv[1])), stop, told=lambda s: print(s, flush=True), bind="127.0.0.1")
+from flfed.deployment.processes.supervisor import stop_on_signals
+with stop_on_signals() as stop:
+    serve(CoordinatorFolder(Path(sys.argv[1])), stop, notify=lambda s: print(s, flush=True), bind="127.0.0.1")
 """
 
 NODE = """

@@ -29,7 +29,7 @@ def test_a_node_that_enrols_under_another_name_is_an_error_and_the_others_are_no
     assert own_world.until(lambda: own_world.online() == 2, 150)
     told: list[str] = []
     began = time.monotonic()
-    with deployed(own_world.folder, SITES, CONFIG, wait_seconds=3, told=told.append) as grid:
+    with deployed(own_world.folder, SITES, CONFIG, wait_seconds=3, notify=told.append) as grid:
         assert 3 <= time.monotonic() - began < 40
         found = answers(grid, [enrol(node) for node in grid.get_node_ids()], 90)
     # The third was never there: known by its name, and no time is lost on it.

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from flwr.supercore.retry import make_simple_http_retry_invoker
 
-from flfed.deployment.flower.grid import RESTART_SECONDS, Presence, Told, make_patient
+from flfed.deployment.flower.grid import RESTART_SECONDS, Presence, WaitReporter, make_patient
 from flfed.errors import FlfedError
 
 
@@ -47,7 +47,7 @@ def test_what_the_server_said_last_holds_while_it_does_not_answer():
 
 def test_who_is_waited_for_is_said_after_a_while_when_it_changes_and_every_half_minute():
     now, said = [0.0], list[str]()
-    telling = Told(said.append, lambda: now[0])
+    telling = WaitReporter(said.append, lambda: now[0])
     for second in range(200):
         now[0] = second
         why = "its node is not online" if second >= 100 else ""
@@ -64,7 +64,7 @@ def test_who_is_waited_for_is_said_after_a_while_when_it_changes_and_every_half_
 
 def test_nothing_is_said_of_questions_that_are_soon_answered():
     now, said = [0.0], list[str]()
-    telling = Told(said.append, lambda: now[0])
+    telling = WaitReporter(said.append, lambda: now[0])
     for now[0] in (1, 2, 4.9):
         telling.waiting({"b": ""}, [], 10)
     telling.over()

@@ -169,7 +169,7 @@ def listens_only_on_loopback(port: int) -> bool:
 @pytest.mark.servers
 def test_a_second_server_of_the_same_folder_is_refused(world: Any):
     with pytest.raises(UsageError, match="serves already") as error:
-        serve(world.folder, threading.Event(), told=print)
+        serve(world.folder, threading.Event(), notify=print)
     assert error.value.exit_code == 2
     assert Link.of(world.folder).address.startswith("127.0.0.1:")
 

@@ -89,7 +89,7 @@ def answers_slowly(
                 linked.set()
 
     asking = threading.Thread(target=ask)
-    with Supervisor([node, gate], told=told.append) as supervisor:
+    with Supervisor([node, gate], notify=told.append) as supervisor:
         asking.start()
         supervisor.supervise(stop, look)
         asking.join()
@@ -126,7 +126,7 @@ def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
     consortium: Any, home: Path, wait_until: Callable[..., None]
 ):
     folder, told = consortium.joined("cleveland"), list[str]()
-    with Supervisor(children(folder, network=True, gate=True, silence=(20.0, 10.0)), told=told.append) as supervisor:
+    with Supervisor(children(folder, network=True, gate=True, silence=(20.0, 10.0)), notify=told.append) as supervisor:
 
         def until(what: str) -> None:
             end = time.monotonic() + 150
@@ -149,7 +149,7 @@ def test_a_gate_that_loads_for_long_or_has_no_node_is_not_ended(home: Path, gate
     folder.make()
     (gate,) = children(folder, network=False, gate=True, silence=(NODE_SILENCE, silence))
     slow = (sys.executable, str(HERE / "answering.py"), folder.site, str(1.3 * silence))
-    with Supervisor([replace(gate, command=slow)], told=told.append) as supervisor:
+    with Supervisor([replace(gate, command=slow)], notify=told.append) as supervisor:
 
         def watch(what: Callable[[], bool], seconds: float) -> bool:
             end = time.monotonic() + seconds

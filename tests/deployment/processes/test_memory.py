@@ -37,7 +37,7 @@ def limited(gate_node: Any, gate_secret: bytes, home: Path, tmp_path: Path) -> I
     child = Child("the gate", words, tmp_path / "gate.log", environment={VARIABLE: str(LIMIT)})
 
     def supervise() -> None:
-        with Supervisor([child], told=told.append, pauses=(0.1,)) as supervisor:
+        with Supervisor([child], notify=told.append, pauses=(0.1,)) as supervisor:
             supervisor.supervise(stop)
 
     thread = threading.Thread(target=supervise)
@@ -82,7 +82,7 @@ def test_the_sentence_is_one_that_the_gate_lets_out_and_other_errors_keep_theirs
 @pytest.mark.parametrize("size", ["4", "511M", "-1G", "4GB", "many", "0x4000000000", "1 G"])
 def test_a_size_that_is_none_or_too_small_is_refused_before_anything_starts(size: str, home: Path):
     with pytest.raises(UsageError, match="--memory") as caught:
-        serve(SiteFolder("site-a"), threading.Event(), told=print, memory=size)
+        serve(SiteFolder("site-a"), threading.Event(), notify=print, memory=size)
     assert caught.value.exit_code == 2
     assert not SiteFolder("site-a").root.exists()
 

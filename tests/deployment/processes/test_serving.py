@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.processes.serve import _said, children, serve
+from flfed.deployment.processes.serve import _describe_isolation, children, serve
 from flfed.errors import UsageError
 from flfed.paths import SiteFolder
 
@@ -33,18 +33,21 @@ def test_the_gate_starts_last_and_so_ends_first(home: Path):
 
 
 def test_a_network_that_could_not_be_left_is_said_plainly(home: Path):
-    assert _said("", root=False) == "it has no network"
-    assert _said("", root=True).startswith("it has no network; but root could take it back")
+    assert _describe_isolation("", root=False) == "it has no network"
+    assert _describe_isolation("", root=True).startswith("it has no network; but root could take it back")
     warning = "WARNING, it has data AND a network: the kernel said no"
-    assert [_said("the kernel said no", root=root).startswith(warning) for root in (True, False)] == [True, True]
+    assert [_describe_isolation("the kernel said no", root=root).startswith(warning) for root in (True, False)] == [
+        True,
+        True,
+    ]
     with pytest.raises(UsageError, match="not both"):
-        serve(SiteFolder("site-a"), threading.Event(), network=False, gate=False, told=print)
+        serve(SiteFolder("site-a"), threading.Event(), network=False, gate=False, notify=print)
 
 
 def test_a_site_that_has_not_joined_is_not_served(flfed: Callable[..., tuple[int, str, str]], home: Path):
     told: list[str] = []
     with pytest.raises(UsageError, match="site 'site-a' has not joined"):
-        serve(SiteFolder("site-a"), threading.Event(), told=told.append)
+        serve(SiteFolder("site-a"), threading.Event(), notify=told.append)
     assert len(told) == 0
 
 
@@ -55,7 +58,7 @@ def test_a_home_that_is_too_long_for_a_socket_is_refused_before_anything_starts(
     monkeypatch.setenv("FLFED_HOME", str(tmp_path / ("x" * 90)))
     told: list[str] = []
     with pytest.raises(UsageError, match=r"107 bytes at most\); set FLFED_HOME to a shorter folder") as caught:
-        serve(SiteFolder("site-a"), threading.Event(), told=told.append, **which)
+        serve(SiteFolder("site-a"), threading.Event(), notify=told.append, **which)
     assert (caught.value.exit_code, told) == (2, [])
     assert list(tmp_path.glob("*/sites")) == []
 

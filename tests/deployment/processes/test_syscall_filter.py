@@ -13,7 +13,8 @@ from flfed.deployment.processes.isolation import CONNECT, LOOKED_AT, MACHINES, R
 
 LIBSECCOMP = Path("/usr/lib/x86_64-linux-gnu/libseccomp.so.2")
 ELSEWHERE = (
-    "from flfed.deployment.processes.serve import network_left, _said; print(_said(*network_left(), root=False))"
+    "from flfed.deployment.processes.serve import network_left, _describe_isolation; "
+    "print(_describe_isolation(*network_left(), root=False))"
 )
 
 

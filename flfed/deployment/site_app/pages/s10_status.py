@@ -29,15 +29,15 @@ def parts(opened: Opened) -> None:
             part(opened.name, facts)
 
 
-def in_short(opened: Opened, found: Facts) -> None:
+def in_short(opened: Opened, facts: Facts) -> None:
     """Show the state of the site in sentences.
 
     They say whether it has joined, serves, is paused and answers.
     """
     name = opened.name
     lines = []
-    if found["joined"]:
-        lines.append(f"It has {found['joined']}.")
+    if facts["joined"]:
+        lines.append(f"It has {facts['joined']}.")
     else:
         st.info(
             "This site has not joined a study network yet. Ask the coordinator for a kit, then: "
@@ -48,37 +48,37 @@ def in_short(opened: Opened, found: Facts) -> None:
         lines.append("It is serving: its node runs on this machine, and waits for messages.")
     else:
         lines.append(f"It is not serving: no node of it runs on this machine. To start: flfed site serve {name}")
-    if found["paused"]:
+    if facts["paused"]:
         lines.append(f"It is paused: nothing is answered. To answer again: flfed site pause {name} --resume")
     else:
         lines.append("It is not paused.")
-    if found["gate-key"]:
-        lines.append(f"The fingerprint of its gate, for the people of other sites: {found['gate-key']}.")
+    if facts["gate-key"]:
+        lines.append(f"The fingerprint of its gate, for the people of other sites: {facts['gate-key']}.")
     # A decision without a reason against it is one that would be answered now.
-    active_studies = [one for one in found["studies"] if not one["reason"]]
+    active_studies = [one for one in facts["studies"] if not one["reason"]]
     names = ", ".join(one["study"] for one in active_studies)
-    answered = f"It would answer {len(active_studies)} of {len(found['studies'])} studies decided about"
+    answered = f"It would answer {len(active_studies)} of {len(facts['studies'])} studies decided about"
     if active_studies:
         answered += f": {names}".rstrip(".")
     lines.append(f"{answered}.")
     lines += [
         f"Figures over its test rows of {one['dataset']} may leave for {one['left']} more models, of {one['most']}."
-        for one in found["comparisons"]
+        for one in facts["comparisons"]
     ]
     with st.container(border=True):
         st.markdown(bullets(map(escape, lines)))
 
 
-def studies(name: str, found: Facts) -> None:
+def studies(name: str, facts: Facts) -> None:
     """Show each decision in a line."""
     st.markdown("### Studies")
-    if not found["studies"]:
+    if not facts["studies"]:
         st.info(
             f"Nothing is decided yet. To read what a study asks, and decide: `flfed site approve STUDY --site {name}`"
         )
         return
     lines = []
-    for one in found["studies"]:
+    for one in facts["studies"]:
         now = f"no: {one['reason']}" if one["reason"] else "yes"
         lines.append({
             "Study": one["study"],
@@ -90,10 +90,10 @@ def studies(name: str, found: Facts) -> None:
     st.page_link(page_files()["approvals"], label="What each one allows", icon=":material/arrow_forward:")
 
 
-def frozen(name: str, found: Facts) -> None:
+def frozen(name: str, facts: Facts) -> None:
     """Show which rows are served."""
     st.markdown("### Frozen rows: what studies are computed on")
-    if not found["frozen"]:
+    if not facts["frozen"]:
         st.info(
             "No rows are frozen, so that none are served. Approving a study freezes them, and so does: "
             f"`flfed site freeze {name}`"
@@ -102,9 +102,9 @@ def frozen(name: str, found: Facts) -> None:
     table([
         {"Dataset": one["dataset"], "Rows": one["rows"], "Frozen at (UTC)": moment(one["at"]),
          "SHA-256": one["sha256"][:12]}
-        for one in found["frozen"]
+        for one in facts["frozen"]
     ])  # fmt: skip
-    for one in found["frozen"]:
+    for one in facts["frozen"]:
         # The number is text, since a small one is withheld.
         if one["resting"] != "0":
             st.caption(
@@ -113,10 +113,10 @@ def frozen(name: str, found: Facts) -> None:
             )  # fmt: skip
 
 
-def what_left_last(_: str, found: Facts) -> None:
+def what_left_last(_: str, facts: Facts) -> None:
     """Show the ledger's last lines."""
     st.markdown("### What left last")
-    if not found["last"]:
+    if not facts["last"]:
         st.info("Nothing has left this site yet.")
         return
     table([
@@ -128,53 +128,53 @@ def what_left_last(_: str, found: Facts) -> None:
             "Run": line["run"],
             "Size": size_in_words(line["bytes"] or 0),
         }
-        for line in found["last"]
+        for line in facts["last"]
     ])  # fmt: skip
     st.page_link(page_files()["ledger"], label="All that left", icon=":material/arrow_forward:")
 
 
-def policy(_: str, found: Facts) -> None:
+def policy(_: str, facts: Facts) -> None:
     """Show the site's policy in words."""
     st.markdown("### What this site's policy allows, whatever a study asks for")
-    st.markdown(bullets(map(escape, policy_in_words(found["policy"]))))
+    st.markdown(bullets(map(escape, policy_in_words(facts["policy"]))))
     st.caption(
         "It stands in policy.toml beside the site's mapping; a gate that runs holds the next message to what the file "
         "says then."
     )
 
 
-def policy_in_words(said: Facts) -> list[str]:
+def policy_in_words(facts: Facts) -> list[str]:
     """Return the policy, a sentence each.
 
     Parameters
     ----------
-    said : dict
+    facts : dict
         As `flfed site status --json` has it.
     """
-    if said["disclosure"] == "open":
+    if facts["disclosure"] == "open":
         disclosure = "open: figures are exact, however few rows are behind them"
         compared = "Figures over test rows leave for any number of models."
     else:
-        disclosure = f"institution: no count of fewer than {said['cell-minimum']} rows leaves"
-        later = "figures with noise, charged to the budget" if said["later-figures"] == "noised" else "none"
-        models = f"{said['compared-runs']} models of a dataset, all studies together"
+        disclosure = f"institution: no count of fewer than {facts['cell-minimum']} rows leaves"
+        later = "figures with noise, charged to the budget" if facts["later-figures"] == "noised" else "none"
+        models = f"{facts['compared-runs']} models of a dataset, all studies together"
         compared = f"Figures over test rows leave for {models}; then {later}."
     approval = "A person must approve each study."
-    if said["approval"] == "none":
+    if facts["approval"] == "none":
         approval = "A study needs no approval by a person."
     budget = "There is no budget of differential privacy."
-    if said["epsilon"] is not None:
+    if facts["epsilon"] is not None:
         budget = (
-            f"All studies together may spend epsilon {said['epsilon']:g} of each dataset, at delta {said['delta']:g}."
+            f"All studies together may spend epsilon {facts['epsilon']:g} of each dataset, at delta {facts['delta']:g}."
         )
-    audits = "may" if said["audits"] else "may not"
+    audits = "may" if facts["audits"] else "may not"
     return [
         f"Disclosure is {disclosure}.",
-        f"A run has at least {said['least-cohort']} sites.",
-        f"The site's own figures are written down {WRITTEN_DOWN[said['share-metrics']]}.",
+        f"A run has at least {facts['least-cohort']} sites.",
+        f"The site's own figures are written down {WRITTEN_DOWN[facts['share-metrics']]}.",
         approval,
         compared,
-        f"A study is run at most {said['runs']} times; at most {size_in_words(said['daily-bytes'])} leave in a day.",
+        f"A study is run at most {facts['runs']} times; at most {size_in_words(facts['daily-bytes'])} leave in a day.",
         budget,
         f"Attacks on a model {audits} be tried here; only their figures leave.",
     ]

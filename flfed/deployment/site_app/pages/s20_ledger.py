@@ -9,7 +9,7 @@ import streamlit as st
 
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, added_up, by_day, kind_of_line
-from flfed.deployment.site_app.reads import KEPT_LINES, Left
+from flfed.deployment.site_app.reads import MOST_LINES, Left
 from flfed.errors import counted
 from flfed.records.charts.chart import Line
 from flfed.records.dashboard.sections import bullets, download, figure, scrolled, table
@@ -39,69 +39,71 @@ def parts(opened: Opened) -> None:
         lines(outbound, study, day)
 
 
-def chain(name: str, found: Left) -> None:
+def chain(name: str, outbound: Left) -> None:
     """Show whether the ledger is as written.
 
     Where it is not, the page says what to do.
     """
-    broken(name, found)
+    broken(name, outbound)
     # Nothing more can be said of a ledger that is changed or empty.
-    if found.problems or not found.lines:
+    if outbound.problems or not outbound.lines:
         return
     st.success(
-        f"**The chain is intact:** each of {counted(found.lines, 'line')} is as it was written, from "
-        f"{found.since[:10]} to {found.until[:10]}; {size_in_words(found.bytes)} left in all."
+        f"**The chain is intact:** each of {counted(outbound.lines, 'line')} is as it was written, from "
+        f"{outbound.since[:10]} to {outbound.until[:10]}; {size_in_words(outbound.bytes)} left in all."
     )
     # Without a signature nobody outside knows how long the ledger was.
-    if found.receipts:
-        signed = f"{counted(found.receipts, 'receipt')}, up to line {found.signed_lines}"
-        if found.lines > found.signed_lines:
-            after = counted(found.lines - found.signed_lines, "later line")
+    if outbound.receipts:
+        signed = f"{counted(outbound.receipts, 'receipt')}, up to line {outbound.signed_lines}"
+        if outbound.lines > outbound.signed_lines:
+            after = counted(outbound.lines - outbound.signed_lines, "later line")
             signed += f"; {after} would not show as cut off"
         st.caption(f"The coordinator signed {signed}.")
     else:
         st.caption("The coordinator signed none of the lines yet: that the last ones were cut off would not show.")
-    if found.repairs:
-        st.caption(f"{counted(found.repairs, 'torn line')} set aside by a recorded repair.")
-    if found.notes:
+    if outbound.repairs:
+        st.caption(f"{counted(outbound.repairs, 'torn line')} set aside by a recorded repair.")
+    if outbound.notes:
         st.caption(
-            f"{counted(found.notes, 'line')} of an earlier time than the line before: an earlier version wrote them, "
-            "by a clock that was set back."
+            f"{counted(outbound.notes, 'line')} of an earlier time than the line before: an earlier version wrote "
+            "them, by a clock that was set back."
         )
-    if found.restarted:
-        st.warning(escape(f"The ledger began anew {found.restarted}. What is left of the one before it is set aside."))
+    if outbound.restarted:
+        st.warning(
+            escape(f"The ledger began anew {outbound.restarted}. What is left of the one before it is set aside.")
+        )
 
 
-def broken(name: str, found: Left) -> None:
+def broken(name: str, outbound: Left) -> None:
     """Show why nothing leaves, or what of the ledger is not as it was written."""
-    if found.lost:
+    if outbound.lost:
         st.error(
-            escape(f"The ledger is lost or was cut: {found.lost}. Nothing leaves this site until it is put back from "
-                   "a backup, or begun anew with the reason on record: ")
+            escape(f"The ledger is lost or was cut: {outbound.lost}. Nothing leaves this site until it is put back "
+                   "from a backup, or begun anew with the reason on record: ")
             + f"`flfed site ledger {name} --restart WHY`"
         )  # fmt: skip
-    if found.ahead:
-        st.error(escape(f"Nothing leaves this site: {found.ahead}"))
-    if found.problems:
-        listing = bullets(f"{escape(problem)}." for problem in found.problems[:PROBLEMS])
-        more = len(found.problems) - PROBLEMS
+    if outbound.ahead:
+        st.error(escape(f"Nothing leaves this site: {outbound.ahead}"))
+    if outbound.problems:
+        listing = bullets(f"{escape(problem)}." for problem in outbound.problems[:PROBLEMS])
+        more = len(outbound.problems) - PROBLEMS
         if more > 0:
             listing += f"\n- and {more} more."
         st.error(
             f"**The ledger is not as it was written.** Nothing is added up below, for a sum over a part would "
             f"mislead.\n{listing}\n\nTo see all of it: `flfed site ledger {name} --verify`"
         )
-    if found.torn:
+    if outbound.torn:
         st.warning(f"A crash may have cut the last line off. If so: `flfed site ledger {name} --repair WHY`")
 
 
-def chosen(found: Left) -> tuple[str, str]:
+def chosen(outbound: Left) -> tuple[str, str]:
     """Return the study and the day picked.
 
     The reader picked them, and "" stands for any.
     """
-    studies = sorted({study for _, study, _ in found.sums if study})
-    days = sorted({day for day, _, _ in found.sums}, reverse=True)
+    studies = sorted({study for _, study, _ in outbound.sums if study})
+    days = sorted({day for day, _, _ in outbound.sums}, reverse=True)
     with st.container(horizontal=True):
         study = st.selectbox("Study", [ALL, *studies], key="ledger-study", width=320)
         day = st.selectbox("Day (UTC)", [ALL, *days], key="ledger-day", width=200)
@@ -109,13 +111,13 @@ def chosen(found: Left) -> tuple[str, str]:
     return any_of.get(study, study), any_of.get(day, day)
 
 
-def sums(found: Left, study: str, day: str) -> None:
+def sums(outbound: Left, study: str, day: str) -> None:
     """Show the bytes of what was picked.
 
     They are by day and kind, and by study and kind.
     """
     totals = {
-        key: total for key, total in found.sums.items()
+        key: total for key, total in outbound.sums.items()
         if study in ("", key[1]) and day in ("", key[0])
     }  # fmt: skip
     if not totals:
@@ -134,12 +136,12 @@ def sums(found: Left, study: str, day: str) -> None:
     )
 
 
-def lines(found: Left, study: str, day: str) -> None:
+def lines(outbound: Left, study: str, day: str) -> None:
     """Show the last lines one by one.
 
     There is a file to keep.
     """
-    there = list(found.last.get((day, study), ()))[::-1]
+    there = list(outbound.last.get((day, study), ()))[::-1]
     table_rows: list[Line] = [
         {
             "Line": line.n,
@@ -158,7 +160,7 @@ def lines(found: Left, study: str, day: str) -> None:
     scrolled(table_rows, key="ledger-lines", height=min(36 * (len(table_rows) + 1), 400))
     download(table_rows, key="ledger-lines-file")
     # Older lines are in the file alone.
-    if len(table_rows) == KEPT_LINES:
+    if len(table_rows) == MOST_LINES:
         st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
 
 

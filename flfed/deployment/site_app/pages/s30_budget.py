@@ -38,17 +38,17 @@ def parts(opened: Opened) -> None:
         st.caption(escape(f"An update without a mechanism: {UNPROTECTED[0].lower()}{UNPROTECTED[1:]}"))
 
 
-def above(found: Facts) -> None:
+def above(facts: Facts) -> None:
     """Show whether the budget is enforced.
 
     A gap in the account is shown, too.
     """
-    if found["restarted"]:
-        day = found["restarted"][:10]
+    if facts["restarted"]:
+        day = facts["restarted"][:10]
         st.warning(f"The ledger began anew on {day}: what the one before lost is not counted here.")
-    if found["enforced"]:
+    if facts["enforced"]:
         st.markdown("This site refuses the round that would overdraw its budget: the run then ends as stopped.")
-    elif any(one["budget"] is not None for one in found["datasets"]):
+    elif any(one["budget"] is not None for one in facts["datasets"]):
         st.markdown("The policy's disclosure is 'open': what is spent is written down, and nothing is refused for it.")
     else:
         st.info(
@@ -57,7 +57,7 @@ def above(found: Facts) -> None:
         )
 
 
-def dataset(one: Facts, found: Facts) -> None:
+def dataset(one: Facts, facts: Facts) -> None:
     """Show the account of one dataset.
 
     It says what is spent, by which runs, and what left uncharged.
@@ -66,8 +66,8 @@ def dataset(one: Facts, found: Facts) -> None:
     st.markdown(f"### {escape(name)}")
     if one["dataset"]:
         if one["budget"] is not None:
-            cards(one, found["delta"])
-        st.markdown(escape(in_words(one, found["delta"], enforced=found["enforced"])))
+            cards(one, facts["delta"])
+        st.markdown(escape(in_words(one, facts["delta"], enforced=facts["enforced"])))
     # An ε that leaves the encoder out must say so.
     if one["given-encoder"]:
         units = sorted({run["unit"] for run in one["runs"] if run["given-encoder"]})

@@ -100,7 +100,7 @@ ALONE = (
     "figures. In the record of the run, where all sites' are looked at, intervals are wider: that verdict counts."
 )
 
-KEPT_HERE = (
+SUPPRESSED_HERE = (
     "This run's figures over test rows did not leave this site: its model was one more than the site allows. The "
     "coordinator has no verdict of this site. `flfed site approve STUDY --compared N` allows more models."
 )
@@ -122,9 +122,9 @@ def parts(opened: Opened) -> None:
         names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in results}
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
         result = next(one for one in results if one.run == run)
-        suppressed_here = run in reads.left(opened.name, opened.mark).kept_here
+        suppressed_here = run in reads.left(opened.name, opened.mark).suppressed_runs
         if suppressed_here:
-            st.info(KEPT_HERE)
+            st.info(SUPPRESSED_HERE)
         metrics = metrics_of(result)
         # A policy may have let no figure leave, which is no error.
         if not metrics:
@@ -133,7 +133,7 @@ def parts(opened: Opened) -> None:
             return
         metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
     with st.container():
-        against_our_own(result, str(metric), kept_here=suppressed_here)
+        against_our_own(result, str(metric), suppressed_here=suppressed_here)
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
@@ -153,10 +153,11 @@ def in_a_line(result: Result) -> dict[str, Any]:
     }
 
 
-def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> None:
+def against_our_own(result: Result, metric: str, *, suppressed_here: bool = False) -> None:
     """Show the verdict and the figures behind it.
 
-    They have intervals, and the page says what they rest on. The record has no verdict where they were `kept_here`.
+    They have intervals, and the page says what they rest on. The record has no verdict where they were
+    `suppressed_here`.
     """
     code, sentence = judged(result, metric)
     there = of_metric(result, metric)
@@ -172,7 +173,7 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
                 span = f"95 % CI {interval(line['low'], line['high'])}"
                 card(SHORT.get(line["arm"], line["name"]), number(line["value"]), span)
         arms = {line["arm"] for line in there}
-        rests_on(result, metric, arms, kept_here=kept_here)
+        rests_on(result, metric, arms, suppressed_here=suppressed_here)
     name = metric_name(metric)
     # The table has the numbers that the chart shows, for who cannot see it.
     titles = {"name": "Model", "value": name, "low": "95 % low", "high": "95 % high", "method": "Method"}
@@ -183,9 +184,9 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
     table(differences_of(result, metric, arms))
 
 
-def rests_on(result: Result, metric: str, arms: Set[str], *, kept_here: bool) -> None:
+def rests_on(result: Result, metric: str, arms: Set[str], *, suppressed_here: bool) -> None:
     """Show what the figures of these models rest on, and why some are not there."""
-    beside = ALONE if result.sites is None and not kept_here else ""
+    beside = ALONE if result.sites is None and not suppressed_here else ""
     st.caption(
         f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
         f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "

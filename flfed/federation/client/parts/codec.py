@@ -69,8 +69,8 @@ class Codec(SitePart):
         session = step.session
         stream: Any = session.draws.of(session.site.name, step.request.round).bit_generator
         rng = np.random.Generator(stream.advance(FAR))  # NumPy's types know of no `advance`
-        if codec.feedback and step.kept.keys() >= whole.keys():
-            whole = {name: value + step.kept[name] for name, value in whole.items()}
+        if codec.feedback and step.previous_state.keys() >= whole.keys():
+            whole = {name: value + step.previous_state[name] for name, value in whole.items()}
         step.delta = yield PackRequest(codec.encode_all, whole, rng=rng)
         # An update that cannot be read is refused on its way, and leaves nothing to be added to the next.
         if codec.feedback and codec.defect(step.delta, self.shapes) is None:

@@ -35,7 +35,7 @@ class OwnPart(SitePart):
 
     def before(self, step: TrainingStep) -> None:
         """Put the site's own arrays in place, and what the strategy adds to the gradients of its own model."""
-        arrays = own_arrays(step.kept, self.shapes)
+        arrays = own_arrays(step.previous_state, self.shapes)
         step.session.own_arrays = own_part_of(arrays, self.shapes, step.model)
         own_model = step.session.own_arrays.model
         if own_model is None or not step.request.fit:

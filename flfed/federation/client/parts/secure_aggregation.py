@@ -60,23 +60,23 @@ class SecureAggregation(SitePart):
         done = step.done
         if request.fit:
             losses = losses_of(done.rows, done.loss, done.scores, session)
-            return (yield from sums.masked(step.asked, reply, losses, model=request.arrays))
+            return (yield from sums.masked(step.original_request, reply, losses, model=request.arrays))
         # A model that is only scored has no update, and the losses leave alone.
         losses = losses_of(done.rows, None, done.scores, session)
         step.own.under(session)
-        return replace(reply, masked=masked_losses(sums, step.asked, losses))
+        return replace(reply, masked=masked_losses(sums, step.original_request, losses))
 
 
 def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
     """Return a comparison with its figures under masks, too, where sites that share none add theirs up."""
     session = step.session
     sums = step.own.figures(session.study)
-    if sums is None or not isinstance(step.asked, CompareRequest):
+    if sums is None or not isinstance(step.original_request, CompareRequest):
         return reply
     step.own.under(session)
-    layout = FigureLayout.of(session.task, session.study.compare.points, step.asked.encoder)
+    layout = FigureLayout.of(session.task, session.study.compare.points, step.original_request.encoder)
     try:
-        exchange = sums.asked(step.asked)
+        exchange = sums.identify_exchange(step.original_request)
         cohort = sums.cohort()
         ring = layout.ring(len(cohort.sites), cohort.most_rows)
         rng = sums.rng(exchange)

@@ -32,14 +32,14 @@ class SiteStep:
 
     Attributes
     ----------
-    asked : TrainRequest, SummariseRequest or CompareRequest
+    original_request : TrainRequest, SummariseRequest or CompareRequest
         The request as it came.
     session : SiteSession
     own : SiteRun
         What the site has of the run.
     """
 
-    asked: TrainRequest | SummariseRequest | CompareRequest
+    original_request: TrainRequest | SummariseRequest | CompareRequest
     session: SiteSession
     own: SiteRun
 
@@ -70,7 +70,7 @@ class TrainingStep(SiteStep):
         What the site keeps for its next round.
     """
 
-    asked: TrainRequest
+    original_request: TrainRequest
     request: TrainRequest
     model: Arrays = field(init=False)
     terms: tuple[Term, ...] = ()
@@ -85,7 +85,7 @@ class TrainingStep(SiteStep):
         self.model = self.request.arrays
 
     @cached_property
-    def kept(self) -> Arrays:
+    def previous_state(self) -> Arrays:
         """What the site kept in its last round before this one; read where a part asks for it."""
         return self.own.before(self.request.round, self.session)
 

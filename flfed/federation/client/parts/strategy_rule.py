@@ -59,5 +59,5 @@ class StrategyRule(SitePart):
 
     def _arrays(self, step: TrainingStep) -> SiteArrays:
         shapes = self.shapes if step.request.fit else ExtraShapes()
-        state_arrays = step.kept if shapes.kept else {}
+        state_arrays = step.previous_state if shapes.kept else {}
         return site_arrays(step.request.extra, state_arrays, shapes)

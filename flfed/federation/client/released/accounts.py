@@ -53,7 +53,7 @@ REQUEST = "request-sha256"
 
 Side = Literal["training", "holdout", "both"]
 """Whose privacy a release spends: of people trained on, of people held out, or of all."""
-Asked = Sequence[tuple[Side, Release]]
+Charges = Sequence[tuple[Side, Release]]
 """What is asked for, each of whose privacy."""
 SIDES: tuple[Side, ...] = ("training", "holdout")
 """The sides of a holdout, each with an account of its own."""
@@ -101,9 +101,9 @@ def origin_of(site: Site) -> Origin | None:
     It is None where nothing tells.
     """
     if isinstance(site, FrozenSite):
-        return known_origin(site.snapshot.origin)
+        return identifying_origin(site.snapshot.origin)
     if is_plain(site) and (rows := rows_here(site)[1]) is not None:
-        return known_origin(rows.origin)
+        return identifying_origin(rows.origin)
     return None
 
 
@@ -132,7 +132,7 @@ def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
     return hashlib.sha256(f"{site.holdout!r} {at}".encode()).hexdigest()[:RULE]
 
 
-def known_origin(origin: Origin | None) -> Origin | None:
+def identifying_origin(origin: Origin | None) -> Origin | None:
     """Return an origin that identifies its rows.
 
     It is None where the origin is of a query whose tables nothing tells.
@@ -181,7 +181,7 @@ def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -
     snapshot = read_facts(served, SiteFolder(site.name).frozen)
     if snapshot is None and not look:
         return frozenset()
-    origin = origin_of(served) if snapshot is None else known_origin(snapshot.origin)
+    origin = origin_of(served) if snapshot is None else identifying_origin(snapshot.origin)
     if origin is None:
         return None
     return names_in(named(origin, rows_key(gate)))

@@ -13,10 +13,10 @@ import numpy as np
 
 from flfed.federation.client.protection import round_charge
 from flfed.federation.client.released.noised_answer import (
-    KeptFile,
+    AnswerFile,
     NoisedAnswer,
     Part,
-    kept_path,
+    answer_path,
     noised_holdout_counts,
     releases_of,
     trained_units,
@@ -130,8 +130,8 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
     charge = round_charge(session.protection)
     if charge is None:
         return (yield from _trained_alone(session, encoder, release))
-    path = kept_path(charge, session, f"{OWN}-{encoder.sha256()}")
-    model_file = KeptFile(path, training_cells(session, by_person=by_person(session.study)))
+    path = answer_path(charge, session, f"{OWN}-{encoder.sha256()}")
+    model_file = AnswerFile(path, training_cells(session, by_person=by_person(session.study)))
     shapes = shapes_of(drawn_model(session))
     # Of two requests at once the second gets the model that the first one paid for.
     with model_file.locked(".training.lock"):

@@ -100,10 +100,10 @@ class NoisedAnswer:
         chance = SystemNoise() if session.protection is None else session.protection.chance(rng)
         if charge is None:
             return self._noised(chance)
-        path = kept_path(charge, session, self.purpose)
+        path = answer_path(charge, session, self.purpose)
         # Of two that ask at once the second gets the first one's answer.
         with self._file(path).locked():
-            before = self.kept(path)
+            before = self.read_stored(path)
             if before is not None:
                 return before
             releases = [part.release for part in self.parts.values()]
@@ -112,7 +112,7 @@ class NoisedAnswer:
             self._file(path).write(numbers.values())
             return numbers
 
-    def kept(self, path: Path) -> dict[str, np.ndarray] | None:
+    def read_stored(self, path: Path) -> dict[str, np.ndarray] | None:
         """Return the answer that a file holds, None where there is none of these rows."""
         sizes = [part.exact.size for part in self.parts.values()]
         answer = self._file(path).read(sum(sizes))
@@ -126,8 +126,8 @@ class NoisedAnswer:
     def _noised(self, chance: NoiseSource) -> dict[str, np.ndarray]:
         return {name: part.query.answer(part.exact, chance) for name, part in self.parts.items()}
 
-    def _file(self, path: Path) -> KeptFile:
-        return KeptFile(path, [part.exact for part in self.parts.values()])
+    def _file(self, path: Path) -> AnswerFile:
+        return AnswerFile(path, [part.exact for part in self.parts.values()])
 
 
 def noised_holdout_counts(
@@ -141,7 +141,7 @@ def noised_holdout_counts(
 
 
 @dataclass(frozen=True, eq=False)
-class KeptFile:
+class AnswerFile:
     """A file with numbers that were charged, and a salted hash of what they were made of: they count for that alone.
 
     Attributes
@@ -181,7 +181,7 @@ class KeptFile:
         return hmac.digest(salt, _bytes(self.basis), "sha256")
 
 
-def kept_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
+def answer_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
     """Return the file of an answer to a question of this very text, beside the site's ledger.
 
     Of rows that were frozen anew it is another one, whatever they are: an answer that came again if they were as before
@@ -208,13 +208,13 @@ def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
     return _cells_answer(session).drawn()
 
 
-def cells_kept(session: SiteSession) -> tuple[str, ...]:
+def stored_cells(session: SiteSession) -> tuple[str, ...]:
     """Return the names of the counts that the encoder is made of, none unless they were drawn of these rows before."""
     charge = round_charge(session.protection)
     if charge is not None and covers_model(session.study):
-        path = kept_path(charge, session, CELLS)
+        path = answer_path(charge, session, CELLS)
         # Only where there is such a file the rows need to be counted, to tell whether it is of them.
-        if path.exists() and _cells_answer(session).kept(path) is not None:
+        if path.exists() and _cells_answer(session).read_stored(path) is not None:
             return HISTOGRAMS, VALUES
     return ()
 
@@ -232,15 +232,15 @@ def _cells_answer(session: SiteSession) -> NoisedAnswer:
     return NoisedAnswer(session=session, question=CELLS, parts=parts, side="training")
 
 
-def cells_of(study: Study, layout: Layout, found: Mapping[str, np.ndarray]) -> NoisedCells:
+def cells_of(study: Study, layout: Layout, numbers: Mapping[str, np.ndarray]) -> NoisedCells:
     """Return one site's noised counts with the deviations of their noise."""
     releases = releases_of(study)
     noises = releases[HISTOGRAMS].release.noise, releases[VALUES].release.noise
     of_numbers, of_values = cell_queries(layout, noises)
     return NoisedCells(
-        numbers=found[HISTOGRAMS],
+        numbers=numbers[HISTOGRAMS],
         numbers_deviation=of_numbers.deviation,
-        values=found[VALUES],
+        values=numbers[VALUES],
         values_deviation=of_values.deviation,
     )
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released.accounts import RowAccounts, known_origin, named, names_in
+from flfed.federation.client.released.accounts import RowAccounts, identifying_origin, named, names_in
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.paths import SiteFolder
 from flfed.records.ledger import Ledger, LockedLedger
@@ -94,7 +94,7 @@ def parts_of(session: SiteSession, key: bytes) -> Parts:
         if source is not None and (chosen := _places_of(table, places)) is not None:
             persons = SourceSet.of(source, chosen, key, grouped=bool(schema.group))
         parts.append(Part(Chosen(part, complete, share, seed), RowSet.of(table, schema, key), persons))
-    return Parts(parts, None if source is None else known_origin(source.origin))
+    return Parts(parts, None if source is None else identifying_origin(source.origin))
 
 
 def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
@@ -235,11 +235,11 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
     return facts
 
 
-def _released(held: LockedLedger) -> tuple[RowAccounts, list[Line]]:
+def _released(locked_ledger: LockedLedger) -> tuple[RowAccounts, list[Line]]:
     """Return the accounts by a ledger's lines, and those of its lines that are on released sets, the newest first."""
     accounts = RowAccounts()
     released = []
-    for line in held.backwards():
+    for line in locked_ledger.backwards():
         accounts.add(line)
         if line.kind == RELEASED:
             released.append(line)
@@ -247,37 +247,33 @@ def _released(held: LockedLedger) -> tuple[RowAccounts, list[Line]]:
 
 
 def _claim_counts(
-    kept: RowSets, held: LockedLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
+    row_sets: RowSets, locked_ledger: LockedLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
 ) -> bool:
     """Tell whether exact counts may leave, and record it where asked to.
 
     The ledger is held meanwhile, so that no other run claims the same rows.
     """
-    accounts, released = _released(held)
+    accounts, released = _released(locked_ledger)
     counted = [line for line in released if line.facts.get(COUNTED)]
     if any(run_of(line.facts) == run_of(facts) for line in counted):
         return True  # asked again: the same counts
-    same = accounts.datasets(kept.dataset, names_in(facts))
-    counted = [line for line in counted if line.facts.get("dataset") in {*same, kept.dataset}]
+    same = accounts.datasets(row_sets.dataset, names_in(facts))
+    counted = [line for line in counted if line.facts.get("dataset") in {*same, row_sets.dataset}]
     # Rows under another dataset's name cannot be told from these one by one.
-    if any(line.facts.get("dataset") != kept.dataset for line in counted):
+    if any(line.facts.get("dataset") != row_sets.dataset for line in counted):
         return False
-    before = kept.all(counted, key)
+    before = row_sets.all(counted, key)
     holdout = next(part for part in parts.all if part.chosen.part == "holdout")
     if any(before[str(line.facts["rows-sha256"])].shares(holdout.rows) for line in counted):
         return False
     if claim:
         chosen = holdout.chosen.facts()
-        held.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
+        locked_ledger.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
     return True
 
 
 def _refusal(
-    parts: Sequence[Part],
-    before: Mapping[str, RowSet],
-    lines: Sequence[Line],
-    facts: Mapping[str, Any],
-    site: Site,
+    parts: Sequence[Part], before: Mapping[str, RowSet], lines: Sequence[Line], facts: Mapping[str, Any], site: Site
 ) -> Refusal | None:
     """Return the rule that refuses the parts, or None."""
     released = dict(before)
@@ -311,7 +307,7 @@ class Names:
 
     Attributes
     ----------
-    kept : RowSets
+    row_sets : RowSets
         Of the dataset's own name.
     lines : sequence of Line
         The ledger's on released sets, of all names.
@@ -320,7 +316,7 @@ class Names:
     key : bytes
     """
 
-    kept: RowSets
+    row_sets: RowSets
     lines: Sequence[Line]
     same: Collection[str]
     key: bytes
@@ -330,7 +326,7 @@ class Names:
 
         Its lines go with it, and a set has no persons where nothing tells.
         """
-        for other in self.kept.others(self.lines):
+        for other in self.row_sets.others(self.lines):
             lines = [line for line in self.lines if line.facts.get("dataset") == other.dataset]
             persons = other.sources(self.key)
             yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
@@ -350,7 +346,7 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
         # Sets that an earlier version wrote, and those of the same rows that are told by something else.
         untold = not all(sets.values()) or (name in names.same and len(alike) < len(source_sets))
         if sets and (untold or len(sources) < len(parts.all)):
-            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.kept.dataset, name)
+            LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.row_sets.dataset, name)
             return Refusal("other-people-untold", dataset=name)
         others += alike
         for line in lines:
@@ -366,9 +362,9 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
     return Refusal("too-close", least=site.policy.cell_minimum) if _closes_in(sources, others, names, site) else None
 
 
-def _of_same_columns(found: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
+def _of_same_columns(source_sets: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
     """Return the sets that can be compared person by person with those of a study: of the same columns."""
-    return [one for one in found if sources and one.columns == sources[0].columns]
+    return [one for one in source_sets if sources and one.columns == sources[0].columns]
 
 
 def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, site: Site) -> bool:
@@ -376,7 +372,7 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 
     Those released under this name and under others count together.
     """
-    own = _of_same_columns(chain.from_iterable(names.kept.sources(names.key).values()), sources)
+    own = _of_same_columns(chain.from_iterable(names.row_sets.sources(names.key).values()), sources)
     if not any(one.meets(other) for one, other in product((*own, *sources), others)):
         return False
     for one in sources:
@@ -389,7 +385,11 @@ def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names:
 
 
 def _record(
-    kept: RowSets, held: LockedLedger, parts: Sequence[Part], lines: Sequence[Line], facts: Mapping[str, Any]
+    row_sets: RowSets,
+    locked_ledger: LockedLedger,
+    parts: Sequence[Part],
+    lines: Sequence[Line],
+    facts: Mapping[str, Any],
 ) -> None:
     """Record each part that this run newly releases.
 
@@ -399,6 +399,6 @@ def _record(
     for part in parts:
         chosen = part.chosen.facts()
         if (run_of(facts), part.rows.id, chosen) not in there:
-            kept.write(part.rows, part.source)
-            line = held.append(kind=RELEASED, **facts, rows_sha256=part.rows.id, chosen=chosen)
-            held = replace(held, size=held.size + len(line.raw) + 1)
+            row_sets.write(part.rows, part.source)
+            line = locked_ledger.append(kind=RELEASED, **facts, rows_sha256=part.rows.id, chosen=chosen)
+            locked_ledger = replace(locked_ledger, size=locked_ledger.size + len(line.raw) + 1)

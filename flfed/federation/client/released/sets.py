@@ -142,12 +142,16 @@ class RowSets:
             names |= {path.name for path in self.folder.parent.iterdir() if path.is_dir()}
         return [RowSets(self._site, name, self.ledger) for name in sorted(names - {self.dataset})]
 
-    def lines(self, held: LockedLedger) -> list[Line]:
+    def lines(self, locked_ledger: LockedLedger) -> list[Line]:
         """Return the ledger's lines on the dataset's released sets.
 
         The newest is first.
         """
-        return [line for line in held.backwards() if (line.kind, line.facts.get("dataset")) == (RELEASED, self.dataset)]
+        return [
+            line
+            for line in locked_ledger.backwards()
+            if (line.kind, line.facts.get("dataset")) == (RELEASED, self.dataset)
+        ]
 
     def released(self) -> tuple[list[tuple[Chosen, RowSet]], bytes]:
         """Return each released set, and the key.
@@ -190,9 +194,9 @@ class NewPeople:
 
     Parameters
     ----------
-    kept : RowSets
+    row_sets : RowSets
         Sets of the dataset.
-    asked : str
+    set_id : str
         The set's id.
 
     Raises
@@ -205,14 +209,14 @@ class NewPeople:
     By rows, by identifiers and by what the source says different people may be new. The fewest count.
     """
 
-    def __init__(self, kept: RowSets, asked: str) -> None:
-        key = kept.key()
-        sets = kept.all((), key)
-        sources = kept.sources(key)
+    def __init__(self, row_sets: RowSets, set_id: str) -> None:
+        key = row_sets.key()
+        sets = row_sets.all((), key)
+        sources = row_sets.sources(key)
         self._sets = {id: _digests(rows, sources.get(id, ())) for id, rows in sets.items()}
-        if asked not in self._sets:
-            raise UsageError(f"the set of released rows {asked[:12]} is not there")
-        self._all = self._sets[asked]
+        if set_id not in self._sets:
+            raise UsageError(f"the set of released rows {set_id[:12]} is not there")
+        self._all = self._sets[set_id]
         self._new = dict(self._all)
 
     def are_half_without(self, ids: Iterable[str]) -> bool:

@@ -23,7 +23,7 @@ class Codec(ServerPart):
     """How a study's arrays are packed on their way."""
 
     @classmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether arrays are packed."""
         return codec_of(run.study) is not None or download_of(run.study) is not None
 

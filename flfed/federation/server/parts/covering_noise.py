@@ -50,7 +50,7 @@ class CoveringNoise(ServerPart):
     """A privacy budget to which every release is charged."""
 
     @classmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether all that leaves is charged."""
         return covers_model(run.study)
 
@@ -95,7 +95,7 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     request = ScoresRequest(arrays=model.outcome.arrays, encoder=model.outcome.encoder)
     first_noise = releases[FIRST].release.noise
     noise = releases[SCORES].release.noise
-    first = _asked(run, participants, request, (GRID.bins,))
+    first = _request_counts(run, participants, request, (GRID.bins,))
     if not first:
         return _record(run, {}, None, "no site told counts of its scores")
     of_all = np.sum(list(first.values()), axis=0)
@@ -104,7 +104,7 @@ def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
     if edges is None:
         return _record(run, {}, None, LOST)
     receivers = {site: participants[site] for site in first}
-    counted = _asked(run, receivers, replace(request, edges=edges), (2, len(edges) - 1))
+    counted = _request_counts(run, receivers, replace(request, edges=edges), (2, len(edges) - 1))
 
     def counts(sites: list[str]) -> ScoreCounts:
         scale = math.sqrt(len(sites))
@@ -136,7 +136,7 @@ def _pairs(
     if not compares_privately(run.study):
         return {}
     deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
-    pair_counts = _asked(run, participants, request, (2,))
+    pair_counts = _request_counts(run, participants, request, (2,))
     return {
         site: NoisedPairs(
             pairs=float(numbers[0]),
@@ -150,7 +150,7 @@ def _pairs(
     }
 
 
-def _asked(
+def _request_counts(
     run: RunSetting, participants: Participants, request: ScoresRequest, shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Return the noised counts of the sites that sent some of this shape, in name order."""
@@ -180,9 +180,9 @@ def _record(
     for site, site_pairs in shared.own(pairs or {}).items():
         differences += _differences(site, site_pairs)
     run.recorder.writer.comparison(rows, differences)
-    of_all = None if whole is None else _told(whole)
+    of_all = None if whole is None else _describe_counts(whole)
     facts: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": of_all}
-    sites = {site: _told(own) for site, own in shared.own(by_site).items()}
+    sites = {site: _describe_counts(own) for site, own in shared.own(by_site).items()}
     run.recorder.summary(SUMMARY, facts | {"sites": sites})
 
 
@@ -211,7 +211,7 @@ def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
     return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *empty_rows]
 
 
-def _told(counts: ScoreCounts) -> Arrays | dict[str, Any]:
+def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:
     """Return what is recorded of noised counts, for the page of curves, with the slope of calibration."""
     slope = counts.calibration_slope()
     return {

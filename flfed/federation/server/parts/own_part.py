@@ -30,7 +30,7 @@ class OwnPart(ServerPart):
     """Arrays of a strategy that are at the sites only."""
 
     @classmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether sites keep arrays from round to round."""
         return extra_shapes_of(run.study.text).stay
 
@@ -59,7 +59,7 @@ class OwnIntercepts(ServerPart):
     """Intercepts by which sites adjust the shared model."""
 
     @classmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether sites adjust the model."""
         return run.study.adjusts_intercept()
 

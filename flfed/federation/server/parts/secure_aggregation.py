@@ -61,7 +61,7 @@ class SecureAggregation(ServerPart):
     sums: SecureSums | None = field(default=None, init=False)
 
     @classmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether updates may be summed."""
         return run.study.aggregation.sums_updates
 
@@ -250,15 +250,15 @@ def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
 
 
 def _totals(
-    run: RunSetting, sums: SecureSums, asked: SumQuestions, vectors: Mapping[str, Masked]
+    run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked]
 ) -> tuple[np.ndarray, frozenset[str]] | Refusal:
     """Return the sum of numbers of 64 bits and whose it is, or why there is none; what crossed for it is recorded."""
     try:
-        totals, listed = sums.summed(asked, vectors)
+        totals, listed = sums.summed(questions, vectors)
         return totals.sums, listed
     except Unsummed as error:
         return error.why
     finally:
-        for kind, crossed in asked.crossed.items():
+        for kind, crossed in questions.crossed.items():
             run.recorder.crossed(kind, *crossed)
-        run.recorder.events("fault", asked.faults)
+        run.recorder.events("fault", questions.faults)

@@ -68,7 +68,7 @@ class ServerPart(ABC):
 
     @classmethod
     @abstractmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether the study of a run has the part."""
 
     # Enrolment.

@@ -16,7 +16,7 @@ class Trees(ServerPart):
     """Trees that grow of sums of gradients."""
 
     @classmethod
-    def is_asked(cls, run: RunSetting) -> bool:
+    def is_in_study(cls, run: RunSetting) -> bool:
         """Tell whether the model is trees."""
         return run.layout.plain
 
