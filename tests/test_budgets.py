@@ -21,8 +21,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 622_900,
-    "lines of code": 62_480,
+    "tokens of code": 623_300,
+    "lines of code": 62_710,
     "Python files": 480,
     "most imports of a module": 25,
     "modules with more than 15 imports": 20,

@@ -486,10 +486,10 @@ def _deltas() -> dict[str, Arrays]:
 
 
 def _merged(made: Any, deltas: Mapping[str, Arrays], draw: float) -> Arrays | None:
-    aggregate: Arrays | None = made.merged(
+    merged: Arrays | None = made.merged(
         deltas, plan=PLAN, rounds=ROUNDS, asked=SITES, normals=lambda count: np.full(count, draw)
     )
-    return aggregate
+    return merged
 
 
 def _apart(a: Arrays, b: Arrays) -> float:

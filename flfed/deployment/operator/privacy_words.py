@@ -8,7 +8,7 @@ from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
 from flfed.updates.masking.rules import threshold
-from flfed.updates.mechanism import mechanism_of
+from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.words import sentences
 
 
@@ -33,7 +33,7 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
         return alone
     promise = mechanism.promise(study.plan, study.rounds)
     least = threshold(pinned)
-    colluding = mechanism.colluding(study.rounds, least, max(1, pinned // 3)) if pinned else None
+    colluding = _colluding_epsilon(mechanism, study, pinned)
     if promise is not None and colluding is not None:
         noised = words["noise-of-sites"].format(
             name=name,
@@ -63,6 +63,13 @@ def privacy_in_words(study: Study, guarantee: str, pinned: int) -> str:
         compared = words["covered-own"].format(**facts)
         others = "other "
     return f"{words['covered'].format(compared=compared, others=others, **facts)} {DRAWN_ONCE}"
+
+
+def _colluding_epsilon(mechanism: Mechanism, study: Study, pinned: int) -> float | None:
+    """Return the ε against a server with which a third of the sites collude; None where sites add no noise."""
+    if not pinned:
+        return None
+    return mechanism.colluding(study.rounds, threshold(pinned), max(1, pinned // 3))
 
 
 def _with_encoder(study: Study, text: str, unit: str) -> str:

@@ -280,7 +280,7 @@ def _with_all(figure: Figure, rounding: Rounding) -> Figure:
     return replace(figure, value=value, low=low, high=high, extra=extra)
 
 
-def count_rows(session: SiteSession) -> dict[str, int]:
+def count_rows(session: SiteSession) -> dict[str, Any]:
     """Return the numbers of rows that a comparison says, by the names of `LEAST_ROWS`."""
     table = session.table
     return {"num_examples": len(table.training), "holdout_rows": table.holdout_rows}
