@@ -115,7 +115,8 @@ def too_long(found: Sequence[Passage]) -> Iterator[str]:
         if most is None:
             continue
         if passage.words > most:
-            yield f"{where} a {passage.kind} of {passage.words} words (at most {most})"
+            article = "an" if passage.kind == "item" else "a"
+            yield f"{where} {article} {passage.kind} of {passage.words} words (at most {most})"
         for sentence in passage.sentences():
             length = len(sentence.split())
             if length > LONGEST_SENTENCE:
