@@ -59,7 +59,7 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     privacy : dict
-        "mechanism", `KEYS`, `GIVEN` and `TRUSTS` (null where nothing is promised), "warnings", "uncharged" and "notes"
+        "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings", "uncharged" and "notes"
         (lists of sentences), where all that leaves is charged also "stays" (what does not leave), and as of a run's
         report "noise-from", "repeats" and "reason".
 
@@ -94,7 +94,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     facts : dict
-        "mechanism", `KEYS`, `GIVEN`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is charged, also
+        "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is charged, also
         "covers", "answers" and "kept-back" (`charged_answers`).
 
     Raises

@@ -302,7 +302,7 @@ class StateFiles(RunState):
 
     Parameters
     ----------
-    kept : ReplyCache
+    store : ReplyCache
     """
 
     def __init__(self, store: ReplyCache) -> None:
