@@ -59,8 +59,8 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     privacy : dict
-        "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings", "uncharged" and "notes"
-        (lists of sentences), where all that leaves is charged also "stays" (what does not leave), and as of a run's
+        "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings",
+        "uncharged" and "notes" (lists of sentences), where all that leaves is charged also "stays" (what does not leave), and as of a run's
         report "noise-from", "repeats" and "reason".
 
     Raises
@@ -94,8 +94,8 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     facts : dict
-        "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is charged, also
-        "covers", "answers" and "kept-back" (`charged_answers`).
+        "mechanism", `KEYS`, `EXCLUDES_ENCODER`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is
+        charged, also "covers", "answers" and "kept-back" (`charged_answers`).
 
     Raises
     ------
