@@ -60,8 +60,8 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     -------
     privacy : dict
         "mechanism", `KEYS`, `EXCLUDES_ENCODER` and `TRUSTS` (null where nothing is promised), "warnings",
-        "uncharged" and "notes" (lists of sentences), where all that leaves is charged also "stays" (what does not leave), and as of a run's
-        report "noise-from", "repeats" and "reason".
+        "uncharged" and "notes" (lists of sentences), where all that leaves is charged also "stays" (what does not
+        leave), and as of a run's report "noise-from", "repeats" and "reason".
 
     Raises
     ------
