@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.studies]
 ERROR, AUC = "mean_absolute_error", "roc_auc_score"
 
 
+@pytest.mark.proof
 def test_devices_at_home_share_slopes_and_keep_their_own_intercept(telemonitoring):
     study = Study.load("telemonitoring").replace({"compare.draws": 200})
     done = run(study).report

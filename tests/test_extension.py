@@ -128,6 +128,7 @@ def said(installed: Path, *command: str | Path) -> str:
 
 @pytest.mark.slow
 @pytest.mark.servers
+@pytest.mark.proof
 def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
     assert "winsorised-mean (flfed-winsorised 1.0)" in said(installed, FLFED, "study", "list")
     listed = json.loads(said(installed, FLFED, "study", "list", "--json"))

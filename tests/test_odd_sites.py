@@ -72,6 +72,7 @@ def told(flfed) -> Callable[[], tuple[list[str], dict]]:
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(changed, told):
     changed("west", more="\n".join(f'"{name}": Field("{name}", multiply=0.001),' for name in AMOUNTS))
     texts, report = told()

@@ -137,6 +137,7 @@ def test_other_rules_than_the_published_ones_are_seen(monkeypatch):
 
 
 @pytest.mark.usefixtures("heart")
+@pytest.mark.proof
 def test_one_scaler_a_penalty_and_own_intercepts_reach_more_on_the_same_rows():
     report, _ = ran("fed-heart", 10)
     assert report["personalised-sites-mean"][ACCURACY]["value"] >= 0.82

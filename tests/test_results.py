@@ -83,6 +83,7 @@ def test_heart_disease_is_as_good_as_pooling(series):
 
 
 @pytest.mark.usefixtures("heart")
+@pytest.mark.proof
 def test_a_scaler_of_each_site_breaks_the_bound_on_heart_disease():
     found = series_of("heart-disease", 4, **{"encode.scaler": "per-site"}).means("roc_auc_score")
     assert found["pooled"] - found["global"] > 0.015

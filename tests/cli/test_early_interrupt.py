@@ -61,7 +61,9 @@ def test_ctrl_c_before_the_first_round_is_one_line_of_every_command_that_runs_a_
 
 @pytest.mark.slow
 @pytest.mark.servers
-@pytest.mark.parametrize("words", [("study", "run", "breast-cancer"), ("demo",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("study", "run", "breast-cancer"), pytest.param(("demo",), marks=pytest.mark.proof)], ids=" ".join
+)
 def test_ctrl_c_while_sites_are_asked_before_the_first_round_says_how_to_go_on(words: tuple[str, ...], home):
     command = [sys.executable, "-c", AT_THE_ENCODER, *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

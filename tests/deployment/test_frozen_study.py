@@ -42,7 +42,7 @@ def of(dataset: str) -> list[Site]:
         ("heart-disease", {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
         ("heart-disease", {"rounds": 2}, {"repeats": 3}),
         ("preterm-birth", {"rounds": 4}, {}),
-        ("loan-default", {"rounds": 2}, {}),
+        pytest.param("loan-default", {"rounds": 2}, {}, marks=pytest.mark.proof),
         pytest.param("card-fraud", {"rounds": 2}, {}, marks=pytest.mark.proof),
     ],
 )

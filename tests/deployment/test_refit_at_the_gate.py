@@ -35,7 +35,7 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
 
 
 @pytest.mark.parametrize("fault", ["crash", "killed"])
-@pytest.mark.parametrize("exchange", [10, 14])
+@pytest.mark.parametrize("exchange", [pytest.param(10, marks=pytest.mark.proof), 14])
 def test_gates_end_where_one_process_does_also_after_a_crash_in_a_round_that_grows_anew(
     gated: Consortium, fault: str, exchange: int
 ):

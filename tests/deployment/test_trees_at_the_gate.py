@@ -40,7 +40,10 @@ def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Consortiu
     return consortium_of(small_sites(3, rows=120), trees_study(small_study, **{"strategy.rounds": 4}))
 
 
-@pytest.mark.parametrize("fault", ["crash", "killed", "kept", "left"])
+OTHERS = [pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")]
+
+
+@pytest.mark.parametrize("fault", ["crash", "kept", *OTHERS])
 def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_levels(gated: Consortium, fault: str):
     here = run(gated.study, sites=list(gated.sites.values())).report["arrays-sha256"]
     coordinator = Coordinator(gated)

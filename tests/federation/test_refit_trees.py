@@ -116,9 +116,16 @@ def test_where_no_tree_is_better_than_none_there_is_none(conduct: Conduct, small
     assert done.outcome.rounds == max(validated) + 1
 
 
+OTHER_STAGES = [("checkpoint", BEFORE), ("round", BEFORE), ("round", BEFORE + 3)]
+
+
 @pytest.mark.parametrize(
     ("stage", "round"),
-    [("round", 4), ("checkpoint", BEFORE), ("round", BEFORE), ("checkpoint", BEFORE + 1), ("round", BEFORE + 3)],
+    [
+        ("round", 4),
+        ("checkpoint", BEFORE + 1),
+        *[pytest.param(*stage, marks=pytest.mark.proof) for stage in OTHER_STAGES],
+    ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_same_trees(stage: str, round: int, small_sites, trees, monkeypatch):
     # Every round is a checkpoint.

@@ -65,6 +65,7 @@ def told(small_sites: Callable[..., Any], small_study: str) -> Callable[..., dic
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_186_small_sites_of_one_law_are_adjusted_to_nothing_worse(told):
     rows = np.random.default_rng(27).integers(2, 32, 186)  # of which about seven in ten are trained on: 1 to 22
     found = told([lawful(int(count), [1, place]) for place, count in enumerate(rows)])

@@ -248,6 +248,7 @@ WITH_TABLE = (
 
 @pytest.mark.slow
 @pytest.mark.studies
+@pytest.mark.proof
 def test_of_tables_that_others_published_two_columns_at_most_have_a_note(test_data: Path):
     found = {}
     for name in WITH_TABLE:
