@@ -36,6 +36,12 @@ def crossed(number: int, table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture
+def small_study(small_study: str) -> str:
+    """A study that holds the shared model against the best that each site finds alone."""
+    return small_study.replace('own = "same"', 'own = "best"')
+
+
+@pytest.fixture
 def study(small_study: str) -> Study:
     return Study.parse(small_study.replace(*MLP)).replace({"strategy.rounds": 2})
 

@@ -43,12 +43,6 @@ PUT_ON_UPDATES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-def small_study(small_study: str) -> str:
-    """A study that looks for no other kind of model at each site: a quarter of its time."""
-    return small_study.replace("[compare]\n", '[compare]\nown = "same"\n')
-
-
 def own_of(done: Conducted, round: int = 5) -> dict[str, Arrays]:
     """Return what each site of a run has of its own of the model after a round."""
     states = done.grid.site_states(round)

@@ -45,12 +45,6 @@ GOING_WITH: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def small_study(small_study: str) -> str:
-    """A study that looks for no other kind of model at each site: a quarter of its time."""
-    return small_study.replace("[compare]\n", '[compare]\nown = "same"\n')
-
-
-@pytest.fixture
 def sites(small_sites: Any) -> Any:
     return small_sites(3, rows=80)
 
