@@ -225,7 +225,7 @@ def test_no_figure_of_such_a_site_nor_what_follows_by_subtraction_is_in_what_the
     told_arms = [one for site in own if site not in hidden for one in own[site].arms if np.isfinite(one.value)]
     assert told_arms and all(map(is_held, told_arms))
     own_arms = [one for site in hidden for one in own[site].arms if one.metric in ("log_loss", "brier_score_loss")]
-    assert len(own_arms) == 8 * reserved and [one for one in own_arms if is_held(one)] == []
+    assert len(own_arms) == 6 * reserved and [one for one in own_arms if is_held(one)] == []
     # Of all such sites together, where they are three; nothing of one, and nothing of two. A mean over one of them and
     # another site would be found.
     assert followed(numbers, own, hidden) == ({tuple(hidden)} if reserved == 3 else set())

@@ -20,7 +20,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_state import StateFiles, kept_replies
+from flfed.updates.checkpoints.site_state import StateFiles, open_reply_cache
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
@@ -231,7 +231,7 @@ def test_a_site_confirms_no_second_list_within_a_tree(consortium: Make, monkeypa
 def test_a_site_that_has_no_list_of_the_root_goes_on_with_none(consortium: Make):
     found = consortium()
     _, _, context = at_level(found, TRAIN, 2)
-    StateFiles(kept_replies("site-01", str(context.run_config["run"]))).remove(LISTED)
+    StateFiles(open_reply_cache("site-01", str(context.run_config["run"]))).remove(LISTED)
     request = ListRequest(kind=TRAIN, round=2, listed=ALL)
     message = Message(request.to_record(), dst_node_id=1, message_type=LIST)
     reply = found.gates["site-01"].answer(message, context, BUNDLE)

@@ -117,7 +117,7 @@ def test_of_repeats_most_decide_and_figures_are_of_one_metric():
 def two_rounds(small_sites: Callable[..., Any], small_study: str) -> Any:
     """A run of a network with two rounds, at sites where trees find what it has not learned."""
     text = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [8]')
-    study = Study.parse(text).replace({"strategy.rounds": 2, "compare.draws": 200})
+    study = Study.parse(text).replace({"strategy.rounds": 2, "compare.own": "best"})
     return run(study, sites=small_sites(3, rows=900, change=crossed)).report
 
 

@@ -332,5 +332,5 @@ def test_a_question_of_others_is_answered_where_every_list_lies_within_the_run()
     # Between runs that pin these nobody honest opens two lists for certain.
     own, other = frozenset("abc"), frozenset("abce")
     for opened, answers in (([own], True), ([own, other], False), ([other], False), ([], False)):
-        asked = {"pinned": "abcd", "asked_with": ["abce"], "opened": opened}
+        asked = {"pinned": "abcd", "earlier_lists": ["abce"], "opened": opened}
         assert (written.answer_refusal(cohort="abcd", **asked) is None) == answers, opened
