@@ -113,10 +113,14 @@ class Module:
         return lines
 
     @cached_property
+    def all_tokens(self) -> list[tokenize.TokenInfo]:
+        """Tokens, those of comments and docstrings included."""
+        return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
+
+    @cached_property
     def tokens(self) -> list[tokenize.TokenInfo]:
         """Tokens of code."""
-        every = tokenize.generate_tokens(io.StringIO(self.text).readline)
-        return [one for one in every if one.type not in NO_CODE and one.start[0] not in self.docstring_lines]
+        return [one for one in self.all_tokens if one.type not in NO_CODE and one.start[0] not in self.docstring_lines]
 
     @cached_property
     def code_lines(self) -> set[int]:

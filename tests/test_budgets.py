@@ -12,6 +12,7 @@ from statistics import median
 
 import pytest
 
+from tests import words_counted
 from tests.house import House, counters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +42,15 @@ RATCHET = {
     "nested comprehensions": 49,
     "keys by string in records/": 203,
     "test lines per line of code": 1.227,
+    "private names that are bound": 26,
+    "'what is', 'what leaves' and the like": 669,
+    "told, tell, tells": 1_015,
+    "median sentence of pages, words": 12,
+    "longest sentence of pages, words": 178,
+    "lines of code with text": 4_476,
 }
-"""Most that each counter of `tests/house.py` may reach: what it was when the last change was made, or less."""
+"""Most that each counter of `tests/house.py` and of `tests/words_counted.py` may reach: what it was when the last
+change was made, or less."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -77,7 +85,8 @@ def body_lines(function: Function) -> int:
 def test_no_counter_of_the_house_rises():
     house = House(ROOT)
     assert len(house.modules) > 300
-    today = {name: figure for name, (figure, _, _) in counters(house).items()}
+    every = counters(house) | words_counted.counters(house, ROOT)
+    today = {name: figure for name, (figure, _, _) in every.items()}
     assert {name: figure for name, figure in today.items() if figure > RATCHET[name]} == {}
     # What fell is written down, so that it cannot rise again.
     assert {name: figure for name, figure in today.items() if figure < 0.98 * RATCHET[name] - 1} == {}

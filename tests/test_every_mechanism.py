@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.registry import load, names
 from flfed.study.plan import Plan
-from flfed.study.study import Study
+from flfed.study.study import WITHOUT_IMPORT, Study
 from flfed.testing import MECHANISM_RULES, RuleBroken, Subject, check_mechanism, keep
 from flfed.updates.mechanism import Mechanism, mechanism_of, uncharged_outputs
 from flfed.updates.privacy.record_dp import RecordDp
@@ -32,6 +34,17 @@ def test_the_listing_has_our_two_and_every_rule_says_why_there_is_one():
     assert {"record-dp", "site-dp"} <= set(MECHANISMS)
     assert len(MECHANISM_RULES) >= 12
     assert all(len(inspect.getdoc(rule).split()) > 5 for rule in MECHANISM_RULES)
+
+
+@pytest.mark.parametrize("name", WITHOUT_IMPORT.keys() - {"none"})
+def test_whether_a_mechanism_protects_rows_is_the_same_without_its_module(name):
+    assert load("mechanism", name).protects_rows == WITHOUT_IMPORT[name]
+
+
+def test_a_private_study_is_parsed_without_numpy():
+    code = "import sys; from flfed import Study; Study.load('breast-cancer-dp-1'); print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_ours_keep_the_contract_with_other_settings_too():

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs.make.prose import longest_sentence, median_sentence, pages, passages
-from tests.house import House, Module
+from tests.house import House
 
 PRIVATE = {"found", "said", "told", "held", "kept", "known", "given", "asked"}
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
@@ -44,7 +44,7 @@ def bound_names(house: House) -> list[str]:
 def texts(house: House, root: Path) -> Iterator[str]:
     """Yield the texts of modules, of TOML files and of pages."""
     for module in house.modules.values():
-        for token in _tokens(module):
+        for token in module.all_tokens:
             if token.type in (tokenize.STRING, tokenize.COMMENT):
                 yield token.string
     for path in sorted((root / "flfed").rglob("*.toml")):
@@ -79,8 +79,3 @@ def counters(house: House, root: Path) -> dict[str, tuple[float, float, list[obj
         "lines of code with text": (lines_with_text(house), 2_000, []),
         "lines of code": (house.code_lines(), 55_000, []),
     }
-
-
-def _tokens(module: Module) -> list[tokenize.TokenInfo]:
-    with module.file.open("rb") as stream:
-        return list(tokenize.tokenize(stream.readline))

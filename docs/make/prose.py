@@ -7,7 +7,7 @@ that code, links and tables are told apart from sentences.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -123,22 +123,23 @@ def too_long(found: Sequence[Passage]) -> Iterator[str]:
                 yield f"{where} a sentence of {length} words (at most {LONGEST_SENTENCE}): {sentence[:60]}…"
 
 
-def median_sentence(found: Sequence[Passage]) -> float:
-    """Return the median of the words of all sentences of paragraphs and items."""
+def sentence_lengths(found: Sequence[Passage], kinds: Collection[str]) -> list[int]:
+    """Return the words of each sentence of passages of some kinds."""
     lengths = []
     for passage in found:
-        if passage.kind in ("paragraph", "item"):
+        if passage.kind in kinds:
             lengths += [len(sentence.split()) for sentence in passage.sentences()]
-    return median(lengths or [0])
+    return lengths
+
+
+def median_sentence(found: Sequence[Passage]) -> float:
+    """Return the median of the words of all sentences of paragraphs and items."""
+    return median(sentence_lengths(found, ("paragraph", "item")) or [0])
 
 
 def longest_sentence(found: Sequence[Passage]) -> int:
     """Return the most words of a sentence of a paragraph, an item or a cell."""
-    lengths = [0]
-    for passage in found:
-        if passage.kind in MOST_WORDS:
-            lengths += [len(sentence.split()) for sentence in passage.sentences()]
-    return max(lengths)
+    return max(sentence_lengths(found, MOST_WORDS), default=0)
 
 
 def unknown_commands(found: Sequence[Passage]) -> Iterator[str]:

@@ -524,6 +524,8 @@ UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fed
 STATISTIC = "statistic"
 ANALYSIS = "analysis"
 """Tables that stand in place of a model."""
+WITHOUT_IMPORT = {"none": False, "record-dp": True, "site-dp": False}
+"""Whether mechanisms protect rows whose modules, with numpy, are not loaded for that; all others are asked."""
 
 
 def has_analysis(table: Mapping[str, Any]) -> bool:
@@ -541,7 +543,9 @@ def protects_rows(privacy: Mapping[str, Any]) -> bool:
 
     The scaler, and whether counts may have noise, follow from it.
     """
-    name = privacy.get("name")
+    name = privacy.get("name", "none")
+    if isinstance(name, str) and name in WITHOUT_IMPORT:
+        return WITHOUT_IMPORT[name]
     return name in registry.names("mechanism") and bool(registry.load("mechanism", name).protects_rows)
 
 

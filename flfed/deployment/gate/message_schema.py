@@ -325,9 +325,8 @@ def comparison(messages: StudyMessages) -> Sections:
     family: Sections = {}
     if study.compare.own == "best":
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)}
-    rows = {name.replace("_", "-"): whole(least) for name, least in LEAST_ROWS.items()}
     return {
-        "config": config({**rows, "note": text(WORDS, LONGEST)}),
+        "config": config({**_numbers_of_rows(LEAST_ROWS), "note": text(WORDS, LONGEST)}),
         "arms": _figures(metrics, sorted(_arms(study, schema))),
         "differences": _figures(metrics, [" - ".join(pair) for pair in PAIRS]),
         "summary": arrays(messages.sums, needed=False),
@@ -341,10 +340,15 @@ def comparison(messages: StudyMessages) -> Sections:
 
 def without_figures() -> Sections:
     """Return the sections of a comparison whose figures stay, or leave in a sum over several sites only."""
-    fields: dict[str, Field] = {"note": equal("")}
+    return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
+
+
+def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
+    """Return the fields of the numbers of rows; one that is not `in_clear` is 0."""
+    fields: dict[str, Field] = {}
     for name, least in LEAST_ROWS.items():
-        fields[name.replace("_", "-")] = whole(least) if name in ROWS_IN_CLEAR else equal(0)
-    return {"config": config(fields)}
+        fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
+    return fields
 
 
 def _arms(study: Study, schema: Schema) -> set[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
+from flfed.registry import kebab
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
@@ -373,7 +374,7 @@ class CompareReply:
     def from_record(cls, record: RecordDict) -> CompareReply:
         """Read the message's content."""
         config = fields.config_of(record)
-        rows: dict[str, Any] = {name: fields.whole(config, name.replace("_", "-")) for name in LEAST_ROWS}
+        rows: dict[str, Any] = {name: fields.whole(config, kebab(name)) for name in LEAST_ROWS}
         return cls(
             **rows,
             arms=fields.read_figures(record, "arms", Figure),
