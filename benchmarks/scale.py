@@ -44,7 +44,7 @@ class FirstSums(Timed):
 
 
 def workload(sites: int) -> Workload:
-    """Return the federation: 200 rows on average, the logarithm's standard deviation .8."""
+    """Return the federation: 200 rows on average, the logarithm's standard deviation 0.8."""
     return Workload(name="scale", sites=sites, rows=200, held=20, spread=0.8, rounds=ROUNDS)
 
 

@@ -49,7 +49,7 @@ class Workload:
     batch, rounds : int
     precision : {"float32", "float64"}
     lr : float
-        Small, because rounding of float32 grows through the ReLUs with every step: at .05 two
+        Small, because rounding of float32 grows through the ReLUs with every step: at 0.05 two
         equal float32 runs that round once differently were 5e-4 apart after 50 rounds (measured).
     """
 

@@ -39,8 +39,8 @@ def plain_cell(value: Any) -> Any:
     --------
     >>> plain_cell("=1+1"), plain_cell("long-beach"), plain_cell(-0.03), plain_cell("-1+A1")
     ("'=1+1", 'long-beach', -0.03, "'-1+A1")
-    >>> plain_cell("+.11 (+.02 to +.20), shared"), plain_cell("1.5 mg/dl; -0.3"), plain_cell("late;=A1")
-    ('+.11 (+.02 to +.20), shared', '1.5 mg/dl; -0.3', "late;'=A1")
+    >>> plain_cell("+0.11 (+0.02 to +0.20), shared"), plain_cell("1.5 mg/dl; -0.3"), plain_cell("late;=A1")
+    ('+0.11 (+0.02 to +0.20), shared', '1.5 mg/dl; -0.3', "late;'=A1")
     """
     if not isinstance(value, str):
         return value

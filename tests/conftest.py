@@ -132,7 +132,7 @@ def pictures_of_others() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def distributions_of_others() -> None:
-    """Let Google's accountant compute the privacy loss of one kind of step once: .3 s of CPU."""
+    """Let Google's accountant compute the privacy loss of one kind of step once: 0.3 s of CPU."""
     if "dp_accounting.pld" in sys.modules:
         from dp_accounting.pld import privacy_loss_distribution
 

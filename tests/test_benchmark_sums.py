@@ -30,7 +30,7 @@ def test_one_bit_gives_a_sites_update_away_and_noise_on_the_sum_keeps_it():
     assert all(value > 0.9999 for of_round in plain["one-bit"].values() for value in of_round)
     # A round later without the site: much of its update, where likeness alone gives nothing of it.
     assert all(fmean(plain["next-round"][at]) > fmean(plain["in-neither"][at]) + 0.5 for at in (2, 10, 40))
-    # Noise of deviation sqrt(2) in each of 32 entries, on an update of norm .4: by chance a cosine of about .18.
+    # Noise of deviation sqrt(2) in each of 32 entries, on an update of norm 0.4: by chance a cosine of about 0.18.
     assert abs(fmean(value for of_round in noised["one-bit"].values() for value in of_round)) < 0.3
     # Written by this very code: the first seed's figures are these.
     for name, found in (("none", plain), ("site-dp", noised)):

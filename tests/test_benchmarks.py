@@ -58,7 +58,7 @@ def test_the_workloads_are_those_of_the_claims():
 
 def test_sites_of_the_scale_curve_have_log_normal_sizes_with_the_stated_mean():
     drawn = np.array([workload(1000).size(number) for number in range(3000)])
-    # A mean of 3,000 draws has standard deviation 200 * sqrt(exp(.8^2) - 1) / sqrt(3000) = 3.5.
+    # A mean of 3,000 draws has standard deviation 200 * sqrt(exp(0.8^2) - 1) / sqrt(3000) = 3.5.
     assert abs(drawn.mean() - 200) < 11
     assert abs(np.log(drawn).std() - 0.8) < 0.04
 
@@ -352,10 +352,10 @@ def test_a_gain_is_called_better_only_where_its_interval_leaves_out_0():
     gain = {"value": 0.087, "low": 0.003, "high": 0.311, "p": 0.04, "repeats": 20}
     sizes = dict.fromkeys(("scratch", "drawn", "as-it-is"), 0.7) | {"gain-drawn": gain, "gain-as-it-is": gain}
     text = table.warm_starts({"warm-start": {"cleveland": {"10": sizes}, "date": "d", "machine": {}}})
-    assert text.count("+.087 (+.003 to +.311): better") == 2
+    assert text.count("+0.087 (+0.003 to +0.311): better") == 2
     held = {**sizes, "gain-drawn": {**gain, "low": -0.003}, "gain-as-it-is": {**gain, "value": None}}
     text = table.warm_starts({"warm-start": {"cleveland": {"10": held}}})
-    assert "| +.087 (−.003 to +.311) | – |" in text and "better" not in text
+    assert "| +0.087 (−0.003 to +0.311) | – |" in text and "better" not in text
     parts = {method: {f"gain-{arm}": gain} for method, arm in table.OWN}
     text = table.own_parts({"own-parts": {"heart-disease": parts}})
     assert text.count("better") == len(parts) and text.count("–") == len(table.OWN) - len(parts)

@@ -255,7 +255,7 @@ def test_even_bins_averaged_trees_and_a_lost_site_are_worse(tables, monkeypatch)
 @pytest.mark.proof
 def test_of_late_deliveries_averaged_trees_and_a_lost_country_are_worse(tables):
     averaged, lost = (gained(tables, "scms-delivery-trees", 5, scores) for scores in (_averaged, _without_the_first))
-    assert max(averaged, lost) < -0.03  # found -.059 and -.057; the trees of all eight countries +.001
+    assert max(averaged, lost) < -0.03  # found -0.059 and -0.057; the trees of all eight countries +0.001
 
 
 def told(rows: Boosting, node: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -161,7 +161,7 @@ def test_the_rating_leaks(drug_reviews):
 
 @pytest.mark.proof
 def test_a_small_network_learns_late_deliveries_better_than_a_line(deliveries):
-    # On shipments that nobody trained on; a prototype with lines dealt at random and more columns had .823.
+    # On shipments that nobody trained on; a prototype with lines dealt at random and more columns had 0.823.
     mlp, line = (
         run(Study.load(name).replace(FEW), repeats=5).report for name in ("scms-delivery-mlp", "scms-delivery")
     )

@@ -229,8 +229,8 @@ def assert_same_attack(one: dict[str, Any], same: dict[str, Any]) -> None:
     """Assert that a figure is within the interval of that of this process, as far as noise of another draw allows.
 
     Measured over 2,610 pairs of such runs: the area by the loss always was, and rows recovered exactly are none. LiRA's
-    shadow models have noise of their own, too: within in .88 of the pairs, and never 2.9 standard errors apart. Those
-    of the steps that are inverted are of one draw each: their median cosine was never over .2.
+    shadow models have noise of their own, too: within in 0.88 of the pairs, and never 2.9 standard errors apart. Those
+    of the steps that are inverted are of one draw each: their median cosine was never over 0.2.
     """
     keys = ("attack", "site", "metric", "rows", "promise", "verdict")
     assert [one[key] for key in keys] == [same[key] for key in keys] and one["verdict"] != "beyond the promise"

@@ -49,7 +49,7 @@ def figures(name: str, site: str) -> list[float]:
         found = [value for row in rows for value in (row.value, row.variance)]
         compared = [row for row in (*reader.figures(entry.run), *reader.differences(entry.run)) if row.site == site]
         found += [value for row in compared for value in (row.value, row.low, row.high)]
-    # A share such as .75 comes about by chance, and the loss of the first model is the same everywhere.
+    # A share such as 0.75 comes about by chance, and the loss of the first model is the same everywhere.
     plain = [value for value in found if value is not None and len(repr(value)) > 12]
     return sorted({value for value in plain if abs(value - math.log(2)) > 1e-12})
 

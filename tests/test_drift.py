@@ -172,7 +172,7 @@ def test_a_number_differs_by_the_means_over_the_mean_spread():
 
 
 def test_a_share_of_two_values_has_a_sign_and_more_values_have_none():
-    # (.5 - .2) / sqrt((.25 + .16) / 2)
+    # (0.5 - 0.2) / sqrt((0.25 + 0.16) / 2)
     up, _, _ = share_difference(np.array([50.0, 50.0]), np.array([80.0, 20.0]))
     assert up == pytest.approx(0.3 / np.sqrt(0.205))
     down, _, _ = share_difference(np.array([80.0, 20.0]), np.array([50.0, 50.0]))

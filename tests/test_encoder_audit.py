@@ -138,7 +138,7 @@ def lower_bound(without: np.ndarray, there: np.ndarray) -> float:
 @pytest.mark.studies
 def test_by_the_schema_one_row_moves_an_update_by_its_own_gradients_alone():
     # One row in a share q of T steps, by at most the clip, against noise of σ clips a step:
-    # q √T / σ deviations, .35 to .45 for ε = 1.
+    # q √T / σ deviations, 0.35 to 0.45 for ε = 1.
     assert separation(*scores("schema", 400, 1)) <= 0.65
 
 

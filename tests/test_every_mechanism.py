@@ -212,7 +212,7 @@ def test_site_dp_refuses_what_breaks_its_promise(changes, said):
 def test_a_promise_follows_from_rounds_times_steps_and_not_from_what_was_asked():
     made, plan = RecordDp(epsilon=3.0, sampling=0.05), Plan(steps=20)
     promise = made.promise(plan, 20)
-    # PRIVACY.md: epsilon 3, delta 1e-5, q .05, 400 steps need noise 1.626 by PRV, 1.621 by PLD.
+    # PRIVACY.md: epsilon 3, delta 1e-5, q 0.05, 400 steps need noise 1.626 by PRV, 1.621 by PLD.
     assert promise.steps == 400 and 1.620 <= promise.noise <= 1.627
     assert 2.99 <= promise.epsilon <= 3.0
     assert made.round_release(plan, 20).steps == 20

@@ -83,7 +83,7 @@ def test_a_table_fits_its_schema_and_every_row_is_on_one_side(site, tables):
     if isinstance(site.holdout, HoldoutByTime):
         assert found.training["time"].max() <= held["time"].min() - pd.Timedelta(days=site.holdout.gap_days)
         return
-    # A share of .3 of n rows has a deviation of sqrt(.21 / n).
+    # A share of 0.3 of n rows has a deviation of sqrt(0.21 / n).
     assert abs(len(held) / len(table) - 0.3) < 4 * (0.21 / len(table)) ** 0.5
     if schema.group:
         assert not set(found.training[schema.group]) & set(held[schema.group])

@@ -68,7 +68,7 @@ def test_the_interval_of_a_quantile_covers_it(rows: int, epsilon: float, asked: 
         counts = np.histogram(np.clip(rng.normal(0.1, 0.3, rows), -1, 1), edges)[0]
         found.append(quantile(asked, counts + rng.normal(0, deviation, 32), edges, deviation))
     true = float(np.quantile(np.random.default_rng(1).normal(0.1, 0.3, 1_000_000), asked))
-    # Whole bins hold it more often than they say, and are .0625 wide each: at 3,000 rows three to four of them.
+    # Whole bins hold it more often than they say, and are 0.0625 wide each: at 3,000 rows three to four of them.
     assert covered(found, true) >= COVERED[0]
     assert np.mean([one.high - one.low for one in found if one]) < 0.25
 
@@ -86,7 +86,7 @@ def test_the_interval_of_a_quantile_holds_it_wherever_in_a_bin_all_values_lie(at
 
 
 def test_an_estimate_that_noise_brought_below_0_has_an_interval_as_wide_as_the_noise():
-    # -40 of 2,000 rows at a deviation of 20, which reaches .0196: before, the interval was 0 to 0.
+    # -40 of 2,000 rows at a deviation of 20, which reaches 0.0196: before, the interval was 0 to 0.
     found = share(-40.0, 2000.0, 20.0)
     assert found is not None and (found.value, found.low) == (0.0, 0.0)
     assert found.high == pytest.approx(0.0196, rel=1e-3)

@@ -181,7 +181,7 @@ VERDICTS: list[tuple[str, float, float, Callable[[NoisedPairs], NoisedPairs]]] =
     (JOINING_PAYS, 27.0, 2.5, lambda one: one),
     (DO_NOT_USE, -27.0, 2.5, lambda one: one),
     (NO_CLEAR_GAIN, 3.0, 2.5, lambda one: one),
-    (INCONCLUSIVE, 27.0, 25.0, lambda one: one),  # 25 / 500 · 2.8 is .14
+    (INCONCLUSIVE, 27.0, 25.0, lambda one: one),  # 25 / 500 · 2.8 is 0.14
     (INCONCLUSIVE, 27.0, 2.5, lambda one: replace(one, events=50.0)),
     (INCONCLUSIVE, 27.0, 2.5, lambda one: replace(one, others=-5.0)),
 ]

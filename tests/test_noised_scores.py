@@ -37,7 +37,7 @@ DRAWS = 2000
 COVERED = (0.93, 0.975)
 METRICS = ("roc_auc_score", "brier_score_loss", "log_loss", "calibration_slope")
 CENTRE, WIDTH = -1.60239, 1.20096
-"""Of normal log-odds that are calibrated: 22 % events and an AUC of .778."""
+"""Of normal log-odds that are calibrated: 22 % events and an AUC of 0.778."""
 Populations = tuple[np.ndarray, dict[str, float]]
 
 
@@ -270,7 +270,7 @@ def test_predictions_in_the_middle_of_public_bins_give_wrong_losses_and_slopes()
 
 
 def test_counts_below_0_stay_as_they_are_for_cutting_them_takes_from_the_auc():
-    # 1,000 rows, ε .6: about three events in the lowest bin and twice the noise.
+    # 1,000 rows, ε 0.6: about three events in the lowest bin and twice the noise.
     found = simulated(NORMAL, 1000, 0.6, 500)
     cut = [replace(one, counts=np.maximum(one.counts, 0.0)) for one in found]
     right, wrong = (
@@ -310,7 +310,7 @@ def test_bins_have_about_as_many_rows_each_and_after_cells_are_cut_at_0_end_bins
     largest, ends = np.mean(right, axis=0)
     assert largest < 2 / BINS
     assert ends == pytest.approx(1 / BINS, rel=0.1)
-    # Each empty cell is .4 deviations then: bins stand where there is nobody.
+    # Each empty cell is 0.4 deviations then: bins stand where there is nobody.
     assert np.mean(wrong, axis=0)[1] < 0.5 / BINS
 
 

@@ -78,7 +78,7 @@ def test_amounts_a_thousand_times_too_small_are_told_with_site_column_and_size(c
     texts, report = told()
     found = {(line["site"], line["column"]): line["difference"] for line in report["apart"]}
     assert {site for site, _ in found} == {"west-lender"}
-    # log1p(annual income) spreads by .55; a thousandth is ln 1000 = 6.9 lower
+    # log1p(annual income) spreads by 0.55; a thousandth is ln 1000 = 6.9 lower
     assert found["west-lender", "annual_inc"] < -8
     assert report["outcome-reversed"] == []
     for text in texts:
@@ -123,7 +123,7 @@ def payload(**entry) -> dict:
     [
         ({"difference": 2.9}, False),
         ({"difference": -3.0}, True),
-        ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by .25
+        ({"difference": 3.1, "about": True}, False),  # groups of bins may have moved it by 0.25
         ({"difference": 3.3, "about": True}, True),
         ({"difference": -1.2, "spread": 0.001}, True),
         ({"difference": -1.2, "spread": 0.4}, False),

@@ -62,7 +62,7 @@ def test_the_figures_in_the_sentences_are_those_of_the_accountant(figure, releas
 
 
 def test_the_bounds_on_an_attack_in_the_page_are_those_of_the_audit():
-    assert "at most .73 at ε = 1, .95 at ε = 3" in PRIVACY
+    assert "at most 0.73 at ε = 1, 0.95 at ε = 3" in PRIVACY
     assert [round(largest_auc(value, 1e-5), 2) for value in (1.0, 3.0)] == [0.73, 0.95]
     # Odds of 1 become odds of exp(ε).
     assert "for 73 % likely, at ε = 3 for 95 %, at ε = 8 for 99.97 %" in PRIVACY
@@ -72,7 +72,7 @@ def test_the_bounds_on_an_attack_in_the_page_are_those_of_the_audit():
 
 
 def test_a_budget_of_8_holds_five_studies_of_3():
-    assert "A budget of 8 holds five studies of ε = 3 (400 steps at sampling .1)" in PRIVACY
+    assert "A budget of 8 holds five studies of ε = 3 (400 steps at sampling 0.1)" in PRIVACY
     noise = noise_for(3.0, 1e-5, 0.1, 400)
     assert epsilon([Release(noise, 0.1, 400)] * 5, 1e-5) <= 8 < epsilon([Release(noise, 0.1, 400)] * 6, 1e-5)
 

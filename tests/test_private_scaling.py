@@ -67,7 +67,7 @@ KINDS: dict[str, tuple[ColumnLayout, Callable[[np.random.Generator, int], np.nda
 
 def test_cells_are_even_in_asinh_about_0_and_follow_from_the_range_alone():
     edges = cell_edges(number(-100.0, 100.0))
-    # The unit is .2: asinh(100 / .2) = 6.9078, a sixteenth of which is .43173; .2 sinh(.43173) = .08906.
+    # The unit is 0.2: asinh(100 / 0.2) = 6.9078, a sixteenth of which is 0.43173; 0.2 sinh(0.43173) = 0.08906.
     assert edges[[0, 16, 17, 32]] == pytest.approx([-100, 0, 0.08906, 100], abs=1e-5)
     assert np.diff(np.arcsinh(edges / 0.2)) == pytest.approx(np.full(CELLS, 0.43173), abs=1e-5)
     # Far from 0 a narrow range is cut evenly: asinh is a logarithm there, of 1,990 to 2,020.
@@ -208,7 +208,7 @@ def test_a_cell_below_two_deviations_moves_nothing_and_one_alone_has_to_have_thr
 
 
 def test_few_rows_beside_a_cell_with_nearly_all_are_no_large_inputs():
-    # 93 % are 0, the others about 100: the quantiles 5 and 95 % lie in the cell of 0, which is .1 wide.
+    # 93 % are 0, the others about 100: the quantiles 5 and 95 % lie in the cell of 0, which is 0.1 wide.
     column = number(0.0, 1000.0)
     values = np.where(np.random.default_rng(5).random(20_000) < 0.93, 0.0, 100.0)
     found = scaled(number_cells(column, values, np.ones(20_000))[:-1], column, 5.0, 20_000)
@@ -270,7 +270,7 @@ def test_what_is_lost_in_the_noise_is_as_the_schema_has_it():
 
 
 def test_a_share_near_0_is_divided_by_what_it_may_be():
-    # 8 of 400, give or take 40: a tenth and more may have it. Divided by .1 its indicator would be 9.8.
+    # 8 of 400, give or take 40: a tenth and more may have it. Divided by 0.1 its indicator would be 9.8.
     shares, spread = shares_of(np.array([392.0, 8.0, -30.0]), 400.0, 40.0)
     assert shares == pytest.approx([0.98, 0.02, 0])
     assert spread == pytest.approx([math.sqrt(0.88 * 0.12), math.sqrt(0.88 * 0.12), 0.3])
@@ -403,7 +403,7 @@ def protected(name: str, epsilon: float) -> Study:
 def test_breast_cancer_loses_a_hundredth_at_most_and_more_by_moments_of_clipped_sums():
     study = protected("breast-cancer", 3.0)
     assert loss(study, 8, private) <= 0.01
-    # Of the ranges 0.2 % is the spread of an area's error: its moments are lost in noise. In 20 re-splits .021.
+    # Of the ranges 0.2 % is the spread of an area's error: its moments are lost in noise. In 20 re-splits 0.021.
     assert loss(study, 8, of_moments) > 0.015
 
 
@@ -417,7 +417,7 @@ def test_breast_cancer_loses_a_hundredth_at_most_and_more_by_moments_of_clipped_
 def test_twenty_re_splits_lose_little_to_the_encoder_and_its_share(
     name: str, epsilon: float, most: float, shares: TrainingShares
 ):
-    # Measured at 3 and 1: breast cancer .002 and .008, heart disease .002 and .002; own model charged at most .009.
+    # Measured at 3 and 1: breast cancer 0.002 and 0.008, heart disease 0.002 and 0.002; own charged at most 0.009.
     assert loss(protected(name, epsilon), 20, private, shares) <= most
 
 
@@ -428,7 +428,7 @@ def test_twenty_re_splits_lose_little_to_the_encoder_and_its_share(
 @pytest.mark.parametrize(("epsilon", "most"), [(3.0, 0.01), (1.0, 0.025)])
 def test_banks_lose_little_and_more_by_ranges_of_a_hundred_million_as_scale(epsilon: float, most: float):
     study = protected("taiwan-credit", epsilon)
-    # Measured at 3 and 1: .001 and .004.
+    # Measured at 3 and 1: 0.001 and 0.004.
     assert loss(study, 5, private) <= most
     if epsilon == 3.0:
         assert loss(study, 5, of_ranges) > most

@@ -76,7 +76,7 @@ def test_the_page_has_the_figures_that_the_studies_are_held_to():
 @pytest.mark.slow
 @pytest.mark.studies
 def test_breast_cancer_at_epsilon_three():
-    # Ten repeats: .988, deviation .005; by rows' own ranges in place of typical spans .976.
+    # Ten repeats: 0.988, deviation 0.005; by rows' own ranges in place of typical spans 0.976.
     assert overall("breast-cancer-dp-3", 3, AUC)[0] >= 0.98
 
 
@@ -107,5 +107,5 @@ def test_a_tight_clip_costs_taiwan_credit_its_probabilities():
 @pytest.mark.usefixtures("heart")
 @pytest.mark.proof
 def test_the_flamby_split_at_a_true_epsilon_of_one():
-    # shared/TARGETS.md section 1: .788 ± .017, scaled by hospital. Ours: .794 ± .015, so .76 is far below their mean.
+    # shared/TARGETS.md section 1: 0.788 ± 0.017, scaled by hospital. Ours: 0.794 ± 0.015; 0.76 is far below their mean.
     assert overall("fed-heart-flamby-dp", 10, ACCURACY)[0] >= 0.76

@@ -80,7 +80,7 @@ def test_fedavg_and_pooled_training_come_out_as_published_seed_by_seed(fedavg, t
 @pytest.mark.usefixtures("heart")
 def test_a_start_from_zeros_is_another_table():
     report, _ = ran("fed-heart-flamby", 1, **{"model.start": "zeros"})
-    assert report["global"][ACCURACY]["value"] > 0.78  # published: .7520
+    assert report["global"][ACCURACY]["value"] > 0.78  # published: 0.7520
 
 
 def test_fedprox_is_as_fedavg(fedavg):
@@ -122,8 +122,8 @@ def test_server_rules_come_out_as_published(test_data, method):
 @pytest.mark.proof
 def test_other_rules_than_the_published_ones_are_seen(monkeypatch):
     name, lr, settings = RULES["FedAdam100"]
-    assert by_rule(name, lr, {**PUBLISHED, **settings, "beta2": 0.99})[0] < 0.77  # found .761
-    assert by_rule("fedavg", lr, {"rounds": 15})[0] > 0.787  # no rule at the server: .789
+    assert by_rule(name, lr, {**PUBLISHED, **settings, "beta2": 0.99})[0] < 0.77  # found 0.761
+    assert by_rule("fedavg", lr, {"rounds": 15})[0] > 0.787  # no rule at the server: 0.789
 
     def corrected(self, incoming, deltas, weights):
         moved = combine(self, incoming, deltas, weights)
@@ -133,7 +133,7 @@ def test_other_rules_than_the_published_ones_are_seen(monkeypatch):
 
     combine = FedAdam.combine
     monkeypatch.setattr(FedAdam, "combine", corrected)
-    assert by_rule(name, lr, {**PUBLISHED, **settings})[0] < 0.75  # Adam's correction of the bias: .706
+    assert by_rule(name, lr, {**PUBLISHED, **settings})[0] < 0.75  # Adam's correction of the bias: 0.706
 
 
 @pytest.mark.usefixtures("heart")

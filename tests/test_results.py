@@ -61,7 +61,7 @@ def series(known: dict[str, Series], request: pytest.FixtureRequest) -> Callable
 
 def test_preterm_birth_neither_leaks_nor_loses_against_pooling(series):
     found = series("preterm-birth").means("roc_auc_score")
-    # Published baseline columns allow about .64; more means that a later column leaked in.
+    # Published baseline columns allow about 0.64; more means that a later column leaked in.
     assert 0.61 <= found["global"] <= 0.70
     assert found["global"] >= found["pooled"] - 0.015
     assert found["global"] >= found["own-model-everywhere"] + 0.06
@@ -141,5 +141,5 @@ def test_trees_of_four_banks_are_as_good_as_xgboosts_of_one_table():
 def test_trees_are_better_than_a_logistic_regression_at_late_deliveries_and_as_good_as_pooled_ones():
     trees, logistic = (series_of(name, 2).means("roc_auc_score") for name in ("scms-delivery-trees", "scms-delivery"))
     assert trees["global"] >= 0.78
-    assert trees["global"] >= logistic["global"] + 0.04  # found .807 and .737
+    assert trees["global"] >= logistic["global"] + 0.04  # found 0.807 and 0.737
     assert abs(trees["global"] - trees["pooled"]) <= 0.015

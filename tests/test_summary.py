@@ -95,7 +95,7 @@ def test_the_sum_of_nothing_is_refused_and_of_one_is_itself():
 
 
 def test_an_encoder_centres_and_scales_by_the_merged_moments():
-    # Values 40, 60, 60, 80 and 20 of a range 0 to 100: z = -.2, .2, .2, .6 | -.6; mean 52, variance 416
+    # Values 40, 60, 60, 80 and 20 of a range 0 to 100: z = -0.2, 0.2, 0.2, 0.6 | -0.6; mean 52, variance 416
     parts = [summary(moments=[[4, 0.8, 0.48], [0] * 3, [0] * 3]), summary(moments=[[1, -0.6, 0.36], [0] * 3, [0] * 3])]
     encoder = fit_encoder(LAYOUT, merge(parts))
     assert encoder.center[0] == pytest.approx(np.mean([40, 60, 60, 80, 20]), abs=1e-12)
@@ -132,7 +132,7 @@ def test_rows_that_were_not_given_count_for_the_values_among_them():
 
 
 def test_p_values_and_the_bound_of_a_warning():
-    # V = 400, U / 20 = 4.6: h(.23) = 1.23 log 1.23 - .23 = .024629, 2 exp(-400 h) = 1.054e-4; at 4.65 8.56e-5.
+    # V = 400, U / 20 = 4.6: h(0.23) = 1.23 log 1.23 - 0.23 = 0.024629, 2 exp(-400 h) = 1.054e-4; at 4.65 8.56e-5.
     for z, named in ((4.6, []), (4.65, ["x"])):
         found = leak_warnings(LAYOUT, leaks(z * 20, 400.0, 50.0, 100.0))
         assert [warning.column for warning in found] == named
@@ -162,7 +162,7 @@ def test_of_several_outcomes_the_smallest_p_is_multiplied_by_their_number():
 
 
 def test_strength_is_the_mean_over_sites_weighted_by_rows():
-    # .99 over 300 rows and .96 over 100: .9825; over 100 and 300 rows: .9675
+    # 0.99 over 300 rows and 0.96 over 100: 0.9825; over 100 and 300 rows: 0.9675
     strong, weak = 0.99, 0.96
     for first, second, named in ((300, 100, ["separation"]), (100, 300, [])):
         parts = [leaks(0, 1, strong * first, first), leaks(0, 1, weak * second, second)]

@@ -39,7 +39,7 @@ def _run() -> NoReturn:
     from flfed.cli.commands import app
     from flfed.errors import FlfedError
 
-    # As it ends, Python looks for garbage among all that is loaded, again and again: .7 of a run's seconds (measured).
+    # As it ends, Python looks for garbage among all that is loaded, again and again: 0.7 of a run's seconds (measured).
     atexit.register(gc.freeze)
     try:
         code = app(standalone_mode=False)

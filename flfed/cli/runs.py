@@ -171,11 +171,13 @@ def _metric_lines(of: list[str], metrics: dict[str, Any], only: Iterable[str]) -
 
 def _cells(values: Iterable[object]) -> list[str]:
     """Return values of two runs as cells."""
+    from flfed.records.statistics.verdict import number
+
     cells = []
     for value in values:
         if value is None:
             value = "–"
-        cells.append(f"{value:.4f}" if isinstance(value, float) else str(value))
+        cells.append(number(value) if isinstance(value, float) else str(value))
     return cells
 
 
@@ -251,6 +253,8 @@ def predict(
 
 def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
     """Print notes and metrics; on standard error where standard output holds the predictions."""
+    from flfed.records.statistics.verdict import interval, number
+
     for note in predictions.notes:
         typer.echo(note, err=to_stderr)
     for name, figure in predictions.figures.items():
@@ -258,8 +262,8 @@ def _print_figures(predictions: Predictions, *, to_stderr: bool) -> None:
         if figure["value"] is not None:
             reach = f"no interval: {figure['method']}"
             if figure["low"] is not None:
-                reach = f"{figure['low']:.4f} to {figure['high']:.4f}"
-            text = f"{figure['value']:.4f} ({reach})"
+                reach = f"95 % CI {interval(figure['low'], figure['high'])}"
+            text = f"{number(figure['value'])} ({reach})"
         typer.echo(f"  {name}: {text}", err=to_stderr)
 
 

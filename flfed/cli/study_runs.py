@@ -92,6 +92,8 @@ def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> 
 
 
 def _without(comparison: Without, study: str) -> output.Shown:
+    from flfed.records.statistics.verdict import number
+
     shown = comparison.as_object()
     yield shown
     output.say(
@@ -99,7 +101,7 @@ def _without(comparison: Without, study: str) -> output.Shown:
         f"the model's numbers move by at most {comparison.largest:.3g} "
         f"(root mean square {comparison.root_mean_square:.3g})."
     )
-    lines = [[metric, f"{all_:.4f}", f"{left:.4f}"] for metric, (all_, left) in comparison.figures.items()]
+    lines = [[metric, number(all_), number(left)] for metric, (all_, left) in comparison.figures.items()]
     output.as_table(["over all test rows", "all rows", "without them"], lines, study)
     output.say(
         f"Runs: {shown['run']} and {shown['run-without']}. Test rows of these people are left out, "
@@ -113,6 +115,7 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
         with loading():
             study = study_of(name, changes)
             from flfed.experiments.fewer_rows import run_curve
+            from flfed.records.statistics.verdict import number
         with progress(quiet=as_json) as show_progress:
             points = run_curve(study, site, repeats=repeats, progress=show_progress)
     if as_json:
@@ -121,7 +124,7 @@ def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: 
     lines = []
     for point in points:
         rows = ABSENT if point.rows is None else str(point.rows)
-        figures = [_number(point.gain[end], "+") for end in ("value", "low", "high")]
+        figures = [number(point.gain[end], signed=True) for end in ("value", "low", "high")]
         lines.append([f"{point.share:.0%}", rows, *figures, point.gain["verdict"], point.run])
     headers = ["share", "training rows", "gain (+ is better)", "low", "high", "verdict", "run"]
     output.as_table(headers, lines, title=f"{study.name}: what joining is worth to {site}", spare=("share", "run"))
@@ -190,14 +193,17 @@ def verify_study(
 
 
 def _verified(verification: Verified) -> output.Shown:
+    from flfed.records.statistics.verdict import number
+
     yield verification.as_json()
     rows = []
     for figure in verification.figures:
-        ours = _number(figure.ours)
+        ours = number(figure.ours, figure.decimals)
         if figure.sd is not None:
-            ours += f", sd {figure.sd:.4f}"
+            ours += f", sd {number(figure.sd, figure.decimals)}"
         verdict = "holds" if figure.holds else "does not hold"
-        rows.append([figure.expected.path, _published(figure), ours, _number(figure.difference, "+"), verdict])
+        difference = number(figure.difference, figure.decimals, signed=True)
+        rows.append([figure.expected.path, _published(figure), ours, difference, verdict])
     over = f"{verification.repeats} repeats" if verification.repeats > 1 else "1 run"
     title = f"{verification.study}: expected and ours, {over} ({verification.run})"
     headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
@@ -208,7 +214,8 @@ def _verified(verification: Verified) -> output.Shown:
     for figure in verification.figures:
         lines = []
         for r in figure.by_repeat:
-            lines.append([str(r.repeat), str(r.seed), *map(_number, (r.published, r.ours)), _number(r.difference, "+")])
+            difference = number(r.difference, signed=True)
+            lines.append([str(r.repeat), str(r.seed), number(r.published), number(r.ours), difference])
         if lines:
             columns = ["repeat", "seed", "published", "ours", "difference"]
             output.as_table(columns, lines, title=f"{figure.expected.path}, one by one")
@@ -219,15 +226,6 @@ def _verified(verification: Verified) -> output.Shown:
 def _published(figure: Compared) -> str:
     expected = figure.expected
     return f"at least {expected.least:g}" if expected.value is None else f"{expected.value:g} ± {expected.tolerance:g}"
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    if value is None:
-        return ABSENT
-    # No "-0.0000": it reads as a difference.
-    if sign and f"{abs(value):.4f}" == "0.0000":
-        return "0.0000"
-    return f"{value:{sign}.4f}"
 
 
 @output.tables
@@ -255,6 +253,8 @@ def sweep_study(
 
 
 def _swept(outcome: Swept) -> output.Shown:
+    from flfed.records.statistics.verdict import number
+
     yield outcome.as_json()
     if not outcome.points:
         return
@@ -263,7 +263,7 @@ def _swept(outcome: Swept) -> output.Shown:
     rows = []
     for point in outcome.ranked():
         values = [str(point.settings[key]) for key in keys]
-        figures = [_number(point.loss), _number(point.primary), str(point.rounds), point.reason]
+        figures = [number(point.loss), number(point.primary), str(point.rounds), point.reason]
         rows.append([point.run, *values, *figures])
     spare = ("rounds", f"validation {outcome.primary}", "run")
     output.as_table(headers, rows, title=f"{outcome.study}: {len(rows)} points, best first", spare=spare)

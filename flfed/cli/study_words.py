@@ -23,12 +23,12 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
 def trees_in_words(study: Study) -> str:
     """Return how many exchanges a run of trees takes, at most."""
     from flfed.study.kinds import exchanges_of, exchanges_of_run, most_rounds, refits
-    from flfed.words import sentences
+    from flfed.words import render
 
-    words = sentences("study", "check")
-    anew = words["trees-anew"] if refits(study) else ""
-    opened = words["trees-opened"] if study.aggregation.sums_updates else ""
-    return words["trees"].format(
+    anew = render("study.check.trees-anew") if refits(study) else ""
+    opened = render("study.check.trees-opened") if study.aggregation.sums_updates else ""
+    return render(
+        "study.check.trees",
         exchanges=exchanges_of_run(study),
         rounds=most_rounds(study),
         anew=anew,
@@ -93,14 +93,15 @@ def sums_in_words(study: Study) -> list[str]:
     """Return what a study asks of secure sums, and what such a run lacks of its rounds."""
     from flfed.study.kinds import is_statistic
     from flfed.study.study import covers_model
-    from flfed.words import sentences
+    from flfed.words import render
 
     if not study.aggregation.sums_updates:
         return []
-    words = sentences("study", "check")
-    sentence = words[f"sums-{study.secure_aggregation}"]
+    sentence = render(f"study.check.sums-{study.secure_aggregation}")
     if is_statistic(study) or covers_model(study):
         return [sentence if study.analysis is None else sentence.replace("updates", "answers")]
-    offsets = words["rounds-offsets"] if study.adjusts_intercept() else ""
-    instead = words["of-none"] if study.aggregation.is_encrypted else words["of-sum"]
-    return [sentence, words["rounds"].format(offsets=offsets, instead=instead)]
+    offsets = render("study.check.rounds-offsets") if study.adjusts_intercept() else ""
+    instead = render("study.check.of-sum")
+    if study.aggregation.is_encrypted:
+        instead = render("study.check.of-none")
+    return [sentence, render("study.check.rounds", offsets=offsets, instead=instead)]

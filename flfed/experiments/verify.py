@@ -5,6 +5,7 @@ Its run stands beside them, with a verdict for each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, starmap
@@ -18,6 +19,7 @@ from flfed.federation.server.run import run
 from flfed.records.reports.report import REFERENCES, report
 from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.statistics import Report, intervals
+from flfed.records.statistics.verdict import decimals_of, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import list_study_metrics
 from flfed.study.study import Study
@@ -85,12 +87,20 @@ class Compared:
         return None if self.ours is None else self.ours - self.published
 
     @property
+    def decimals(self) -> int:
+        """Decimals that the figure deserves, and at least those of the tolerance."""
+        decimals = decimals_of(self.ours, self.published)
+        if not self.expected.tolerance:
+            return decimals
+        return max(decimals, -math.floor(math.log10(self.expected.tolerance)))
+
+    @property
     def holds(self) -> bool:
         """Tell whether the figure holds in all repeats.
 
         It is within the tolerance, or reaches the least.
 
-        A billionth is allowed for rounding: .83 must reach a least of .83.
+        A billionth is allowed for rounding: 0.83 must reach a least of 0.83.
         """
         if self.difference is None or self.without:
             return False
@@ -112,7 +122,7 @@ class Compared:
         # A mean over the repeats that have the figure would hide those that failed.
         if self.without:
             return f"{path} is missing in {self.without} of the repeats"
-        measured = f"{path} is {self.ours:.4f}, {abs(difference):.4f}"
+        measured = f"{path} is {number(self.ours, self.decimals)}, {number(abs(difference), self.decimals)}"
         if self.expected.least is not None:
             return f"{measured} below the least of {self.expected.least:g}"
         side = "above" if difference > 0 else "below"

@@ -23,7 +23,7 @@ CONSTANT = "every row has the same value"
 APART = "the site and the others have no value in common, so there is no spread to measure it by"
 MIRRORED = 0.8
 """Least standardised difference of a share from the others' of which it is looked whether one is 1 minus the other: of
-40 and 60 rows of 100, which are too near to tell, it is .41, of 30 and 70 it is .87."""
+40 and 60 rows of 100, which are too near to tell, it is 0.41, of 30 and 70 it is 0.87."""
 MIRROR_WIDTH = 0.06
 ALIKE_SHARES = 0.1
 """How far a share may be from 1 minus that of the others at most, and each of the others from theirs together."""
@@ -40,7 +40,7 @@ LARGE = 0.25
 Source: Austin 2009, "Balance diagnostics for comparing the distribution of baseline covariates", and Stuart 2010."""
 BINNING = 0.25
 """How much further apart a difference from groups of bins has to be: of 204 on the sites of heart-disease,
-loan-default, preterm-birth and card-fraud, groups of ten rows moved none by more than .26."""
+loan-default, preterm-birth and card-fraud, groups of ten rows moved none by more than 0.26."""
 NORMAL_UPPER_95 = 1.6448536269514722
 """The 95th percentile of the standard normal distribution."""
 NORMAL_975 = 1.959963984540054
@@ -316,7 +316,7 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | Non
     Examples
     --------
     >>> apart = share_difference(np.array([50.0, 50.0]), np.array([80.0, 20.0]))[0]
-    >>> round(apart, 4)  # (.5 - .2) / sqrt((.25 + .16) / 2)
+    >>> round(apart, 4)  # (0.5 - 0.2) / sqrt((0.25 + 0.16) / 2)
     0.6626
     """
     n = float(counts.sum())

@@ -158,7 +158,7 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
     Parameters
     ----------
     share : float in (0, 1)
-        .5 of the median.
+        0.5 of the median.
     counts : float64 array [bins]
     edges : float64 array [bins + 1]
     deviation : float

@@ -28,8 +28,8 @@ FIRST = "first"
 SCORES = "scores"
 """Names of both answers: counts by public cell, and by class and bin."""
 FIRST_SHARE = 0.2
-"""Of the squared noise budget of both histograms, for the first, whose noise is then twice the second's. At .1 or .3
-metrics are up to 5 % less exact, at .5 10 to 20 %."""
+"""Of the squared noise budget of both histograms, for the first, whose noise is then twice the second's. At 0.1 or 0.3
+metrics are up to 5 % less exact, at 0.5 10 to 20 %."""
 LEAST_FIRST = 2.0
 """Deviations of the noise on all cells together that the first histogram's rows have at least. At twice the noise of
 the second, fewer rows have less than `LEAST_SIZE` deviations in the smaller class, too."""
@@ -178,7 +178,7 @@ class ScoreCounts:
     place. The variance is that of the multinomial counts, plus that of the noise and of the bins' means, both to first
     order. Rows of one person count as one: their variance is at most that of as many persons of one row.
 
-    Beyond log-odds of 12 (probabilities under .000006) predictions count as if they were 12.
+    Beyond log-odds of 12 (probabilities under 0.000006) predictions count as if they were 12.
     """
 
     counts: Floats
@@ -210,8 +210,8 @@ class ScoreCounts:
         Notes
         -----
         It is the area by trapezoids, in which a pair of one bin counts half, plus what the order within bins adds to it
-        where the recalibration line holds there: .0016 of an AUC of .778 in 16 bins, .0005 in 32, .004 in 16 bins of an
-        outcome of 2 %. What is certain of it is that it is less than `flfed.summaries.score_bins.auc_bound`.
+        where the recalibration line holds there: 0.0016 of an AUC of 0.778 in 16 bins, 0.0005 in 32, 0.004 in 16
+        bins of an outcome of 2 %. What is certain of it is that it is less than `flfed.summaries.score_bins.auc_bound`.
 
         Source: of the sampling variance, DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or
         more correlated receiver operating characteristic curves".
@@ -294,8 +294,8 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 GRID = ScoreBins(bins=128)
-"""The public cells of the first histogram, even in the inverse hyperbolic sine of the log-odds: .05 wide at even odds,
-.25 at a probability of .01. Half as many would hold a rare outcome's predictions in ten cells; twice as many would
+"""The public cells of the first histogram, even in the inverse hyperbolic sine of the log-odds: 0.05 wide at even odds,
+0.25 at a probability of 0.01. Half as many would hold a rare outcome's predictions in ten cells; twice as many would
 have √2 times the noise over a tail."""
 POINTS = 8
 """Predictions that stand for those of one bin."""
@@ -303,7 +303,7 @@ TAIL = 0.6
 TAIL_RANGE = 0.7
 DOUBT = 0.3
 """Mean distance of an end bin's predictions from its bound, where their number falls e-fold over 1, before the first
-histogram is looked at, and deviation of its logarithm: of an even distribution it is .25, of a normal one .7, of an
+histogram is looked at, and deviation of its logarithm: of an even distribution it is 0.25, of a normal one 0.7, of an
 exponential one 1. At least that share of it is in doubt, as tails are not exponential."""
 MISFIT = 0.5
 """Share by which a cell's rows differ from those of an exponential tail."""
@@ -537,7 +537,7 @@ SQUARES_WEIGHT = 0.5
 """Of the second number in an answer: at 1 the first would have 26 % more noise, at 1/4 the second 84 %."""
 STANDARD_ERRORS = 2.8
 DETECTABLE = 0.1
-"""A difference of 2.8 standard errors is seen in 80 of 100 cases (1.96 + .84); where not even one of .1 is, none is
+"""A difference of 2.8 standard errors is seen in 80 of 100 cases (1.96 + 0.84); where not even one of 0.1 is, none is
 told."""
 ASYMPTOTE = 8.0
 """Deviations below 0 from where on a normal tail is its asymptote, without underflow."""
@@ -547,7 +547,7 @@ def pair_scale(events: float, others: float) -> float:
     """Return `1/L - S^2 / (5 L^3)`, for L and S rows of the larger and smaller class.
 
     Pairs won times this move by at most 1 with one row of either class (`flfed.rows.statistics.noised_counts`). It is
-    nearly one over the larger class: .8 of that for classes of equal size, .98 for 22 % events. 0 without rows.
+    nearly one over the larger class: 0.8 of that for classes of equal size, 0.98 for 22 % events. 0 without rows.
 
     Examples
     --------
@@ -640,7 +640,7 @@ class NoisedPairs:
         """Return the code of what joining is worth.
 
         `JOINING_PAYS` where the interval lies above 0, `DO_NOT_USE` where below, `NO_CLEAR_GAIN` where it holds 0;
-        `INCONCLUSIVE` where 2.8 standard errors are more than .1, or a class is lost in the noise.
+        `INCONCLUSIVE` where 2.8 standard errors are more than 0.1, or a class is lost in the noise.
         """
         error = self.standard_error()
         gain = self.difference()

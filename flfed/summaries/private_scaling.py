@@ -33,8 +33,8 @@ LEAST_ALONE = 3.0
 one in half of all columns, as far from the others as may be."""
 LEAST_ROWS = 12.0
 """Deviations of the noise that a column has at least in rows. Of synthetic tables (400 rows, twelve kinds of columns,
-logistic model) the AUC is .056 below that of the exact encoder at 12, and .078 by the schema alone; at 10 it is .078,
-and .32 in the worst of 24 tables, where the schema has .13."""
+logistic model) the AUC is 0.056 below that of the exact encoder at 12, and 0.078 by the schema alone; at 10 it is
+0.078, and 0.32 in the worst of 24 tables, where the schema has 0.13."""
 REACH = 3.0
 """Cells beyond which the density of rows in dropped cells falls to 1/e of that beside the kept ones. The same tables
 lose alike by 2 and 3, and more by 5."""
@@ -207,7 +207,7 @@ def shares_of(counts: np.ndarray, rows: float, deviation: float) -> tuple[np.nda
     Returns
     -------
     shares : float64 array [values], in [0, 1]
-    spread : float64 array [values], from `LEAST_SPREAD` to .5
+    spread : float64 array [values], from `LEAST_SPREAD` to 0.5
         Of the share nearest to one half that is one deviation of the noise away: divided by less than it has, a rare
         value's indicator would be a large input.
 

@@ -15,7 +15,7 @@ BINS = 256
 LIMIT = 12.0
 """Log-odds beyond which predictions share the last bin, where nobody knows where most of them lie."""
 LEAST_SPREAD = 0.25
-"""Log-odds: so narrow, bins are .003 wide at their centre. Narrower ones would tell one row's prediction."""
+"""Log-odds: so narrow, bins are 0.003 wide at their centre. Narrower ones would tell one row's prediction."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ScoreBins:
 
     Notes
     -----
-    Even in the inverse hyperbolic sine, bins are .025 wide about even odds, where a model of the first rounds has
+    Even in the inverse hyperbolic sine, bins are 0.025 wide about even odds, where a model of the first rounds has
     all its predictions, and grow with the log-odds, so that rare events keep their resolution.
 
     Examples

@@ -11,7 +11,7 @@ from flfed.summaries.summary import Arrays, ColumnLayout, Layout, arrays_sha256
 from flfed.trees.forest import NoTrees, contributions, forest_of
 
 FINE_BINS = 1024
-"""Bins in which sites count a number: 64 even ones, as a summary has, cost .006 of AUC on taiwan-credit."""
+"""Bins in which sites count a number: 64 even ones, as a summary has, cost 0.006 of AUC on taiwan-credit."""
 CODES = 64
 """Most codes of a number that a tree tells apart, unless a study says otherwise."""
 

@@ -35,7 +35,7 @@ LEAST_NOISE = 0.3
 MOST_NOISE = 1000.0
 FINE = 8
 COARSE = 2
-"""Points of the grid in one standard deviation of a step's privacy loss: ε is some .1 and some 2 % above the exact."""
+"""Points of the grid in one standard deviation of a step's privacy loss: ε is some 0.1 and some 2 % above the exact."""
 WIDEST = 0.25
 """Standard deviation from which the grid is not made wider: with little noise the loss has a long tail."""
 POINTS = 3000
@@ -99,7 +99,7 @@ def composed(releases: Iterable[Release]) -> tuple[Release, ...]:
 def epsilon(releases: Iterable[Release], delta: float) -> float:
     """Return the ε that releases spend together at `delta`.
 
-    It is never below the exact one, and 0 of no release. Without sampling it is exact, else some .1 % above.
+    It is never below the exact one, and 0 of no release. Without sampling it is exact, else some 0.1 % above.
 
     It is infinite where a release has a noise multiplier below 0.3: no figure would be worth the name. And it is
     where `delta` is below what the computation rounds away: some 1e-14, and 1e-17 for each step.
@@ -420,12 +420,12 @@ def _on_line(tried: Mapping[int, float]) -> float:
 
 
 # a person's account     histograms  sums   what is left
-# training, ε at δ       .20         .05    .75 training
-#   own model compared   .25         .05    .50 training, .20 the own model
-# holdout, ε at δ        .20         .05    .35 scores, .40 comparison
+# training, ε at δ       0.20         0.05    0.75 training
+#   own model compared   0.25         0.05    0.50 training, 0.20 the own model
+# holdout, ε at δ        0.20         0.05    0.35 scores, 0.40 comparison
 
 ROUNDING = 1e-9
-"""Of shares such as .2 + .05 + .75 in floats."""
+"""Of shares such as 0.2 + 0.05 + 0.75 in floats."""
 
 
 class TrainingShares(NamedTuple):

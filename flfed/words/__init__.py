@@ -1,4 +1,7 @@
-"""Sentences for people, in templates: a file a subject, a table a place where they are shown."""
+"""Sentences for people, in templates: a file a subject, a table a place where they are shown.
+
+A template has named places for facts and no logic: code picks the template and gives the facts as they are to be read.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,38 @@ from functools import cache
 from pathlib import Path
 
 
+def render(key: str, /, **facts: object) -> str:
+    """Return the sentence of a template, with facts in its places.
+
+    Parameters
+    ----------
+    key : str
+        "SUBJECT.TABLE.KEY": file, table and key of the template.
+    **facts
+        What its places are filled with.
+
+    Examples
+    --------
+    >>> render("approval.study.target", column="died", kind="flag")
+    'died (what is predicted: flag)'
+    """
+    subject, table, name = key.split(".")
+    return sentences(subject, table)[name].format_map(facts)
+
+
 @cache
 def sentences(subject: str, table: str) -> Mapping[str, str]:
-    """Return the sentences of a table in one file of this folder, by their keys.
+    """Return the templates of a table in one file of this folder, by their keys.
 
     Examples
     --------
     >>> sentences("approval", "releases")["update"]
     'What leaves, in each of {rounds} ({size}): {reveals}'
     """
-    found: Mapping[str, str] = tomllib.loads(_text(subject))[table]
-    return found
+    templates: Mapping[str, str] = _tables(subject)[table]
+    return templates
 
 
 @cache
-def _text(subject: str) -> str:
-    return Path(__file__).with_name(f"{subject}.toml").read_text("utf-8")
+def _tables(subject: str) -> dict[str, dict[str, str]]:
+    return tomllib.loads(Path(__file__).with_name(f"{subject}.toml").read_text("utf-8"))

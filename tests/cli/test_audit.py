@@ -103,7 +103,7 @@ def test_a_figure_beyond_what_was_promised_ends_with_1_after_all_was_shown(flfed
     assert (code, err) == (1, "")
     assert [line["verdict"] for line in json.loads(out)["findings"]] == ["beyond the promise"] * 4
     code, out, _ = flfed("audit", ended, "--attack", "oracle")
-    assert code == 1 and out.count("1.000 (.960 to 1.000)") == 4 and "oracle: Always right." in out
+    assert code == 1 and out.count("1.000 (0.960 to 1.000)") == 4 and "oracle: Always right." in out
 
 
 def test_wrong_use_is_one_sentence_and_2(refused, ended):

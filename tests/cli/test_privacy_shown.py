@@ -65,7 +65,7 @@ def test_a_check_says_beforehand_what_the_run_will_promise(flfed, ran, tmp_path:
     code, said, err = flfed("study", "check", file)
     assert (code, err) == (0, "")
     assert "by record-dp: ε = 3.00 at δ = 1e-3, over all 4 steps of the run." in said
-    assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling .200, clip 1, 4 steps." in said
+    assert f"How: noise multiplier {number(checked['noise'], 3)}, sampling 0.200, clip 1, 4 steps." in said
     assert "Note: plan.batch=16 is not used: [privacy] sampling says which rows" in said
     assert f"Not covered: {len(checked['uncharged'])} things" in said and "docs/privacy.md" in said
     plain = json.loads(flfed("study", "check", "preterm-birth", "--json")[1])["privacy"]

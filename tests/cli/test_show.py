@@ -22,8 +22,8 @@ HEADERS = [
     "verdict",
 ]
 ROWS = [
-    ["mississippi-clinic", "54", ".784", ".743", ".784", "+.041 (−.081 to +.163)", "no clear gain"],
-    ["a site's model used at all sites (mean)", "", ".616", "", "", "", ""],
+    ["mississippi-clinic", "54", "0.784", "0.743", "0.784", "+0.041 (−0.081 to +0.163)", "no clear gain"],
+    ["a site's model used at all sites (mean)", "", "0.616", "", "", "", ""],
 ]
 
 
@@ -43,7 +43,7 @@ def test_the_comparison_fits_its_terminal_and_breaks_no_word(monkeypatch, capsys
 
 def test_a_terminal_too_narrow_for_the_words_still_gets_them_whole(monkeypatch, capsys):
     text = "\n".join(shown(monkeypatch, capsys, 40))
-    assert "mississippi-clinic" in text and "(−.081" in text
+    assert "mississippi-clinic" in text and "(−0.081" in text
 
 
 def test_a_title_wider_than_its_table_stands_on_one_line(capsys):

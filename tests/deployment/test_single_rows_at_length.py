@@ -94,7 +94,7 @@ def sloped_row(x: np.ndarray, row: np.ndarray, rng: np.random.Generator) -> Arra
 
 
 def soft_step(x: np.ndarray, row: np.ndarray, rng: np.random.Generator) -> Arrays:
-    """Return a threshold at one row with scores of .2 and .8, and a quarter of the rows or more on each."""
+    """Return a threshold at one row with scores of 0.2 and 0.8, and a quarter of the rows or more on each."""
     while True:
         arrays = steep_step(x, row, rng)
         height = -arrays["bias-1"][0]

@@ -109,7 +109,7 @@ def gap_for(auc: float) -> float:
 
 
 TINY = {"rows": 20_000, "events": 0.2, "shared": gap_for(0.7502), "own": gap_for(0.75), "alike": 0.98}
-"""One population: with 20,000 rows a site the shared model is truly .0002 better."""
+"""One population: with 20,000 rows a site the shared model is truly 0.0002 better."""
 
 
 def power(gain: float, studies: int) -> float:
@@ -143,8 +143,8 @@ def test_a_gain_of_a_tenth_and_more_is_found_at_most_sites():
 def found_at(rows: int, gain: float, studies: int) -> float:
     """Return the share of sites at which joining pays: four sites, half of the test rows with the outcome.
 
-    The own model's AUC is .75. Scores of the two models correlate by .7 within a class, as those of two good models of
-    the same rows do; with .5 a gain of .05 is seen at two thirds of the sites of 1,000 test rows only.
+    The own model's AUC is 0.75. Scores of the two models correlate by 0.7 within a class, as those of two good models
+    of the same rows do; with 0.5 a gain of 0.05 is seen at two thirds of the sites of 1,000 test rows only.
     """
     law = {"rows": rows, "events": 0.5, "shared": gap_for(0.75 + gain), "own": gap_for(0.75), "alike": 0.7}
     found = verdicts_of(np.random.default_rng([rows, int(1000 * gain)]), 4, studies, **law)

@@ -56,7 +56,7 @@ def figure(values: list[float | None], **expected: object) -> Compared:
 
 
 def test_mean_sd_and_difference_are_those_computed_by_hand():
-    # .70, .74 and .84: mean .76; deviations -.06, -.02, .08, squares .0104 over 2: sd = sqrt(.0052).
+    # 0.70, 0.74 and 0.84: mean 0.76; deviations -0.06, -0.02, 0.08, squares 0.0104 over 2: sd = sqrt(0.0052).
     found = figure([0.70, 0.74, 0.84], value=0.75, tolerance=0.02, by_repeat=(0.71, 0.74, 0.80))
     assert found.ours == pytest.approx(0.76)
     assert found.sd == pytest.approx(0.0052**0.5)

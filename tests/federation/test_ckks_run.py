@@ -184,7 +184,7 @@ def parts(tags: RoundTags, weights: list[float]) -> list[np.ndarray]:
 def test_the_sum_of_one_part_of_each_site_is_opened_and_rounded():
     tags = tags_of(SecretContext.new())
     total = Liar(ENTRIES).add(parts(tags, [0.1, 0.2, 0.3, 0.45]))
-    # 0 x .1 + 1 x .2 + 2 x .3 + 3 x .45, behind weights that add up to 1.05
+    # 0 x 0.1 + 1 x 0.2 + 2 x 0.3 + 3 x 0.45, behind weights that add up to 1.05
     np.testing.assert_allclose(open_sum(tags, total, 7), [1.05] + [2.15] * 7, rtol=0, atol=3e-9)
     found = decrypt_model(tags, total, {**MODEL, "b": ((), np.dtype(np.float64))})
     assert found["a"].shape == (2, 3) and float(found["b"]) == round(2.15 / 1.05 * 2**20) / 2**20 != 2.15 / 1.05

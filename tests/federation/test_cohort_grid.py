@@ -241,7 +241,7 @@ print(result.report["path"], result.status, *[name for name in sys.modules if na
 @pytest.mark.studies
 @pytest.mark.parametrize("model", [pytest.param("logistic", marks=pytest.mark.proof), "mlp"])
 def test_no_run_imports_the_compiler(small_sites, small_study: str, tmp_path: Path, model: str):
-    """`torch._dynamo` costs .9 CPU seconds and 77 MB; `torch.optim` and `vmap` import it at their first use."""
+    """`torch._dynamo` costs 0.9 CPU seconds and 77 MB; `torch.optim` and `vmap` import it at their first use."""
     given = tmp_path / "given"
     given.write_bytes(pickle.dumps((small_study.replace("logistic", model), small_sites(3))))
     done = subprocess.run([sys.executable, "-c", RUN, str(given)], capture_output=True, text=True)

@@ -105,7 +105,7 @@ def test_all_that_leaves_is_charged_to_the_side_that_it_counts(done: Any, sites:
         releases = releases_of(Study.parse(STUDY))
         noises = [releases[name].release.noise for name in (HISTOGRAMS, VALUES, "first", "scores")]
         assert [noise for _, noise, _ in (*charged[:2], *charged[5:])] == noises
-        # Of a person, who is on one side: what was promised, and no more, of which .45 of the held-out side is kept.
+        # Of a person, who is on one side: what was promised, and no more, of which 0.45 of the held-out side is kept.
         assert 2.96 <= account(site).spent() <= 3.0
         holdout = [Release(line.facts["noise"], 1.0, 1) for line in lines(site.name)[5:]]
         assert epsilon(holdout, 1e-5) < 2.3

@@ -140,11 +140,11 @@ class Still(Scaffold):
 def test_scaffold_ends_at_the_pooled_optimum_and_averaging_does_not(hospitals: Hospitals):
     best, equal = hospitals.optimum(), hospitals.optimum(dict.fromkeys(hospitals.places, 1.0))
     assert apart(hospitals.ended(Scaffold()), best) < 1e-6  # found 4e-15
-    assert apart(hospitals.ended(FedAvg(), 100), best) > 0.1  # found .116, to six digits that after 400
+    assert apart(hospitals.ended(FedAvg(), 100), best) > 0.1  # found 0.116, to six digits that after 400
     # Variates that count all sites the same end where all sites count the same; a variate that stays zero, nowhere.
     unweighted = hospitals.ended(Unweighted(), 200)
-    assert apart(unweighted, best) > 0.14 and apart(unweighted, equal) < 1e-6  # found .147
-    assert apart(hospitals.ended(Still(), 200), best) > 0.1  # found .57
+    assert apart(unweighted, best) > 0.14 and apart(unweighted, equal) < 1e-6  # found 0.147
+    assert apart(hospitals.ended(Still(), 200), best) > 0.1  # found 0.57
 
 
 def by_steps(
@@ -197,9 +197,9 @@ STEPS = {"cleveland": 5, "hungary": 10, "switzerland": 20, "long-beach": 60}
 @pytest.mark.studies
 def test_normalised_updates_stay_near_the_optimum_whatever_the_sites_steps(hospitals: Hospitals):
     best = hospitals.optimum()
-    assert apart(by_steps(hospitals, FedAvg(), STEPS, 100), best) > 0.3  # found .313, which stays
-    assert apart(by_steps(hospitals, FedNova(), STEPS), best) < 0.165  # found .160
-    assert apart(by_steps(hospitals, Slow(), STEPS), best) > 0.168  # found .170
+    assert apart(by_steps(hospitals, FedAvg(), STEPS, 100), best) > 0.3  # found 0.313, which stays
+    assert apart(by_steps(hospitals, FedNova(), STEPS), best) < 0.165  # found 0.160
+    assert apart(by_steps(hospitals, Slow(), STEPS), best) > 0.168  # found 0.170
     assert apart(by_steps(hospitals, Scaffold(), STEPS, 150), best) < 1e-6
 
 
@@ -215,7 +215,7 @@ def test_control_variates_under_momentum_are_of_the_weights_that_gradients_have(
     plan, best = replace(hospitals.study.plan, momentum=0.9, lr=0.02), hospitals.optimum()
     assert apart(by_steps(hospitals, Scaffold(), dict.fromkeys(STEPS, 8), 200, plan), best) < 1e-6
     monkeypatch.setattr(Plan, "effective_steps", lambda self, steps: float(steps))
-    # Of eight steps with a momentum of .9 the gradients count 28.7 times: variates by 8 overshoot, and never settle.
+    # Of eight steps with a momentum of 0.9 the gradients count 28.7 times: variates by 8 overshoot, and never settle.
     with np.errstate(all="ignore"):
         assert not apart(by_steps(hospitals, Scaffold(), dict.fromkeys(STEPS, 8), 40, plan), best) < 1e-3
 

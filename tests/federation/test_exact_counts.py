@@ -160,8 +160,8 @@ def reply(*points: tuple[float, int]) -> CompareReply:
 
 
 def test_sites_in_sums_only_are_in_the_sums_at_all_points_or_at_none():
-    # b and c are in sums only. At .5 both gave theirs, at .6 b alone: with c's at .5 alone in a sum, another sum over
-    # other sites in sums only would give one of them away.
+    # b and c are in sums only. At 0.5 both gave theirs, at 0.6 b alone: with c's at 0.5 alone in a sum, another sum
+    # over other sites in sums only would give one of them away.
     replies = {"a": reply((0.5, 12), (0.6, 11)), "b": reply((0.5, 13), (0.6, 12)), "c": reply((0.5, 14), (0.6, -1))}
     hidden = SharedAs({"b": "aggregate-only", "c": "aggregate-only"})
     found = exact_counts(replies, hidden)

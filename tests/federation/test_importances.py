@@ -47,7 +47,7 @@ def merged(replies: dict[str, CompareReply], shared_as: SharedAs | None = None) 
 
 def test_over_sites_they_are_means_weighted_by_test_rows():
     replies = {"a": reply(30, age=0.1, sex=0.2), "b": reply(90, age=0.3, sex=None), "c": reply(60, age=-0.1, sex=0.05)}
-    # age: (30 * .1 + 90 * .3 - 60 * .1) / 180 = 24 / 180; sex without b: (6 + 3) / 90. Unweighted age would be .1.
+    # age: (30 * 0.1 + 90 * 0.3 - 60 * 0.1) / 180 = 24 / 180; sex without b: (6 + 3) / 90. Unweighted age would be 0.1.
     found = merged(replies)
     assert found["age"] == (pytest.approx(24 / 180, abs=1e-15), 3)
     assert found["sex"] == (pytest.approx(0.1, abs=1e-15), 2)

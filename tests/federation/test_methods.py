@@ -42,7 +42,7 @@ def auc_of(conduct: Any, strategy: str, *, attacked: bool) -> float:
 @pytest.mark.usefixtures("heart")
 def test_a_median_survives_one_wrong_site_of_four_and_a_mean_does_not(conduct):
     plain = auc_of(conduct, "fedavg", attacked=False)
-    assert auc_of(conduct, "fedavg", attacked=True) < 0.5  # found .13
-    assert auc_of(conduct, "median", attacked=True) >= 0.80  # found .84
+    assert auc_of(conduct, "fedavg", attacked=True) < 0.5  # found 0.13
+    assert auc_of(conduct, "median", attacked=True) >= 0.80  # found 0.84
     # What it costs where nobody attacks: a hundredth, as the page says.
     assert plain - 0.03 < auc_of(conduct, "median", attacked=False) < plain + 0.01

@@ -387,11 +387,11 @@ def gains(name: str, splits: int, base: Mapping[str, Any], strategy: Mapping[str
 def test_own_models_that_are_pulled_are_no_worse_than_the_shared_one(name: str, splits: int):
     found = gains(name, splits, {}, {"strategy.name": "ditto"})
     print(name, {arm: (each.mean().round(4), each.std(ddof=1).round(4)) for arm, each in found.items()})
-    assert found["personalised"].mean() >= -0.005  # found +.005, +.024, +.011
+    assert found["personalised"].mean() >= -0.005  # found +0.005, +0.024, +0.011
     assert (found["all"] == 0).all()
     if name == "taiwan-credit":  # where the pull is needed: trained alone a bank of 328 rows is lost
         alone = gains(name, splits, {}, {"strategy.name": "ditto", "strategy.lam": 0.0})
-        assert alone["personalised"].mean() < -0.02  # found -.031
+        assert alone["personalised"].mean() < -0.02  # found -0.031
 
 
 @pytest.mark.proof
@@ -400,7 +400,7 @@ def test_an_own_last_layer_gains_over_all_holdouts_of_four_hospitals(monkeypatch
     base, own = {"model.name": "mlp", "model.hidden": [16]}, {"strategy.name": "fedper"}
     found = gains("heart-disease", 10, base, own)
     print({arm: (each.mean().round(4), each.std(ddof=1).round(4)) for arm, each in found.items()})
-    assert found["all"].mean() >= 0.005  # found +.007
+    assert found["all"].mean() >= 0.005  # found +0.007
     # Sites that forget their own layer begin each round with the one that was drawn.
     monkeypatch.setattr(RunState, "before", lambda self, round: {})
     assert gains("heart-disease", 3, base, own)["all"].mean() < 0.005

@@ -208,7 +208,7 @@ def test_flags_and_refusals_of_a_round_are_events_with_its_number(recorder: Reco
 
 
 def test_means_over_rows_of_all_sites_are_weighted_by_rows_and_the_mean_of_sites_is_not():
-    # log loss .2 over 10 rows and .6 over 30: together (2 + 18) / 40 = .5, mean of sites .4
+    # log loss 0.2 over 10 rows and 0.6 over 30: together (2 + 18) / 40 = 0.5, mean of sites 0.4
     replies = {"a": compare_reply(10, log_loss=0.2), "b": compare_reply(30, log_loss=0.6)}
     [union] = from_replies(replies)
     [mean] = sites_mean(replies, len(replies))

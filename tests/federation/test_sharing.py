@@ -65,7 +65,7 @@ def figures_of(run, site: str) -> dict[str, float]:
         reply = CompareReply.from_record(heard.message.content)
         for figure in (*reply.arms, *reply.differences):
             found |= {f"{figure.arm} {figure.metric} {end}": getattr(figure, end) for end in ("value", "low", "high")}
-    # A share such as .75 comes about by chance, and the loss of the model of zeros is the same everywhere.
+    # A share such as 0.75 comes about by chance, and the loss of the model of zeros is the same everywhere.
     common = {name for name, value in found.items() if not math.isfinite(value) or len(repr(value)) <= 12}
     return {name: value for name, value in found.items() if name not in common and abs(value - math.log(2)) > 1e-12}
 

@@ -65,7 +65,7 @@ def phi(x: float) -> float:
 
 
 def of(queries: int) -> Any:
-    """Return what an ε of that many queries must be: never below the closed form, and at most .02 above."""
+    """Return what an ε of that many queries must be: never below the closed form, and at most 0.02 above."""
     return pytest.approx(gaussian(queries) + 0.01, abs=0.0101)
 
 
@@ -235,7 +235,7 @@ def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line(
     ]  # fmt: skip
     assert len({line.facts["rows"] for line in lines}) == 1
     assert spending.spent() == account(4.0).spent() == pytest.approx(epsilon(parts, DELTA))
-    # Their μ² add up to .285, of which ANSWER's is .514: ε is less than its.
+    # Their μ² add up to 0.285, of which ANSWER's is 0.514: ε is less than its.
     assert spending.spent() < gaussian(1)
     spending.reserve(ANSWER, side="holdout", **RUN)
     assert len(spent_lines()) == 4 and spending.reserve(side="holdout", **RUN) == []
@@ -285,8 +285,8 @@ def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: floa
 
 
 def test_rows_under_another_name_are_on_one_account_and_its_sides_are_not_this_ones():
-    # Side follows from a row's hash, and a schema of fewer columns has other hashes: with a share of .3 held out,
-    # .7 * .3 = .21 of the rows are trained on under one name and held out under the other.
+    # Side follows from a row's hash, and a schema of fewer columns has other hashes: with a share of 0.3 held out,
+    # 0.7 * 0.3 = 0.21 of the rows are trained on under one name and held out under the other.
     table = small_table(2000, seed=5)
     held = [fractions(canonical_rows(table[columns]), "salt") < 0.3 for columns in (list(table), list(table)[1:])]
     assert np.mean(~held[0] & held[1]) == pytest.approx(0.21, abs=0.03)

@@ -96,7 +96,7 @@ def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms
     as_it_is = of_first["warm-start"][AUC]["value"]
     of_first["warm-start-tuned"][AUC]["value"] = 0.25
     said = " ".join(rests_on(done.report, "site-01", AUC))
-    assert f"began with reaches {number(as_it_is)} here as it is, and .250 where" in said
+    assert f"began with reaches {number(as_it_is)} here as it is, and 0.250 where" in said
     assert "warm-start" not in earlier.report["sites"]["site-01"]
     assert compare_runs(earlier.report["run"], name)["settings"]
 

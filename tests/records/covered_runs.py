@@ -95,7 +95,7 @@ def scores_of(rows: Sequence[int], *, seed: int = 8, noises: tuple[float, float]
     rng, parts = np.random.default_rng(seed), []
     for count in rows:
         odds = rng.normal(-1.5, 1.0, count)
-        # The model is too extreme: the outcome's log-odds are .8 of its own.
+        # The model is too extreme: the outcome's log-odds are 0.8 of its own.
         y = (rng.random(count) < 1 / (1 + np.exp(-0.8 * odds))).astype(np.int64)
         parts.append((odds, y, np.ones(count)))
     first = [first_counts(odds, w) + rng.normal(0, noises[0], GRID.bins) for odds, _, w in parts]

@@ -70,7 +70,7 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
         sites = reader.sites(reader.runs()[0].run)
     mechanisms = {line["Mechanism"]: line for line in mechanism_lines(private, sites)}
     how = mechanisms["differential privacy"]["How"]
-    assert how == "one answer, all numbers of it together with noise multiplier .545"
+    assert how == "one answer, all numbers of it together with noise multiplier 0.545"
     assert mechanisms["suppression of small cells"]["Is"] == "not used"
     assert mechanisms["secure aggregation"]["How"] == "the server sees each site's own answer, with the noise on it"
     everything = " ".join([*lines, *spent, *line, *(cell for of in mechanisms.values() for cell in of.values())])

@@ -61,7 +61,7 @@ def test_each_site_has_its_gain_and_verdict_and_the_mean_is_of_those_with_one(fo
     assert not is_uncompared(told) and {site: of["verdict"] for site, of in told["sites"].items()} == VERDICTS
     for site in SITES:
         gain = gain_of(told, site)
-        # Wider by the quantile of .05 shared among four sites.
+        # Wider by the quantile of 0.05 shared among four sites.
         by = widening(len(NAMES))
         assert gain["widened-low"] == pytest.approx(gain["value"] + by * (gain["low"] - gain["value"]))
         assert all("AUC alone" in told["sites"][site]["difference"][name]["reason"] for name in METRICS if name != AUC)
@@ -143,8 +143,8 @@ def test_an_attack_that_would_be_refused_is_not_proposed(found):
     said = words(page("p70_privacy", found["run"]))
     assert "flfed audit" not in said and "what one reaches would leave beside what is charged to its ε" in said
     lines = {line["Charged for"]: line["Share"] for line in charged_lines(found["privacy"])}
-    assert lines["training of the site's own model"] == ".20"
-    assert lines["pairs won by the shared model over the own one"] == ".40"
+    assert lines["training of the site's own model"] == "0.20"
+    assert lines["pairs won by the shared model over the own one"] == "0.40"
     assert not any("kept back for a comparison" in line for line in lines)
 
 

@@ -178,8 +178,8 @@ def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
     )
     assert lines[2].startswith("Persons trained on and persons held out have accounts apart, each with the whole ε")
     assert lines[3] == (
-        "Of the account of persons held out .45 is kept back and not spent: .05 for numbers of rows by class and "
-        ".40 for a comparison with the sites' own models."
+        "Of the account of persons held out 0.45 is kept back and not spent: 0.05 for numbers of rows by class and "
+        "0.40 for a comparison with the sites' own models."
     )
     everything = " ".join(in_words(found["privacy"], []))
     assert "for 800 steps and the noised counts" in everything and "updates" not in everything
@@ -197,9 +197,9 @@ def test_what_was_charged_for_what_adds_up_to_the_whole_budget_on_either_side(fo
     lines = charged_lines(found["privacy"])
     assert shares_in(lines, "trained on") == pytest.approx(1.0) == shares_in(lines, "held out")
     by_what = {line["Charged for"]: (line["Noise multiplier"], line["Share"]) for line in lines}
-    assert by_what["training, 800 steps with sampling .100"] == ("4.64", ".75")
-    assert by_what["counts by class and bin of scores"] == ("2.35", ".35")
-    assert by_what["kept back for a comparison with the sites' own models"] == ("not sent", ".40")
+    assert by_what["training, 800 steps with sampling 0.100"] == ("4.64", "0.75")
+    assert by_what["counts by class and bin of scores"] == ("2.35", "0.35")
+    assert by_what["kept back for a comparison with the sites' own models"] == ("not sent", "0.40")
     assert len(lines) == 7
     # An account of rows has rows, and a record that does not tell has no table.
     assert charged_lines(found["privacy"] | {"unit": "row"})[0]["Account of"] == "rows trained on"
@@ -270,7 +270,7 @@ def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, sm
     assert code == 0, error
     assert "for all that leaves a site of its rows: noised counts and all 800 steps of training" in said
     assert "How, in training: noise multiplier 4.64" in said
-    assert re.search(r"counts by class and bin of scores +persons held out +2.35 +.35", said)
+    assert re.search(r"counts by class and bin of scores +persons held out +2.35 +0.35", said)
     told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     assert told["answers"] == ANSWERS and told["covers"] == "study"
 

@@ -240,7 +240,7 @@ def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, 
     result = run(Study.parse(text), sites=sites).report
     page, counted = curves(result["run"]), result["operating-points"]
     assert "at the study's own thresholds" in words(page)
-    for place, label in enumerate(("a probability of at least .4", "an alert budget of 25 %")):
+    for place, label in enumerate(("a probability of at least 0.4", "an alert budget of 25 %")):
         box = next(box for box in page.selectbox if box.label == "Counted by the sites")
         assert box.options[place] == label
         box.set_value((counted["all"][place]["by"], counted["all"][place]["at"])).run()
@@ -276,7 +276,7 @@ def test_figures_by_group_are_those_of_the_record_and_say_where_groups_differ(wr
     page = curves(compared(run, {"sites": {"a": COUNTS}, "all": None, "in-all": 0, "asked": 2}))
     assert "**By sex: AUC of the shared model (95 % CI)**" in words(page)
     shown = table(page, "female")
-    assert shown["a"]["female"] == ".650 (.600 to .700)"
+    assert shown["a"]["female"] == "0.650 (0.600 to 0.700)"
     assert shown["a"]["Clear difference"] == "intervals do not meet"
     assert shown["b"]["male"] == "withheld: fewer than 10 rows of a class"
     assert shown["b"]["Clear difference"] == "n/a"
@@ -354,8 +354,8 @@ def compared(run, payload: dict, *figures: ComparisonRow) -> str:
 
 
 def test_a_mean_prediction_outside_the_interval_of_the_observed_share_is_said_to_be_off(writer):
-    # Predictions of .50 to .59 (log-odds 0 to .375) in four bins of 10 rows each. Wilson's 95 % CI of 4 in 40 is
-    # .040 to .231, of 36 in 40 .769 to .960, of 20 in 40 .352 to .648.
+    # Predictions of 0.50 to 0.59 (log-odds 0 to 0.375) in four bins of 10 rows each. Wilson's 95 % CI of 4 in 40 is
+    # 0.040 to 0.231, of 36 in 40 0.769 to 0.960, of 20 in 40 0.352 to 0.648.
     few = [[bin, 9] for bin in range(128, 132)], [[bin, 1] for bin in range(128, 132)]
     half = [[bin, 5] for bin in range(128, 132)]
     run = writer()
@@ -365,7 +365,7 @@ def test_a_mean_prediction_outside_the_interval_of_the_observed_share_is_said_to
     holds = table(curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3})), "Predicted, mean")
     said = [holds[site]["Predicted, mean"].partition(", ")[2] for site in sites]
     assert said == ["too high", "too low", ""]
-    assert holds["a"]["Observed share"] == f".100 ({interval(*proportion_confint(4, 40, method='wilson'))})"
+    assert holds["a"]["Observed share"] == f"0.100 ({interval(*proportion_confint(4, 40, method='wilson'))})"
 
 
 def test_one_class_and_few_rows_are_said(writer):
@@ -375,8 +375,8 @@ def test_one_class_and_few_rows_are_said(writer):
     page = curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3}))
     ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
     assert ranks["b"]["AUC, of the curve"] == "not defined: one class only"
-    assert (ranks["a"]["AUC, of the curve"], ranks["a"]["AUC, from rows"]) == ("1.000 ± .000", "n/a")
-    assert ranks[ALL]["AUC, from rows"] == ".750 (.700 to .800)"
+    assert (ranks["a"]["AUC, of the curve"], ranks["a"]["AUC, from rows"]) == ("1.000 ± 0.000", "n/a")
+    assert ranks[ALL]["AUC, from rows"] == "0.750 (0.700 to 0.800)"
     assert "Not drawn, as all rows are of one class: b." in words(page)
     assert "a (7), b (0), c (2)." in words(page)
     assert holds["c"]["Predictions hold in"] == "fewer than 10 rows"
@@ -398,8 +398,8 @@ def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
         holds[part]["Brier score (lower is better)"],
     ):  # fmt: skip
         assert cell == NOT_COMPARABLE
-    assert ranks["a"]["AUC, from rows"] == ".900 (.800 to .970)"
-    assert ".750" not in str(page.table)  # that of all four sites
+    assert ranks["a"]["AUC, from rows"] == "0.900 (0.800 to 0.970)"
+    assert "0.750" not in str(page.table)  # that of all four sites
     for spec, rows in drawn(page):
         assert ALL not in str(spec)
         assert part in set(rows["of"])
@@ -408,7 +408,7 @@ def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
 
 
 def rare(rows: int) -> dict:
-    """Counts of a site at which the outcome is rare: most predictions below 1 in 100, a few of about .5."""
+    """Counts of a site at which the outcome is rare: most predictions below 1 in 100, a few of about 0.5."""
     return {"0": [[20, rows], [28, rows], [35, rows], [128, 6]], "1": [[28, 2], [35, 6], [128, 6]]}
 
 
@@ -439,7 +439,7 @@ def test_of_a_rare_outcome_the_alert_budget_comes_first(writer):
     assert table(page, FLAGGED)["a"]["Flagged"] == "12 of 6020"
     assert "a: Of 1,000 rows, 2 would be flagged; 1 of them has the outcome." in words(page)
     page.radio[0].set_value("a threshold").run()
-    assert table(page, FLAGGED)["a"]["Flagged from"] == ".00259"  # of the edges the nearest to 14 of 6,020
+    assert table(page, FLAGGED)["a"]["Flagged from"] == "0.00259"  # of the edges the nearest to 14 of 6,020
 
 
 def ends(layer: dict) -> list[dict]:
@@ -465,7 +465,7 @@ def test_one_site_that_looks_sees_its_own_curves(writer):
     page = AppTest.from_function(as_seen, args=(name,), default_timeout=60).run()
     assert not page.exception
     assert list(table(page, "AUC, from rows")) == ["a"]
-    assert table(page, "AUC, from rows")["a"]["AUC, from rows"] == ".900 (.800 to .970)"
+    assert table(page, "AUC, from rows")["a"]["AUC, from rows"] == "0.900 (0.800 to 0.970)"
     assert [set(rows["of"]) for _, rows in drawn(page)] == [{"a"}] * 3
     assert "Those of your site." in words(page)
     assert "together" not in words(page).split("## ")[1]

@@ -62,9 +62,10 @@ def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart
     said = words(page)
     assert "1 of 5 sites took no part: basel (its policy does not allow the data set heart-disease)." in said
     assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
-    assert "On average over 3 of 4 sites, the shared model, before adjustment, against each one's own: gain +.0" in said
-    assert "At no site does joining pay: at none the interval (95 % CI, widened for 4 sites) lies above .005" in said
-    assert "would reach .901: .005 better than the shared model" in said
+    average = "On average over 3 of 4 sites, the shared model, before adjustment, against each one's own: gain +0.0"
+    assert average in said
+    assert "At no site does joining pay: at none the interval (95 % CI, widened for 4 sites) lies above 0.005" in said
+    assert "would reach 0.901: 0.005 better than the shared model" in said
     assert "40 of 40 rounds ran; rejected updates: 2; sites refused: 1 (basel)" in said
     assert "3 values that are not finite" in said
     assert "its policy does not allow the data set" in said
@@ -147,8 +148,8 @@ def test_a_metric_can_be_chosen_and_its_direction_is_said(shown: str, heart: str
     page.radio[0].set_value("brier_score_loss").run()
     assert not page.exception
     assert "lower is better" in words(page)
-    # Four sites alike: each -.010 (-.030 to +.010); the mean's interval is t(3) = 3.182 of .010204 / 2, to each side.
-    told = "before adjustment, against each one's own: gain +.010 in Brier score (95 % CI −.006 to +.026"
+    # Four sites alike: each -0.010 (-0.030 to +0.010); the mean's interval is t(3) = 3.182 of 0.010204 / 2, either way.
+    told = "before adjustment, against each one's own: gain +0.010 in Brier score (95 % CI −0.006 to +0.026"
     assert f"the shared model, {told}" in words(page)
 
 
@@ -172,10 +173,10 @@ def test_repeats_are_shown_together_and_one_by_one(shown: str, store, write):
         write(store, series, repeat=repeat, shift=repeat / 100, resplit=True)
     page = overview(series)
     assert not page.exception
-    assert "AUC .906 (mean of 3 repeats; of one of them, 95 % CI .881 to .929)" in words(page)
+    assert "AUC 0.906 (mean of 3 repeats; of one of them, 95 % CI 0.881 to 0.929)" in words(page)
     page.sidebar.selectbox[1].set_value(f"{series}-r03").run()
     assert not page.exception
-    assert "AUC .916 (95 % CI" in words(page)
+    assert "AUC 0.916 (95 % CI" in words(page)
     assert page.query_params["run"] == f"{series}-r03"
 
 
@@ -199,7 +200,7 @@ def test_a_hundred_sites_are_drawn_and_their_intervals_said_to_be_widened(shown:
     run.comparison(figures, differences)
     page = overview(run.run)
     assert not page.exception
-    assert "no interval (95 % CI, widened for 100 sites) lies above .005" in words(page)
+    assert "no interval (95 % CI, widened for 100 sites) lies above 0.005" in words(page)
     assert "of 100 sites, those that gain most and least" in words(page)
     assert "12 sites that gain most" in words(overview(run.run, SITES))
 

@@ -194,8 +194,8 @@ def test_gaps_and_differences_are_said_with_their_figures(store, heart: str):
     # 190 of 294, and 3 + 102 of 303 + 200: the fourth hospital of the run tells nothing
     assert "slope is missing at 65 % of hungary's rows and at 21 % of the rows at the 2 other sites that tell." in said
     assert "hungary differs most in age: 1.00 standard deviations below the other sites." in said
-    assert "long-beach differs most in slope: .40 standard deviations from the other sites." in said
-    assert "cleveland differs most in slope: .31 standard deviations from the other sites." in said
+    assert "long-beach differs most in slope: 0.40 standard deviations from the other sites." in said
+    assert "cleveland differs most in slope: 0.31 standard deviations from the other sites." in said
     assert "53.5 (9.4)" in said
 
 
@@ -247,16 +247,16 @@ def test_a_figure_from_groups_of_bins_is_about_and_named_only_if_it_is_very_larg
     about = TOLD | {"about": True, "chance": None, "compared-with": 3}
     columns = [column("a", cleveland=about | {"difference": 0.93}), column("b", hungary=about | {"difference": -0.45})]
     said = words(write(store, heart, *columns))
-    assert "cleveland differs most in a: about .9 standard deviations above the other sites (from groups of" in said
+    assert "cleveland differs most in a: about 0.9 standard deviations above the other sites (from groups of" in said
     assert "hungary differs" not in said and "how much of it is chance cannot be told" in said
     said = words(write(store, heart, *columns[1:]))
-    assert "more than .25 standard deviations (of figures from groups of bins: .50)" in said
+    assert "more than 0.25 standard deviations (of figures from groups of bins: 0.50)" in said
 
 
 def test_what_only_some_tell_is_said_after_what_all_tell(store, heart: str):
     part = {"cleveland": TOLD | {"difference": 1.4, "compared-with": 1}, "hungary": KEPT}
     whole = {"cleveland": TOLD | {"difference": 0.5, "compared-with": 3}, "hungary": KEPT}
-    assert "cleveland differs most in b: .50 standard deviations above the other sites." in words(
+    assert "cleveland differs most in b: 0.50 standard deviations above the other sites." in words(
         write(store, heart, column("a", **part), column("b", **whole))
     )
     assert "in a: 1.40 standard deviations above the one other site that tells." in words(

@@ -227,7 +227,7 @@ def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_i
     points = record["operating-points"]
     asked = section(read(document(record["run"])), "Who would be flagged, at the study's own thresholds")
     assert [title.words() for title in asked.all("h3")] == [
-        "At a probability of at least .3", "At a probability of at least .5", "At an alert budget of 10 %",
+        "At a probability of at least 0.3", "At a probability of at least 0.5", "At an alert budget of 10 %",
     ]  # fmt: skip
     for place in range(3):
         for line in tables(asked)[2 * place]:

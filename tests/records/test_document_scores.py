@@ -102,7 +102,7 @@ def test_net_benefit_in_figures_is_that_by_hand_at_bins_and_exactly_where_the_st
     points = {of["at"]: of for of in asked["operating-points"]["all"] if of["by"] == "threshold"}
     y, score = rows_of(counts[ALL], counts[ALL].low)
     exact = [line for line in lines if line["Counts"] == "exact"]
-    assert [line["Threshold"] for line in exact] == [".3", ".5"] and len(lines) == 5
+    assert [line["Threshold"] for line in exact] == ["0.3", "0.5"] and len(lines) == 5
     assert [float(line["Threshold"]) for line in lines] == sorted(float(line["Threshold"]) for line in lines)
     for line in lines:
         if line in exact:
@@ -200,7 +200,7 @@ def test_figures_by_group_are_the_records_a_few_groups_a_table(asked):
     ]  # fmt: skip
     of = asked["subgroups"]["sites"]["site-01"][0]
     with pytest.raises(AssertionError):
-        held_groups(read(document(asked["run"]).replace(number(of["value"]), ".123")), asked)
+        held_groups(read(document(asked["run"]).replace(number(of["value"]), "0.123")), asked)
     own = document(asked["run"], viewer=Viewer("site", "site-02"))
     assert [line["Rows of"] for lines in tables(section(read(own), GROUPS)) for line in lines] == ["site-02"] * 3
     assert "site-01" not in own

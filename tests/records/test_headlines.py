@@ -58,8 +58,8 @@ def test_no_figure_that_needs_a_look_is_left_out(audit, verdict):
 
 
 def test_a_bound_reads_as_one_and_an_interval_without_width_once():
-    assert reached(line("canaries", "least-epsilon", 0.64925, low=0.64925)) == "at least .649"
-    assert reached(line("x", "y", 1.0, low=0.9615, high=1.0)) == "1.000 (.962 to 1.000)"
+    assert reached(line("canaries", "least-epsilon", 0.64925, low=0.64925)) == "at least 0.649"
+    assert reached(line("x", "y", 1.0, low=0.9615, high=1.0)) == "1.000 (0.962 to 1.000)"
     alike = [line("x", "y", 1.0, low=0.96, high=1.0, site=site) for site in SITES]
     assert audit_in_words(alike) == ["x: y 1.000 at 4 sites; nothing is promised: no promise at 4."]
 

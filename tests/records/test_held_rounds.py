@@ -120,7 +120,7 @@ def test_fast_rounds_wait_until_one_comes_a_quarter_of_a_second_after_the_last_w
         hand.forward(0.1)
         tell(run, number)
         seen.append(rounds_of(url, run))
-    # The first round is at 0; at .3 three more are there, and again at .6.
+    # The first round is at 0; at 0.3 three more are there, and again at 0.6.
     assert seen == [1, 1, 4, 4, 4, 7, 7]
     hand.forward(0.3)
     tell(run, 9)

@@ -98,7 +98,7 @@ def test_sites_that_do_not_differ_are_said_to_in_one_study_of_twenty():
 
 
 def test_repeats_that_drew_their_holdouts_have_the_error_of_their_mean():
-    # Two splits of one table correlate by ratio / (1 + ratio): of 4 with .5, 1/3 + 2/3 / 4 = .5 of one's variance.
+    # Two splits of one table correlate by ratio / (1 + ratio): of 4 with 0.5, 1/3 + 2/3 / 4 = 0.5 of one's variance.
     row = DifferenceRow("a", "global", "local-only", AUC, *span(0.05, 0.04))
     sites = {site: [(row, 0.5)] * 4 for site in "abcd"}
     found, one = mean_gain(sites, AUC, 4), mean_gain({site: pairs[:1] for site, pairs in sites.items()}, AUC, 4)
@@ -181,7 +181,7 @@ def test_a_report_has_the_mean_of_those_sites_whose_interval_tells_an_error(stor
 
 
 def test_where_lower_is_better_a_gain_is_above_zero_and_repeats_are_averaged(store, url):
-    # Two repeats: gains .1, .2, .3 on average, and errors .02 on average, of unequal widths.
+    # Two repeats: gains 0.1, 0.2, 0.3 on average, and errors 0.02 on average, of unequal widths.
     given = {
         site: [span(-value - 0.01, 0.01), span(-value + 0.01, 0.03)]
         for site, value in (("a", 0.1), ("b", 0.2), ("c", 0.3))
@@ -189,7 +189,7 @@ def test_where_lower_is_better_a_gain_is_above_zero_and_repeats_are_averaged(sto
     entry = found_of(url, compared(store, given, LOSS))["mean-gain"][LOSS]
     expected = mean_over_sites([0.1, 0.2, 0.3], [0.02, 0.02, 0.02])
     assert entry["value"] == pytest.approx(0.2, abs=1e-9)
-    # Three equal errors: the interval is that of three numbers, 4.3027 * sd / sqrt(3) with sd .1.
+    # Three equal errors: the interval is that of three numbers, 4.3027 * sd / sqrt(3) with sd 0.1.
     assert entry["high"] - 0.2 == pytest.approx(4.302653 * 0.1 / math.sqrt(3), abs=1e-6)
     assert entry["between-sites-sd"] == pytest.approx(math.sqrt(0.1**2 - 0.02**2), abs=1e-9) == expected.between
 
@@ -226,7 +226,7 @@ def test_of_a_hundred_sites_alike_the_common_gain_is_told_and_the_luckiest_is_no
     said = story(found)
     assert headline(found, AUC) == [line for line in said if line in headline(found, AUC)]
     assert headline(found, AUC)[0].startswith(
-        "On average over 100 sites, the shared model, before adjustment, against each one's own: gain +.0"
+        "On average over 100 sites, the shared model, before adjustment, against each one's own: gain +0.0"
     )
     assert headline(found, AUC)[0].endswith("for sites like these that train it together), which is clear.")
     assert not any(site in line for site in lucky for line in said)
@@ -241,12 +241,12 @@ def test_what_the_mean_says_follows_from_its_interval(low, high, ends):
     entry = {"value": (low + high) / 2, "low": low, "high": high, "sites": 5, "of": 5}
     entry |= {"between-sites-sd": 0.02, "between-sites-p": 0.01}
     assert mean_gain_in_words(entry, AUC).endswith(ends)
-    differ = "The sites' gains, before adjustment, differ more than chance lets expect: by about .020 (SD)."
+    differ = "The sites' gains, before adjustment, differ more than chance lets expect: by about 0.020 (SD)."
     assert apart_in_words(entry) == differ
     not_seen = "The gains of these 5 sites, before adjustment, differ no more than chance alone may make them."
     assert apart_in_words(entry | {"between-sites-p": 0.06}) == not_seen
     small = apart_in_words(entry | {"between-sites-sd": 0.0004})
-    assert small == differ.replace(".020", ".0004")
+    assert small == differ.replace("0.020", "0.0004")
 
 
 def test_an_error_is_that_of_the_arm_that_was_not_cut():

@@ -18,7 +18,7 @@ from flfed.records.store.reader import RunReader
 
 PAGE = Path(flfed.__file__).parent / "records" / "dashboard" / "pages" / "p55_methods.py"
 REPEATS = 3
-T_TWO = 4.302652730  # of Student's t with 2 degrees of freedom: P(|T| <= 4.303) = .95
+T_TWO = 4.302652730  # of Student's t with 2 degrees of freedom: P(|T| <= 4.303) = 0.95
 AUC = "roc_auc_score"
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]

@@ -48,7 +48,7 @@ def said(shown: AppTest) -> str:
 @pytest.mark.parametrize("site", ["hungary", "long-beach"])
 def test_a_sites_people_read_their_own_verdict_first(heart, name, site):
     shown = page(name, heart, site)
-    figures = {"hungary": [".871", ".874", ".873"], "long-beach": [".662", ".600", ".711"]}[site]
+    figures = {"hungary": ["0.871", "0.874", "0.873"], "long-beach": ["0.662", "0.600", "0.711"]}[site]
     assert [card.value for card in shown.metric][1:] == figures  # the first is the gain
     text = said(shown)
     assert f"No clear gain at {site}" in text
@@ -85,7 +85,7 @@ def test_a_site_in_sums_only_is_told_that_the_record_has_none_of_its_own(sums_on
     assert [info.value for info in shown.info] == [
         "c shares its figures in sums over all sites only: the record has none of its own."
     ]
-    assert ".8" not in said(shown)
+    assert "0.8" not in said(shown)
 
 
 SUMMED = {
@@ -110,8 +110,8 @@ def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_non
     opened.query_params["run"] = run.run
     shown = said(opened.run()).replace("\\", "")
     assert not opened.exception and "3 sites together, which share no figures of their own, on 61 test rows:" in shown
-    of_auc = "AUC (from counts, so between .721 and .729): shared model .725. It came as one sum"
-    assert (of_auc if compared else "log loss: shared model .432") in shown
+    of_auc = "AUC (from counts, so between 0.721 and 0.729): shared model 0.725. It came as one sum"
+    assert (of_auc if compared else "log loss: shared model 0.432") in shown
     for site in "ab":
         assert "3 sites together" not in said(page("p30_sites", run.run, site))
         with RunReader.open(only=site) as reader:
@@ -166,11 +166,11 @@ def test_one_sites_people_are_not_told_to_go_on_with_a_run_that_stopped(store, m
 @pytest.mark.parametrize("found", [["slope"], []])
 def test_what_was_looked_for_in_all_rows_is_not_told_and_nothing_untrue_is(store, heart, found):
     run = store.added_to(heart)
-    run.events([EventRow(None, None, "leak", f"column {name}: AUC .98") for name in found])
-    run.summary("leaks", {"warnings": [f"column {name}: AUC .98" for name in found]})
+    run.events([EventRow(None, None, "leak", f"column {name}: AUC 0.98") for name in found])
+    run.summary("leaks", {"warnings": [f"column {name}: AUC 0.98" for name in found]})
     text = said(page("p60_data", heart, "hungary"))
     assert "Looked for in the rows of all sites together, of which one site's people are shown nothing." in text
-    for wrong in ("slope", ".98", "not checked", "None was found"):
+    for wrong in ("slope", "0.98", "not checked", "None was found"):
         assert wrong not in text, wrong
 
 
@@ -196,8 +196,8 @@ def test_two_runs_side_by_side_are_compared_at_the_site_alone(store, heart, writ
     shown = AppTest.from_function(script, args=(heart, other.run), default_timeout=60).run()
     assert not shown.exception
     tables = str([table.value.to_dict() for table in shown.table])
-    assert ".871" in tables and ".881" in tables  # of hungary: 0.871, and 0.01 more
+    assert "0.871" in tables and "0.881" in tables  # of hungary: 0.871, and 0.01 more
     assert "AUC of the shared model at hungary, with 95 % CI" in said(shown)
     assert "long-beach" not in tables + said(shown)
     assert "'Sites'" not in tables
-    assert ".896" not in tables + said(shown)
+    assert "0.896" not in tables + said(shown)

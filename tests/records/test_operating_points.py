@@ -46,8 +46,8 @@ def test_at_each_edge_the_confusion_table_is_that_of_the_rows_themselves(scored,
 
 
 def test_net_benefit_and_shares_are_those_by_hand():
-    # 200 rows, 40 with the outcome; at a threshold of .2 a false alarm costs a quarter of a right one:
-    # 30 / 200 - 40 / 200 * .25 = .15 - .05 = .1, and of all rows 40 / 200 - 160 / 200 * .25 = .2 - .2 = 0.
+    # 200 rows, 40 with the outcome; at a threshold of 0.2 a false alarm costs a quarter of a right one:
+    # 30 / 200 - 40 / 200 * 0.25 = 0.15 - 0.05 = 0.1, and of all rows 40 / 200 - 160 / 200 * 0.25 = 0.2 - 0.2 = 0.
     point = OperatingPoint(0.2, tp=30, fp=40, fn=10, tn=120)
     assert point.net_benefit == pytest.approx(0.1)
     assert point.net_benefit_of_all == pytest.approx(0.0)
@@ -83,7 +83,7 @@ def test_an_alert_budget_flags_as_many_rows_as_it_allows(scored, budget):
 
 
 def test_a_budget_that_is_met_exactly_is_used_whole():
-    # 50 rows, 5 of them in the highest bin: a tenth. In floats .07 * 100 is above 7, and .29 * 100 below 29.
+    # 50 rows, 5 of them in the highest bin: a tenth. In floats 0.07 * 100 is above 7, and 0.29 * 100 below 29.
     counts = ScoreCounts(
         np.array([0.2, 0.8]), np.array([40, 2]), np.array([5, 3]), np.array([0.1, 0.7]), np.array([0.3, 0.9])
     )
@@ -112,6 +112,6 @@ def test_a_sentence_tells_it_of_a_thousand():
 
 def test_half_of_one_in_a_thousand_is_one_and_a_threshold_is_never_shown_as_certain():
     assert in_words(OperatingPoint(0.2, tp=1, fp=0, fn=0, tn=1999), "rows").startswith("Of 1,000 rows, 1 would be")
-    assert point_in_words("threshold", 0.9996) == "a probability of at least .9996"
-    assert point_in_words("threshold", 1e-7) == "a probability of at least .0000001"
-    assert point_in_words("threshold", 0.99999) == "a probability of at least .99999"
+    assert point_in_words("threshold", 0.9996) == "a probability of at least 0.9996"
+    assert point_in_words("threshold", 1e-7) == "a probability of at least 0.0000001"
+    assert point_in_words("threshold", 0.99999) == "a probability of at least 0.99999"

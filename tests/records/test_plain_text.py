@@ -27,7 +27,7 @@ TRAP = "see https://evil.example/a or www.evil.example, ask it@evil.example :smi
     [
         "its policy does not allow the data set heart-disease",
         "12 % of 1,210 rows at 09:30, 2.5 to 3.1 (95 %): no clear gain",
-        "1.5 mg/dl; -0.3 and +.11; AUC .712, ε = 1.00",
+        "1.5 mg/dl; -0.3 and +0.11; AUC 0.712, ε = 1.00",
         "König & Söhne, Genève - 3rd floor",
     ],
 )
@@ -72,12 +72,12 @@ def test_a_short_table_that_is_copied_holds_no_formula():
     def script(formula: str) -> None:
         from flfed.records.dashboard.sections import table
 
-        table([{"@why": formula, "Gain": "+.11 (+.02 to +.20), shared", "Rows": 12}])
+        table([{"@why": formula, "Gain": "+0.11 (+0.02 to +0.20), shared", "Rows": 12}])
 
     (shown,) = AppTest.from_function(script, args=(FORMULA,)).run().table
     (line,) = shown.value.to_dict("records")
     cells = [text.replace("\\", "").replace(JOINER, "") for text in [*line, *line.values()]]
-    assert cells == ["'@why", "Gain", "Rows", f"'{FORMULA}", "+.11 (+.02 to +.20), shared", "12"]
+    assert cells == ["'@why", "Gain", "Rows", f"'{FORMULA}", "+0.11 (+0.02 to +0.20), shared", "12"]
 
 
 def opened(run: str, times: dict[str, int], site: str = "a") -> list[EventEntry]:

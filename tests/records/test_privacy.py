@@ -107,7 +107,7 @@ def test_whose_privacy_it_is_and_against_whom_is_told(told, payload, unit, said)
     lines = promise_in_words(told(payload | {"unit": unit})["privacy"])
     assert lines[0].startswith(f"Promised to each {unit} by record-dp: ε = 1.00")
     assert lines[1].startswith(said)
-    assert "at most e^ε, 2.72 times" in lines[1]  # e^.9972 is 2.711, and is rounded up
+    assert "at most e^ε, 2.72 times" in lines[1]  # e^0.9972 is 2.711, and is rounded up
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.03, 0.1, 0.11, 0.9972, 2.302585, 3.0, 8.0, 13.8])
@@ -136,8 +136,8 @@ def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves
     assert lines[5] == "At long-beach: this run ε = 1.00 for 150 steps, without a budget."
     assert "`flfed site budget SITE`, at the site" in lines[7]
     assert "Warning: delta 1e-4 is large" in lines
-    assert "membership: AUC .490 to .580 at 4 sites; promised: at most .731: within the promise at 4." in lines
-    assert "inversion at hungary: cosine similarity .110; nothing is promised: no promise." in lines
+    assert "membership: AUC 0.490 to 0.580 at 4 sites; promised: at most 0.731: within the promise at 4." in lines
+    assert "inversion at hungary: cosine similarity 0.110; nothing is promised: no promise." in lines
     assert private_of(found["privacy"]).uncharged == payload["uncharged"]
 
 
@@ -167,7 +167,7 @@ def test_where_all_sites_are_alike_one_line_says_it(told, payload):
 def test_what_was_spent_before_and_in_the_run_are_added_and_it_says_about(told, payload):
     line = payload["sites"]["cleveland"]
     said = spending_in_words(told(payload | {"sites": {"cleveland": line}})["privacy"])[0]
-    # 2.1 before and .9972 of this run are 3.0972, rounded up.
+    # 2.1 before and 0.9972 of this run are 3.0972, rounded up.
     assert said.startswith("At its one site: this run ε = 1.00 for 150 steps; its ledger had ε = 2.10 before")
     assert "at most 3.10 with it, of" in said
 

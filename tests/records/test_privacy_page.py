@@ -84,11 +84,11 @@ def test_what_was_spent_is_shown_as_the_json_has_it(shown: str, protected: str):
             assert float(lines[site]["Budget (ε)"]) == line["budget"]
             together = float(lines[site]["ε of all its studies, about"])
             assert 0 <= together - line["spent-before"] - line["epsilon"] < 0.01
-    # 3 - 1.9 - .9972 = .1028, and 1.5 - 1.2 - .5 = -.2
+    # 3 - 1.9 - 0.9972 = 0.1028, and 1.5 - 1.2 - 0.5 = -0.2
     left = {site: line["Left of it, about"] for site, line in lines.items()}
-    assert (left["hungary"], left["switzerland"], left["long-beach"]) == (".100", f"{MINUS}.200", "")
+    assert (left["hungary"], left["switzerland"], left["long-beach"]) == ("0.100", f"{MINUS}0.200", "")
     assert (lines["long-beach"]["Budget (ε)"], lines["long-beach"]["ε in its ledger before"]) == ("none", "not known")
-    assert "Overdrawn: switzerland by about .20." in words(page)
+    assert "Overdrawn: switzerland by about 0.20." in words(page)
 
 
 def test_a_promise_without_a_measurement_is_not_green(shown: str, protected: str, store, attacks):
@@ -129,12 +129,12 @@ def test_attacks_are_shown_as_the_json_has_them(shown: str, protected: str, stor
         assert line["Its verdict"] == entry["verdict"]
         assert line["It means"] == entry["says"]
     inversion, membership = lines["inversion", "hungary"], lines["membership", "cleveland"]
-    assert membership["Reached (95 %)"] == ".512 (.462 to .572)"
-    assert (inversion["Promised, at most"], membership["Promised, at most"]) == ("nothing", ".731")
+    assert membership["Reached (95 %)"] == "0.512 (0.462 to 0.572)"
+    assert (inversion["Promised, at most"], membership["Promised, at most"]) == ("nothing", "0.731")
     summary = {line["Attack"]: line for line in lines_of(page, "Most at")}  # one line an attack, of its worst site
     assert (len(summary), summary["membership"]["Most at"]) == (2, "switzerland")
-    assert summary["membership"]["Reached there (95 %)"] == ".580 (.530 to .640)"
-    assert summary["membership"]["Lowest to highest"] == ".490 to .580, of 4 figures"
+    assert summary["membership"]["Reached there (95 %)"] == "0.580 (0.530 to 0.640)"
+    assert summary["membership"]["Lowest to highest"] == "0.490 to 0.580, of 4 figures"
     assert summary["inversion"]["Verdict"] == "no promise"
     assert "A verdict goes by the interval's lower end" in words(page)
 
@@ -251,7 +251,7 @@ def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protect
     said = words(page)
     assert all(sentence in said for sentence in [*payload["uncharged"], *payload["warnings"]])
     lines = {line["Mechanism"]: line for line in lines_of(page, "Mechanism")}
-    how = "noise multiplier 7.992, sampling .200, clip 1, steps 150"
+    how = "noise multiplier 7.992, sampling 0.200, clip 1, steps 150"
     assert lines["differential privacy"] == {
         "Mechanism": "differential privacy", "Is": "record-dp", "How": how,
         "Promises": "each person: ε = 1.00 at δ = 1e-4",

@@ -15,7 +15,7 @@ ONE_CLASS = "the holdout has one class only"
 
 @pytest.mark.parametrize(("defined", "verdict"), [(1, INCONCLUSIVE), (2, INCONCLUSIVE), (3, PAYS), (6, PAYS)])
 def test_a_gain_that_less_than_half_of_the_repeats_have_is_not_told(store, url, defined, verdict):
-    # One patient without the disease among 46: AUC .9 against .5 whenever he is held out, by chance or not.
+    # One patient without the disease among 46: AUC 0.9 against 0.5 whenever he is held out, by chance or not.
     series = store.begin_series(study="s", study_sha256="", study_text="", repeats=6)
     for repeat in range(6):
         run = store.begin_run(

@@ -47,7 +47,7 @@ def test_the_object_has_the_keys_of_the_design(found, heart):
     assert site["difference"][AUC]["value"] == pytest.approx(0.062, abs=1e-12)
     assert site["difference-personalised"][AUC] == {
         "value": pytest.approx(0.111, abs=1e-12), "low": 0.022, "high": 0.199, "p": 0.01, "freedom": None,
-        # z(1 - .025 / 4) / z(.975) = 2.4977 / 1.9600 = 1.27436, of arms of .089 and .088
+        # z(1 - 0.025 / 4) / z(0.975) = 2.4977 / 1.9600 = 1.27436, of arms of 0.089 and 0.088
         "widened-low": pytest.approx(0.111 - 0.089 * 1.27436, abs=1e-6),
         "widened-high": pytest.approx(0.111 + 0.088 * 1.27436, abs=1e-6), "sites": 4, "worthwhile": 0.005,
     }  # fmt: skip
@@ -231,11 +231,11 @@ def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
 
 @pytest.mark.parametrize(("metric", "better", "sign"), [(AUC, "higher", 1), (BRIER, "lower", -1)])
 def test_an_interval_widened_for_many_sites_decides_whichever_way_is_better(metric, better, sign):
-    # A gain of .05 with an interval of .01 to .09, widened for eight sites -.02 to .12.
+    # A gain of 0.05 with an interval of 0.01 to 0.09, widened for eight sites -0.02 to 0.12.
     ends = [end for span in ((0.01, 0.09), (-0.02, 0.12)) for end in sorted(sign * number for number in span)]
     found, sentence = verdict(Difference(sign * 0.05, *ends, sites=8), None, better, metric=metric)
     assert found == NO_CLEAR_GAIN and "; the interval contains 0, so this may be chance" in sentence
-    assert f"gain +.050 (95 % CI, widened for 8 sites: {MINUS}.020 to +.120)" in sentence and ".090" not in sentence
+    assert f"gain +0.050 (95 % CI, widened for 8 sites: {MINUS}0.020 to +0.120)" in sentence and "0.090" not in sentence
 
 
 def test_a_metric_that_should_be_low_is_worded_that_way():
@@ -244,8 +244,8 @@ def test_a_metric_that_should_be_low_is_worded_that_way():
     )
     assert code == PAYS
     assert sentence == (
-        "Brier score (lower is better) .131 with the shared model against .151 alone: gain +.020 "
-        "(95 % CI +.005 to +.035)."
+        "Brier score (lower is better) 0.131 with the shared model against 0.151 alone: gain +0.020 "
+        "(95 % CI +0.005 to +0.035)."
     )
 
 
@@ -254,7 +254,7 @@ def test_a_clearly_worse_model_is_not_recommended_in_words():
         Difference(-0.09, -0.15, -0.02), None, "higher", metric=AUC, figures={"global": 0.62, "local-only": 0.71}
     )
     assert code == DO_NOT_USE
-    assert sentence.endswith(f": the interval lies below {MINUS}.005, the shared model is clearly worse here.")
+    assert sentence.endswith(f": the interval lies below {MINUS}0.005, the shared model is clearly worse here.")
 
 
 def test_an_adjusted_model_that_is_clearly_worse_is_named():
@@ -263,9 +263,9 @@ def test_an_adjusted_model_that_is_clearly_worse_is_named():
     code, sentence = verdict(shared, adjusted, "higher", metric=AUC, figures=figures)
     assert code == DO_NOT_USE
     assert sentence == (
-        f"AUC .720 with the shared model adjusted to the site against .750 alone: gain {MINUS}.030 (95 % CI "
-        f"{MINUS}.050 to {MINUS}.010): the interval lies below {MINUS}.005, the shared model adjusted to the site is "
-        "clearly worse here."
+        f"AUC 0.720 with the shared model adjusted to the site against 0.750 alone: gain {MINUS}0.030 (95 % CI "
+        f"{MINUS}0.050 to {MINUS}0.010): the interval lies below {MINUS}0.005, the shared model adjusted to the site "
+        "is clearly worse here."
     )
 
 
@@ -347,9 +347,10 @@ def lines_run(work: Callable[[], object]) -> int:
 
 def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found):
     said = "\n".join(story(found, planned=40))
-    assert "would reach .901: .005 better than the shared model" in said
-    # +.111 (+.022 to +.199) is above 0, but not of four sites: z(1 - .025 / 4) = 2.498, .111 - .089 / 1.96 * 2.498 < 0
-    assert "At no site does joining pay: at none the interval (95 % CI, widened for 4 sites) lies above .005." in said
+    assert "would reach 0.901: 0.005 better than the shared model" in said
+    # +0.111 (+0.022 to +0.199) is above 0, but not for four sites:
+    # z(1 - 0.025 / 4) = 2.498, 0.111 - 0.089 / 1.96 * 2.498 < 0
+    assert "At no site does joining pay: at none the interval (95 % CI, widened for 4 sites) lies above 0.005." in said
     assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
     assert said.endswith("40 of 40 rounds ran; rejected updates: 2; sites refused: 1 (basel).")
 
@@ -359,10 +360,10 @@ def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):
     assert {len(row) for row in rows} == {len(headers)}
     assert [row[0] for row in rows][:4] == ["cleveland", "hungary", "long-beach", "switzerland"]
     assert headers[-2:] == ["gain (+ is better), 95 % CI, widened for 4 sites", "verdict"]
-    assert rows[2][2:] == [".662", ".600", ".711", f"+.111 ({MINUS}.002 to +.223), adjusted", NO_CLEAR_GAIN]
+    assert rows[2][2:] == ["0.662", "0.600", "0.711", f"+0.111 ({MINUS}0.002 to +0.223), adjusted", NO_CLEAR_GAIN]
     assert rows[3][-1] == INCONCLUSIVE
-    assert ["all rows in one place (pooled)", "", ".901"] in [row[:3] for row in rows]
-    assert comparison_rows(found, BRIER)[1][0][2] == ".130"
+    assert ["all rows in one place (pooled)", "", "0.901"] in [row[:3] for row in rows]
+    assert comparison_rows(found, BRIER)[1][0][2] == "0.130"
 
 
 def test_a_verdict_uses_the_stored_numbers_not_the_stored_words(store, url):

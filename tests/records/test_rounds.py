@@ -101,7 +101,7 @@ def test_who_may_see_one_site_only_gets_its_own_rounds(run):
 
 
 def test_the_band_of_a_figure_follows_from_its_variance():
-    # .8 ± 1.96 * .05, and cut at 1 where the metric ends there
+    # 0.8 ± 1.96 * 0.05, and cut at 1 where the metric ends there
     point = CurvePoint(1, "a", "training", 0.8, None, None, 0.0025)
     assert band_of(point, "roc_auc_score") == (pytest.approx(0.702, abs=1e-4), pytest.approx(0.898, abs=1e-4))
     high = CurvePoint(1, "a", "training", 0.95, None, None, 0.0025)

@@ -128,7 +128,7 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
 def test_the_figure_before_training_is_told_and_not_drawn(store):
     name = write(begin(store))
     page = rounds_page(name)
-    assert "Before training, AUC over all sites together was .500: in the tables, not drawn." in words(page)
+    assert "Before training, AUC over all sites together was 0.500: in the tables, not drawn." in words(page)
     for kind in ("all", "each"):
         _, rows, _ = drawn(page)[kind]
         assert rows["round"].min() == 1
@@ -155,19 +155,19 @@ def test_bands_of_repeats_are_said_to_be_means_of_bounds(store):
     names = [write(begin(store, series=series, repeat=n), shift=n / 100, band=(0.55, 0.91)) for n in range(3)]
     page = rounds_page(series)
     assert words(page).count("the band is the mean of the bounds that each of them has") == 1
-    counted = "the AUC of the rows lies within .210 of this one at each point drawn. Where it may be further off"
+    counted = "the AUC of the rows lies within 0.210 of this one at each point drawn. Where it may be further off"
     assert counted in words(page)
     ranges = drawn(page)["all"][0]["layer"][0]
     further = "datum.low != null && max(datum.high - datum.value, datum.value - datum.low) > 0.02"
     assert (ranges["mark"]["type"], ranges["transform"]) == ("rule", [{"filter": further}])
-    assert tables(page)[0][1]["AUC"] == number(auc(1, None) + 0.01)  # of shifts by 0, .01 and .02
+    assert tables(page)[0][1]["AUC"] == number(auc(1, None) + 0.01)  # of shifts by 0, 0.01 and 0.02
     assert "means over the repeats" not in words(rounds_page(names[0]))
 
 
 def test_the_bound_is_that_of_the_further_end_where_the_other_was_cut_at_1(store):
-    # Measured are rounds before these: from .98 on, of which .985 + .025 would be beyond 1.
+    # Measured are rounds before these: from 0.98 on, of which 0.985 + 0.025 would be beyond 1.
     page = rounds_page(write(begin(store, rounds=3), rounds=3, shift=0.27, band=(0.955, 1.0)))
-    assert "the AUC of the rows lies within .035 of this one at each point drawn. Where" in words(page)
+    assert "the AUC of the rows lies within 0.035 of this one at each point drawn. Where" in words(page)
 
 
 def test_a_map_of_one_block_is_a_sentence(store):

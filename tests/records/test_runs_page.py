@@ -51,7 +51,7 @@ def test_two_runs_stand_side_by_side_with_the_figures_of_their_records(two):
         for series in two:
             found = report(reader, series)
             assert found["run"] in said
-            assert number(found["global"][AUC]["value"]) == {two[0]: ".896", two[1]: ".916"}[series]
+            assert number(found["global"][AUC]["value"]) == {two[0]: "0.896", two[1]: "0.916"}[series]
             for site in ("cleveland", "long-beach"):
                 entry = found["sites"][site]["global"][AUC]
                 assert f"{number(entry['value'])} ({interval(entry['low'], entry['high'])})" in said

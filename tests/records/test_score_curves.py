@@ -63,7 +63,7 @@ def test_the_figures_of_the_rows_are_within_what_the_counting_can_hide():
 
 
 def test_what_can_be_hidden_is_reached_where_all_rows_share_a_bin():
-    # two rows without and one with the outcome in one bin: AUC .5, but 0 or 1 by the rows;
+    # two rows without and one with the outcome in one bin: AUC 0.5, but 0 or 1 by the rows;
     # average precision 1/3 where the one is last or ties with both, 1 where it is first
     one = of_bins(np.array([0.5]), np.array([2.0]), np.array([1.0]))
     assert (roc_auc(one), roc_auc_hidden(one)) == (0.5, 0.5)
@@ -156,8 +156,8 @@ def test_predictions_that_hold_are_found_to_hold_and_others_not():
 
 
 def test_what_the_bins_cannot_tell_is_no_miss():
-    # 260 of 1,000 rows: with 95 % the share is .234 to .288, and a prediction of .3 seems too high; in a
-    # bin from .285 to .315 it may be .285
+    # 260 of 1,000 rows: with 95 % the share is 0.234 to 0.288, and a prediction of 0.3 seems too high; in a
+    # bin from 0.285 to 0.315 it may be 0.285
     low, high = proportion_confint(260, 1000, method="wilson")
     assert low < 0.285 < high < 0.29
     for middle, reach, found in ((0.3, 0.015, (False, False)), (0.3, 0.005, (True, False))):

@@ -146,7 +146,7 @@ def gain_of(site: Any, metric: str) -> list[float | None]:
 
 
 def widened(found: Any, site: Any, metric: str) -> list[float | None]:
-    """The larger of the two gains, with its interval at .05 over all sites."""
+    """The larger of the two gains, with its interval at 0.05 over all sites."""
     value, low, high = gain_of(site, metric)
     if value is None or low is None or high is None:
         return [value, None, None]
@@ -157,7 +157,7 @@ def widened(found: Any, site: Any, metric: str) -> list[float | None]:
 
 
 def clear_gain(found: Any, metric: str) -> tuple[int, tuple[str, list[float]] | None]:
-    """How many sites are looked at, and the largest gain whose interval, at .05 over all of them, is worthwhile."""
+    """How many sites are looked at, and the largest gain whose interval, at 0.05 over all of them, is worthwhile."""
     least = {AUC: 0.005}.get(metric, 0.0)
     clear: list[tuple[str, list[float]]] = []
     for name, site in found["sites"].items():
@@ -354,11 +354,11 @@ def test_few_holdout_rows_are_said_and_the_answer_follows_the_verdict(store: Run
     assert "### Yes: joining pays at north." in [block.value for block in north.markdown]
     assert sum(block.value.startswith("### No clear gain at south: these rows leave") for block in south.markdown) == 1
     few = [texts(opened).count("test rows are few") for opened in (north, south)]
-    assert few == [0, 1]  # 363 test rows are enough to know a half to within .05, 27 are not
+    assert few == [0, 1]  # 363 test rows are enough to know a half to within 0.05, 27 are not
 
 
 def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: RunStore):
-    # card-fraud, valley-bank: 10 frauds among 1,549 test rows, AUC .316 to .983
+    # card-fraud, valley-bank: 10 frauds among 1,549 test rows, AUC 0.316 to 0.983
     series = store.begin_series(study="fraud", study_sha256="", study_text="")
     run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
     counted = {"valley": (1539, 10), "lake": (1400, 149), "hill": (1542, 7)}
@@ -385,7 +385,7 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
     )
     assert cards(pages["hill"])["Gain by joining"] == ("n/a", "it cannot be told")
     overview = page("p20_overview", run=series)
-    assert cards(overview)["Shared model"] == (".900", "AUC, no interval: merged score histograms")
+    assert cards(overview)["Shared model"] == ("0.900", "AUC, no interval: merged score histograms")
     assert "Shared model, mean of the sites (mean of 2 sites; 1 without this figure left out)." in [
         block.value for block in overview.caption
     ]

@@ -98,8 +98,8 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert name == "sure"
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.06, 0.06 - 0.03 * by, 0.06 + 0.03 * by), abs=1e-12)
     (said,) = [line for line in story(found) if "largest clear gain" in line]
-    assert said.startswith("sure has the largest clear gain: AUC .560 with the shared model against .500 alone")
-    assert said.endswith("gain +.060 (95 % CI, widened for 4 sites: +.022 to +.098).")
+    assert said.startswith("sure has the largest clear gain: AUC 0.560 with the shared model against 0.500 alone")
+    assert said.endswith("gain +0.060 (95 % CI, widened for 4 sites: +0.022 to +0.098).")
     assert found["sites"]["lucky"]["verdict"] == NO_CLEAR_GAIN
 
 
@@ -117,10 +117,10 @@ def test_a_study_says_what_gain_is_worthwhile_and_one_sites_people_read_the_same
         found = found_of(url, series)
         assert {site: of["verdict"] for site, of in found["sites"].items()} == codes
         said = {site: site_verdict(of, AUC)[1] for site, of in found["sites"].items()}
-        assert ("(under .0025)" in said["b"]) == ("0.0025" in text)
+        assert ("(under 0.0025)" in said["b"]) == ("0.0025" in text)
         for site, code in codes.items():
             assert ("too small to matter" in said[site]) == (code == NO_CLEAR_GAIN)
-            assert not any(f"(under {figure})" in said[site] for figure in (".003", ".000"))
+            assert not any(f"(under {figure})" in said[site] for figure in ("0.003", "0.000"))
             with RunReader.open(url, only=site) as reader:
                 own = report(reader, series)
             assert (own["verdict-rule"], list(own["sites"])) == (found["verdict-rule"], [site])
@@ -143,13 +143,13 @@ def test_a_bound_near_the_limit_is_one_and_the_same_on_every_side(store, url, lo
     found = found_of(url, series)
     span = f"+{number(low, 4)} to +{number(0.1 - low, 4)}"
     assert site_verdict(found["sites"]["near"], AUC)[0] == code
-    assert f"gain +.0500 (95 % CI, widened for 4 sites: {span})" in site_verdict(found["sites"]["near"], AUC)[1]
+    assert f"gain +0.0500 (95 % CI, widened for 4 sites: {span})" in site_verdict(found["sites"]["near"], AUC)[1]
     headers, rows, _ = comparison_rows(found)
     assert headers[-2].endswith("95 % CI, widened for 4 sites")
     (line,) = [row for row in rows if row[0] == "near"]
-    assert line[-2:] == [f"+.0500 ({span}), shared", code]
+    assert line[-2:] == [f"+0.0500 ({span}), shared", code]
     drawn = json.dumps(forest_plot(found, AUC, list(found["sites"])).to_dict())  # type: ignore[union-attr]
-    assert f"+.0500 ({span})" in drawn and "gain (95 % CI, widened)" in drawn
+    assert f"+0.0500 ({span})" in drawn and "gain (95 % CI, widened)" in drawn
     # Nowhere stands the interval of one site looked at alone, which is in the JSON.
     plain = number(near[1], 3)
     assert number(found["sites"]["near"]["difference"][AUC]["low"], 3) == plain
@@ -165,14 +165,14 @@ def test_widening_is_the_quantile_of_bonferronis_level_over_that_of_one_interval
 
 
 def test_a_shared_model_that_is_clearly_worse_is_told_of_whatever_adjusting_it_does():
-    # demo, northeast-lender: .586 shared, .489 own, adjusted .003 better
+    # demo, northeast-lender: 0.586 shared, 0.489 own, adjusted 0.003 better
     shared, figures = Difference(0.096, 0.066, 0.126), {"global": 0.585, "local-only": 0.489, "personalised": 0.486}
     for adjusted, code in (((-0.003, -0.02, 0.014), NO_CLEAR_GAIN), ((-0.05, -0.07, -0.03), PAYS)):
         found, sentence = verdict(shared, Difference(*adjusted), "lower", metric=CALIBRATION, figures=figures)
         assert found == code
         assert sentence.endswith(
-            f"; without adjustment the shared model is clearly worse here ({MINUS}.096, 95 % CI "
-            f"{MINUS}.126 to {MINUS}.066): do not use it so."
+            f"; without adjustment the shared model is clearly worse here ({MINUS}0.096, 95 % CI "
+            f"{MINUS}0.126 to {MINUS}0.066): do not use it so."
         )
     unclear = Difference(0.096, -0.01, 0.2)
     assert "worse" not in verdict(unclear, Difference(-0.05, -0.07, -0.03), "lower", metric=CALIBRATION)[1]
@@ -220,7 +220,7 @@ def test_a_bound_that_is_not_zero_does_not_read_as_zero(low, digits):
 
 
 def test_the_interval_of_repeats_stays_within_what_the_metric_can_be(store, url):
-    # heart-disease, switzerland: -.09 (-1.58 to +1.41); 38 test rows of 127
+    # heart-disease, switzerland: -0.09 (-1.58 to +1.41); 38 test rows of 127
     wild, some, tame = [0.25, -0.9, 0.4], [0.1, 0.5, 0.3], [0.02, 0.01, 0.03]
     sites: dict[str, tuple[Gain, Gain]] = {"some": (None, None), "tame": (None, None), "wild": (None, None)}
     values = {"wild": wild, "some": some, "tame": tame}
@@ -262,7 +262,7 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
     assert said["rare"] == f"{start}2 of the 38 test rows do not have the outcome; {needed}."
     assert said["sick"] == f"{start}1 of the 31 test rows has the outcome; {needed}."
     assert (best_gain(sites["rare"], AUC), gain_in_words(sites["rare"], AUC)) == (None, "n/a")
-    assert gain_in_words(sites["least"], AUC) == "+.400 (+.018 to +.782), shared"
+    assert gain_in_words(sites["least"], AUC) == "+0.400 (+0.018 to +0.782), shared"
     assert found["mean-gain"][AUC]["sites"] == 2
     rare = "Why it cannot be told at rare: 2 of the 38 test rows do not have the outcome"
     (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Why ")]
@@ -291,4 +291,4 @@ def test_a_mean_of_the_sites_says_over_how_many_it_is(store, url):
     found = found_of(url, series)
     assert found["sites-mean"][AUC]["method"] == mean
     assert over_sites(figure_of(found["sites-mean"], AUC)) == f" ({mean})"
-    assert "The shared model reaches AUC .900 (no interval: merged score histograms), on" in story(found)[0]
+    assert "The shared model reaches AUC 0.900 (no interval: merged score histograms), on" in story(found)[0]

@@ -58,7 +58,7 @@ def point(number: int, site: str | None, value: float | None) -> CurvePoint:
 
 def test_a_fall_is_from_one_fifth_of_the_rounds_to_the_last():
     found = loss_fall([point(number, "a", 1.0 - 0.04 * number) for number in range(1, 11)])
-    # Rounds 7 and 8 have .70 on average, 9 and 10 .62.
+    # Rounds 7 and 8 have 0.70 on average, 9 and 10 0.62.
     assert found is not None and found.rounds == 2
     assert found.share == pytest.approx(0.08 / 0.70)
     assert loss_fall([point(1, "a", 0.5)]) is None

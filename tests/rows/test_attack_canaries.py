@@ -65,7 +65,7 @@ def test_the_bound_is_where_the_p_value_is_a_twentieth(right):
     guesses = 75
     found = least_epsilon(100, guesses, right, 1e-5)
     assert p_value(100, guesses, right, found - 1e-3, 1e-5) < 0.05 < p_value(100, guesses, right, found + 1e-3, 1e-5)
-    # Without δ and all guesses right: q ** guesses = .05
+    # Without δ and all guesses right: q ** guesses = 0.05
     if right == guesses:
         q = 0.05 ** (1 / guesses)
         assert least_epsilon(100, guesses, right, 0.0) == pytest.approx(math.log(q / (1 - q)), abs=1e-5)

@@ -114,7 +114,7 @@ def test_an_own_intercept_leaves_the_ranking_of_a_site_as_it_is(small_sites, sma
 
 def test_an_own_intercept_helps_a_site_with_another_base_rate(small_sites, small_study):
     # Everybody's model says about a half; here nine rows of ten are positive, so that log loss can fall
-    # from about .7 towards the entropy of .9, which is .325.
+    # from about 0.7 towards the entropy of 0.9, which is 0.325.
     def shifted(number: int, table: pd.DataFrame) -> pd.DataFrame:
         rng = np.random.default_rng(5)
         table["y"] = np.where(rng.random(len(table)) < 0.9, "yes", "no")

@@ -63,7 +63,7 @@ def test_sites_of_many_sizes_are_ranked_as_each_alone():
 
 
 def test_figures_are_those_of_the_two_sorts_before():
-    # np.random.default_rng(5): 400 rows; scores to .1, so that most rows tie. By commit 9b50241.
+    # np.random.default_rng(5): 400 rows; scores to 0.1, so that most rows tie. By commit 9b50241.
     y, score = site(400, 5, grid=0.1)
     auc, covariance = delong(y, np.stack([score, -(score**2), score + y / 8]))
     np.testing.assert_allclose(auc, OLD_AUC, atol=1e-14, rtol=0)
@@ -104,7 +104,7 @@ def test_scores_that_differ_in_the_last_bit_alone_are_in_order_and_equal_ones_ti
 
 def test_infinite_scores_rank_first_and_last_also_beside_longer_sites():
     y, score = np.array([0, 1, 0, 1, 1]), np.array([-np.inf, np.inf, np.inf, 0.5, np.inf])
-    # pairs won by the positives inf, .5, inf over -inf and inf: 1.5, 1, 1.5 of 2 each
+    # pairs won by the positives inf, 0.5, inf over -inf and inf: 1.5, 1, 1.5 of 2 each
     found = ranked([(y, score), site(9, 3), site(30, 4)])
     assert found[0, 0] == pytest.approx(4 / 6, abs=1e-15)
     np.testing.assert_allclose(found[:, 0], by_pairs(y, np.nan_to_num(score, posinf=9, neginf=-9)), atol=1e-15)

@@ -158,7 +158,7 @@ def test_of_separation_one_bit_leaves():
         joint[1], joint[4] = (60 - overlap, 0), (overlap, 60)
         reply = disclose(summarise(table_of(layout, joint), layout), layout, 10)
         found.append((reply.leaks[0, 0, 2] / reply.leaks[0, 0, 3], len(leak_warnings(layout, reply))))
-    # AUC of the column alone: 1, 1 - 2/120 = .983, 1 - 20/120, 1 - 30/120
+    # AUC of the column alone: 1, 1 - 2/120 = 0.983, 1 - 20/120, 1 - 30/120
     assert found == [(1.0, 1), (1.0, 1), (0.5, 0), (0.5, 0)]
 
 

@@ -95,7 +95,7 @@ def test_constant_empty_and_rare_columns_stay_finite():
     encoder = fit_encoder(SKEWED, summarise(table, SKEWED))
     x = encode(table, SKEWED, encoder).x
     assert encoder.scale[0] == 1.0 and np.abs(x[:, 0]).max() < 1e-9
-    # One row in 200: sd .0705, but no input is divided by less than .1.
+    # One row in 200: sd 0.0705, but no input is divided by less than 0.1.
     assert x[0, 1] == pytest.approx((1 - 0.005) / 0.1)
     empty = table.assign(x=np.nan, c=None)
     encoder = fit_encoder(SKEWED, summarise(empty, SKEWED))

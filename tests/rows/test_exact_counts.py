@@ -151,7 +151,7 @@ def test_nothing_small_follows_from_all_that_left_by_any_sum_or_difference():
 
 
 def test_a_rule_that_forgets_the_sums_of_a_column_is_found_out(small_sites):
-    # 60 red rows, 57 of them above all others: flagged at .5 are these alone, and red less flagged is 3 rows.
+    # 60 red rows, 57 of them above all others: flagged at 0.5 are these alone, and red less flagged is 3 rows.
     rng = np.random.default_rng(0)
     red, rows = np.arange(200) < 60, 200
     score = np.where(red & (np.arange(200) >= 3), 0.9, 0.1) + 0.05 * rng.random(rows)
@@ -215,7 +215,7 @@ def plain_table(rows: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def test_a_rule_that_forgets_the_accuracy_is_found_out(small_sites):
-    # At .45 three rows with the outcome are flagged more than at a half: right calls less tp and tn are these three.
+    # At 0.45 three rows with the outcome are flagged more than at a half: right calls less tp and tn are these three.
     score = np.concatenate([np.linspace(0.1, 0.4, 60), np.linspace(0.6, 0.9, 40)] * 2)
     y = np.repeat([0, 1], 100)
     score[[100, 101, 102]] = 0.47

@@ -71,7 +71,7 @@ def means(report: dict, metric: str) -> dict[str, float]:
 
 @pytest.mark.proof
 def test_five_issuers_with_the_schemes_feed_find_fraud_as_published_and_better_than_each_alone(payments):
-    # TARGETS.md section 3: federated MLP of 32 units .898 and .686, local .880 and .638; above .93 a label came early.
+    # TARGETS.md section 3: federated MLP of 32 units 0.898 and 0.686, local 0.880 and 0.638; above 0.93: a label early.
     # One epoch for the pooled model, which is not asked here: tuned, it takes as long as all the rest.
     study = Study.load("card-fraud").replace({"draws": 200, "compare.pooled": {"lr": 0.5, "epochs": 1}})
     report = run(study, sites=issuers(payments, feed=True)).report
@@ -84,7 +84,7 @@ def test_five_issuers_with_the_schemes_feed_find_fraud_as_published_and_better_t
 
 
 def test_a_risk_that_ignored_the_delay_of_labels_would_be_seen(payments):
-    # Alone: .749 with the delay and .997 without (measured), which is why a model above .93 is suspected.
+    # Alone: 0.749 with the delay and 0.997 without (measured), which is why a model above 0.93 is suspected.
     declared = parse_settings(Windows, datasets.load("card-fraud").folder / "transactions.toml")
     table = payments.rename(columns={own: name for name, own in NAMES.items()}).astype({"fraud": float})
     test = (table["time"] >= CUT).to_numpy()

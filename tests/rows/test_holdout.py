@@ -152,14 +152,14 @@ def test_a_share_of_0_holds_nothing_out():
 
 
 def test_the_share_is_kept_and_salt_and_repeat_draw_other_rows():
-    # 20,000 groups: the deviation of a share of .3 is .0032; five of them are never reached.
+    # 20,000 groups: the deviation of a share of 0.3 is 0.0032; five of them are never reached.
     table = visits(list(range(20_000)), days=[0] * 20_000)
     drawn = {key: Holdout(0.3, key[0]).split(table, GROUPED, key[1])[1] for key in (("a", 0), ("b", 0), ("a", 1))}
     for held in drawn.values():
         assert abs(held.mean() - 0.3) < 0.0163
     first = drawn[("a", 0)]
     for key in (("b", 0), ("a", 1)):
-        # Independent draws agree on .3² + .7² = .58 of the rows.
+        # Independent draws agree on 0.3² + 0.7² = 0.58 of the rows.
         assert abs((first == drawn[key]).mean() - 0.58) < 0.02
     assert (Holdout(0.3, "a").split(table, GROUPED)[1] == first).all()
 
@@ -399,5 +399,5 @@ def test_validation_rows_are_others_for_each_seed_and_site():
     )
     assert (first == again).all()
     for apart in (repeat, other):
-        # Drawn by themselves they differ in 2 · .3 · .7 of the rows.
+        # Drawn by themselves they differ in 2 · 0.3 · 0.7 of the rows.
         assert 0.36 < (first != apart).mean() < 0.48

@@ -118,7 +118,7 @@ def test_a_delong_difference_uses_the_covariance_of_the_two_arms():
 
 
 def test_hanley_mcneil_gives_the_variance_of_the_scores_it_assumes():
-    # AUC .5, m and n rows: Q1 = Q2 = 1/3, so (m + n + 1) / (12 m n), as for Mann and Whitney's U
+    # AUC 0.5, m and n rows: Q1 = Q2 = 1/3, so (m + n + 1) / (12 m n), as for Mann and Whitney's U
     moved, variance = hanley_mcneil(0.5, 7, 12)
     assert (moved, variance) == pytest.approx((0.5, (7 + 12 + 1) / (12 * 7 * 12)), abs=1e-15)
     assert hanley_mcneil(1.0, 7, 12)[0] == pytest.approx(7.5 / 8, abs=1e-15)
@@ -321,7 +321,7 @@ def test_a_handful_of_rows_gives_an_ordered_interval_or_a_reason(n):
 # --- coverage and calibration in simulation -------------------------------------------------------
 
 SIMULATIONS, ROWS = 1000, 100
-# Monte-Carlo error of a coverage of 95 %: sqrt(.95 .05 / 1000) = .7 %
+# Monte-Carlo error of a coverage of 95 %: sqrt(0.95 0.05 / 1000) = 0.7 %
 
 
 def true_values() -> dict[str, float]:
@@ -341,7 +341,7 @@ def true_values() -> dict[str, float]:
         "brier": SHARE * over(lambda z: expit(-z) ** 2, up) + (1 - SHARE) * over(lambda z: expit(z) ** 2, down),
         "log": SHARE * over(lambda z: np.logaddexp(0, -z), up) + (1 - SHARE) * over(lambda z: np.logaddexp(0, z), down),
         "accuracy": ndtr(SHIFT / 2),
-        "r2": 1 - 1.04 / 2,  # y = x + e, prediction .8 x: residual variance .04 + 1 of 2
+        "r2": 1 - 1.04 / 2,  # y = x + e, prediction 0.8 x: residual variance 0.04 + 1 of 2
         "mae": np.sqrt(2 * 1.04 / np.pi),
     }
 
@@ -392,7 +392,7 @@ def null() -> tuple[dict[str, np.ndarray], np.ndarray]:
 @pytest.mark.studies
 @pytest.mark.parametrize("name", BINARY)
 def test_equal_models_are_told_apart_in_5_of_100_samples(name, null):
-    # sqrt(.05 .95 / 1000) = .7 %, two of these either way; sqrt(.25 / 1000) = 1.6 % at .5
+    # sqrt(0.05 0.95 / 1000) = 0.7 %, two of these either way; sqrt(0.25 / 1000) = 1.6 % at 0.5
     p = null[0][name]
     assert 0.035 <= np.mean(p < 0.05) <= 0.065
     assert 0.46 <= np.mean(p < 0.5) <= 0.54

@@ -217,7 +217,7 @@ def test_what_is_outside_the_range_is_reported_and_missing():
 
 
 def test_a_number_a_little_beyond_its_range_is_outside_and_not_at_its_end():
-    # The range is 50 to 1000: a thousandth of it would be .95.
+    # The range is 50 to 1000: a thousandth of it would be 0.95.
     table, findings = map_table(raw(chol=["1000.1", "49.9", "1000"]), SCHEMA, {})
     assert [finding.rows.tolist() for finding in findings] == [[0, 1]]
     assert table["chol"].isna().tolist() == [True, True, False]

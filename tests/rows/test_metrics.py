@@ -100,7 +100,7 @@ def test_a_constant_probability_has_the_textbook_scores():
     assert BrierScoreLoss().value(y, half) == pytest.approx(0.25, abs=1e-15)
     assert LogLoss().value(y, half) == pytest.approx(np.log(2), abs=1e-15)
     assert RocAucScore().value(y, half) == pytest.approx(0.5, abs=1e-15)
-    assert AccuracyScore().value(y, half) == pytest.approx(0.25, abs=1e-15)  # .5 calls class 0
+    assert AccuracyScore().value(y, half) == pytest.approx(0.25, abs=1e-15)  # 0.5 calls class 0
 
 
 def test_a_certain_error_costs_minus_the_log_of_the_score_types_precision():
@@ -115,7 +115,7 @@ def test_auc_over_classes_is_the_mean_over_the_classes_that_occur():
     # class 2 has no row: mean of the AUC of class 0 and of class 1 against the rest
     y = np.array([0, 0, 1, 1])
     score = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.4, 0.1, 0.5], [0.1, 0.6, 0.3]])
-    # class 0: .7 > .4, .1; .3 > .1 only: 3 of 4. class 1: .1 beats none; .6 beats .2, .3: 2 of 4
+    # class 0: 0.7 > 0.4, 0.1; 0.3 > 0.1 only: 3 of 4. class 1: 0.1 beats none; 0.6 beats 0.2, 0.3: 2 of 4
     assert RocAucScore().value(y, score) == pytest.approx((3 / 4 + 2 / 4) / 2, abs=1e-15)
 
 
@@ -208,7 +208,7 @@ def test_figures_of_events_are_undefined_without_an_event(metric):
 
 @pytest.mark.parametrize("truth", [0.0, 0.15, -0.7])
 def test_the_interval_of_a_calibration_error_holds_the_truth_also_where_it_is_0(truth):
-    # of 120 samples 95 % are 114, sd 2.4; an interval of the size alone held a truth of 0 never, and .1 in 81 %
+    # of 120 samples 95 % are 114, sd 2.4; an interval of the size alone held a truth of 0 never, and 0.1 in 81 %
     held = 0
     for seed in range(120):
         rng = np.random.default_rng(seed)

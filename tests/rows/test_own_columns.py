@@ -174,7 +174,7 @@ def test_cleveland_gains_from_its_own_columns(heart):
     found = run(study, sites=sites, repeats=5).report
     of = found["sites"]["cleveland"]
     value = {arm: of[arm][AUC]["value"] for arm in ("global", "local-only", "personalised", OWN_COLUMNS)}
-    assert value["personalised"] >= value["global"] + 0.02  # found .039, and .040 over ten
+    assert value["personalised"] >= value["global"] + 0.02  # found 0.039, and 0.040 over ten
     assert value[OWN_COLUMNS] > value["local-only"]
     assert OWN_COLUMNS not in found["sites"]["hungary"]
     assert "columns that only this site uses" in "\n".join(rests_on(found, "cleveland", AUC))

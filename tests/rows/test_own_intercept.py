@@ -106,7 +106,7 @@ def test_a_deviation_of_2_gives_what_none_gives_and_one_of_0_leaves_the_model_as
 
 def test_a_regression_is_drawn_to_the_shared_model_by_its_own_residuals_variance():
     left = np.array([0.2, 0.6, 0.1, 0.5])
-    # mean .35, squares about it .17; with one row of variance 1 more: 1.17 / 4
+    # mean 0.35, squares about it 0.17; with one row of variance 1 more: 1.17 / 4
     assert residual_variance(left) == pytest.approx(0.2925)
     found = own_intercept(np.zeros((4, 1)), left, "regression", 0.3)
     assert found[0] == pytest.approx(1.4 / (4 + 0.2925 / 0.09))

@@ -82,12 +82,12 @@ def area(step, whole: Encoded) -> float:
     rng, found = np.random.default_rng(5), []
     for rows in (whole, whole.take(np.arange(1, len(whole)))):
         found += [trace(step(rows, Summed(rng)) / len(rows) * len(rows)) for _ in range(100)]
-    # The side is the attacker's choice: what matters is how far from .5 it is.
+    # The side is the attacker's choice: what matters is how far from 0.5 it is.
     return 0.5 + abs(float(roc_auc_score(np.repeat([1, 0], 100), found)) - 0.5)
 
 
 def test_last_bits_tell_nothing_and_told_everything_where_sum_and_noise_were_added_as_they_are():
-    # One step of deviation 8 times the clip: by its epsilon of .44 no test has an AUC above .61.
+    # One step of deviation 8 times the clip: by its epsilon of 0.44 no test has an AUC above 0.61.
     def released(rows: Encoded, chance) -> np.ndarray:
         return private_fit(asked(rows, NOISY, chance)).arrays["weight-1"].ravel()
 

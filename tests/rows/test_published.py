@@ -110,7 +110,7 @@ def small_split(
 
 
 def test_a_class_of_two_rows_is_not_stratified_and_one_of_three_is(small_sites, small_study):
-    # 60 rows: 39 train (60 × .66 = 39.6, down) and 21 are held out. Of 3 stratified rows 2 and 1.
+    # 60 rows: 39 train (60 × 0.66 = 39.6, down) and 21 are held out. Of 3 stratified rows 2 and 1.
     for few, stratified in ((2, False), (3, True)):
 
         def change(_: int, table: pd.DataFrame, few: int = few) -> pd.DataFrame:

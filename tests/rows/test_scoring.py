@@ -66,7 +66,7 @@ def test_a_class_without_rows_counts_as_small_also_where_it_is_the_last_of_three
 
 @pytest.mark.parametrize(("wrong", "why"), [(9, "fewer than 10 rows behind it"), (10, "")])
 def test_an_accuracy_leaves_only_where_ten_rows_are_wrong_and_ten_right(wrong: int, why: str):
-    # an accuracy of .775 over 40 rows says that 9 were wrong
+    # an accuracy of 0.775 over 40 rows says that 9 were wrong
     y = classes(20, 20)
     right = np.where(y == 1, 0.9, 0.1)
     score = right.copy()
@@ -90,7 +90,7 @@ def test_the_cell_minimum_is_the_sites_own():
 
 
 def measured(area: float = float("nan"), variance: float = float("nan")) -> Measured:
-    """What an engine says of some rows; the loss is .6."""
+    """What an engine says of some rows; the loss is 0.6."""
     return Measured(outputs=np.zeros((0, 1)), loss=0.6, area=float(area), variance=float(variance))
 
 
@@ -221,8 +221,8 @@ def test_odds_that_are_no_numbers_are_counted_where_they_move_no_other_sites_row
 @pytest.mark.parametrize("centre", [0.0, -4.0, 3.0])
 @pytest.mark.parametrize("spread", [0.1, 0.3, 1.0, 3.0])
 def test_an_auc_from_counts_is_within_half_a_percent_of_the_exact_one(centre: float, spread: float):
-    # Log-odds of models in their first rounds (.1, .3), of useful ones (1) and of sure ones (3), for even and
-    # for rare events. With 256 bins even in log-odds a spread of .1 fails this by .02.
+    # Log-odds of models in their first rounds (0.1, 0.3), of useful ones (1) and of sure ones (3), for even and
+    # for rare events. With 256 bins even in log-odds a spread of 0.1 fails this by 0.02.
     rng = np.random.default_rng(7)
     y = (rng.random(3000) < 1 / (1 + np.exp(-centre))).astype(int)
     odds = rng.normal(centre + spread * y, spread)

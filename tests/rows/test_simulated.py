@@ -55,7 +55,7 @@ def test_about_one_payment_in_a_hundred_is_fraud_and_customers_pay_as_often_as_s
 def test_large_amounts_are_fraud(table):
     rest = SimulatedTransactions(issuer=1, customers=2000, spending=1.0).read()
     assert rest.loc[rest["amount"] >= LARGE[0], "fraud"].mean() == 1.0
-    # .0015 of all payments
+    # 0.0015 of all payments
     assert (rest["amount"] >= LARGE[0]).mean() == pytest.approx(0.0015, rel=0.3)
 
 

@@ -71,7 +71,7 @@ def test_joining_blocks_while_neighbours_correlate_leaves_half_of_independent_se
 
 
 def test_the_number_of_blocks_is_that_of_the_first_order_law():
-    # n (1 - r) / (1 + r) of a long series of correlation .5 is a third of it.
+    # n (1 - r) / (1 + r) of a long series of correlation 0.5 is a third of it.
     found = [effective_blocks(gains) for gains in series(3000, 0.5, draws=50)]
     assert np.mean(found) == pytest.approx(1000, rel=0.03)
     assert effective_blocks(np.full(9, 0.25)) == 9  # all gains are the same: nothing follows on anything

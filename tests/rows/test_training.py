@@ -217,7 +217,7 @@ def test_clipping_equals_torch_and_leaves_a_small_gradient_alone():
     order = batches(60, Plan(batch=10, epochs=5), np.random.default_rng(2))
     expected = torch_run("binary", Logistic(), rows, before, lambda p: torch.optim.SGD(p, lr=1.0), order, clip=0.05)
     plan = Plan(lr=1.0, batch=10, epochs=5, clip=0.05)
-    # torch divides by norm + 1e-6, so the two differ by one part in 50,000 of a step of .05.
+    # torch divides by norm + 1e-6, so the two differ by one part in 50,000 of a step of 0.05.
     assert distance(trained("binary", rows, before, plan, seed=2).arrays, expected) < 5e-5
     wide = Plan(lr=1.0, batch=10, epochs=5, clip=1e6)
     assert distance(

@@ -227,6 +227,6 @@ def test_frozen_layers_stay_together_or_alone(rule: dict[str, Any]):
 @pytest.mark.parametrize(("site", "least"), [("cleveland", 0.03), ("hungary", 0.03), ("long-beach", 0.03)])
 def test_a_fourth_hospital_of_few_rows_gains_by_the_model_of_the_other_three(site: str, least: float):
     few, many = late_hospital(site, (10, 80)).values()
-    assert few["gain-drawn"]["value"] >= least  # found .040, .078, .157
+    assert few["gain-drawn"]["value"] >= least  # found 0.040, 0.078, 0.157
     if site == "cleveland":
-        assert abs(many["gain-drawn"]["value"]) <= 0.02  # found -.006
+        assert abs(many["gain-drawn"]["value"]) <= 0.02  # found -0.006

@@ -78,7 +78,7 @@ def balle_and_wang(e: float, mu: float) -> float:
 
 
 def test_the_figure_of_a_known_case_is_the_published_one():
-    # For noise 1.5, delta 1e-5, sampling .05, 400 steps: RDP 3.689, PRV 3.371, PLD 3.360.
+    # For noise 1.5, delta 1e-5, sampling 0.05, 400 steps: RDP 3.689, PRV 3.371, PLD 3.360.
     assert by_google(KNOWN) == pytest.approx(3.360, abs=5e-4)
     assert 3.360 < epsilon(KNOWN, 1e-5) < 3.365
 

@@ -76,7 +76,7 @@ def test_shares_are_of_the_square_of_sensitivity_over_noise():
     squares = [release.noise**-2 * whole**2 for release in found]
     assert squares == pytest.approx([0.2, 0.05, 0.35, 0.4], rel=2e-3)
     assert sum(squares) <= 1  # noise is rounded up to thousandths
-    # Shares of ε would be: an ε of .6 for a fifth of 3 takes four times the noise, and leaves much unspent.
+    # Shares of ε would be: an ε of 0.6 for a fifth of 3 takes four times the noise, and leaves much unspent.
     of_epsilon = [noise_for(3.0 * share, DELTA, 1.0, 1) for share in (0.2, 0.05, 0.35, 0.4)]
     assert of_epsilon[0] > 1.9 * found.histograms.noise
     assert epsilon([Release(noise, 1.0, 1) for noise in of_epsilon], DELTA) < 2.0
@@ -87,7 +87,7 @@ def test_without_queries_training_needs_an_eighth_less_noise_and_takes_all_that_
     alone, found = noise_for(3.0, delta, sampling, steps), training_releases(
         TrainingShares(), 3.0, delta, sampling=sampling, steps=steps
     )  # fmt: skip
-    # Three quarters of μ² are 1 / sqrt(.75) = 1.155 times the noise, were training a Gaussian query.
+    # Three quarters of μ² are 1 / sqrt(0.75) = 1.155 times the noise, were training a Gaussian query.
     assert found.training.noise / alone == pytest.approx(1.155, abs=0.025)
     # What leaves beside training at this noise and is not charged spends a seventh more than is promised.
     fault = Release(alone, sampling, steps)

@@ -36,7 +36,7 @@ MODEL = shapes_of(UPDATE)
 def test_int8_rounds_entries_in_units_of_each_arrays_largest_by_127(drawn, values):
     packed = Int8().encode(UPDATE, Constant(drawn))
     assert packed["values"].tolist() == values and packed["values"].dtype == np.int8
-    # "a" before "b": its largest is 127, so that its scale is 1; the scale of .5 is rounded up in float32.
+    # "a" before "b": its largest is 127, so that its scale is 1; the scale of 0.5 is rounded up in float32.
     assert packed["scales"][0] == 1.0 and packed["scales"].dtype == np.float32
     assert 0.5 / 127 <= packed["scales"][1] < 0.5 / 127 * (1 + 2**-22)
     found = Int8().decode(packed, MODEL)
@@ -46,7 +46,7 @@ def test_int8_rounds_entries_in_units_of_each_arrays_largest_by_127(drawn, value
 
 @pytest.mark.parametrize(("drawn", "values"), [(0.0, [0xF5, 0x87]), (0.5, [0xF5, 0x88])])
 def test_int4_packs_two_entries_a_byte_the_first_in_its_lower_half(drawn, values):
-    # Of [-2.75, 7, -.25] in units of 1: floor(x + u) is (-3, 7, -1) or (-3, 7, 0), and each is stored plus 8.
+    # Of [-2.75, 7, -0.25] in units of 1: floor(x + u) is (-3, 7, -1) or (-3, 7, 0), and each is stored plus 8.
     packed = Int4().encode({"w": np.array([-2.75, 7.0, -0.25])}, Constant(drawn))
     assert packed["values"].tolist() == values and packed["values"].dtype == np.uint8
     assert packed["scales"].tolist() == [1.0]
@@ -66,7 +66,7 @@ def test_float16_is_half_precision_and_what_is_beyond_it_becomes_its_largest():
 def test_top_k_sends_the_largest_entries_of_all_arrays_together_and_of_equal_ones_the_first():
     update = {"b": np.array([5.0, -2.0]), "a": np.array([[2.0, -7.0], [0.5, 2.0]])}
     packed = TopK(share=0.5).encode(update, np.random.default_rng(1))
-    # In the order of names: 2, -7, .5, 2, 5, -2.
+    # In the order of names: 2, -7, 0.5, 2, 5, -2.
     assert packed["indexes"].tolist() == [0, 1, 4] and packed["values"].tolist() == [2.0, -7.0, 5.0]
     found = TopK(share=0.5).decode(packed, shapes_of(update))
     assert found["a"].tolist() == [[2.0, -7.0], [0.0, 0.0]] and found["b"].tolist() == [5.0, 0.0]

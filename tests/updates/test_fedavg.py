@@ -203,7 +203,7 @@ def test_a_cohort_is_drawn_by_name_from_the_seed(bench):
     drawn = [made.strategy.cohort(number) for number in range(1, 41)]
     assert all(len(set(cohort)) == 4 and cohort == sorted(cohort) for cohort in drawn)
     assert drawn == [bench(FedAvg(fraction=0.4), 10).strategy.cohort(number) for number in range(1, 41)]
-    # Each site is asked about 40 * .4 = 16 times; 3 deviations of a binomial are 9.3.
+    # Each site is asked about 40 * 0.4 = 16 times; 3 deviations of a binomial are 9.3.
     counts = [sum(name in cohort for cohort in drawn) for name in made.names]
     assert max(abs(count - 16) for count in counts) < 10 and len({tuple(cohort) for cohort in drawn}) > 30
 

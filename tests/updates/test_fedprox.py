@@ -104,7 +104,7 @@ def test_full_batch_rounds_over_unequal_sites_equal_the_closed_form_at_mu_1(line
 
 
 def test_mu_of_100_shrinks_the_distance_of_every_site_more_than_tenfold(small_sites, small_study):
-    # mu * lr = .5: after a few steps a site stands about |g| / mu from the global model.
+    # mu * lr = 0.5: after a few steps a site stands about |g| / mu from the global model.
     changes = {"plan.batch": 0, "plan.steps": 200, "plan.lr": 0.005, "plan.l2": 0.0}
     study = Study.parse(small_study).replace(changes)
     alones = [Federation(study, [site]) for site in small_sites(3, rows=80)]

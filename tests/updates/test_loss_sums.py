@@ -38,7 +38,7 @@ def summed(*losses: dict[str, RowLoss]) -> dict[str, float]:
 def test_means_are_weighted_by_rows_and_a_site_without_a_part_weighs_nothing_in_it():
     one, two = RowLoss(200, 0.693), RowLoss(50, 0.1)
     means = summed({"fit": one, "scores": two}, {"fit": two}, {})
-    # (200 · .693 + 50 · .1) / 250, and .1 alone.
+    # (200 · 0.693 + 50 · 0.1) / 250, and 0.1 alone.
     assert means == pytest.approx({"fit": 0.5744, "scores": 0.1}, abs=1e-10)
     assert summed({}, {}, {}) == {}
 
@@ -83,5 +83,5 @@ def test_a_site_that_sends_no_loss_weighs_nothing_in_the_mean_that_later_ones_ar
     check = LossCheck()
     replies = {"a": reply(30, {"loss": 0.2}), "b": reply(10, {"loss": 0.6}), "c": reply(1000, {})}
     assert check.refusal({}, replies, {}, {"w": np.zeros(1)}) is None
-    # (30 · .2 + 10 · .6) / 40
+    # (30 · 0.2 + 10 · 0.6) / 40
     assert check.loss == pytest.approx(0.3, abs=1e-12)

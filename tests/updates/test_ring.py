@@ -54,7 +54,7 @@ def test_without_room_for_rounding_up_three_sites_at_their_largest_wrap():
     values = np.full((3, 60), 8.0)
     naive = Ring(32, 2**31 / (3 * 8.0), 8.0)
     wrapped = naive.decode(naive.add(encoded(naive, values)))
-    # 715,827,882.67 each: an entry of which two or three are rounded up, .74 of them, is 2^31 or more, and about -24.
+    # 715,827,882.67 each: an entry of which two or three are rounded up, 0.74 of them, is 2^31 or more, and about -24.
     assert 0.5 < np.mean(wrapped < 0) < 0.95 and wrapped.min() == pytest.approx(-24, abs=1e-6)
     right = Ring.of_updates(3, 8.0)
     np.testing.assert_allclose(right.decode(right.add(encoded(right, values))), 24, atol=3 / right.scale)
@@ -94,11 +94,11 @@ def test_in_64_bits_the_formula_alone_would_wrap_and_float64_would_round_the_sum
 @pytest.mark.parametrize("bits", MADE)
 def test_rounding_is_unbiased_where_truncating_keeps_nothing(bits: int):
     ring = MADE[bits](20, 8.0)
-    # Entries of .1 to .9 whole numbers, of either sign, as updates late in a run have in 32 bits.
+    # Entries of 0.1 to 0.9 whole numbers, of either sign, as updates late in a run have in 32 bits.
     parts = np.repeat([0.1, 0.37, 0.5, 0.9, -0.1, -0.37, -0.5, -0.9], 20_000)
     drawn = ring.encode(parts / ring.scale, rng()).view(SIGNED[bits]).astype(float)
     means = drawn.reshape(8, -1).mean(axis=1)
-    # A mean of 20,000 draws has a standard deviation of at most .5 / √20,000 = .0035.
+    # A mean of 20,000 draws has a standard deviation of at most 0.5 / √20,000 = 0.0035.
     np.testing.assert_allclose(means, parts[::20_000], atol=4.5 * 0.0035)
     slope = np.polyfit(parts[::20_000], means, 1)[0]
     assert slope == pytest.approx(1, abs=0.02)

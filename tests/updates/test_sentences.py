@@ -77,7 +77,7 @@ def sentences(functions: set[str]) -> Iterator[tuple[str, ast.expr]]:
 
 MEMBER = (
     "A member of the site's training rows has a higher score than one of its holdout rows, by its loss, with this "
-    "probability; .5 is chance. "
+    "probability; 0.5 is chance. "
 )
 
 

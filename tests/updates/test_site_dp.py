@@ -47,7 +47,7 @@ def test_the_mean_is_of_updates_clipped_over_all_their_arrays_and_divided_by_the
     found = merged(SiteDp(clip=2.0), deltas, asked=4)
     a, b, c = deltas.values()
     for name in START:
-        # norms .5 and 2 stay, 40 is scaled to 2; the fourth site that was asked counts as nothing
+        # norms 0.5 and 2 stay, 40 is scaled to 2; the fourth site that was asked counts as nothing
         np.testing.assert_allclose(found[name], (a[name] + b[name] + c[name] * 2.0 / 40.0) / 4, atol=1e-14)
     still = merged(SiteDp(), {site: {k: 0 * v for k, v in d.items()} for site, d in deltas.items()})
     assert norm(still) == 0.0
@@ -162,7 +162,7 @@ def test_noise_follows_from_seed_and_round_in_simulation_and_from_nothing_in_a_d
     assert norm(first, again) == 0.0
     others = [a_round(bench, FedAvg(), replies, **key)[0] for key in ({"seed": 12}, {"number": 2})]
     systems = [a_round(bench, FedAvg(), replies, chance=system_normals)[0] for _ in range(2)]
-    # Eight numbers of deviation 1/4 each, twice: a distance of 1 on average, and next to never under .05.
+    # Eight numbers of deviation 1/4 each, twice: a distance of 1 on average, and next to never under 0.05.
     found = [first, *others, *systems]
     assert min(norm(a, b) for n, a in enumerate(found) for b in found[:n]) > 0.05
 

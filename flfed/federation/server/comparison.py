@@ -13,6 +13,7 @@ from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome, recorded_training
 from flfed.federation.server.parts.server_part import FinalModel, ServerPart
 from flfed.federation.server.run_setting import Answers, RunSetting
+from flfed.records.statistics.verdict import number
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.comparison.subgroups import groupings
@@ -240,7 +241,7 @@ class Comparison:
         _, other = self.rehearse(self.participants, exact)
         moved = tables.primary_moved(list(self.participants), self.outcome.arrays, used, other, exact)
         self.run.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
-        figure = f"by {moved:+.4f}" if math.isfinite(moved) else "(not defined there)"
+        figure = f"by {number(moved, signed=True)}" if math.isfinite(moved) else "(not defined there)"
         most = f" (most: {', '.join(far[:3])})" if far else ""
         primary = self.run.recorder.primary
         self.run.recorder.note(

@@ -124,8 +124,8 @@ def plain_texts(value: Any) -> Any:
     return value
 
 
-AXIS_NUMBERS = "datum.value == 0 ? '0' : replace(datum.label, regexp('^([\u2212-]?)0[.]'), '$1.')"
-"""Numbers of an axis without a leading zero, as `verdict.number` writes them; Vega's language."""
+AXIS_NUMBERS = "datum.value == 0 ? '0' : datum.label"
+"""Numbers of an axis as `verdict.number` writes them, and 0 without decimals; Vega's language."""
 PLOT_HEIGHT: dict[str, Any] = {"type": "fit-x", "contains": "padding"}
 """Vega-Lite's `autosize` where `height` is that of the plot itself, whatever legend and axis stand around it."""
 ROW_PIXELS = 44

@@ -121,8 +121,8 @@ def unbroken(text: str) -> str:
 
     Examples
     --------
-    >>> unbroken("+.110 (+.020 to +.190), shared").replace(chr(160), "_")
-    '+.110 (+.020_to_+.190),_shared'
+    >>> unbroken("+0.110 (+0.020 to +0.190), shared").replace(chr(160), "_")
+    '+0.110 (+.020_to_+0.190),_shared'
     """
     return BRACKET.sub(lambda match: match[0].replace(" ", "\u00a0"), text)
 

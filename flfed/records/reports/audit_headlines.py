@@ -242,9 +242,9 @@ def reached(line: AuditFigure) -> str:
     Examples
     --------
     >>> reached(AuditFigure("a", "b", 0.6493, NO_PROMISE, low=0.6493))
-    'at least .649'
+    'at least 0.649'
     >>> [reached(AuditFigure("a", "b", *of)) for of in ((1.0, WITHIN, "c", 0.96, 1.0), (0.11, WITHIN))]
-    ['1.000 (.960 to 1.000)', '.110']
+    ['1.000 (0.960 to 1.000)', '0.110']
     """
     if is_bound(line):
         return f"at least {number(line.value)}"
@@ -259,7 +259,7 @@ def range_of(values: Sequence[float]) -> str:
     Examples
     --------
     >>> range_of([0.394, 0.627]), range_of([1.0, 1.0]), range_of([0.00001, 0.0])
-    ('.394 to .627', '1.000', '.000')
+    ('0.394 to 0.627', '1.000', '0.000')
     """
     ends = list(dict.fromkeys((number(min(values)), number(max(values)))))
     return " to ".join(ends)
@@ -342,7 +342,7 @@ def _uncovered(lines: Audit, audit: Audit, only: str | None) -> str:
     share = " to ".join(dict.fromkeys(shares)).replace(" % to ", " to ")
     template = f"{figure_name(metric)} {{value}}"
     if "auc" in metric:
-        template += ", where .5 is chance"
+        template += ", where 0.5 is chance"
     reach = UNCOVERED.get(metric, template).format(share=share, value=range_of(values))
     what = "them" if metric.endswith("away") else "it"
     return f"{worst.attack}: {reach}, {where}: no promise covers {what}."

@@ -114,9 +114,9 @@ def figure_in_words(series: Report) -> tuple[str, str]:
     Examples
     --------
     >>> figure_in_words({"metric": "roc_auc_score", "value": 0.91, "low": 0.874, "high": 0.944, "sd": None})
-    ('AUC .910', '.874 to .944')
+    ('AUC 0.910', '0.874 to 0.944')
     >>> figure_in_words({"metric": "roc_auc_score", "value": 0.91, "low": None, "high": None, "sd": 0.0123})
-    ('AUC .910', 'sd .012')
+    ('AUC 0.910', 'sd 0.012')
     """
     figure = read_figure(series)
     if figure.value is None:

@@ -225,7 +225,7 @@ def joining_in_words(report: Report, metric: str) -> str:
     --------
     >>> mean = {"value": 0.008, "low": -0.061, "high": 0.077, "sites": 3, "of": 4, "worthwhile": 0.005}
     >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
-    'No clear benefit from joining: AUC +.008 on average (95 % CI −.061 to +.077; 3 of 4 sites can be judged).'
+    'No clear benefit from joining: AUC +0.008 on average (95 % CI −0.061 to +0.077; 3 of 4 sites can be judged).'
     """
     entry = figure_of(run_of(report).mean_gain, metric)
     if entry.value is None:
@@ -379,7 +379,7 @@ def over_sites(figure: FigureReport) -> str:
 def gain_in_words(site: Report, metric: str) -> str:
     """Return the better arm's gain in words.
 
-    It has its interval, and which arm it is: "+.110 (+.020 to +.190), adjusted".
+    It has its interval, and which arm it is: "+0.110 (+0.020 to +0.190), adjusted".
     """
     best = best_arm(site, metric)
     if best is None:
@@ -458,11 +458,11 @@ def under(entry: Report | FigureReport, repeats: int) -> list[str]:
     Examples
     --------
     >>> under({"low": 0.874, "high": 0.944}, 1), under({"low": 0.874, "high": 0.944}, 3)
-    (['95 % CI .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % CI .874 to .944'])
+    (['95 % CI 0.874 to 0.944'], ['mean of 3 repeats', 'of one of them, 95 % CI 0.874 to 0.944'])
     >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
     ['no interval: mean over sites weighted by rows']
     >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
-    "within .004 of the rows' own, as scores are counted in bins"
+    "within 0.004 of the rows' own, as scores are counted in bins"
     """
     figure = read_figure(entry)
     parts = [f"mean of {repeats} repeats"] if repeats > 1 else []
@@ -484,7 +484,7 @@ def bound_of(entry: Report | FigureReport) -> str:
     Examples
     --------
     >>> bound_of({"value": 0.9, "bound": 0.0031})
-    ".004 of the rows' own"
+    "0.004 of the rows' own"
     """
     bound = read_figure(entry).bound or 0.0
     return f"{number(math.ceil(bound * 1000 - 1e-9) / 1000)} of the rows' own"
@@ -493,7 +493,7 @@ def bound_of(entry: Report | FigureReport) -> str:
 def apart(other: float, shared: float, metric: str) -> str:
     """Return how far a reference is from the shared model.
 
-    It is text, such as ".004 better than the shared model".
+    It is text, such as "0.004 better than the shared model".
     """
     digits = decimals_of(other, shared)  # the two as they are shown: their difference must be that of what is read
     gain = gain_of(Difference(round(other, digits) - round(shared, digits)), better_of(metric)).value or 0.0
@@ -531,7 +531,7 @@ def interval_name(report: Report) -> str:
 def least_gain(report: Report, metric: str) -> str:
     """Return the gain above which joining pays.
 
-    It is text, such as "0" or ".005".
+    It is text, such as "0" or "0.005".
     """
     return format_as_written(run_of(report).rule.worthwhile[metric])
 
@@ -612,14 +612,14 @@ GLOSSARY = {
     "adjusted to the site": "The shared model, corrected with the site's own training rows.",
     "pooled": "A model of all rows in one place, for reference only: rows would have to leave the sites.",
     "gain": "The better of shared and adjusted model minus the site model. Above 0, joining helps.",
-    "AUC": "How often the model ranks a row with the outcome above one without it: .5 is chance, 1 is always.",
+    "AUC": "How often the model ranks a row with the outcome above one without it: 0.5 is chance, 1 is always.",
     "95 % CI": "Confidence interval: the range that the test rows leave open for a figure, 95 times of 100.",
     "widened": "The interval of a gain is made wider where several sites are looked at: some gain by chance alone.",
     "joining pays": "The interval of the gain lies above what is worthwhile.",
     "no clear gain": "The interval leaves open that joining brings nothing, or less than what is worthwhile.",
     "do not use it here": "The interval lies below 0, beyond what is worthwhile: the site model is better.",
     "cannot be told": "Too few test rows, or too few with the outcome, to compare models at this site.",
-    "calibration": "Whether predicted probabilities hold: of rows given .3, three in ten have the outcome.",
+    "calibration": "Whether predicted probabilities hold: of rows given 0.3, three in ten have the outcome.",
     "net benefit": "True alarms minus false ones, weighed by the threshold, for each row: what acting on alarms gains.",
     "round": "Every site trains on its rows, and the updates are averaged; of boosted trees, one tree grows from sums.",
     "update": "How a site's training changed the model. It leaves the site; rows do not.",
@@ -641,7 +641,7 @@ OF_COMPARISON = (
 UNDER_NOISE = {
     "site model": "What a site reaches with its own rows alone, trained under the same ε as the shared model.",
     "gain": "The shared model minus the site model. Above 0, joining helps.",
-    "cannot be told": "The noise, or too few test rows, leave open more than a difference of .1 at this site.",
+    "cannot be told": "The noise, or too few test rows, leave open more than a difference of 0.1 at this site.",
 }
 """What terms mean where the comparison has noise."""
 WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")

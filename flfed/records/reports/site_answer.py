@@ -53,7 +53,7 @@ from flfed.study.tables import in_sums_only
 
 FEW_HOLDOUT_ROWS = 100
 """Below so many test rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
-one half is known to within .10."""
+one half is known to within 0.10."""
 SHOULD = {
     PAYS: "Yes: joining pays at {site}.",
     NO_CLEAR_GAIN: "No clear gain at {site}: these rows leave open anything from {span}.",

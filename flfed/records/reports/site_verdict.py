@@ -281,7 +281,7 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     >>> mean_gain_in_words(known, "roc_auc_score").partition(": ")[0]
     "On average over 9 of 10 sites, the shared model, before adjustment, against each one's own"
     >>> mean_gain_in_words(known, "roc_auc_score").partition(": ")[2]
-    'gain +.024 in AUC (95 % CI +.017 to +.031 for sites like these that train it together), which is clear.'
+    'gain +0.024 in AUC (95 % CI +0.017 to +0.031 for sites like these that train it together), which is clear.'
     >>> few = {"value": 0.02, "low": -0.04, "high": 0.08, "sites": 3, "of": 3}
     >>> mean_gain_in_words(few, "roc_auc_score").rpartition("together), ")[2]
     'which may be chance; of 3 sites, such a mean can hardly be clear.'

@@ -385,7 +385,7 @@ def end_in_words(value: float) -> str:
     Examples
     --------
     >>> end_in_words(40_000.0), end_in_words(0.25), end_in_words(-5.0) == f"{MINUS}5"
-    ('40000', '.25', True)
+    ('40000', '0.25', True)
     """
     sign = MINUS if value < 0 else ""
     return f"{sign}{format_as_written(abs(value))}"

@@ -227,7 +227,7 @@ def with_interval(one: FigureReport | None) -> str:
     --------
     >>> told = with_interval(FigureReport(value=0.7602, low=0.7457, high=0.7748))
     >>> told.replace(UNBROKEN, " "), with_interval(None)
-    ('.760 (.746 to .775)', 'n/a')
+    ('0.760 (0.746 to 0.775)', 'n/a')
     """
     if one is None or one.value is None:
         return ABSENT
@@ -300,7 +300,7 @@ def slope_in_words(slope: FigureReport | None) -> str:
     Examples
     --------
     >>> slope_in_words(FigureReport(value=0.811, low=0.702, high=0.919))[:78]
-    'Calibration slope .811 (95 % CI .702 to .919): predictions are too extreme. A '
+    'Calibration slope 0.811 (95 % CI 0.702 to 0.919): predictions are too extreme. A '
     """
     if slope is None or slope.low is None or slope.high is None:
         return ""

@@ -199,7 +199,7 @@ def at_budget(counts: ScoreCounts, budget: float) -> OperatingPoint:
     """
     thresholds = np.append(counts.low, 1.0)
     above = np.append(np.cumsum((counts.negative + counts.positive)[::-1])[::-1], 0)
-    # Shares would round: 5 of 50 rows are a tenth, which .1 times 50 is not below.
+    # Shares would round: 5 of 50 rows are a tenth, which 0.1 times 50 is not below.
     fits = above <= budget * counts.rows + 1e-9
     return at_threshold(counts, float(thresholds[int(np.argmax(fits))]))
 
@@ -258,7 +258,7 @@ HOW_FLAGGED = {
 """What is to be said of operating points that are no threshold, by kind."""
 NET_BENEFIT_READ = (
     "Net benefit counts each outcome that is found as 1, and takes off each false alarm at the price that the "
-    "threshold sets: who acts at .2 takes four false alarms for one found outcome, so each costs a quarter. It is a "
+    "threshold sets: who acts at 0.2 takes four false alarms for one found outcome, so each costs a quarter. It is a "
     "share of all rows (Vickers and Elkin 2006). A model is of use at a threshold only where its net benefit is above "
     "0, which is what flagging nobody has, and above that of flagging everybody."
 )
@@ -438,18 +438,18 @@ def probability(value: float) -> str:
     Examples
     --------
     >>> probability(0.0), probability(0.00012345), probability(0.5), probability(1.0)
-    ('0', '.000123', '.5', '1')
+    ('0', '0.000123', '0.5', '1')
     >>> probability(0.0000001), probability(0.9996)
-    ('.0000001', '.9996')
+    ('0.0000001', '0.9996')
     """
-    # Near 1 it is the distance to 1 that counts: .9996 is not 1.
+    # Near 1 it is the distance to 1 that counts: 0.9996 is not 1.
     digits = Decimal(f"{value:.3g}")
     if value < 1 <= digits:
         digits = 1 - Decimal(f"{1 - value:.1g}")
     text = f"{digits:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
-    return text.removeprefix("0") or "0"
+    return text
 
 
 def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:

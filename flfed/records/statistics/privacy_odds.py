@@ -120,7 +120,7 @@ def accounts_in_words(unit: str, charge_payloads: Sequence[Mapping[str, Any]]) -
     >>> of = {"side": "holdout"}
     >>> kept = [of | {"name": "sums", "share": 0.05}, of | {"name": "comparison", "share": 0.4}]
     >>> accounts_in_words("person", kept)[1].partition(": ")[0]
-    'Of the account of persons held out .45 is kept back and not spent'
+    'Of the account of persons held out 0.45 is kept back and not spent'
     """
     apart = (
         f"{unit.capitalize()}s trained on and {unit}s held out have accounts apart, each with the whole ε: in a run "

@@ -648,7 +648,7 @@ def ranks_in_words(report: Report) -> list[str]:
     Examples
     --------
     >>> [sentence] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
-    >>> sentence.endswith(f" .020 with what came (95 % CI {chr(8722)}.060 to +.110): no skill is shown.")
+    >>> sentence.endswith(f" 0.020 with what came (95 % CI {chr(8722)}0.060 to +0.110): no skill is shown.")
     True
     >>> ranks_in_words({"global": {}})
     []

@@ -197,7 +197,7 @@ def training_in_words(state: Report | None) -> str:
     --------
     >>> state = training_state(None, [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])
     >>> training_in_words(state).partition(". ")[2]
-    'Its AUC is .700; with all rows in one place .800.'
+    'Its AUC is 0.700; with all rows in one place 0.800.'
     >>> training_in_words(training_state(Fall(0.1, 1))).partition(". ")[2]
     'Its loss still fell by 10 % in the last round.'
     """

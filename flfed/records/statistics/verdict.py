@@ -173,7 +173,7 @@ def decimals_of(*values: float | None) -> int:
 
 
 def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
-    """Return a figure without a leading zero.
+    """Return a figure with a leading zero.
 
     It has as many decimals as its size deserves unless they are given; one that ran away is a power of ten.
 
@@ -182,9 +182,9 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     >>> number(1.2e30)
     '1.2e+30'
     >>> number(0.7124), number(0.11, 2, signed=True), number(12.345), number(4321.0), number(None)
-    ('.712', '+.11', '12.3', '4321', 'n/a')
-    >>> number(-0.0341) == MINUS + ".034", number(-0.0001, signed=True), number(1.0), number(0.2, 0)
-    (True, '.000', '1.000', '0')
+    ('0.712', '+0.11', '12.3', '4321', 'n/a')
+    >>> number(-0.0341) == MINUS + "0.034", number(-0.0001, signed=True), number(1.0), number(0.2, 0)
+    (True, '0.000', '1.000', '0')
     """
     if value is None:
         return ABSENT
@@ -199,8 +199,6 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
         sign = MINUS
     elif float(text) and signed:
         sign = "+"
-    if "." in text:
-        text = text.removeprefix("0")
     return sign + text
 
 
@@ -210,7 +208,7 @@ def better_or_worse(gain: float, digits: int) -> str:
     Examples
     --------
     >>> better_or_worse(0.004, 3), better_or_worse(-0.02, 2)
-    ('.004 better', '.02 worse')
+    ('0.004 better', '0.02 worse')
     """
     side = "worse" if gain < 0 else "better"
     return f"{number(abs(gain), digits)} {side}"
@@ -233,7 +231,7 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     Examples
     --------
     >>> with_interval(0.76, 0.74, 0.78), with_interval(0.76, None, None), with_interval(None, None, None)
-    ('.760 (.740 to .780)', '.760', 'n/a')
+    ('0.760 (0.740 to 0.780)', '0.760', 'n/a')
     """
     if low is None or high is None:
         return number(value)
@@ -246,30 +244,32 @@ def format_as_written(value: float) -> str:
     Examples
     --------
     >>> [format_as_written(value) for value in (0.005, 0.0025, 0.00004, 2.0, 0.0, 1.5)]
-    ['.005', '.0025', '.00004', '2', '0', '1.5']
+    ['0.005', '0.0025', '0.00004', '2', '0', '1.5']
     """
     # Decimal of the repr has the digits that were written, and no binary rest.
     whole, _, rest = f"{Decimal(repr(float(value))):f}".partition(".")
     rest = rest.rstrip("0")
     if not rest:
         return whole
-    return f"{whole}.{rest}".removeprefix("0")
+    return f"{whole}.{rest}"
 
 
 def interval(low: float | None, high: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
     """Return "LOW to HIGH" with equally many decimals.
 
-    "n/a" where an end is unknown.
+    They have more decimals where an end would read as 0 and is not. "n/a" where an end is unknown.
 
     Examples
     --------
     >>> interval(0.6, 0.701), interval(0.02, 0.19, 2, signed=True), interval(None, 1.0)
-    ('.600 to .701', '+.02 to +.19', 'n/a')
+    ('0.600 to 0.701', '+0.02 to +0.19', 'n/a')
+    >>> interval(0.0004, 0.041), interval(0.0, 0.041)
+    ('0.0004 to 0.0410', '0.000 to 0.041')
     """
     if low is None or high is None:
         return ABSENT
     if decimals is None:
-        decimals = decimals_of(low, high)
+        decimals = decimals_beside((low, high), decimals_of(low, high))
     return f"{number(low, decimals, signed=signed)} to {number(high, decimals, signed=signed)}"
 
 
@@ -291,11 +291,21 @@ def decimals_for(difference: Difference, worthwhile: float = 0.0) -> int:
     4
     """
     decimals = decimals_of(difference.value, difference.low, difference.high)
-    marks = (0.0, worthwhile, -worthwhile)
+    return decimals_beside((difference.low, difference.high), decimals, (0.0, worthwhile, -worthwhile))
+
+
+def decimals_beside(bounds: Sequence[float | None], decimals: int, marks: Sequence[float] = (0.0,)) -> int:
+    """Return the decimals with which no bound reads as a mark.
+
+    Examples
+    --------
+    >>> decimals_beside((0.0004, 0.041), 3), decimals_beside((0.0, 0.041), 3), decimals_beside((1e-9, 0.041), 3)
+    (4, 3, 3)
+    """
     # A bound that equals a mark reads as that mark with any number of decimals.
-    bounds = [bound for bound in (difference.low, difference.high) if bound is not None and bound not in marks]
+    beside = [bound for bound in bounds if bound is not None and bound not in marks]
     for digits in range(decimals, decimals + MOST_MORE + 1):
-        if all(float(f"{bound:.{digits}f}") not in marks for bound in bounds):
+        if all(float(f"{bound:.{digits}f}") not in marks for bound in beside):
             return digits
     return decimals
 
@@ -434,7 +444,7 @@ def verdict(
     >>> code
     'joining pays'
     >>> sentence
-    'AUC .710 with the shared model against .600 alone: gain +.110 (95 % CI +.020 to +.190).'
+    'AUC 0.710 with the shared model against 0.600 alone: gain +0.110 (95 % CI +0.020 to +0.190).'
     """
     best = best_of(shared, personalised, better)
     if best is None or not has_interval(best[1]):
@@ -471,7 +481,7 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     >>> why_unclear(Difference(0.01, -0.02, 0.04), 0.005)
     'the interval contains 0, so this may be chance'
     >>> why_unclear(Difference(0.002, 0.001, 0.003), 0.005)
-    'the interval lies above 0, but the gain is too small to matter (under .005)'
+    'the interval lies above 0, but the gain is too small to matter (under 0.005)'
     """
     if may_be_chance(gain):
         return "the interval contains 0, so this may be chance"
@@ -513,9 +523,9 @@ def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
     Examples
     --------
     >>> size_and_span(Difference(0.11, 0.02, 0.19)), size_and_span(Difference(38.2))
-    (('+.110', '+.020 to +.190'), ('+38.2', 'n/a'))
+    (('+0.110', '+0.020 to +0.190'), ('+38.2', 'n/a'))
     >>> size_and_span(Difference(0.11, 0.02, 0.2, 0.0051, 0.22, sites=4), 0.005)
-    ('+.1100', '+.0051 to +.2200')
+    ('+0.1100', '+0.0051 to +0.2200')
     """
     deciding = gain.deciding
     digits = decimals_for(deciding, worthwhile)
@@ -542,7 +552,7 @@ def describe_interval(gain: Difference, worthwhile: float = 0.0) -> str:
     Examples
     --------
     >>> describe_interval(Difference(0.11, 0.02, 0.2, 0.001, 0.22, sites=4)), describe_interval(Difference(1, 0, 2))
-    ('95 % CI, widened for 4 sites: +.001 to +.220', '95 % CI .00 to +2.00')
+    ('95 % CI, widened for 4 sites: +0.001 to +0.220', '95 % CI 0.00 to +2.00')
     """
     name = name_interval(gain.sites)
     if gain.sites > 1:
@@ -556,7 +566,7 @@ def gain_in_brackets(gain: Difference, worthwhile: float = 0.0) -> str:
     Examples
     --------
     >>> gain_in_brackets(Difference(0.11, 0.02, 0.19)), gain_in_brackets(Difference(None))
-    ('+.110 (+.020 to +.190)', 'n/a')
+    ('+0.110 (+0.020 to +0.190)', 'n/a')
     """
     size, span = size_and_span(gain, worthwhile)
     if gain.value is None:
@@ -582,7 +592,7 @@ def _sentence(
 ) -> str:
     """Return the verdict's figures as a sentence.
 
-    Such as "AUC .710 with the shared model against .600 alone: gain +.110 (95 % CI +.020 to +.190)".
+    Such as "AUC 0.710 with the shared model against 0.600 alone: gain +0.110 (95 % CI +0.020 to +0.190)".
     """
     with_, own = figures.get(arm), figures.get("local-only")
     # Both figures get equally many decimals, so that they can be compared.

@@ -161,7 +161,7 @@ def least_epsilon(coins: int, guesses: int, right: int, delta: float) -> float:
 
     Examples
     --------
-    >>> round(least_epsilon(100, 100, 100, 0.0), 3)  # log(q / (1 - q)) for q = .05 ** (1 / 100)
+    >>> round(least_epsilon(100, 100, 100, 0.0), 3)  # log(q / (1 - q)) for q = 0.05 ** (1 / 100)
     3.493
     """
     low = 0.0

@@ -55,7 +55,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
     optimiser's first step and the penalties. It knows nothing of the rows.
 
     A row counts as recovered where some output's quotient is within 1e-6 of it, as a share of its length (1e-3 where
-    the plan computes in float32). The cosine is that of the output whose intercept moved most; over .5 the guess
+    the plan computes in float32). The cosine is that of the output whose intercept moved most; over 0.5 the guess
     counts as close.
 
     Where any noise is added the promise for rows recovered exactly is 0: a number with noise on it equals another

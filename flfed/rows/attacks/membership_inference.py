@@ -62,7 +62,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
 
     Limits: a 95 % interval is DeLong's (with people of several rows: the bootstrap over people, and Hanley and McNeil's
     over people where each draw gives the same) and takes the model and the shadows as they are. Holdout rows that
-    differ from training rows in other ways than membership move the figure from .5 for that reason alone, up or down.
+    differ from training rows in other ways than membership move the figure from 0.5 for that reason alone, up or down.
     Shadow models know this site's rows only: where others have trained too they fit more closely than the model
     attacked. The mean over rows hides that some rows are easier to tell than others.
 
@@ -134,7 +134,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         promise = NAN if attacked.promised is None or why else largest_auc(*attacked.promised)
         says = (
             f"A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
-            "probability; .5 is chance."
+            "probability; 0.5 is chance."
         )
         return Finding(
             attack=NAME, metric=metric, value=auc.value, low=auc.low, high=auc.high, method=auc.method,
@@ -157,7 +157,7 @@ def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> 
 
     Notes
     -----
-    People are counted as if each had one row, and the area is first moved towards .5 by half a person of the
+    People are counted as if each had one row, and the area is first moved towards 0.5 by half a person of the
     smaller side, as for rows: the interval is never a point. It has no limits where a side has nobody.
     """
     codes, _ = units_of(len(member), group)

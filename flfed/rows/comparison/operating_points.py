@@ -104,7 +104,7 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
     ranking = np.where(np.isnan(score), -np.inf, score)
     if by == "threshold":
         return ranking >= at
-    # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29.
+    # 29 of 100 rows are 0.29 of them, and 0.29 * 100 is a little less than 29.
     allowed = int(at * len(ranking) + 1e-9)
     # The row after the last that is allowed stays, and so do all that have its score.
     flagged = np.ones(len(ranking), bool)

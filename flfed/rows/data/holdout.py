@@ -473,7 +473,7 @@ class HoldoutByOrder:
         share = self.rule.train_share
         if share is None:
             return np.datetime64(until) if isinstance(until, str) else until
-        # Less a little: .7 of 10 rows are 7, which in floating point may be a bit more.
+        # Less a little: 0.7 of 10 rows are 7, which in floating point may be a bit more.
         place = max(1, math.ceil(share * len(values) - 1e-9))
         return np.sort(values)[place - 1]
 

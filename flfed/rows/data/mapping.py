@@ -55,7 +55,7 @@ _FALSE = {"0", "false", "no"}
 def plain_text(cells: pd.Series) -> pd.Series:
     """Return cells as stripped text.
 
-    None where empty; whole numbers are without a trailing ".0".
+    None where empty; whole numbers are without a trailing "0.0".
 
     The same cell read from CSV, Parquet or SQL gives the same text.
     """
@@ -410,7 +410,7 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
         return numbers
     place, bits = pd.factorize(numbers.ravel()[long].view(np.int64))
     values = bits.view(np.float64)
-    # Whole numbers lose their ".0" first, as in every source.
+    # Whole numbers lose their "0.0" first, as in every source.
     read_as = _plain_cell if (values == np.rint(values)).any() else repr
     texts = list(map(read_as, values.tolist()))
     read = numbers.copy()

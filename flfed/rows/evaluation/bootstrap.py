@@ -316,7 +316,7 @@ class Replicates:
         reach = self.reach(level)
         bias = self._bias()
         tail = bias + np.array([-reach, reach])
-        # .1: with two or three units the reach can pass the pole of the transformation
+        # 0.1: with two or three units the reach can pass the pole of the transformation
         at = ndtr(bias + tail / np.maximum(1 - skew * tail, 0.1))
         # The `np.quantile` of the ordered draws.
         last = len(self._ordered) - 1

@@ -131,12 +131,12 @@ def compare(
     -----
     The AUC of two classes: DeLong, the interval on the logit scale. Where its variance is 0 or
     unknown (perfect scores, one row in a class): Hanley and McNeil's variance at an AUC moved
-    towards .5 by half a row of the smaller class, so that no interval is a point. Accuracy:
+    towards 0.5 by half a row of the smaller class, so that no interval is a point. Accuracy:
     Wilson's interval, and Agresti and Min's for a difference. Else the bootstrap: BCa limits
     (rankings: on the logit scale), and value +- `t` times its spread for a difference.
 
     Nominal 95 % intervals fall short on small holdouts (simulated): 91 to 94 % for an AUC above
-    .9 with 20 rows in the smaller class, 92 % for a Brier score of 20 rows.
+    0.9 with 20 rows in the smaller class, 92 % for a Brier score of 20 rows.
 
     Source: Hanley and McNeil 1982, "The meaning and use of the area under a ROC curve"; Wilson
     1927, "Probable inference"; Agresti and Min 2005, "Simple improved confidence intervals for
@@ -253,7 +253,7 @@ def logit_limits(auc: float, centre: float, variance: float, z: float) -> tuple[
 def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, float]:
     """Return a shrunk AUC and its variance.
 
-    The AUC is moved towards .5 by half a row of the smaller class.
+    The AUC is moved towards 0.5 by half a row of the smaller class.
 
     Parameters
     ----------

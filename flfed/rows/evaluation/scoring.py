@@ -159,8 +159,8 @@ def withheld(
     Notes
     -----
     Under disclosure "institution" an average over fewer rows than the cell minimum stays, and so
-    does every figure from which a smaller count follows: an accuracy of .95 over 60 rows says
-    that 3 were wrong, a recall of .95 over 60 events that 3 were missed.
+    does every figure from which a smaller count follows: an accuracy of 0.95 over 60 rows says
+    that 3 were wrong, a recall of 0.95 over 60 events that 3 were missed.
     """
     # An open site withholds nothing.
     if policy.disclosure == "open":

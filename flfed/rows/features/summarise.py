@@ -243,7 +243,7 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
     do: where a column is 0 for nearly all and 1 for three rows, they say so.
 
     Of missingness against the outcome, U and V leave where each cell of that table is large; for a
-    regression, and where a person has several rows, only U over the root of V in steps of .1, and V down to a
+    regression, and where a person has several rows, only U over the root of V in steps of 0.1, and V down to a
     power of 2. Of separation it leaves whether the column alone tells the outcome almost perfectly, one bit.
     """
     alone_cells = []

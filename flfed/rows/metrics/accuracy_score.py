@@ -10,7 +10,7 @@ from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Tar
 class AccuracyScore(SumMetric):
     """Share of rows whose most probable class happened.
 
-    Binary: class 1 is called where its probability is above .5. At exactly .5, and where several
+    Binary: class 1 is called where its probability is above 0.5. At exactly 0.5, and where several
     classes share the largest probability, the lower code is called, as `argmax` does.
 
     Source: `sklearn.metrics.accuracy_score`.

@@ -15,7 +15,7 @@ class AveragePrecisionScore(RankMetric):
 
     It is taken at their score, `sum_t (R_t - R_t-1) P_t`.
 
-    Rows of equal score enter together. A useless score has the share of positives, not .5.
+    Rows of equal score enter together. A useless score has the share of positives, not 0.5.
 
     Source: `sklearn.metrics.average_precision_score`; Boyd, Eng and Page 2013, "Area under the
     precision-recall curve: point estimates and confidence intervals".

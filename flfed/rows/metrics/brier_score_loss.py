@@ -10,7 +10,7 @@ from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Tar
 class BrierScoreLoss(SumMetric):
     """Mean squared error of a probability, `(p - y)^2`.
 
-    p is the probability of class 1. 0 is perfect, and always saying .5 gives .25.
+    p is the probability of class 1. 0 is perfect, and always saying 0.5 gives 0.25.
 
     Source: Brier 1950, "Verification of forecasts expressed in terms of probability";
     `sklearn.metrics.brier_score_loss`.

@@ -15,7 +15,7 @@ class CalibrationInTheLargeError(SumMetric):
 
     It is `|ln(expected / observed)|`, expected the sum of the probabilities, observed that of the events.
 
-    0 is right on average; .69 is twice too many events, or half of them; 3.0 is twenty times too many.
+    0 is right on average; 0.69 is twice too many events, or half of them; 3.0 is twenty times too many.
 
     Source: the ratio O/E of Van Calster, McLernon, van Smeden, Wynants and Steyerberg 2019,
     "Calibration: the Achilles heel of predictive analytics" (mean calibration), as the size of its

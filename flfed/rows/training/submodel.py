@@ -49,7 +49,7 @@ def submodel(model: object, arrays: Arrays, width: float) -> Arrays:
     for number, (weight, bias) in enumerate(layers):
         after = slice(None)
         if number < len(layers) - 1:
-            # A share such as .3 of 10 is a little below 3 in binary.
+            # A share such as 0.3 of 10 is a little below 3 in binary.
             after = slice(max(1, math.floor(width * len(arrays[bias]) + 1e-9)))
         narrow[weight] = arrays[weight][before, after]
         narrow[bias] = arrays[bias][after]

@@ -20,7 +20,7 @@ RELATIVE = 2.0**-24
 ABSOLUTE = 2.0**-150
 """Half the distance of float32's neighbours, as a share of an entry; and of the smallest ones."""
 HAIR = 1e-9
-"""Of a product: .55 of 100 entries are 55.000…01 of them in floating point, and 55 are meant."""
+"""Of a product: 0.55 of 100 entries are 55.000…01 of them in floating point, and 55 are meant."""
 
 
 class TopK(Codec, Settings, where="[codec]"):
@@ -33,7 +33,7 @@ class TopK(Codec, Settings, where="[codec]"):
     ----------
     share : float in [0.1, 1)
         Share of the entries that are sent, rounded up. Each takes six bytes up to 65,536 entries, and else eight:
-        a share of .1 is a seventh of the bytes of float32, and from .6 on little or nothing is saved.
+        a share of 0.1 is a seventh of the bytes of float32, and from 0.6 on little or nothing is saved.
         Example: `share = 0.2`.
 
     Reveals: the largest entries in single precision, and which they are. It protects nothing.

@@ -427,7 +427,7 @@ TAG_ERROR = 2e-9
 """Error of a tag of one site, at most; of n sites √n times as much. The standard deviation found is 1.3e-10."""
 LEAST_WEIGHT = 1e-2
 """Weight of a sum, at least: an error of 6.5e-10 that is divided by less would show through `STEP`. An honest sum has
-the site with the most rows in it, whose weight is .1 or more."""
+the site with the most rows in it, whose weight is 0.1 or more."""
 STEP = 2.0**-20
 """Whole multiples of it are what an opened model has. A sum's exact digits are an equation of the key: the rounding
 hides the error of the ciphertext before any figure is made of the model."""

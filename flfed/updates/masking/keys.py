@@ -226,7 +226,7 @@ def stream(seed: bytes, updates: int, sums: int = 0) -> tuple[np.ndarray, np.nda
 
     Notes
     -----
-    AES-256 in counter mode from 0. It takes .7 of ChaCha20's time where the processor knows AES; without, OpenSSL's
+    AES-256 in counter mode from 0. It takes 0.7 of ChaCha20's time where the processor knows AES; without, OpenSSL's
     takes longer, but its time tells nothing of the key either.
     """
     cipher = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()

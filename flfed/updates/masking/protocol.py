@@ -447,7 +447,7 @@ def unmask(
 def norm_refusal(norm: float, *, last: float, sites: int, largest: float, entries: int) -> Refusal | None:
     """Return why a sum is not used for its size, None where it is.
 
-    Of numbers that a mask stayed on, the norm is about .58 · `sites` · `largest` · √`entries`.
+    Of numbers that a mask stayed on, the norm is about 0.58 · `sites` · `largest` · √`entries`.
 
     Parameters
     ----------

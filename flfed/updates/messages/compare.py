@@ -317,7 +317,7 @@ class CompareReply:
     (`later-figures`); sums over holdout rows under the same rules as
     SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
     names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
-    chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
+    chooses, 0.003 log-odds wide or wider: with few rows most hold one; and where the site's own
     model is the best of several families, which one did best on training rows kept apart (not where
     record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
     Of a regression at a site that holds out its later rows, figures of forecasts without a model, too: from those the

@@ -447,7 +447,7 @@ _STEP = (
 _BLIND = "A blind guess has cosines of about {n} either way."
 _MEMBER = (
     "A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
-    "probability; .5 is chance."
+    "probability; 0.5 is chance."
 )
 SAYS = (
     "No figure: fewer than {n} {parts} rows.", "No figure: the model has no inputs.",

@@ -82,8 +82,8 @@ class Trees(Part):
             "[privacy]: name",
             lambda facts: facts.study.privacy.name != "none",
             f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
-            "a perceptron with the same promise (on taiwan-credit an AUC of .75 to .77 at epsilon 3, untuned, against "
-            ".766): take model 'mlp'",
+            "a perceptron with the same promise (on taiwan-credit an AUC of 0.75 to 0.77 at epsilon 3, untuned, "
+            "against 0.766): take model 'mlp'",
         ),
         Exclusion(
             "[strategy]: refit with secure-aggregation",

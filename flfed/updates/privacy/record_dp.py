@@ -83,10 +83,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     A study without rounds, an analysis, is one answer of each site: counts and sums of all rows, each person at most
     once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
 
-    Where it covers the study, a person who is trained on spends .2 of μ² (of the Gaussian with the same ε and δ) for
-    histograms, .05 for counts and what is left for training; one who is held out .2 for the edges of score bins and
-    .35 for counts of scores, and .4 for a comparison; with one, training has .5, histograms .25 and the own model .2.
-    What nobody asks for is kept back.
+    Where it covers the study, a person who is trained on spends 0.2 of μ² (of the Gaussian with the same ε and δ) for
+    histograms, 0.05 for counts and what is left for training; one who is held out 0.2 for the edges of score bins and
+    0.35 for counts of scores, and 0.4 for a comparison; with one, training has 0.5, histograms 0.25 and the own model
+    0.2. What nobody asks for is kept back.
 
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.

@@ -182,7 +182,7 @@ class FedAvg(FlowerFedAvg):
 
     def needed(self, asked: int) -> int:
         """Return the number of good updates needed, at least one."""
-        # Less a little: .55 of 20 is 11, which in floating point is a bit more.
+        # Less a little: 0.55 of 20 is 11, which in floating point is a bit more.
         return max(1, math.ceil(self.quorum * asked - 1e-9))
 
     def configure_train(

@@ -110,7 +110,7 @@ def test_parts_that_come_a_little_later_are_asked_for_soon(monkeypatch):
     monkeypatch.setattr(loop, "pull_objects", loop.pull_objects)
     parts_soon()
     assert loop.pull_objects(["part"], pull_object_fn=pull) == {"part": b"content"}
-    # Flower's own two waits are at least .8 and 1.6 s.
+    # Flower's own two waits are at least 0.8 and 1.6 s.
     assert len(asked) == 3 and len(waited) >= 2 and sum(waited) < 0.8
 
 

@@ -23,7 +23,7 @@ SITES, ENTRIES, LARGEST = 5, 2000, 8.0
 RING = Ring.of_updates(SITES, LARGEST)
 VICTIM = "site-002"
 NOTHING = 0.1
-"""Correlation or cosine with the victim's update that is none: of 2,000 entries, its standard deviation is .022."""
+"""Correlation or cosine with the victim's update that is none: of 2,000 entries, its standard deviation is 0.022."""
 
 
 def updates_of(cohort: Cohort, round: int = 1) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ from tests.updates.masking.one_sum import BINDING, NONE, Cohort, binding, cohort
 
 LARGEST = 8.0
 FAR = 0.1
-"""Correlation that a vector may have with what it hides; of 2,000 entries its standard deviation is .02."""
+"""Correlation that a vector may have with what it hides; of 2,000 entries its standard deviation is 0.02."""
 
 
 def updates_of(cohort: Cohort, entries: int, seed: int = 1) -> np.ndarray:

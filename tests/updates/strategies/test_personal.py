@@ -24,7 +24,7 @@ def test_dittos_gradient_is_lam_times_the_distance_from_the_shared_model_at_ever
     (term,), constant = own_terms(Ditto, {"lam": 0.4}, start, incoming)
     anchor, w = (torch.tensor(arrays["weight"]) for arrays in (start, now))
     found = term(w, anchor).numpy() + constant["weight"]
-    np.testing.assert_allclose(found, 0.4 * np.array([[2.5, -2.5]]), rtol=1e-15)  # .4 (3 - .5)
+    np.testing.assert_allclose(found, 0.4 * np.array([[2.5, -2.5]]), rtol=1e-15)  # 0.4 (3 - 0.5)
     np.testing.assert_array_equal(term(anchor, anchor).numpy(), 0)
     with pytest.raises(MalformedMessage, match="lam"):
         own_terms(Ditto, {}, start, incoming)

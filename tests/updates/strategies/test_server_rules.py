@@ -20,7 +20,7 @@ from flfed.updates.strategies.fedyogi import FedYogi
 
 START = {"weight": np.array([[1.0], [-2.0]]), "bias": np.array([0.5])}
 WEIGHTS = {"a": 1.0, "b": 3.0}
-# Mean updates, weighted 1 : 3, of two rounds: weight (.4, -.2) then (-.1, .6), bias .8 then 0.
+# Mean updates, weighted 1 : 3, of two rounds: weight (0.4, -0.2) then (-0.1, 0.6), bias 0.8 then 0.
 ROUNDS = [
     {"a": {"weight": [[1.0], [1.0]], "bias": [2.0]}, "b": {"weight": [[0.2], [-0.6]], "bias": [0.4]}},
     {"a": {"weight": [[0.5], [0.0]], "bias": [0.0]}, "b": {"weight": [[-0.3], [0.8]], "bias": [0.0]}},
@@ -109,11 +109,11 @@ def normalised(steps: dict[str, int], plan: Plan) -> np.ndarray:
 
 def test_updates_are_normalised_by_their_steps():
     a, b = (vector(ROUNDS[0][site]) for site in "ab")
-    # Effective steps .25 * 20 + .75 * 4 = 8, of updates a / 20 and b / 4.
+    # Effective steps 0.25 * 20 + 0.75 * 4 = 8, of updates a / 20 and b / 4.
     expected = vector(START) + 8 * (0.25 * a / 20 + 0.75 * b / 4)
     np.testing.assert_allclose(normalised({"a": 20, "b": 4}, Plan()), expected, rtol=1e-14)
     assert (normalised({"a": 7, "b": 7}, Plan()) == after(FedAvg(), 1)).all()
-    # A site without a step sent nothing, and its weight stays: effective steps .75 * 4 = 3.
+    # A site without a step sent nothing, and its weight stays: effective steps 0.75 * 4 = 3.
     np.testing.assert_allclose(normalised({"a": 0, "b": 4}, Plan()), vector(START) + 3 * 0.75 * b / 4, rtol=1e-14)
 
 

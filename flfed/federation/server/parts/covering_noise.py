@@ -41,7 +41,7 @@ from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 
 PAIRED = "noised pairs, own model under the same ε"
 LOST = "the test rows are lost in the noise"
-UNTOLD = "under this budget not even a difference of .1 would be seen"
+UNTOLD = "under this budget not even a difference of 0.1 would be seen"
 AUC_ALONE = "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 

@@ -45,7 +45,7 @@ MOST_DRAWN = 12
 THRESHOLD, BUDGET = "a threshold", "an alert budget"
 HOW_TO_READ = f"""
 **ROC and AUC.** Take one row with the outcome and one without. AUC is how often the model gives the one with the
-outcome the higher probability: .5 is the toss of a coin (the dashed line), 1 is always. Each point of the curve is one
+outcome the higher probability: 0.5 is the toss of a coin (the dashed line), 1 is always. Each point of the curve is one
 place to draw the line between yes and no: how many of those with the outcome are found (up), at the price of how many
 false alarms among those without it (to the right).
 
@@ -54,7 +54,7 @@ The thin dashed line in a site's colour is what chance alone would reach: the sh
 can be compared by these curves only where these shares are alike. Average precision is the area below.
 
 **Calibration.** Rows are put into groups of like predictions, of {LEAST_ROWS} or more. On the dashed line a prediction
-holds: of rows with a predicted probability of .3, three in ten have the outcome. A point above it means that the model
+holds: of rows with a predicted probability of 0.3, three in ten have the outcome. A point above it means that the model
 says too little, below it too much. Where an interval misses the line, chance is no likely reason; but of twenty groups
 of a model that holds, about one misses it by chance. A miss that the width of the bins (below) may explain is not
 counted. Few rows make wide intervals, in which a prediction holds easily: so the mean over all rows is held against the

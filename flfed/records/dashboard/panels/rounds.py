@@ -315,7 +315,8 @@ def _course(points: Sequence[CurvePoint], site: str | None) -> str:
     curve = [point for point in points if point.site == site and point.value is not None]
     if not curve:
         return "no figures"
-    return f"{curve[0].value:.3f} after round {curve[0].round}, {curve[-1].value:.3f} after round {curve[-1].round}"
+    first, last = curve[0], curve[-1]
+    return f"{number(first.value)} after round {first.round}, {number(last.value)} after round {last.round}"
 
 
 def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | None) -> list[Line]:

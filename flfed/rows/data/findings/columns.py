@@ -217,7 +217,7 @@ def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) ->
     some = present_cells[either]
     parts = {"year": some.dt.year, "month": some.dt.day, "day": some.dt.month}
     exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(present_cells.dtype)
-    # Weekends in a table of working days: two days of seven are none of work, .29 of all dates.
+    # Weekends in a table of working days: two days of seven are none of work, 0.29 of all dates.
     free = present_cells.dt.day_of_week >= WEEKEND
     working = free[certain].mean() <= 0.05 and free[either].mean() >= 0.15
     if working and (exchanged[either].dt.day_of_week >= WEEKEND).mean() <= 0.05:

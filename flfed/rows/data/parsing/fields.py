@@ -37,7 +37,7 @@ class Field:
         Name in the institution's own table. Example: `column="CHOL_MMOL"`.
     values : mapping of text to text, optional
         Own code to schema value, such as `{"1": "male", "0": "female"}`. Keys are compared after
-        blanks are stripped and a trailing ".0" is removed. A code that is not a key is an error.
+        blanks are stripped and a trailing "0.0" is removed. A code that is not a key is an error.
         Example: `values={"1": "male", "0": "female"}`.
     multiply, add : float
         Unit conversion: `value * multiply + add`, such as 38.67 for cholesterol from mmol/L.

@@ -37,11 +37,11 @@ class SafetyStock:
         Date of the schema. Example: `by = "month"`.
     until : str
         Last day whose errors set the stock; rows after it judge it. Example: `until = "2025-06-30"`.
-    service : float in (.5, 1), default .9
+    service : float in (0.5, 1), default 0.9
         Share of rows whose outcome the stock is meant to cover. Example: `service = 0.95`.
     last : sequence of int, default [12, 24]
         How many of a site's last errors set the stocks with which it is compared. Example: `last = [24]`.
-    step : float, default .05
+    step : float, default 0.05
         Stocks are multiples of it, in the outcome's unit, and none is below what is asked for. Example: `step = 0.1`.
 
     Reveals: the number of rows until that day, and the sum of their squared errors, over all of them and over the last
@@ -74,7 +74,7 @@ class SafetyStock:
         except ValueError:
             raise UsageError(f"[statistic] safety-stock: until={until!r} must be a date such as 2025-06-30") from None
         if not 0.5 < service < 1:
-            raise UsageError(f"[statistic] safety-stock: service={service} must lie between .5 and 1")
+            raise UsageError(f"[statistic] safety-stock: service={service} must lie between 0.5 and 1")
         if not 0 < step < math.inf or any(count < 1 for count in last):
             raise UsageError("[statistic] safety-stock: step must be above 0 and finite, and last have numbers from 1")
         self.forecast = forecast

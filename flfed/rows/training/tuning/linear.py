@@ -315,7 +315,7 @@ def _quiet_newton() -> Iterator[None]:
 def _logistic(rows: Encoded) -> Any:
     """Return scikit-learn's logistic regression, for `_fit`.
 
-    Where a penalty is weak, lbfgs stops up to .001 of a log-odds from the solution whatever its
+    Where a penalty is weak, lbfgs stops up to 0.001 of a log-odds from the solution whatever its
     tolerance; Newton's method does not, and takes half the time. Its Hessian must be affordable.
     """
     from sklearn.linear_model import LogisticRegression
