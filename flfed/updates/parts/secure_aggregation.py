@@ -210,13 +210,11 @@ _STATISTIC_RELEASES = (
 def _masked_releases(update: Release) -> list[Release]:
     """Return what leaves of an update under masks, and what opens its sum."""
     facts = update.text.facts
-    # Sums of updates tell what the message says; those of trees something of their own.
-    of_sum = "" if update.text.key == "update" else Text("of-sum", {"reveals": facts["reveals"]})
-    masked = {"rounds": facts["rounds"], "reveals": Masked, "of_sum": of_sum}
+    masked = {"rounds": facts["rounds"], "reveals": Masked, "of_sum": facts["reveals"]}
     opened = {"step": facts["step"], "reveals": UnmaskReply}
     missing = {"step": facts["step"], "reveals": ListReply}
     return [
-        Release(Place.ROUND, Text("update-masked", masked), TRAIN),
+        Release(Place.ROUND, Text(f"{update.text.key}-masked", masked), TRAIN),
         Release(Place.ROUND, Text("opened", opened), UNMASK),
         Release(Place.ROUND, Text("missing", missing), LIST),
     ]
