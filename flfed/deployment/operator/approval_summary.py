@@ -169,7 +169,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
     if study.warm_start and study.privacy.name != "none":
         yield render("approval.risk.start", model=shown(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
-        yield render("approval.risk.no-secure-aggregation", least=LEAST, n=proposal.participants)
+        yield render("approval.risk.no-secure-aggregation", least=LEAST)
     if is_covered(study):
         return
     if policy.disclosure == "open":
@@ -179,6 +179,8 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
         for output in policy.outputs:
             if output in sentences("approval", "output"):
                 yield render(f"approval.output.{output}")
+            if output in sentences("approval", "output-of-models") and not is_statistic(study):
+                yield render(f"approval.output-of-models.{output}")
 
 
 def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:

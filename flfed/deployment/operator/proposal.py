@@ -8,7 +8,7 @@ from functools import cached_property
 
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.operator.privacy_words import Guarantee, guarantee_of
-from flfed.deployment.operator.run_budget import RunsLeft, comparisons_left, describe_study_budget, runs_left
+from flfed.deployment.operator.run_budget import RunsLeft, counted_comparisons, describe_study_budget, runs_left
 from flfed.deployment.operator.secure_sums import Agreement, OtherStudy, has_sums, other_studies
 from flfed.deployment.site_state.approval import Approval, approvals
 from flfed.deployment.site_state.comparisons import Compared
@@ -136,7 +136,7 @@ def read_site_facts(folder: SiteFolder, proposal: Proposal) -> SiteFacts:
     return SiteFacts(
         rows=snapshot.read_facts(proposal.serving, folder.frozen),
         runs=runs_left(folder, proposal.site, study),
-        compared=comparisons_left(folder, proposal.site, study),
+        compared=counted_comparisons(folder, proposal.site, study),
         budget=tuple(describe_study_budget(folder, proposal.site, study)),
         others=tuple(other_studies(folder, study, proposal.co_sites, proposal.agreement)),
         earlier=same_name[0] if same_name else None,

@@ -108,7 +108,7 @@ def check_counted(site: Site, study: Study) -> None:
         raise UsageError(f"--compared adds nothing: study {study.name!r} compares no models")
 
 
-def comparisons_left(folder: SiteFolder, site: Site, study: Study) -> Compared | None:
+def counted_comparisons(folder: SiteFolder, site: Site, study: Study) -> Compared | None:
     """Return the models of a study's dataset whose figures were released; None where the site counts none."""
     if site.policy.disclosure == "open" or not asks(study, COMPARE):
         return None
@@ -121,7 +121,7 @@ def describe_comparisons(limit: Compared | None, site: Site, dataset: str, added
     Parameters
     ----------
     limit : Compared or None
-        Of `comparisons_left`.
+        Of `counted_comparisons`.
     site : Site
     dataset : str
     added : int

@@ -203,7 +203,7 @@ def _describe_disclosure(proposal: Proposal) -> str:
     else:
         text = render(f"approval.disclosure.{policy.disclosure}", least=policy.cell_minimum)
     if policy.outputs:
-        text += render("approval.disclosure.besides", outputs=", ".join(policy.outputs))
+        text += render("approval.study.besides", outputs=", ".join(policy.outputs))
     return text
 
 
