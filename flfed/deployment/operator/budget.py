@@ -434,12 +434,12 @@ def describe_account(account: dict[str, Any], delta: float, *, enforced: bool) -
 
     Examples
     --------
-    >>> account = {"dataset": "heart", "budget": 3.0, "spent": 1.2, "rounds-left": 41, "runs": [{"run": "a"}]}
+    >>> account = {"dataset": "wine", "budget": 3.0, "spent": 1.2, "rounds-left": 9, "runs": [{"run": "a"}]}
     >>> describe_account(account | {"unprotected-updates": 0}, 1e-5, enforced=True)
-    'heart: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run. About 41 rounds like the last one fit.'
+    'wine: epsilon 1.2 of 3 is spent at delta 1e-05, by 1 run. There is room for about 9 more rounds like the last one.'
     >>> nothing = {"spent": 0.0, "rounds-left": None, "runs": []}
     >>> print(describe_account(account | nothing | {"unprotected-updates": 2}, 1e-5, enforced=True))
-    heart: epsilon 0 of 3 is spent at delta 1e-05. This counts protected updates only. 2 updates left without noise, \
+    wine: epsilon 0 of 3 is spent at delta 1e-05. This counts protected updates only. 2 updates left without noise, \
 so no epsilon bounds what all of them reveal.
     """
     runs = len({one["run"] for one in account["runs"]})
@@ -447,8 +447,11 @@ so no epsilon bounds what all of them reveal.
     name = account["dataset"]
     spent, budget, unprotected = account["spent"], account["budget"], account["unprotected-updates"]
     if spent is None:
-        reason = render("budget.account.rows-of-persons")
-        sentences = [render("budget.account.unbounded", dataset=name, runs=by, reason=reason)]
+        whole = {"dataset": name, "runs": by, "reason": render("budget.account.rows-of-persons")}
+        if budget is None:
+            sentences = [render("budget.account.unbounded", **whole)]
+        else:
+            sentences = [render("budget.account.unbounded-of-budget", budget=budget, **whole)]
         if budget is not None and enforced:
             sentences.append(render("budget.account.none-fits", kind="round"))
         return " ".join([*sentences, *describe_shared(name, account.get("account", ()), unprotected)])
@@ -485,7 +488,7 @@ def _describe_fitting(left: int | None, kind: str) -> list[str]:
     if left >= MOST_ROUNDS:
         return [render("budget.account.many-fit", count=counted(MOST_ROUNDS, kind))]
     if left:
-        return [render("budget.account.some-fit", count=counted(left, kind))]
+        return [render("budget.account.some-fit", count=counted(left, f"more {kind}"))]
     return [render("budget.account.none-fits", kind=kind)]
 
 
