@@ -258,8 +258,8 @@ def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
     opened.session_state[f"text-{key}"] = True
     opened.session_state[f"allows-{key}"] = True
     said = words(opened.run())
-    assert site.study.text.strip() in said and "What leaves, in each of" in said
-    assert said.count("Mechanism record-dp") == 1
+    assert site.study.text.strip() in said and "Released in each of" in said
+    assert said.count("Privacy: mechanism record-dp.") == 1
 
 
 def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(ran: Any):
