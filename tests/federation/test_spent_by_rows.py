@@ -59,6 +59,11 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     assert (one["spent"], one["left"], one["rounds-left"]) == (None, 0.0, 0)
     assert "epsilon beyond any number of 8 is spent" in said
     assert "a person may have several. There is no room for another round like the last one." in said
+    assert describe_account({**one, "budget": None, "unprotected-updates": 2}, DELTA, enforced=False) == (
+        "small: epsilon beyond any number is spent, by 2 runs: "
+        "unit 'row' counts rows one by one, and a person may have several. This counts protected updates only. "
+        "2 updates left without noise, so no epsilon bounds what all of them reveal."
+    )
     assert spending.refusal([(BOTH, ROUND)], "new") == Refusal("budget-by-row")
     assert Refusal("budget-by-row").startswith(SPENT)
     assert may_leave(Refusal("budget-by-row"), site)

@@ -442,31 +442,14 @@ def describe_account(account: dict[str, Any], delta: float, *, enforced: bool) -
     wine: epsilon 0 of 3 is spent at delta 1e-05. This counts protected updates only. 2 updates left without noise, \
 so no epsilon bounds what all of them reveal.
     """
-    runs = len({one["run"] for one in account["runs"]})
-    by = render("budget.account.by-runs", runs=counted(runs, "run")) if runs else ""
     name = account["dataset"]
-    spent, budget, unprotected = account["spent"], account["budget"], account["unprotected-updates"]
-    if spent is None:
-        whole = {"dataset": name, "runs": by, "reason": render("budget.account.rows-of-persons")}
-        if budget is None:
-            sentences = [render("budget.account.unbounded", **whole)]
-        else:
-            sentences = [render("budget.account.unbounded-of-budget", budget=budget, **whole)]
-        if budget is not None and enforced:
-            sentences.append(render("budget.account.none-fits", kind="round"))
-        return " ".join([*sentences, *describe_shared(name, account.get("account", ()), unprotected)])
-    epsilon = shown(spent)
-    if account.get("given-encoder"):
-        epsilon = render("budget.run.given-encoder", epsilon=epsilon)
-    facts = {"dataset": name, "spent": epsilon, "delta": delta, "runs": by}
-    if budget is None:
-        sentences = [render("budget.account.spent-without-budget", **facts)]
-    else:
-        sentences = [render("budget.account.spent", budget=budget, **facts)]
-        sentences += _describe_fitting(account["rounds-left"], account.get("last") or "round")
+    unprotected = account["unprotected-updates"]
+    sentences = _describe_spent(account, delta, enforced=enforced)
     if unprotected:
         sentences.append(render("budget.account.protected-only"))
     sentences += describe_shared(name, account.get("account", ()), unprotected)
+    if account["spent"] is None:
+        return " ".join(sentences)
     if account.get("moved"):
         sentences.append(render("budget.account.moved"))
     else:
@@ -475,9 +458,30 @@ so no epsilon bounds what all of them reveal.
     if again:
         rounds = "1 round was" if again == 1 else f"{again:,} rounds were"
         sentences.append(render("budget.account.charged-again", rounds=rounds))
-    if budget is not None and not enforced:
+    if account["budget"] is not None and not enforced:
         sentences.append(render("budget.account.not-enforced"))
     return " ".join(sentences)
+
+
+def _describe_spent(account: dict[str, Any], delta: float, *, enforced: bool) -> list[str]:
+    """Return what is spent of a dataset's budget, and how many more releases fit, a sentence each."""
+    runs = len({one["run"] for one in account["runs"]})
+    by = render("budget.account.by-runs", runs=counted(runs, "run")) if runs else ""
+    facts = {"dataset": account["dataset"], "runs": by}
+    budget = account["budget"]
+    if account["spent"] is None:
+        reason = render("budget.account.rows-of-persons")
+        if budget is None:
+            return [render("budget.account.unbounded", reason=reason, **facts)]
+        spent = render("budget.account.unbounded-of-budget", budget=budget, reason=reason, **facts)
+        return [spent, render("budget.account.none-fits", kind="round")] if enforced else [spent]
+    epsilon = shown(account["spent"])
+    if account.get("given-encoder"):
+        epsilon = render("budget.run.given-encoder", epsilon=epsilon)
+    if budget is None:
+        return [render("budget.account.spent-without-budget", spent=epsilon, delta=delta, **facts)]
+    spent = render("budget.account.spent", spent=epsilon, budget=budget, delta=delta, **facts)
+    return [spent, *_describe_fitting(account["rounds-left"], account.get("last") or "round")]
 
 
 def _describe_fitting(left: int | None, kind: str) -> list[str]:
