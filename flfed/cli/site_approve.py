@@ -59,7 +59,7 @@ def approve_study(
     refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Show in plain words what a study does with this site's rows, and write down what a person decides.
+    """Show in ten lines what a study does with this site's rows, and write down what a person decides.
 
     Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
     text of the study and these sites, until it is withdrawn or the study ends.
