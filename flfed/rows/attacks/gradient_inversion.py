@@ -21,6 +21,7 @@ from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
 from flfed.summaries.summary import Arrays
+from flfed.words import render
 
 NAME = "gradient-inversion"
 CLOSE = {"float64": 1e-6, "float32": 1e-3}
@@ -91,7 +92,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         number = min(self.records, len(rows))
         why = attacked.too_few(training=number)
         if not why and not layers_of(attacked.session.model):
-            why = "the model's first layer is not known to be x @ weight + bias"
+            why = render("figures.missing.layer")
         if why:
             return tuple(nothing(NAME, metric, why) for metric in self.metrics)
         targets = rng.choice(len(rows), number, replace=False)
@@ -157,11 +158,9 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         count = int((gaps <= close * length).sum())
         # Single rows and batches have names of their own among the figures.
         where = "" if size == 1 else AT_BATCH
-        rows = "a single row" if size == 1 else f"{size} rows, as in the plan"
-        steps = f"one step on {rows}"
-        noisy = "with the site's clipping and noise" if attacked.session.protection else "without protection"
-        says = f"From the update of {steps} from the global model, {noisy}, an attacker guesses the inputs of a row. "
-        blind = f"A blind guess has cosines of about {1 / np.sqrt(max(x.shape[1], 1)):.2f} either way."
+        rows = render("figures.rows.single") if size == 1 else render("figures.rows.plan", n=size)
+        noise = render("figures.noise.protected" if attacked.session.protection else "figures.noise.none")
+        blind = f"{1 / np.sqrt(max(x.shape[1], 1)):.2f}"
         # The interval of a median lies between two of the values, in hundredths, and needs no distribution.
         ordered = np.sort(cosines)
         lower = max(int(binom.ppf(0.025, len(x), 0.5)) - 1, 0)
@@ -170,17 +169,17 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         promise = NAN if attacked.promised is None else 0.0
         return (
             share(
-                attacked, NAME, f"share-recovered{where}", count, len(x), says=says + "This share it has exactly.",
-                promise=promise,
+                attacked, NAME, f"share-recovered{where}", count, len(x), promise=promise,
+                says=render("figures.attacks.recovered", rows=rows, noise=noise),
             ),
             share(
                 attacked, NAME, f"share-close{where}", int((cosines > NEAR).sum()), len(x),
-                says=f"{says}For this share the guess has a cosine over {NEAR} with the row. {blind}",
+                says=render("figures.attacks.close", rows=rows, noise=noise, near=NEAR, blind=blind),
             ),
             Finding(
                 attack=NAME, metric=f"median-cosine{where}", value=median, low=low, high=high,
                 method="order statistics", rows=len(x),
-                says=f"{says}The median cosine of guess and row; 1 is the row's own direction. {blind}",
+                says=render("figures.attacks.cosine", rows=rows, noise=noise, blind=blind),
             ),
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ from flfed.rows.features.encode import Encoded, pooled_rows
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import Asking, together
 from flfed.study.settings import Settings
+from flfed.words import render
 
 NAME = "membership-inference"
 METRICS = ("auc-of-loss", "auc-of-lira")
@@ -101,12 +102,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         signals = np.stack([log_odds(work.task, output, rows.y) for output in outputs])
         # A model that diverged gives no order of rows.
         if not np.isfinite(signals).all():
-            return tuple(nothing(NAME, metric, "the outputs of a model are not finite") for metric in METRICS)
+            why = render("figures.missing.infinite")
+            return tuple(nothing(NAME, metric, why) for metric in METRICS)
         lira = likelihood_ratio(signals[0], signals[1:], inside, online=self.mode == "online")
         loss = signals[0]  # falls as the loss rises, for every task: the same order
+        by_lira = render("figures.how.lira", n=self.shadows)
         return (
-            self._finding(attacked, METRICS[0], rows, member, loss, "by its loss"),
-            self._finding(attacked, METRICS[1], rows, member, lira, f"by LiRA with {self.shadows} shadow models"),
+            self._finding(attacked, METRICS[0], rows, member, loss, render("figures.how.loss")),
+            self._finding(attacked, METRICS[1], rows, member, lira, by_lira),
         )
 
     def _halves(self, attacked: Attacked, rows: Encoded) -> np.ndarray:
@@ -130,15 +133,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         # Every draw of a perfect attack is 1, so that the bootstrap has no interval.
         if np.isfinite(auc.value) and not np.isfinite(auc.low):
             auc = over_people(auc, member, rows.group)
-        why = _not_bounded(attacked, rows)
-        promise = NAN if attacked.promised is None or why else largest_auc(*attacked.promised)
-        says = (
-            f"A member of the site's training rows has a higher score than one of its holdout rows, {how}, with this "
-            "probability; 0.5 is chance."
-        )
+        sentence = _sentence(attacked, rows)
+        promise = NAN
+        if attacked.promised is not None and sentence == "bounded":
+            promise = largest_auc(*attacked.promised)
+        says = render(f"figures.members.{sentence}", how=how)
         return Finding(
             attack=NAME, metric=metric, value=auc.value, low=auc.low, high=auc.high, method=auc.method,
-            rows=len(rows), promise=promise, beyond=auc.low > promise, says=f"{says} {why}".rstrip(),
+            rows=len(rows), promise=promise, beyond=auc.low > promise, says=says,
         )  # fmt: skip
 
 
@@ -169,26 +171,17 @@ def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> 
     return Estimate(auc.value, *limits, variance, "Hanley-McNeil over people")
 
 
-def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
-    """Return why no guarantee bounds the figure.
-
-    It would be one to a row or person. An empty text where one does.
-    """
+def _sentence(attacked: Attacked, rows: Encoded) -> str:
+    """Return the key of the figure's sentence, by whether a guarantee to a row or person bounds it."""
     work = attacked.session
     if isinstance(work.site.holdout, (HoldoutByTime, HoldoutByOrder)):
-        return (
-            "The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
-            "promise bounds it."
-        )
+        return "later"
     protection = work.protection
     people = rows.group
     alone = protection is not None and protection.steps.unit == "row"
     if alone and people is not None and len(np.unique(people)) < len(people):
-        return (
-            "The promise is made to each row alone, and people enter training with all of their several rows: no "
-            "promise bounds this figure. A promise to each person would."
-        )
-    return ""
+        return "person"
+    return "bounded"
 
 
 def largest_auc(epsilon: float, delta: float) -> float:

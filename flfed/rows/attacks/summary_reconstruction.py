@@ -12,6 +12,7 @@ from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.training.requests import Asking
 from flfed.summaries.summary import ColumnLayout, Layout, Summary
+from flfed.words import render
 
 NAME = "summary-reconstruction"
 METRIC = "share-given-away"
@@ -59,16 +60,11 @@ class SummaryReconstruction:
         )
         if work.site.policy.disclosure == "open":
             promise = NAN
-            promised = "The site's policy is 'open'."
+            says = render("figures.attacks.open")
         else:
             promise = 0.0
-            promised = "The site's policy promises that there is none."
-        finding = share(
-            attacked, NAME, METRIC, int(leaking_rows.sum()), len(table), promise=promise,
-            says="Of this share of the site's training rows the sums that it sends before training give a cell away "
-            f"exactly. {promised}",
-        )  # fmt: skip
-        return (finding,)
+            says = render("figures.attacks.promised")
+        return (share(attacked, NAME, METRIC, int(leaking_rows.sum()), len(table), promise=promise, says=says),)
         yield  # a generator, as every attack is
 
 

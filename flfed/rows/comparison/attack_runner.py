@@ -26,8 +26,8 @@ from flfed.rows.training.requests import Asking, together
 from flfed.seeds import generator
 from flfed.study.settings import read_settings
 from flfed.summaries.summary import Arrays, Encoder
+from flfed.words import render
 
-GROWN = "trees grow from the sums of all sites, so that none can be trained beside them on other rows"
 Promised = tuple[float, float]
 """ε and δ that a run promises each row of a site, or each person."""
 
@@ -129,13 +129,13 @@ class Attacked:
         least = self.session.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
         if small:
-            return f"fewer than {least} {' and '.join(small)} rows"
+            return render("figures.missing.rows", n=least, parts=" and ".join(small))
         return ""
 
     def untrained(self) -> str:
         """Return why no model can be trained beside the attacked one; an empty text where it can."""
         if self.session.layout.plain:
-            return GROWN
+            return render("figures.missing.trees")
         return ""
 
 
@@ -195,7 +195,7 @@ def nothing(attack: str, metric: str, why: str) -> Finding:
 
     It says why there is none.
     """
-    return Finding(attack=attack, metric=metric, says=f"No figure: {why}.")
+    return Finding(attack=attack, metric=metric, says=render("figures.attacks.none", why=why))
 
 
 def share(
@@ -221,7 +221,7 @@ def share(
             low = 1 - high
             high = 1 - 1 / rows
         value = NAN
-        method = "a small count, withheld"
+        method = render("figures.methods.small")
     return Finding(
         attack=attack, metric=metric, value=value, low=low, high=high, method=method, rows=rows, promise=promise,
         beyond=low > promise, says=says,

@@ -17,10 +17,6 @@ import pandas as pd
 from flfed.rows.baselines import naive_outputs
 from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
-    ANOTHER,
-    HISTOGRAM,
-    ONCE,
-    TRAINED,
     CellSuppression,
     PointCounts,
     count_points,
@@ -40,6 +36,7 @@ from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Arrays, Encoder, Summary
+from flfed.words import render
 
 Arms = dict[str, dict[str, Estimate]]
 Differences = dict[str, dict[Pair, Difference]]
@@ -245,7 +242,7 @@ def _points(
         return count_points(points, y, score, rules)
     points = tuple(point for point in points if point not in rates)
     suppressed = _suppressed(session, table, score, counts, points) if points else []
-    return [*suppressed, *withhold_all(rates, TRAINED)]
+    return [*suppressed, *withhold_all(rates, render("figures.withheld.threshold"))]
 
 
 def _losses(task: str, y: np.ndarray, scores: Arrays) -> Arrays:
@@ -271,12 +268,12 @@ def _suppressed(
         return withhold_all(points, why)
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
     if policy.allows("score-histogram"):
-        return withhold_all(points, HISTOGRAM)
+        return withhold_all(points, render("figures.withheld.histogram"))
     if leaving - {"accuracy_score"}:
-        return withhold_all(points, ANOTHER)
+        return withhold_all(points, render("figures.withheld.another"))
     # Before they are looked at: which of another model's counts are small would tell something, too.
     if not session.counts_may_leave(claim=False):
-        return withhold_all(points, ONCE)
+        return withhold_all(points, render("figures.withheld.once"))
     suppression = CellSuppression(
         y=y,
         score=score,
@@ -291,7 +288,7 @@ def _suppressed(
     leaves = all(point.method for point in point_counts) or session.counts_may_leave(claim=True)
     if leaves:
         return point_counts
-    return withhold_all(points, ONCE)
+    return withhold_all(points, render("figures.withheld.once"))
 
 
 def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
@@ -316,7 +313,7 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     leaves = session.counts_may_leave(claim=True)
     if leaves:
         return figures
-    return [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
+    return [GroupFigure.withheld(one.column, one.group, render("figures.withheld.once")) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
@@ -347,7 +344,7 @@ def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -
 
     Metrics that are `counts` (accuracy, recall) are of the global model only, and of no difference.
     """
-    why = "withheld: it would say how many rows two models call differently"
+    why = f"withheld: {render('figures.withheld.accuracies')}"
     figures: tuple[Arms, Differences] = dict(arms), dict(differences)
     for name in counts:
         figures[0][name] = _hidden(arms[name], why) | {"global": arms[name]["global"]}
@@ -368,8 +365,9 @@ def _left_out(session: SiteSession) -> list[str]:
     small = policy.disclosure != "open" and count < policy.cell_minimum
     if policy.disclosure == "open" and not count:
         return []
-    left = f"fewer than {policy.cell_minimum}" if small else str(count)
-    return [f"rows left out because a feature is missing: {left}"]
+    if small:
+        return [render("figures.notes.few", n=policy.cell_minimum)]
+    return [render("figures.notes.incomplete", n=count)]
 
 
 def _all_hidden(

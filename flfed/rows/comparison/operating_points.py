@@ -14,16 +14,12 @@ from flfed.rows.features.encode import ColumnArrays
 from flfed.rows.features.summarise import grouped
 from flfed.study.tables import POINT_KINDS, Point, PointKind
 from flfed.summaries.summary import Layout
+from flfed.words import render
 
 CALLED = 0.5
 """Probability above which accuracy calls a row positive."""
-HISTOGRAM = "the histogram of predictions leaves"
-ONCE = "exact counts, importances or figures by group of these rows left in another run"
-ENOUGH = "enough counts of these rows leave"
 MOST_CUTS = 6
 """Points of an institution whose counts leave: all that follows from more of them could not be looked through."""
-TRAINED = "training rows set the threshold"
-ANOTHER = "another count of these rows leaves"
 SUPPRESSED = -1
 """Stands for a count that stays."""
 
@@ -187,11 +183,12 @@ class CellSuppression:
             between = np.bincount(self.y[cut ^ (self.score > CALLED)], minlength=2)
             apart = not self.accuracy or ((between == 0) | (between >= self.minimum)).all()
             if len(cuts) == MOST_CUTS:
-                counts[place] = withhold_all([point], ENOUGH)[0]
+                counts[place] = withhold_all([point], render("figures.withheld.enough"))[0]
             elif apart and self._fits([*cuts, cut]):
                 cuts.append(cut)
             else:
-                counts[place] = withhold_all([point], f"a count of fewer than {self.minimum} rows would follow")[0]
+                why = render("figures.withheld.follows", n=self.minimum)
+                counts[place] = withhold_all([point], why)[0]
         return counts
 
     def _fits(self, cuts: Sequence[np.ndarray]) -> bool:

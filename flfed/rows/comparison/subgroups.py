@@ -19,6 +19,7 @@ from flfed.rows.evaluation.intervals import Estimate, estimate
 from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
 from flfed.rows.features.encode import codes
 from flfed.rows.features.summarise import layout_of
+from flfed.words import render
 
 METRIC = "roc_auc_score"
 """The one figure by group: from areas over a whole and its parts that over another part cannot be worked out."""
@@ -196,11 +197,11 @@ class GroupScores:
         people = min(len(np.unique(person[y == label])) for label in (0, 1))
         few = not self._open and people < self.policy.cell_minimum
         if not why and few:
-            return f"fewer than {self.policy.cell_minimum} rows of a class"
+            return render("figures.withheld.class", n=self.policy.cell_minimum)
         return why
 
     def _withheld(self, rows: np.ndarray) -> Estimate:
-        why = self._small(rows) or f"what is left has fewer than {self.policy.cell_minimum} rows of a class"
+        why = self._small(rows) or render("figures.withheld.rest", n=self.policy.cell_minimum)
         return Estimate(NAN, NAN, NAN, NAN, f"withheld: {why}")
 
     def _estimate(self, rows: np.ndarray, rng: np.random.Generator) -> Estimate:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RowMetric, Score, Target
+from flfed.words import render
 
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
@@ -270,11 +271,11 @@ class Replicates:
         values = self.defined_draws
         # Too few draws left would be those of an unusual kind of rows.
         if len(values) < len(self.draws) / 2:
-            return "undefined in most draws of rows"
+            return render("figures.methods.draws")
         spread = float(np.ptp(values)) if len(values) else 0.0
         if spread > ROUNDING * self.scale:
             return ""
-        return "every draw of rows gives the same value"
+        return render("figures.methods.same")
 
     @cached_property
     def defined_draws(self) -> Floats:

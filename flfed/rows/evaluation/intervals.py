@@ -21,6 +21,7 @@ from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 from flfed.rows.evaluation.bootstrap import Groups, Metrics, Pair, Replicates, Scores, replicate
 from flfed.rows.evaluation.delong import delong
 from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Target
+from flfed.words import render
 
 DRAWS = 2000
 """Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
@@ -166,13 +167,13 @@ def compare(
 
 def _estimate(evidence: _Evidence | None, why: str, arm: str) -> Estimate:
     if evidence is None or not np.isfinite(evidence.value[arm]):
-        return Estimate(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+        return Estimate(NAN, NAN, NAN, NAN, why or render("figures.methods.infinite"))
     return evidence.estimate(arm)
 
 
 def _difference(evidence: _Evidence | None, why: str, pair: Pair, scores: Scores) -> Difference:
     if evidence is None or not np.isfinite([evidence.value[arm] for arm in pair]).all():
-        return Difference(NAN, NAN, NAN, NAN, why or "the scores are not finite")
+        return Difference(NAN, NAN, NAN, NAN, why or render("figures.methods.infinite"))
     # Equal scores differ by nothing, and have no variance to divide by.
     if np.array_equal(scores[pair[0]], scores[pair[1]]):
         return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
@@ -350,8 +351,6 @@ _Evidence = _Areas | _Shares | _Draws
 """Values of one metric by arm, and their uncertainty."""
 LEAST_BLOCKS = 8
 """Effective blocks below which there is no interval."""
-TOO_FEW_BLOCKS = "too few independent blocks of time"
-"""Why a difference has no interval."""
 
 
 def effective_blocks(gains: Floats) -> float:
@@ -415,7 +414,8 @@ def widen_differences(
             if not math.isfinite(interval.low) or interval.low == interval.high:
                 continue
             if effective < LEAST_BLOCKS:
-                widened[metric][a, b] = Difference(interval.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
+                few = render("figures.methods.few")
+                widened[metric][a, b] = Difference(interval.value, NAN, NAN, NAN, few)
                 continue
             quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
             # A bootstrap's interval is Student's already, that of a closed form is normal.
@@ -425,7 +425,7 @@ def widen_differences(
             factor = math.sqrt(count / effective) * quantile / before
             low, high = (interval.value + factor * (bound - interval.value) for bound in (interval.low, interval.high))
             p = float(2 * stdtr(effective - 1, -abs(interval.value) * 2 * quantile / (high - low)))
-            method = f"{int(effective)} independent blocks of time"
+            method = render("figures.methods.blocks", n=int(effective))
             widened[metric][a, b] = Difference(interval.value, low, high, p, method)
     return widened
 

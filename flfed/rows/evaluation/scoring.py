@@ -18,6 +18,7 @@ from flfed.errors import UsageError, nearest
 from flfed.rows.data.policy import Policy
 from flfed.study.tables import Compare
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,9 +174,9 @@ def withheld(
     scorer = _listed(task, alert_budget, registry.lent("metric")).get(metric)
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
     if hasattr(scorer, "within"):
-        return "its steps may have few rows"
+        return render("figures.withheld.steps")
     if scorer is not None and is_count(metric, task, alert_budget) and smallest_count(scorer, y, score) < least:
-        return f"fewer than {least} rows behind it"
+        return render("figures.withheld.behind", n=least)
     return ""
 
 
@@ -188,9 +189,9 @@ def too_few(y: np.ndarray, task: str, classes: int, policy: Policy) -> str:
     if policy.disclosure == "open":
         return ""
     if len(y) < least:
-        return f"fewer than {least} rows"
+        return render("figures.withheld.rows", n=least)
     if task != "regression" and np.bincount(y.astype(int), minlength=classes).min() < least:
-        return f"fewer than {least} rows of a class"
+        return render("figures.withheld.class", n=least)
     return ""
 
 

@@ -12,6 +12,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flfed.words import render
+
 Floats: TypeAlias = NDArray[np.float64]
 Target: TypeAlias = NDArray[np.number]
 Score: TypeAlias = NDArray[np.floating]
@@ -150,7 +152,7 @@ class RankMetric(ABC):
             return "no rows"
         if len(np.unique(y)) > 1:
             return ""
-        return "only one class in the holdout"
+        return render("figures.methods.class")
 
     def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
+from flfed.words import render
 
 ROUNDING = 1e-12
 
@@ -45,7 +46,7 @@ class RankCorrelation:
         several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
         if several:
             return ""
-        return "no step has two different outcomes"
+        return render("figures.methods.outcome")
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up
 from flfed.study.settings import Settings
+from flfed.words import render
 
 
 class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
@@ -47,7 +48,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
             return "no rows"
         if (y == 1).any():
             return ""
-        return "no positive in the holdout"
+        return render("figures.methods.positive")
 
     def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""
