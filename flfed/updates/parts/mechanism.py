@@ -45,11 +45,10 @@ class NoiseOnRows(Part):
     title = "noise on each row (record-dp)"
     exclusions = (
         Exclusion(
-            "a model whose rows may see each other",
-            # Nobody knows whether one row's output in a module depends on the rows beside it.
+            "rows-apart",
+            "a torch.nn.Module",
+            # In a module one row's output may depend on the rows beside it.
             lambda facts: not getattr(facts.model, "rows_apart", True),
-            "[privacy]: {mechanism} needs a model whose rows do not see each other; a torch.nn.Module is not "
-            "looked through for that: use a listed model, or a model's class",
         ),
     )
 
@@ -67,16 +66,14 @@ class CoveringNoise(Part):
     title = "[privacy] covers = 'study'"
     exclusions = (
         Exclusion(
-            "an outcome that is not yes or no",
+            "covers-task",
+            "other outcomes than binary",
             lambda facts: facts.task != "binary",
-            "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the "
-            "task of the dataset is {task}",
         ),
         Exclusion(
-            "a strategy with a part of the model at each site",
+            "covers-own-part",
+            "a site-specific strategy",
             lambda facts: bool(facts.extra.own_part),
-            "[strategy] {strategy}: a part of the model is each site's own, and [privacy] covers = 'study' "
-            "scores the shared one: leave one of them out",
         ),
     )
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, counted
 from flfed.study.study import Study
 from flfed.summaries.score_bins import BINS
 from flfed.summaries.summary import Layout
@@ -24,6 +24,7 @@ from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.messages.fields import COUNTS
 from flfed.updates.sections import ArrayField, ArraySection, Sections
 from flfed.updates.strategies.fedavg import FedAvg, averages, needs_updates
+from flfed.words import render
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,7 +107,7 @@ class StudyFacts:
             "strategy": self.study.strategy.name,
             "mechanism": self.study.privacy.name,
             "frozen": self.study.frozen,
-            "layers": self.layers or "none that it names",
+            "layers": counted(self.layers, "layer"),
             "widths": widths,
             "entries": entries_of(self.shapes),
         }
@@ -118,20 +119,24 @@ class Exclusion:
 
     Attributes
     ----------
+    key : str
+        Of the sentence in `flfed/words/study.toml`, which says why and what to do.
     other : str
-        What it is, by its key in a study.
+        The key of a study, or the feature, that is excluded.
     applies : callable (StudyFacts) → bool
         Whether a study that has the part has this, too.
-    sentence : str
-        Says so and what to do, with names in braces for what is the study's own.
     alone : bool
-        Whether nothing further is told of the part where this applies.
+        Whether no further exclusion of the part is reported where this one applies.
     """
 
+    key: str
     other: str
     applies: Callable[[StudyFacts], bool]
-    sentence: str
     alone: bool = False
+
+    def sentence(self, words: Mapping[str, object]) -> str:
+        """Return why a study is refused, given the words of the study."""
+        return render(f"study.exclusions.{self.key}", other=self.other, **words)
 
 
 class Part(ABC):
@@ -189,7 +194,7 @@ class Part(ABC):
         refusals = []
         for exclusion in self.exclusions:
             if exclusion.applies(facts):
-                refusals.append(exclusion.sentence.format(**facts.words))
+                refusals.append(exclusion.sentence(facts.words))
                 if exclusion.alone:
                     break
         refuse_all(refusals)

@@ -203,24 +203,20 @@ class FrozenLayers(Part):
     title = "frozen layers"
     exclusions = (
         Exclusion(
-            "a model without further layers",
+            "frozen-all",
+            "all of the model's layers",
             lambda facts: facts.study.frozen >= facts.layers,
-            "[model] {model}: frozen={frozen} leaves no layer to train; it has {layers}",
         ),
         Exclusion(
+            "frozen-noise",
             "[privacy]: record-dp",
             lambda facts: facts.protects_rows,
-            "[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out",
         ),
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
         """Tell whether a study freezes any."""
         return facts.study.frozen > 0
-
-
-_SOME = "[dataset] partition: widths={widths} lets sites train a part of the hidden units, and "
-_LEAVE = ": leave one of them out"
 
 
 def _takes_whole_models(facts: StudyFacts) -> bool:
@@ -231,22 +227,22 @@ def _takes_whole_models(facts: StudyFacts) -> bool:
 class PartOfUnits(Part):
     """Widths of a partition."""
 
-    title = "a part of the hidden units"
+    title = "[dataset] partition: widths"
     exclusions = (
         Exclusion(
+            "widths-start",
             "[model]: warm-start",
             lambda facts: bool(facts.study.warm_start),
-            f"{_SOME}warm-start under [model] begins with all of them{_LEAVE}",
         ),
         Exclusion(
-            "a model that names no layers",
+            "widths-layers",
+            "models without layers",
             lambda facts: not facts.layers,
-            f"{_SOME}which they are of model '{{model}}' is not known: it names no layers{_LEAVE}",
         ),
         Exclusion(
-            "a strategy that needs whole models",
+            "widths-strategy",
+            "whole-model strategies",
             _takes_whole_models,
-            f"{_SOME}strategy '{{strategy}}' needs updates of the whole model{_LEAVE}",
         ),
     )
 

@@ -75,7 +75,6 @@ from flfed.updates.sections import (
     with_fields,
 )
 
-_CKKS = "[privacy] secure-aggregation='ckks'"
 _LISTS = 64
 """Lists of one question that a site names; consent alone makes several."""
 _LONGEST_NAME = 101
@@ -100,27 +99,24 @@ class SecureAggregation(Part):
     title = "[privacy] secure-aggregation"
     exclusions = (
         Exclusion(
-            "a strategy that looks at single updates",
+            "sums-strategy",
+            "single-update strategies",
             lambda facts: facts.needs_updates,
-            "[strategy] {strategy}: looks at the sites' own updates, of which the server has none under "
-            "[privacy] secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            "a mechanism that changes single updates at the server",
+            "sums-mechanism",
+            "single-update mechanisms",
             lambda facts: facts.changes_updates and not facts.adds_site_noise,
-            "[privacy] {mechanism}: changes the sites' own updates at the server, which has none of them "
-            "under secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            "noise of the sites, under 'ckks'",
+            "noise-ckks",
+            "'ckks' with site noise",
             lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_encrypted,
-            "[privacy]: sites add the noise of {mechanism} under secure-aggregation='on' only, not under 'ckks'",
         ),
         Exclusion(
-            "noise of the sites, under 'auto'",
+            "noise-auto",
+            "'auto' with site noise",
             lambda facts: _noise_of_sites(facts) and facts.study.aggregation.is_optional,
-            "[privacy]: secure-aggregation='auto' leaves open who adds the noise of {mechanism}, and with it "
-            "what it promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)",
         ),
     )
 
@@ -312,25 +308,24 @@ class EncryptedModels(Part):
     title = "[privacy] secure-aggregation = 'ckks'"
     exclusions = (
         Exclusion(
-            "a strategy that does more than average",
+            "ckks-strategy",
+            "strategies beyond averaging",
             lambda facts: not facts.averages,
-            "[strategy] {strategy}: makes the next model of the one before and the mean update, and under "
-            f"{_CKKS} the server has neither: take one that averages",
         ),
         Exclusion(
+            "ckks-download",
             "[codec]: download",
             lambda facts: facts.study.download != "none",
-            f"[codec]: download packs a model, and under {_CKKS} it is encrypted: leave one of them out",
         ),
         Exclusion(
+            "ckks-metrics",
             "[compare]: share-metrics = 'aggregate-only'",
             lambda facts: in_sums_only(facts.study.compare.share_metrics),
-            f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
         ),
         Exclusion(
+            "ckks-entries",
             "more than 199,999 parameters",
             lambda facts: vector_entries(entries_of(facts.shapes)) > MOST_ENTRIES,
-            f"[model]: {{entries}} parameters are too many under {_CKKS}: at most 199,999 are encrypted",
         ),
     )
 

@@ -68,34 +68,26 @@ class Trees(Part):
     title = "trees"
     exclusions = (
         Exclusion(
+            "trees-and-others",
             "another model or strategy",
             lambda facts: _are_trees(facts.model) != (facts.study.strategy.name == TREES),
-            f"[model] {{model}} and [strategy] {{strategy}}: {TREES} is a model and a strategy: name it under "
-            "both, or under neither",
             alone=True,
         ),
-        *(
-            Exclusion(other, applies, f"{other} does not go with {TREES}: leave it out")
-            for other, applies in _LEFT_OUT.items()
-        ),
+        *(Exclusion("trees-without", other, applies) for other, applies in _LEFT_OUT.items()),
         Exclusion(
+            "trees-privacy",
             "[privacy]: name",
             lambda facts: facts.study.privacy.name != "none",
-            f"[privacy]: {{mechanism}} does not go with {TREES}: what its noise leaves of trees is worse than "
-            "a perceptron with the same promise (on taiwan-credit an AUC of 0.75 to 0.77 at epsilon 3, untuned, "
-            "against 0.766): take model 'mlp'",
         ),
         Exclusion(
-            "[strategy]: refit with secure-aggregation",
+            "trees-refit",
+            "refit with secure-aggregation",
             lambda facts: refits(facts.study) and facts.study.aggregation.sums_updates,
-            "[strategy]: refit grows the first trees twice, without the validation rows and with them, and "
-            "the difference is of these rows alone: it is for open data, and does not go with [privacy] "
-            "secure-aggregation: leave one of them out",
         ),
         Exclusion(
-            "[privacy]: secure-aggregation = 'ckks'",
+            "trees-ckks",
+            "secure-aggregation = 'ckks'",
             lambda facts: facts.study.aggregation.is_encrypted,
-            f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'",
         ),
     )
 

@@ -49,7 +49,7 @@ def test_a_second_training_that_no_budget_is_charged_for_is_refused(small_sites:
     private = {"privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 4}
     study = Study.parse(small_study).replace({**private, "plan.epochs": 1})
     check(study)
-    with pytest.raises(UsageError, match="a second model on the same rows, which record-dp under .privacy. neither"):
+    with pytest.raises(UsageError, match="a second model on the same rows, and record-dp under .privacy. neither"):
         check(study.replace({"strategy.name": "ditto"}))
 
 

@@ -121,10 +121,10 @@ def test_plans_whose_updates_tell_no_mean_gradient_are_refused(plan: Plan, why: 
         ({"codec.download": "float16"}, "and a codec packs the model and the update alone: leave [codec] out"),
         (
             {"privacy.name": "record-dp", "plan.steps": 5},
-            "and record-dp under [privacy] would protect the update",
+            "and record-dp under [privacy] protects the update",
         ),
         ({"privacy.name": "site-dp"}, "looks at the sites' own updates, and under site-dp"),
-        ({"privacy.secure-aggregation": "on"}, "looks at the sites' own updates, of which the server has none"),
+        ({"privacy.secure-aggregation": "on"}, "needs the sites' single updates, which the server does not have"),
     ],
 )
 def test_studies_that_protect_or_pack_the_update_alone_are_refused(changes: dict[str, object], why: str):
