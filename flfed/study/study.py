@@ -38,6 +38,7 @@ from flfed.study.tables import (
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
+from flfed.words import render
 
 FOLDER = Path(__file__).parents[1] / "studies"
 OTHERS_CALL = {
@@ -651,7 +652,7 @@ def covers_model(study: Study) -> bool:
 
 
 def staying(study: Study) -> tuple[str, ...]:
-    """Return what does not leave a site where all that leaves is charged, as no ε is charged for it.
+    """Return the outputs that a site does not release where ε covers the study, as no ε is charged for them.
 
     Examples
     --------
@@ -661,13 +662,6 @@ def staying(study: Study) -> tuple[str, ...]:
     """
     if not covers_model(study):
         return ()
-    pairs = ", but for pairs won of an own model trained under noise" if compares_privately(study) else ""
-    return (
-        "how many rows it has, but for a noised count",
-        "losses and metrics of rounds",
-        "Table 1, missing values and warnings of columns that give the answer away",
-        f"figures of its own model, and by how much the shared one differs from them{pairs}",
-        "the shared model adjusted to its rows",
-        "exact counts of scores, of groups and at thresholds, importances of columns",
-        "what an audit reaches",
-    )
+    own = "pairs" if compares_privately(study) else "own"
+    keys = ("rows", "rounds", "sums", own, "adjusted", "counts", "audit")
+    return tuple(render(f"mechanisms.staying.{key}") for key in keys)

@@ -25,6 +25,7 @@ from pydantic import Field
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
+from flfed.words import render
 
 Epsilon = Annotated[float, Field(gt=0, le=100), "in (0, 100]; above 10 it hardly promises anything"]
 Delta = Annotated[float, Field(gt=0, lt=0.1)]
@@ -256,7 +257,7 @@ def _more_steps(release: Release) -> Release:
 
 def _check(delta: float) -> None:
     if not 0 < delta < 1:
-        raise UsageError(f"delta={delta} must be between 0 and 1")
+        raise UsageError(render("mechanisms.refusals.range", delta=delta))
 
 
 def affordable(releases: Iterable[Release], release: Release, budget: float, delta: float) -> bool:
@@ -368,10 +369,7 @@ def least_noise(
         start = _least(rough, target, least, near=ROUGHLY) or least
     thousandths = _least(spent, target, start)
     if thousandths is None:
-        raise UsageError(
-            f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
-            "rounds, or a larger epsilon or delta"
-        )
+        raise UsageError(render("mechanisms.refusals.unreachable", most=MOST_NOISE, epsilon=target))
     return thousandths / 1000
 
 

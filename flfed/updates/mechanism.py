@@ -19,6 +19,7 @@ from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
 from flfed.updates.ring import Ring
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.updates.arrays import Arrays
@@ -313,41 +314,20 @@ class Mechanism:
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
         if is_statistic(study):
-            sums = STATISTIC_IN_SECRET if study.aggregation.sums_updates else SUMS_OF_A_STATISTIC
-            return (sums,)
-        own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
-        return own + uncharged_outputs(study)
-
-
-SUMS_OF_TREES = (
-    "Each site's sums of gradients of every round, by node of a tree, column and code, exact: they tell the outcomes "
-    "of single rows, and whoever chooses the splits freely reads all of them; in secure sums those of all sites."
-)
-SUMS_OF_A_STATISTIC = (
-    "Each site's sums of the study's statistic over all of its rows, exact: where few rows are behind one, it tells of "
-    "single rows."
-)
-STATISTIC_IN_SECRET = (
-    "The sums of the study's statistic over all rows of the sites of a sum, exact: where few rows are behind one, it "
-    "tells of single rows."
-)
-CELLS_OF_TREES = (
-    "How many of each site's training rows lie in each of 1,024 bins of every number; with min-rows also of every "
-    "category, by outcome."
-)
-NO_NOISE = (
-    "Each site's update of every round: a function of its training rows as large as the model, without noise. "
-    "After one step on one row it gives that row away."
-)
+            is_summed = study.aggregation.sums_updates
+            return (render("mechanisms.uncharged.summed" if is_summed else "mechanisms.uncharged.statistic"),)
+        if study.model.name == TREES:
+            return (
+                render("mechanisms.uncharged.trees"),
+                render("mechanisms.uncharged.cells"),
+                *uncharged_outputs(study),
+            )
+        return (render("mechanisms.uncharged.update"), *uncharged_outputs(study))
 
 
 def planned(rounds: int) -> int:
     """Return how often a study asks each site for what is protected: once where it has no rounds, an analysis."""
     return max(1, rounds)
-
-
-BUDGETS = "What a site's budget of epsilon is, and how much of it all studies have spent."
-"""What a site tells the server besides where its ledger counts what rounds spend (`Mechanism.round_release`)."""
 
 
 def uncharged_outputs(study: Study) -> tuple[str, ...]:
@@ -358,48 +338,35 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
-    rows = "validation" if study.plan.validation else "training"
-    encoder = "" if study.encode.scaler == "schema" else "The encoder, "
-    settings = study.strategy.settings
-    # A loss steers the run only where some rule of the study reads it.
-    steered = [
-        what
-        for what, read in (
-            ("which round's model is the result", settings.get("select") == "best"),
-            ("when the run ends", bool(settings.get("patience"))),
-            ("the learning rate", study.plan.schedule == "plateau"),
-        )
-        if read
-    ]
     sentences = [
-        "A band of one power of ten for each site's number of training rows, and its exact number of training and of "
-        "holdout rows.",
-        "Where a site refuses or fails, the reason: a column, a rule and a count.",
-        "Sums over each site's training rows and over its holdout rows, column by column. "
-        f"{encoder}Table 1 and the warnings of leaks are made of them; "
-        "a site with disclosure 'institution' suppresses small cells, and adds no noise.",
-        "Each site's mean training loss of every round.",
-        f"Metrics of every round's model on each site's {rows} rows, with their variances.",
-        "How long each answer took, and its size.",
-        "In a deployment, how many lines a site's ledger has, of all studies: the coordinator signs that number.",
-        "The comparison: metrics with intervals on each site's holdout rows, also of its own models and of the "
-        "personalised one, which are trained without noise, and which kind of own model did best where several were "
-        "tried.",
-        "Where a site's policy names them, histograms: rows by class and predicted probability; and to the sites, "
-        "where most predictions of all of them lie.",
-        "If somebody audits the run, the figures of the attacks on its model.",
-        "Where one machine holds all tables, figures of models trained without noise on all rows together.",
+        render("mechanisms.uncharged.rows"),
+        render("mechanisms.uncharged.reasons"),
+        render("mechanisms.uncharged.schema" if study.encode.scaler == "schema" else "mechanisms.uncharged.sums"),
+        render("mechanisms.uncharged.loss"),
+        render("mechanisms.uncharged.metrics", rows="validation" if study.plan.validation else "training"),
+        render("mechanisms.uncharged.replies"),
+        render("mechanisms.uncharged.ledger"),
+        render("mechanisms.uncharged.comparison"),
+        render("mechanisms.uncharged.histograms"),
+        render("mechanisms.uncharged.audit"),
+        render("mechanisms.uncharged.pooled"),
     ]
-    # What only some studies give out follows.
+    # The next outputs are of some studies only.
     if study.adjusts_intercept():
-        sentences.append(
-            "After the last round, how far each site's own intercept lies from the shared model's, with its standard "
-            "error; and to the sites, how far such intercepts differ over all of them."
-        )
-    if steered:
-        sentences.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
+        sentences.append(render("mechanisms.uncharged.intercept"))
+    settings = study.strategy.settings
+    choices = []
+    # A loss steers the run only where some rule of the study reads it.
+    if settings.get("select") == "best":
+        choices.append(render("mechanisms.choices.select"))
+    if settings.get("patience"):
+        choices.append(render("mechanisms.choices.patience"))
+    if study.plan.schedule == "plateau":
+        choices.append(render("mechanisms.choices.plateau"))
+    if choices:
+        sentences.append(render("mechanisms.uncharged.choices", choices=" and ".join(choices)))
     if study.sweep:
-        sentences.append("Choices between the runs of a sweep by their figures.")
+        sentences.append(render("mechanisms.uncharged.sweep"))
     return tuple(sentences)
 
 
@@ -417,15 +384,12 @@ def check_steps(study: Study) -> None:
     plan = study.plan
     # Each step is charged, so that their number must not depend on the rows.
     if not plan.steps:
-        raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")
+        raise UsageError(render("mechanisms.refusals.steps", name=name))
     if plan.clip:
-        raise UsageError("[plan]: clip is of whole gradients; [privacy] clip is each row's: leave plan.clip out")
+        raise UsageError(render("mechanisms.refusals.clip"))
     # Under a site's own scaler one row moves the inputs of all others.
     if study.encode.scaler == "per-site":
-        raise UsageError(
-            "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "
-            f"one more moves the gradients of all, and [privacy] {name} bounds one alone; use 'schema' or 'global'"
-        )
+        raise UsageError(render("mechanisms.refusals.scaler", name=name))
 
 
 def mechanism_of(study: Study) -> Mechanism | None:

@@ -17,6 +17,7 @@ from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.private_noise import NoiseSource, UnitCounts
 from flfed.study.plan import PrivateSteps
+from flfed.words import render
 
 FINENESS = 27
 """How many bits the grid is finer than the noise's deviation, or the clip where that is more. Each cell then holds
@@ -84,10 +85,7 @@ class PublicGrid:
         # What rounding could add to a row's share of the sum is taken off its clip beforehand.
         lost = math.sqrt(numbers) * step + (2 * (units + 1) ** 2 + numbers) * 2.0**-53 * private.clip
         if not lost < private.clip:
-            raise UsageError(
-                f"[privacy]: clip={private.clip:g} is too small for {numbers} numbers and this many rows: rounding "
-                "alone could move a sum by as much"
-            )
+            raise UsageError(render("mechanisms.refusals.coarse", clip=private.clip, numbers=numbers))
         return cls(step, private.clip - lost)
 
     def rounded(self, total: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ from flfed.updates.accounting import (
     training_releases,
 )
 from flfed.updates.mechanism import (
-    BUDGETS,
     WEAK_EPSILON,
     AnswerRelease,
     Mechanism,
@@ -39,17 +38,7 @@ from flfed.updates.mechanism import (
     planned,
     uncharged_outputs,
 )
-
-ROUNDED = (
-    "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
-    "its policy names the output 'training-figures'), and rounds those over other rows, and the comparison's, to three "
-    "digits. There is no noise on them, and whoever chooses the model that is scored can make them tell of one row."
-)
-
-BESIDE = (
-    "How long a site takes to answer, that it takes part, and why it does not: there is no noise on these. Whether "
-    "delta is small enough for a site's rows is not checked there, since that would tell how many it has."
-)
+from flfed.words import render
 
 
 class RecordDp(Mechanism, Settings, where="[privacy]"):
@@ -112,7 +101,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         if study.analysis is None:
             check_steps(study)
         if self.comparison != "none" and self.covers != "study":
-            raise UsageError("[privacy]: comparison = 'own-model' needs covers = 'study'")
+            raise UsageError(render("mechanisms.refusals.comparison"))
         if self.covers == "study":
             check_covered(study)
         # There may be no noise that is enough.
@@ -192,11 +181,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         warnings = []
         # Above this ε the promise hardly protects anybody.
         if self.epsilon > WEAK_EPSILON:
-            warnings.append(
-                f"epsilon={self.epsilon:g} hardly promises anything: of 1 it is strong, up to 8 it is usual."
-            )
+            warnings.append(render("mechanisms.warnings.weak", epsilon=self.epsilon))
         if self.unit == "row":
-            warnings.append("The promise is each row's: who has several rows has less, in proportion to them.")
+            warnings.append(render("mechanisms.warnings.unit"))
         return tuple(warnings)
 
     def uncharged(self, study: Study) -> tuple[str, ...]:
@@ -204,9 +191,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
         There is no noise on any of them.
         """
+        budgets = render("mechanisms.uncharged.budgets")
         if is_covered(study):
-            return (BUDGETS, BESIDE)
-        return (*uncharged_outputs(study), BUDGETS, ROUNDED)
+            return (budgets, render("mechanisms.uncharged.covered"))
+        return (*uncharged_outputs(study), budgets, render("mechanisms.uncharged.rounded"))
 
     def _training(self, plan: Plan, rounds: int) -> TrainingReleases:
         shares = self._training_shares()
@@ -244,21 +232,20 @@ def check_covered(study: Study) -> None:
     settings = study.strategy.settings
     compare = study.compare
     exclusions = {
-        "[plan]: validation, whose losses are exact": plan.validation,
-        "[plan]: schedule = 'plateau', which follows losses": plan.schedule == "plateau",
-        "[plan]: class-weight = 'balanced', which counts rows": plan.class_weight == "balanced",
-        f"[encode]: scaler = {study.encode.scaler!r}, which is made of exact sums": study.encode.scaler
-        not in ("private", "schema"),
-        "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
-        "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
-        or settings.get("patience"),
-        "[compare]: by or declared-columns, whose figures are exact": compare.by or compare.declared_columns,
-        "[privacy]: secure-aggregation": study.aggregation.sums_updates,
-        "[split]: fixed, of which all rows are on both sides": study.split.fixed,
+        "validation": plan.validation,
+        "plateau": plan.schedule == "plateau",
+        "classes": plan.class_weight == "balanced",
+        "scaler": study.encode.scaler not in ("private", "schema"),
+        "rows": study.encode.rows == "complete",
+        "losses": settings.get("select") == "best" or settings.get("patience"),
+        "figures": compare.by or compare.declared_columns,
+        "sums": study.aggregation.sums_updates,
+        "split": study.split.fixed,
     }
-    for what, is_set in exclusions.items():
+    for key, is_set in exclusions.items():
         if is_set:
-            raise UsageError(f"[privacy]: covers = 'study' does not go with {what}: leave one of them out")
+            excluded = render(f"mechanisms.excluded.{key}", scaler=study.encode.scaler)
+            raise UsageError(render("mechanisms.refusals.covers", excluded=excluded))
 
 
 def _steps(plan: Plan, rounds: int) -> int:

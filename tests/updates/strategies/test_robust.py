@@ -55,5 +55,5 @@ def test_what_hides_or_merges_single_updates_is_refused_beside_them(name):
     study = Study.load("wine").replace({"strategy.name": name})
     with pytest.raises(UsageError, match=f"{name}: needs the sites' single updates, which the server does not have"):
         check(study.replace({"privacy.secure-aggregation": "on"}))
-    with pytest.raises(UsageError, match=f"{name}: looks at the sites' own updates, and under site-dp"):
+    with pytest.raises(UsageError, match=f"{name}: needs the sites' single updates, and site-dp gives it"):
         SiteDp().check(study)

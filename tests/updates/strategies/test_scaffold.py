@@ -123,7 +123,7 @@ def test_plans_whose_updates_tell_no_mean_gradient_are_refused(plan: Plan, why: 
             {"privacy.name": "record-dp", "plan.steps": 5},
             "and record-dp under [privacy] protects the update",
         ),
-        ({"privacy.name": "site-dp"}, "looks at the sites' own updates, and under site-dp"),
+        ({"privacy.name": "site-dp"}, "needs the sites' single updates, and site-dp gives it"),
         ({"privacy.secure-aggregation": "on"}, "needs the sites' single updates, which the server does not have"),
     ],
 )
