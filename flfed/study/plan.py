@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flfed.errors import UsageError
 from flfed.study.settings import Settings
+from flfed.words import render
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 BETAS = (0.9, 0.999)
@@ -82,9 +83,9 @@ class Plan(Settings, where="[plan]", frozen=True):
         """Refuse values out of their ranges, or that contradict each other."""
         super().__post_init__()
         if self.momentum and self.optimiser != "sgd":
-            raise UsageError(f"[plan]: momentum is for optimiser 'sgd', not {self.optimiser!r}")
+            raise UsageError(render("study.plan.momentum", optimiser=self.optimiser))
         if self.schedule == "plateau" and not self.validation:
-            raise UsageError("[plan]: schedule 'plateau' reads validation rows: set validation, such as 0.2")
+            raise UsageError(render("study.plan.plateau"))
 
     def factor(self, round: int, rounds: int) -> float:
         """Return the schedule's factor of `lr` in a round.

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
+from flfed.words import render
 
 WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", "string": "a text", "tuple": "a list"}
 """What a value must be, by pydantic's name of the type that it is not."""
@@ -90,9 +91,14 @@ def read_settings(
     # All keys are checked here, so that a misspelt one is never silently ignored.
     for key in settings:
         if key not in allowed:
-            choices = [*beside, *allowed]
-            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, choices)} Allowed: {', '.join(choices)}")
+            raise unknown_key(where, key, [*beside, *allowed])
     return _checked(target, {snake(key): value for key, value in settings.items()}, where, ranges=False)
+
+
+def unknown_key(where: str, key: str, choices: list[str]) -> UsageError:
+    """Return the error for a key that is not among the choices."""
+    close = nearest(key, choices)
+    return UsageError(render("study.settings.unknown", where=where, key=key, close=close, allowed=", ".join(choices)))
 
 
 def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
@@ -146,12 +152,14 @@ def _describe_error(hint: Any, value: Any, refused: ValidationError) -> str:
     error = refused.errors(include_url=False)[0]
     kind = error["type"].removesuffix("_type")
     if kind == "literal_error":
-        return f"={value!r} must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
+        allowed = error["ctx"]["expected"].replace(" or ", ", ")
+        return render("study.settings.literal", value=value, allowed=allowed)
     if kind in WORDS:
         # Of a list, one of its values is told.
         wrong = error["input"] if error["loc"] else value
-        return f"={wrong!r} must be {WORDS[kind]}"
-    return f"={value} must be {_in_words(getattr(hint, '__metadata__', [error['msg']])[-1])}"
+        return render("study.settings.kind", value=wrong, kind=WORDS[kind])
+    limit = getattr(hint, "__metadata__", [error["msg"]])[-1]
+    return render("study.settings.range", value=value, range=_in_words(limit))
 
 
 def _in_words(limit: str | FieldInfo) -> str:

@@ -17,6 +17,7 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings, are_shares, read_settings
+from flfed.words import render
 
 
 class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True):
@@ -49,9 +50,9 @@ class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True
         """Refuse a rule without a column, or without exactly one limit."""
         super().__post_init__()
         if not self.by:
-            raise UsageError(f"{self.where}: by is missing: name a date or number column")
+            raise UsageError(render("study.dataset.by"))
         if (self.train_share is None) == (self.train_until is None):
-            raise UsageError(f"{self.where}: give train-share or train-until: one of them, and not both")
+            raise UsageError(render("study.dataset.train"))
 
 
 class Partition(Settings, where="[dataset] partition", frozen=True):
@@ -97,7 +98,9 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         holdout = None
         if ordered is not None:
             if not isinstance(ordered, dict):
-                raise UsageError(f"{cls.where}: holdout={ordered!r} must be a table, such as {{ by = 'week', ... }}")
+                where = f"{cls.where}: holdout"
+                example = "{ by = 'week', ... }"
+                raise UsageError(render("study.settings.table", where=where, value=ordered, example=example))
             plain = {key: _date_text(one) for key, one in ordered.items()}
             holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
         return cls(**{**read_settings(cls, settings, cls.where), "holdout": holdout})
@@ -106,7 +109,7 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         """Refuse a share that no site can train."""
         super().__post_init__()
         if not all(0 < width <= 1 for width in self.widths):
-            raise UsageError(f"[dataset] partition: widths={list(self.widths)} must be above 0 and at most 1")
+            raise UsageError(render("study.dataset.widths", widths=list(self.widths)))
 
 
 def _date_text(value: object) -> object:
@@ -210,7 +213,7 @@ class Dataset(Settings, where="[dataset]", frozen=True):
         """
         super().__post_init__()
         if self.features is not None and not self.features:
-            raise UsageError("[dataset]: features must name at least one column; leave it out for all")
+            raise UsageError(render("study.dataset.features"))
 
 
 class Encode(Settings, where="[encode]", frozen=True):
@@ -260,11 +263,10 @@ class Split(Settings, where="[split]", frozen=True):
         super().__post_init__()
         choices = registry.names("split")
         if self.fixed and self.fixed not in choices:
-            raise UsageError(
-                f"[split]: fixed={self.fixed!r} is not known{nearest(self.fixed, choices)} Known: {', '.join(choices)}"
-            )
+            close = nearest(self.fixed, choices)
+            raise UsageError(render("study.dataset.fixed", fixed=self.fixed, close=close, choices=", ".join(choices)))
         if self.redraw and not self.fixed:
-            raise UsageError("[split]: redraw needs fixed, the name of a published split")
+            raise UsageError(render("study.dataset.redraw"))
 
 
 class Compare(Settings, where="[compare]", frozen=True):
@@ -354,25 +356,22 @@ class Compare(Settings, where="[compare]", frozen=True):
         for kind, values in self.points_by_kind.items():
             key = f"{kind}s"
             if not are_shares(values):
-                raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
+                raise UsageError(render("study.compare.shares", key=key, values=list(values)))
             # Each count between two of them must be large, so that of many most would be withheld.
             if len(values) > MOST_POINTS:
-                raise UsageError(f"[compare]: {key} has {len(values)} numbers; at most {MOST_POINTS} are counted")
+                raise UsageError(render("study.compare.most", key=key, count=len(values), most=MOST_POINTS))
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
-            raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
+            raise UsageError(render("study.compare.pooled"))
 
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""
-        for setting, what in (
-            (self.points, "thresholds, alert-budgets and false-positive-rates ask for exact counts of rows"),
-            (self.importance, "importance asks for exact figures of single columns"),
-        ):
-            if setting and mechanism != "none":
-                raise UsageError(
-                    f"[compare]: {what}, on which there is no noise, and [privacy] name={mechanism!r} protects rows or "
-                    "sites: leave one of them out"
-                )
+        if mechanism == "none":
+            return
+        if self.points:
+            raise UsageError(render("study.compare.points", mechanism=mechanism))
+        if self.importance:
+            raise UsageError(render("study.compare.importance", mechanism=mechanism))
 
     @property
     def points_by_kind(self) -> dict[PointKind, tuple[float, ...]]:
@@ -476,14 +475,13 @@ class Expectation(Settings, where="[expected]", frozen=True):
         The test is one that a figure could fail.
         """
         super().__post_init__()
-        where = f"[expected] {self.path!r}"
         # With both or neither, it would not be clear what counts as met.
         if (self.value is None) == (self.least is None):
-            raise UsageError(f"{where}: needs either value with tolerance, or least")
+            raise UsageError(render("study.expected.either", path=self.path))
         if self.value is not None and not self.tolerance > 0:
-            raise UsageError(f"{where}: tolerance={self.tolerance} must be > 0")
+            raise UsageError(render("study.expected.tolerance", path=self.path, tolerance=self.tolerance))
         if not self.source:
-            raise UsageError(f"{where}: source must say where the figure comes from")
+            raise UsageError(render("study.expected.source", path=self.path))
 
 
 class Expected(Settings, where="[expected]", frozen=True):
@@ -511,11 +509,12 @@ class Expected(Settings, where="[expected]", frozen=True):
             if path == "repeats":
                 continue
             if not isinstance(figure, dict):
-                raise UsageError(f"[expected]: {path!r} must be a table, such as {{ value = 0.89, tolerance = 0.02 }}")
+                example = "{ value = 0.89, tolerance = 0.02 }"
+                raise UsageError(render("study.expected.table", path=path, example=example))
             where = f"[expected] {path!r}"
             # The path is the table's key, so that a second one could contradict it.
             if "path" in figure:
-                raise UsageError(f"{where}: key 'path' is not known")
+                raise UsageError(render("study.expected.path", path=path))
             figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
         return cls(repeats=settings.get("repeats", 1), figures=tuple(figures))
 
@@ -536,19 +535,12 @@ class Sums(Settings, where="[privacy]", frozen=True):
         """Refuse tables of a study that cannot be summed, or would be summed over a few sites only."""
         if not MODES[self.secure_aggregation].sums_updates:
             return
-        option = f"secure-aggregation={self.secure_aggregation!r}"
         codec = tables["codec"].get("name", "none")
         fraction = tables["strategy"].get("fraction", 1.0)
         if codec != "none":
-            raise UsageError(
-                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, "
-                f"and [privacy] {option} adds them up on one: leave one of them out"
-            )
+            raise UsageError(render("study.sums.codec", codec=codec, mode=self.secure_aggregation))
         if fraction != 1.0:
-            raise UsageError(
-                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, "
-                f"and [privacy] {option} needs all that take part: leave one of them out"
-            )
+            raise UsageError(render("study.sums.fraction", fraction=fraction, mode=self.secure_aggregation))
 
 
 class WarmStart(Settings, where="[model]", frozen=True):
@@ -568,13 +560,14 @@ class WarmStart(Settings, where="[model]", frozen=True):
         """Refuse keys that need a source, where none is named."""
         needing = [name for name in ("start-sha256", "frozen") if getattr(self, name.replace("-", "_"))]
         if needing and not self.warm_start:
-            raise UsageError(f"[model]: {needing[0]} needs warm-start, the run or folder of the model to begin from")
+            raise UsageError(render("study.sums.start", key=needing[0]))
 
 
 def parse_download(value: object) -> Download:
     """Return the codec of the model that sites are sent, as [codec] names it."""
     if value not in get_args(Download):
-        raise UsageError(f"[codec]: download={value!r} must be one of {', '.join(map(repr, get_args(Download)))}")
+        choices = ", ".join(map(repr, get_args(Download)))
+        raise UsageError(render("study.reading.download", download=value, choices=choices))
     return cast(Download, value)
 
 
@@ -585,7 +578,7 @@ def parse_sweep(settings: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
     """
     for key, values in settings.items():
         if not isinstance(values, list) or not values:
-            raise UsageError(f"[sweep]: {key}={values!r} must be a list of values to try")
+            raise UsageError(render("study.reading.sweep", key=key, values=values))
     return {key: tuple(values) for key, values in settings.items()}
 
 

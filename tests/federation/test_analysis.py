@@ -221,7 +221,7 @@ def test_research_sites_follow_from_the_seed_and_have_no_ledger(home):
     [
         (("[privacy]", "[plan]\nlr = 0.1\n[privacy]"), r"the study has a table \[plan\]"),
         (('name = "record-dp"', 'name = "site-dp"'), "needs .privacy. name = 'record-dp'"),
-        (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is of steps of training"),
+        (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is for steps of training"),
         (("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "ckks"'), "must be 'on' or 'off'"),
         (("columns =", "column ="), "did you mean 'columns'"),
         (("delta = 1e-5", 'delta = 1e-5\ncovers = "study"'), "an analysis is charged as a whole: leave it out"),

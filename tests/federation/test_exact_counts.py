@@ -195,7 +195,7 @@ def test_who_looks_at_its_own_rows_claims_nothing(small_sites, asking):
         ('thresholds = "half"', "thresholds='half' must be a list"),
         (
             'thresholds = [0.5]\n[privacy]\nname = "record-dp"\nepsilon = 3.0',
-            "on which there is no noise, and [privacy]",
+            "request exact counts of rows without noise, and [privacy] name='record-dp'",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_who_is_trained_on_has_no_test_rows_unless_the_study_says_so():
         ({"by": "hour", "train-until": "2024-01-01"}, "must be a number, as column 'hour' is"),
         ({"by": "day", "train-until": 7}, "must be a date, as column 'day' is"),
         ({"by": "hour", "train-share": 0.5, "blocks": "week"}, "blocks='week' is no column"),
-        ({"by": "hour"}, "give train-share or train-until"),
+        ({"by": "hour"}, "set train-share or train-until, and not both"),
         ({"by": "hour", "train-share": 0.5, "train-until": 3.0}, "one of them, and not both"),
         ({"train-share": 0.5}, "by is missing"),
         ({"by": "hour", "train-share": 1.0}, "train-share"),
