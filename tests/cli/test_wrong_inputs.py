@@ -182,7 +182,11 @@ STUDIES = {
     "no purpose": ('purpose = "Test"', 'purpose = ""', "purpose must be a text"),
     "an expired study": ("seed = 7", "seed = 7\nexpires = 2020-01-31", "expired on 2020-01-31"),
     "a model for another task": ('name = "logistic"', 'name = "linear"', "is for regression"),
-    "a figure without source": ("", '[expected]\n"global.roc_auc_score" = { least = 0.5 }\n', "source must name the origin of the figure"),
+    "a figure without source": (
+        "",
+        '[expected]\n"global.roc_auc_score" = { least = 0.5 }\n',
+        "source must name the origin of the figure",
+    ),
     "a sweep over nothing": ("", "[sweep]\nlr = []\n", "must be a list of values to try"),
 }  # fmt: skip
 
