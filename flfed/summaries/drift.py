@@ -15,8 +15,8 @@ import numpy as np
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout, Summary
 from flfed.summaries.table_one import in_groups
 
-SITE_SUPPRESSES = "the site keeps it back: a count in it, or one that it would give away, is small"
-OTHERS_KEEP_BACK = "the other sites keep counts back"
+SITE_SUPPRESSES = "the site does not release it: a count in it, or one that it would give away, is small"
+OTHERS_KEEP_BACK = "the other sites do not release all counts"
 NO_OTHERS = "there is no other site to compare with"
 EMPTY = "no row has a value"
 CONSTANT = "every row has the same value"

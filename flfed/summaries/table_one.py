@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, merge
+from flfed.words import render
 
 SUPPRESSED = "suppressed"
 ALL = "All sites"
@@ -19,18 +20,16 @@ ABOUT = "about"
 NO_DEVIATION = "–"
 CONSTANT = 1e-12
 """Share of the second moment up to which a variance is rounding, as the encoder takes it: every value is the same."""
-WORDS = {
-    "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
-    "small; it may itself be large, and it does not stand for 0.",
-    "at least": "*at least*: some of it is kept back.",
-    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
-    "± –": "± –: a single row has no deviation.",
-    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
-    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
-    "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "
-    "share: a few of the rows may have no value.",
+EXPLAINED = {
+    "suppressed": "suppressed",
+    "at least": "partial",
+    "SD": "deviation",
+    "± –": "single",
+    "geometric mean": "geometric",
+    "%)": "share",
+    "about ": "about",
 }
-"""What is explained below Table 1 where these words stand in it."""
+"""Words of Table 1 that are explained below it, each with the key of its sentence in `flfed/words/sums.toml`."""
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -245,8 +244,8 @@ def explained(cells: Iterable[str]) -> list[str]:
 
     Examples
     --------
-    >>> explained(["at least 5"]) == [WORDS["at least"]], explained(["5", "none"])
-    (True, [])
+    >>> explained(["at least 5"]), explained(["5", "none"])
+    (['*at least*: some of it is not released.'], [])
     """
     text = "\n".join(cells)
-    return [meaning for word, meaning in WORDS.items() if word in text]
+    return [render(f"sums.explained.{key}") for word, key in EXPLAINED.items() if word in text]

@@ -141,7 +141,7 @@ def test_an_empty_store_says_what_to_do(flfed):
         ("study run preterm-birth --site cleveland", 2, "has dataset 'heart-disease'"),
         ("study run preterm-birth --site no-such", 2, "site 'no-such' is not known"),
         ("study run preterm-birth --set model.name=linear", 2, "is for regression"),
-        ("study run preterm-birth --set primary=auc", 2, "no metric for task 'binary'"),
+        ("study run preterm-birth --set primary=auc", 2, "not a metric for task 'binary'"),
         ("study run preterm-birth --set privacy.epsilon=1", 2, "epsilon needs name"),
         ("study run preterm-birth --set privacy.secure-aggregation=yes", 2, "must be one of 'off', 'auto', 'on'"),
         ("study run preterm-birth --set codec.name=int9", 2, "did you mean 'int8'"),

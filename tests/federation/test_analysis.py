@@ -248,11 +248,11 @@ def test_what_an_analysis_cannot_be_is_refused_when_it_is_read(change: tuple[str
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is no number, flag, category or target"),
+        (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is not a number, flag, category or target"),
         (('"x1", "x2"', '"x1", "person"'), "names 'person'"),
         (('columns = ["x1", ', 'groups = "x1"\ncolumns = ['), "must be a flag, category or target"),
         (("cross =", "within = { x1 = [20, 200] }\ncross ="), "must lie in the schema's range"),
-        (("cross =", "within = { colour = [20, 200] }\ncross ="), "column 'colour' is no number"),
+        (("cross =", "within = { colour = [20, 200] }\ncross ="), "column 'colour' is not a number"),
         (("cross =", "within = { x1 = [0.0, 5e-324] }\ncross ="), "too narrow or too wide"),
     ],
 )

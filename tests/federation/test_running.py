@@ -246,7 +246,7 @@ def test_wrong_options_are_refused_before_anything_is_written(
             'name = "linear"',
             "[model] linear: is for regression, the dataset's task is 'binary'",
         ),
-        ("draws = 200", "draws = 200\nprimary = 'r2_score'", "[compare]: primary='r2_score' is no metric for task"),
+        ("draws = 200", "draws = 200\nprimary = 'r2_score'", "[compare]: primary='r2_score' is not a metric for task"),
         ("rounds = 5", "rounds = 5\npatience = 3", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nselect = 'best'", "set [plan] validation = 0.2"),
         ("rounds = 5", "rounds = 5\nquorun = 1.0", "key 'quorun' is not known; did you mean 'quorum'?"),

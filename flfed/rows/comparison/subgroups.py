@@ -96,11 +96,11 @@ def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
         For a column that is unknown or cannot be grouped by, or cuts that are none.
     """
     if by and schema.task != "binary":
-        raise UsageError(f"[compare]: by is for outcomes that are yes or no; the dataset's task is {schema.task!r}")
+        raise UsageError(render("study.compare.task", task=schema.task))
     partitions = [_grouping(words, schema) for words in by]
     # Bands that overlap would give small ones between their ends.
     if len({one.column for one in partitions}) < len(partitions) or len(partitions) > MOST_COLUMNS:
-        raise UsageError(f"[compare]: by={list(by)} must name different columns, at most {MOST_COLUMNS}")
+        raise UsageError(render("study.compare.by", by=list(by), most=MOST_COLUMNS))
     return partitions
 
 
@@ -108,13 +108,12 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     column, cut, ends = words.partition(CUT)
     choices = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
     if column not in choices:
-        raise UsageError(
-            f"[compare]: by names no column {column!r}{nearest(column, choices)} Known: {', '.join(choices)}"
-        )
+        close = nearest(column, choices)
+        raise UsageError(render("study.compare.column", column=column, close=close, choices=", ".join(choices)))
     kind = schema.columns[column].kind
     if kind != "number":
         if cut:
-            raise UsageError(f"[compare]: by={words!r}: {column} is a {kind}, whose values are the groups")
+            raise UsageError(render("study.compare.values", by=words, column=column, kind=kind))
         groups = ("0", "1") if kind == "flag" else tuple(schema.columns[column].values)
         return Grouping(column, groups)
     return _bands(column, schema, words, ends)
@@ -122,17 +121,15 @@ def _grouping(words: str, schema: Schema) -> Grouping:
 
 def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
     """Return the bands of a number, from where they begin."""
-    example = f'by = ["{column}{CUT}50, 65"]'
+    example = f'"{column}{CUT}50, 65"'
     try:
         cuts = tuple(float(end) for end in ends.split(","))
     except ValueError:
-        raise UsageError(f"[compare]: by={words!r} needs where bands begin, such as {example}") from None
+        raise UsageError(render("study.compare.bands", by=words, example=example)) from None
     low, high = schema.columns[column].range or (-math.inf, math.inf)
     rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high)))
     if not rising or len(cuts) > MOST_CUTS:
-        raise UsageError(
-            f"[compare]: by={words!r} needs rising numbers within {low:g} to {high:g}, at most {MOST_CUTS}: {example}"
-        )
+        raise UsageError(render("study.compare.rising", by=words, low=low, high=high, most=MOST_CUTS, example=example))
     between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:])]
     return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)
 

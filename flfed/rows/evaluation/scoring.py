@@ -86,12 +86,11 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
     metrics = metrics_of(task, alert_budget)
     # A metric of an alert budget exists, and only its share is missing.
     if wanted not in metrics and wanted in metrics_of(task, 0.5):
-        raise UsageError(f"[compare]: primary={wanted!r} needs alert-budget, the share of rows that people can look at")
+        raise UsageError(render("study.compare.budget", primary=wanted))
     if wanted and wanted not in metrics:
-        raise UsageError(
-            f"[compare]: primary={wanted!r} is no metric for task {task!r}{nearest(wanted, list(metrics))} "
-            f"Known: {', '.join(metrics)}"
-        )
+        close = nearest(wanted, list(metrics))
+        choices = ", ".join(metrics)
+        raise UsageError(render("study.compare.primary", primary=wanted, task=task, close=close, choices=choices))
     return wanted or PRIMARY[task]
 
 

@@ -12,6 +12,7 @@ from flfed.errors import UsageError
 from flfed.summaries.summary import Arrays, Layout
 from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
 from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
+from flfed.words import render
 
 DEEPEST = 10
 MOST_CODES = 256
@@ -42,7 +43,8 @@ class BoostedTrees:
     def __init__(self, *, depth: int = 4, codes: int = CODES) -> None:
         for name, value, most in (("depth", depth, DEEPEST), ("codes", codes, MOST_CODES)):
             if not int(name == "codes") < value <= most:
-                raise UsageError(f"[model] boosted-trees: {name}={value} must be {1 + (name == 'codes')} to {most}")
+                least = 1 + (name == "codes")
+                raise UsageError(render("study.strategies.trees", name=name, value=value, least=least, most=most))
         self.depth = depth
         self.codes = codes
 

@@ -10,6 +10,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.statistic import Statistic
 from flfed.study.study import Study
+from flfed.words import render
 
 
 def statistic_of(study: Study) -> Statistic:
@@ -27,7 +28,7 @@ def statistic_of(study: Study) -> Statistic:
     except TypeError:
         parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
         needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
-        raise UsageError(f"[statistic] {study.statistic.name}: a setting is missing; it needs {needed}") from None
+        raise UsageError(render("study.statistic.setting", name=study.statistic.name, needed=needed)) from None
     return made
 
 

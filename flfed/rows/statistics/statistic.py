@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from flfed.errors import FlfedError, UsageError
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,7 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sum
         part = entries[start : start + math.prod(shape)].reshape(shape)
         start += part.size
         if name not in largest and (np.rint(part) < 0).any():
-            raise FlfedError("the sums of all sites are not those that the statistic has: a count is below 0")
+            raise FlfedError(render("study.statistic.negative"))
         sums[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
     return sums
 
@@ -88,5 +89,5 @@ def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) 
     column = schema.columns.get(name)
     if column is None or column.kind not in kinds:
         choices = [one for one, of in schema.columns.items() if of.kind in kinds]
-        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(choices)}")
+        raise UsageError(render("study.statistic.column", where=where, name=name, choices=", ".join(choices)))
     return name

@@ -17,6 +17,7 @@ from flfed.errors import UsageError
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import FitRequest
 from flfed.summaries.summary import Arrays
+from flfed.words import render
 
 
 #   weight-0 [inputs, 16]   bias-0 [16]   weight-1 [16, 1]   bias-1 [1]
@@ -93,7 +94,7 @@ def narrowed(request: FitRequest, width: float) -> FitRequest:
     if width >= 1:
         return request
     if not layers_of(request.model):
-        raise UsageError("a part of the hidden units can be trained of a model that names its layers only")
+        raise UsageError(render("study.strategies.units"))
     arrays = submodel(request.model, request.arrays, width)
     if not request.correction:
         return replace(request, arrays=arrays)

@@ -19,6 +19,7 @@ from flfed.updates.aggregation.losses import MeanLosses
 from flfed.updates.aggregation.rounds import summable
 from flfed.updates.arrays import Arrays
 from flfed.updates.messages.train import REFIT, Scores
+from flfed.words import render
 
 PLATEAU_FACTOR = 0.5
 """What a plateau multiplies the learning rate by."""
@@ -43,14 +44,11 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
     if patience:
         settings.append(f"patience={patience}")
     if settings and not plan.validation:
-        raise UsageError(f"[strategy]: {settings[0]} reads validation rows: set [plan] validation = 0.2")
+        raise UsageError(render("study.strategies.validation", setting=settings[0]))
     if plan.schedule == "plateau":
         settings.append("schedule='plateau'")
     if settings and fraction < 1:
-        raise UsageError(
-            f"[strategy]: fraction={fraction} does not go with {settings[0]}: "
-            "losses of different sites cannot be compared"
-        )
+        raise UsageError(render("study.strategies.fraction", fraction=fraction, setting=settings[0]))
 
 
 @dataclass
@@ -177,10 +175,7 @@ _FACT = "grown-before"
 def check_refit(*, refit: bool, select: str) -> None:
     """Refuse trees that would grow anew without a number of them."""
     if refit and select != "best":
-        raise UsageError(
-            "[strategy]: refit grows as many trees anew as validation rows chose: set select = 'best', and [plan] "
-            "validation = 0.2"
-        )
+        raise UsageError(render("study.strategies.refit"))
 
 
 # rounds 1 … n: trees without the validation rows ──► n + 1 …: as many trees as did best, of all training rows

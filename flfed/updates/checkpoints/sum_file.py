@@ -19,6 +19,7 @@ from flfed.errors import FlfedError
 from flfed.updates.arrays import facts_sha256, file_content, read_file, with_prefix
 from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of, write_whole
 from flfed.updates.messages.secure_sum import Masked, Sites, joined, parted
+from flfed.words import render
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,7 +114,7 @@ class SumFile(SumStore):
             "opened": opened, "left-out": self.left_out,
         })  # fmt: skip
         metadata = {"facts": facts, "sha256": facts_sha256(parts, facts)}
-        write_whole(self._path, file_content(parts, metadata), f"the list of a sum cannot be written to {self._path}")
+        write_whole(self._path, file_content(parts, metadata), "list")
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was or it cannot be read."""
@@ -144,8 +145,7 @@ def _masked(site: str, arrays: Mapping[str, np.ndarray], opened: Sequence[str]) 
 def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
     """Write down who enrolled at a run's start, before they have keys; raises FlfedError where it cannot be written."""
     path = folder_of(run) / COHORT
-    failed = f"the sites of a run with secure sums cannot be written to {path}"
-    write_whole(path, json.dumps(sites).encode(), failed)
+    write_whole(path, json.dumps(sites).encode(), "cohort")
 
 
 def read_cohort(run: str) -> dict[str, dict[str, Any]]:
@@ -170,5 +170,5 @@ def read_cohort(run: str) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise FlfedError(f"{path} is damaged: the sites of the run cannot be summed without it; begin anew") from None
+        raise FlfedError(render("checkpoints.files.lost", path=path)) from None
     return cohort

@@ -27,6 +27,7 @@ from flfed.updates.aggregation.selection import TreeSelection, check_refit
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import LAST, MARKS, SUMS, TREE, Replies, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
+from flfed.words import render
 
 USED = ("validation", "precision")
 """Keys of a plan that trees use; the others are of gradient descent."""
@@ -96,19 +97,16 @@ class BoostedTrees(FedAvg):
         """Refuse settings out of their range, and weights."""
         super().__post_init__()
         if (self.weights, self.server_lr) != ("rows", 1.0):
-            raise UsageError("[strategy] boosted-trees: weights and server-lr are of averages; rows count as they are")
+            raise UsageError(render("study.strategies.averages"))
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan of gradient descent."""
         super().check(plan)
         changes = [own.name for own in fields(Plan) if getattr(plan, own.name) != getattr(Plan(), own.name)]
         if unused := [name.replace("_", "-") for name in changes if name not in USED]:
-            raise UsageError(
-                f"[plan]: {', '.join(unused)}: trees are grown, not trained by gradient descent: leave it out; "
-                "learning-rate and l2 of trees stand under [strategy]"
-            )
+            raise UsageError(render("study.strategies.descent", keys=", ".join(unused)))
         if plan.precision != "float64":
-            raise UsageError(f"[plan]: precision={plan.precision!r}: trees are of float64")
+            raise UsageError(render("study.strategies.precision", precision=plan.precision))
         check_refit(refit=self.refit, select=self.select)
 
     def assign(self, run: RunContext) -> None:

@@ -27,6 +27,7 @@ from flfed.updates.arrays import Arrays, Shapes, entries_of, is_encrypted, shape
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.train import EVALUATE, TRAIN, Offset, Replies, TrainReply, TrainRequest
+from flfed.words import render
 
 MOMENT = "moment-"
 """Begins the names of a strategy's moments in a checkpoint."""
@@ -113,7 +114,7 @@ class FedAvg(FlowerFedAvg):
         """Refuse settings out of their range."""
         check_ranges(self, "[strategy]")
         if not self.refuse_norm >= self.flag_norm > 0:
-            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be at least flag-norm, which is > 0")
+            raise UsageError(render("study.strategies.norms", norm=self.refuse_norm))
         super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
     def assign(self, run: RunContext) -> None:
@@ -452,13 +453,13 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     if isinstance(combined, Mapping) and is_encrypted(combined):
         return ""
     if not isinstance(combined, Mapping) or combined.keys() != incoming.keys():
-        return f"no arrays under the names of the model ({', '.join(incoming)})"
+        return render("study.strategies.names", names=", ".join(incoming))
     for name, value in incoming.items():
         array = np.asarray(combined[name])
         if array.shape != value.shape:
-            return f"array {name!r} of shape {array.shape}, which must be {value.shape}"
+            return render("study.strategies.shape", name=name, shape=array.shape, expected=value.shape)
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-            return f"values of {name!r} that are not finite numbers"
+            return render("study.strategies.finite", name=name)
     return ""
 
 

@@ -13,6 +13,7 @@ from flfed.study.plan import Plan
 from flfed.updates.arrays import Arrays, Shapes
 from flfed.updates.extra import NO_ARRAYS, ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.strategies.fedavg import FedAvg, Term, mean_update
+from flfed.words import render
 
 VARIATE = "variate-"
 """Begins the names of the sites' control variates among the strategy's moments."""
@@ -56,13 +57,13 @@ class Scaffold(FedAvg):
         super().check(plan)
         why = ""
         if plan.optimiser != "sgd":
-            why = f"optimiser={plan.optimiser!r} scales each gradient by the ones before"
+            why = render("study.scaffold.optimiser", optimiser=plan.optimiser)
         elif plan.clip:
-            why = f"clip={plan.clip:g} cuts corrected gradients"
+            why = render("study.scaffold.clip", clip=plan.clip)
         elif plan.l1:
-            why = f"l1={plan.l1:g} moves weights beside the gradients"
+            why = render("study.scaffold.penalty", l1=plan.l1)
         if why:
-            raise UsageError(f"[strategy] scaffold: {why}, so that an update tells no mean gradient: leave it out")
+            raise UsageError(render("study.strategies.scaffold", why=why))
 
     @classmethod
     def extra_shapes(cls, model: Shapes) -> ExtraShapes:

@@ -83,5 +83,5 @@ def test_own_last_layers_keep_strategies_contract_and_take_no_earlier_round(smal
     small_sites(1)
     study = Study.parse(small_study).replace({"strategy.name": "fedper", "plan.validation": 0.3})
     check(study)
-    with pytest.raises(UsageError, match="the sites' own are those of the last"):
+    with pytest.raises(UsageError, match="each site's own layers are those of the last round"):
         check(study.replace({"strategy.select": "best"}))

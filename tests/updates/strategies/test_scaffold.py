@@ -107,10 +107,11 @@ def test_a_site_without_a_step_keeps_its_variate():
         (Plan(l1=0.01), "l1=0.01 moves weights beside the gradients"),
     ],
 )
-def test_plans_whose_updates_tell_no_mean_gradient_are_refused(plan: Plan, why: str):
+def test_plans_whose_updates_show_no_mean_gradient_are_refused(plan: Plan, why: str):
     with pytest.raises(UsageError) as refused:
         Scaffold().check(plan)
-    assert str(refused.value) == f"[strategy] scaffold: {why}, so that an update tells no mean gradient: leave it out"
+    said = f"[strategy] scaffold: {why}, so that an update does not show the mean gradient: leave it out"
+    assert str(refused.value) == said
     Scaffold().check(Plan(momentum=0.9, l2=0.1))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,11 +73,11 @@ class SafetyStock:
         try:
             self.until = np.datetime64(datetime.date.fromisoformat(until))
         except ValueError:
-            raise UsageError(f"[statistic] safety-stock: until={until!r} must be a date such as 2025-06-30") from None
+            raise UsageError(render("study.statistic.until", until=until)) from None
         if not 0.5 < service < 1:
-            raise UsageError(f"[statistic] safety-stock: service={service} must lie between 0.5 and 1")
+            raise UsageError(render("study.statistic.service", service=service))
         if not 0 < step < math.inf or any(count < 1 for count in last):
-            raise UsageError("[statistic] safety-stock: step must be above 0 and finite, and last have numbers from 1")
+            raise UsageError(render("study.statistic.step"))
         self.forecast = forecast
         self.by = by
         self.service = service
@@ -86,9 +87,9 @@ class SafetyStock:
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return forecast, date and outcome; raises UsageError where they are no number and date of a regression."""
         if schema.task != "regression":
-            raise UsageError("[statistic] safety-stock: the outcome must be a number, as a regression has")
+            raise UsageError(render("study.statistic.regression"))
         if 2 * self._most(schema) + 1 > MOST_BINS:
-            raise UsageError(f"[statistic] safety-stock: step={self.step:g} makes more than {MOST_BINS:,} steps")
+            raise UsageError(render("study.statistic.bins", step=self.step, most=MOST_BINS))
         forecast = column_of(self.forecast, schema, where="forecast", kinds=("number",))
         return forecast, column_of(self.by, schema, where="by", kinds=("date",)), schema.target
 

@@ -35,6 +35,7 @@ from flfed.rows.training.tuning.linear import (
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
+from flfed.words import render
 
 FOLDS = 3
 PENALTIES = np.array([1e-4, 3e-3, 3e-2, 3e-1])
@@ -382,16 +383,11 @@ def check_naive(study: Study, schema: Schema) -> None:
     names = study.compare.naive
     target = schema.columns[schema.target]
     if names and schema.task != "regression":
-        raise UsageError(f"[compare]: naive is for a target that is a number; the dataset's task is {schema.task!r}")
+        raise UsageError(render("study.compare.naive", task=schema.task))
     features = schema.features(study.dataset.features)
     for name in names:
         if name not in features:
-            raise UsageError(
-                f"[compare]: naive names {name!r}, which is no feature of the study{nearest(name, features)}"
-            )
+            raise UsageError(render("study.compare.feature", name=name, close=nearest(name, features)))
         column = schema.columns[name]
         if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
-            raise UsageError(
-                f"[compare]: naive names {name!r}, which must have the target's unit and transform to be a forecast of "
-                f"{schema.target!r}"
-            )
+            raise UsageError(render("study.compare.unit", name=name, target=schema.target))
