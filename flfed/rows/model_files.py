@@ -192,7 +192,7 @@ def _content(path: Path, most: int) -> bytes:
 
 
 def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> bool:
-    """Tell whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
+    """Return whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
     wanted: dict[str, tuple[object, str]] = {}
     for name, (shape, _) in model_shapes(study, schema).items():
         wanted[name] = (shape, "f")
@@ -203,7 +203,7 @@ def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> 
 
 
 def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
-    """Tell whether arrays are those of an encoder of the layout, by shapes, types and signs."""
+    """Return whether arrays are those of an encoder of the layout, by shapes, types and signs."""
     shapes = {name: value.shape for name, value in arrays.items()}
     if shapes != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
         return False
@@ -212,7 +212,7 @@ def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
 
 
 def _are_trees(arrays: Arrays) -> bool:
-    """Tell whether arrays of a forest's shapes are trees, down which every row finds a leaf."""
+    """Return whether arrays of a forest's shapes are trees, down which every row finds a leaf."""
     try:
         forest_of(arrays)
         codes_in(np.zeros((0, len(arrays["cuts"]))), arrays)

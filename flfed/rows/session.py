@@ -91,7 +91,7 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
 
 
 def redraws(study: Study, site: Site) -> bool:
-    """Tell whether repeats hold out other rows."""
+    """Return whether repeats hold out other rows."""
     if study.split.fixed:
         return study.split.redraw
     # By time the holdout is the same in every repeat.
@@ -99,7 +99,7 @@ def redraws(study: Study, site: Site) -> bool:
 
 
 class ClaimCounts(Protocol):
-    """Tells whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
+    """Returns whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
 
     def __call__(self, *, claim: bool) -> bool:
         """Return whether they may."""
@@ -318,7 +318,7 @@ class SiteSession(EncodedTable):
         if key in self._personal:
             return self._personal[key]
         rows = self.training(encoder)
-        # A copy: what is kept must not change with the caller's arrays.
+        # A copy: the kept arrays must not change with the caller's.
         arrays = {name: value.copy() for name, value in arrays.items()}
         if self.model.linear or self.layout.plain:
             outputs = yield from self.outputs(arrays, rows.x)

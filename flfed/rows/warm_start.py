@@ -241,7 +241,7 @@ def rewritten(source: Source, first: Arrays, layout: Layout, encoder: Encoder) -
 
 
 def _inputs(layout: Layout, encoder: Encoder) -> dict[str, list[tuple[str | None, float, float]]]:
-    """Return by column what each of its inputs is of: a value, and what is taken off it and it is divided by."""
+    """Return by column each input's value, and the numbers that it is shifted and divided by."""
     inputs_by_column = {}
     for number, column, place in layout.places():
         shares = encoder.frequency[place]

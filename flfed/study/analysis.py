@@ -27,7 +27,7 @@ class Analysis(Settings, where="[analysis]", frozen=True):
         Numbers, flags, categories or the target; None means all of the dataset. The noise on each number grows with
         the root of how many there are. Example: `columns = ["age", "chol", "disease"]`.
     groups : str
-        A flag, category or target with few values: every column is told for each of them, too, and compared.
+        A flag, category or target with few values: every column is counted for each of them, too, and compared.
         Example: `groups = "sex"`.
     quantiles : tuple of float in (0, 1)
         Of each number, by its histogram: the 95 % interval has whole bins, all that noise and chance leave possible.
@@ -38,7 +38,7 @@ class Analysis(Settings, where="[analysis]", frozen=True):
     bins : int, 4 to 256
         Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`); those of a
         column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
-        Values outside count in the outermost. More bins tell quantiles of many rows closer, and lose those of few.
+        Values outside count in the outermost. More bins give closer quantiles of many rows, and lose those of few.
         Example: `bins = 32`.
     within : mapping of column to (low, high)
         Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
@@ -85,7 +85,7 @@ class Analysis(Settings, where="[analysis]", frozen=True):
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
+        """Return the analysis of the table `[analysis]`; raises UsageError where it breaks a rule."""
         made = dict(settings)
         if "cross" in made:
             made["cross"] = _tuples(made["cross"])

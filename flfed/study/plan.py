@@ -144,7 +144,7 @@ class Plan(Settings, where="[plan]", frozen=True):
 class PrivateSteps:
     """Steps of a plan that protect rows or persons.
 
-    No row, or no person, can be told from what comes of them.
+    The result distinguishes no row, or no person.
 
     Attributes
     ----------

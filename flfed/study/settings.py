@@ -1,7 +1,7 @@
 """Settings of tables and listed classes.
 
-The signature of a class is its schema: pydantic checks values by their types and ranges, and what it refuses is
-told in one sentence.
+The signature of a class is its schema: pydantic checks values by their types and ranges, and a refusal is
+one sentence.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Settings:
     Parameters
     ----------
     where : str
-        What is being set, for an error: `class Plan(Settings, where="[plan]")`.
+        Place of the settings, for an error: `class Plan(Settings, where="[plan]")`.
     frozen : bool
         Whether fields stay as they are, and equal ones make equal objects.
     """
@@ -72,14 +72,14 @@ def read_settings(
     settings : mapping of kebab-case key to value
         As read from TOML.
     where : str
-        What is being set, for the error: "[plan]" or "model 'mlp'".
+        Place of the settings, for the error: "[plan]" or "model 'mlp'".
     beside : collection of str
         Further keys that may stand there, for the error: who calls took them out.
 
     Raises
     ------
     UsageError
-        For an unknown key or a value of a wrong type: names key, value and what is allowed.
+        For an unknown key or a value of a wrong type: names key, value and the allowed values.
 
     Examples
     --------
@@ -148,14 +148,14 @@ def _checked(target: Callable[..., Any], settings: Mapping[str, Any], where: str
 
 
 def _describe_error(hint: Any, value: Any, refused: ValidationError) -> str:
-    """Return a wrong value and what is allowed, as an error tells them."""
+    """Return a wrong value and the allowed ones, in words."""
     error = refused.errors(include_url=False)[0]
     kind = error["type"].removesuffix("_type")
     if kind == "literal_error":
         allowed = error["ctx"]["expected"].replace(" or ", ", ")
         return render("study.settings.literal", value=value, allowed=allowed)
     if kind in WORDS:
-        # Of a list, one of its values is told.
+        # Of a list, one of its values is named.
         wrong = error["input"] if error["loc"] else value
         return render("study.settings.kind", value=wrong, kind=WORDS[kind])
     limit = getattr(hint, "__metadata__", [error["msg"]])[-1]
@@ -202,5 +202,5 @@ def toml_value(word: str) -> Any:
 
 
 def are_shares(values: tuple[float, ...]) -> bool:
-    """Tell whether numbers are different ones between 0 and 1."""
+    """Return whether numbers are different ones between 0 and 1."""
     return all(0 < value < 1 for value in values) and len(set(values)) == len(values)

@@ -110,7 +110,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         Times that the sites train and the server aggregates; 0 where there is a statistic or an analysis.
         Example: `rounds = 40`.
     text : str
-        The TOML text itself: what travels and what is hashed.
+        The TOML text itself, which is sent and hashed.
     expected : Expected
         What `flfed study verify` checks.
     sweep : dict of key to tuple of values
@@ -192,7 +192,7 @@ class Study(Crossing, metaclass=_FromKeywords):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def adjusts_intercept(self) -> bool:
-        """Tell whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
+        """Return whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
         model = registry.load("model", self.model.name)
         return self.privacy.name == "none" and bool(model.linear or getattr(model, "plain", False))
 
@@ -533,17 +533,17 @@ WITHOUT_IMPORT = {"none": False, "record-dp": True, "site-dp": False}
 
 
 def has_analysis(table: Mapping[str, Any]) -> bool:
-    """Tell whether a study's parsed text has an analysis."""
+    """Return whether a study's parsed text has an analysis."""
     return ANALYSIS in table
 
 
 def trains(table: Mapping[str, Any]) -> bool:
-    """Tell whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
+    """Return whether a study's parsed text has a model, and neither a statistic nor an analysis in place of one."""
     return not {STATISTIC, ANALYSIS} & table.keys()
 
 
 def protects_rows(privacy: Mapping[str, Any]) -> bool:
-    """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows.
+    """Return whether a table `[privacy]` names a mechanism whose noise protects single rows.
 
     The scaler, and whether counts may have noise, follow from it.
     """
@@ -561,7 +561,7 @@ def protected_scaler(privacy: Mapping[str, Any]) -> str:
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:
-    """Refuse inputs that are scaled by what nothing charges; `counts` tells whether it is a study of an analysis.
+    """Refuse inputs that are scaled by what nothing charges; `counts` says whether it is a study of an analysis.
 
     Raises
     ------
@@ -577,7 +577,7 @@ def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, 
 
 
 def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
-    """Tell whether a study asks for a statistic or an analysis, and fill in what it lacks then.
+    """Return whether a study asks for a statistic or an analysis, and fill in what it lacks then.
 
     Raises UsageError where it has what belongs to a model.
     """
@@ -599,7 +599,7 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
 
 
 def _adds_statistics(privacy: Mapping[str, Any]) -> bool:
-    """Tell whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
+    """Return whether the way of secure aggregation that a table `[privacy]` names is one for statistics."""
     mode = privacy.get("secure-aggregation", "off")
     return mode in STATISTIC_MODES
 
@@ -622,22 +622,22 @@ def _check_noise(privacy: Mapping[str, Any]) -> None:
 
 
 def is_covered(study: Study) -> bool:
-    """Tell whether all that leaves a site is charged: of an analysis, and where [privacy] covers the study."""
+    """Return whether all that leaves a site is charged: of an analysis, and where [privacy] covers the study."""
     return study.analysis is not None or covers_model(study)
 
 
 def compares_privately(study: Study) -> bool:
-    """Tell whether sites of such a study compare the model with their own under noise."""
+    """Return whether sites of such a study compare the model with their own under noise."""
     return bool(study.privacy.settings.get("comparison", "none") != "none")
 
 
 def by_person(study: Study) -> bool:
-    """Tell whether a study protects persons, whose rows weigh one together."""
+    """Return whether a study protects persons, whose rows weigh one together."""
     return bool(study.privacy.settings.get("unit", "person") == "person")
 
 
 def covers_model(study: Study) -> bool:
-    """Tell whether a study trains a model, and all that leaves a site for it is charged."""
+    """Return whether a study trains a model, and all that leaves a site for it is charged."""
     return study.analysis is None and study.privacy.settings.get("covers") == "study"
 
 

@@ -162,7 +162,7 @@ WRITTEN_DOWN = {
 
 
 def in_sums_only(sharing: str) -> bool:
-    """Tell whether figures of a site leave it in sums over several sites only.
+    """Return whether figures of a site leave it in sums over several sites only.
 
     Examples
     --------
@@ -317,7 +317,7 @@ class Compare(Settings, where="[compare]", frozen=True):
         no message, and the coordinator learns neither which there are nor their names.
         Example: `declared-columns = true`.
     worthwhile : float or None, >= 0
-        Gain in the primary metric from which on joining is worth it: a smaller one is never told as
+        Gain in the primary metric from which on joining is worth it: a smaller one is never called
         "joining pays". None means 0.005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
     own : {"best", "same"}
         What a site's own model, and the model of all rows together, are: `best` is the better, by
@@ -451,7 +451,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
     path : str
         Where the figure stands in the object of `study run --json`: "global.roc_auc_score".
     value : float or None
-        What was published; None where only `least` is asked. Example: `value = 0.896`.
+        The published figure; None where only `least` is set. Example: `value = 0.896`.
     tolerance : float, >= 0
         How far from `value` ours may be. Example: `tolerance = 0.014`.
     least : float or None
@@ -459,7 +459,7 @@ class Expectation(Settings, where="[expected]", frozen=True):
     source : str
         Where the figure comes from; it must be given. Example: `source = "Table 2 of the paper"`.
     by_repeat : tuple of float
-        What was published for each repeat, in order; listed beside ours. Example: `by-repeat = [0.741, 0.782]`.
+        The published figure of each repeat, in order; listed beside ours. Example: `by-repeat = [0.741, 0.782]`.
     """
 
     path: str = ""

@@ -133,7 +133,7 @@ class StudyTemplate:
         return self.private or self._covered
 
     def _analysis(self) -> list[str]:
-        """Return what is counted in place of training a model, and its budget."""
+        """Return the columns that are counted in place of training a model, and their budget."""
         return [
             *("", "[analysis]", f"# {render('study.template.analysis')}"),
             *(_line("columns", list(self.columns)), "quantiles = [0.25, 0.5, 0.75]"),

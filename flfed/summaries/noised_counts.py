@@ -56,7 +56,7 @@ class Interval:
 
 
 def exceeds_noise(rows: float, deviation: float) -> bool:
-    """Tell whether a noised number of rows is large enough that something may be divided by it."""
+    """Return whether a noised number of rows is large enough that something may be divided by it."""
     return rows > LEAST_SIZE * deviation and rows >= 1
 
 
@@ -140,7 +140,7 @@ class Moments:
         mean, variance = self._scaled()
         of_sums = self.deviation**2 * (1 + 4 * mean**2)
         of_noise = (of_sums + (self.of_rows * (mean**2 - variance)) ** 2) / self.rows**2
-        # A variance that noise brought to 0 or below tells nothing, and least of all that all values are the same.
+        # A variance that noise brought to 0 or below shows nothing, and least of all that all values are the same.
         if variance <= 0:
             return None
         about = Interval.about(variance, (kurtosis - 1) * max(variance, 0.0) ** 2 / self.rows + of_noise)
@@ -241,7 +241,7 @@ def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float
 def shown(counts: np.ndarray, total: float) -> np.ndarray:
     """Return counts for display: none below 0, and together `total`; no figure is made of them.
 
-    They are the nearest such, in squares: a part of what is too much is taken off each, down to 0.
+    They are the nearest such, in squares: a part of the excess is taken off each, down to 0.
 
     Examples
     --------

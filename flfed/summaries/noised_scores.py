@@ -189,7 +189,7 @@ class ScoreCounts:
 
     @property
     def reason(self) -> str:
-        """Why no metric is told, or ""."""
+        """Why there is no metric, or ""."""
         bins = self.counts.shape[1]
         if not exceeds_noise(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
             return CLASS_LOST
@@ -199,7 +199,7 @@ class ScoreCounts:
 
     @property
     def slope_reason(self) -> str:
-        """Why no calibration slope is told, or ""."""
+        """Why there is no calibration slope, or ""."""
         if self.reason or self._line is not CALIBRATED:
             return self.reason
         return NO_LINE
@@ -211,7 +211,7 @@ class ScoreCounts:
         -----
         It is the area by trapezoids, in which a pair of one bin counts half, plus what the order within bins adds to it
         where the recalibration line holds there: 0.0016 of an AUC of 0.778 in 16 bins, 0.0005 in 32, 0.004 in 16
-        bins of an outcome of 2 %. What is certain of it is that it is less than `flfed.summaries.score_bins.auc_bound`.
+        bins of an outcome of 2 %. It is certainly less than `flfed.summaries.score_bins.auc_bound`.
 
         Source: of the sampling variance, DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or
         more correlated receiver operating characteristic curves".
@@ -249,7 +249,7 @@ class ScoreCounts:
     def calibration_slope(self) -> Interval | None:
         """Return the slope of the recalibration line with its 95 % interval; None where there is a `slope_reason`.
 
-        1 is calibrated, less than 1 too extreme, and 0 tells nothing of the outcome.
+        1 is calibrated, less than 1 too extreme, and 0 says nothing of the outcome.
         """
         if self.slope_reason:
             return None
@@ -353,7 +353,7 @@ class Line:
 
 
 CALIBRATED = Line(0.0, 1.0, math.inf)
-"""The line where nothing can be told of it."""
+"""The line where it is inconclusive."""
 
 
 def expit(odds: Floats) -> Floats:
@@ -395,7 +395,7 @@ def spread_within(rows: Floats, edges: Integers, first: Floats, deviation: float
     Notes
     -----
     Before the first histogram is looked at, predictions lie evenly in a bin and exponentially in an end bin, give or
-    take a deviation of a quarter of the bin's width, or of what is not known of the end bin's mean distance. Their mean
+    take a deviation of a quarter of the bin's width, or of the uncertainty of the end bin's mean distance. Their mean
     is then drawn to that of the first histogram, by the weights of the two variances: all the way where the noise is
     small, and hardly where an end bin has few rows in many noisy cells.
     """
@@ -491,7 +491,7 @@ def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None
     -----
     The equations are sums of counts, `sum_j w_j (1, x_j) (N1_j (1 - Q_j) - N0_j Q_j) = 0`, x_j the mean log-odds of bin
     j and Q_j the mean of the line's probabilities there, so that their mean is 0 at the true line with noise as
-    without. The weights w_j, 1 without noise, are small where noise, or what is not known of the predictions, is
+    without. The weights w_j, 1 without noise, are small where noise, or uncertainty of the predictions, is
     larger than chance; a bin has as many rows there as all have on average, since with its own the noise would be
     squared. The variance is the sandwich of the counts' variance.
 
@@ -532,7 +532,7 @@ NO_CLEAR_GAIN = "no-clear-gain"
 DO_NOT_USE = "do-not-use"
 INCONCLUSIVE = "cannot-be-told-under-this-budget"
 MOST_DIFFERENCE = 0.5
-"""Difference of AUCs, either way, at which a site cuts its pairs: one of more is told as this."""
+"""Difference of AUCs, either way, at which a site cuts its pairs: one of more is reported as this."""
 SQUARES_WEIGHT = 0.5
 """Of the second number in an answer: at 1 the first would have 26 % more noise, at 1/4 the second 84 %."""
 STANDARD_ERRORS = 2.8

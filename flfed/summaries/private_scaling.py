@@ -2,7 +2,7 @@
 
 A site counts, of each number, rows in 32 cells whose edges the schema gives, and in one for missing values; of each
 flag, category and class rows by value. The counts leave with noise, those of numbers as one answer (share "histograms"
-of the budget), the others as a second one (share "sums"). What is here reads nothing else.
+of the budget), the others as a second one (share "sums"). This module reads nothing else.
 
 Cells are even in `asinh(value / unit)`, the unit a thousandth of the range, about 0: even where values are near 0, and
 by a factor where they are far away. About the middle of a range from 0 up, as of amounts, areas and counts, nearly all

@@ -22,7 +22,7 @@ from flfed.words import render
 Arrays = dict[str, np.ndarray]
 """Arrays by name, such as a model's."""
 BINS = 64
-"""Bins of a number, even over its range: enough that groups of ten rows tell a spread."""
+"""Bins of a number, even over its range: enough that groups of ten rows show a spread."""
 SEPARATION = 0.98
 SHIFTS = (2**0.5 - 1, 2**0.5 - 0.5)
 STEP = 1e-5
@@ -331,7 +331,7 @@ def schema_encoder(layout: Layout) -> Encoder:
             scale[number] = (high - low) / 4
             if layout.plain and column is layout.target:
                 scale[number] = 2 * column.half
-        # The last cell is "missing", whose share no schema tells.
+        # The last cell is "missing", whose share no schema has.
         values = len(column.cells) - 1
         frequency += [1 / values] * values + [0.0]
     shares = np.array(frequency)
@@ -342,7 +342,7 @@ def schema_encoder(layout: Layout) -> Encoder:
 
 
 def one_class(layout: Layout, summary: Summary) -> bool:
-    """Tell whether all rows are known to be of one class."""
+    """Return whether all rows are known to be of one class."""
     if layout.task == "regression":
         return False
     place = layout.slices()[layout.target.name]
@@ -411,7 +411,7 @@ def arrays_sha256(arrays: Mapping[str, Stacked]) -> str:
 
 MISSING_P = 1e-4
 LEAST_TESTED = 10
-"""Fewest rows without a value, and with one, of which missingness is tested: two in 15,000 tell nothing."""
+"""Fewest rows without a value, and with one, of which missingness is tested: two in 15,000 show nothing."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The federated Table 1, from merged sums.
 
-It tells who is in the data. Suppressed cells are marked.
+It describes the people in the data. Suppressed cells are marked.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _means(
     grouped = {site: in_groups(column, parts, number, place) for site, parts in sites.items()}
     grouped[ALL] = any(grouped.values())
     cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
-    # How many sites a mean lacks is told with all sites, what a site's own lacks with that site.
+    # The number of missing sites stands with the mean of all sites, missing rows of a site with that site.
     giving = sum(columns[site].moments_known[number] > 0 for site in sites)
     lacking = 0 < giving < len(sites)
     if lacking:
@@ -110,7 +110,7 @@ def _means(
 
 
 def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, place: slice) -> bool:
-    """Tell whether a number's mean comes from groups of bins.
+    """Return whether a number's mean comes from groups of bins.
 
     The mean and deviation of a site come from groups of bins, or from its rows.
 
@@ -174,7 +174,7 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
 
 
 def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
-    """Return a count and its share, or what is known.
+    """Return a count and its share, or a bound.
 
     The share is of the rows with a value, or of all rows if `missing` is None.
 

@@ -1,4 +1,4 @@
-"""What every site, every metric and every attack keeps: what is read and computed where the rows are."""
+"""Rules that every site, metric and attack keeps: reading and computing where the rows are."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def its_target_has_two_classes_on_both_sides(site: Site) -> None:
 
 
 def its_holdout_has_a_salt(site: Site) -> None:
-    """Without one anybody who knows a row can tell which side it is on."""
+    """Without one anybody who knows a row can compute its side."""
     hold(not isinstance(site.holdout, Holdout) or site.holdout.salt, "salt")
 
 
@@ -337,7 +337,7 @@ def it_is_beyond_a_promise_where_its_interval_is(subject: AttackSubject) -> None
 
 
 def the_same_seed_gives_the_same_figures(subject: AttackSubject) -> None:
-    """An audit can be repeated, and to ask again tells no more."""
+    """An audit can be repeated, and a repetition reveals no more."""
     one = subject.findings()
     other = subject.findings()
     hold(repr(one) == repr(other), "repeated", first=one, second=other)
@@ -351,7 +351,7 @@ def the_model_is_left_as_it_was(subject: AttackSubject) -> None:
 
 
 def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
-    """A figure of fewer rows than the cell minimum tells of people; that there is none is told, and why."""
+    """A figure of fewer rows than the cell minimum reveals people; the finding says why there is none."""
     work = subject.attacked.session
     site = replace(work.site, policy=Policy(disclosure="institution", cell_minimum=MANY))
     strict = SiteSession(site, work.study, table=work.table, protection=work.protection)

@@ -93,7 +93,7 @@ def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
 
 
 def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
-    """What is unpacked takes the place of the arrays in everything that follows."""
+    """Unpacked arrays replace the originals in everything that follows."""
     for dtype in DTYPES:
         arrays = _arrays(dtype)
         decoded_shapes = shapes_of(_back(subject, arrays))
@@ -123,7 +123,7 @@ def zeros_come_back_as_zeros(subject: Subject) -> None:
 
 
 def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
-    """Over sites and rounds what was rounded away comes back, or a small update would never count."""
+    """Over sites and rounds the rounded parts come back, or a small update would never count."""
     made = subject.make()
     rng = np.random.default_rng(2)
     arrays = _uneven("float64")
@@ -197,7 +197,7 @@ def it_refuses_what_is_not_finite(subject: Subject) -> None:
         for name, packed in _spoilt(subject, bad):
             hold(made.defect(packed, model) is not None, "packed-infinite", bad=bad, name=name)
     model = shapes_of(_arrays("float32"))
-    # What is finite as it crosses must be so as it is read.
+    # Values that are finite as they cross must be finite as they are read.
     for name, packed in _spoilt(subject, 3e38):
         refused = made.defect(packed, model) is not None
         decoded_arrays = {} if refused else made.decode(packed, model)
@@ -310,14 +310,14 @@ def it_builds_on_mechanism(subject: Subject) -> None:
 
 
 def the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None:
-    """A promise says against whom it holds and which two tables cannot be told apart; none is said too."""
+    """A promise says against whom it holds and which two tables look alike; so does the lack of one."""
     text = inspect.getdoc(subject.kind) or ""
     hold_paragraph(subject, "Guarantee", "paragraph")
     hold("neighbours" in text.partition("Guarantee:")[2].lower(), "neighbours")
 
 
 def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
-    """What all rounds release, by the accountant, is what is promised: never less is spent than is said."""
+    """The accountant's ε of all rounds is the promised one: a run never spends more than it says."""
     made = subject.make()
     promise = made.promise(PLAN, ROUNDS)
     release = made.round_release(PLAN, ROUNDS)
@@ -399,7 +399,7 @@ def the_mean_has_the_noise_of_the_promise(subject: Subject) -> None:
 
 
 def one_site_is_not_judged_by_the_others(subject: Subject) -> None:
-    """Where a site is hidden, an update set aside for the others' norms would tell of it, by more than its clip."""
+    """Where a site is hidden, an update set aside for the others' norms would reveal it, by more than its clip."""
     made = subject.make()
     promise = made.promise(PLAN, ROUNDS)
     if promise is not None and promise.unit == "site":

@@ -19,7 +19,7 @@ PLAIN = {bool, int, float, str}
 
 
 class RuleBroken(FlfedError, AssertionError):
-    """A rule of the contract that does not hold; says which, of what, and what was seen."""
+    """A rule of the contract that does not hold: its name, its subject and the observation."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Subject:
     ----------
     kind : type
     settings : mapping of parameter to value, optional
-        For its constructor; what is not given has its default.
+        For its constructor; others have their defaults.
     """
 
     kind: type[Any]
@@ -116,7 +116,7 @@ def largest_gap(arrays: Mapping[str, np.ndarray], expected: Mapping[str, np.ndar
 
 
 def are_same(a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> bool:
-    """Tell whether two sets of arrays have the same names and entries."""
+    """Return whether two sets of arrays have the same names and entries."""
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 

@@ -191,7 +191,7 @@ def a_client_term_takes_one_site_or_a_stack_of_them(subject: Subject) -> None:
 
 
 def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
-    """A gate knows their shapes before a message comes: what is sent, returned and kept are those of `extra_shapes`."""
+    """A gate knows their shapes before a message comes: they are those of `extra_shapes`."""
     strategy = _begun(subject)
     model = shapes_of(_start())
     kind = type(strategy)

@@ -182,7 +182,7 @@ LARGEST = 2.0**62
 
 
 def _sound(of: Arrays, columns: int) -> bool:
-    """Tell whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
+    """Return whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
     whole = np.stack([of["column"], of["code"], of["left"], of["cover"]])
     every = np.stack(list(of.values()))
     if not ((np.abs(every) < LARGEST).all() and (whole == np.rint(whole)).all()):
@@ -263,7 +263,7 @@ def contributions(
     missing : int array [columns]
         The code of a missing value, by column.
     outputs : int
-        Scores of a row, where there are no trees to tell it.
+        Scores of a row, where no trees show it.
 
     Returns
     -------

@@ -261,7 +261,7 @@ def _check(delta: float) -> None:
 
 
 def affordable(releases: Iterable[Release], release: Release, budget: float, delta: float) -> bool:
-    """Tell whether a release still fits the budget.
+    """Return whether a release still fits the budget.
 
     It comes on top of `releases`, within ε = `budget` at `delta`.
 
@@ -297,7 +297,7 @@ def delta_defect(delta: float, units: int) -> Refusal | None:
 
 
 def is_close(delta: float, rows: float) -> bool:
-    """Tell whether `delta` is close to one over the rows.
+    """Return whether `delta` is close to one over the rows.
 
     It is where it is above a tenth of that, while it should be far below.
 
@@ -417,7 +417,7 @@ def _on_line(tried: Mapping[int, float]) -> float:
     return nearest * math.exp(min(max(move, -0.7), 0.7))
 
 
-# a person's account     histograms  sums   what is left
+# a person's account     histograms  sums   the rest
 # training, ε at δ       0.20         0.05    0.75 training
 #   own model compared   0.25         0.05    0.50 training, 0.20 the own model
 # holdout, ε at δ        0.20         0.05    0.35 scores, 0.40 comparison
@@ -438,7 +438,7 @@ class TrainingShares(NamedTuple):
     training : float in (0, 1)
         Of all rounds of the shared model.
     own : float in (0, 1) or None
-        Of the site's own model, where what leaves is held against it; None where nothing of it leaves.
+        Of the site's own model, where it is compared; None where nothing of it leaves.
     """
 
     histograms: float = 0.2
@@ -587,7 +587,7 @@ def training_releases(
     -------
     TrainingReleases
         The noise of training is the least, in thousandths, that the accountant leaves: whatever is not training's
-        stands in the account as the Gaussian query of its share. The own model has what is left then.
+        stands in the account as the Gaussian query of its share. The own model has the rest then.
 
     Raises
     ------
@@ -649,7 +649,7 @@ EXACT = 50
 def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta: float, most: int = 10_000) -> int:
     """Return how many more rounds a budget allows.
 
-    They are like `release` and beside what is spent, at most `most`, to one in fifty.
+    They are like `release` and beside the spent ones, at most `most`, to one in fifty.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from flfed.updates.messages.fields import MalformedMessage
 STATE_PREFIX = "kept/"
 """Before the names of a strategy's arrays in a site's state of the run."""
 OWN = "own/"
-"""Before the names of what is a site's own of the model, there too."""
+"""Before the names of a site's own part of the model, there too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class ExtraShapes:
 
     @property
     def own(self) -> Shapes:
-        """What is a site's own of the model: a part of it, or one beside the shared one."""
+        """A site's own part of the model, or its own model beside the shared one."""
         return {**self.own_part, **self.own_model}
 
     @property
@@ -150,7 +150,7 @@ def prefix_state(arrays: Arrays) -> Arrays:
 
 
 def own_state(own: Arrays) -> Arrays:
-    """Return what is a site's own of the model under its names in the site's state."""
+    """Return a site's own part of the model under its names in the site's state."""
     return with_prefix(OWN, own)
 
 
@@ -190,5 +190,5 @@ def _parted(terms: tuple[Any, ...]) -> tuple[Any, Arrays]:
 
 @cache
 def _takes_arrays(terms: Any) -> bool:
-    """Tell whether a strategy's terms are made of arrays too: one without any takes the settings alone."""
+    """Return whether a strategy's terms are made of arrays too: one without any takes the settings alone."""
     return len(inspect.signature(terms).parameters) > 1

@@ -55,7 +55,7 @@ class SiteNoise:
     them have deviation σ (s·C + √p) together. So the multiplier, and with it ε, is σ with the rounding counted in, and
     the noise is larger than σ·C by the share √p / (s·C), which is 0.001 % of 20 sites and 4,000 entries.
 
-    A sum of rounded normal draws tells no more than that of the draws before rounding: given the latter, the parts
+    A sum of rounded normal draws reveals no more than that of the draws before rounding: given the latter, the parts
     that rounding takes off are uniform, whatever the updates are, but for a probability below exp(-π² d²), where d is
     the deviation in units; of 1,000 sites with σ = 0.3 it is over 1,000. So no allowance is made for that.
 
@@ -116,9 +116,9 @@ class Promise:
     ----------
     mechanism : str
     unit : {"row", "person", "site"}
-        Who cannot be told from the results: neighbours are tables, or federations, with and without one.
+        Who is hidden in the results: neighbours are tables, or federations, with and without one.
     epsilon : float
-        Of the whole run as it is planned, by the accountant; not what was asked for.
+        Of the whole run as it is planned, by the accountant; not the requested one.
     delta : float
     noise, sampling : float
         Noise multiplier and share of each step.
@@ -181,7 +181,7 @@ class Mechanism:
         Raises
         ------
         UsageError
-            What is wrong with the study.
+            If the study would break it.
         """
 
     def check_sites(self, sites: int) -> None:
@@ -291,7 +291,7 @@ class Mechanism:
         rounds, least : int
             As `site_noise` takes them.
         sites : int, < least
-            That tell the server their own noise; what is left is that of the others.
+            Sites that give the server their own noise; only the noise of the others remains.
         """
         return None
 
@@ -326,7 +326,7 @@ class Mechanism:
 
 
 def planned(rounds: int) -> int:
-    """Return how often a study asks each site for what is protected: once where it has no rounds, an analysis."""
+    """Return how many protected replies a study requests of each site: one where it has no rounds, an analysis."""
     return max(1, rounds)
 
 

@@ -93,7 +93,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         signals = np.stack([log_odds(work.task, output, canaries.y) for output in outputs])
         if not np.isfinite(signals).all():
             return (nothing(NAME, METRIC, render("figures.missing.infinite")),)
-        # Less the mean over trainings: a canary that is easy in all of them tells nothing.
+        # Less the mean over trainings: a canary that is easy in all of them shows nothing.
         order = np.argsort(signals - signals.mean(axis=0), axis=None, kind="stable")
         # Only the clearest coins are guessed, since a wrong guess costs more than none: the highest are "in".
         half = max(1, int(self.guessed * inside.size / 2))

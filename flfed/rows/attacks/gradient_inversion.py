@@ -49,7 +49,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     Notes
     -----
-    What is attacked is one step from the run's global model, as this site would take it, once with a batch of
+    The attack is on one step from the run's global model, as this site would take it, once with a batch of
     the single row and once with a batch as large as the plan's (or as the protection samples on average). The step
     goes through the site's own training code, with its clipping and its noise σ: each row of the batch takes part
     with probability 1, and the noise is that of a batch of so many rows. The attacker knows the plan and undoes the
@@ -194,7 +194,7 @@ def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
     plan = work.study.plan
     penalised = work.model.penalised
     g = {name: _gradient(plan, attacked.arrays[name], delta[name], name in penalised) for name in (weight, bias)}
-    # An output whose intercept did not move tells nothing: its quotient is 0 / 0.
+    # An output whose intercept did not move shows nothing: its quotient is 0 / 0.
     moved = np.flatnonzero(np.abs(g[bias]) > 0)
     if not len(moved):
         return np.empty((0, len(g[weight]))), 0

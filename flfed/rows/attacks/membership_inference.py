@@ -1,6 +1,6 @@
 """Membership inference from a model's fit.
 
-It tells who was trained on, from how well the model fits.
+It guesses the training rows from how well the model fits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LEAST_SPREAD = 1e-6
 
 
 class MembershipInference(Settings, where=f"attack {NAME!r}"):
-    """Attack that tells members from non-members.
+    """Attack that distinguishes members from non-members.
 
     Members are training rows, the others holdout rows. The global model is attacked, and the figure is the area
     under the ROC curve.
@@ -65,10 +65,10 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     over people where each draw gives the same) and takes the model and the shadows as they are. Holdout rows that
     differ from training rows in other ways than membership move the figure from 0.5 for that reason alone, up or down.
     Shadow models know this site's rows only: where others have trained too they fit more closely than the model
-    attacked. The mean over rows hides that some rows are easier to tell than others.
+    attacked. The mean over rows hides that some rows are easier to guess than others.
 
     Reveals: the area under the ROC curve of either attack and its interval, and how many members and non-members it is
-    of, which the site's other replies tell anyway. Under disclosure "institution" only where both are at least the
+    of, which the site's other replies have anyway. Under disclosure "institution" only where both are at least the
     cell minimum.
 
     Source: Yeom et al. 2018, "Privacy risk in machine learning"; Carlini et al. 2022, "Membership inference attacks
@@ -202,8 +202,8 @@ def largest_auc(epsilon: float, delta: float) -> float:
     (1 - δ - a*) / 2, together a* (1 - δ) = (1 - δ)² / (1 + exp(ε)): what an ROC curve leaves above itself at least.
 
     This is of the test of one row that is put in by a coin of its own. Of two rows of one run, one in and one out, the
-    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ): two rows may be told apart where
-    neither can be told alone. Among hundreds of rows such pairs do not count.
+    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ): two rows may be distinguished where
+    neither can be guessed alone. Among hundreds of rows such pairs do not count.
 
     Source: Dong, Roth and Su 2022, "Gaussian differential privacy", section 2.2.
 

@@ -1,6 +1,6 @@
 """Reconstruction of cells from a site's sums.
 
-It tells whose cells follow exactly from the summary that a site sends before any training.
+It counts rows whose cells follow exactly from the summary that a site sends before any training.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def derive_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.nda
 
 
 def _few_values(summary: Summary, column: ColumnLayout, number: int) -> bool:
-    """Tell whether a number's values follow.
+    """Return whether a number's values follow.
 
     They would from its count, sum and sum of squares. Coarse sums give none.
     """

@@ -3,8 +3,8 @@
 They attack what a run gave away. This says what they are given, what they find, and how several are carried out; and
 it trains shadow models by a study's own plan on chosen rows, and scores how well a model knows a row.
 
-An attack runs where the rows are, because it needs them to know whether it was right. What leaves the
-site is the figure and its interval.
+An attack runs where the rows are, because it needs them to know whether it was right. Only the figure and its
+interval leave the site.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ class Finding:
     attack : str
         Name in the listing: "gradient-inversion".
     metric : str
-        What was measured: "auc-of-loss", "share-recovered".
+        The measure: "auc-of-loss", "share-recovered".
     value, low, high : float
         With a 95 % interval; a bound is in `value` and `low`, and `high` is NaN. All NaN where there is no figure.
     method : str
         How the interval was made, or "" where there is no figure.
     rows : int
         Rows that the figure is of: records, members and non-members, or coins of canaries. 0 where there is
-        no figure: then their number is not told.
+        no figure: then their number does not leave.
     promise : float
         Largest value that the promise allows; NaN where nothing is promised of this metric.
     beyond : bool
         Whether `low` is over the promise. That something is within it proves nothing.
     says : str
-        What was attacked, what was found and what that means, in plain sentences.
+        The target, the result and its meaning, in plain sentences.
     """
 
     attack: str
@@ -120,7 +120,7 @@ class Attacked:
     def too_few(self, **parts: int) -> str:
         """Return which part is too small to report.
 
-        It has fewer rows than may be told of. An empty text where none is.
+        It has fewer rows than a figure may have. An empty text where none is too small.
 
         Examples
         --------
@@ -214,7 +214,7 @@ def share(
     method = "Wilson"
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
-        # The interval spans all small counts, so that it does not tell which one it is.
+        # The interval spans all small counts, so that it does not show which one it is.
         low = 1 / rows
         high = (policy.cell_minimum - 1) / rows
         if count > least:

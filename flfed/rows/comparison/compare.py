@@ -185,7 +185,7 @@ def compare(
         losses = _losses(task, y, scores)
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
     budget = session.study.compare.alert_budget
-    # One arm's reason withholds a metric of all, since the others would tell it.
+    # One arm's reason withholds a metric of all, since the others would reveal it.
     reasons = {}
     for name in judged[0]:
         reasons[name] = _withheld(withheld(name, y, score, task, policy, budget) for score in scores.values())
@@ -271,7 +271,7 @@ def _suppressed(
         return withhold_all(points, render("figures.withheld.histogram"))
     if leaving - {"accuracy_score"}:
         return withhold_all(points, render("figures.withheld.another"))
-    # Before they are looked at: which of another model's counts are small would tell something, too.
+    # Before they are looked at: which of another model's counts are small would reveal something, too.
     if not session.counts_may_leave(claim=False):
         return withhold_all(points, render("figures.withheld.once"))
     suppression = CellSuppression(
@@ -284,7 +284,7 @@ def _suppressed(
         accuracy=bool(leaving),
     )
     point_counts = suppression.leaving(points)
-    # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
+    # Written down only where some leave: by another model's counts of the same rows few rows could be distinguished.
     leaves = all(point.method for point in point_counts) or session.counts_may_leave(claim=True)
     if leaves:
         return point_counts
@@ -307,7 +307,7 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     partitions = groupings(study.compare.by, schema)
     figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in partitions))
-    # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
+    # Figures by group of several models would reveal the rows that these order otherwise, as exact counts do.
     if session.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
     leaves = session.counts_may_leave(claim=True)

@@ -192,7 +192,7 @@ class CellSuppression:
         return counts
 
     def _fits(self, cuts: Sequence[np.ndarray]) -> bool:
-        """Tell whether no small count follows from these cuts."""
+        """Return whether no small count follows from these cuts."""
         # Nested sets: a row's layer is how many of them it is in, and each layer has a cell a class.
         cells = 2 * (len(cuts) + 1)
         cell = 2 * np.sum(cuts, axis=0, dtype=int) + (self.y == 1)
@@ -219,7 +219,7 @@ class CellSuppression:
             yield of_cell[codes], len(groups)
 
     def _apart(self, cell: np.ndarray, cells: int, group: np.ndarray, groups: int) -> bool:
-        """Tell whether cells and groups differ by no few rows.
+        """Return whether cells and groups differ by no few rows.
 
         They do where some cells together lie within some groups together, and the rest of these is small. Cells that
         hold groups with a small rest are the same, seen from the other side: all else lies within the other groups.

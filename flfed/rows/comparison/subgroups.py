@@ -150,7 +150,7 @@ class GroupScores:
         Bootstrap resamples, where several rows are one person's.
 
     Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons,
-    of each class, and so is what is left of the site's rows without all groups of a column whose figures leave, if
+    of each class, and so are the site's other rows, without all groups of a column whose figures leave, if
     anything is left. No number of rows leaves with it, and it has three digits. Of any row such figures leave in one
     run alone, as exact counts do, which is not decided here.
     """
@@ -180,7 +180,7 @@ class GroupScores:
         """Return the groups whose figures may leave."""
         releasable = {number for number in range(groups) if not self._small(group == number)}
         rest = ~np.isin(group, list(releasable))
-        # What is left together must be large, too: else the smallest of the others stays with it.
+        # The rest together must be large, too: else the smallest of the others stays with it.
         while releasable and rest.any() and self._small(rest):
             releasable.remove(min(releasable, key=lambda number: int((group == number).sum())))
             rest = ~np.isin(group, list(releasable))

@@ -29,7 +29,7 @@ Metrics: TypeAlias = Mapping[str, RowMetric]
 CHUNK = 64_000
 MOST = 250_000
 """Weights held at once, draws times rows: 512 KB, as memory that the system gives anew for larger
-arrays costs more than what is done in it; up to 2 MB where that is fewer than 100 draws."""
+arrays costs more than the work in it; up to 2 MB where that is fewer than 100 draws."""
 
 BLOCKS = 300
 """Most parts left out in turn for the acceleration of BCa; beyond that, units share a part.
@@ -59,7 +59,7 @@ class OfSums(Protocol):
     """
 
     def columns(self, y: Target, score: Score) -> Floats:
-        """Return what is summed of each row [n, sums]."""
+        """Return the terms of each row [n, sums]."""
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.
@@ -98,7 +98,7 @@ def left_out_weights(rng: np.random.Generator, codes: Codes, units: int) -> Iter
 
     They are 0 for one part of the units and else 1.
 
-    A row's weights lie together in memory, here and below: what is picked or added is then long.
+    A row's weights lie together in memory, here and below: pieces that are picked or added are then long.
     """
     parts = min(units, BLOCKS)
     part = (rng.permutation(units) % parts)[codes]
@@ -217,7 +217,7 @@ def _functions(metrics: Metrics, y: Target, scores: Scores) -> dict[Pair, Drawn]
 
 
 def _follows(metric: object, shortcut: str) -> bool:
-    """Tell whether a metric's shortcut is valid.
+    """Return whether a metric's shortcut is valid.
 
     It stands for `weighted` and `signed`, and a subclass may have its own of these.
     """

@@ -24,7 +24,7 @@ from flfed.rows.evaluation.weighted_metrics import Floats, RowMetric, Score, Tar
 from flfed.words import render
 
 DRAWS = 2000
-"""Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
+"""Bootstrap draws by default: each 95 % limit then has 50 draws beyond it."""
 
 LEVEL = 0.95
 """Of each interval on its own."""
@@ -354,7 +354,7 @@ LEAST_BLOCKS = 8
 
 
 def effective_blocks(gains: Floats) -> float:
-    """Return to how many independent blocks the mean of `gains` is equal in what it tells.
+    """Return how many independent blocks the mean of `gains` is worth.
 
     Parameters
     ----------

@@ -95,7 +95,7 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
 
 
 def is_count(metric: str, task: str, alert_budget: float | None = None) -> bool:
-    """Tell whether counts of rows follow from a metric.
+    """Return whether counts of rows follow from a metric.
 
     Two such figures of one site say how many rows two models call differently.
     """
@@ -108,7 +108,7 @@ def _is_count(metric: str, task: str, alert_budget: float | None, lent: tuple[ty
 
 
 def follows_from_counts(metric: Any, task: str) -> bool:
-    """Tell whether a metric is made of counts of rows, whoever wrote it.
+    """Return whether a metric is made of counts of rows, whoever wrote it.
 
     It says so itself (`behind`), or has the same value where scores say no more than which class is called.
     """

@@ -108,7 +108,7 @@ class SumMetric(ABC):
 
     @abstractmethod
     def columns(self, y: Target, score: Score) -> Floats:
-        """Return what is summed of each row [n, sums]."""
+        """Return the terms of each row [n, sums]."""
 
     def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.

@@ -17,8 +17,8 @@ class RankCorrelation:
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
-    out. What moves all rows of a step together has no part in it: it tells how well rows of one step are put in order,
-    as an information coefficient of stocks does.
+    out. A common move of all rows of a step has no part in it: it measures how well rows of one step are put in
+    order, as an information coefficient of stocks does.
 
     All rows are one step until `within` says which step each is of.
 
@@ -94,6 +94,6 @@ def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
         b = b - (weights * b).sum(axis=1, keepdims=True) / total
         both = (weights * a * b).sum(axis=1)
         spreads = [(weights * one * one).sum(axis=1) for one in (a, b)]
-        # Ranks that are all the same differ from their mean by what is rounded.
+        # Ranks that are all the same differ from their mean by rounding.
         vary = np.minimum(*spreads) > ROUNDING * total[:, 0] ** 3
         return np.where(vary, both / np.sqrt(spreads[0] * spreads[1]), np.nan)

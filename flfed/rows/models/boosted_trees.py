@@ -28,7 +28,7 @@ class BoostedTrees:
     depth : int, 1 to 10
         Most splits from the root to a leaf. Example: `depth = 6`.
     codes : int, 2 to 256
-        Most codes of a number, which splits tell apart. Example: `codes = 32`.
+        Most codes of a number, which splits distinguish. Example: `codes = 32`.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; codes as in Chen and Guestrin
     2016, "XGBoost: a scalable tree boosting system".
@@ -61,5 +61,5 @@ class BoostedTrees:
         """Return scores [rows, outputs] of plain inputs [rows, columns]."""
         own = {name: np.asarray(value, dtype=float) for name, value in arrays.items()}
         scores = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
-        # Without any tree margins do not tell how many outputs there are.
+        # Without any tree margins do not show how many outputs there are.
         return torch.from_numpy(np.broadcast_to(scores, (len(x), own["value"].shape[1])).copy())

@@ -54,7 +54,7 @@ class GaussianQuery:
 
     Guarantee: an answer is `S + round(z)`, S the exact numbers and z normal noise of deviation `noise · sensitivity`,
     rounded to the step. S lies on multiples of the step, so that this is `round(S + z)`, which is post-processing of
-    the Gaussian mechanism on S: no last bit tells S. Tables with and without one person differ in S by at most
+    the Gaussian mechanism on S: no last bit reveals S. Tables with and without one person differ in S by at most
     `sensitivity`; of tables in which a person is another one it would be twice that, or √2 times in histograms.
     It costs one step of this noise over all rows, however many sums the answer has. Draws must be such as nobody can
     repeat (`SystemNoise`).
@@ -244,8 +244,8 @@ def pair_numbers(
     -----
     Guarantee: with and without one person of the holdout, given both models, `pairs` moves by at most 1 and `squares`
     by `SQUARES_WEIGHT`, each by `STEP` more for rounding (of up to 10^8 rows); both together by at most `SENSITIVITY`
-    in L2. No class size is told or capped for it, and nothing is taken out of δ. It is assumed that a row's scores do
-    not depend, in their last bits, on the rows beside it.
+    in L2. No class size is released or capped for it, and nothing is taken out of δ. It is assumed that a row's
+    scores do not depend, in their last bits, on the rows beside it.
 
     Proof: a person comes in as weight that grows from 0, one row after the other, to at most 1 together, and no number
     moves faster than that weight at any place of the way. Let the weight of a row of one class grow by dt.

@@ -24,7 +24,7 @@ def statistic_of(study: Study) -> Statistic:
         return NoisedAnalysis.of_study(study, math.nan)
     try:
         made: Statistic = study.statistic.build("statistic")
-    # All that stands there is known and of the right kind: what is left is what is not there.
+    # All keys are known and of the right kind: some are missing.
     except TypeError:
         parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
         needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)

@@ -37,7 +37,7 @@ class BufferPool:
     def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int, ones: bool = False) -> Tensor:
         """Return a tensor of a shape.
 
-        It holds what was in it before; at first it holds anything, or ones.
+        It has its earlier content; at first it has anything, or ones.
         """
         size = math.prod(shape)
         key = (*use, dtype)
@@ -120,7 +120,7 @@ class PackCache:
         return packed_rows
 
     def nbytes(self) -> int:
-        """Return the memory of what is kept."""
+        """Return the memory of the kept arrays."""
         return sum(packed.nbytes() for _, packed in self._entries.values())
 
     def _keep(self, key: tuple[object, ...], rows: Sequence[Encoded], packed: Packed) -> None:

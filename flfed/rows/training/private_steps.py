@@ -1,6 +1,6 @@
 """What a protected step draws: rows by Poisson sampling, and noise on a public grid.
 
-Sums of gradients and noise lie on that grid, so that no last bit of a float tells them apart. Both are drawn the same
+Sums of gradients and noise lie on that grid, so that no last bit of a float distinguishes them. Both are drawn the same
 for a site alone and in a stack.
 """
 
@@ -40,7 +40,7 @@ class PublicGrid:
     clip : float, > 0
         Largest norm of a row's gradient: less than the promise's, by what rounding may add.
 
-    Guarantee: what leaves a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation
+    Guarantee: the output of a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation
     σC, with C the promise's clip: as S is on the grid, `round(S + z) = S + round(z)`, and so is computed without
     any further rounding. That is post-processing of the Gaussian mechanism on S. With and without a row (person)
     two S differ by at most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum,
@@ -200,7 +200,7 @@ def drawn_steps(
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):
         page = min(at_a_time, steps - start)
-        # One call draws for several steps: the places that are taken tell step and row.
+        # One call draws for several steps: the places that are taken give step and row.
         taken = np.flatnonzero(chance.uniform(page * count) < private.sampling)
         bounds = np.searchsorted(taken, np.arange(page + 1) * count)
         chosen = taken % count

@@ -224,7 +224,7 @@ class PackRequest:
         The same of all sites whose updates are packed alike, and then called once for all of them.
     arrays : dict of name to array, or array [entries]
     rng : Generator
-        What is rounded at random comes from it.
+        Random rounding comes from it.
     """
 
     pack: Callable[[Sequence[Packed], Sequence[np.random.Generator]], Sequence[Packed]]
@@ -238,7 +238,7 @@ class PackRequest:
 
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:
-    """Return the packed arrays of each request; what is packed alike is packed together."""
+    """Return the packed arrays of each request; requests of one codec are packed together."""
     replies: list[Any] = [None] * len(requests)
     alike: dict[Hashable, list[int]] = {}
     for place, request in enumerate(requests):
@@ -347,7 +347,7 @@ def program_of(request: FitRequest, cache: dict[Hashable, Hashable] | None = Non
 
     Requests of one program can train as one stack. It is None for a request that cannot be stacked.
 
-    `cache` holds what was found for the same arrays and plan; those must still live.
+    `cache` has results for the same arrays and plan; those must still live.
     """
     rows = request.rows
     layers = layers_of(request.model)
@@ -387,7 +387,7 @@ def _shared(request: FitRequest) -> Hashable | None:
 
 
 def _fitting(shapes: tuple[Any, ...], x: tuple[int, ...], task: str) -> bool:
-    """Tell whether layers fit to each other.
+    """Return whether layers fit to each other.
 
     They must follow one another from the inputs to the outputs of a task.
     """

@@ -421,7 +421,7 @@ class _Layer:
 
 
 def _is_plain(request: FitRequest) -> bool:
-    """Tell whether a step is linear in the gradient, and in nothing else: products add it to the weights."""
+    """Return whether a step is linear in the gradient, and in nothing else: products add it to the weights."""
     plan = request.plan
     by_hand = request.terms or request.correction or request.private or request.frozen
     added = plan.momentum or plan.l2 or plan.clip or by_hand

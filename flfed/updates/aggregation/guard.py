@@ -100,10 +100,10 @@ def _of_extra(reasons: Mapping[str, Refusal]) -> dict[str, Refusal]:
 
 
 def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[dict[str, Refusal], dict[str, Refusal]]:
-    """Return what is refused, and what is flagged, for its norm among the others'."""
+    """Return the refused and the flagged updates, by their norm among the others'."""
     refused = dict[str, Refusal]()
     flagged = dict[str, Refusal]()
-    # A median of fewer than three does not tell which update is wrong.
+    # A median of fewer than three does not show which update is wrong.
     median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
     for site, norm in norms.items():
         times = norm / median if median > 0 else 0.0

@@ -41,7 +41,7 @@ class Participant:
     rows_high : int
         Upper end of the band of rows it declared.
     version : str
-        Of its flfed, as it said; what is new in a message goes to those alone that read it.
+        Of its flfed, as it reported; new fields of a message go only to sites that read them.
     statement : bytes
         Its signed key of the run, where it approved secure sums.
     width : float
@@ -153,11 +153,11 @@ class RunContext:
     rounds : int
     seed : int
     observer : callable
-        Told each round once it is complete; the rounds end where what it returns is true.
+        Called with each round once it is complete; the rounds end where it returns true.
     in_sums_only : frozenset of str
         Sites of the run whose figures go into sums over sites only, as `summable` says.
     mechanism : Mechanism, optional
-        What is done to a round's updates before the strategy sees them.
+        Changes a round's updates before the strategy sees them.
     chance : callable (round) → Normals, optional
         Where the server's own noise comes from; by default it follows from the seed, the study and the round.
     study : str
@@ -397,7 +397,7 @@ class Round:
         self.is_final = error.final
 
     def note(self, faults: Mapping[str, Refusal]) -> None:
-        """Count sites' faults among what was refused."""
+        """Count sites' faults among the refusals."""
         self.result = replace(self.result, refused=dict(sorted({**self.result.refused, **faults}.items())))
 
     def receive(
@@ -496,14 +496,14 @@ def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
     -----
     Such sites count all together or not at all, and only where they are at least two: of one, the
     figure would be the sum less that of the others; of some of them, two sums over the same model
-    that differ by one site would tell it.
+    that differ by one site would reveal it.
 
     Examples
     --------
     >>> summable("abc", frozenset("bc")), summable("ab", frozenset("bc")), summable("ab", frozenset("b"))
     (['a', 'b', 'c'], ['a'], ['a'])
     """
-    # Sites in sums only count together or not at all: a difference of two sums would tell of one.
+    # Sites in sums only count together or not at all: a difference of two sums would reveal one.
     if len(in_sums_only) > 1 and in_sums_only.issubset(sites):
         return list(sites)
     return [site for site in sites if site not in in_sums_only]
@@ -560,7 +560,7 @@ def rarely_collected() -> Iterator[None]:
     if before == RARELY:  # another run beside or around this one asked for it, and will end it
         yield
         return
-    # What is imported by now lives until the end, so no search need visit it.
+    # Imported modules live until the end, so no search need visit it.
     gc.freeze()
     gc.set_threshold(*RARELY)
     try:

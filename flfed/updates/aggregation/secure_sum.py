@@ -1,4 +1,4 @@
-"""Secure sums at the server: which list is summed, what is asked for it, and what is made of the sum.
+"""Secure aggregation at the server: the list of sites, the requests for its sum, and the use of the sum.
 
 Sites whose shares are none for others are left out of a list. A sum of ciphertexts has a server without key or model.
 """
@@ -197,7 +197,7 @@ class SecureSums:
     norm : float
         Of the last sum that was not zero; 0 where there was none.
     check : LossCheck
-        What is known of the losses of the run's models.
+        The known losses of the run's models.
     """
 
     cohort: tuple[str, ...]
@@ -224,7 +224,7 @@ class SecureSums:
         return 0
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
-        """Sort masked replies into accepted and refused; what is under the masks is checked at the sites.
+        """Sort masked replies into accepted and refused; sites check the numbers under the masks.
 
         Parameters
         ----------
@@ -240,7 +240,7 @@ class SecureSums:
             for site, reply in sorted(replies.items())
         }
         verdict = judged(replies, defects)
-        # Where too few sites are left, no mean loss tells it.
+        # Where too few sites are left, no mean loss shows it.
         self.check.note_infinite(verdict.refused)
         return verdict
 
@@ -471,7 +471,7 @@ class CipherSums(SecureSums):
 
     @property
     def loss_entries(self) -> int:
-        """None: what is not encrypted is not added up."""
+        """None: a model that is not encrypted is not added up."""
         return 0
 
     def mean(self, questions: SumQuestions, good: Replies, needed: int) -> Arrays:
@@ -570,7 +570,7 @@ def smaller_list(listed_vectors: ListedVectors, named: Named, *, cohort: Collect
 
 
 def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:
-    """Return what is recorded of sites that are left out: who named them, and whether further sums are without them."""
+    """Return the record of sites that are left out: who named them, and whether further sums are without them."""
     reasons = {}
     for site in sorted(sites):
         at = ", ".join([other for other in sorted(named) if site in named[other]][:NAMED])

@@ -148,7 +148,7 @@ class Selection:
             self.waited = 0
 
     def ends(self, number: int, patience: int) -> bool:
-        """Tell whether a round is not begun any more, by the rounds without improvement; 0 waits for ever."""
+        """Return whether a round is not begun any more, by the rounds without improvement; 0 waits for ever."""
         return 0 < patience <= self.since_best
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
@@ -200,7 +200,7 @@ class TreeSelection(Selection):
     grown_before: int = 0
 
     def ends(self, number: int, patience: int) -> bool:
-        """Tell whether a round is not begun any more.
+        """Return whether a round is not begun any more.
 
         Where those with validation rows are over, those that grow trees anew begin with this one.
         """
@@ -213,7 +213,7 @@ class TreeSelection(Selection):
         return False
 
     def settings(self) -> dict[str, float]:
-        """Return what sites are told of the rounds before."""
+        """Return the facts of earlier rounds for the sites."""
         if self.refit:
             return {REFIT: float(self.grown_before)}
         return {}

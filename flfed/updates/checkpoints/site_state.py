@@ -97,7 +97,7 @@ class ReplyCache:
         return _record(arrays, json.loads(metadata["plain"]))
 
     def has_reply(self, round: int) -> bool:
-        """Tell whether there is a reply to any request of a round."""
+        """Return whether there is a reply to any request of a round."""
         return (self.folder / _reply_name(round)).exists()
 
     @contextmanager
@@ -256,7 +256,7 @@ class RunState(ABC):
 
     @abstractmethod
     def names(self) -> Iterable[str]:
-        """Return the names of what is there."""
+        """Return the names of the stored entries."""
 
     def encoder(self, sha256: str) -> Arrays | None:
         """Return the encoder of a hash, None where another one or none is here."""
@@ -414,7 +414,7 @@ def _state_name(round: int) -> str:
 
 
 FACTS = ("study", "of", "sha256")
-"""What a file says besides its arrays: the study's text, the hash of what was opened, and that of the arrays."""
+"""Facts of a file beside its arrays: the study's text, the hash of the opened sum, and that of the arrays."""
 _MODEL = "model/"
 _ENCODER = "encoder/"
 _OWN = "own/"
@@ -434,7 +434,7 @@ class SiteModel:
         Of the shared model.
     encoder : Encoder
     own : dict of name to array
-        What is the site's own of the model, or its own model beside the shared one.
+        The site's own part of the model, or its own model beside the shared one.
     """
 
     study: str

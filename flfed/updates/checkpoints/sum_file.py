@@ -80,7 +80,7 @@ class SumStore:
         self._listed_vectors = listed_vectors
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
-        """Return what was kept of a question, None where nothing was."""
+        """Return the kept list of a request, None where there is none."""
         entry = self._listed_vectors
         if entry is not None and (entry.kind, entry.round) == (kind, round):
             return entry
@@ -117,7 +117,7 @@ class SumFile(SumStore):
         write_whole(self._path, file_content(parts, metadata), "list")
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
-        """Return what was kept of a question, None where nothing was or it cannot be read."""
+        """Return the kept list of a request, None where there is none or it cannot be read."""
         content = self._read()
         if content is None or (content[1]["kind"], content[1]["round"]) != (kind, round):
             return None

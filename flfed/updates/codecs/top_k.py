@@ -26,7 +26,7 @@ HAIR = 1e-9
 class TopK(Codec, Settings, where="[codec]"):
     """The entries of largest absolute value, over all arrays together.
 
-    What is left out is not lost: the site adds it to its next update, and never sends it by itself (error feedback). An
+    The omitted part is not lost: the site adds it to its next update, and never sends it by itself (error feedback). An
     update that came too late, or was refused, is lost as any is: what it held is not sent again.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Figures of a comparison as numbers that can be added, and what their sum over several sites tells.
+"""Figures of a comparison as numbers that can be added, and the meaning of their sum over several sites.
 
 Of sites that share figures in sums only. Means over rows are added as sums over rows; exact counts and counts by
 predicted probability as they are. What compares rows across sites, or is no mean, cannot be added up.

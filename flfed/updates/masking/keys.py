@@ -227,7 +227,7 @@ def stream(seed: bytes, updates: int, sums: int = 0) -> tuple[np.ndarray, np.nda
     Notes
     -----
     AES-256 in counter mode from 0. It takes 0.7 of ChaCha20's time where the processor knows AES; without, OpenSSL's
-    takes longer, but its time tells nothing of the key either.
+    takes longer, but its time reveals nothing of the key either.
     """
     cipher = Cipher(algorithms.AES(seed), modes.CTR(bytes(16))).encryptor()
     raw = cipher.update(bytes(8 * sums + 4 * updates))
@@ -290,9 +290,9 @@ def _list_hash(listed: Sites) -> bytes:
 
 
 def _sealing(link: bytes, binding: bytes, sender: str, receiver: str) -> tuple[ChaCha20Poly1305, bytes, bytes]:
-    """Return cipher, nonce and what is authenticated besides, of one share."""
+    """Return cipher, nonce and associated data of one share."""
     # A key is of one pair and one question, and a question is masked once: so it seals one share each way, and the
-    # direction tells the two apart. Were a question masked twice, the pair masks would give it away first.
+    # direction distinguishes the two. Were a question masked twice, the pair masks would give it away first.
     nonce = bytes(11) + bytes([sender < receiver])
     key = _key(link, b"flfed seal", binding)
     return ChaCha20Poly1305(key), nonce, joined(binding, sender.encode(), receiver.encode())

@@ -7,7 +7,7 @@ both of one site.
 
 Source: Bonawitz et al. 2017, "Practical secure aggregation for privacy-preserving machine learning", figure 4.
 
-The seed's shares are Shamir's: any `threshold` of them give it, fewer tell nothing. The seed is the value at 0 of a
+The seed's shares are Shamir's: any `threshold` of them give it, fewer reveal nothing. The seed is the value at 0 of a
 random polynomial modulo a prime, and a share its value at 1, 2, ….
 
 Source: Shamir 1979, "How to share a secret", Communications of the ACM 22 (11).
@@ -95,7 +95,7 @@ def recover_secret(shares: Mapping[int, bytes], threshold: int) -> bytes:
 
 
 def is_share(part: bytes) -> bool:
-    """Tell whether bytes are a share: a whole number below the prime, of 32 bytes."""
+    """Return whether bytes are a share: a whole number below the prime, of 32 bytes."""
     return len(part) == SHARE_BYTES and int.from_bytes(part, "big") < PRIME
 
 
@@ -497,7 +497,7 @@ def counted(numbers: np.ndarray) -> np.ndarray:
 
 
 def _has(parts: Mapping[str, bytes], sites: Collection[str], length: int) -> bool:
-    """Tell whether there is a part of this length for each of these sites, and no other."""
+    """Return whether there is a part of this length for each of these sites, and no other."""
     return parts.keys() == set(sites) and all(len(part) == length for part in parts.values())
 
 

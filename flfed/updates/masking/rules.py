@@ -1,7 +1,7 @@
 """Rules of secure aggregation: which sites may be summed, and what a site opens for it.
 
 They are functions of names alone, so that a test can play them against a server that lies. A *list* has the sites
-whose vectors one sum adds up; a *question* is what is asked of the rows, whatever run asks it.
+whose vectors one sum adds up; a *question* is the request for rows, whatever run sends it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def least_of_figures(pinned: int) -> int:
 
 
 def have_honest_opener(pinned: Collection[str], before: Collection[str]) -> bool:
-    """Tell whether one honest site at least opens any two lists, of the pinned sites of two approvals.
+    """Return whether one honest site at least opens any two lists, of the pinned sites of two approvals.
 
     Each list needs its threshold of them, and at most a third of either is taken to work for the server.
 
@@ -172,12 +172,12 @@ def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[s
 
 
 def _lifts(name: str, allowed: Mapping[str, Collection[str]]) -> bool:
-    """Tell whether a site allows itself, or all others allow it."""
+    """Return whether a site allows itself, or all others allow it."""
     return name in allowed.get(name, ()) or all(name in theirs for site, theirs in allowed.items() if site != name)
 
 
 def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) -> bool:
-    """Tell whether a list goes with those that a site opened for the same question.
+    """Return whether a list goes with those that a site opened for the same question.
 
     Two sums of one question give away who is in one of them only, unless this was allowed. Of two lists one has the
     other within it: else three of them could take all lifted sites out of a sum, and leave fewer others than it needs.

@@ -229,7 +229,7 @@ class CompareRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        # What is not known does not cross.
+        # Unknown values do not cross.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         settings = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         return record_of(
@@ -296,7 +296,7 @@ class CompareReply:
     histogram : array [classes, bins] or None
         Holdout rows by class and predicted probability; where policy allows.
     note : str
-        What was left out and why, in fixed words.
+        Rows or figures left out and why, in fixed words.
     own_family : str or None
         Of the site's own model, where that is the best of several families; a section of its own.
     points : tuple of PointCounts
@@ -397,7 +397,7 @@ CompareReplies = Mapping[str, CompareReply]
 
 
 def _family(record: RecordDict) -> OwnFamily | None:
-    """Return the family of a site's own model, if told."""
+    """Return the family of a site's own model, None where the reply has none."""
     if "own-model" not in record:
         return None
     family = fields.text(fields.section(record, "own-model"), "family")
@@ -447,7 +447,7 @@ class AuditRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditFigure:
-    """One figure of an attack, against what was promised.
+    """One figure of an attack, against the promise.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Fields of messages, read with checks.
 
-A message's content is named records, which are written in one way. A site tells in words how a figure was made, why
-there is none, and what was left out. Who holds a site's key may send any text instead: what is none of our sentences is
+A message's content is named records, which are written in one way. A site says in words how a figure was made, why
+there is none, and which rows were left out. Whoever holds a site's key may send any text instead: any other text is
 counted, and not written down. A new sentence is a new line here.
 """
 
@@ -190,7 +190,7 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
 def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
     """Return each field's check, and the required fields.
 
-    A check tells whether a value is of the field's type. Required fields have no default.
+    A check returns whether a value is of the field's type. Required fields have no default.
     """
     missing = dataclasses.MISSING
     required = {
@@ -205,7 +205,7 @@ def _fields(kind: Hashable) -> tuple[dict[str, Check], set[str]]:
 def _check_of(hint: Any) -> Check:
     """Return the check of a field's type.
 
-    It tells whether a value that crossed is of that type, if that is a plain one.
+    It returns whether a value that crossed is of that type, if that is a plain one.
     """
     if hint in _CHECKS:
         return _CHECKS[hint]
@@ -235,7 +235,7 @@ _CHECKS: dict[Any, Check] = {
 
 
 def _is_plain(value: str) -> bool:
-    """Tell whether a text can be shown as it is."""
+    """Return whether a text can be shown as it is."""
     return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
 
 
@@ -311,7 +311,7 @@ def receive(
 
 
 def _fits(value: float) -> bool:
-    """Tell whether a number is no bool and not too large.
+    """Return whether a number is no bool and not too large.
 
     Not Python alone can hold it.
     """
@@ -419,7 +419,7 @@ OF_ANOTHER_PACKAGE = re.compile(r"[A-Za-z0-9 .,:;()<>='%+-]{0,500}")
 
 
 def recorded_note(note: str) -> str:
-    """Return what is recorded of a comparison's note."""
+    """Return the recorded text of a comparison's note."""
     text = plain(note[:LONGEST])
     if not text or _notes().fullmatch(text):
         return text
@@ -427,7 +427,7 @@ def recorded_note(note: str) -> str:
 
 
 def recorded_words(words: str, kind: str) -> str:
-    """Return what is recorded of a figure's words.
+    """Return the recorded text of a figure's words.
 
     They say how it was made, or what it means.
 
@@ -452,7 +452,7 @@ def _else(words: str) -> str:
 def _notes() -> re.Pattern[str]:
     notes = any_of((*sentences("figures", "notes").values(), str(Refusal("model-single-rows"))), SLOTS)
     withheld = rf"withheld by the site's policy: {_withheld()}(?:; {_withheld()})*"
-    # A note has what was left out, why figures are withheld, or both.
+    # A note has the rows left out, why figures are withheld, or both.
     return re.compile(rf"(?:{notes})(?:; {withheld})?|{withheld}")
 
 

@@ -36,7 +36,7 @@ BRINGING = (TRAIN, EVALUATE, COMPARE)
 
 
 def asks(study: Study, kind: str) -> bool:
-    """Tell whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
+    """Return whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
 
     A study of a statistic asks for nothing else, but what its secure sums take; one that is charged as a whole for
     noised counts, updates and noised scores; and any other study for neither statistics nor noised scores.

@@ -108,7 +108,7 @@ class TrainRequest:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
-        # What is not asked for does not cross.
+        # Options that are off do not cross.
         options = {name: value for name in ("offset", *HASHES) if (value := getattr(self, name))}
         records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **options)
         if self.trees_sha256 and self.by_hash:
@@ -257,7 +257,7 @@ class TrainReply:
         # Values are taken as they came: the guard judges them.
         config = fields.config_of(record)
         values = fields.numbers(record, "metrics")
-        # What is there and is no number counts as missing; only a loss need not be there.
+        # A value that is no number counts as missing; only a loss need not be there.
         missing = {"num-examples", "steps", *record.get("metrics", ())} - values.keys()
         if missing:
             raise fields.MalformedMessage(Refusal("reply-incomplete", fields=", ".join(sorted(missing))))
@@ -381,7 +381,7 @@ def sha256_of(encoder: Encoder) -> str:
 def small(counts: np.ndarray) -> np.ndarray:
     """Return counts of rows as whole numbers of 16 bits, or of 32 where there are more than 65,535 rows.
 
-    Not of 8 bits where there are few rows: the size of a reply would tell that, of a site under a pseudonym too.
+    Not of 8 bits where there are few rows: the size of a reply would reveal that, of a site under a pseudonym too.
 
     Examples
     --------
@@ -471,7 +471,7 @@ class Offset:
         """
         if self.value.shape != (outputs,) or self.error.shape != (outputs,):
             return Refusal("offset-outputs", outputs=outputs)
-        # One bad offset would spoil what is estimated over all sites.
+        # One bad offset would spoil the estimate over all sites.
         if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
             return Refusal("offset-infinite")
         return None

@@ -14,7 +14,7 @@ class PackedArrays(Part):
     title = "[codec]"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether arrays are packed."""
+        """Return whether arrays are packed."""
         return facts.packs
 
     def check(self, facts: StudyFacts) -> None:

@@ -31,7 +31,7 @@ class PrivacyMechanism(Part):
     title = "a privacy mechanism"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study has one."""
+        """Return whether a study has one."""
         return facts.study.privacy.name != "none"
 
     def check(self, facts: StudyFacts) -> None:
@@ -53,7 +53,7 @@ class NoiseOnRows(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether the mechanism protects rows."""
+        """Return whether the mechanism protects rows."""
         return facts.protects_rows
 
 
@@ -78,7 +78,7 @@ class CoveringNoise(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study is covered."""
+        """Return whether a study is covered."""
         return covers_model(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:

@@ -29,7 +29,7 @@ from flfed.words import render
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyFacts:
-    """What is known of a study before a table is read.
+    """Facts of a study before a table is read.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class Part(ABC):
 
     @abstractmethod
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study has the part."""
+        """Return whether a study has the part."""
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
         """Return what a request of a kind may hold, given what it may hold without the part."""
@@ -170,11 +170,11 @@ class Part(ABC):
         return without
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Return what leaves a site, as a person is told before an approval, given what leaves without the part."""
+        """Return the outputs of a site, as an approval states them, given those without the part."""
         return without
 
     def guarantee(self, border: Border, without: str) -> str:
-        """Return the key of what is said of updates without noise, given that without the part."""
+        """Return the key of the sentence on updates without noise, given that without the part."""
         return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
@@ -369,7 +369,7 @@ class Foreign:
 
 
 class Place(IntEnum):
-    """When something leaves a site; in this order it is told."""
+    """When something leaves a site; in this order an approval states it."""
 
     ENROLMENT = 0
     BEFORE_ROUNDS = 1
@@ -383,7 +383,7 @@ class Place(IntEnum):
 
 @dataclass(frozen=True)
 class Release:
-    """Something that leaves a site, or stays there, as it is told before an approval.
+    """An output of a site, or something that stays there, as an approval states it.
 
     Attributes
     ----------

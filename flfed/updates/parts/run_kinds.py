@@ -68,7 +68,7 @@ class Training(Part):
     title = "training"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study trains a model."""
+        """Return whether a study trains a model."""
         return not is_statistic(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -97,7 +97,7 @@ class Training(Part):
         return {**sections, **more}
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Return what leaves in rounds, and in the comparison at the end."""
+        """Return the outputs of rounds, and of the comparison at the end."""
         if is_statistic(border.study):
             return without
         rounds = Text("rounds", {"rounds": border.study.rounds})
@@ -163,7 +163,7 @@ def _scores(border: Border, wanted: Wanted) -> dict[str, Section]:
 
 
 def _round_releases(border: Border) -> Iterator[Release]:
-    """Yield what leaves of losses and metrics in each round."""
+    """Yield the losses and metrics that leave in each round."""
     digits = Text("three-digits") if border.round_figures == "rounded" else ""
     scores = Text("round-figures", {"reveals": Scores, "digits": digits})
     yield Release(Place.FIGURES, scores, EVALUATE)
@@ -172,7 +172,7 @@ def _round_releases(border: Border) -> Iterator[Release]:
 
 
 def _comparison_releases(border: Border) -> Iterator[Release]:
-    """Yield what leaves of the comparison, and what a study asks for with it."""
+    """Yield the outputs of the comparison, and those that a study requests with it."""
     compare = border.study.compare
     own = Text(f"own-{compare.own}")
     compared = Text("comparison", {"reveals": CompareReply, "own": own})
@@ -215,7 +215,7 @@ class FrozenLayers(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study freezes any."""
+        """Return whether a study freezes any."""
         return facts.study.frozen > 0
 
 
@@ -247,7 +247,7 @@ class PartOfUnits(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a site of the partition trains less than all of a network."""
+        """Return whether a site of the partition trains less than all of a network."""
         partition = facts.study.dataset.partition
         if partition is None or facts.model.linear:
             return False
@@ -260,7 +260,7 @@ class Statistic(Part):
     title = "[statistic]"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study asks for one."""
+        """Return whether a study asks for one."""
         return is_statistic(facts.study)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -317,7 +317,7 @@ class Audit(Part):
     title = "audits"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell that every study may be audited; a site's policy decides."""
+        """Return True: every study may be audited; a site's policy decides."""
         return True
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:

@@ -89,7 +89,7 @@ _SUMMED = {SUMMARISE: "summary", STATISTIC: "sums", BINS: "counts"}
 
 
 def _noise_of_sites(facts: StudyFacts) -> bool:
-    """Tell whether the mechanism's noise is added by the sites under secure sums, and by the server else."""
+    """Return whether the mechanism's noise is added by the sites under secure sums, and by the server else."""
     return facts.changes_updates and facts.adds_site_noise
 
 
@@ -121,7 +121,7 @@ class SecureAggregation(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study has sums of models; trees have sums of their own."""
+        """Return whether a study has sums of models; trees have sums of their own."""
         return facts.study.aggregation.sums_updates and facts.study.strategy.name != TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -185,11 +185,11 @@ class SecureAggregation(Part):
                 releases += _withhold_figures(border, release)
             else:
                 releases.append(release)
-        # Keys are told after the sums before the rounds.
+        # Keys stand after the sums before the rounds.
         return tuple(sorted(releases, key=lambda release: (release.place, release.kind == KEYS)))
 
     def guarantee(self, border: Border, without: str) -> str:
-        """Return what is said of sums."""
+        """Return the key of the sentence on sums."""
         if border.pinned:
             return f"{without}-summed"
         return without
@@ -200,13 +200,13 @@ _STATISTIC_RELEASES = (
     Release(Place.WITH_UPDATE, Text("statistic-opened", {"reveals": UnmaskReply})),
     Release(Place.WITH_UPDATE, Text("statistic-missing", {"reveals": ListReply})),
 )
-"""What leaves beside a statistic whose sums are added up."""
+"""Outputs beside a statistic whose sums are added up."""
 
 
 def _masked_releases(update: Release) -> list[Release]:
-    """Return what leaves of an update under masks, and what opens its sum."""
+    """Return the outputs of an update under masks, and those that open its sum."""
     facts = update.text.facts
-    # Sums of updates tell what the message says; those of trees something of their own.
+    # Sums of updates reveal what the message says; those of trees something of their own.
     of_sum = "" if update.text.key == "update" else Text("of-sum", {"reveals": facts["reveals"]})
     masked = {"rounds": facts["rounds"], "reveals": Masked, "of_sum": of_sum}
     opened = {"step": facts["step"], "reveals": UnmaskReply}
@@ -330,7 +330,7 @@ class EncryptedModels(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether a study asks for it; trees have no model that could be encrypted."""
+        """Return whether a study asks for it; trees have no model that could be encrypted."""
         return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
     def check(self, facts: StudyFacts) -> None:
@@ -384,7 +384,7 @@ class EncryptedModels(Part):
         return tuple(releases)
 
     def guarantee(self, border: Border, without: str) -> str:
-        """Return what is said of updates that leave encrypted."""
+        """Return the key of the sentence on updates that leave encrypted."""
         if _encrypts(border) and without == "alone-summed":
             return "alone-encrypted"
         return without

@@ -32,7 +32,7 @@ class Strategy(Part):
     title = "a strategy"
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell that every study has one."""
+        """Return True: every study has one."""
         return True
 
     def check(self, facts: StudyFacts) -> None:
@@ -82,7 +82,7 @@ class ArraysBesideModel(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether the strategy has any."""
+        """Return whether the strategy has any."""
         return _sends_arrays(facts) or bool(facts.extra.own_model)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:

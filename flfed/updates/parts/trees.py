@@ -92,7 +92,7 @@ class Trees(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Tell whether the model or the strategy is of trees."""
+        """Return whether the model or the strategy is of trees."""
         return _are_trees(facts.model) or facts.study.strategy.name == TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -211,7 +211,7 @@ def _forest(border: Border, *, needed: bool) -> ArraySection:
 def _level(border: Border) -> dict[str, Section]:
     """Return the sections of a request of one level beside the trees, of the shapes of the model's arrays.
 
-    Under secure sums no tree begins anew: two sums of one node tell who is in one only.
+    Under secure sums no tree begins anew: two sums of one node reveal who is in one only.
     """
     (_, outputs, nodes), _ = border.model["value"]
     trees = ArrayField(shape=(len(NODES), outputs, nodes))

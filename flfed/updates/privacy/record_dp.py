@@ -64,8 +64,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
     comparison : {"none", "own-model"}
-        Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
-        how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
+        Where ε covers the study: whether each site trains a model of its own under the same ε. It then releases, with
+        noise, by how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
 
     Notes
     -----
@@ -73,7 +73,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
 
     Where it covers the study, a person who is trained on spends 0.2 of μ² (of the Gaussian with the same ε and δ) for
-    histograms, 0.05 for counts and what is left for training; one who is held out 0.2 for the edges of score bins and
+    histograms, 0.05 for counts and the rest for training; one who is held out 0.2 for the edges of score bins and
     0.35 for counts of scores, and 0.4 for a comparison; with one, training has 0.5, histograms 0.25 and the own model
     0.2. What nobody asks for is kept back.
 

@@ -76,7 +76,7 @@ class BoostedTrees(FedAvg):
     outcome told. `min_rows` prevents that at the root of a tree, over all sites together, and not below it, nor in the
     sums of one site. Who chooses the splits freely, instead of by the sums, makes nodes of ever fewer rows, and reads
     the outcome of each of them, and its columns' codes. Under secure sums all these are of a list of sites
-    together, and do not tell whose row it is. With `refit` the first trees grow twice, without the validation rows and
+    together, and do not show whose row it is. With `refit` the first trees grow twice, without the validation rows and
     with them: the difference of the sums of the two roots is of the validation rows alone. So it is for open data.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
@@ -207,7 +207,7 @@ class BoostedTrees(FedAvg):
     def _grown_of_sums(self, roots: Replies) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees where the server sees only sums, and the sites' faults.
 
-        A lost site is waited for in the round's second attempt: a tree without it would tell its sums.
+        A lost site is waited for in the round's second attempt: a tree without it would reveal its sums.
         """
         now = self.round
         trees = None

@@ -18,7 +18,7 @@ from flfed.updates.strategies.fedavg import FedAvg, mean_update
 class FedAdam(FedAvg):
     """Adam at the server, with the mean update in place of a gradient.
 
-    As FedAdagrad, with `v = beta2 v + (1 - beta2) d^2`: what was long ago is forgotten.
+    As FedAdagrad, with `v = beta2 v + (1 - beta2) d^2`: the distant past is forgotten.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ class FedAdam(FedAvg):
         How far an entry of the model moves in a round, up to a factor: where updates stay the same, at most 2.1 times
         this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
     beta1 : float in [0, 1)
-        What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
+        Share of the first moment that is kept from round to round. Example: `beta1 = 0.9`.
     beta2 : float in [0, 1)
-        What is kept of the second moment. Example: `beta2 = 0.99`.
+        Share of the second moment that is kept. Example: `beta2 = 0.99`.
     tau : float, > 0
         Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
     fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg

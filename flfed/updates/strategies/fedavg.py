@@ -143,7 +143,7 @@ class FedAvg(FlowerFedAvg):
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it behind the same
         signature. `timeout` is the strategy's `deadline`. A round that misses the quorum twice, or gives no model, ends
         the run: `stopped` says why, and the result is the last good model. After `restore` it goes on from the round
-        that follows. The observer is told of each round.
+        that follows. The observer is called with each round.
         """
         arrays = initial_arrays
         config = ConfigRecord(dict(train_config or {}))
@@ -325,13 +325,13 @@ class FedAvg(FlowerFedAvg):
 
 
 def needs_updates(strategy: FedAvg) -> bool:
-    """Tell whether a strategy looks at the sites' own updates."""
+    """Return whether a strategy looks at the sites' own updates."""
     kind = type(strategy)
     return not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train)
 
 
 def averages(strategy: FedAvg) -> bool:
-    """Tell whether a strategy's next model is the mean of the sites' models."""
+    """Return whether a strategy's next model is the mean of the sites' models."""
     return type(strategy).combine is FedAvg.combine
 
 
@@ -440,7 +440,7 @@ def combine_all(strategy: FedAvg, good: Replies, merged: Arrays | None) -> tuple
 
 
 def combined_defect(combined: object, incoming: Arrays) -> str:
-    """Return what is wrong with a strategy's new model, "" where nothing is.
+    """Return the defect of a strategy's new model, "" where it has none.
 
     Parameters
     ----------
@@ -465,7 +465,7 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
 
 def mean_loss(replies: Replies, weights: Mapping[str, float]) -> MetricRecord:
     """Return the sites' mean training loss, for Flower."""
-    # A site may keep its loss: the mean is over those that tell it.
+    # A site may withhold its loss: the mean is over those that send it.
     losses = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}
     mean = MetricRecord()
     if losses:

@@ -21,7 +21,7 @@ class FedAvgM(FedAvg):
     Parameters
     ----------
     momentum : float in [0, 1)
-        What is kept of the momentum from round to round; 0 is FedAvg. Example: `momentum = 0.9`.
+        Share of the momentum that is kept from round to round; 0 is FedAvg. Example: `momentum = 0.9`.
     fraction, weights, cap, server_lr, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 

@@ -43,7 +43,7 @@ class Scaffold(FedAvg):
     counts as the mean of those that have.
 
     Reveals: the mean gradient over a site's steps, without its correction. It follows from the update and the arrays
-    that crossed before, so that who has all messages learns nothing that the updates do not tell.
+    that crossed before, so that a reader of all messages learns nothing that the updates do not show.
 
     Source: Karimireddy et al. 2020, "SCAFFOLD: stochastic controlled averaging for federated learning", algorithm 1
     with option II; there all sites count the same.

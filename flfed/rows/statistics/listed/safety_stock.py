@@ -43,7 +43,7 @@ class SafetyStock:
     last : sequence of int, default [12, 24]
         How many of a site's last errors set the stocks with which it is compared. Example: `last = [24]`.
     step : float, default 0.05
-        Stocks are multiples of it, in the outcome's unit, and none is below what is asked for. Example: `step = 0.1`.
+        Stocks are multiples of it, in the outcome's unit, and none is below the request. Example: `step = 0.1`.
 
     Reveals: the number of rows until that day, and the sum of their squared errors, over all of them and over the last
     few; and of the rows after it, how many have each error, in steps of `step`. Who knows the forecasts knows single

@@ -175,7 +175,7 @@ def linear_family(task: str) -> OwnFamily:
 
 
 def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
-    """Tell whether rows suffice to grow trees."""
+    """Return whether rows suffice to grow trees."""
     if len(rows) < LEAST_ROWS or task == "regression":
         return len(rows) >= LEAST_ROWS
     _, units = units_by_class(rows, classes)
@@ -284,7 +284,7 @@ def naive_forecasts(
     columns : sequence of LinearPredictor
         `column_forecasts`, of which the one with the least squared error is taken.
     least : int
-        Rows, of as many people, that the last value is the mean of at least: figures of a constant tell the constant.
+        Rows, of as many people, that the last value is the mean of at least: figures of a constant reveal the constant.
         0 leaves it out, as of rows of several sites.
     """
     if rows.elapsed is None:
@@ -364,7 +364,7 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
             continue  # the coordinator's own check refuses it before
         number = numbers[name]
         weight = np.zeros((inputs, 1))
-        # Both are scaled about a centre: what is one deviation of the column is so many of the target.
+        # Both are scaled about a centre: one deviation of the column is so many of the target.
         weight[places[name].start] = encoder.scale[number] / encoder.scale[-1]
         bias = (encoder.center[number] - encoder.center[-1]) / encoder.scale[-1]
         forecasts.append(LinearPredictor(weight, np.array([bias])))
