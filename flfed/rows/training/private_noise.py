@@ -78,7 +78,7 @@ class SystemNoise:
     formula; none is beyond 8.6 deviations, where a true one is once in 10^16 draws.
 
     Guarantee: the next draw follows neither from the study's seed nor from any number of earlier draws. That holds for
-    the draws alone. Added to a gradient unchanged, their last bits would reveal whether anything had been added to them,
+    the draws alone. Added to a gradient unchanged, their last bits would reveal whether noise had been added,
     and which uniform numbers they came from: doubles near 0 are finer than those of a sum. So protected steps round
     both to one grid first (`flfed.rows.training.private_steps`), a cell of which has 2^26 of the draws. The time of a
     step is not hidden.
