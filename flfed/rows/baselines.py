@@ -81,8 +81,8 @@ def tuned_network(rows: Encoded, trainable: Trainable) -> Asking[Arrays]:
 
     Yields the requests and returns the arrays.
 
-    Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a
-    quarter of the rows (of the groups), the penalties side by side; then all rows are trained on.
+    Penalty (the plan's, and ten and a hundred times it) and number of epochs are chosen on a quarter of the rows (of
+    the groups), the penalties side by side. Then all rows are trained on.
     """
     base = trainable.plan.l2 or 1e-4
     plans = [replace(trainable.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]

@@ -243,7 +243,7 @@ def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder,
     -------
     dict with "sites", by site, and "together"
         Each a dict with "rows", "root" and "tree": rows, and those that the root's sums and those of the whole tree
-        reveal, of the site's own sums and of the sums over all sites.
+        reveal. They are of the site's own sums, and of the sums over all sites.
     """
     missing = widths_of(arrays) - 1
     depth = depth_of(arrays["value"].shape[2])
@@ -275,7 +275,7 @@ def count_determined_outcomes(sessions: Sequence[SiteSession], encoder: Encoder,
 def count_determined_at_start(session: SiteSession, least: int) -> tuple[int, int]:
     """Return how many of a site's training rows have their outcome revealed by its first sums, and how many there are.
 
-    With a least number of rows these are its counts by fine bin and outcome; else the root's sums, whose codes are
+    With a least number of rows these are its counts by fine bin and outcome, else the root's sums. Their codes are
     taken from the site's own rows here, since those of all sites are not known before a run.
     """
     rows = tree_columns(session)

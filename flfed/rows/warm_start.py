@@ -1,7 +1,7 @@
 """Warm starts: a model of an earlier run, rewritten for the encoder of this one.
 
 Columns go by name. A weight of the source is a weight of its own inputs, whose centre, scale and shares are those of
-the source's sites: here it is changed so that the output stays the same for the same row.
+the source's sites. Here it is changed so that the output stays the same for the same row.
 """
 
 from __future__ import annotations
@@ -316,8 +316,8 @@ def pulled(rows: Encoded, start: Arrays, trainable: Trainable) -> Asking[Predict
 
     Yields the requests and returns the function of its outputs.
 
-    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows;
-    another is fine-tuned from it, for as many epochs as help on a quarter of the rows.
+    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows.
+    Another model is fine-tuned from it, for as many epochs as help on a quarter of the rows.
 
     Parameters
     ----------

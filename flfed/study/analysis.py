@@ -36,7 +36,7 @@ class Analysis(Settings, where="[analysis]", frozen=True):
         Pairs of flags, categories or the target, each counted together and tested for independence.
         Example: `cross = [["sex", "disease"]]`.
     bins : int, 4 to 256
-        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`); those of a
+        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`). Those of a
         column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
         Values outside count in the outermost. More bins give closer quantiles of many rows, and lose those of few.
         Example: `bins = 32`.

@@ -71,12 +71,12 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         The cut's own, so that other seeds of the study keep the sites. Example: `seed = 1`.
     widths : tuple of float in (0, 1]
         Share of the hidden units that each site trains, by order of the sites' names, as `width` of an institution's
-        policy; empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
+        policy. Empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
     holdout : OrderedHoldout or None
-        Hold out the later rows of each site, by time or another order, instead of rows drawn at random: then no repeat
-        draws another holdout. Keys: `by`, a date or number column; `train-share`, the share of each site's rows, the
-        earliest, that are trained on, or `train-until`, the last value trained on; `same-groups = true`, where a group
-        may stand on both sides; `blocks`, the column whose rows of one value intervals draw together (default: the
+        Hold out the later rows of each site, by time or another order, instead of rows drawn at random. Then no repeat
+        draws another holdout. Keys: `by`, a date or number column. `train-share`, the share of each site's rows, the
+        earliest, that are trained on, or `train-until`, the last value trained on. `same-groups = true`, where a group
+        may stand on both sides. `blocks`, the column whose rows of one value intervals draw together (default: the
         schema's group, else `by`). Example: `holdout = { by = "week", train-share = 0.7 }`.
     least_rows : int, >= 1
         Fewest rows of a site. Example: `least-rows = 3`.
@@ -296,39 +296,37 @@ class Compare(Settings, where="[compare]", frozen=True):
         Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
         Example: `alert-budgets = [0.05]`.
     false_positive_rates : tuple of float in (0, 1)
-        Shares of false alarms: each site takes the least threshold at which at most this share of its own training rows
-        without the outcome is flagged, and counts its test rows at it. An institution keeps these counts: its training
+        Shares of false alarms. Each site takes the least threshold that flags at most this share of its own training
+        rows without the outcome, and counts its test rows at it. An institution withholds these counts: its training
         rows set the threshold. Example: `false-positive-rates = [0.05]`.
     rank_within : str
         Column of steps of time: a regression is judged by the rank correlation within each, too (`rank_correlation`),
         the mean over steps. Example: `rank-within = "month"`.
     by : tuple of str
-        Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
-        number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only, and of
-        any row in one run alone, as of exact counts.
-        Example: `by = ["sex", "age at 50, 65"]`.
+        Columns whose groups the shared model is evaluated in, at each site: a category or flag by its name, a number
+        with the beginnings of its bands, as "age at 50, 65". An institution releases figures of large groups only, and
+        of any row in one run alone, as of exact counts. Example: `by = ["sex", "age at 50, 65"]`.
     importance : int, 0 to 100
         Permutations of each column: sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
         run alone, as of exact counts. Example: `importance = 10`.
     declared_columns : bool
-        Whether each site uses the columns that its own package declares beside the schema's: where at least half of
-        its training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in
-        no message, and the coordinator learns neither which there are nor their names.
-        Example: `declared-columns = true`.
+        Whether each site uses the columns that its own package declares beside the schema's. Where at least half of its
+        training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
+        message, and the coordinator learns neither which there are nor their names. Example: `declared-columns = true`.
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never called
         "joining pays". None means 0.005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
     own : {"best", "same"}
-        What a site's own model, and the model of all rows together, are: `best` is the better, by
-        cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees, with the study's
-        own model beside it; `same` is the study's own model alone, fairly tuned. Where a site holds out its later rows,
-        all choices are made on its latest training rows; a regression's own model may then also be the site's mean, its
-        last training value or a column of `naive`. Example: `own = "same"`.
+        The kind of a site's own model, and of the model of all rows together. `best` is the better, by cross-validation
+        on training rows, of a tuned ridge (logistic) regression and boosted trees. The study's own model stands beside
+        it. `same` is the study's own model alone, fairly tuned. Where a site holds out its later rows, all choices are
+        made on its latest training rows. A regression's own model may then also be the site's mean, its last training
+        value or a column of `naive`. Example: `own = "same"`.
     naive : tuple of str
-        Features whose value is itself a forecast of the target, in its unit, such as the value a day before: shown
-        beside the models where a site holds out its later rows, and its own model where none does better. No column
-        is guessed. Example: `naive = ["day_before"]`.
+        Features whose value is itself a forecast of the target, in its unit, such as the value a day before. They are
+        shown beside the models where a site holds out its later rows, and are its own model where none does better. No
+        column is guessed. Example: `naive = ["day_before"]`.
     """
 
     primary: str = ""

@@ -22,15 +22,14 @@ EMPTY = "no row has a value"
 CONSTANT = "every row has the same value"
 APART = "the site and the others have no value in common, so there is no spread to measure it by"
 MIRRORED = 0.8
-"""Least standardised difference of a share from the others' of which it is looked whether one is 1 minus the other: of
-40 and 60 rows of 100, which are too near, it is 0.41, of 30 and 70 it is 0.87."""
+"""Least standardised difference of a share from the others' at which one is tested for being 1 minus the other. Below
+it, shares are too near 0.5."""
 MIRROR_WIDTH = 0.06
 ALIKE_SHARES = 0.1
 """How far a share may be from 1 minus that of the others at most, and each of the others from theirs together."""
 FEW_ROWS = 20
-"""Fewest rows with a value, here and elsewhere, of which a difference is given: below, the spread is not known
-well enough to say what chance alone brings about: it is more than `by_chance` in up to 17 of 100 cases of 5 rows
-(four values, each as frequent), and in up to 9 of 100 of 20 rows."""
+"""Fewest rows with a value, here and elsewhere, of which a difference is given. Of fewer, the spread is not known well
+enough for `by_chance`."""
 FEW = f"fewer than {FEW_ROWS} rows have a value at the site"
 FEW_ELSEWHERE = f"fewer than {FEW_ROWS} rows have a value at the other sites"
 SMALL = 0.1

@@ -209,9 +209,8 @@ class ScoreCounts:
 
         Notes
         -----
-        It is the area by trapezoids, in which a pair of one bin counts half, plus what the order within bins adds to it
-        where the recalibration line holds there: 0.0016 of an AUC of 0.778 in 16 bins, 0.0005 in 32, 0.004 in 16
-        bins of an outcome of 2 %. It is certainly less than `flfed.summaries.score_bins.auc_bound`.
+        It is the area by trapezoids, in which a pair of one bin counts half. The order within bins adds to it where the
+        recalibration line holds there. It is certainly less than `flfed.summaries.score_bins.auc_bound`.
 
         Source: of the sampling variance, DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or
         more correlated receiver operating characteristic curves".
@@ -394,10 +393,10 @@ def spread_within(rows: Floats, edges: Integers, first: Floats, deviation: float
 
     Notes
     -----
-    Before the first histogram is looked at, predictions lie evenly in a bin and exponentially in an end bin, give or
-    take a deviation of a quarter of the bin's width, or of the uncertainty of the end bin's mean distance. Their mean
-    is then drawn to that of the first histogram, by the weights of the two variances: all the way where the noise is
-    small, and hardly where an end bin has few rows in many noisy cells.
+    Before the first histogram, predictions lie evenly in a bin and exponentially in an end bin. Their deviation is a
+    quarter of the bin's width, or the uncertainty of the end bin's mean distance. Their mean is then drawn to that of
+    the first histogram, by the weights of the two variances. It is drawn all the way where the noise is small, and
+    hardly where an end bin has few rows in many noisy cells.
     """
     bounds = bounds_of(edges)
     least = float(rows.sum()) / len(rows) / 4
@@ -491,9 +490,9 @@ def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None
     -----
     The equations are sums of counts, `sum_j w_j (1, x_j) (N1_j (1 - Q_j) - N0_j Q_j) = 0`, x_j the mean log-odds of bin
     j and Q_j the mean of the line's probabilities there, so that their mean is 0 at the true line with noise as
-    without. The weights w_j, 1 without noise, are small where noise, or uncertainty of the predictions, is
-    larger than chance; a bin has as many rows there as all have on average, since with its own the noise would be
-    squared. The variance is the sandwich of the counts' variance.
+    without. The weights w_j, 1 without noise, are small where noise, or uncertainty of the predictions, is larger than
+    chance. In them a bin has as many rows as all have on average: with its own the noise would be squared. The variance
+    is the sandwich of the counts' variance.
 
     Source: Cox 1958, "Two further applications of a model for binary regression"; of the variance, White 1982,
     "Maximum likelihood estimation of misspecified models".
@@ -582,10 +581,10 @@ class NoisedPairs:
     -----
     In pairs won times the scale, the variance of sampling is `(scale · rows)^2 W - (pairs^2 - σ^2) rows / (events ·
     others)`, W the squares without noise: DeLong's, with n in place of n - 1. Of it only a noised figure is known,
-    which may be below 0; in its place stands the mean of what it may be, given that it is not (the noise cut at 0, all
-    such values taken as equally likely before): the figure itself where it is far above its noise, and half to one
-    deviation of the noise where it is lost in that. Intervals then hold the difference in 94 to 99 of 100 cases; cut
-    at 0 instead, in as few as 90.
+    which may be below 0. In its place stands the mean of its possible values, given that it is not (the noise cut at 0,
+    all such values taken as equally likely before). That is the figure itself where it is far above its noise, and half
+    to one deviation of the noise where it is lost in that. Intervals then hold the difference in 94 to 99 of 100 cases;
+    cut at 0 instead, in as few as 90.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, "Comparing the areas under two or more correlated receiver
     operating characteristic curves".

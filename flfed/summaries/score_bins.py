@@ -35,8 +35,8 @@ class ScoreBins:
 
     Notes
     -----
-    Even in the inverse hyperbolic sine, bins are 0.025 wide about even odds, where a model of the first rounds has
-    all its predictions, and grow with the log-odds, so that rare events keep their resolution.
+    Even in the inverse hyperbolic sine, bins are 0.025 wide about even odds, where a model of the first rounds has all
+    its predictions. They grow with the log-odds, so that rare events keep their resolution.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:
     It is against the AUC of the rows: half the pairs of one bin.
 
     Of two rows in one bin nobody knows which has the higher prediction: such a pair counts half, and is 0 or 1.
-    Certain, and nothing less is: a bin may have all the information of a strong input where the model gives it a
+    Certain, and no smaller bound is. A bin may have all the information of a strong input where the model gives it a
     small weight, so no slope over all bins says how the rows of one bin are ordered.
 
     Parameters

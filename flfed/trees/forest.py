@@ -390,9 +390,9 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
 
     Notes
     -----
-    Of equal gains the one that XGBoost's `hist` method keeps is taken, so that trees are the same: gains are float32;
-    columns come in their order; of one column first splits whose missing rows go right, from the lowest code on,
-    then those whose missing rows go left, from the highest code down.
+    Of equal gains the one that XGBoost's `hist` method keeps is taken, so that trees are the same. Gains are float32,
+    and columns come in their order. Of one column first come splits whose missing rows go right, from the lowest code
+    on, then those whose missing rows go left, from the highest code down.
     """
     # By node, column and code, without the last code of each column: that of missing rows.
     codes = int(widths.max()) - 1

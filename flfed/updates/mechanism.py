@@ -50,13 +50,13 @@ class SiteNoise:
     Notes
     -----
     In units of the ring, of which there are s to 1, a clipped update is at most s·C long. Rounding it up or down at
-    random moves each of its p entries by less than one, and so its length by less than √p: one site moves the sum by
-    at most s·C + √p. Each site adds whole numbers, normal draws of deviation σ (s·C + √p) / √t that are rounded; t of
-    them have deviation σ (s·C + √p) together. So the multiplier, and with it ε, is σ with the rounding counted in, and
-    the noise is larger than σ·C by the share √p / (s·C), which is 0.001 % of 20 sites and 4,000 entries.
+    random moves each of its p entries by less than one, and so its length by less than √p. One site moves the sum by at
+    most s·C + √p. Each site adds whole numbers, normal draws of deviation σ (s·C + √p) / √t that are rounded; t of them
+    have deviation σ (s·C + √p) together. So the multiplier, and with it ε, is σ with the rounding counted in. The noise
+    is larger than σ·C by the share √p / (s·C), which is 0.001 % of 20 sites and 4,000 entries.
 
-    A sum of rounded normal draws reveals no more than that of the draws before rounding: given the latter, the parts
-    that rounding takes off are uniform, whatever the updates are, but for a probability below exp(-π² d²), where d is
+    A sum of rounded normal draws reveals no more than that of the draws before rounding. Given the latter, the parts
+    that rounding takes off are uniform, whatever the updates are, but for a probability below exp(-π² d²). There d is
     the deviation in units; of 1,000 sites with σ = 0.3 it is over 1,000. So no allowance is made for that.
 
     Source: Kairouz, Liu and Steinke 2021, "The distributed discrete Gaussian mechanism for federated learning with
@@ -76,9 +76,9 @@ class SiteNoise:
     def largest(self) -> float:
         """Largest entry of the ring, in place of the study's `largest-entry`.
 
-        No honest update with its noise has a larger one, nor does the check of a sum's norm refuse honest sites: it is
-        ten times what clip and one deviation are together, rounded up to a power of two, so that all sites have the
-        same number.
+        No honest update with its noise has a larger one, nor does the check of a sum's norm refuse honest sites. It is
+        ten times the sum of clip and one deviation, rounded up to a power of two, so that all sites have the same
+        number.
         """
         return 2.0 ** math.ceil(math.log2(10 * (self.clip + self.deviation)))
 

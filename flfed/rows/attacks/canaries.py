@@ -58,8 +58,8 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
     means that this attack shows nothing. Over the promise it means that something is wrong: the noise, the
     clipping, the sampling or the accounting.
 
-    Reveals: the bound. The site's rows are trained on beside the canaries, but the coins are the canaries'; what
-    the figure says of a row is next to nothing, and it is not differentially private.
+    Reveals: the bound. The site's rows are trained on beside the canaries, but the coins are the canaries'. The figure
+    says next to nothing of a row, and it is not differentially private.
 
     Source: Steinke, Nasr and Jagielski 2023, "Privacy auditing with one (1) training run", theorem 5.2.
     """

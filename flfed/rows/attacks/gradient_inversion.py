@@ -38,9 +38,9 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     It is `x = ΔW_j / Δb_j` of the first layer, for any output j.
 
-    The gradient of one row by the first layer's weights is its inputs times the derivative by an output, and
-    the gradient by that output's intercept is the derivative alone, so that the row is their quotient. Of
-    several rows the quotient is a mixture, but an output that only one of them reaches gives that row alone.
+    The gradient of one row by the first layer's weights is its inputs times the derivative by an output. The gradient
+    by that output's intercept is the derivative alone, so that the row is their quotient. Of several rows the quotient
+    is a mixture, but an output that only one of them reaches gives that row alone.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
     Notes
     -----
-    The attack is on one step from the run's global model, as this site would take it, once with a batch of
-    the single row and once with a batch as large as the plan's (or as the protection samples on average). The step
-    goes through the site's own training code, with its clipping and its noise σ: each row of the batch takes part
-    with probability 1, and the noise is that of a batch of so many rows. The attacker knows the plan and undoes the
-    optimiser's first step and the penalties. It knows nothing of the rows.
+    The attack is on one step from the run's global model, as this site would take it. It is made twice: with a batch of
+    the single row, and with a batch as large as the plan's (or as the protection samples on average). The step uses the
+    site's own training code, with its clipping and its noise σ. Each row of the batch takes part with probability 1,
+    and the noise is that of a batch of so many rows. The attacker knows the plan and undoes the optimiser's first step
+    and the penalties. It knows nothing of the rows.
 
     A row counts as recovered where some output's quotient is within 1e-6 of it, as a share of its length (1e-3 where
     the plan computes in float32). The cosine is that of the output whose intercept moved most; over 0.5 the guess
@@ -62,17 +62,16 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
     Where any noise is added the promise for rows recovered exactly is 0: a number with noise on it equals another
     with probability 0, whatever ε is. Nothing is promised of the cosine.
 
-    Measured on 300 rows of 40 numbers: logistic regression gives 50 of 50 rows of single rows and none from 2 on; a
-    network of 32 hidden units 60 to 94 % of batches of 2 (over six draws of 50), 10 to 28 % of batches of 8, 0 to 2 %
-    of batches of 16, none of batches of 32. No size of a batch is a protection.
+    No size of a batch is a protection: logistic regression gives single rows away, a network also rows of small batches
+    (docs/privacy.md has figures).
 
     Limits: real updates come from several steps, and this attack undoes one; an attacker who optimises inputs
     (Geiping et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in
     the model's inputs, which the encoder, known to all, turns back into values. An input whose weight is held at 0
     by an l1 penalty cannot be read. A client-side term of the strategy is taken as 0, which it is in most first steps.
 
-    Reveals: how many of `records` rows an attack recovers or comes close to (at an institution not where that is a
-    small count), and the median cosine with its interval in hundredths: each is that of one row.
+    Reveals: how many of `records` rows an attack recovers or comes close to; an institution withholds a small count.
+    The median cosine and its interval, in hundredths: each is that of one row.
 
     Source: Phong et al. 2018, "Privacy-preserving deep learning via additively homomorphic encryption", section III;
     Geiping et al. 2020, "Inverting gradients", section 3.

@@ -35,8 +35,8 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     under the ROC curve.
 
     Two attacks. By the loss: a row that fits well is guessed to be a member (Yeom et al. 2018). LiRA: as many shadow
-    models as `shadows` are trained by the study's own plan, under the site's own protection, each on half of the
-    site's training and holdout rows, so that every row is in half of them; a row's score is how much likelier its
+    models as `shadows` are trained by the study's own plan, under the site's own protection. Each is trained on half of
+    the site's training and holdout rows, so that every row is in half of them. A row's score is how much likelier its
     log-odds are among those with it than among those without (Carlini et al. 2022).
 
     Parameters
@@ -58,18 +58,18 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     error.
 
     The promise is the area under the trade-off curve (see `largest_auc`). There is none where the holdout is by time,
-    since what changed in between is in the figure, nor where the promise is to each row alone and people have several,
-    who are members with all of them; the finding says which.
+    since changes in between are in the figure. Nor is there one where the promise is to each row alone and people have
+    several: they are members with all of them. The finding says which.
 
-    Limits: a 95 % interval is DeLong's (with people of several rows: the bootstrap over people, and Hanley and McNeil's
-    over people where each draw gives the same) and takes the model and the shadows as they are. Holdout rows that
-    differ from training rows in other ways than membership move the figure from 0.5 for that reason alone, up or down.
-    Shadow models know this site's rows only: where others have trained too they fit more closely than the model
+    Limits: a 95 % interval is DeLong's and takes the model and the shadows as they are. With people of several rows it
+    is the bootstrap's over people, and Hanley and McNeil's over people where each draw gives the same. Holdout rows
+    that differ from training rows in other ways than membership move the figure from 0.5 for that reason alone, up or
+    down. Shadow models know this site's rows only: where others have trained too they fit more closely than the model
     attacked. The mean over rows hides that some rows are easier to guess than others.
 
-    Reveals: the area under the ROC curve of either attack and its interval, and how many members and non-members it is
-    of, which the site's other replies have anyway. Under disclosure "institution" only where both are at least the
-    cell minimum.
+    Reveals: the area under the ROC curve of either attack and its interval, and the number of members and non-members,
+    which the site's other replies have anyway. Under disclosure "institution" only where both are at least the cell
+    minimum.
 
     Source: Yeom et al. 2018, "Privacy risk in machine learning"; Carlini et al. 2022, "Membership inference attacks
     from first principles", section V.

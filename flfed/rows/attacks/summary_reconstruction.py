@@ -28,7 +28,7 @@ class SummaryReconstruction:
     A row's cell is given away where its count is known to be 1: somebody has it, and nobody else, so that whoever is
     known to stand out is found. Or where its count is known to be that of all rows: then everybody has it. A count is
     known where it is in the summary, or where the total leaves no choice. Also given away are the values of a number
-    that at most two rows have (they follow from its count, sum and sum of squares), and the outcome of the rows in
+    that at most two rows have: they follow from its count, sum and sum of squares. So is the outcome of the rows in
     which a column is missing, where that is one row or where all of these have the same.
 
     Notes
@@ -37,9 +37,9 @@ class SummaryReconstruction:
     its rows are public. Under "institution" the share is 0 by the rules of `disclose`, and a figure over 0
     is a bug.
 
-    Limits: only the summary of the training rows is attacked, with arithmetic: not two summaries over rows that differ
-    (the site's ledger guards against these), and not what an attacker makes of knowing the rule of suppression, which
-    a test tries out on all small tables. A bin of a number says its value to 1/64 of the range.
+    Limits: only the summary of the training rows is attacked, with arithmetic. Two summaries over rows that differ are
+    not (the site's ledger guards against these). Nor is the rule of suppression used, which a test tries out on all
+    small tables. A bin of a number says its value to 1/64 of the range.
 
     Reveals: the share of rows. Under disclosure "institution" a small count of them stays.
 

@@ -1,7 +1,7 @@
 """Runner of attacks at one site.
 
-They attack what a run gave away. This says what they are given, what they find, and how several are carried out; and
-it trains shadow models by a study's own plan on chosen rows, and scores how well a model knows a row.
+They attack the outputs of a run. This module has their input and their result, and carries out several. It trains
+shadow models by a study's own plan on chosen rows, and scores how well a model knows a row.
 
 An attack runs where the rows are, because it needs them to know whether it was right. Only the figure and its
 interval leave the site.
@@ -205,8 +205,8 @@ def share(
 
     It has Wilson's interval.
 
-    At an institution a count of 1 … k − 1, of rows that are or that are not, stays: then there is no value,
-    and the interval says only that it is such a count.
+    An institution withholds a count of 1 … k − 1, of rows that are or that are not. Then there is no value, and the
+    interval says only that it is such a count.
     """
     policy = attacked.session.policy
     value = count / rows

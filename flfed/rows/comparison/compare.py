@@ -100,9 +100,9 @@ def arm_scores(
 
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
 
-    `sd` as `SiteSession.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
-    model is another, and the one that has the site's own columns too, where it has some; `start` the model that the run
-    began with, as it is and fitted to the site.
+    `sd` as `SiteSession.personalised` takes it. `same` adds the site's own model of the study's kind, where its own
+    model is another. It also adds the one that has the site's own columns, where it has some. `start` adds the model
+    that the run began with, unchanged and fitted to the site.
     """
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)

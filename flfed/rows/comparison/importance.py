@@ -63,12 +63,12 @@ def importances(
     encoder : Encoder
         Of all sites.
 
-    Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many
-    persons, of each class, nor beside a histogram of predictions, nor of rows of which exact counts, importances or
-    figures by group left in another run. A column leaves where each value that the schema names for it has as many
-    rows and persons, or of a number as many have other values than the commonest: so that permuting it moves many
-    rows. Rows without a value count for neither, so that it does not follow whether there are few or none. Figures
-    have three digits.
+    Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many persons,
+    of each class. Nothing leaves beside a histogram of predictions, nor of rows of which exact counts, importances or
+    figures by group left in another run. A column leaves where each value that the schema names for it has as many rows
+    and persons. Of a number, as many must have other values than the commonest, so that permuting it moves many rows.
+    Rows without a value count for neither, so that it does not follow whether there are few or none. Figures have three
+    digits.
 
     Source: Breiman 2001, "Random Forests", section 10; Fisher, Rudin and Dominici 2019, equation 3.
     """

@@ -149,10 +149,10 @@ class GroupScores:
     draws : int
         Bootstrap resamples, where several rows are one person's.
 
-    Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons,
-    of each class, and so are the site's other rows, without all groups of a column whose figures leave, if
-    anything is left. No number of rows leaves with it, and it has three digits. Of any row such figures leave in one
-    run alone, as exact counts do, which is not decided here.
+    Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons, of
+    each class. The site's rows outside all groups of a column whose figures leave, if there are any, are as many. No
+    number of rows leaves with it, and it has three digits. Of any row such figures leave in one run alone, as exact
+    counts do, which is not decided here.
     """
 
     y: np.ndarray

@@ -28,8 +28,8 @@ Metrics: TypeAlias = Mapping[str, RowMetric]
 
 CHUNK = 64_000
 MOST = 250_000
-"""Weights held at once, draws times rows: 512 KB, as memory that the system gives anew for larger
-arrays costs more than the work in it; up to 2 MB where that is fewer than 100 draws."""
+"""Weights at one time, draws times rows: 512 KB, since memory that the system allocates for larger arrays costs more
+than the work in it. Up to 2 MB where that is fewer than 100 draws."""
 
 BLOCKS = 300
 """Most parts left out in turn for the acceleration of BCa; beyond that, units share a part.
@@ -302,8 +302,8 @@ class Replicates:
         Source: Efron 1987, "Better bootstrap confidence intervals" (the limits);
         Hesterberg 2015, "What teachers should know about the bootstrap" (the factor
         `sqrt(n / (n - 1)) t / z`, without which intervals from n rows are too short by about
-        `1 / n`). The interval of a size is that of its figure with the sign, folded at 0: no draw
-        of a size is below 0, so its own would not reach down to a model that is right.
+        `1 / n`). The interval of a size is that of its figure with the sign, folded at 0. No draw of a size is below 0,
+        so its own interval would not reach down to a model that is right.
         """
         if self.signed is not None:
             low, high = self.signed.limits(level)

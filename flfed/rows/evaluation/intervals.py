@@ -130,11 +130,10 @@ def compare(
 
     Notes
     -----
-    The AUC of two classes: DeLong, the interval on the logit scale. Where its variance is 0 or
-    unknown (perfect scores, one row in a class): Hanley and McNeil's variance at an AUC moved
-    towards 0.5 by half a row of the smaller class, so that no interval is a point. Accuracy:
-    Wilson's interval, and Agresti and Min's for a difference. Else the bootstrap: BCa limits
-    (rankings: on the logit scale), and value +- `t` times its spread for a difference.
+    The AUC of two classes: DeLong, the interval on the logit scale. Where its variance is 0 or unknown (perfect scores,
+    one row in a class), Hanley and McNeil's variance is taken. It is at an AUC moved towards 0.5 by half a row of the
+    smaller class, so that no interval is a point. Accuracy: Wilson's interval, and Agresti and Min's for a difference.
+    Else the bootstrap: BCa limits (rankings: on the logit scale), and value +- `t` times its spread for a difference.
 
     Nominal 95 % intervals fall short on small holdouts (simulated): 91 to 94 % for an AUC above
     0.9 with 20 rows in the smaller class, 92 % for a Brier score of 20 rows.
@@ -363,8 +362,8 @@ def effective_blocks(gains: Floats) -> float:
 
     Notes
     -----
-    `n (1 - r) / (1 + r)`, r the correlation of neighbours, to which `(1 + 3 r) / n` is added for the bias that it has
-    of n blocks; r is at least 0, so that there are at most n. Where all gains are the same there are n.
+    `n (1 - r) / (1 + r)`, r the correlation of neighbours. `(1 + 3 r) / n` is added to r for its bias from n blocks. r
+    is at least 0, so that there are at most n. Where all gains are the same there are n.
 
     Source: Bayley and Hammersley 1946, "The effective number of independent observations in an autocorrelated time
     series" (first-order series); Marriott and Pope 1954, "Bias in the estimation of autocorrelations".

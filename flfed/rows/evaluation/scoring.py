@@ -158,9 +158,9 @@ def withheld(
 
     Notes
     -----
-    Under disclosure "institution" an average over fewer rows than the cell minimum stays, and so
-    does every figure from which a smaller count follows: an accuracy of 0.95 over 60 rows says
-    that 3 were wrong, a recall of 0.95 over 60 events that 3 were missed.
+    Under disclosure "institution" an average over fewer rows than the cell minimum is withheld, and so is every figure
+    from which a smaller count follows. An accuracy of 0.95 over 60 rows shows that 3 were wrong, a recall of 0.95 over
+    60 events that 3 were missed.
     """
     # An open site withholds nothing.
     if policy.disclosure == "open":

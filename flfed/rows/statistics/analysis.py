@@ -46,7 +46,7 @@ class NoisedAnalysis:
         Whether rows of one person weigh one together; else each row weighs one.
 
     Reveals: counts, clipped sums and cross-tables of the study's columns over all rows of the site, each with normal
-    noise that follows from the study's ε and δ: whether one person's rows are among them changes what can leave by no
+    noise that follows from the study's ε and δ. Whether one person's rows are among them changes what can leave by no
     more than these allow. The noise is drawn once; who asks again gets the same numbers.
     """
 

@@ -4,8 +4,8 @@ They are exact counts behind a model's encoder, and pairs won by the shared mode
 
 Pairs protect persons of the holdout, and them alone. A site's own model moves with each of its training rows: one
 moves the scores of many holdout rows at once, and nothing bounds by how much. So the numbers may leave only of an own
-model that was trained privately, whose training is charged to the persons of the training rows; of an ordinary one
-exact figures stay at the site and are shown there.
+model that was trained privately, whose training is charged to the persons of the training rows. Exact figures of an
+ordinary one stay at the site and are shown there.
 """
 
 from __future__ import annotations
@@ -243,9 +243,9 @@ def pair_numbers(
     Notes
     -----
     Guarantee: with and without one person of the holdout, given both models, `pairs` moves by at most 1 and `squares`
-    by `SQUARES_WEIGHT`, each by `STEP` more for rounding (of up to 10^8 rows); both together by at most `SENSITIVITY`
-    in L2. No class size is released or capped for it, and nothing is taken out of δ. It is assumed that a row's
-    scores do not depend, in their last bits, on the rows beside it.
+    by `SQUARES_WEIGHT`. Each moves by `STEP` more for rounding (of up to 10^8 rows), and both together by at most
+    `SENSITIVITY` in L2. No class size is released or capped for it, and nothing is taken out of δ. It is assumed that a
+    row's scores do not depend, in their last bits, on the rows beside it.
 
     Proof: a person comes in as weight that grows from 0, one row after the other, to at most 1 together, and no number
     moves faster than that weight at any place of the way. Let the weight of a row of one class grow by dt.

@@ -159,8 +159,8 @@ def fit_private_stack(
 
     Notes
     -----
-    Sums that are rounded otherwise in their last bit may be put on the next number of the site's `PublicGrid`: with
-    noise a site in a stack is within 1e-8 of the site alone, without it within 1e-10 as plain training is.
+    Sums that are rounded otherwise in their last bit may be put on the next number of the site's `PublicGrid`. With
+    noise a site in a stack is within 1e-8 of the site alone; without it, within 1e-10 as plain training is.
     """
     stack = PrivateStack(requests, packed.x.dtype, room)
     for samples in blocks(requests, packed, stack.numbers, block_bytes):
@@ -327,13 +327,12 @@ def private_fit(request: FitRequest) -> Fitted:
 
     A site without rows takes no step, as in `fit`.
 
-    Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients: adding or
-    removing a row, or a person with all rows, moves the sum by at most `private.clip` in L2, and its
-    noise has deviation `private.noise * private.clip`. Both are float64 numbers of one public grid,
-    whose addition is exact: no last bit distinguishes them (see `PublicGrid`, also for what rounding adds).
-    A row whose gradient is not finite adds nothing. Work on the sum afterwards (division,
-    penalties, terms, optimiser) reads no row. The divisor is the expected number of rows (persons) of
-    a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
+    Guarantee: each step is the Poisson-sampled Gaussian mechanism on a sum of gradients. Adding or removing a row, or a
+    person with all rows, moves the sum by at most `private.clip` in L2. Its noise has deviation `private.noise *
+    private.clip`. Both are float64 numbers of one public grid, whose addition is exact: no last bit distinguishes them
+    (see `PublicGrid`, also for what rounding adds). A row whose gradient is not finite adds nothing. Work on the sum
+    afterwards (division, penalties, terms, optimiser) reads no row. The divisor is the expected number of rows
+    (persons) of a step; how many there are is taken as known. The loss is of the rows themselves, without noise.
     """
     if program_of(request) is None:
         return fit_by_row(request)

@@ -40,15 +40,15 @@ class PublicGrid:
     clip : float, > 0
         Largest norm of a row's gradient: less than the promise's, by what rounding may add.
 
-    Guarantee: the output of a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation
-    σC, with C the promise's clip: as S is on the grid, `round(S + z) = S + round(z)`, and so is computed without
-    any further rounding. That is post-processing of the Gaussian mechanism on S. With and without a row (person)
-    two S differ by at most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum,
-    together `sqrt(d)` steps; and by what float64 makes of sums of N rows in whatever order, at most
-    `2 (N + 1)^2 + d` times 2^-53 of C; `clip` is C less both. N is the site's rows (persons), taken as known, as
-    the divisor of a step takes it. Two things are not in it. Rounded noise is that of doubles: a cell holds 2^26
-    of them about its deviation, so that it is as likely as by normal noise within about 1e-8. And of the
-    gradients themselves it is assumed that a row's does not depend, in its last bits, on the rows beside it.
+    Guarantee: the output of a step is `round(S + z)`, S the sum put on the grid and z normal noise of deviation σC,
+    with C the promise's clip. As S is on the grid, `round(S + z) = S + round(z)` is computed without any further
+    rounding. That is post-processing of the Gaussian mechanism on S. With and without a row (person) two S differ by at
+    most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum, together `sqrt(d)` steps;
+    and by what float64 makes of sums of N rows in whatever order, at most `2 (N + 1)^2 + d` times 2^-53 of C; `clip` is
+    C less both. N is the site's rows (persons), taken as known, as the divisor of a step takes it. Two things are not
+    in it. Rounded noise is that of doubles: a cell holds 2^26 of them about its deviation, so that it is as likely as
+    by normal noise within about 1e-8. And of the gradients themselves it is assumed that a row's does not depend, in
+    its last bits, on the rows beside it.
 
     Source: Mironov 2012, "On significance of the least significant bits for differential privacy"; Casacuberta
     et al. 2022, "Widespread underestimation of sensitivity in differentially private libraries and how to fix it".

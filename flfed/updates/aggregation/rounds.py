@@ -232,8 +232,9 @@ class RunContext:
     def merged(self, now: Round, good: Replies, *, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.
 
-        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says; and
-        where the server sees only sums and there is none of this round, which then has a reason why it is `unsummed`.
+        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says. It is
+        also None where the server sees only sums and there is none of this round, which then has a reason why it is
+        `unsummed`.
         """
         if self.sums is not None:
             try:
@@ -494,9 +495,8 @@ def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:
 
     Notes
     -----
-    Such sites count all together or not at all, and only where they are at least two: of one, the
-    figure would be the sum less that of the others; of some of them, two sums over the same model
-    that differ by one site would reveal it.
+    Such sites count all together or not at all, and only where they are at least two. Of one, the figure would be the
+    sum less that of the others. Of some of them, two sums over the same model that differ by one site would reveal it.
 
     Examples
     --------
@@ -551,10 +551,9 @@ def rarely_collected() -> Iterator[None]:
 
     It does not search among the objects that are in memory now.
 
-    A message is some seventy objects without a cycle, which go when nobody refers to them. While
-    those of a cohort are alive, Python's search goes through all of them again and again, half as
-    long as everything else that is done with a message; and one search through all imported
-    modules takes a fifth of a second (measured).
+    A message is some seventy objects without a cycle, which go when nobody refers to them. While those of a cohort are
+    alive, Python's search goes through all of them again and again. That takes half as long as all other work on a
+    message.
     """
     before = gc.get_threshold()
     if before == RARELY:  # another run beside or around this one asked for it, and will end it

@@ -1,13 +1,13 @@
 """A site's state of a run: its last replies, the encoder in force, and arrays of its own from round to round.
 
-With its replies on its disk an institution answers a round once, and sends that reply again. The rest is in no message:
-it stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
-another process, and in the checkpoints of a run in one process.
+With its replies on its disk an institution answers a round once, and sends that reply again. The rest is in no message.
+It stands in files beside the replies, elsewhere in Flower's `Context.state`, since a site's next message may reach
+another process. In a run in one process it is in the checkpoints.
 
-The last model of a run of which the coordinator lacks all or a part is kept at a site: where the coordinator has
+A site keeps the last model of a run where the coordinator lacks all or a part of it. The coordinator does where it has
 ciphertexts only, and where a part of the model is the site's own. A site writes it down when it compares the run's
-models, and forgets the key and its state of the run then: from there on nobody opens what the coordinator has, and a
-comparison that is asked again is answered from here.
+models, and then deletes the key and its state of the run. From there on nobody opens the coordinator's ciphertexts, and
+a repeated comparison is answered from here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The two halves of one sum: what a site masks, confirms and opens, and what the server adds up.
 
-A vector leaves its site with two kinds of masks on it: one for each other site of the cohort, which that site has with
-the other sign, and a self-mask, whose seed is shared among the cohort. For a *list* of sites the server gets, of each
-of them, shares of the self-mask, and for each site of the cohort that is missing, the seeds of its pair masks: never
-both of one site.
+A vector leaves its site with two kinds of masks on it. There is one for each other site of the cohort, which that site
+has with the other sign. There is a self-mask, whose seed is shared among the cohort. For a *list* of sites the server
+receives, of each of them, shares of the self-mask. For each site of the cohort that is missing, it receives the seeds
+of its pair masks: never both of one site.
 
 Source: Bonawitz et al. 2017, "Practical secure aggregation for privacy-preserving machine learning", figure 4.
 

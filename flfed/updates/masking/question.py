@@ -70,7 +70,7 @@ class SumContext:
 def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
     """Return the hash of the question by which the lists of a sum are kept, whatever run and round ask it.
 
-    All sums over rows that do not depend on a model are one question of a dataset: Table 1, counts before trees, a
+    All sums over rows that do not depend on a model are one question of a dataset. Table 1, counts before trees, a
     statistic, and the roots of trees share columns, and of two lists their difference would be one site's. So are all
     comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for others asks again.
     """

@@ -235,7 +235,7 @@ def list_refusal(
         one enrols there is at no site the later of the two by this order: all had enrolled for it by then.
     after_loss : bool
         Whether the site has lost a ledger, so that it does not know all lists that it opened, and the list is not of
-        all pinned sites: of these each that is honest and knows its lists holds to them.
+        all pinned sites. Each of these that is honest and knows its lists keeps to them.
     """
     if site not in listed:
         return Refusal("list-without-site")

@@ -73,9 +73,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
 
     Where it covers the study, a person who is trained on spends 0.2 of μ² (of the Gaussian with the same ε and δ) for
-    histograms, 0.05 for counts and the rest for training; one who is held out 0.2 for the edges of score bins and
-    0.35 for counts of scores, and 0.4 for a comparison; with one, training has 0.5, histograms 0.25 and the own model
-    0.2. What nobody asks for is kept back.
+    histograms, 0.05 for counts and the rest for training. A person who is held out spends 0.2 for the edges of score
+    bins, 0.35 for counts of scores, and 0.4 for a comparison. With a comparison, training has 0.5, histograms 0.25 and
+    the own model 0.2. Shares that no request uses are reserved and not spent.
 
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.

@@ -49,8 +49,8 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     one that sets none gets equal weights by this mechanism. The strategy sees one update, the mean.
     The mean divides by the sites asked, whatever they answered: how many did would depend on a site.
     For the same reason no update is set aside for its norm among the others', which clipping bounds.
-    Who is asked in a round follows from the study's seed, which everybody has: a sample that is known
-    hides nobody, so that nothing is taken off for it, and a site counts as taking part in every round.
+    The sites of a round follow from the study's seed, which everybody has. A sample that is known hides nobody, so that
+    nothing is taken off for it, and a site counts as taking part in every round.
 
     Under `secure-aggregation = "on"` each site clips its own update and adds noise itself (`SiteNoise`), before its
     vector is masked: enough if only the threshold of the sites is in the sum. The mean divides by the sites of the
@@ -62,10 +62,10 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     one site's updates were in them: (ε, δ) by `promise`. Neighbours are federations with and without one
     site's updates; replacing them all by others moves a sum twice as far. Assumes a server that is
     trusted: it sees every update without noise, and could draw the noise again. Under secure sums the server
-    need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that do take
-    their own noise off: with c of t, ε is that of a multiplier of σ √((t - c) / t), which the run's warnings say for
-    one site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero:
-    that the site takes part is known.
+    need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that collude take
+    their own noise off. With c of t, ε is that of a multiplier of σ √((t - c) / t); the run's warnings have it for one
+    site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero: that
+    the site takes part is known.
 
     Source: McMahan et al. 2018, "Learning differentially private recurrent language models", algorithm 1;
     ε by Balle and Wang 2018, "Improving the Gaussian mechanism for differential privacy", theorem 8.

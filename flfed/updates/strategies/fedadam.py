@@ -23,8 +23,8 @@ class FedAdam(FedAvg):
     Parameters
     ----------
     server_lr : float, > 0
-        How far an entry of the model moves in a round, up to a factor: where updates stay the same, at most 2.1 times
-        this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
+        How far an entry of the model moves in a round, up to a factor. Where updates stay the same, it is at most 2.1
+        times this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
     beta1 : float in [0, 1)
         Share of the first moment that is kept from round to round. Example: `beta1 = 0.9`.
     beta2 : float in [0, 1)

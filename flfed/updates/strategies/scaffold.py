@@ -25,7 +25,7 @@ COUNTED = "weights"
 class Scaffold(FedAvg):
     """Federated averaging whose sites correct their gradients by control variates.
 
-    A site k takes steps by `g_k - c_k + c`: c_k is its mean gradient in its last round, which it keeps, and c the mean
+    A site k takes steps by `g_k - c_k + c`. c_k is its mean gradient in its last round, which it keeps, and c the mean
     of all sites' c_k, weighted as the model is. At the optimum of all rows every corrected gradient is zero, so that
     sites stay there however many steps they take.
 

@@ -46,7 +46,7 @@ class SafetyStock:
         Stocks are multiples of it, in the outcome's unit, and none is below the request. Example: `step = 0.1`.
 
     Reveals: the number of rows until that day, and the sum of their squared errors, over all of them and over the last
-    few; and of the rows after it, how many have each error, in steps of `step`. Who knows the forecasts knows single
+    few. Of the rows after it, how many have each error, in steps of `step`. Who knows the forecasts knows single
     outcomes from these, to a step.
 
     Notes
