@@ -315,8 +315,8 @@ class Compare(Settings, where="[compare]", frozen=True):
         training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
         message, and the coordinator learns neither which there are nor their names. Example: `declared-columns = true`.
     worthwhile : float or None, >= 0
-        Gain in the primary metric from which on joining is worth it: a smaller one is never called
-        "joining pays". None means 0.005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
+        Gain in the primary metric from which on joining is worth it: a smaller one is no clear
+        improvement. None means 0.005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
     own : {"best", "same"}
         The kind of a site's own model, and of the model of all rows together. `best` is the better, by cross-validation
         on training rows, of a tuned ridge (logistic) regression and boosted trees. The study's own model stands beside
