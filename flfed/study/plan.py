@@ -129,7 +129,7 @@ class Plan(Settings, where="[plan]", frozen=True):
     def effective_steps(self, steps: int) -> float:
         """Return the sum of the weights that the gradients of so many steps have in an update of `sgd`.
 
-        In units of the learning rate: with momentum r it is `(s - r (1 - r^s) / (1 - r)) / (1 - r)` for s steps.
+        In units of the learning rate. With momentum r it is `(s - r (1 - r^s) / (1 - r)) / (1 - r)` for s steps.
 
         Examples
         --------

@@ -85,16 +85,15 @@ class Study(Crossing, metaclass=_FromKeywords):
     dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic, analysis
         The tables of the file; `analysis` is None where there is none.
     download : {"none", "float16", "int8"}
-        Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
+        Codec of the model that sites are sent. The coordinator keeps the model itself as it is, and all sites train
         from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
     secure_aggregation : {"off", "auto", "on", "ckks"}
         Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
-        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts: the coordinator has no model
+        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts. The coordinator has no model
         either, but a single site that works with it can read all updates, and a round needs all sites. It stands in the
-        table `[privacy]`.
-        Example: `secure-aggregation = "auto"`.
+        table `[privacy]`. Example: `secure-aggregation = "auto"`.
     largest_entry : float, > 0
-        Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model: a
+        Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model. A
         site whose update has a larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It
         stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
     warm_start : str

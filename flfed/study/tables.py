@@ -284,14 +284,14 @@ class Compare(Settings, where="[compare]", frozen=True):
         How the model of all rows together is trained, to repeat a published table; None takes what `own`
         says. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
     union_scaler : {"same", "global"}
-        Which scaler rows go through where all holdouts are scored together: `global` under
-        `encode.scaler = "per-site"` repeats tables that mixed the two.
+        Which scaler rows go through where all holdouts are scored together. `global` under `encode.scaler = "per-site"`
+        repeats tables that mixed the two.
     alert_budget : float in (0, 1) or None
         Share of rows that people can look at; None shows no `recall_at_alert_budget`. Example: `alert-budget = 0.05`.
     thresholds : tuple of float in (0, 1)
-        Predicted probabilities from which on rows are flagged: sites count, exactly, how many of these and of the
-        others have the outcome. An institution gives each of the four counts only as its policy allows.
-        Example: `thresholds = [0.1, 0.2]`.
+        Predicted probabilities from which on rows are flagged. Sites count, exactly, how many of these and of the
+        others have the outcome. An institution gives each of the four counts only as its policy allows. Example:
+        `thresholds = [0.1, 0.2]`.
     alert_budgets : tuple of float in (0, 1)
         Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
         Example: `alert-budgets = [0.05]`.
@@ -307,7 +307,7 @@ class Compare(Settings, where="[compare]", frozen=True):
         with the beginnings of its bands, as "age at 50, 65". An institution releases figures of large groups only, and
         of any row in one run alone, as of exact counts. Example: `by = ["sex", "age at 50, 65"]`.
     importance : int, 0 to 100
-        Permutations of each column: sites shuffle its values among their own test rows, and say by how much the shared
+        Permutations of each column. Sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
         run alone, as of exact counts. Example: `importance = 10`.
     declared_columns : bool

@@ -464,8 +464,8 @@ class GrowingTree:
         if not self._levels:
             self.tree = _leaves(sums[:, : self.widths[0]].sum(axis=1), self.settings)
         else:
-            # Children are numbered in pairs after the root, so that a left one is odd: those that were not asked
-            # for are what their parents have more than their siblings.
+            # Children are numbered in pairs after the root, so that a left one is odd. Those that were not asked for
+            # are what their parents have more than their siblings.
             every = np.concatenate([nodes, nodes + np.where(nodes % 2, 1, -1)])
             order = np.argsort(every)
             nodes = every[order]

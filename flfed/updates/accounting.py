@@ -6,8 +6,8 @@ One function does so for calibration, account and promise. Releases without samp
 2018, "Improving the Gaussian mechanism", theorem 8). All others go through dp-accounting's privacy loss distributions
 (Doroshenko et al. 2022, "Connect the dots"), whose rounding is always towards more ε.
 
-A budget (ε, δ) is split over all that leaves a site in a study. Shares are of μ², the square of sensitivity over noise:
-of Gaussian queries it adds up, and the whole is that of the one Gaussian that spends the budget alone. Persons who are
+A budget (ε, δ) is split over all that leaves a site in a study. Shares are of μ², the square of sensitivity over noise.
+Of Gaussian queries it adds up, and the whole is that of the one Gaussian that spends the budget alone. Persons who are
 trained on and persons who are held out have accounts apart.
 """
 
@@ -228,7 +228,7 @@ def _grid(sampled: Sequence[Release], kinds: Sequence[Release], delta: float, po
     """Return the width of the grid of losses.
 
     It is a power of two, so that a finer grid has all points of a coarser one, and does not depend on the number of
-    steps: more of them never seem to spend less.
+    steps. More of them never seem to spend less.
     """
     needed = min(_deviation(release) for release in sampled) / points
     reach = sum(_reach(release, math.log(delta) - TAIL) for release in kinds)
@@ -376,7 +376,7 @@ def least_noise(
 def _least(spent: Callable[[float], float], target: float, start: int, near: float = 0.0) -> int | None:
     """Return the least thousandths whose ε is at most `target`, or a share `near` more; None if there are none.
 
-    ε is nearly a power of the noise: a line through the two nearest of the noises that were tried, in logarithms, says
+    ε is nearly a power of the noise. A line through the two nearest of the noises that were tried, in logarithms, says
     which to try next.
     """
     low = round(LEAST_NOISE * 1000) - 1

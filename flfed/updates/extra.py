@@ -35,7 +35,7 @@ class ExtraShapes:
     kept : mapping of name to (shape, dtype)
         At the site, from one of its rounds to the next; in no message.
     own_part : mapping of name to (shape, dtype)
-        Arrays of the model of which each site has values of its own: it trains and predicts with these, and in its
+        Arrays of the model of which each site has values of its own. It trains and predicts with these, and in its
         update they are zero. They stay at the site.
     own_model : mapping of name to (shape, dtype)
         The model's arrays, where each site trains a model of its own beside the shared one. They stay at the site.

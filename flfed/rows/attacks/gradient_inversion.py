@@ -59,16 +59,16 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
     the plan computes in float32). The cosine is that of the output whose intercept moved most; over 0.5 the guess
     counts as close.
 
-    Where any noise is added the promise for rows recovered exactly is 0: a number with noise on it equals another
-    with probability 0, whatever ε is. Nothing is promised of the cosine.
+    Where any noise is added the promise for rows recovered exactly is 0. A number with noise on it equals another with
+    probability 0, whatever ε is. Nothing is promised of the cosine.
 
     No size of a batch is a protection: logistic regression gives single rows away, a network also rows of small batches
     (docs/privacy.md has figures).
 
-    Limits: real updates come from several steps, and this attack undoes one; an attacker who optimises inputs
-    (Geiping et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in
-    the model's inputs, which the encoder, known to all, turns back into values. An input whose weight is held at 0
-    by an l1 penalty cannot be read. A client-side term of the strategy is taken as 0, which it is in most first steps.
+    Limits: real updates come from several steps, and this attack undoes one. An attacker who optimises inputs (Geiping
+    et al. 2020) may do better on small batches, so that 0 recovered is no proof. The row is recovered in the model's
+    inputs, which the encoder, known to all, turns back into values. An input whose weight is held at 0 by an l1 penalty
+    cannot be read. A client-side term of the strategy is taken as 0, which it is in most first steps.
 
     Reveals: how many of `records` rows an attack recovers or comes close to; an institution withholds a small count.
     The median cosine and its interval, in hundredths: each is that of one row.

@@ -44,16 +44,16 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
     shadows : int, even, >= 4
         Shadow models of LiRA. Carlini et al. take 256: with few the attack is weaker.
     rows : int, >= 20
-        Training and holdout rows that are attacked, at most, drawn at random: shadow models are trained on half
-        of just these, and memory holds them all at once.
+        Training and holdout rows that are attacked, at most, drawn at random. Shadow models are trained on half of just
+        these, and memory holds them all at once.
     mode : {"online", "offline"}
         Whether a row's score compares with shadow models that have it, too. Offline is only how unusual
         the row's log-odds are among those without.
 
     Notes
     -----
-    The normal distributions of LiRA have a mean for each row, and one deviation for all rows with and one without:
-    a row's own deviation, from half of `shadows` values, would be noise. People with several rows are in a shadow model
+    The normal distributions of LiRA have a mean for each row, and one deviation for all rows with and one without. A
+    row's own deviation, from half of `shadows` values, would be noise. People with several rows are in a shadow model
     with all of them or none. The log-odds are of the row's own class; of a regression, minus the log of the squared
     error.
 
@@ -159,8 +159,8 @@ def over_people(auc: Estimate, member: np.ndarray, group: np.ndarray | None) -> 
 
     Notes
     -----
-    People are counted as if each had one row, and the area is first moved towards 0.5 by half a person of the
-    smaller side, as for rows: the interval is never a point. It has no limits where a side has nobody.
+    People are counted as if each had one row, and the area is first moved towards 0.5 by half a person of the smaller
+    side, as for rows. The interval is never a point. It has no limits where a side has nobody.
     """
     codes, _ = units_of(len(member), group)
     people = [len(np.unique(codes[side])) for side in (member, ~member)]
@@ -202,7 +202,7 @@ def largest_auc(epsilon: float, delta: float) -> float:
     (1 - δ - a*) / 2, together a* (1 - δ) = (1 - δ)² / (1 + exp(ε)): what an ROC curve leaves above itself at least.
 
     This is of the test of one row that is put in by a coin of its own. Of two rows of one run, one in and one out, the
-    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ): two rows may be distinguished where
+    probability that the first scores higher can be up to 1 - exp(-ε) (1/2 - δ). Two rows may be distinguished where
     neither can be guessed alone. Among hundreds of rows such pairs do not count.
 
     Source: Dong, Roth and Su 2022, "Gaussian differential privacy", section 2.2.

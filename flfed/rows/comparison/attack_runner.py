@@ -156,8 +156,8 @@ def attack(
     Parameters
     ----------
     session : SiteSession
-        Its protection is used for what the attacks train themselves; nothing is written to a ledger for it,
-        because nothing but figures leaves.
+        Its protection is used for what the attacks train themselves. Nothing is written to a ledger for it, because
+        nothing but figures leaves.
     arrays : dict of name to array
         The run's global model; unchanged.
     encoder : Encoder

@@ -152,13 +152,13 @@ class CellSuppression:
 
     Guarantee: no number of rows below `minimum`, with the outcome, without it or in all, follows by sums and
     differences from the counts that leave. This holds together with either the accuracy or the numbers of rows in the
-    groups of any one column of the summary; zero counts as small. The flagged rows of all points are nested, so that
+    groups of any one column of the summary. Zero counts as small. The flagged rows of all points are nested, so that
     together they cut the rows into layers. Each layer has at least `minimum` rows, of as many persons, of each class.
     Every count and every difference of counts is a sum of such cells. Neither do cells, nor several together, miss or
     exceed groups of a column by a few rows, as they would where the model knows little more than that column.
 
     What it does not cover: several columns' sums put together, or one's and the accuracy. Two models would differ by
-    the rows that one of them flags and the other does not: so exact counts of a row leave in one run alone, which is
+    the rows that one of them flags and the other does not. So exact counts of a row leave in one run alone, which is
     not decided here.
     """
 

@@ -199,8 +199,8 @@ def three_digits(value: float) -> float:
 
     It stays as it is where it is not finite.
 
-    One rule for losses, metrics in any unit, their variances, limits and p: rounding keeps their order and sign,
-    and makes nothing 0, so that intervals hold what they held, and a verdict stays.
+    One rule for losses, metrics in any unit, their variances, limits and p. Rounding keeps their order and sign, and
+    makes nothing 0, so that intervals hold what they held, and a verdict stays.
 
     Examples
     --------

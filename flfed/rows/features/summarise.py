@@ -305,12 +305,11 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
 
     Notes
     -----
-    Cells are taken in an order that the schema gives, and a group is closed once it has enough
-    rows; the rest at the end goes with the last one. Few missing rows come first, where they
-    cannot be distinguished from a small next cell; then bins from low to high, values from last to first,
-    because the first is often the common one. Which cells go together must not follow from which are small. Suppose
-    that the smallest of the large ones went with the small ones: of 20 released and 18 left in two cells, anybody could
-    see that these are 9 and 9.
+    Cells are taken in an order that the schema gives, and a group is closed once it has enough rows. The rest at the
+    end goes with the last one. Few missing rows come first, where they cannot be distinguished from a small next cell;
+    then bins from low to high, values from last to first, because the first is often the common one. Which cells go
+    together must not follow from which are small. Suppose that the smallest of the large ones went with the small ones.
+    Of 20 released and 18 left in two cells, anybody could see that these are 9 and 9.
 
     Examples
     --------

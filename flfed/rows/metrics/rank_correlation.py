@@ -17,8 +17,8 @@ class RankCorrelation:
     """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
 
     A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
-    out. A common move of all rows of a step has no part in it: it measures how well rows of one step are put in
-    order, as an information coefficient of stocks does.
+    out. A common move of all rows of a step has no part in it. It measures how well rows of one step are put in order,
+    as an information coefficient of stocks does.
 
     All rows are one step until `within` says which step each is of.
 

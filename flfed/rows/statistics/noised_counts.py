@@ -2,10 +2,10 @@
 
 They are exact counts behind a model's encoder, and pairs won by the shared model minus a site's own.
 
-Pairs protect persons of the holdout, and them alone. A site's own model moves with each of its training rows: one
-moves the scores of many holdout rows at once, and nothing bounds by how much. So the numbers may leave only of an own
-model that was trained privately, whose training is charged to the persons of the training rows. Exact figures of an
-ordinary one stay at the site and are shown there.
+Pairs protect persons of the holdout, and them alone. A site's own model moves with each of its training rows. One moves
+the scores of many holdout rows at once, and nothing bounds by how much. So the numbers may leave only of an own model
+that was trained privately, whose training is charged to the persons of the training rows. Exact figures of an ordinary
+one stay at the site and are shown there.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class GaussianQuery:
 
     Guarantee: an answer is `S + round(z)`, S the exact numbers and z normal noise of deviation `noise · sensitivity`,
     rounded to the step. S lies on multiples of the step, so that this is `round(S + z)`, which is post-processing of
-    the Gaussian mechanism on S: no last bit reveals S. Tables with and without one person differ in S by at most
-    `sensitivity`; of tables in which a person is another one it would be twice that, or √2 times in histograms.
-    It costs one step of this noise over all rows, however many sums the answer has. Draws must be such as nobody can
+    the Gaussian mechanism on S. No last bit reveals S. Tables with and without one person differ in S by at most
+    `sensitivity`. Of tables in which a person is another one it would be twice that, or √2 times in histograms. It
+    costs one step of this noise over all rows, however many sums the answer has. Draws must be such as nobody can
     repeat (`SystemNoise`).
 
     Source: Dwork and Roth 2014, "The algorithmic foundations of differential privacy", appendix A; of the rounding,
@@ -217,7 +217,7 @@ def pair_numbers(
 ) -> np.ndarray:
     """Return two exact numbers, float64 [2]: scaled pairs won, and squares for their variance.
 
-    A pair is an event and a row without it; a model wins it by the higher score for the event, and half of it by equal
+    A pair is an event and a row without it. A model wins it by the higher score for the event, and half of it by equal
     ones. With weights w of rows, n1 and n0 their sums by class and n = n1 + n0, L and S the larger and smaller of n1
     and n0: a row's part g is the weight of the other class that it is paired with and won by the shared model, minus
     that by the own one. Then

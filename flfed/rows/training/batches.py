@@ -56,7 +56,7 @@ class Packed:
     Attributes
     ----------
     x : tensor [rows + 1, inputs + 1]
-        In the plan's precision; the last input is 1 in every true row and meets the intercepts.
+        In the plan's precision. The last input is 1 in every true row and meets the intercepts.
     y : tensor [rows + 1]
         Class codes (int64) of a multi-class task, else in the plan's precision.
     weight : tensor [rows + 1]

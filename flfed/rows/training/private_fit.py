@@ -2,9 +2,9 @@
 
 Each row, or each person, is hidden within a guarantee: it is sampled, clipped alone, and noise is added.
 
-The rows of any model are differentiated one by one (`clipped_by_row`). Models of known layers are done in closed
-form, as a stack of one site or of many (`PrivateStack`): samples of unequal sizes are padded, and every site has its
-own draws.
+The rows of any model are differentiated one by one (`clipped_by_row`). Models of known layers are done in closed form,
+as a stack of one site or of many (`PrivateStack`). Samples of unequal sizes are padded, and every site has its own
+draws.
 
 Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1.
 """

@@ -46,7 +46,7 @@ class PublicGrid:
     most C in L2: by `clip` before rounding; by half a step in each of d numbers of each sum, together `sqrt(d)` steps;
     and by what float64 makes of sums of N rows in whatever order, at most `2 (N + 1)^2 + d` times 2^-53 of C; `clip` is
     C less both. N is the site's rows (persons), taken as known, as the divisor of a step takes it. Two things are not
-    in it. Rounded noise is that of doubles: a cell holds 2^26 of them about its deviation, so that it is as likely as
+    in it. Rounded noise is that of doubles. A cell holds 2^26 of them about its deviation, so that it is as likely as
     by normal noise within about 1e-8. And of the gradients themselves it is assumed that a row's does not depend, in
     its last bits, on the rows beside it.
 

@@ -1,9 +1,8 @@
 """Arrays of a stack of sites in training, with their passes and the optimiser's steps.
 
-Parameters are [sites, ...], and products are batched. A layer's weights and intercepts are one
-tensor [sites, inputs + 1, outputs], the intercepts last: inputs carry a column of ones, so that one
-product adds the intercepts, and one gives the gradient of both. Without autograd, whose bookkeeping
-costs more than the products of small layers.
+Parameters are [sites, ...], and products are batched. A layer's weights and intercepts are one tensor [sites, inputs +
+1, outputs], the intercepts last. Inputs carry a column of ones, so that one product adds the intercepts, and one gives
+the gradient of both. Without autograd, whose bookkeeping costs more than the products of small layers.
 """
 
 from __future__ import annotations
@@ -287,8 +286,8 @@ class Passes:
 
         `x` is [sites, rows, inputs + 1]; they are written to `out` [sites, rows, outputs].
 
-        `absent` are the places [of sites × rows] that hold no row: there a site whose weights are
-        infinite would make 0 * inf of them, so activations are set to 0, not multiplied by it.
+        `absent` are the places [of sites × rows] that hold no row. There a site whose weights are infinite would make 0
+        * inf of them, so activations are set to 0, not multiplied by it.
         """
         for layer in self._layers[:-1]:
             layer.product(x, layer.room)

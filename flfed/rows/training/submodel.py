@@ -1,7 +1,7 @@
 """Sub-models of layered networks, for sites that train a part of the hidden units.
 
 The part is the first units of each hidden layer, the same in every round. What a site trains is cut out of the model
-that it was sent, and its update is put back into zeros of the model's shapes: for the units that it does not train the
+that it was sent, and its update is put back into zeros of the model's shapes. For the units that it does not train the
 site counts as having changed nothing.
 """
 

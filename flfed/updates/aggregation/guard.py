@@ -261,8 +261,8 @@ def weighted_mean(updates: Sequence[Arrays], name: str, shares: np.ndarray) -> n
 
     Notes
     -----
-    The sum is about the first update: where all agree the mean is theirs to the last bit, so that a
-    weight that L1 made 0 everywhere is 0, not 1e-17.
+    The sum is about the first update. Where all agree the mean is theirs to the last bit, so that a weight that L1 made
+    0 everywhere is 0, not 1e-17.
     """
     first = updates[0][name].astype(np.float64)
     total = np.zeros(first.size)

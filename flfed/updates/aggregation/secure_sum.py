@@ -549,7 +549,7 @@ def _pairs(left: set[str], named: Named) -> list[tuple[str, str]]:
 def smaller_list(listed_vectors: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:
     """Return the list that is asked for in place of one that was not opened, None where none may be.
 
-    A site that opened the larger list refuses a smaller one, and those that did not would be bound to it: so each of
+    A site that opened the larger list refuses a smaller one, and those that did not would be bound to it. So each of
     the others must have said that it opened nothing. Who did not answer may have.
 
     Parameters

@@ -92,8 +92,8 @@ class Checkpoint:
 def seconds_apart() -> float:
     """Return the seconds between checkpoints, which a crash may cost.
 
-    `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by
-    a resume, to the same bits; waiting for the disk in each would take longer than small rounds do.
+    `FLFED_CHECKPOINT_SECONDS`, or 1; 0 keeps every round. A round in between is computed again by a resume, to the same
+    bits. Waiting for the disk in each would take longer than small rounds do.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """What the coordinator has of secure sums on its disk: a run's sites, and the list that is summed with its vectors.
 
-The list is kept until the sum is had, in memory or on disk. It is written down before anybody hears of it: a
+The list is kept until the sum is had, in memory or on disk. It is written down before anybody hears of it. A
 coordinator that was killed asks for the same list again, and needs none of its vectors anew.
 """
 

@@ -32,9 +32,9 @@ class TopK(Codec, Settings, where="[codec]"):
     Parameters
     ----------
     share : float in [0.1, 1)
-        Share of the entries that are sent, rounded up. Each takes six bytes up to 65,536 entries, and else eight:
-        a share of 0.1 is a seventh of the bytes of float32, and from 0.6 on little or nothing is saved.
-        Example: `share = 0.2`.
+        Share of the entries that are sent, rounded up. Each takes six bytes up to 65,536 entries, and else eight. A
+        share of 0.1 is a seventh of the bytes of float32, and from 0.6 on little or nothing is saved. Example: `share =
+        0.2`.
 
     Reveals: the largest entries in single precision, and which they are. It protects nothing.
 

@@ -7,11 +7,11 @@ secret context ──── sealed to each other site of the run
  ciphertexts of the sites ──► the server adds ──► ciphertext of the sum
 ```
 
-All sites of a run have one secret key, and there is no public one: the server can neither read a vector nor make one
+All sites of a run have one secret key, and there is no public one. The server can neither read a vector nor make one
 under the key. A site that works for it can read them all, which masks do not allow (`protocol`). But the server can
-multiply a ciphertext and add to it without the key, and the sites would read the result: so they open what has the tags
-of a sum alone (`RoundTags`). A sum that was decrypted goes to no server with all its digits: with the ciphertext,
-its error is an equation of the key.
+multiply a ciphertext and add to it without the key, and the sites would read the result. So they open what has the tags
+of a sum alone (`RoundTags`). A sum that was decrypted goes to no server with all its digits: with the ciphertext, its
+error is an equation of the key.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers", for the scheme; Li and
 Micciancio 2021, "On the security of homomorphic encryption on approximate numbers", for what must stay secret.
@@ -25,7 +25,7 @@ weighted mean: who opens it needs neither the model before nor another site. A t
 ```
 
 The server, which has no key, can multiply entries of a ciphertext and add to them. Of a part that is missing, is there
-twice or is multiplied the βᵢ are wrong, and to make up for it one would have to know them; an addition to an entry
+twice or is multiplied the βᵢ are wrong, and to make up for it one would have to know them. An addition to an entry
 would have to be multiplied by its α. Parts of another round have other α and β.
 
 Source: Agrawal and Boneh 2009, "Homomorphic MACs: MAC-based integrity for network coding", for tags of this form.
@@ -429,7 +429,7 @@ LEAST_WEIGHT = 1e-2
 """Weight of a sum, at least: an error of 6.5e-10 that is divided by less would show through `STEP`. An honest sum has
 the site with the most rows in it, whose weight is 0.1 or more."""
 STEP = 2.0**-20
-"""Whole multiples of it are what an opened model has. A sum's exact digits are an equation of the key: the rounding
+"""Whole multiples of it are what an opened model has. A sum's exact digits are an equation of the key. The rounding
 hides the error of the ciphertext before any figure is made of the model."""
 
 

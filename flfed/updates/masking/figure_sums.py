@@ -123,7 +123,7 @@ class FigureLayout:
     ) -> np.ndarray | Refusal:
         """Return a site's figures as numbers of the ring, or why there are none.
 
-        A block that the site's policy keeps back has random numbers in it: without them its sum would be of the other
+        A block that the site's policy keeps back has random numbers in it. Without them its sum would be of the other
         sites alone, perhaps of two.
 
         Parameters

@@ -73,7 +73,7 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
     key : RunKey
         The site's own.
     publics : mapping of site to bytes, 32
-        Public keys of the cohort. What stands there for the site itself is not looked at: with itself it shares a
+        Public keys of the cohort. What stands there for the site itself is not looked at. With itself it shares a
         secret that nobody else has, under which it seals its own share.
     context : bytes
         What names the run and its cohort: another context gives other secrets.
@@ -85,8 +85,8 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
 
     Notes
     -----
-    HKDF-SHA256 of the X25519 secret; context, names and public keys of both, in name order, are its info, so that a
-    key under another name gives another secret (RFC 7748 section 6.1, RFC 5869).
+    HKDF-SHA256 of the X25519 secret. Context, names and public keys of both, in name order, are its info, so that a key
+    under another name gives another secret (RFC 7748 section 6.1, RFC 5869).
     """
     private = X25519PrivateKey.from_private_bytes(key.private)
     secret_by_peer = {}
@@ -117,9 +117,9 @@ class Chain:
 
     Notes
     -----
-    Link k + 1 is HKDF of link k, from which nobody computes link k: who reads a site's disk later learns nothing of
-    questions before these. A site that missed questions moves over their links. That a step belongs to the run
-    is for the caller to check.
+    Link k + 1 is HKDF of link k, from which nobody computes link k. Who reads a site's disk later learns nothing of
+    questions before these. A site that missed questions moves over their links. That a step belongs to the run is for
+    the caller to check.
     """
 
     step: int
@@ -291,7 +291,7 @@ def _list_hash(listed: Sites) -> bytes:
 
 def _sealing(link: bytes, binding: bytes, sender: str, receiver: str) -> tuple[ChaCha20Poly1305, bytes, bytes]:
     """Return cipher, nonce and associated data of one share."""
-    # A key is of one pair and one question, and a question is masked once: so it seals one share each way, and the
+    # A key is of one pair and one question, and a question is masked once. So it seals one share each way, and the
     # direction distinguishes the two. Were a question masked twice, the pair masks would give it away first.
     nonce = bytes(11) + bytes([sender < receiver])
     key = _key(link, b"flfed seal", binding)

@@ -165,7 +165,7 @@ Links = Mapping[str, bytes]
 class MaskedVector:
     """A site's masked vector and the shares of its self-mask.
 
-    It is made once for a question, written down, and sent as it is whenever it is asked for again: two vectors under
+    It is made once for a question, written down, and sent as it is whenever it is asked for again. Two vectors under
     the same pair masks give their difference.
 
     Attributes
@@ -323,7 +323,7 @@ def open_list(
     listed : frozenset of str
         One that `rules.list_refusal` does not refuse, and that is written down.
     sealed : mapping of sender to bytes, 48
-        The shares for this site that came with the vectors of the list's sites; others are not looked at.
+        The shares for this site that came with the vectors of the list's sites. Others are not looked at.
     confirmations : mapping of sender to bytes, 32
         Of this list to this site; needed where a site of the cohort is missing.
     links, binding, least

@@ -98,7 +98,7 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     """Return the hash of a request's content, from which the rounding of a reply follows.
 
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
-    for beside it: none of them makes it another question. A comparison has one, whatever its model.
+    for beside it. None of them makes it another question. A comparison has one, whatever its model.
     """
     parts: dict[str, Any] = {}
     if not is_statistic(study):

@@ -40,9 +40,9 @@ def threshold(pinned: int) -> int:
 def least_of_figures(pinned: int) -> int:
     """Return the sites that a sum of figures needs, of those that share figures in sums only.
 
-    Their list is all of them, and each of them must open it: two lists that were opened for one question then have no
-    honest site in common, unless they are the same list. So their number has to hide a site among honest ones alone:
-    at least two, where a third of the pinned sites work for the server and sign that they are such sites.
+    Their list is all of them, and each of them must open it. Two lists that were opened for one question then have no
+    honest site in common, unless they are the same list. So their number has to hide a site among honest ones alone: at
+    least two, where a third of the pinned sites work for the server and sign that they are such sites.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) ->
     """Return whether a list goes with those that a site opened for the same question.
 
     Two sums of one question give away who is in one of them only, unless this was allowed. Of two lists one has the
-    other within it: else three of them could take all lifted sites out of a sum, and leave fewer others than it needs.
+    other within it. Else three of them could take all lifted sites out of a sum, and leave fewer others than it needs.
 
     Parameters
     ----------
@@ -228,11 +228,11 @@ def list_refusal(
     lifted : collection of str
         As in `may_open`; none where lists of the pinned sites that it answered with need no honest opener in common.
     newest : bool
-        Whether no later run has the site's answer to the question. In that answer the site said which lists it
-        has opened, and the later run's server counts on it: so the run is noted before these lists are read.
-        Later is what began later, repeats and rounds of one run too: by the order in which a site was asked, two
-        runs at once could bind two sites to two lists for ever. A run that has its keys at one site before another
-        one enrols there is at no site the later of the two by this order: all had enrolled for it by then.
+        Whether no later run has the site's answer to the question. In that answer the site said which lists it has
+        opened, and the later run's server counts on it. So the run is noted before these lists are read. Later is what
+        began later, repeats and rounds of one run too: by the order in which a site was asked, two runs at once could
+        bind two sites to two lists for ever. A run that has its keys at one site before another one enrols there is at
+        no site the later of the two by this order. All had enrolled for it by then.
     after_loss : bool
         Whether the site has lost a ledger, so that it does not know all lists that it opened, and the list is not of
         all pinned sites. Each of these that is honest and knows its lists keeps to them.
@@ -301,7 +301,7 @@ def choose_list(
     -----
     All that answered go first: so a site that consents joins. A list that was opened before is next, without the sites
     that are missing where they are lifted. Of all lists that servers chose by this rule for a question, the last one
-    can be opened as soon as its sites answer: none of them can be bound to another by then.
+    can be opened as soon as its sites answer. None of them can be bound to another by then.
     """
     lifts = lifted or {}
     # The larger list first, and one order for all servers.

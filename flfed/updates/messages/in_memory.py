@@ -41,7 +41,7 @@ class InMemoryArray(Array):
     Parameters
     ----------
     values : ndarray of booleans, whole numbers or numbers, in C order
-        Held without a copy, read-only: many messages may share it, and a reader gets this very array.
+        Held without a copy, read-only. Many messages may share it, and a reader gets this very array.
 
     Raises
     ------
@@ -207,8 +207,8 @@ def _holding(empty: AnyRecord, values: dict[str, Any]) -> AnyRecord:
 
     They are known to be such as Flower takes.
 
-    The one place that knows how Flower's records keep their values: to have Flower check each as it
-    is put in costs more than all else that is done with a message.
+    The one place that knows how Flower's records keep their values. To have Flower check each as it is put in costs
+    more than all else that is done with a message.
     """
     record = object.__new__(type(empty))
     vars(record).update(vars(empty), _data=values)

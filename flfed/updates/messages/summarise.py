@@ -78,7 +78,7 @@ class SummariseReply:
     from these counts. Whether missing values go with the outcome is in the reply only where each cell of that table is
     large. Where a person has several rows, it is in steps. For each column one bit shows whether it alone gives the
     outcome away. Under secure aggregation, the sums of all sites are masked where a site of the run shares figures in
-    sums only: see `Masked`, and what opens the sum.
+    sums only. See `Masked`, and what opens the sum.
     """
 
     summary: Summary | None = None

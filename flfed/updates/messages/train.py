@@ -137,7 +137,7 @@ class Scores(RowScores):
     num_examples : int
         Rows scored.
     metrics, variances : dict of name to float
-        Exact, or of three digits (see Reveals); a metric that is undefined at the site is left out.
+        Exact, or of three digits (see Reveals). A metric that is undefined at the site is left out.
     histogram : array [classes, bins] or None
         Rows by class and predicted probability; where policy allows.
 

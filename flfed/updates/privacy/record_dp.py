@@ -49,9 +49,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     Parameters
     ----------
     epsilon, delta : float, > 0
-        What all rounds of the run may spend together at a site; the noise follows from it and from the
-        steps planned. `delta` must be below one over the training rows of the largest site.
-        Examples: `epsilon = 3.0`, `delta = 1e-5`.
+        What all rounds of the run may spend together at a site. The noise follows from it and from the steps planned.
+        `delta` must be below one over the training rows of the largest site. Examples: `epsilon = 3.0`, `delta = 1e-5`.
     clip : float, > 0
         Largest norm of what one row adds to a step. Example: `clip = 0.5`.
     sampling : float in (0, 1]

@@ -45,17 +45,17 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
     Notes
     -----
-    Every site counts the same: a study that sets `strategy.weights` to another rule is refused, and
-    one that sets none gets equal weights by this mechanism. The strategy sees one update, the mean.
-    The mean divides by the sites asked, whatever they answered: how many did would depend on a site.
-    For the same reason no update is set aside for its norm among the others', which clipping bounds.
-    The sites of a round follow from the study's seed, which everybody has. A sample that is known hides nobody, so that
-    nothing is taken off for it, and a site counts as taking part in every round.
+    Every site counts the same. A study that sets `strategy.weights` to another rule is refused, and one that sets none
+    gets equal weights by this mechanism. The strategy sees one update, the mean. The mean divides by the sites asked,
+    whatever they answered: how many did would depend on a site. For the same reason no update is set aside for its norm
+    among the others', which clipping bounds. The sites of a round follow from the study's seed, which everybody has. A
+    sample that is known hides nobody, so that nothing is taken off for it, and a site counts as taking part in every
+    round.
 
     Under `secure-aggregation = "on"` each site clips its own update and adds noise itself (`SiteNoise`), before its
     vector is masked: enough if only the threshold of the sites is in the sum. The mean divides by the sites of the
     list, which the server knows: who answers is not hidden by it, what they answer is. `largest-entry` is not used
-    then. The noise of a round is drawn once and kept with the masked vector: a round that is asked for again has the
+    then. The noise of a round is drawn once and kept with the masked vector. A round that is asked for again has the
     same bits, and is charged once.
 
     Guarantee: whoever sees the models that the server sends on learns almost the same whether or not
@@ -63,7 +63,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     site's updates; replacing them all by others moves a sum twice as far. Assumes a server that is
     trusted: it sees every update without noise, and could draw the noise again. Under secure sums the server
     need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that collude take
-    their own noise off. With c of t, ε is that of a multiplier of σ √((t - c) / t); the run's warnings have it for one
+    their own noise off. With c of t, ε is that of a multiplier of σ √((t - c) / t). The run's warnings have it for one
     site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero: that
     the site takes part is known.
 

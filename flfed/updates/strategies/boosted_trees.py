@@ -63,22 +63,22 @@ class BoostedTrees(FedAvg):
     Notes
     -----
     Gradients are rounded to whole units before they are added up, so that the order of sites changes no bit. A site
-    that is lost within a tree would leave its rows in the sibling of a node: the tree is grown again from its root
+    that is lost within a tree would leave its rows in the sibling of a node. The tree is grown again from its root
     without it. Under secure sums it is waited for instead, since the difference of two sums of one node would be its
-    own; if it does not come back, the run stops with the last whole tree.
+    own. If it does not come back, the run stops with the last whole tree.
 
     With `refit` the cut points are those of all training rows from the beginning on, so that the trees grown anew are
     those of a run without validation rows. The first of its rounds brings the loss of the last tree before, too.
 
     Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows,
     exact, in each exchange. They are by node of a tree, column and code. The number of these rows is revealed, too. In
-    the first tree a row's gradient is its outcome: a row that is alone in a code of a column, or among rows that all
-    have one outcome, has its outcome told. `min_rows` prevents that at the root of a tree, over all sites together, and
-    not below it, nor in the sums of one site. Who chooses the splits freely, instead of by the sums, makes nodes of
-    ever fewer rows, and reads the outcome of each of them, and its columns' codes. Under secure sums all these are of a
-    list of sites together, and do not show whose row it is. With `refit` the first trees grow twice, without the
-    validation rows and with them: the difference of the sums of the two roots is of the validation rows alone. So it is
-    for open data.
+    the first tree a row's gradient is its outcome. So the sums reveal the outcome of a row that is alone in a code of a
+    column, or among rows that all have one outcome. `min_rows` prevents that at the root of a tree, over all sites
+    together, and not below it, nor in the sums of one site. Who chooses the splits freely, instead of by the sums,
+    makes nodes of ever fewer rows, and reads the outcome of each of them, and its columns' codes. Under secure sums all
+    these are of a list of sites together, and do not show whose row it is. With `refit` the first trees grow twice,
+    without the validation rows and with them. The difference of the sums of the two roots is of the validation rows
+    alone. So it is for open data.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
     "XGBoost: a scalable tree boosting system".

@@ -37,7 +37,7 @@ class Ditto(FedAvg):
     Notes
     -----
     A site's own model begins as the shared model of its first round. It takes as many steps as the shared one, by the
-    same plan and on the same draws of rows, so that training takes twice the time; messages are those of FedAvg. It is
+    same plan and on the same draws of rows, so that training takes twice the time. Messages are those of FedAvg. It is
     as the last round left it, also where `select` takes the shared model of an earlier one. The second training is not
     charged to any budget, and a study that promises something of rows is refused.
 

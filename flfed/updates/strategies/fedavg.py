@@ -60,8 +60,8 @@ class FedAvg(FlowerFedAvg):
     server_lr : float, > 0
         How much of the mean delta is taken; 1.0 gives plain averaging. Example: `server-lr = 0.5`.
     quorum : float in (0, 1]
-        Share of the asked sites whose update must be good; else the round is asked once more,
-        and then the run stops with its last good model. Example: `quorum = 1.0`.
+        Share of the asked sites whose update must be good. Else the round is asked once more, and then the run stops
+        with its last good model. Example: `quorum = 1.0`.
     deadline : float, > 0
         Seconds a round; what comes later is not used. Example: `deadline = 120.0`.
     select : {"last", "best"}
@@ -77,11 +77,11 @@ class FedAvg(FlowerFedAvg):
     replies nor node ids change a bit of it.
 
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
-    `state` and `restore`; it may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
+    `state` and `restore`. It may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
     needs the sites' own updates, not their weighted mean, sets `sums = False`: under secure aggregation there is only
     the mean. One that weighs updates by the steps that sites say they took sets `by_steps = True`: the guard refuses
     other steps than the plan's. One whose sites are sent arrays beside the model, send some back or keep some names
-    them in `extra_shapes` and makes them in `client_arrays` and `client_extra`; what came back is
+    them in `extra_shapes` and makes them in `client_arrays` and `client_extra`. What came back is
     `round.result.accepted[site].extra`.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
@@ -219,9 +219,8 @@ class FedAvg(FlowerFedAvg):
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term | Arrays, ...]:
         """Return gradients that sites add, of which FedAvg has none.
 
-        They are made of what `client_settings` gave, as it crossed. A strategy with arrays takes them, `SiteArrays`,
-        as a second argument; in place of a function it may return a constant gradient, by the names of the model's
-        arrays.
+        They are made of what `client_settings` gave, as it crossed. A strategy with arrays takes them, `SiteArrays`, as
+        a second argument. In place of a function it may return a constant gradient, by the names of the model's arrays.
         """
         return ()
 

@@ -27,7 +27,7 @@ class FedAvgM(FedAvg):
 
     Notes
     -----
-    Where sites agree the model moves by `server_lr / (1 - momentum)` mean updates a round in the end: with a momentum
+    Where sites agree the model moves by `server_lr / (1 - momentum)` mean updates a round in the end. With a momentum
     of 0.9 take a tenth of the `server_lr`, or of the sites' `lr`.
 
     Source: Hsu, Qi and Brown 2019, "Measuring the effects of non-identical data distribution for federated visual

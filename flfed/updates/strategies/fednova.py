@@ -29,7 +29,7 @@ class FedNova(FedAvg):
     Notes
     -----
     Under `epochs` a site of more rows makes more steps, and FedAvg's fixed point is drawn towards its optimum. The
-    effective steps of plain SGD are its steps; with momentum r they are `(s - r (1 - r^s) / (1 - r)) / (1 - r)`.
+    effective steps of plain SGD are its steps. With momentum r they are `(s - r (1 - r^s) / (1 - r)) / (1 - r)`.
 
     Source: Wang et al. 2020, "Tackling the objective inconsistency problem in heterogeneous federated optimization",
     equation 6 and section 4.

@@ -17,7 +17,7 @@ from flfed.words import render
 class FedPer(FedAvg):
     """Federated averaging of all layers but the last, which is each site's own.
 
-    A site trains both together, from the shared layers of the round and its own last one as its last round left it; of
+    A site trains both together, from the shared layers of the round and its own last one as its last round left it. Of
     a model of one layer, the intercepts are its own. They stay at the site: in its update they are zero.
 
     Parameters

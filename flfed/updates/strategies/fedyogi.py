@@ -36,7 +36,7 @@ class FedYogi(FedAvg):
 
     Notes
     -----
-    There is no correction of the moments' bias, which Adam has: the first round moves an entry by
+    There is no correction of the moments' bias, which Adam has. The first round moves an entry by
     `(1 - beta1) / sqrt(1 - beta2)` of `server_lr`. The second moment begins at 0, as in Flower; the source begins it at
     `tau^2` or above.
 

@@ -38,7 +38,7 @@ class Scaffold(FedAvg):
     -----
     Control variates are those of the paper's option II, `c_k - c - delta / (a lr)`, with the learning rate in force in
     the round and a the sum of the weights that gradients have in an update: the steps, and more with momentum
-    (`Plan.effective_steps`). A site sends c_k whole and not its change, and the server keeps the last one of each: a
+    (`Plan.effective_steps`). A site sends c_k whole and not its change, and the server keeps the last one of each. A
     reply that is lost or set aside spoils no later round. A site that has not trained yet has a variate of zero, and
     counts as the mean of those that have.
 

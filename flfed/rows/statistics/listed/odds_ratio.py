@@ -33,7 +33,7 @@ class OddsRatio:
 
     Notes
     -----
-    Odds ratio a d / (b c); its 95 % interval after Woolf is exp(log ratio ± 1.96 √(1/a + 1/b + 1/c + 1/d)), the p-value
+    Odds ratio a d / (b c). Its 95 % interval after Woolf is exp(log ratio ± 1.96 √(1/a + 1/b + 1/c + 1/d)), the p-value
     Wald's of the same. With an empty cell there is none. All rows are one table: no hospital's own odds are held fixed,
     as Mantel and Haenszel's ratio would. Source: B. Woolf 1955, "On estimating the relation between blood group and
     disease".

@@ -51,10 +51,10 @@ class SafetyStock:
 
     Notes
     -----
-    Error: outcome − forecast. The deviation is the root of the mean squared error, without a mean taken off; the stock
+    Error: outcome − forecast. The deviation is the root of the mean squared error, without a mean taken off. The stock
     is the forecast and z times the deviation, z the normal distribution's quantile at `service`. A site's miss is the
-    distance of the share of its later rows that are covered from `service`. Source: E. A. Silver, D. F. Pyke and
-    D. J. Thomas, "Inventory and Production Management in Supply Chains", 4th edition, chapter 6.
+    distance of the share of its later rows that are covered from `service`. Source: E. A. Silver, D. F. Pyke and D. J.
+    Thomas, "Inventory and Production Management in Supply Chains", 4th edition, chapter 6.
     """
 
     label = "safety stock from the errors of a forecast"

@@ -284,7 +284,7 @@ def naive_forecasts(
     columns : sequence of LinearPredictor
         `column_forecasts`, of which the one with the least squared error is taken.
     least : int
-        Rows, of as many people, that the last value is the mean of at least: figures of a constant reveal the constant.
+        Rows, of as many people, that the last value is the mean of at least. Figures of a constant reveal the constant.
         0 leaves it out, as of rows of several sites.
     """
     if rows.elapsed is None:
@@ -321,7 +321,7 @@ def squared_error(forecast: LinearPredictor, rows: Encoded) -> float:
 def last_over_mean(rows: Encoded, least: int) -> float:
     """Return the squared error of the last value over that of the mean, of rows in the order of time.
 
-    Both are made of the rows before a block and tried on all from that block on, for blocks of `Encoded.latest`: a
+    Both are made of the rows before a block and tried on all from that block on, for blocks of `Encoded.latest`. A
     single last value may be near the next ones by chance. Infinite where there is no last value; `least` as
     `naive_forecasts` takes it.
     """

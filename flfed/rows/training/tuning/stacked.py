@@ -3,8 +3,8 @@
 All folds and penalties are solved as stacks of Newton steps: logistic regressions with ridge penalties, binary or of
 several classes, over a few tables.
 
-The folds of a search share its rows: a fold is a row of weights that is 0 where it is not trained
-on, and what depends on the rows alone is made once for all.
+The folds of a search share its rows. A fold is a row of weights that is 0 where it is not trained on, and what depends
+on the rows alone is made once for all.
 """
 
 from __future__ import annotations
