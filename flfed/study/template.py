@@ -143,9 +143,14 @@ class StudyTemplate:
 
     def _head(self) -> list[str]:
         """Return what every study begins with."""
-        purpose = self.purpose or render("study.template.counts" if self.columns else "study.template.purpose")
+        purpose = render("study.template.counts") if self.columns else render("study.template.purpose")
         basis = self.legal_basis or render("study.template.basis")
-        lines = ["format = 1", _line("name", self.name), _line("purpose", purpose), _line("legal-basis", basis)]
+        lines = [
+            "format = 1",
+            _line("name", self.name),
+            _line("purpose", self.purpose or purpose),
+            _line("legal-basis", basis),
+        ]
         lines += [_line("seed", self.seed, render("study.template.seed"))]
         lines += ["", "[dataset]", _line("name", self.dataset)]
         if self.sites:
@@ -164,7 +169,7 @@ class StudyTemplate:
     def _plan(self) -> list[str]:
         """Return how sites train; privacy needs a number of steps that no row changes."""
         if self.model == TREES:
-            use = render("study.template.chosen" if self.refit else "study.template.curves")
+            use = render("study.template.chosen") if self.refit else render("study.template.curves")
             return [_line("validation", 0.2, use)]
         lr, l2 = PACES.get(self.task, PACE)
         steps = render("study.template.steps")

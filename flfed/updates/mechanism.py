@@ -314,8 +314,9 @@ class Mechanism:
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
         if is_statistic(study):
-            is_summed = study.aggregation.sums_updates
-            return (render("mechanisms.uncharged.summed" if is_summed else "mechanisms.uncharged.statistic"),)
+            if study.aggregation.sums_updates:
+                return (render("mechanisms.uncharged.summed"),)
+            return (render("mechanisms.uncharged.statistic"),)
         if study.model.name == TREES:
             return (
                 render("mechanisms.uncharged.trees"),
@@ -338,12 +339,15 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
+    is_schema = study.encode.scaler == "schema"
+    sums = render("mechanisms.uncharged.schema") if is_schema else render("mechanisms.uncharged.sums")
+    rows = "validation" if study.plan.validation else "training"
     sentences = [
         render("mechanisms.uncharged.rows"),
         render("mechanisms.uncharged.reasons"),
-        render("mechanisms.uncharged.schema" if study.encode.scaler == "schema" else "mechanisms.uncharged.sums"),
+        sums,
         render("mechanisms.uncharged.loss"),
-        render("mechanisms.uncharged.metrics", rows="validation" if study.plan.validation else "training"),
+        render("mechanisms.uncharged.metrics", rows=rows),
         render("mechanisms.uncharged.replies"),
         render("mechanisms.uncharged.ledger"),
         render("mechanisms.uncharged.comparison"),

@@ -158,7 +158,8 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         # Single rows and batches have names of their own among the figures.
         where = "" if size == 1 else AT_BATCH
         rows = render("figures.rows.single") if size == 1 else render("figures.rows.plan", n=size)
-        noise = render("figures.noise.protected" if attacked.session.protection else "figures.noise.none")
+        is_protected = attacked.session.protection is not None
+        noise = render("figures.noise.protected") if is_protected else render("figures.noise.none")
         blind = f"{1 / np.sqrt(max(x.shape[1], 1)):.2f}"
         # The interval of a median lies between two of the values, in hundredths, and needs no distribution.
         ordered = np.sort(cosines)

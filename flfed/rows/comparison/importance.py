@@ -142,7 +142,8 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
     alone = np.unique(person, return_index=True)[1]
     of_each = [person[y == label] for label in range(session.classes)] if session.task != "regression" else []
     if min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum:
-        return render("figures.withheld.class" if of_each else "figures.withheld.rows", n=policy.cell_minimum)
+        least = policy.cell_minimum
+        return render("figures.withheld.class", n=least) if of_each else render("figures.withheld.rows", n=least)
     # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
     if session.task == "binary" and policy.allows("score-histogram"):
         return render("figures.withheld.histogram")
@@ -156,7 +157,9 @@ def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, lea
     few = min(len(np.unique(person[of])) for of in _groups(column, rows)) < least
     if not few:
         return ""
-    return render("figures.withheld.commonest" if column.kind == "number" else "figures.withheld.value", n=least)
+    if column.kind == "number":
+        return render("figures.withheld.commonest", n=least)
+    return render("figures.withheld.value", n=least)
 
 
 def _groups(column: ColumnLayout, rows: ColumnArrays) -> Iterator[np.ndarray]:
