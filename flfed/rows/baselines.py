@@ -237,7 +237,10 @@ def local_model(
 def naive_outputs(
     rows: Encoded, x: np.ndarray, layout: Layout, encoder: Encoder, naive: Sequence[str], least: int
 ) -> dict[OwnFamily, np.ndarray]:
-    """Return what forecasts without a model say of inputs, by family; rows in no order of time have none."""
+    """Return what forecasts without a model say of inputs, by family.
+
+    Rows in no order of time have none.
+    """
     # They are functions of scaled inputs, also where trees take the columns as they are.
     own = replace(rows, x=scaled_of(rows.x, layout, encoder))
     scaled = scaled_of(x, layout, encoder)

@@ -45,7 +45,10 @@ LARGEST_TREES = 4 * LARGEST_FILE
 
 
 class QuantisedFacts(BaseModel):
-    """Facts of quantised weights that reading `model.json` needs; those that `flfed run export --dtype int8` writes."""
+    """Facts of quantised weights that reading `model.json` needs.
+
+    Those that `flfed run export --dtype int8` writes.
+    """
 
     model_config = ConfigDict(strict=True)
 

@@ -19,7 +19,9 @@ from flfed.summaries.summary import Arrays
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnArrays:
-    """What a site has of its own of a study's model; it is in no message.
+    """What a site has of its own of a study's model.
+
+    It is in no message.
 
     Attributes
     ----------

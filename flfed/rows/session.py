@@ -70,7 +70,10 @@ class Trained:
     own: Arrays = field(default_factory=dict)
 
     def without_figures(self) -> Trained:
-        """Return the round without loss and metrics; how many rows there are crosses anyway."""
+        """Return the round without loss and metrics.
+
+        How many rows there are crosses anyway.
+        """
         scores = None if self.scores is None else self.scores.bare()
         return replace(self, loss=None, scores=scores)
 
@@ -211,7 +214,10 @@ class SiteSession(EncodedTable):
 
     @property
     def width(self) -> float:
-        """The share of the model's hidden units that the site trains; all of a model that has none."""
+        """The share of the model's hidden units that the site trains.
+
+        All of a model that has none.
+        """
         if self.model.linear or self.layout.plain:
             return 1.0
         return self.policy.width

@@ -94,7 +94,10 @@ class Source:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any], arrays: Arrays, encoder: Encoder) -> Source:
-        """Return a source from its numbers and what `facts` returned; raises ValueError, TypeError or KeyError."""
+        """Return a source from its numbers and what `facts` returned.
+
+        Raises ValueError, TypeError or KeyError.
+        """
         layout = TypeAdapter(Layout).validate_python(facts["layout"])
         layers = tuple((weight, bias) for weight, bias in facts["layers"])
         of_run = {"run": facts["run"], "repeat": facts["repeat"], "run_id": facts.get("run-id", "")}
@@ -305,7 +308,10 @@ def defect(source: Source, model: Any, first: Arrays, layout: Layout) -> str:
 
 
 def _outcome(layout: Layout) -> tuple[object, ...]:
-    """Return what a layout predicts; the cells of a number are bins of its range, which may be another."""
+    """Return what a layout predicts.
+
+    The cells of a number are bins of its range, which may be another.
+    """
     target = layout.target
     cells = () if layout.task == "regression" else target.cells
     return layout.task, target.name, target.transform, cells

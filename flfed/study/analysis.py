@@ -85,7 +85,10 @@ class Analysis(Settings, where="[analysis]", frozen=True):
 
     @classmethod
     def parse(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the analysis of the table `[analysis]`; raises UsageError where it breaks a rule."""
+        """Return the analysis of the table `[analysis]`.
+
+        Raises UsageError where it breaks a rule.
+        """
         made = dict(settings)
         if "cross" in made:
             made["cross"] = _tuples(made["cross"])
@@ -108,7 +111,10 @@ def _tuples(entries: object) -> tuple[tuple[Any, ...], ...]:
 
 
 def _ends(name: str, ends: object) -> tuple[float, ...]:
-    """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
+    """Return the ends of a column's range.
+
+    Raises UsageError, which names it, for what are no numbers.
+    """
     if not isinstance(ends, list) or not all(type(end) in (int, float) for end in ends):
         raise UsageError(render("study.analysis.ends", name=name, ends=ends))
     return tuple(float(end) for end in ends)

@@ -43,7 +43,9 @@ def exchanges_of(study: Study) -> int:
 
 
 def exchanges_of_run(study: Study) -> int:
-    """Return in how many exchanges all trees grow, at most; 0 where none do.
+    """Return in how many exchanges all trees grow, at most.
+
+    0 where none do.
 
     Under secure sums another one opens each sum.
     """

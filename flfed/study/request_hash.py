@@ -76,7 +76,10 @@ def _whole(named: Named, kind: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a table for JSON; the order of a list asks nothing."""
+    """Return a value of a table for JSON.
+
+    The order of a list asks nothing.
+    """
     if is_dataclass(value):
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):

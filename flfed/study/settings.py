@@ -125,7 +125,10 @@ def _types(target: Any, ranges: bool) -> dict[str, tuple[Any, Callable[[Any], An
 
 
 def _adapter(hint: Any) -> TypeAdapter[Any]:
-    """Return what checks a type; no range has a number that is not finite."""
+    """Return what checks a type.
+
+    No range has a number that is not finite.
+    """
     finite = get_origin(hint) is Annotated
     return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=not finite, arbitrary_types_allowed=True))
 

@@ -276,7 +276,10 @@ def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a number of NumPy, or an array, as Python's own; anything else as it is."""
+    """Return a number of NumPy, or an array, as Python's own.
+
+    Anything else as it is.
+    """
     if hasattr(value, "tolist"):
         return value.tolist()
     return value
@@ -560,7 +563,9 @@ def protected_scaler(privacy: Mapping[str, Any]) -> str:
 
 
 def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:
-    """Refuse inputs that are scaled by what nothing charges; `counts` says whether it is a study of an analysis.
+    """Refuse inputs that are scaled by what nothing charges.
+
+    `counts` says whether it is a study of an analysis.
 
     Raises
     ------

@@ -113,7 +113,10 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
 
 
 def _date_text(value: object) -> object:
-    """Return a date of TOML as its text, which is one as well; anything else as it is."""
+    """Return a date of TOML as its text, which is one as well.
+
+    Anything else as it is.
+    """
     if isinstance(value, datetime.date):
         return value.isoformat()
     return value

@@ -27,7 +27,9 @@ PACE = (0.05, 0.01)
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTemplate:
-    """Choices of a new study; all others are as a first study of a table needs them.
+    """Choices of a new study.
+
+    All others are as a first study of a table needs them.
 
     Attributes
     ----------
@@ -158,7 +160,10 @@ class StudyTemplate:
         return lines
 
     def _trees(self) -> list[str]:
-        """Return how trees grow, and how many; only open data has its validation rows back."""
+        """Return how trees grow, and how many.
+
+        Only open data has its validation rows back.
+        """
         lines = [_line("learning-rate", 0.1, render("study.template.rate"))]
         if not self.refit:
             return lines
@@ -167,7 +172,10 @@ class StudyTemplate:
         return [*lines, _line("refit", True, render("study.template.refit"))]
 
     def _plan(self) -> list[str]:
-        """Return how sites train; privacy needs a number of steps that no row changes."""
+        """Return how sites train.
+
+        Privacy needs a number of steps that no row changes.
+        """
         if self.model == TREES:
             use = render("study.template.chosen") if self.refit else render("study.template.curves")
             return [_line("validation", 0.2, use)]

@@ -61,7 +61,9 @@ def exceeds_noise(rows: float, deviation: float) -> bool:
 
 
 def share(count: float, rows: float, deviation: float, of_rows: float | None = None) -> Interval | None:
-    """Return the share of rows that a count is; None where the number of rows is lost in the noise.
+    """Return the share of rows that a count is.
+
+    None where the number of rows is lost in the noise.
 
     Parameters
     ----------
@@ -118,7 +120,10 @@ class Moments:
     high: float
 
     def mean(self) -> Interval | None:
-        """Return the mean of the clipped values; None where the number of rows is lost in the noise."""
+        """Return the mean of the clipped values.
+
+        None where the number of rows is lost in the noise.
+        """
         if not exceeds_noise(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
@@ -128,7 +133,9 @@ class Moments:
         return Interval.about(middle + half * mean, half**2 * error, least=self.low, most=self.high)
 
     def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
-        """Return the standard deviation of the clipped values; None where their number or spread is lost in the noise.
+        """Return the standard deviation of the clipped values.
+
+        None where their number or spread is lost in the noise.
 
         Parameters
         ----------
@@ -153,7 +160,9 @@ class Moments:
 
 
 def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: float) -> Interval | None:
-    """Return a quantile of values that were counted in bins; None where their number is lost in the noise.
+    """Return a quantile of values that were counted in bins.
+
+    None where their number is lost in the noise.
 
     Parameters
     ----------
@@ -239,7 +248,9 @@ def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float
 
 
 def shown(counts: np.ndarray, total: float) -> np.ndarray:
-    """Return counts for display: none below 0, and together `total`; no figure is made of them.
+    """Return counts for display: none below 0, and together `total`.
+
+    No figure is made of them.
 
     They are the nearest such, in squares: a part of the excess is taken off each, down to 0.
 

@@ -116,7 +116,9 @@ def score_counts(odds: Floats, classes: Integers, weights: Floats, edges: Intege
 
 
 def choose_edges(first: Floats, deviation: float, bins: int = BINS) -> Integers | None:
-    """Return bins of about equally many rows each; None where the rows are lost in the noise.
+    """Return bins of about equally many rows each.
+
+    None where the rows are lost in the noise.
 
     Parameters
     ----------
@@ -205,7 +207,9 @@ class ScoreCounts:
         return NO_LINE
 
     def roc_auc_score(self) -> Interval | None:
-        """Return the AUC with its 95 % interval; None where there is a `reason`.
+        """Return the AUC with its 95 % interval.
+
+        None where there is a `reason`.
 
         Notes
         -----
@@ -231,7 +235,10 @@ class ScoreCounts:
         return Interval.about(area, max(sampling, 0.0) + of_noise, least=0.0, most=1.0)
 
     def brier_score_loss(self) -> Interval | None:
-        """Return the Brier score with its 95 % interval; None where there is a `reason`."""
+        """Return the Brier score with its 95 % interval.
+
+        None where there is a `reason`.
+        """
         if self.reason:
             return None
         p = expit(self._spread.odds)
@@ -239,14 +246,19 @@ class ScoreCounts:
         return self._mean(np.stack([p**2, (1 - p) ** 2]), np.stack([slope * p, slope * (p - 1)]), most=1.0)
 
     def log_loss(self) -> Interval | None:
-        """Return the log loss with its 95 % interval; None where there is a `reason`."""
+        """Return the log loss with its 95 % interval.
+
+        None where there is a `reason`.
+        """
         if self.reason:
             return None
         p = expit(self._spread.odds)
         return self._mean(-np.log(np.stack([1 - p, p])), np.stack([p, p - 1]))
 
     def calibration_slope(self) -> Interval | None:
-        """Return the slope of the recalibration line with its 95 % interval; None where there is a `slope_reason`.
+        """Return the slope of the recalibration line with its 95 % interval.
+
+        None where there is a `slope_reason`.
 
         1 is calibrated, less than 1 too extreme, and 0 says nothing of the outcome.
         """

@@ -289,7 +289,10 @@ def _rows(counts: Iterable[tuple[np.ndarray, float]]) -> tuple[float, float]:
 
 
 def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:
-    """Return what a row of each class counts; its share is taken as near to that of equal classes as it may be."""
+    """Return what a row of each class counts.
+
+    Its share is taken as near to that of equal classes as it may be.
+    """
     class_rows = float(row[:-1].sum())
     classes = len(row) - 1
     if not exceeds_noise(class_rows, deviation):

@@ -52,13 +52,19 @@ def check_site(site: Site) -> None:
 
 
 def its_table_fits_its_schema(site: Site) -> None:
-    """Kinds, units, ranges and categories are the dataset's; `flfed site check` says more."""
+    """Kinds, units, ranges and categories are the dataset's.
+
+    `flfed site check` says more.
+    """
     _, findings, _ = site.inspect()
     hold(not findings, "findings", findings="; ".join(str(finding.error()) for finding in findings[:3]))
 
 
 def every_row_is_on_one_side(site: Site) -> None:
-    """A row is trained on or held out; a person has one side only, unless a holdout by time says otherwise."""
+    """A row is trained on or held out.
+
+    A person has one side only, unless a holdout by time says otherwise.
+    """
     table = site.inspect()[0]
     site_table = site.read()
     test_rows = site_table.holdout("check")
@@ -318,7 +324,10 @@ def it_finds_what_it_names(subject: AttackSubject) -> None:
 
 
 def a_value_lies_in_its_interval(subject: AttackSubject) -> None:
-    """A figure without an interval says more than is known; that of a bound ends where the bound is."""
+    """A figure without an interval says more than is known.
+
+    That of a bound ends where the bound is.
+    """
     for finding in subject.findings():
         right = finding.low <= finding.value and (math.isnan(finding.high) or finding.value <= finding.high)
         hold(right, "interval", metric=finding.metric, value=finding.value, low=finding.low, high=finding.high)
@@ -351,7 +360,10 @@ def the_model_is_left_as_it_was(subject: AttackSubject) -> None:
 
 
 def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
-    """A figure of fewer rows than the cell minimum reveals people; the finding says why there is none."""
+    """A figure of fewer rows than the cell minimum reveals people.
+
+    The finding says why there is none.
+    """
     work = subject.attacked.session
     site = replace(work.site, policy=Policy(disclosure="institution", cell_minimum=MANY))
     strict = SiteSession(site, work.study, table=work.table, protection=work.protection)

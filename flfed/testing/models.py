@@ -82,7 +82,10 @@ def its_shapes_are_those_of_its_first_arrays(subject: Subject) -> None:
 
 
 def hidden_units_start_apart(subject: Subject) -> None:
-    """Equal starts would leave all hidden units equal for ever; a linear model has none."""
+    """Equal starts would leave all hidden units equal for ever.
+
+    A linear model has none.
+    """
     tasks = () if subject.kind.linear else subject.kind.tasks
     for task in tasks:
         model, arrays = _started(subject, task)

@@ -66,7 +66,10 @@ def check_codec(codec: type[Any], settings: Mapping[str, Any] | None = None) -> 
 
 
 def it_builds_on_codec(subject: Subject) -> None:
-    """Sites and server ask it what `Codec` answers; what it does not change has the answer there."""
+    """Sites and server ask it what `Codec` answers.
+
+    What it does not change has the answer there.
+    """
     hold(issubclass(subject.kind, Codec), "base", base="flfed.updates.codec.Codec")
 
 
@@ -85,7 +88,10 @@ def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
 
 
 def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
-    """Of a model of some hundred parameters in single precision; else nothing is gained by it."""
+    """Of a model of some hundred parameters in single precision.
+
+    Else nothing is gained by it.
+    """
     model = shapes_of(_arrays("float32"))
     packed = _bytes(subject.make().shapes(model))
     plain = _bytes(model)
@@ -305,12 +311,18 @@ def check_mechanism(mechanism: type[Any], settings: Mapping[str, Any] | None = N
 
 
 def it_builds_on_mechanism(subject: Subject) -> None:
-    """A run asks it what `Mechanism` answers; what it does not change has the answer there."""
+    """A run asks it what `Mechanism` answers.
+
+    What it does not change has the answer there.
+    """
     hold(issubclass(subject.kind, Mechanism), "base", base="flfed.updates.mechanism.Mechanism")
 
 
 def the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None:
-    """A promise says against whom it holds and which two tables look alike; so does the lack of one."""
+    """A promise says against whom it holds and which two tables look alike.
+
+    So does the lack of one.
+    """
     text = inspect.getdoc(subject.kind) or ""
     hold_paragraph(subject, "Guarantee", "paragraph")
     hold("neighbours" in text.partition("Guarantee:")[2].lower(), "neighbours")
@@ -436,7 +448,10 @@ MECHANISM_RULES: tuple[Rule, ...] = (
 
 
 def _study() -> Study:
-    """Return a study that every mechanism should take; it names none, as another package's may not be installed."""
+    """Return a study that every mechanism should take.
+
+    It names none, as another package's may not be installed.
+    """
     return replace(Study(dataset="none", steps=STEPS, rounds=ROUNDS), privacy=Named(name="checked"))
 
 

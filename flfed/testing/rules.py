@@ -106,7 +106,10 @@ def hold(condition: object, sentence: str, /, **facts: object) -> None:
 
 
 def largest_gap(arrays: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
-    """Return the largest difference of two sets of arrays; they must have the same names and shapes."""
+    """Return the largest difference of two sets of arrays.
+
+    They must have the same names and shapes.
+    """
     hold(list(arrays) == list(expected), "names", names=list(arrays), expected=list(expected))
     for name, value in expected.items():
         hold(arrays[name].shape == value.shape, "shape", name=name, shape=arrays[name].shape, expected=value.shape)

@@ -71,7 +71,10 @@ def check_strategy(strategy: type[Any], settings: Mapping[str, Any] | None = Non
 
 
 def it_builds_on_fedavg(subject: Subject) -> None:
-    """Sampling, guard, quorum, deadline and checkpoint are FedAvg's; a run relies on them."""
+    """Sampling, guard, quorum, deadline and checkpoint are FedAvg's.
+
+    A run relies on them.
+    """
     hold(issubclass(subject.kind, FedAvg), "base", base="flfed.updates.strategies.fedavg.FedAvg")
 
 
@@ -115,7 +118,10 @@ def updates_change_the_model(subject: Subject) -> None:
 
 
 def the_order_of_replies_does_not_change_a_bit(subject: Subject) -> None:
-    """Replies come as the network has them; a run must not depend on it."""
+    """Replies come as the network has them.
+
+    A run must not depend on it.
+    """
     expected = _after_a_round(subject, _deltas(), ROWS)
     for order in ((4, 3, 2, 1, 0), (2, 0, 4, 1, 3)):
         gap = largest_gap(_after_a_round(subject, _deltas(), ROWS, order), expected)
@@ -160,7 +166,10 @@ def the_callers_records_are_unchanged(subject: Subject) -> None:
 
 
 def every_site_is_sent_a_record_of_its_own(subject: Subject) -> None:
-    """The global arrays, the encoder and the strategy's numbers; one client's edit must not reach the next."""
+    """The global arrays, the encoder and the strategy's numbers.
+
+    One client's edit must not reach the next.
+    """
     with _on_a_task():
         strategy = _made(subject)
         messages = _request_training(strategy, to_record(_start()))
@@ -254,7 +263,10 @@ STRATEGY_RULES: tuple[Rule, ...] = (
 
 @contextmanager
 def _on_a_task() -> Iterator[None]:
-    """Let Flower build messages: only where these are set it does; a SuperLink does it for its processes."""
+    """Let Flower build messages: only where these are set it does.
+
+    A SuperLink does it for its processes.
+    """
     names = ("run_id", "task_id", "node_id")
     before = {name: vars(TaskIdentity).get(name) for name in names}
     TaskIdentity.run_id = 1

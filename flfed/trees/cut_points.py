@@ -171,7 +171,10 @@ def cells_of(column: ColumnLayout) -> int:
 
 
 def empty_cuts(layout: Layout, most: int) -> Arrays:
-    """Return the arrays of cut points as they are before sites have counted; see `chosen_cuts`."""
+    """Return the arrays of cut points as they are before sites have counted.
+
+    See `chosen_cuts`.
+    """
     width = 1
     for column in layout.features:
         own = most - 1 if column.kind == "number" else len(column.cells) - 2

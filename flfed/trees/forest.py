@@ -23,7 +23,10 @@ UNIT = 2.0**-30
 
 
 class NoTrees(FlfedError):
-    """Error of arrays that are no trees; nothing of a table is in it."""
+    """Error of arrays that are no trees.
+
+    Nothing of a table is in it.
+    """
 
     def __init__(self) -> None:
         super().__init__(Refusal("trees-unsound"))
@@ -64,7 +67,9 @@ class Tree:
         return dict(vars(self))
 
     def step(self, node: np.ndarray, codes: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Return the node of each row one level further down; a row at a leaf stays.
+        """Return the node of each row one level further down.
+
+        A row at a leaf stays.
 
         Parameters
         ----------

@@ -60,7 +60,9 @@ class ExtraShapes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteArrays:
-    """Arrays of a strategy that a site has when it trains; nobody may write into them.
+    """Arrays of a strategy that a site has when it trains.
+
+    Nobody may write into them.
 
     Attributes
     ----------
@@ -155,7 +157,10 @@ def own_state(own: Arrays) -> Arrays:
 
 
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
-    """Return what a site has of its own of the model; none before it trained, and where it is lost."""
+    """Return what a site has of its own of the model.
+
+    None before it trained, and where it is lost.
+    """
     arrays = without_prefix(OWN, state)
     if arrays_defect(arrays, shapes.own):
         return {}

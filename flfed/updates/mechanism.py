@@ -83,7 +83,10 @@ class SiteNoise:
         return 2.0 ** math.ceil(math.log2(10 * (self.clip + self.deviation)))
 
     def clipped(self, entries: np.ndarray) -> np.ndarray:
-        """Return an update whose norm is at most `clip`; one that is not finite has entries that are not either."""
+        """Return an update whose norm is at most `clip`.
+
+        One that is not finite has entries that are not either.
+        """
         norm = float(np.linalg.norm(entries))
         if norm <= self.clip:
             return entries
@@ -207,7 +210,10 @@ class Mechanism:
         return None
 
     def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
-        """Return what each noised answer beside the updates spends, by its name; none where nothing else is charged."""
+        """Return what each noised answer beside the updates spends, by its name.
+
+        None where nothing else is charged.
+        """
         return {}
 
     def kept_back(self) -> Sequence[tuple[str, str, float]]:

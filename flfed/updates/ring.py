@@ -54,7 +54,9 @@ class Ring:
 
     @classmethod
     def of_updates(cls, sites: int, largest: float) -> Ring:
-        """Return the ring of 32 bits for updates; of 20 sites, its step is `largest` / 107,374,181.
+        """Return the ring of 32 bits for updates.
+
+        Of 20 sites, its step is `largest` / 107,374,181.
 
         Parameters
         ----------

@@ -133,7 +133,10 @@ class Attacked:
         return ""
 
     def untrained(self) -> str:
-        """Return why no model can be trained beside the attacked one; an empty text where it can."""
+        """Return why no model can be trained beside the attacked one.
+
+        An empty text where it can.
+        """
         if self.session.layout.plain:
             return render("figures.missing.trees")
         return ""

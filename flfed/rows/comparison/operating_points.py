@@ -112,7 +112,10 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
 def count_points(
     points: Sequence[Point], y: np.ndarray, score: np.ndarray, rules: Sequence[Point] = ()
 ) -> list[PointCounts]:
-    """Return the exact confusion table at each point; `rules` flag rows in the points' place, if there are some."""
+    """Return the exact confusion table at each point.
+
+    `rules` flag rows in the points' place, if there are some.
+    """
     pairs = zip(points, rules or points, strict=True)
     return [_counted(point, y == 1, flagged_rows(score, rule)) for point, rule in pairs]
 

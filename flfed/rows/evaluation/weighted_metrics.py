@@ -80,7 +80,10 @@ class RowMetric(Protocol):
         """Return "" or why the metric is undefined on `y` [n]."""
 
     def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
-        """Return the metric [draws] under weights [draws, n], which are >= 0; NaN where it is not defined."""
+        """Return the metric [draws] under weights [draws, n], which are >= 0.
+
+        NaN where it is not defined.
+        """
 
     def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""

@@ -34,13 +34,19 @@ class RankCorrelation:
     _steps: NDArray[np.intp] | None = None
 
     def within(self, steps: NDArray[np.intp]) -> RankCorrelation:
-        """Return the metric of rows of these steps, the code of each [n]; below 0 it is of none and left out."""
+        """Return the metric of rows of these steps, the code of each [n].
+
+        Below 0 it is of none and left out.
+        """
         metric = RankCorrelation()
         metric._steps = steps
         return metric
 
     def defined(self, y: Target) -> str:
-        """Return "" or why there is no figure; the rows have targets `y` [n]."""
+        """Return "" or why there is no figure.
+
+        The rows have targets `y` [n].
+        """
         if len(y) == 0:
             return "no rows"
         several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
@@ -87,7 +93,10 @@ def _ranks(values: Target | Score, weights: Floats) -> Floats:
 
 
 def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
-    """Return Pearson's weighted correlation [draws]; NaN where one of both does not vary."""
+    """Return Pearson's weighted correlation [draws].
+
+    NaN where one of both does not vary.
+    """
     total = weights.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         a = a - (weights * a).sum(axis=1, keepdims=True) / total

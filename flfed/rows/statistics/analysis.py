@@ -58,13 +58,19 @@ class NoisedAnalysis:
 
     @classmethod
     def of_study(cls, study: Study, noise: float) -> NoisedAnalysis:
-        """Return a study's analysis, with the noise multiplier of its answers; raises UsageError where it has none."""
+        """Return a study's analysis, with the noise multiplier of its answers.
+
+        Raises UsageError where it has none.
+        """
         if study.analysis is None:
             raise UsageError(render("study.analysis.none", study=study.name))
         return cls(of=study.analysis, noise=noise, by_person=by_person(study))
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return the columns that are read; raises UsageError where the dataset has none such."""
+        """Return the columns that are read.
+
+        Raises UsageError where the dataset has none such.
+        """
         layout = self.layout(schema)
         group = () if layout.group is None else (layout.group.name,)
         crossed = (column.name for column in chain.from_iterable(layout.cross))

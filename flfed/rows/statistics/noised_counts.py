@@ -1,4 +1,6 @@
-"""Numbers of a site's rows that may leave with normal noise; a person moves none by more than is charged.
+"""Numbers of a site's rows that may leave with normal noise.
+
+A person moves none by more than is charged.
 
 They are exact counts behind a model's encoder, and pairs won by the shared model minus a site's own.
 
@@ -149,7 +151,10 @@ def weights_of(table: pd.DataFrame, schema: Schema, *, by_person: bool) -> np.nd
 
 
 def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
-    """Return the code of each row's person, int64 [rows]; None where the schema names no group."""
+    """Return the code of each row's person, int64 [rows].
+
+    None where the schema names no group.
+    """
     import pandas as pd
 
     # Rows whose person is not known may all be one's.

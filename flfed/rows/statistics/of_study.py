@@ -14,7 +14,9 @@ from flfed.words import render
 
 
 def statistic_of(study: Study) -> Statistic:
-    """Return the statistic that a study names, or its analysis; raises UsageError for a setting that it does not take.
+    """Return the statistic that a study names, or its analysis.
+
+    Raises UsageError for a setting that it does not take.
 
     Of an analysis it has columns and shapes, and no noise yet: `NoisedAnalysis.of_study` has.
     """

@@ -32,7 +32,10 @@ class Statistic(Protocol):
     """Whether all of its figures follow from the added sums alone, so that sums in secret are enough."""
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return the columns that are read; raises UsageError where the schema has none such."""
+        """Return the columns that are read.
+
+        Raises UsageError where the schema has none such.
+        """
         ...
 
     def shapes(self, schema: Schema) -> Shapes:
@@ -71,7 +74,10 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
 
 
 def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sums:
-    """Return the sums that added entries stand for; raises FlfedError where a count is below 0."""
+    """Return the sums that added entries stand for.
+
+    Raises FlfedError where a count is below 0.
+    """
     sums = Sums()
     start = 0
     largest = statistic.largest(schema)
@@ -85,7 +91,10 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> Sum
 
 
 def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) -> str:
-    """Return the name of a column of one of these kinds; "target" is the schema's own; raises UsageError."""
+    """Return the name of a column of one of these kinds.
+
+    "target" is the schema's own; raises UsageError.
+    """
     column = schema.columns.get(name)
     if column is None or column.kind not in kinds:
         choices = [one for one, of in schema.columns.items() if of.kind in kinds]

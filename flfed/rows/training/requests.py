@@ -79,7 +79,9 @@ class FitRequest:
 
     @property
     def source(self) -> np.random.BitGenerator | None:
-        """The generator that is drawn from; None where it is the operating system's.
+        """The generator that is drawn from.
+
+        None where it is the operating system's.
 
         Requests that share one are known by it. A protected one draws from `chance` alone.
         """
@@ -89,7 +91,10 @@ class FitRequest:
         return drawn.bit_generator
 
     def protected(self) -> tuple[PrivateSteps, NoiseSource]:
-        """Return the protection of the steps, and where its draws come from; raises UsageError where they lack."""
+        """Return the protection of the steps, and where its draws come from.
+
+        Raises UsageError where they lack.
+        """
         if self.private is None or self.chance is None or not self.plan.steps:
             raise UsageError("protected training needs plan.steps, and where its draws come from")
         return self.private, self.chance
@@ -205,7 +210,10 @@ class RivalRequest(_OfRowsAlone):
 
 
 class TreesRequest(_OfRowsAlone):
-    """A request for tuned boosted trees of `rows`; the result is the function of their outputs."""
+    """A request for tuned boosted trees of `rows`.
+
+    The result is the function of their outputs.
+    """
 
 
 Packed = Any
@@ -216,7 +224,9 @@ PACKED_AT_ONCE = 64
 
 @dataclass(frozen=True, eq=False)
 class PackRequest:
-    """A request to pack an update for its way; the result is what it is packed into.
+    """A request to pack an update for its way.
+
+    The result is what it is packed into.
 
     Attributes
     ----------
@@ -238,7 +248,10 @@ class PackRequest:
 
 
 def packed(requests: Sequence[PackRequest]) -> list[Packed]:
-    """Return the packed arrays of each request; requests of one codec are packed together."""
+    """Return the packed arrays of each request.
+
+    Requests of one codec are packed together.
+    """
     replies: list[Any] = [None] * len(requests)
     alike: dict[Hashable, list[int]] = {}
     for place, request in enumerate(requests):

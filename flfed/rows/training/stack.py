@@ -72,7 +72,10 @@ class Stack:
         return layers
 
     def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:
-        """Stack the constant gradients of each layer, if there are some; what a site names none for has zeros."""
+        """Stack the constant gradients of each layer, if there are some.
+
+        What a site names none for has zeros.
+        """
         if not self._first.correction:
             return []
         zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
@@ -217,7 +220,10 @@ class OptimiserState:
 
     @classmethod
     def of(cls, w: Tensor, plan: Plan, *, plain: bool) -> OptimiserState:
-        """Return the state before the first step; gradients that are `plain` are added to the weights at once."""
+        """Return the state before the first step.
+
+        Gradients that are `plain` are added to the weights at once.
+        """
         g = w if plain else torch.empty_like(w)
         memories = int(plan.momentum > 0) if plan.optimiser == "sgd" else 2
         return cls(w, g, tuple(torch.zeros_like(w) for _ in range(memories)))

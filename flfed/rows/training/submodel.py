@@ -84,7 +84,9 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
 
 
 def narrowed(request: FitRequest, width: float) -> FitRequest:
-    """Return the request to train the sub-model of a width; the request itself where all units are trained.
+    """Return the request to train the sub-model of a width.
+
+    The request itself where all units are trained.
 
     Raises
     ------

@@ -117,7 +117,10 @@ def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[di
 
 
 def _steps_defect(reply: TrainReply, steps: Callable[[int], int] | None) -> Refusal | None:
-    """Return why a reply's steps cannot be, of so many rows; None where they can."""
+    """Return why a reply's steps cannot be, of so many rows.
+
+    None where they can.
+    """
     if steps is None or reply.steps == (expected := steps(int(reply.num_examples))):
         return None
     return Refusal("steps-unfit", steps=reply.steps, expected=expected)
@@ -188,7 +191,10 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) ->
 
 
 def reply_defect(reply: TrainReply, rows_high: int) -> Refusal | None:
-    """Return why a reply to training cannot be used, whatever its update is; None where it can."""
+    """Return why a reply to training cannot be used, whatever its update is.
+
+    None where it can.
+    """
     if defect := _rows_defect(reply, rows_high):
         return defect
     if reply.loss is not None and not math.isfinite(reply.loss):

@@ -87,7 +87,10 @@ def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.rando
 
 
 def _clipped(loss: float) -> float:
-    """Return a loss within the bound; a value that is no number becomes a spoilt model's loss."""
+    """Return a loss within the bound.
+
+    A value that is no number becomes a spoilt model's loss.
+    """
     if math.isfinite(loss):
         return min(max(loss, -LARGEST), LARGEST)
     return LARGEST

@@ -71,7 +71,10 @@ Participants = Mapping[str, Participant]
 
 
 def keep_cohort(run: str, participants: Participants) -> None:
-    """Write down who enrolled at a run's start; raises FlfedError where it cannot be written."""
+    """Write down who enrolled at a run's start.
+
+    Raises FlfedError where it cannot be written.
+    """
     sites: dict[str, dict[str, object]] = {}
     for site, one in participants.items():
         signed = one.statement.hex()
@@ -82,7 +85,10 @@ def keep_cohort(run: str, participants: Participants) -> None:
 
 
 def load_cohort(run: str) -> dict[str, Participant]:
-    """Return who enrolled at a run's start; empty where the run has no keys yet. Raises as `read_cohort` does."""
+    """Return who enrolled at a run's start.
+
+    Empty where the run has no keys yet. Raises as `read_cohort` does.
+    """
     return {site: Participant(**facts) for site, facts in read_cohort(run).items()}
 
 
@@ -427,7 +433,10 @@ class Round:
         return len(self.asked) - len(self.spent)
 
     def record(self, number: int, arrays: Arrays, now: float) -> RoundRecord:
-        """Return the record of the round, for observers; `now` is on the clock of `began`."""
+        """Return the record of the round, for observers.
+
+        `now` is on the clock of `began`.
+        """
         accepted = self.result.accepted
         return RoundRecord(
             round=number,
@@ -524,7 +533,9 @@ class EncoderDelivery:
     holders: set[str] = field(default_factory=set)
 
     def answered(self, site: str, reply: Message) -> bool:
-        """Take note of a site's reply; returns whether the site lacks the encoder.
+        """Take note of a site's reply.
+
+        Returns whether the site lacks the encoder.
 
         Such a site is asked again, and gets it whole.
         """
@@ -534,7 +545,10 @@ class EncoderDelivery:
         return False
 
     def lost(self, site: str, reason: Refusal) -> bool:
-        """Take note of a site's error; returns whether it says that it lacks the encoder, or trees."""
+        """Take note of a site's error.
+
+        Returns whether it says that it lacks the encoder, or trees.
+        """
         if site not in self.holders or reason.cause not in LOST:
             return False
         self.holders.discard(site)

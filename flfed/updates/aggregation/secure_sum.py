@@ -111,7 +111,10 @@ class SumQuestions:
     losses: MeanLosses | None = None
 
     def losses_beside(self, replies: Replies) -> MeanLosses | None:
-        """Return the mean losses of the sum; None where there are none, or each site sent scores of its own."""
+        """Return the mean losses of the sum.
+
+        None where there are none, or each site sent scores of its own.
+        """
         if self.losses and self.losses.means and any(reply.scores is None for reply in replies.values()):
             return self.losses
         return None
@@ -153,7 +156,10 @@ class SumQuestions:
         return {site: good_replies[site] for site in sorted(good_replies)}
 
     def _ask(self, send: Send, kind: str, requests: Mapping[str, Crossing], reply: type[Reply]) -> dict[str, Reply]:
-        """Return the replies that came and can be read; why others did not is among the faults."""
+        """Return the replies that came and can be read.
+
+        Why others did not is among the faults.
+        """
         sizes = Sizes()
         messages = []
         to_site, to_server = self.crossed.setdefault(kind, ({}, {}))
@@ -218,13 +224,18 @@ class SecureSums:
 
     @property
     def loss_entries(self) -> int:
-        """Numbers of a masked answer that are of losses; in a rehearsal the server has the sites' own."""
+        """Numbers of a masked answer that are of losses.
+
+        In a rehearsal the server has the sites' own.
+        """
         if self.masked:
             return ENTRIES
         return 0
 
     def guard(self, replies: Replies, rows_high: Mapping[str, int], *, updates: int, sums: int = 1) -> GuardResult:
-        """Sort masked replies into accepted and refused; sites check the numbers under the masks.
+        """Sort masked replies into accepted and refused.
+
+        Sites check the numbers under the masks.
 
         Parameters
         ----------
@@ -283,7 +294,10 @@ class SecureSums:
         questions.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
 
     def check_loss(self, questions: SumQuestions, good: Replies) -> None:
-        """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
+        """Raise Unsummed where the model that was scored is spoilt.
+
+        Parameters are those of `mean`.
+        """
         if why := self._spoilt(questions, good):
             raise Unsummed(why, final=True)
 
@@ -291,7 +305,9 @@ class SecureSums:
         return self.check.refusal(questions.mean_losses(good), good, questions.refused, questions.incoming)
 
     def evaluate(self, questions: SumQuestions, good: Replies) -> Refusal | None:
-        """Return why a model that was scored without training is not used; parameters are those of `mean`.
+        """Return why a model that was scored without training is not used.
+
+        Parameters are those of `mean`.
 
         A run that goes on has the losses that it had: after the comparison its sites open no sum.
         """

@@ -145,7 +145,10 @@ class ReplyCache:
             raise StorageError(Refusal("reply-not-kept", error=error.strerror)) from None
 
     def make_folder(self) -> None:
-        """Make the run's folder, and remove those of the earliest runs; raises OSError."""
+        """Make the run's folder, and remove those of the earliest runs.
+
+        Raises OSError.
+        """
         folder = self.folder
         if folder.is_dir():
             return
@@ -270,7 +273,10 @@ class RunState(ABC):
         return self._last_of([number for number in self.rounds() if number < round])
 
     def last(self) -> Arrays:
-        """Return the arrays that the site had after its last round of all; none before the first."""
+        """Return the arrays that the site had after its last round of all.
+
+        None before the first.
+        """
         return self._last_of(self.rounds())
 
     def _last_of(self, rounds: list[int]) -> Arrays:
@@ -330,7 +336,10 @@ class StateFiles(RunState):
             raise StorageError(Refusal("state-not-kept", error=error.strerror)) from None
 
     def _sha256(self, name: str, arrays: Arrays) -> str:
-        """Return a file's hash; encoder and keys are the run's, whatever the site's rows are."""
+        """Return a file's hash.
+
+        Encoder and keys are the run's, whatever the site's rows are.
+        """
         if name == ENCODER or name.startswith(OF_RUN):
             return arrays_sha256(arrays)
         return facts_sha256(arrays, self.under)
@@ -444,7 +453,10 @@ class SiteModel:
     own: Arrays = field(default_factory=dict)
 
     def write(self, site: str, run: str, repeat: int) -> None:
-        """Write it whole or not at all, for its owner alone; raises StorageError."""
+        """Write it whole or not at all, for its owner alone.
+
+        Raises StorageError.
+        """
         parts = with_prefix(_MODEL, self.arrays) | with_prefix(_ENCODER, self.encoder.arrays())
         parts |= with_prefix(_OWN, self.own)
         facts = {"study": self.study, "of": self.of, "sha256": arrays_sha256(parts)}
@@ -457,7 +469,10 @@ class SiteModel:
 
 
 def path_of(site: str, run: str, repeat: int) -> Path:
-    """Return the file of a run's last model; raises ValueError for a run without a plain name."""
+    """Return the file of a run's last model.
+
+    Raises ValueError for a run without a plain name.
+    """
     if not RUN.fullmatch(run):
         raise ValueError("a run's name is a plain word")
     return home() / "sites" / site / "models" / f"{run}-{repeat}.safetensors"

@@ -47,7 +47,9 @@ TIMES = 2
 
 
 class SumStore:
-    """Where a list and its vectors are kept until their sum is had; this one keeps them in memory.
+    """Where a list and its vectors are kept until their sum is had.
+
+    This one keeps them in memory.
 
     Attributes
     ----------
@@ -103,7 +105,10 @@ class SumFile(SumStore):
             self.left_out = dict(content[1].get("left-out", {}))
 
     def keep(self, listed_vectors: ListedVectors) -> None:
-        """Write a list with its vectors, whole or not at all; raises FlfedError where it cannot be written."""
+        """Write a list with its vectors, whole or not at all.
+
+        Raises FlfedError where it cannot be written.
+        """
         parts: dict[str, np.ndarray] = {}
         opened = {}
         for site, masked in listed_vectors.vectors.items():
@@ -143,13 +148,18 @@ def _masked(site: str, arrays: Mapping[str, np.ndarray], opened: Sequence[str]) 
 
 
 def write_cohort(run: str, sites: Mapping[str, Mapping[str, object]]) -> None:
-    """Write down who enrolled at a run's start, before they have keys; raises FlfedError where it cannot be written."""
+    """Write down who enrolled at a run's start, before they have keys.
+
+    Raises FlfedError where it cannot be written.
+    """
     path = folder_of(run) / COHORT
     write_whole(path, json.dumps(sites).encode(), "cohort")
 
 
 def read_cohort(run: str) -> dict[str, dict[str, Any]]:
-    """Return the facts of who enrolled at a run's start, by site; none where the run has no keys yet.
+    """Return the facts of who enrolled at a run's start, by site.
+
+    None where the run has no keys yet.
 
     Raises
     ------

@@ -100,7 +100,10 @@ def _index_type(entries: int) -> np.dtype[np.unsignedinteger]:
 
 
 def _largest(absolute: np.ndarray, count: int) -> np.ndarray:
-    """Return the ascending places of the largest values [count]; of equal ones the first."""
+    """Return the ascending places of the largest values [count].
+
+    Of equal ones the first.
+    """
     absolute = np.where(np.isnan(absolute), math.inf, absolute)  # so that it is sent, and refused
     least = np.partition(absolute, len(absolute) - count)[len(absolute) - count]
     above = np.flatnonzero(absolute > least)

@@ -139,7 +139,10 @@ class SecretContext:
         return Refusal("ckks-key-unfit")
 
     def to_bytes(self) -> bytes:
-        """Return the key, of 61.8 kB; it leaves a site only as `seal_context` seals it."""
+        """Return the key, of 61.8 kB.
+
+        It leaves a site only as `seal_context` seals it.
+        """
         return _serialized(self.context, secret=True)
 
     @cached_property
@@ -218,7 +221,10 @@ class PublicContext:
 
     @classmethod
     def of_bytes(cls, data: bytes) -> PublicContext:
-        """Return the context that some bytes are; raises ValueError where a secret key is in them."""
+        """Return the context that some bytes are.
+
+        Raises ValueError where a secret key is in them.
+        """
         context = _tenseal().context_from(data, n_threads=1)
         if context.is_private():
             raise ValueError("a server adds ciphertexts without the key that opens them")
@@ -474,7 +480,10 @@ class RoundTags:
         return np.asarray((np.where(drawn[1] < 0.5, -factors, factors) * padded).sum(axis=1))
 
     def _added(self, site: str, groups: int) -> np.ndarray:
-        """Return what a site adds to its tags; over all sites at most half of `LARGEST_SUM`."""
+        """Return what a site adds to its tags.
+
+        Over all sites at most half of `LARGEST_SUM`.
+        """
         return (self._drawn(site, groups) - 0.5) * (LARGEST_SUM / len(self.sites))
 
     def _drawn(self, owner: str, count: int) -> np.ndarray:

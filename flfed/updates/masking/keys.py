@@ -131,7 +131,10 @@ class Chain:
         return cls(0, (dict(secrets),))
 
     def moved(self, step: int, largest: int = CHAIN_LINKS) -> Chain:
-        """Return the chain whose newest question is `step`, with so many links; itself where that is not later."""
+        """Return the chain whose newest question is `step`, with so many links.
+
+        Itself where that is not later.
+        """
         newest = self.step
         links = self.links
         while newest < step:

@@ -100,7 +100,10 @@ def is_share(part: bytes) -> bool:
 
 
 def share_number(share: bytes) -> int:
-    """Return the whole number that a secret or a share is; raises ValueError where it is none."""
+    """Return the whole number that a secret or a share is.
+
+    Raises ValueError where it is none.
+    """
     if not is_share(share):
         raise ValueError("a secret or a share is a number below the prime, of 32 bytes")
     return int.from_bytes(share, "big")

@@ -231,7 +231,10 @@ class QuestionOrder:
         return self.rounds * self.exchanges + 1
 
     def place(self, number: int) -> tuple[int, int]:
-        """Return round and level of a question by its number; 0 is of requests that are sent once."""
+        """Return round and level of a question by its number.
+
+        0 is of requests that are sent once.
+        """
         if number:
             return round_and_level(number, self.exchanges)
         return (0, 0)

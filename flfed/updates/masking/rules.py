@@ -318,7 +318,10 @@ def choose_list(
 def _why_none(
     members: Sites, answered: Mapping[str, Collection[Sites]], cohort: Collection[str], least: int
 ) -> Refusal:
-    """Return why a server has opened none of the lists that sites know; `members` are the sites of these."""
+    """Return why a server has opened none of the lists that sites know.
+
+    `members` are the sites of these.
+    """
     if gone := sorted(members - set(cohort)):
         return Refusal("list-site-gone", sites=", ".join(gone[:3]))
     silent = sorted(set(cohort) - answered.keys())

@@ -155,7 +155,10 @@ def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
 
 
 def _wrap_array(value: np.ndarray) -> Array:
-    """Return an array for a message; one of another kind is left to Flower to judge."""
+    """Return an array for a message.
+
+    One of another kind is left to Flower to judge.
+    """
     if value.dtype.kind in KINDS:
         return InMemoryArray(value)
     return Array(value)

@@ -326,7 +326,10 @@ def read_request(record: RecordDict) -> dict[str, Any]:
 
 
 def read_hashed(kind: type[Any], record: RecordDict) -> dict[str, Any]:
-    """Return what `read_request` does of a request that names its encoder's hash; raises MalformedMessage."""
+    """Return what `read_request` does of a request that names its encoder's hash.
+
+    Raises MalformedMessage.
+    """
     content = read_request(record)
     named = content.pop(ENCODER_SHA256, None)
     if named is None:
@@ -359,7 +362,10 @@ def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:
 
 
 def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
-    """Return the encoder that a request brought with its hash; "" and nothing where it brought none."""
+    """Return the encoder that a request brought with its hash.
+
+    "" and nothing where it brought none.
+    """
     # What crossed within a process is not written out for it.
     if type(record) is InMemoryRecord and record.untouched():
         sent = record.message

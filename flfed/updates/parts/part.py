@@ -205,13 +205,19 @@ ALSO = ". Also: "
 
 
 def refuse_all(sentences: Sequence[str]) -> None:
-    """Refuse a study for all that does not fit, each sentence once; raises UsageError unless there is none."""
+    """Refuse a study for all that does not fit, each sentence once.
+
+    Raises UsageError unless there is none.
+    """
     if sentences:
         raise UsageError(ALSO.join(dict.fromkeys(sentences)))
 
 
 def check_each(checks: Iterable[Callable[[], object]]) -> None:
-    """Do all checks in their order; raises UsageError with what each of them refuses."""
+    """Do all checks in their order.
+
+    Raises UsageError with what each of them refuses.
+    """
     refusals = []
     for check in checks:
         try:

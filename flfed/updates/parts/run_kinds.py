@@ -127,7 +127,10 @@ class Training(Part):
 
 
 def _round_fields(border: Border, kind: str) -> dict[str, Field]:
-    """Return the fields that say which round it is; the evaluation after the last round trains nothing."""
+    """Return the fields that say which round it is.
+
+    The evaluation after the last round trains nothing.
+    """
     study = border.study
     first = 1
     last = most_rounds(study)
@@ -321,7 +324,10 @@ class Audit(Part):
         return True
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Add the attack: one that flfed brings; another package's is not run when asked."""
+        """Add the attack: one that flfed brings.
+
+        Another package's is not run when asked.
+        """
         if kind != AUDIT:
             return sections
         others = registry.others("attack")

@@ -121,7 +121,10 @@ class SecureAggregation(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Return whether a study has sums of models; trees have sums of their own."""
+        """Return whether a study has sums of models.
+
+        Trees have sums of their own.
+        """
         return facts.study.aggregation.sums_updates and facts.study.strategy.name != TREES
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
@@ -170,7 +173,10 @@ class SecureAggregation(Part):
         return replace(without, once=once, each_round=each_round)
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Add keys and what opens sums; replace an update by masks, and figures where these stay."""
+        """Add keys and what opens sums.
+
+        Replace an update by masks, and figures where these stay.
+        """
         if not border.pinned:
             return without
         # A study without rounds has one sum.
@@ -248,7 +254,10 @@ def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
 
 
 def _with_masked_update(border: Border, kind: str, sections: Sections) -> Sections:
-    """Return an update's sections with masks, with the site's weight and losses; of trees the sums of one level."""
+    """Return an update's sections with masks, with the site's weight and losses.
+
+    Of trees the sums of one level.
+    """
     # A model that is only scored has losses alone; a site whose run is over sends none.
     if kind == EVALUATE:
         return {**sections, **_masked(border.pinned, sums=1 + LOSSES, needed=False)}
@@ -330,7 +339,10 @@ class EncryptedModels(Part):
     )
 
     def is_in_study(self, facts: StudyFacts) -> bool:
-        """Return whether a study asks for it; trees have no model that could be encrypted."""
+        """Return whether a study asks for it.
+
+        Trees have no model that could be encrypted.
+        """
         return facts.study.aggregation.is_encrypted and facts.study.strategy.name != TREES
 
     def check(self, facts: StudyFacts) -> None:

@@ -40,7 +40,10 @@ class Strategy(Part):
         facts.strategy.check(facts.study.plan)
 
     def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
-        """Add the strategy's numbers; one that the study itself sets must have exactly that value."""
+        """Add the strategy's numbers.
+
+        One that the study itself sets must have exactly that value.
+        """
         if kind not in (TRAIN, EVALUATE):
             return sections
         strategy = border.study.strategy.build("strategy")

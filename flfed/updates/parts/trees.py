@@ -132,7 +132,10 @@ class Trees(Part):
         return tree_sections
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
-        """Add the counts for cut points; a round opens a sum for each level."""
+        """Add the counts for cut points.
+
+        A round opens a sum for each level.
+        """
         if not grows(border.study):
             return without
         return replace(
@@ -163,7 +166,10 @@ class Trees(Part):
         return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
-        """Return the most bytes of a round; all exchanges but the first bring neither scores nor the trees before."""
+        """Return the most bytes of a round.
+
+        All exchanges but the first bring neither scores nor the trees before.
+        """
         if not grows(border.study):
             return once
         levels = exchanges_of(border.study)
@@ -201,7 +207,10 @@ def _counts(border: Border) -> ArraySection:
 
 
 def _forest(border: Border, *, needed: bool) -> ArraySection:
-    """Return the section of the trees of a request; any cut points where the sites' sums are not added up."""
+    """Return the section of the trees of a request.
+
+    Any cut points where the sites' sums are not added up.
+    """
     forest = arrays(border.model, needed=needed)
     if border.pinned:
         return replace(forest, cuts=(border.layout, _codes(border)))

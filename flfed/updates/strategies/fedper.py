@@ -56,7 +56,10 @@ class FedPer(FedAvg):
 
 
 def _last_layer(model: Shapes) -> tuple[str, ...]:
-    """Return the arrays of the layer with the highest number; of a model of one layer, its intercepts."""
+    """Return the arrays of the layer with the highest number.
+
+    Of a model of one layer, its intercepts.
+    """
     numbers = {name: list(map(int, re.findall(r"\d+", name))) for name in model}
     last = max(numbers.values())
     last_arrays = tuple(name for name in model if numbers[name] == last)

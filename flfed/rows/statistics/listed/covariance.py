@@ -42,7 +42,10 @@ class Covariance:
         self.of = tuple(of)
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return the columns; raises UsageError where they are not different numbers of the schema."""
+        """Return the columns.
+
+        Raises UsageError where they are not different numbers of the schema.
+        """
         names = tuple(column_of(name, schema, where="of", kinds=("number",)) for name in self.of)
         if len(set(names)) < len(names) or len(names) < 2:
             raise UsageError(render("study.statistic.columns"))

@@ -46,7 +46,10 @@ class OddsRatio:
         self.by = by
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return group and outcome; raises UsageError where they have other than two values."""
+        """Return group and outcome.
+
+        Raises UsageError where they have other than two values.
+        """
         name = column_of(self.by, schema, where="by", kinds=("flag", "category"))
         if len(_values(schema, name)) != 2 or schema.task != "binary":
             raise UsageError(render("study.statistic.values", name=name))

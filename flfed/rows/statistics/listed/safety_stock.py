@@ -85,7 +85,10 @@ class SafetyStock:
         self.step = step
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
-        """Return forecast, date and outcome; raises UsageError where they are no number and date of a regression."""
+        """Return forecast, date and outcome.
+
+        Raises UsageError where they are no number and date of a regression.
+        """
         if schema.task != "regression":
             raise UsageError(render("study.statistic.regression"))
         if 2 * self._most(schema) + 1 > MOST_BINS:
@@ -149,7 +152,10 @@ class SafetyStock:
         }
 
     def _judged(self, sites: Sequence[Sums], of_all: Sums, place: int) -> dict[str, Any]:
-        """Return sites' mean service and miss with a stock; `place` -1 is that of all sites' errors."""
+        """Return sites' mean service and miss with a stock.
+
+        `place` -1 is that of all sites' errors.
+        """
         covered = []
         for own in sites:
             errors = of_all if place < 0 else own

@@ -275,7 +275,9 @@ def _loss(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
 def naive_forecasts(
     rows: Encoded, columns: Sequence[LinearPredictor] = (), least: int = 0
 ) -> dict[OwnFamily, LinearPredictor]:
-    """Return the forecasts that rows in the order of time allow, by family; none of other rows.
+    """Return the forecasts that rows in the order of time allow, by family.
+
+    None of other rows.
 
     Parameters
     ----------

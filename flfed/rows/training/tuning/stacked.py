@@ -91,7 +91,10 @@ def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
 
 
 def _path_of_each(searches: Sequence[Search]) -> Sequence[np.ndarray | None]:
-    """Return the coefficients of each search, as `_paths` does; None for one that no stack can solve."""
+    """Return the coefficients of each search, as `_paths` does.
+
+    None for one that no stack can solve.
+    """
     try:
         return _paths(searches)
     except np.linalg.LinAlgError:
