@@ -626,7 +626,7 @@ def _check_noise(privacy: Mapping[str, Any]) -> None:
 
 
 def is_covered(study: Study) -> bool:
-    """Return whether all that leaves a site is charged: of an analysis, and where [privacy] covers the study."""
+    """Return whether ε covers all releases of a site: of an analysis, and where [privacy] covers the study."""
     return study.analysis is not None or covers_model(study)
 
 
@@ -641,7 +641,7 @@ def by_person(study: Study) -> bool:
 
 
 def covers_model(study: Study) -> bool:
-    """Return whether a study trains a model, and all that leaves a site for it is charged."""
+    """Return whether a study trains a model, and ε covers all releases of a site for it."""
     return study.analysis is None and study.privacy.settings.get("covers") == "study"
 
 

@@ -368,7 +368,7 @@ def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
     unknown = summary.sites[0] - summary.cells_known[place][:-1]
     rest = summary.left[number] - summary.lower[place].sum()
     # Rows in cells that were not given are spread evenly over the values that lack a site.
-    # What remains of the rows is shared out only among values that some site held back.
+    # The rest of the rows is shared out only among values that some site suppressed.
     if rest > 0 and unknown.sum() > 0:
         counts = counts + rest * unknown / unknown.sum()
     total = counts.sum()

@@ -52,9 +52,9 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     that comes from groups of bins, as where a site's disclosure is "institution"; it has two digits
     of the deviation, or two of a geometric mean. A mean that lacks sites says over how
     many it is; one that lacks some summary of a site, "not all rows". A count of a value has its
-    share of the rows with a value ("about", where it is kept back how few have none), one of
+    share of the rows with a value ("about", where their number is suppressed), one of
     missing rows that of all rows. A count of which a site kept its part back is "at least"; where
-    all that is not 0 was kept back, "suppressed".
+    all that is not 0 was suppressed, "suppressed".
     """
     merged = {site: merge(parts) for site, parts in sites.items()}
     columns = {ALL: merge(list(chain.from_iterable(sites.values()))), **merged}

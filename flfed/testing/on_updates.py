@@ -419,7 +419,7 @@ def one_site_is_not_judged_by_the_others(subject: Subject) -> None:
 
 
 def it_says_what_is_not_in_its_promise(subject: Subject) -> None:
-    """Whoever believes the promise reads beside it all that leaves a site without noise."""
+    """Whoever believes the promise reads beside it every release without noise."""
     study = _study()
     made = subject.make()
     uncharged_sentences = made.uncharged(study)

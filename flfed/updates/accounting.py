@@ -6,7 +6,7 @@ One function does so for calibration, account and promise. Releases without samp
 2018, "Improving the Gaussian mechanism", theorem 8). All others go through dp-accounting's privacy loss distributions
 (Doroshenko et al. 2022, "Connect the dots"), whose rounding is always towards more ε.
 
-A budget (ε, δ) is split over all that leaves a site in a study. Shares are of μ², the square of sensitivity over noise.
+A budget (ε, δ) is split over all releases of a site in a study. Shares are of μ², the square of sensitivity over noise.
 Of Gaussian queries it adds up, and the whole is that of the one Gaussian that spends the budget alone. Persons who are
 trained on and persons who are held out have accounts apart.
 """

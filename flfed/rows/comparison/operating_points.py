@@ -1,6 +1,6 @@
 """Exact confusion tables at the thresholds and alert budgets of a study.
 
-They are of one model on one site's holdout, and held back as the site's policy has it.
+They are of one model on one site's holdout, and suppressed as the site's policy says.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class RunContext:
     sums : SecureSums, optional
         How the sites' updates are summed, where the server sees only sums.
     scored : bool
-        Whether sites score the models of rounds, exactly: not where all that leaves them is charged.
+        Whether sites score the models of rounds, exactly: not where ε covers all releases.
     """
 
     participants: Participants

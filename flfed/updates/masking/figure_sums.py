@@ -126,7 +126,7 @@ class FigureLayout:
     ) -> np.ndarray | Refusal:
         """Return a site's figures as numbers of the ring, or why there are none.
 
-        A block that the site's policy keeps back has random numbers in it. Without them its sum would be of the other
+        A block that the site's policy suppresses has random numbers in it. Without them its sum would be of the other
         sites alone, perhaps of two.
 
         Parameters
@@ -157,7 +157,7 @@ class FigureLayout:
     def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
         """Return the figures of a sum over so many sites.
 
-        Of a block that one of them kept back there are none.
+        There are none of a block that one of them suppressed.
         """
         values = ring.decode(total)
         place = 0

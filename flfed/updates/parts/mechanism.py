@@ -1,4 +1,4 @@
-"""The privacy mechanism of a study, and noise that covers all that leaves a site."""
+"""The privacy mechanism of a study, and noise that covers all releases of a site."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class CoveringNoise(Part):
         return replace(without, once=(*others, STATISTIC, *scores))
 
     def releases(self, border: Border, without: Releases) -> Releases:
-        """Replace all that leaves by what has noise."""
+        """Replace all releases by those with noise."""
         study = border.study
         if not covers_model(study):
             return without

@@ -272,7 +272,7 @@ class Border(Protocol):
 
     @property
     def noised_cells(self) -> Shapes:
-        """The same of counts of rows by cell, where noise covers all that leaves."""
+        """The same of counts of rows by cell, where noise covers all releases."""
         ...
 
     @property

@@ -59,7 +59,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
     covers : {"updates", "study"}
-        What ε is of: the updates alone, or all that leaves a site, the counts behind the encoder and those of the
+        Releases that ε covers: the updates alone, or all of a site, the counts behind the encoder and those of the
         model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
         models, Table 1. Example: `covers = "study"`.
     comparison : {"none", "own-model"}
