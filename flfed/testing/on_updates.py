@@ -22,6 +22,7 @@ from flfed.rows.training.requests import FitRequest
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import Named
+from flfed.study.template import StudyTemplate
 from flfed.testing.rules import LISTED, Rule, Subject, are_same, check, hold, hold_paragraph
 from flfed.testing.strategies import importing_it_brings_no_tables
 from flfed.updates.accounting import Release, epsilon
@@ -452,7 +453,8 @@ def _study() -> Study:
 
     It names none, as another package's may not be installed.
     """
-    return replace(Study(dataset="none", steps=STEPS, rounds=ROUNDS), privacy=Named(name="checked"))
+    study = Study.parse(StudyTemplate(name="checked", dataset="none", rounds=ROUNDS).text())
+    return replace(study.replace({"plan.steps": STEPS}), privacy=Named(name="checked"))
 
 
 def _rows(selection: np.ndarray) -> Encoded:

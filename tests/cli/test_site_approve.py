@@ -250,7 +250,7 @@ def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_
     assert said.endswith("add: --start FOLDER")
     assert not SiteFolder("cleveland").approvals.exists()
     assert str(run(*words, "--start", str(tmp_path), raises=UsageError).exception) == (
-        f"--start {tmp_path}: is no model folder, it has no model.json; make one with: flfed run export RUN"
+        f"--start {tmp_path}: is not a model folder, it has no model.json; make one with: flfed run export RUN"
     )
     other = str(export(run_study(study.replace({"seed": 5})).run, tmp_path / "other").folder)
     assert "another model" in str(run(*words, "--start", other, raises=UsageError).exception)

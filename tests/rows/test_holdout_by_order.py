@@ -73,7 +73,7 @@ def test_who_is_trained_on_has_no_test_rows_unless_the_study_says_so():
         ({"by": "day", "train-until": 7}, "must be a date, as column 'day' is"),
         ({"by": "hour", "train-share": 0.5, "blocks": "week"}, "blocks='week' is no column"),
         ({"by": "hour"}, "set train-share or train-until, and not both"),
-        ({"by": "hour", "train-share": 0.5, "train-until": 3.0}, "one of them, and not both"),
+        ({"by": "hour", "train-share": 0.5, "train-until": 3.0}, "set train-share or train-until, and not both"),
         ({"train-share": 0.5}, "by is missing"),
         ({"by": "hour", "train-share": 1.0}, "train-share"),
         ({"by": "hour", "share": 0.5}, "key 'share' is not known"),

@@ -74,7 +74,8 @@ def test_the_own_part_is_the_last_layer_and_of_one_layer_its_intercepts(names: t
 
 
 def test_a_model_whose_last_layer_is_not_known_is_refused():
-    with pytest.raises(UsageError, match="which layer is the last one does not follow from the names hidden.weight"):
+    said = "the names hidden.weight, hidden.bias, out.weight, out.bias do not show which layer is the last"
+    with pytest.raises(UsageError, match=said):
         FedPer.extra_shapes(shapes_named("hidden.weight", "hidden.bias", "out.weight", "out.bias"))
 
 
