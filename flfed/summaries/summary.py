@@ -233,9 +233,8 @@ class Encoder:
         Of numbers, after their transform: input = (value − center) / scale; a missing value
         becomes `center`. For the target of a regression likewise.
     frequency, spread : arrays [all cells of all columns]
-        Share of each value of a flag or category among rows that have one, of "missing" among all
-        rows, and what its indicator is divided by: input = (indicator − frequency) / spread; a
-        missing value becomes 0.
+        Share of each value of a flag or category among rows that have one, of "missing" among all rows, and the divisor
+        of its indicator. The input is (indicator − frequency) / spread; a missing value becomes 0.
     class_weight : array [classes]
         What a row of each class counts under class-weight "balanced"; ones otherwise.
     """

@@ -159,7 +159,7 @@ class ColumnImportance:
         Mean over the permutations of the loss with this column permuted, less the loss: log loss, or half the squared
         error in steps of the outcome's scale.
 
-    Reveals: for each column, how much the shared model's loss over holdout rows grows where the column's values are
+    Reveals: how much the shared model's loss over a site's holdout rows grows where the values of each column are
     shuffled among them. Under disclosure "institution", the figure has three digits. It is over at least the cell
     minimum of rows, of as many persons, of each class. It leaves only where each value that the schema names for the
     column has as many rows and persons. Of a number, as many must have other values than the commonest, so that
