@@ -123,7 +123,9 @@ def test_a_run_that_was_ended_at_the_server_stops_at_once_and_no_signal_is_raise
 def test_a_site_that_is_not_admitted_is_not_asked(world: Any):
     with pytest.raises(UsageError) as error, deployed(world.folder, ["site-1", "nobody"], CONFIG):
         pass
-    assert str(error.value) == ("not admitted: nobody; admitted are: site-1, site-2, site-3 (flfed coordinator status)")
+    assert str(error.value) == (
+        "not admitted: nobody; admitted: site-1, site-2, site-3 (see: flfed coordinator status)"
+    )
     assert error.value.exit_code == 2
 
 
