@@ -64,7 +64,7 @@ class Registering:
 
     def register(self, site: str, public_key: bytes) -> int:
         if public_key == self._key:
-            raise UsageError(f"site {site!r}: its key was revoked before and never holds again")
+            raise UsageError(f"site {site!r}: its key was revoked before and is never valid again")
         self.taken.append(site)
         return len(self.taken)
 
@@ -80,7 +80,7 @@ def test_a_key_that_is_never_taken_holds_up_no_other_site_and_is_said_once(own_w
         registration.update(control)
     assert control.taken[:2] == ["site-1", "site-3"]
     assert [sentence for sentence in told if "never holds again" in sentence] == [
-        "site 'site-2': its key was revoked before and never holds again"
+        "site 'site-2': its key was revoked before and is never valid again"
     ]
 
 
