@@ -46,8 +46,8 @@ from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 #                                                                                                          ▼
 #   reply ◄── ledger's line ◄── byte limit of the day ◄── sections again ◄── decision and policy again ◄── reply
 #
-# The first defect is the answer, and no row is read before all checks have passed. A reply with a line in the ledger may
-# have left; a reply without one has not.
+# The first defect is the answer, and no row is read before all checks have passed. A reply with a line in the ledger
+# may have left; a reply without one has not.
 class Gate:
     """Gate in front of one site's client app.
 

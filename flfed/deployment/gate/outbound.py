@@ -264,8 +264,8 @@ class Leaving:
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
     """Return the ledger's line of a reply, with these facts of the study, the run and its sums."""
     kind = message.metadata.message_type
-    # Of an update the budget was charged for the arrays alone: the figures beside them have no noise. Where noise covers
-    # everything there are no such figures, and the rest of a message is names and shapes.
+    # Of an update the budget was charged for the arrays alone: the figures beside them have no noise. Where noise
+    # covers everything there are no such figures, and the rest of a message is names and shapes.
     line = {
         "round": _round_of(message).get("round", 0),
         **facts,

@@ -171,14 +171,15 @@ class RunLimits:
     ----------
     most : int
         Runs of all studies with the same requests, each repeat counted, that may have an answer.
+
     Notes
     -----
-    Every evaluation of a model is an exact figure of the rows, and every comparison many of them: a coordinator that may
-    choose the models freely reads rows from such figures. So each run, of which there are few, has one model evaluated
-    and one compared, and is trained from one in a round. Runs of a ledger that was restarted count where a line of
-    theirs was carried over. A comparison's adjusted figures depend on the deviation of the sites' own intercepts as
-    well, and its counts by prediction on the bins: of these a run has one, too. Trees have one set of cut points a run:
-    sums at others would show how rows lie between the two.
+    Every evaluation of a model is an exact figure of the rows, and every comparison many of them: a coordinator that
+    may choose the models freely reads rows from such figures. So each run, of which there are few, has one model
+    evaluated and one compared, and is trained from one in a round. Runs of a ledger that was restarted count where a
+    line of theirs was carried over. A comparison's adjusted figures depend on the deviation of the sites' own
+    intercepts as well, and its counts by prediction on the bins: of these a run has one, too. Trees have one set of cut
+    points a run: sums at others would show how rows lie between the two.
     """
 
     def __init__(self, most: int) -> None:
