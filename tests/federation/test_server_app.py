@@ -121,7 +121,7 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
         return reply
 
     done = conduct(small_sites(3), small_study, change=tampering(ENROL, 2, as_first))
-    assert str(done.error) == "two nodes say they are site 'site-01'; a site's name must be unique"
+    assert str(done.error) == "two nodes report that they are site 'site-01'; a site's name must be unique"
 
 
 @pytest.mark.slow

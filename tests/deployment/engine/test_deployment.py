@@ -180,7 +180,7 @@ def test_a_revoked_key_is_cut_off_in_the_middle_of_a_round_and_for_good(world: A
     assert b'"status":401' in (world.folder.server / "caddy.log").read_bytes()
     # By mistake admitted again with the old key, it stays out, and the coordinator says why.
     world.record("site-2", "admitted")
-    assert world.until(lambda: "never holds again" in world.log("serve"), 60)
+    assert world.until(lambda: "is never valid again" in world.log("serve"), 60)
     assert world.online() == 2
     nodes_now = {site.site: site.node for site in status_of_sites(world.folder).sites}
     assert nodes_now == {"site-1": "online", "site-2": "unregistered", "site-3": "online"}

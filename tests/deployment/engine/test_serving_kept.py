@@ -79,7 +79,7 @@ def test_a_key_that_is_never_taken_holds_up_no_other_site_and_is_said_once(own_w
     for _ in range(3):
         registration.update(control)
     assert control.taken[:2] == ["site-1", "site-3"]
-    assert [sentence for sentence in told if "never holds again" in sentence] == [
+    assert [sentence for sentence in told if "is never valid again" in sentence] == [
         "site 'site-2': its key was revoked before and is never valid again"
     ]
 
