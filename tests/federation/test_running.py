@@ -225,7 +225,7 @@ def test_an_error_of_the_program_is_in_the_store_as_failed_without_its_text(smal
             {"engine": "inproces"},
             "engine 'inproces' is not known; did you mean 'inprocess'? Known: inprocess, ray, deployment",
         ),
-        ({"repeats": 0}, "repeats=0 must be at least 1"),
+        ({"repeats": 0}, "repeats=0 must be a whole number >= 1"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(

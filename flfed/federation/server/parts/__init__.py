@@ -1,1 +1,1 @@
-"""Parts of a study at the server of a run, a file a feature: what each does at the steps of the run."""
+"""Parts of a study at the server of a run, a file a feature: its work at each step of the run."""
