@@ -282,7 +282,7 @@ def test_sites_of_another_dataset_and_sites_of_one_name_are_refused(small_sites,
         run(study, sites=[sites[0], replace(sites[1], dataset="wine")])
     with pytest.raises(UsageError, match="a site's name must be unique"):
         run(study, sites=[sites[0], sites[0]])
-    with pytest.raises(UsageError, match="no site is found whose dataset is 'small'"):
+    with pytest.raises(UsageError, match="no site has dataset 'small'"):
         run(study)
     assert not (home / "runs.db").exists()
 
