@@ -1,4 +1,4 @@
-"""A site's answers where trees grow: rows by cell, and sums of gradients in place of an update."""
+"""A site's replies for trees: rows by cell, and sums of gradients in place of an update."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Trees(Training):
 
 
 def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, BinsReply]:
-    """Return the rows that are trained on by cell of a column."""
+    """Return the training rows by cell of a column."""
     sums = _sums_of(session, own)
     counts = cells_of_rows(session, least_rows(session))
     if sums is None:
@@ -42,26 +42,26 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
 
 
 def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
-    """Return the site's half of a run's secure sums, None where its sums cross as they are; raises NotTakingPart."""
+    """Return the site's half of a run's secure sums, None where its sums cross in the clear; raises NotTakingPart."""
     sums = own.sums(session.study)
     if isinstance(sums, SiteTreeSums):
         own.under(session)
         return sums
-    # A study may ask for sums that nobody approved.
+    # A study may request sums without an approval.
     if session.site.policy.disclosure != "open":
         raise NotTakingPart(Refusal("trees-single-rows"))
     return None
 
 
 def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-    """Return the sums of gradients of the nodes that are asked for.
+    """Return the sums of gradients of the requested nodes.
 
     Raises
     ------
     NotTakingPart
-        If they may not cross as they are, and there is no secure sum.
+        If they may not cross in the clear, and there is no secure sum.
     MalformedMessage
-        If the site lacks the trees before.
+        If the site lacks the earlier trees.
     """
     _sums_of(session, own)
     before = 0
@@ -90,5 +90,5 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
 
 
 def least_rows(session: SiteSession) -> int:
-    """Return the fewest rows of a code and of a leaf that the study asks for."""
+    """Return the fewest rows of a code and of a leaf in the study."""
     return int(session.study.strategy.settings.get("min-rows", 0))
