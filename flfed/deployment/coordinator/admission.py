@@ -318,7 +318,10 @@ def read_admission(file: Path) -> dict[str, Any]:
 
 
 def _parsed(file: Path) -> Any:
-    """Return the JSON of an admission file; None where it is invalid or too large."""
+    """Return the JSON of an admission file.
+
+    It is None where it is invalid or too large.
+    """
     try:
         # One byte more than allowed is enough to see that a file is too large.
         with file.open("rb") as stream:

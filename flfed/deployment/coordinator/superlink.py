@@ -354,7 +354,10 @@ class BodyRefused(Exception):
 
 
 def whole(content: bytes, more: Receive) -> Receive:
-    """Return a callable that gives a body once, without storing it; later messages come from `more`."""
+    """Return a callable that gives a body once, without storing it.
+
+    Later messages come from `more`.
+    """
     bodies = [content]
 
     async def receive() -> Message:
@@ -514,7 +517,10 @@ class _Fields:
             raise HeadError("another field stands where Flower's nodes have none")
 
     def read_number(self) -> int:
-        """Return a number of 64 bits: seven a byte, the lowest first; the last byte is below 128."""
+        """Return a number of 64 bits: seven a byte, the lowest first.
+
+        The last byte is below 128.
+        """
         number = 0
         for shift in range(0, 70, 7):
             byte = self._take(1)[0]

@@ -280,7 +280,10 @@ class DeployedGrid(HttpGrid):
         return errors
 
     def _send_again(self, waiting: dict[str, Question], question: Question, since: str) -> bool:
-        """Send a question again to a node that is online; return whether the server knows the node."""
+        """Send a question again to a node that is online.
+
+        Return whether the server knows the node.
+        """
         again = question.request
         again.metadata.created_at = time.time()
         (fresh,) = self.push_messages([joined(again)]) or ("",)

@@ -295,7 +295,10 @@ class Tasks:
             raise MalformedMessage(Refusal("message-unreadable")) from None
 
     def _read(self, client: NodeClient, bounded: Bounded, response: Any) -> Task:
-        """Read a whole task, with heartbeats; the reply to a malformed message is an error."""
+        """Read a whole task, with heartbeats.
+
+        The reply to a malformed message is an error.
+        """
         # Flower stores the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
         identity.task_id = response.task.task_id

@@ -218,7 +218,10 @@ class Gate:
         return frozen_site
 
     def _side(self, context: Context) -> SiteClient:
-        """Return the client with a study's rows; other frozen rows need another client."""
+        """Return the client with a study's rows.
+
+        Other frozen rows need another client.
+        """
         sha256 = sha256_of(str(context.run_config["study"]))
         rows = self._studies.rows_sha256(sha256)
         key = (sha256, rows, int(context.run_config.get("repeat", 0)))

@@ -37,7 +37,10 @@ def _with_nan(figure: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_two(classes: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the test rows without and with the outcome; raises ValueError where a count is missing."""
+    """Return the test rows without and with the outcome.
+
+    Raises ValueError where a count is missing.
+    """
     if classes is None:
         return None
     if not {"0", "1"} <= classes.keys():
@@ -51,7 +54,10 @@ def _family(name: object) -> object:
 
 
 def _training(word: object) -> str:
-    """Return whether a model was trained enough; any other word counts as unknown."""
+    """Return whether a model was trained enough.
+
+    Any other word counts as unknown.
+    """
     return str(word) if word in TRAINED else TRAINED_UNKNOWN
 
 
@@ -166,7 +172,10 @@ def keep_result(
 def _result(
     request: Message, reply: Message, left: Message, facts: Mapping[str, Any], messages: StudyMessages
 ) -> Result:
-    """Return the stored result of a comparison: all of it is from the ledger's facts and the reply."""
+    """Return the stored result of a comparison.
+
+    All of it is from the ledger's facts and the reply.
+    """
     comparison = CompareReply.from_record(reply.content)
     crossed = CompareReply.from_record(left.content)
     if any(math.isfinite(one.value) for one in crossed.differences):

@@ -77,7 +77,10 @@ def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
 
 
 def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal | None:
-    """Return why the named section does not fit, or None; no text has a word of the content."""
+    """Return why the named section does not fit, or None.
+
+    No text has a word of the content.
+    """
     content = record[name]
     if isinstance(section, Plain):
         kind = MetricRecord if section.metrics else ConfigRecord
@@ -166,7 +169,10 @@ def _number_fits(field: Field, value: float) -> bool:
 
 
 def _arrays_defect(section: ArraySection, array_record: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
-    """Return why a section's arrays do not fit; no array is decoded before its size was checked."""
+    """Return why a section's arrays do not fit.
+
+    No array is decoded before its size was checked.
+    """
     wrong = _names_defect(array_record, section.arrays, "array", needed=section.arrays)
     wrong = wrong or _size_defect(array_record, {key: array.most for key, array in section.arrays.items()})
     if wrong:
@@ -203,7 +209,10 @@ def _has_shape(shape: Shape, array: ArrayField) -> bool:
 
 
 def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:
-    """Return whether a shape is between two; a table without rows, where none is needed, may have any columns."""
+    """Return whether a shape is between two.
+
+    A table without rows, where none is needed, may have any columns.
+    """
     if len(shape) != len(most):
         return False
     if len(shape) == 2 and shape[0] == least[0] == 0:
@@ -230,7 +239,10 @@ def _packed_defect(section: ArraySection, content: Arrays) -> Refusal | None:
 
 
 def _ciphertexts_defect(section: Encrypted, array_record: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
-    """Return why ciphertexts do not fit; only the key's settings could show whether one is valid."""
+    """Return why ciphertexts do not fit.
+
+    Only the key's settings could show whether one is valid.
+    """
     if set(array_record) != {CIPHERTEXT}:
         if section.plain is None:
             return Refusal("ciphertexts-unfit")
@@ -285,10 +297,10 @@ def _size_defect(arrays: Mapping[str, Array], most: Mapping[str, int]) -> Refusa
 
 
 def may_leave(text: str, site: Site) -> Refusal | None:
-    """Return the refusal in an error's text, None where the text may not leave.
+    """Return the refusal in an error's text, or None.
 
-    The client app redacts errors first. This is the second check: a text that is no refusal stays at the site,
-    whatever made it.
+    It is None where the text may not leave. The client app redacts errors first. This is the second check: a text that
+    is no refusal stays at the site, whatever made it.
 
     Parameters
     ----------

@@ -212,7 +212,10 @@ class StudyMessages:
         return {"config": plain, "arrays": arrays(self.model), "encoder": self._encoder()}
 
     def _encoder(self) -> ArraySection:
-        """Return the section of the encoder; under the schema's scaler all its values follow from the study."""
+        """Return the section of the encoder.
+
+        Under the schema's scaler all its values follow from the study.
+        """
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         array_fields = {}
         for name, shape in self.layout.encoder_shapes().items():
@@ -221,7 +224,10 @@ class StudyMessages:
         return ArraySection(arrays=array_fields)
 
     def leaving(self, kind: str, **options: bool) -> Sections:
-        """Return the allowed sections of a reply of this kind; `options` are the rest of a `Wanted`."""
+        """Return the allowed sections of a reply of this kind.
+
+        `options` are the rest of a `Wanted`.
+        """
         wanted = Wanted(kind=kind, **options)
         sections = self._reply(wanted)
         for part in BORDER:
@@ -344,7 +350,10 @@ def without_figures() -> Sections:
 
 
 def _numbers_of_rows(in_clear: Collection[str]) -> dict[str, Field]:
-    """Return the fields of the numbers of rows; a number that is not `in_clear` is 0."""
+    """Return the fields of the numbers of rows.
+
+    A number that is not `in_clear` is 0.
+    """
     fields: dict[str, Field] = {}
     for name, least in LEAST_ROWS.items():
         fields[name.replace("_", "-")] = whole(least) if name in in_clear else equal(0)
@@ -390,7 +399,10 @@ def points(messages: StudyMessages) -> Sections:
 
 
 def groups(study: Study, schema: Schema) -> Sections:
-    """Return the section of figures by group, none where the study names no column."""
+    """Return the section of figures by group.
+
+    There is none where the study names no column.
+    """
     group_columns = groupings(study.compare.by, schema)
     if not group_columns:
         return {}
@@ -401,7 +413,10 @@ def groups(study: Study, schema: Schema) -> Sections:
 
 
 def importance(study: Study, layout: Layout) -> Sections:
-    """Return the sections of feature importances, none where the study has no permutations."""
+    """Return the sections of feature importances.
+
+    There are none where the study has no permutations.
+    """
     if not study.compare.importance:
         return {}
     names = [column.name for column in layout.features]

@@ -96,7 +96,10 @@ def choices_of(message: Message) -> dict[str, Any]:
 
 
 class SumLines:
-    """Lines of a ledger about secure sums: lists, answers and keys of runs."""
+    """Lines of a ledger about secure sums.
+
+    They are of lists, answers and keys of runs.
+    """
 
     def __init__(self) -> None:
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
@@ -323,7 +326,10 @@ ONCE: Exchange = (0, 0, 0)
 
 
 def _place(kind: str, facts: Mapping[str, Any]) -> Exchange:
-    """Return the exchange of a question; a run has one answer to each."""
+    """Return the exchange of a question.
+
+    A run has one answer to each.
+    """
     if kind != TRAIN:
         return ONCE
     round, level, attempt = (_whole(facts.get(key)) for key in ("round", "level", "attempt"))
@@ -367,7 +373,10 @@ class OpenedLists:
 
 
 def attempts_refusal(message: Message, context: Context) -> Refusal | None:
-    """Return why a tree may not be begun again, None where it may: at most once for each site of the run."""
+    """Return why a tree may not be begun again, or None.
+
+    It may at most once for each site of the run.
+    """
     names = str(context.run_config.get("sites", "")).split(",")
     if exchange_of(message).get("attempt", 0) > len(names):
         return Refusal("too-many-attempts", most=len(names))

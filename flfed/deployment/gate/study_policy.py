@@ -198,9 +198,10 @@ class StudyAdmission:
         return self._rows.get(study_sha256, "")
 
     def rows_in_line(self, study_sha256: str) -> str:
-        """Return the hash of the rows for a ledger's line: nothing of an analysis.
+        """Return the hash of the rows for a ledger's line.
 
-        The ledger's head leaves, and must not depend on exact rows. The line of the charge has a keyed hash.
+        It is empty for an analysis: the ledger's head leaves, and must not depend on exact rows. The line of the charge
+        has a keyed hash.
         """
         messages = self.messages(study_sha256)
         if messages is not None and is_covered(messages.study):
@@ -251,9 +252,10 @@ class StudyAdmission:
         return self._messages(study, pinned)
 
     def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
-        """Return the approval of a study's secure sums, None where its updates may cross in the clear.
+        """Return the approval of a study's secure sums, or None.
 
-        `opened` are the lists in the site's ledger. Raises `Refused` where the study may not be answered.
+        It is None where its updates may cross in the clear. `opened` are the lists in the site's ledger. Raises
+        `Refused` where the study may not be answered.
         """
         from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
 
@@ -334,7 +336,10 @@ class StudyAdmission:
         return approval
 
     def _check_approval(self, approval: Approval, *, lost: bool) -> None:
-        """Refuse a study whose decision is not valid now; `lost`: a ledger was lost since."""
+        """Refuse a study whose decision is not valid now.
+
+        With `lost`, a ledger was lost since.
+        """
         if approval.decision != "approved":
             reject("decided-against", decision=approval.decision, day=approval.at[:10])
         if lost:

@@ -151,9 +151,10 @@ def approvals(folder: SiteFolder) -> list[Approval]:
 
 
 def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
-    """Return whether a ledger was lost after a decision; without a decision, whether one was ever lost.
+    """Return whether a ledger was lost after a decision.
 
-    The ledger may then lack answers to the study's runs. Raises LedgerError where the ledger cannot be opened.
+    Without a decision, return whether one was ever lost. The ledger may then lack answers to the study's runs. Raises
+    LedgerError where the ledger cannot be opened.
     """
     ledger = "" if approval is None else approval.ledger
     return ledger_of(folder).loss_before() != ledger
@@ -350,7 +351,10 @@ def read_start_folder(folder: SiteFolder, study: Study, model_folder: Path | Non
 
 
 def keep_start(folder: SiteFolder, study: Study, source: Source) -> None:
-    """Store a study's start model, whole or not at all; raises FlfedError where it cannot be written."""
+    """Store a study's start model, whole or not at all.
+
+    Raises FlfedError where it cannot be written.
+    """
     from flfed.updates.arrays import file_content, with_prefix
 
     parts = with_prefix(MODEL, source.arrays) | with_prefix(ENCODER, source.encoder.arrays())

@@ -66,7 +66,10 @@ class Compared:
         return max(self.most - len(self.models), 0)
 
     def refusal(self, model_sha256: str) -> Refusal | None:
-        """Return why no figure of a model leaves, by its hash; None for one more model, or a repeated one."""
+        """Return why no figure of a model leaves, by its hash.
+
+        It is None for one more model, or a repeated one.
+        """
         if model_sha256 in self.models or self.left:
             return None
         return Refusal("too-many-compared", most=self.most, had=len(self.models))
@@ -276,7 +279,10 @@ class Comparisons:
         return None
 
     def attack_refusal(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a model is not attacked, or None: none of its figures left, and none may leave now."""
+        """Return why a model is not attacked, or None.
+
+        None of its figures left, and none may leave now.
+        """
         if self._counts(message, AUDIT):
             return self._refusal(locked_ledger, message, facts)
         return None

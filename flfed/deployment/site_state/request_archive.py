@@ -231,13 +231,19 @@ FROM = "trained-from-sha256"
 
 
 def model_sha256(message: Message) -> str:
-    """Return the hash of a request's model and encoder; raises MalformedMessage if an array cannot be read."""
+    """Return the hash of a request's model and encoder.
+
+    Raises MalformedMessage if an array cannot be read.
+    """
     both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 
 def trained_from(message: Message, study: Study) -> dict[str, str]:
-    """Return the model's entry for the line of a round; empty for other messages."""
+    """Return the model's entry for the line of a round.
+
+    It is empty for other messages.
+    """
     if message.metadata.message_type != TRAIN:
         return {}
     # A packed, encrypted or hashed model has other bytes than at its comparison.

@@ -1,8 +1,9 @@
-"""Files that a site's gate trusts: the coordinator's terms and its own signing key.
+"""Files that a site's gate trusts.
 
-The user of the network wrote `terms.toml`, and the gate trusts it no further than that. A person or program with that
-user's rights can name another signing key there, and gains a receipt that looks like the coordinator's. It could send
-the gate no more than an approved coordinator may send anyway (docs/security.md).
+They are the coordinator's terms and its own signing key. The user of the network wrote `terms.toml`, and the gate
+trusts it no further than that. A person or program with that user's rights can name another signing key there, and
+gains a receipt that looks like the coordinator's. It could send the gate no more than an approved coordinator may send
+anyway (docs/security.md).
 
 The signing key signs a site's keys of runs under secure aggregation. Other sites recognise it by its fingerprint, which
 two people read to each other, so that nobody between the sites can replace it with another key.
@@ -123,7 +124,9 @@ def _read(path: Path, site: str, state: tuple[int, ...]) -> Ed25519PrivateKey:
 
 
 def own_fingerprint(folder: SiteFolder) -> str:
-    """Return the fingerprint of a site's gate, an empty text where it has no key.
+    """Return the fingerprint of a site's gate.
+
+    The text is empty where it has no key.
 
     Raises
     ------

@@ -140,7 +140,10 @@ class SiteClient:
             return redacted(error, message, context)
 
     def later_figures(self, message: Message, context: Context) -> tuple[Figure, ...]:
-        """Return noised figures of the model of a comparison; none where the site's account does not allow them."""
+        """Return noised figures of the model of a comparison.
+
+        There are none where the site's account does not allow them.
+        """
         own = self._run_of(context, run_state(str(context.node_config["site"]), context))
         try:
             request = read(CompareRequest, message.content)
@@ -237,7 +240,10 @@ def _always(*, claim: bool) -> bool:
 
 
 def _whole(message: Message, state: RunState) -> Message:
-    """Return a message with its encoder; a message within a process has it."""
+    """Return a message with its encoder.
+
+    A message within a process has it.
+    """
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 

@@ -137,7 +137,9 @@ class PrivacyAccount:
         return self._over(spent, charges, whole)
 
     def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
-        """Record a round's cost before it is trained, once: a repeated request has no new noise.
+        """Record a round's cost before it is trained, once.
+
+        A repeated request has no new noise.
 
         Parameters
         ----------
@@ -204,7 +206,10 @@ class PrivacyAccount:
         side: Side,
         facts: Mapping[str, Any],
     ) -> list[Line]:
-        """Append one line a release where the budget allows all of them; raises NotSpent."""
+        """Append one line a release where the budget allows all of them.
+
+        Raises NotSpent.
+        """
         # Read and written under one lock: two processes cannot both take the last round.
         over = self._over(tally, [(side, release) for release in releases])
         if over:

@@ -233,9 +233,9 @@ Charged = dict[str, tuple[Side, Release]]
 
 
 def run_charges(study: Study, site: Site) -> Charged:
-    """Return all charges of one run of a study: its rounds or its one answer, and all answers.
+    """Return all charges of one run of a study.
 
-    They are empty for a study without a charge.
+    They are its rounds or its one answer, and all answers; they are empty for a study without a charge.
     """
     mechanism = mechanism_of(study) or Mechanism()
     release = mechanism.round_release(study.plan, study.rounds)
@@ -296,7 +296,9 @@ class RoundCharge:
         self.spending.reserve_round(self.charge.release, same_noise=self.same_noise, side=side, **self._line(round))
 
     def answer(self, releases: Sequence[Release], *, answer: str, request: str, side: Side, **facts: Any) -> None:
-        """Charge an answer that is noised as a whole; `facts` are added to its lines. Raises as a round does.
+        """Charge an answer that is noised as a whole.
+
+        `facts` are added to its lines. Raises as a round does.
 
         Parameters
         ----------
@@ -366,7 +368,10 @@ class RoundCharge:
 
 
 def round_charge(protection: Protection | None) -> RoundCharge | None:
-    """Return the charge of a session's noise, None without one, as for research sites, which have no ledger."""
+    """Return the charge of a session's noise, or None.
+
+    Research sites have none, since they have no ledger.
+    """
     if protection is not None and isinstance(protection.spend, RoundCharge):
         return protection.spend
     return None

@@ -176,7 +176,10 @@ def losses_of(rows: float, loss: float | None, scores: RowScores | None, session
 
 
 def redact_round(reply: TrainReply, figures: RoundFigures) -> TrainReply:
-    """Return a reply to a round with its outbound figures: exact, of three digits, or none."""
+    """Return a reply to a round with its outbound figures.
+
+    The figures are exact, of three digits, or absent.
+    """
     if figures == "exact":
         return reply
     if figures == "none":
@@ -228,7 +231,10 @@ def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, roundi
 
 
 def rounded_comparison(reply: CompareReply) -> CompareReply:
-    """Return a comparison with three digits a figure: ten bits each, by which a chosen model reveals rows."""
+    """Return a comparison with three digits a figure.
+
+    They are ten bits each, by which a chosen model reveals rows.
+    """
     arms = tuple(_with_all(one, three_digits) for one in reply.arms)
     differences = tuple(_with_all(one, three_digits) for one in reply.differences)
     return replace(reply, arms=arms, differences=differences)
@@ -296,5 +302,8 @@ def redact_comparison(session: SiteSession, comparison: SiteComparison) -> Compa
 
 
 def table_error(study: Study, error: TableError) -> TableError:
-    """Return the outbound error about a site's table: under covering noise it has no count of rows."""
+    """Return the outbound error about a site's table.
+
+    Under covering noise it has no count of rows.
+    """
     return TableError(error.column, error.rule) if is_covered(study) else error

@@ -1,6 +1,7 @@
-"""A site's keys of one run with secure sums: its own, those of its peers, and the chain of links with them.
+"""A site's keys of one run with secure sums.
 
-All of it is in the site's state of the run, and survives the process.
+They are its own, those of its peers, and the chain of links with them. All of it is in the site's state of the run, and
+survives the process.
 """
 
 from __future__ import annotations
@@ -277,7 +278,10 @@ class RunKeys:
         return None
 
     def secret_context(self) -> SecretContext:
-        """Return the run's key of homomorphic encryption; raises NotTakingPart where it is missing."""
+        """Return the run's key of homomorphic encryption.
+
+        Raises NotTakingPart where it is missing.
+        """
         arrays = self._shared()
         if arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
@@ -285,12 +289,18 @@ class RunKeys:
         return context
 
     def _shared(self) -> Arrays | None:
-        """Return the run's stored key of homomorphic encryption; raises NotTakingPart once it was destroyed."""
+        """Return the run's stored key of homomorphic encryption.
+
+        Raises NotTakingPart once it was destroyed.
+        """
         check_lasting(self.state)
         return self.state.read(SHARED)
 
     def destroy_shared(self) -> None:
-        """Destroy the run's key of homomorphic encryption; after that the site answers nothing in the run."""
+        """Destroy the run's key of homomorphic encryption.
+
+        After that the site answers nothing in the run.
+        """
         if self.state.read(SHARED) is not None:
             self.state.remove(SHARED)
         self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
@@ -336,9 +346,10 @@ class RunKeys:
         return None if arrays is None else Cohort.of(arrays)
 
     def cohort(self) -> Cohort:
-        """Return the run's cohort; raises NotTakingPart where its keys are missing, or the pins have changed since.
+        """Return the run's cohort.
 
-        The pinned sites determine the threshold, and a run has one.
+        Raises NotTakingPart where its keys are missing, or the pins have changed since. The pinned sites determine the
+        threshold, and a run has one.
         """
         cohort = self.read_cohort()
         if cohort is None:
@@ -348,10 +359,11 @@ class RunKeys:
         return cohort
 
     def rows_leave_masked(self) -> bool:
-        """Return whether sums over training rows leave under masks; raises NotTakingPart where that is unknown.
+        """Return whether sums over training rows leave under masks.
 
-        Without the keys it is unknown who shares figures in sums only. Sums that left together with such a site do not
-        leave alone in a run without it: the difference would be that site's own.
+        Raises NotTakingPart where that is unknown. Without the keys it is unknown who shares figures in sums only. Sums
+        that left together with such a site do not leave alone in a run without it: the difference would be that site's
+        own.
         """
         if self.approval is None:
             cohort = self.read_cohort()
@@ -371,7 +383,10 @@ class RunKeys:
         return self.approval is not None and {*self.cohort().sites} == {*self.approval.pinned}
 
     def chain(self) -> Chain:
-        """Return the links with each of the cohort; raises NotTakingPart where they are missing."""
+        """Return the links with each of the cohort.
+
+        Raises NotTakingPart where they are missing.
+        """
         arrays = self.state.read(CHAIN)
         if arrays is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
@@ -384,7 +399,10 @@ class RunKeys:
         return self.links(step, chain)
 
     def links(self, step: int, chain: Chain | None = None) -> dict[str, bytes]:
-        """Return the links of a masked question; raises NotTakingPart where they are deleted."""
+        """Return the links of a masked question.
+
+        Raises NotTakingPart where they are deleted.
+        """
         links: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
         return links
 
@@ -393,7 +411,10 @@ class RunKeys:
         return generator(self.study.seed + self.repeat, site=self.site, purpose=purpose, number=number)
 
     def chance(self, number: int) -> NoiseSource:
-        """Return the source of a question's noise: the operating system, except in a rehearsal."""
+        """Return the source of a question's noise.
+
+        It is the operating system, except in a rehearsal.
+        """
         if self.approval is not None:
             return SystemNoise()
         return SeededNoise(self.rng(f"site-noise {noise_key(self.study.text)}", number))

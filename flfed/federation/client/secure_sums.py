@@ -1,6 +1,7 @@
-"""Secure sums at a site, of updates, figures, ciphertexts and trees: masked vectors, confirmations and openings.
+"""Secure sums at a site, of updates, figures, ciphertexts and trees.
 
-The site's ledger has the opened lists, for all runs; the rest is in its state of the run.
+They are masked vectors, confirmations and openings. The site's ledger has the opened lists, for all runs; the rest is
+in its state of the run.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ class SiteSums:
     """Kinds of the questions whose answers are masked."""
 
     def cohort(self) -> Cohort:
-        """Return the sites that have masks with each other; raises NotTakingPart where they are unknown."""
+        """Return the sites that have masks with each other.
+
+        Raises NotTakingPart where they are unknown.
+        """
         return self.keys.cohort()
 
     def least(self) -> int:
@@ -77,7 +81,10 @@ class SiteSums:
 
     @property
     def context(self) -> SumContext:
-        """Facts that the sites of a sum share; raises NotTakingPart where these are unknown."""
+        """Facts that the sites of a sum share.
+
+        Raises NotTakingPart where these are unknown.
+        """
         keys = self.keys
         cohort = self.cohort()
         return SumContext(
@@ -98,7 +105,9 @@ class SiteSums:
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
-        """Return a reply whose update is masked; yields the request that rounds it.
+        """Return a reply whose update is masked.
+
+        The request that rounds it is yielded.
 
         Parameters
         ----------
@@ -143,7 +152,10 @@ class SiteSums:
         return self.once(exchange, "masked-summary", lambda: ring.encode(numbers, rng))
 
     def once(self, exchange: RunQuestion, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
-        """Return numbers of 64 bits under masks; a repeated request gets the stored ones of a name."""
+        """Return numbers of 64 bits under masks.
+
+        A repeated request gets the stored ones of a name.
+        """
         if self.keys.approval is None:
             return self._mask(exchange, np.empty(0, np.uint32), or_refuse(numbers()))
         state = self.keys.state
@@ -161,7 +173,10 @@ class SiteSums:
         return Masked(**{part: arrays[part] for part in ("vector", "sums", "shares")}, opened=self._opened(exchange))
 
     def identify_exchange(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> RunQuestion:
-        """Return a question's place; the `kind` is of one without a request, for sums over training rows."""
+        """Return a question's place.
+
+        The `kind` is of one without a request, for sums over training rows.
+        """
         study = self.keys.study
         number = 0
         if isinstance(request, TrainRequest):
@@ -207,7 +222,10 @@ class SiteSums:
         return history.lists
 
     def as_of_now(self, exchange: RunQuestion, reply: TrainReply) -> TrainReply:
-        """Return a stored reply with the lists opened by now: other runs may have opened some since."""
+        """Return a stored reply with the lists opened by now.
+
+        Other runs may have opened some since.
+        """
         if reply.masked is None:
             return reply
         return replace(reply, masked=replace(reply.masked, opened=self._opened(exchange)))
@@ -312,7 +330,10 @@ class SiteSums:
         )
 
     def place_of(self, number: int) -> dict[str, int]:
-        """Return round and level of an exchange, as a ledger's facts; empty where an exchange is a round."""
+        """Return round and level of an exchange, as a ledger's facts.
+
+        It is empty where an exchange is a round.
+        """
         return {}
 
     def opened(self, request: ModelRequest, model: Shapes) -> Arrays:
@@ -350,7 +371,10 @@ class SiteFigures(SiteSums):
         return len(self.cohort().sites)
 
     def are_summed(self) -> bool:
-        """Return whether the site's figures leave in a sum: it is one of these sites, and they are enough."""
+        """Return whether the site's figures leave in a sum.
+
+        They do where it is one of these sites, and these are enough.
+        """
         approval = self.keys.approval
         cohort = self.keys.read_cohort()
         if approval is None or cohort is None or self.keys.site not in cohort.in_sums_only:
@@ -395,7 +419,10 @@ class SiteCiphers(SiteSums):
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
-        """Return a reply with the site's part of the next model, encrypted; `model` is the opened earlier one."""
+        """Return a reply with the site's part of the next model, encrypted.
+
+        `model` is the opened earlier one.
+        """
         exchange = self.identify_exchange(request)
         most_rows = float(self.keys.cohort().most_rows)
         strategy = self.keys.study.strategy.build("strategy")
@@ -439,7 +466,10 @@ class SiteCiphers(SiteSums):
         return b"" if facts is None else facts["binding"].tobytes()
 
     def _last_answered(self) -> int:
-        """Return the last round that the site has trained in, 0 before the first."""
+        """Return the last round that the site has trained in.
+
+        It is 0 before the first.
+        """
         start = f"{FACTS}{TRAIN}-"
         names = self.keys.state.names()
         return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
@@ -461,7 +491,10 @@ class SiteTreeSums(SiteSums):
         return {"round": round, "level": level}
 
     def masked_cells(self, counts: Arrays) -> Masked:
-        """Return rows by cell under masks, the same for each request; raises NotTakingPart."""
+        """Return rows by cell under masks, the same for each request.
+
+        Raises NotTakingPart.
+        """
         numbers = np.concatenate([values.ravel() for values in counts.values()])
         return self.once(self.identify_exchange(None, BINS), "masked-cells", lambda: numbers.astype(np.uint64))
 
@@ -545,9 +578,10 @@ def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Mask
 
 
 def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:
-    """Return losses as numbers of 64 bits; none in a rehearsal, whose server has the sites' own.
+    """Return losses as numbers of 64 bits.
 
-    They weigh nothing where too many sites of the run send their own: the rest of the sum would be one site's.
+    There are none in a rehearsal, whose server has the sites' own. They weigh nothing where too many sites of the run
+    send their own: the rest of the sum would be one site's.
     """
     approval = keys.approval
     cohort = keys.cohort()

@@ -1,4 +1,7 @@
-"""List of a study's parts at a site; no other code there names one."""
+"""List of a study's parts at a site.
+
+No other code there names one.
+"""
 
 from __future__ import annotations
 

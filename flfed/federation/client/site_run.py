@@ -1,4 +1,7 @@
-"""A site's part of one run: its state there, its half of the run's sums, and facts of the study's text."""
+"""A site's part of one run.
+
+It has the state there, its half of the run's sums, and facts of the study's text.
+"""
 
 from __future__ import annotations
 
@@ -48,19 +51,27 @@ def extra_shapes_of(text: str) -> ExtraShapes:
 
 @cache
 def strategy_class(name: str) -> type[FedAvg]:
-    """Return the class of a strategy; its client half is in the same file as the server's."""
+    """Return the class of a strategy.
+
+    Its client half is in the same file as the server's.
+    """
     strategy: type[FedAvg] = registry.load("strategy", name)
     return strategy
 
 
 def run_of(context: Context) -> str:
-    """Return the run of a message's context; where sites store no reply it is named for their ledgers alone."""
+    """Return the run of a message's context.
+
+    Where sites store no reply it is named for their ledgers alone.
+    """
     return str(context.run_config.get("run") or context.run_config.get("run-here", ""))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SiteRun:
-    """A site's state of one run: its name, its arrays, and the approval of secure sums.
+    """A site's state of one run.
+
+    It has the name, the arrays, and the approval of secure sums.
 
     Attributes
     ----------
@@ -99,13 +110,19 @@ class SiteRun:
         return cls(site=site, run=run, repeat=repeat, state=state, approving=approving, rows=rows, source=source)
 
     def under(self, session: SiteSession) -> str:
-        """Return the facts besides its request on which a stored answer depends: seed, rows, policy and study."""
+        """Return the facts besides its request on which a stored answer depends.
+
+        They are seed, rows, policy and study.
+        """
         policy = session.site.policy.model_dump_json()
         self.state.under = "\n".join((str(session.seed), self.rows, policy, session.study.text))
         return self.state.under
 
     def start(self, session: SiteSession, encoder: Encoder) -> Arrays | None:
-        """Return the run's start model for its encoder; None without an earlier model, or without a copy here."""
+        """Return the run's start model for its encoder.
+
+        It is None without an earlier model, or without a copy here.
+        """
         study = session.study
         source = self.source(study) if study.warm_start else None
         if source is None:
@@ -113,7 +130,10 @@ class SiteRun:
         return rewritten(source, drawn_model(session), session.layout, encoder)
 
     def figures(self, study: Study) -> SiteFigures | None:
-        """Return the site's half of the sum of figures, None where its figures leave in none."""
+        """Return the site's half of the sum of figures, or None.
+
+        It is None where its figures leave in none.
+        """
         sums = self.sums(study)
         if sums is None or study.aggregation.is_encrypted:
             return None
@@ -121,7 +141,10 @@ class SiteRun:
         return figures if figures.are_summed() else None
 
     def sums(self, study: Study) -> SiteSums | None:
-        """Return the site's half of a study's secure sums, None where its updates cross in the clear."""
+        """Return the site's half of a study's secure sums, or None.
+
+        It is None where its updates cross in the clear.
+        """
         if not study.aggregation.sums_updates:
             return None
         approval = None if self.approving is None else self.approving(study)
@@ -210,7 +233,10 @@ def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) 
 
 
 def own_part_of(own_arrays: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:
-    """Return a site's own part of the model; before its first round, the incoming one."""
+    """Return a site's own part of the model.
+
+    Before its first round it is the incoming one.
+    """
     if shapes.own_model:
         return OwnArrays(model=own_arrays or incoming)
     return OwnArrays(part=own_arrays, names=tuple(shapes.own_part))

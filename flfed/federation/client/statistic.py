@@ -85,9 +85,9 @@ class NoisedSums(ExactSums):
         return self.answer(session, secure).drawn()
 
     def part_of_noise(self, least: int) -> NoisedAnalysis:
-        """Return the analysis with a site's own part of the noise: that of all but one of `least` sites is enough.
+        """Return the analysis with a site's own part of the noise.
 
-        The one may be a site that reveals its part to the coordinator.
+        That of all but one of `least` sites is enough. The one may be a site that reveals its part to the coordinator.
         """
         if not least:
             return self.statistic
@@ -164,7 +164,9 @@ def count_statistic(
 
 
 def account_of(session: SiteSession) -> tuple[float, float]:
-    """Return a site's budget of ε and the spent part of it, NaN where a study spends nothing.
+    """Return a site's budget of ε and the spent part of it.
+
+    It is NaN where a study spends nothing.
 
     Raises
     ------
@@ -192,5 +194,8 @@ def answered(session: SiteSession) -> tuple[str, ...]:
 
 
 def all_rows(session: SiteSession) -> pd.DataFrame:
-    """Return all rows: without training and comparison, the holdout is like the other rows."""
+    """Return all rows.
+
+    Without training and comparison, the holdout is like the other rows.
+    """
     return pd.concat([session.table.training, session.table.holdout("statistic")], ignore_index=True)

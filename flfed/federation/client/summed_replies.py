@@ -1,4 +1,7 @@
-"""A site's replies about its run's secure sums: on keys and lists, and figures beside a sum."""
+"""A site's replies about its run's secure sums.
+
+They are on keys and lists, and figures beside a sum.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ def answer_sums(request: SumRequest, session: SiteSession, own: SiteRun) -> Gene
 
 
 def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
-    """Return the site's half of a request's sums; raises NotTakingPart where there is none."""
+    """Return the site's half of a request's sums.
+
+    Raises NotTakingPart where there is none.
+    """
     of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
     half = own.figures(study) if of_figures else own.sums(study)
     if half is None:
@@ -92,7 +98,10 @@ class InSum:
     history: QuestionHistory = field(default_factory=QuestionHistory)
 
     def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
-        """Return the facts for the ledger's line of a reply; empty where no figures leave in a sum."""
+        """Return the facts for the ledger's line of a reply.
+
+        It is empty where no figures leave in a sum.
+        """
         stays = message.metadata.message_type in (COMPARE, EVALUATE) and MASKED not in reply.content
         return {} if stays else self.facts
 
@@ -118,7 +127,9 @@ NO_SUM = InSum()
 
 
 def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> InSum:
-    """Return a message's part in its run's secure sums; raises NotTakingPart for a sum that is unknown here.
+    """Return a message's part in its run's secure sums.
+
+    Raises NotTakingPart for a sum that is unknown here.
 
     Parameters
     ----------

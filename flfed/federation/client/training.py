@@ -1,6 +1,7 @@
-"""Kinds of runs at a site; and training of a round, through the parts of its study.
+"""Kinds of runs at a site, and training of a round.
 
-A round is answered once: a repeated request gets the stored reply, or a refusal.
+A round passes the parts of its study, and is answered once: a repeated request gets the stored
+reply, or a refusal.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class RunKind:
     keeps_replies: ClassVar[bool] = False
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-        """Return the site's reply to a round; raises NotTakingPart where the kind has none."""
+        """Return the site's reply to a round.
+
+        Raises NotTakingPart where the kind has none.
+        """
         raise NotTakingPart(Refusal("kind-of-another-study"))
 
     def too_small(self, session: SiteSession) -> Refusal | None:

@@ -1,4 +1,7 @@
-"""A site's replies for trees: rows by cell, and sums of gradients in place of an update."""
+"""A site's replies for trees.
+
+They are rows by cell, and sums of gradients in place of an update.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from flfed.updates.messages.train import LAST, MARKS, REFIT, SUMS, TREE, TREES_M
 
 
 class Trees(Training):
-    """A run that grows trees: sums of gradients of a level stand in place of an update, and have no noise."""
+    """A run that grows trees.
+
+    Sums of gradients of a level stand in place of an update, and have no noise.
+    """
 
     keeps_replies = False
 
@@ -42,7 +48,10 @@ def count_cells(request: BinsRequest, session: SiteSession, own: SiteRun) -> Gen
 
 
 def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
-    """Return the site's half of a run's secure sums, None where its sums cross in the clear; raises NotTakingPart."""
+    """Return the site's half of a run's secure sums, or None.
+
+    It is None where its sums cross in the clear; raises NotTakingPart.
+    """
     sums = own.sums(session.study)
     if isinstance(sums, SiteTreeSums):
         own.under(session)

@@ -214,7 +214,10 @@ class _Exchange:
         self.seconds = 0.0
 
     def go_on(self, results: Sequence[object] | None = None, share: float = 0.0) -> None:
-        """Continue with the results of the requests, or begin; `share` is the time of computing them."""
+        """Continue with the results of the requests, or begin.
+
+        `share` is the time of computing them.
+        """
         self.seconds += share
         began = self._clock()
         try:

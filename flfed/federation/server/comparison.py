@@ -109,7 +109,10 @@ class Comparison:
 
     @property
     def _unreadable(self) -> str:
-        """Why the server cannot compute with the final model; "" where it can."""
+        """Why the server cannot compute with the final model.
+
+        The text is empty where it can.
+        """
         reasons = (part.unreadable(self.outcome.arrays) for part in self.parts)
         return next(filter(None, reasons), "")
 
@@ -158,14 +161,20 @@ class Comparison:
         return replies
 
     def _trained(self) -> str:
-        """Return whether the model was trained enough, for the sites: by the losses that left them."""
+        """Return whether the model was trained enough, for the sites.
+
+        The losses that left the sites decide it.
+        """
         training = recorded_training(self.run.recorder.writer, self.run.recorder.primary, self.run.study)
         words = {True: "enough", False: "not-enough", None: TRAINED_UNKNOWN}
         enough = training["enough"] if training else None
         return words[enough]
 
     def _ask(self, request: CompareRequest, delivery: EncoderDelivery) -> Answers[CompareReply]:
-        """Return the sites' replies; a site that lost the encoder is asked again, and gets it whole."""
+        """Return the sites' replies.
+
+        A site that lost the encoder is asked again, and gets it whole.
+        """
         # Sites that have the encoder get one request, which is written once, and so do the others.
         written = {by_hash: replace(request, by_hash=by_hash) for by_hash in (False, True)}
         sent = {site: written[site in delivery.holders] for site in self.participants}
@@ -199,7 +208,10 @@ class Comparison:
         return usable
 
     def _select_requested(self, reply: CompareReply, groups: Collection[tuple[str, str]]) -> CompareReply:
-        """Return a reply with the requested figures: a site may not add others to the record."""
+        """Return a reply with the requested figures.
+
+        A site may not add others to the record.
+        """
         points = self.run.study.compare.points
         columns = self._columns
         return replace(

@@ -1,6 +1,7 @@
-"""Beginning of a run: which sites take part, why the others do not, and the first sums.
+"""Beginning of a run.
 
-A run's encoder is made of the sums over training rows.
+It has the participants, the reasons of the other sites, and the first sums. A run's encoder is made of the sums over
+training rows.
 """
 
 from __future__ import annotations
@@ -111,7 +112,10 @@ def enrol(
 
 
 def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
-    """Return the nodes' enrolments; the sharing of figures and the bytes are recorded."""
+    """Return the nodes' enrolments.
+
+    The sharing of figures and the bytes are recorded.
+    """
     request = EnrolRequest(dataset=run.study.dataset.name, schema_sha256=run.schema.sha256())
     answers = ask(run.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=run.deadline)
     # Sharing is set before anything is recorded, since it decides the names in the record.
@@ -127,7 +131,10 @@ def _answers(run: RunSetting, nodes: Mapping[str, int]) -> Answers[EnrolReply]:
 def _replies(
     answers: Answers[EnrolReply], nodes: Mapping[str, int], cohort: Collection[str]
 ) -> tuple[dict[str, EnrolReply], dict[str, Participant]]:
-    """Return the sites' replies, and the participants, in name order; raises FlfedError where two have one name."""
+    """Return the sites' replies, and the participants, in name order.
+
+    Raises FlfedError where two have one name.
+    """
     replies: dict[str, EnrolReply] = {}
     participants = {}
     for node, answer in sorted(answers.replies.items(), key=lambda item: item[1].site):
@@ -144,7 +151,10 @@ def _replies(
 
 
 def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str, EnrolReply]) -> Absent:
-    """Return why sites do not take part; only an engine of institutions knows the site of a silent node."""
+    """Return why sites do not take part.
+
+    Only an engine of institutions knows the site of a silent node.
+    """
     site_by_node = {str(node): site for site, node in getattr(run.grid, "nodes", {}).items()}
     whys = {site_by_node[node]: why.cause for node, why in answers.faults.items() if node in site_by_node}
     return Absent(
@@ -158,7 +168,10 @@ def _absent(run: RunSetting, answers: Answers[EnrolReply], replies: Mapping[str,
 
 
 def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -> None:
-    """Refuse too few sites; raises UsageError where a person can change that, else FlfedError."""
+    """Refuse too few sites.
+
+    Raises UsageError where a person can change that, else FlfedError.
+    """
     says_where = any(path_of(reason) in SAYS_WHERE for reason in absent.own.values())
     run.check_enough(
         participants,
@@ -176,7 +189,10 @@ def absence(why: str, *, stays: bool) -> Refusal:
 
 
 def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]:
-    """Return the sums of the sites that have them; raises FlfedError where they are too few."""
+    """Return the sums of the sites that have them.
+
+    Raises FlfedError where they are too few.
+    """
 
     def defect(site: str, reply: SummariseReply) -> Refusal | None:
         return summary_defect(reply.summary, run.layout, participants[site].rows_high)
@@ -209,7 +225,10 @@ def record_beginnings(run: RunSetting, participants: Participants, merged: Summa
 
 
 def fitted_encoder(run: RunSetting, merged: Summary) -> Encoder:
-    """Return the encoder of all sites; raises UsageError where no model can be learned."""
+    """Return the encoder of all sites.
+
+    Raises UsageError where no model can be learned.
+    """
     encoder = fit_encoder(run.layout, merged, run.study.encode.scaler)
     if one_class(run.layout, merged):
         raise UsageError(render("run.failures.class", column=run.layout.target.name))

@@ -72,7 +72,10 @@ def site_sums(run: RunSetting, parts: Sequence[ServerPart]) -> SiteSums:
 
 
 def first_arrays(run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder, participants: Participants) -> Arrays:
-    """Return the arrays of a run's first round; raises FlfedError where there are none."""
+    """Return the arrays of a run's first round.
+
+    Raises FlfedError where there are none.
+    """
     for part in parts:
         arrays = part.first_arrays(participants, site_sums(run, parts))
         if arrays is not None:
@@ -89,7 +92,10 @@ def _assign(
     encoder: Encoder,
     observer: Observer | None,
 ) -> None:
-    """Set the strategy's facts of the run; without an observer the rounds are a rehearsal."""
+    """Set the strategy's facts of the run.
+
+    Without an observer the rounds are a rehearsal.
+    """
     context = RunContext(
         participants=participants,
         encoder=encoder,

@@ -1,4 +1,7 @@
-"""Sums over rows, received site by site: counts by cell for the cut points of trees, and a statistic's."""
+"""Sums over rows, received site by site.
+
+They are counts by cell for the cut points of trees, and sums of a statistic.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,9 @@ class SiteSums:
     run: RunSetting
 
     def summary(self, participants: Participants) -> Summary | None:
-        """Return the sums over all training rows, None where each site sends its own.
+        """Return the sums over all training rows, or None.
+
+        It is None where each site sends its own.
 
         Raises
         ------
@@ -111,7 +116,10 @@ class SiteSums:
 
 
 def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) -> dict[str, Arrays]:
-    """Return each site's own sums of a statistic; raises FlfedError where too few sent valid ones."""
+    """Return each site's own sums of a statistic.
+
+    Raises FlfedError where too few sent valid ones.
+    """
 
     def defect(site: str, reply: StatisticReply) -> Refusal | None:
         return sums_defect(reply.sums, shapes)
@@ -122,9 +130,10 @@ def statistic_sums(run: RunSetting, participants: Participants, shapes: Shapes) 
 
 
 def begun_forest(run: RunSetting, participants: Participants, sums: SiteSums) -> Arrays:
-    """Return the first arrays of trees: no tree, and the cut points of the counts over all sites.
+    """Return the first arrays of trees.
 
-    A site without counts has no part in the cut points; its rows are trained on all the same.
+    They are no tree, and the cut points of the counts over all sites. A site without counts has no part in the cut
+    points; its rows are trained on all the same.
     """
     model = run.study.model.build("model")
     least = int(run.study.strategy.settings.get("min-rows", 0))

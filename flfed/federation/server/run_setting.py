@@ -1,4 +1,7 @@
-"""Shared state of a run's steps at the server: requests to all sites, and their sorted replies."""
+"""Shared state of a run's steps at the server.
+
+It sends requests to all sites, and sorts their replies.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,9 @@ class RunSetting:
         read: Callable[[RecordDict], Reply],
         defect: Callable[[str, Reply], Refusal | None],
     ) -> Answers[Reply]:
-        """Send sites a message and record sites without a usable reply; parameters as for `ask`.
+        """Send sites a message and record sites without a usable reply.
+
+        Parameters are as for `ask`.
 
         Parameters
         ----------

@@ -1,4 +1,7 @@
-"""Secure sums at the server: whether a run has them, its cohort, and the keys of its sites."""
+"""Secure sums at the server.
+
+This file decides whether a run has them, and has its cohort and the keys of its sites.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ KINDS = {
 
 
 def exchange_keys(run: RunSetting, participants: Participants, back: Collection[str]) -> SecureSums | None:
-    """Exchange the keys of a run's sites, and return its secure sums, None where it has none.
+    """Exchange the keys of a run's sites, and return its secure sums, or None.
+
+    It is None where it has none.
 
     Parameters
     ----------
@@ -156,7 +161,9 @@ def _read_statements(run: RunSetting, signed: Mapping[str, bytes]) -> dict[str, 
 
 
 def rehearse_keys(run: RunSetting, participants: Participants) -> SecureSums | None:
-    """Return the unrecorded secure sums of a federation in one process; None without them.
+    """Return the unrecorded secure sums of a federation in one process.
+
+    It is None without them.
 
     Raises
     ------
@@ -174,7 +181,10 @@ def rehearse_keys(run: RunSetting, participants: Participants) -> SecureSums | N
 
 
 def _adds_up(run: RunSetting, signed: Collection[str]) -> bool:
-    """Return whether a run has sums; with "auto" the approvals of institutions decide, which are `signed`."""
+    """Return whether a run has sums.
+
+    With "auto" the approvals of institutions decide, which are `signed`.
+    """
     if run.study.aggregation.is_optional:
         return run.each_round and bool(signed)
     return run.study.aggregation.is_required
@@ -243,7 +253,10 @@ def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int
 
 
 def _exchange_keys(run: RunSetting, requests: Mapping[str, KeysRequest], back: Participants) -> dict[str, KeysReply]:
-    """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
+    """Return the replies of sites that have each other's keys.
+
+    At the start of a run each of them must.
+    """
     if away := sorted(requests.keys() - back.keys()):
         raise run.error(render("run.sums.absent", sites=", ".join(away)))
     receivers = {site: one for site, one in back.items() if site in requests}

@@ -76,7 +76,10 @@ class FederatedRun(RunSetting):
         )
 
     def conduct(self) -> Outcome:
-        """Run every step of the study and return the outcome; raises FlfedError if too few sites take part."""
+        """Run every step of the study and return the outcome.
+
+        Raises FlfedError if too few sites take part.
+        """
         if self.checkpoint is None:
             participants, common = self.begin()
         else:
@@ -161,7 +164,10 @@ class FederatedRun(RunSetting):
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))
 
     def enrol(self, earlier: Sequence[str] = (), cohort: Collection[str] = ()) -> dict[str, Participant]:
-        """Enrol the sites and return the participants in name order; parameters as for `enrolment.enrol`."""
+        """Enrol the sites and return the participants in name order.
+
+        Parameters are as for `enrolment.enrol`.
+        """
         return enrolment.enrol(self, self.parts, self.enrolled, earlier, cohort)
 
     def summarise(self, participants: Participants) -> dict[str, Summary]:
@@ -186,7 +192,10 @@ class FederatedRun(RunSetting):
         return conduct_rounds(self, self.parts, self.writer, participants, checkpoint, self.checkpoint)
 
     def compare(self, participants: Participants, outcome: Outcome, start: str, strategy: FedAvg) -> None:
-        """Compare the models at every site, or as a part says; `start` is the start file's hash."""
+        """Compare the models at every site, or as a part says.
+
+        `start` is the start file's hash.
+        """
         model = FinalModel(
             participants=participants,
             outcome=outcome,

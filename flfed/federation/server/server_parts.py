@@ -1,4 +1,7 @@
-"""List of a study's parts at the server; no other code there names one."""
+"""List of a study's parts at the server.
+
+No other code there names one.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ EnrolledCheck = Callable[[Mapping[str, int]], None]
 
 
 def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) -> SourceRows | None:
-    """Return the training rows of a series' source; None where the series begins from random arrays.
+    """Return the training rows of a series' source.
+
+    It is None where the series begins from random arrays.
 
     Parameters
     ----------
@@ -149,7 +151,10 @@ def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | 
 
 
 def _sites_of(earlier: Study, options: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:
-    """Return the sites of an earlier run; raises FlfedError where they are not on this machine."""
+    """Return the sites of an earlier run.
+
+    Raises FlfedError where they are not on this machine.
+    """
     names = options.get("names", ())
     if not options.get("given"):
         return [site for site in find_sites(earlier, options.get("sites")) if site.name in names]

@@ -1,4 +1,7 @@
-"""Codec at a site: the incoming model is unpacked, the outbound update is packed."""
+"""Codec at a site.
+
+The incoming model is unpacked, the outbound update is packed.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,10 @@ class Codec(SitePart):
             step.model = _unpacked(self, Same(step.model))
 
     def after(self, step: TrainingStep) -> Work:
-        """Pack the update; the rest of the earlier one is added, and the new rest is stored."""
+        """Pack the update.
+
+        The rest of the earlier one is added, and the new rest is stored.
+        """
         codec = self.upload
         if not step.request.fit or codec is None:
             return

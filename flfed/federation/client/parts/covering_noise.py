@@ -1,4 +1,7 @@
-"""Noise that covers everything that a site releases: uncharged figures are not requested."""
+"""Noise that covers everything that a site releases.
+
+Uncharged figures are not requested.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ class CoveringNoise(SitePart):
         return cls() if covers_model(study) else None
 
     def before(self, step: TrainingStep) -> None:
-        """Request no score, and divide by the noised number of rows; raises NotSpent."""
+        """Request no score, and divide by the noised number of rows.
+
+        Raises NotSpent.
+        """
         session = step.session
         if session.protection is not None:
             session.protection = replace(session.protection, units=trained_units(session))

@@ -1,4 +1,7 @@
-"""Secure aggregation at a site: a model that came as a sum of ciphertexts is decrypted, and replies leave masked."""
+"""Secure aggregation at a site.
+
+A model that came as a sum of ciphertexts is decrypted, and replies leave masked.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ class SecureAggregation(SitePart):
         step.model = opened
 
     def reply(self, step: SiteStep, reply: PartReply) -> Leaving:
-        """Return the reply under masks; the reply itself where the site approved no sums.
+        """Return the reply under masks.
+
+        It is the reply itself where the site approved no sums.
 
         Raises
         ------

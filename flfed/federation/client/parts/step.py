@@ -46,7 +46,9 @@ class SiteStep:
 
 @dataclass(kw_only=True, eq=False)
 class TrainingStep(SiteStep):
-    """One request to train or to score: each part changes it on the way in, and its update on the way out.
+    """One request to train or to score.
+
+    Each part changes it on the way in, and its update on the way out.
 
     Attributes
     ----------
@@ -86,7 +88,10 @@ class TrainingStep(SiteStep):
 
     @cached_property
     def previous_state(self) -> Arrays:
-        """The site's state after its last round before this one; read where a part needs it."""
+        """The site's state after its last round before this one.
+
+        It is read where a part needs it.
+        """
         return self.own.before(self.request.round, self.session)
 
     @property
@@ -110,7 +115,10 @@ class SitePart(ABC):
         """Return the part of a study, or None."""
 
     def before(self, step: TrainingStep) -> None:  # noqa: B027 - a part may have nothing to read
-        """Read a request to train: change `step.request`, `step.model` or the additions to gradients."""
+        """Read a request to train.
+
+        A part changes `step.request`, `step.model` or the additions to gradients.
+        """
 
     def after(self, step: TrainingStep) -> Work:
         """Change the update, and the site's state for its next round."""

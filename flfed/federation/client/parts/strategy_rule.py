@@ -1,4 +1,7 @@
-"""The strategy's rule at a site: its additions to gradients, and its arrays beside the model."""
+"""The strategy's rule at a site.
+
+It has additions to gradients, and arrays beside the model.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""A site's earlier releases: sets of rows, the sums over them, and their cost in privacy."""
+"""A site's earlier releases.
+
+They are sets of rows, the sums over them, and their cost in privacy.
+"""

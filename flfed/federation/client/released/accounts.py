@@ -1,8 +1,9 @@
-"""Privacy accounts of datasets of the same rows: the sum of a ledger's lines, and the noise that was drawn.
+"""Privacy accounts of datasets of the same rows.
 
-A ledger's lines of kinds `spent` and `released` name, beside the dataset, the rows: `rows` is the keyed hash of the
-table's content, `sources` are those of its places. Datasets that have one of these in common, now or ever, are on one
-account, whatever their names; so are those that share one with a third.
+An account is the sum of a ledger's lines, and has the noise that was drawn. A ledger's lines of kinds `spent` and
+`released` name, beside the dataset, the rows: `rows` is the keyed hash of the table's content, `sources` are those of
+its places. Datasets that have one of these in common, now or ever, are on one account, whatever their names; so are
+those that share one with a third.
 
 An account adds up by side of the holdout. A run draws its noise once: that of a round once, and that of an answer for
 one request.
@@ -121,10 +122,11 @@ RULE = 16
 
 
 def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
-    """Return the hash of a site's holdout, which assigns people to sides: by another one they may be on the other side.
+    """Return the hash of a site's holdout, which assigns people to sides.
 
-    Without a group a person's side follows from the row's values, so that a new snapshot may move people. Then the hash
-    has the time of the snapshot, `frozen` or that of a site that serves such rows. It has nothing of rows.
+    By another one they may be on the other side. Without a group a person's side follows from the row's values, so that
+    a new snapshot may move people. Then the hash has the time of the snapshot, `frozen` or that of a site that serves
+    such rows. It has nothing of rows.
     """
     if isinstance(site, FrozenSite):
         frozen = site.snapshot

@@ -1,6 +1,7 @@
-"""A site's noised answers about a model: counts for encoder and scores, under covering noise.
+"""A site's noised answers about a model.
 
-At other sites, figures of a model that is one too many: with noise, charged to the account of the test rows.
+They are counts for encoder and scores, under covering noise. At other sites they are figures of a model that is one too
+many: with noise, charged to the account of the test rows.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ LATER_SCORES = "later-scores"
 
 
 def is_last(reply: object) -> bool:
-    """Return whether a reply is the last of a study: counts by class and score."""
+    """Return whether a reply is the last of a study.
+
+    The last one has counts by class and score.
+    """
     return isinstance(reply, ScoresReply) and reply.counts.ndim == 2
 
 

@@ -1,4 +1,7 @@
-"""A site's one noised answer to a question: charged before the noise is drawn, stored, and sent again unchanged."""
+"""A site's one noised answer to a question.
+
+It is charged before the noise is drawn, stored, and sent again unchanged.
+"""
 
 from __future__ import annotations
 
@@ -88,11 +91,17 @@ class NoisedAnswer:
 
     @property
     def purpose(self) -> str:
-        """The question in a word of a file's name; one that depends on a request names it."""
+        """The question in a word of a file's name.
+
+        One that depends on a request names it.
+        """
         return f"{self.question}-{self.request}" if self.request else self.question
 
     def drawn(self) -> dict[str, np.ndarray]:
-        """Return the noised numbers; raises NotSpent where the site's account does not allow it."""
+        """Return the noised numbers.
+
+        Raises NotSpent where the site's account does not allow it.
+        """
         charge = self.charge
         session = self.session
         # For a cut of one table the noise follows from the seed, as do its sites; else it is the system's.
@@ -113,7 +122,10 @@ class NoisedAnswer:
             return numbers
 
     def read_stored(self, path: Path) -> dict[str, np.ndarray] | None:
-        """Return the answer in a file, None where the file has none of these rows."""
+        """Return the answer in a file, or None.
+
+        It is None where the file has none of these rows.
+        """
         sizes = [part.exact.size for part in self.parts.values()]
         answer = self._file(path).read(sum(sizes))
         if answer is None:
@@ -133,7 +145,10 @@ class NoisedAnswer:
 def noised_holdout_counts(
     session: SiteSession, question: str, request: str, exact: np.ndarray, release: Release
 ) -> np.ndarray:
-    """Return counts of test rows with noise; one person moves all of them together by at most 1. Raises NotSpent."""
+    """Return counts of test rows with noise.
+
+    One person moves all of them together by at most 1. Raises NotSpent.
+    """
     query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
     parts = {question: Part(exact=exact, query=query, release=release)}
     answer = NoisedAnswer(session=session, question=question, request=request, parts=parts, side="holdout")
@@ -142,7 +157,9 @@ def noised_holdout_counts(
 
 @dataclass(frozen=True, eq=False)
 class AnswerFile:
-    """A file with charged numbers, and a salted hash of their basis: they are valid for that basis alone.
+    """A file with charged numbers, and a salted hash of their basis.
+
+    They are valid for that basis alone.
 
     Attributes
     ----------
@@ -204,7 +221,10 @@ def releases_of(study: Study) -> Mapping[str, AnswerRelease]:
 
 
 def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
-    """Return the noised counts for the encoder; raises NotSpent where the account does not allow them."""
+    """Return the noised counts for the encoder.
+
+    Raises NotSpent where the account does not allow them.
+    """
     return _cells_answer(session).drawn()
 
 

@@ -1,7 +1,8 @@
-"""Sets of rows whose sums left a site: their files, people and runs.
+"""Sets of rows whose sums left a site.
 
-They are of one dataset's rows, and of the same persons by their source. The site's keyed hashes show which people of a
-run's test rows were in no test rows before, and in which runs some people's rows took part.
+The files are of one dataset's rows, and of the same persons by their source. The site's keyed
+hashes show which people of a run's test rows were in no test rows before, and in which runs some people's rows took
+part.
 """
 
 from __future__ import annotations

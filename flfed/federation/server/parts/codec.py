@@ -1,4 +1,7 @@
-"""Codec at the server: it unpacks updates, packs the model, and records the saved bytes."""
+"""Codec at the server.
+
+It unpacks updates, packs the model, and records the saved bytes.
+"""
 
 from __future__ import annotations
 

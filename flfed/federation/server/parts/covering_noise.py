@@ -1,4 +1,7 @@
-"""Noise that covers everything that a site releases: encoder and figures are made of noised counts."""
+"""Noise that covers everything that a site releases.
+
+Encoder and figures are made of noised counts.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Arrays that stay at the sites: a site's own part of the model, its own model, or a strategy's state there.
+"""Arrays that stay at the sites.
 
-The difference of the sites' own intercepts is estimated over the sites, and each adjusts its own by it.
+They are a site's own part of the model, its own model, or a strategy's state there. The difference of the sites' own
+intercepts is estimated over the sites, and each adjusts its own by it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Secure aggregation at the server: the cohort keeps its keys, and sums stand in place of the sites' replies.
+"""Secure aggregation at the server.
 
-Beside updates there are sums of replies that cross once: sums over rows, counts by cell, a statistic, figures.
+The cohort keeps its keys, and sums stand in place of the sites' replies. Beside updates there are sums of replies that
+cross once: sums over rows, counts by cell, a statistic, figures.
 """
 
 from __future__ import annotations
@@ -96,14 +97,20 @@ class SecureAggregation(ServerPart):
         return SecureSiteSums(self.run, self.sums)
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Add the secure sums to the strategy's facts; raises FlfedError where a site refuses a rehearsal."""
+        """Add the secure sums to the strategy's facts.
+
+        Raises FlfedError where a site refuses a rehearsal.
+        """
         if is_recorded:
             return replace(context, sums=self.sums)
         return replace(context, sums=rehearse_keys(self.run, context.participants))
 
     @property
     def binds_encoder(self) -> bool:
-        """Whether masks of the first round are bound to its encoder: a second fit might give another."""
+        """Whether masks of the first round are bound to its encoder.
+
+        A second fit might give another.
+        """
         return self.sums is not None
 
     def state(self) -> Mapping[str, Arrays]:
@@ -119,7 +126,10 @@ class SecureAggregation(ServerPart):
         return {BEFORE: self.sums.facts()}
 
     def facts_of_last_model(self) -> Mapping[str, Any]:
-        """Return the losses of the last model: after the comparison the sites open no sum of them again."""
+        """Return the losses of the last model.
+
+        After the comparison the sites open no sum of them again.
+        """
         if self.sums is None or self.sums.check.evaluated is None:
             return {}
         return self.facts()
@@ -188,7 +198,9 @@ class SecureSiteSums(SiteSums):
     sums: SecureSums
 
     def summary(self, participants: Participants) -> Summary | None:
-        """Return the sums over all training rows, None where no site shares figures in sums only.
+        """Return the sums over all training rows, or None.
+
+        It is None where no site shares figures in sums only.
 
         Raises
         ------
@@ -211,7 +223,10 @@ class SecureSiteSums(SiteSums):
         return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
     def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
-        """Return the sums of a statistic over the sites of a list; raises FlfedError without such a sum."""
+        """Return the sums of a statistic over the sites of a list.
+
+        Raises FlfedError without such a sum.
+        """
         schema = self.run.schema
         entries = sum(math.prod(shape) for shape, _ in statistic.shapes(schema).values())
         totals, listed = self._sum(STATISTIC, participants, StatisticRequest(), StatisticReply, entries)

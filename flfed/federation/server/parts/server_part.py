@@ -74,7 +74,10 @@ class ServerPart(ABC):
     # Enrolment.
 
     def cohort(self) -> Participants:
-        """Return the sites that the run keeps, empty where the enrolled sites take part."""
+        """Return the sites that the run keeps.
+
+        It is empty where the enrolled sites take part.
+        """
         return {}
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:  # noqa: B027 - a part may do nothing
@@ -91,7 +94,10 @@ class ServerPart(ABC):
     # Beginning.
 
     def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder] | None:
-        """Return a run's participants and encoder, None where sums over rows make them; raises FlfedError."""
+        """Return a run's participants and encoder, or None.
+
+        It is None where sums over rows make them; raises FlfedError.
+        """
         return None
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
@@ -99,7 +105,10 @@ class ServerPart(ABC):
         return sums
 
     def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays | None:
-        """Return the arrays of the first round, None where they follow from the study."""
+        """Return the arrays of the first round, or None.
+
+        It is None where they follow from the study.
+        """
         return None
 
     def note(self) -> None:  # noqa: B027 - a part may do nothing
@@ -108,7 +117,10 @@ class ServerPart(ABC):
     # Rounds.
 
     def context(self, context: RunContext, *, is_recorded: bool) -> RunContext:
-        """Return the strategy's facts of the run; rounds without a record are a rehearsal."""
+        """Return the strategy's facts of the run.
+
+        Rounds without a record are a rehearsal.
+        """
         return context
 
     # Checkpoints.

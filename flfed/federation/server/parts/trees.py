@@ -21,7 +21,10 @@ class Trees(ServerPart):
         return run.layout.plain
 
     def first_arrays(self, participants: Participants, sums: SiteSums) -> Arrays:
-        """Return no tree, and the cut points; raises FlfedError where no site counted its rows."""
+        """Return no tree, and the cut points.
+
+        Raises FlfedError where no site counted its rows.
+        """
         return begun_forest(self.run, participants, sums)
 
     def record(self, model: FinalModel, replies: CompareReplies) -> None:
