@@ -234,7 +234,10 @@ def _looked(control: Control, keys: Mapping[bytes, str]) -> tuple[dict[bytes, No
 
 
 def _check_enough(keys: Mapping[bytes, str], active_nodes: Mapping[bytes, Node], missing: Sequence[str]) -> None:
-    """Raise where too few sites are online, or one has no node to send to."""
+    """Raise where too few sites are online.
+
+    A site without a node raises, too.
+    """
     # Of several sites two must be online: with one, the shared model would be that site's own.
     if len(keys) - len(missing) < min(LEAST_SITES, len(keys)):
         raise FlfedError(render("coordinator.sites.offline", missing=", ".join(missing), least=LEAST_SITES))

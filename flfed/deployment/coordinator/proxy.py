@@ -250,7 +250,10 @@ def _check_free(bind: str, port: int) -> None:
 
 
 def _is_taken(family: socket.AddressFamily, address: str, port: int, bind: str) -> bool:
-    """Return whether a program listens at an address, as far as this account can see."""
+    """Return whether a program listens at an address.
+
+    Only what this account can see counts.
+    """
     try:
         tried = socket.socket(family, socket.SOCK_STREAM)
     except OSError:

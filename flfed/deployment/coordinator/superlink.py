@@ -572,7 +572,10 @@ class PushedObjects:
         return bool(run), bool(pending)
 
     def problem(self) -> str:
-        """Return a sentence if the database cannot be read as expected, else an empty text."""
+        """Return a sentence about an unreadable database.
+
+        The text is empty where the database can be read as expected.
+        """
         try:
             self.look_up(0, "")
         except sqlite3.Error as error:

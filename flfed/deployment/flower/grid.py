@@ -528,9 +528,10 @@ class Presence:
         return self._nodes.get(node, "")
 
     def may_return(self, node: int, *, wait: bool = False) -> bool:
-        """Return whether an absent node may soon return, or ever where a question is to `wait`.
+        """Return whether an absent node may return.
 
-        It may soon where it left so lately that it may be restarting. One that may not connect never does.
+        Soon, or ever where a question is to `wait`. It may soon where it left so lately that it may be restarting. One
+        that may not connect never does.
         """
         now = self._clock()
         return node in self._nodes and (wait or now - self._gone.setdefault(node, now) < RESTART_SECONDS)

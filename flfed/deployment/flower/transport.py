@@ -39,7 +39,10 @@ def is_away(status: int) -> bool:
 
 
 def retry(invoker: Any, first: float, most: float, is_final: Callable[[Exception], bool]) -> None:
-    """Have one of Flower's retry policies repeat requests that line or server lost, with pauses that double."""
+    """Have a retry policy of Flower repeat lost requests.
+
+    They are lost by line or server; the pauses double.
+    """
     invoker.wait_gen_factory = lambda: pauses(first, most)
     invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
     invoker.should_giveup = is_final

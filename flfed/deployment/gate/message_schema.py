@@ -345,7 +345,10 @@ def comparison(messages: StudyMessages) -> Sections:
 
 
 def without_figures() -> Sections:
-    """Return the sections of a comparison whose figures do not leave, or leave only in a sum over several sites."""
+    """Return the sections of a comparison without figures of its own.
+
+    They do not leave, or leave only in a sum over several sites.
+    """
     return {"config": config({**_numbers_of_rows(ROWS_IN_CLEAR), "note": equal("")})}
 
 

@@ -159,7 +159,10 @@ class Leaving:
         return self._limits.refusal(locked_ledger, message, run_of_new(facts), str(facts["asks_sha256"]))
 
     def _opened_since(self, locked_ledger: LockedLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
-        """Refuse a decision by lists of a question that have changed since, as by another process."""
+        """Refuse a decision by outdated lists of a question.
+
+        Another process may have changed them.
+        """
         if not in_sum.question:
             return None
         history = self._limits.sums(locked_ledger).get_history(in_sum.question, str(facts["dataset"]))
@@ -262,7 +265,10 @@ class Leaving:
 
 
 def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
-    """Return the ledger's line of a reply, with these facts of the study, the run and its sums."""
+    """Return the ledger's line of a reply.
+
+    It has these facts of the study, the run and its sums.
+    """
     kind = message.metadata.message_type
     # Of an update the budget was charged for the arrays alone: the figures beside them have no noise. Where noise
     # covers everything there are no such figures, and the rest of a message is names and shapes.

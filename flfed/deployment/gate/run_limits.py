@@ -144,10 +144,11 @@ class SumLines:
         )
 
     def newest(self, question: str, place: Place) -> bool:
-        """Return whether no later run, repeat or round had a masked answer to a question.
+        """Return whether an answer to a question is its newest.
 
-        A run that had its keys before another one enrolled is the earlier one at every site, whatever their names
-        are: clocks are set back, and a second has room for two runs. Runs that began at once are ordered by name.
+        No later run, repeat or round had a masked one then. A run that had its keys before another one enrolled is the
+        earlier one at every site, whatever their names are: clocks are set back, and a second has room for two runs.
+        Runs that began at once are ordered by name.
         """
         return not any(self._is_later(other, place) for other in self._answered[question])
 
@@ -211,7 +212,10 @@ class RunLimits:
         return self._sums
 
     def runs(self, locked_ledger: LockedLedger, study: str, asks: str) -> set[Run]:
-        """Return the runs that count for a study, by the hashes of its text and of its requests."""
+        """Return the runs that count for a study.
+
+        They are looked up by the hashes of its text and of its requests.
+        """
         self._read(locked_ledger)
         return self._runs[asks] | self._runs[study]
 
@@ -258,14 +262,20 @@ class RunLimits:
         return Refusal("other-model", question=QUESTIONS[kind])
 
     def _other_choice(self, message: Message, run: Run) -> Refusal | None:
-        """Return why a run may not have a request's bins, cut points or numbers beside its earlier ones."""
+        """Return why a run may not have other bins, or None.
+
+        The same rule holds for cut points and numbers.
+        """
         for name, value in choices_of(message).items():
             if self._chosen[run, name] - {value}:
                 return Refusal(CHOSEN[name])
         return None
 
     def _other_model(self, kind: str, run: Run, request_hash: str) -> Refusal | None:
-        """Return why a run may not have a model evaluated or compared beside its earlier ones."""
+        """Return why a run may not have another model, or None.
+
+        It is one to evaluate or to compare, beside the run's earlier ones.
+        """
         if kind not in (EVALUATE, COMPARE):
             return None
         models = {one: self._request_hashes[run, one, ONCE] for one in (EVALUATE, COMPARE)} | {kind: {request_hash}}
@@ -362,7 +372,10 @@ class OpenedLists:
             return self.limits.sums(locked_ledger).get_history(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
-        """Return whether no later run, repeat or round has the site's answer to the question."""
+        """Return whether the site's answer to a question is its newest.
+
+        No later run, repeat or round has one then.
+        """
         with self.ledger.lock() as locked_ledger:
             return self.limits.sums(locked_ledger).newest(question, place)
 
@@ -384,7 +397,10 @@ def attempts_refusal(message: Message, context: Context) -> Refusal | None:
 
 
 def exchange_of(message: Message) -> dict[str, Any]:
-    """Return the level and the attempt of a request of trees, as a ledger's facts; empty for other requests."""
+    """Return level and attempt of a request of trees.
+
+    They are a ledger's facts, and empty for other requests.
+    """
     content = message.content if message.has_content() else {}
     config = content.get("config")
     settings = content.get("settings")

@@ -1,7 +1,7 @@
-"""Compared models of a dataset at a site, by its ledger, and further ones by a person's decision.
+"""Compared models of a dataset at a site, by its ledger.
 
-A comparison reveals single rows where the coordinator made the model for the purpose. So models are counted, over all
-coordinators, studies and runs together.
+A person may decide to add some. A comparison reveals single rows where the coordinator made the model for the purpose.
+So models are counted, over all coordinators, studies and runs together.
 """
 
 from __future__ import annotations
@@ -182,7 +182,10 @@ def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
 
 
 def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
-    """Return how many models of each dataset may still have figures, for JSON; empty for an open site."""
+    """Return how many models may still have figures, for JSON.
+
+    There is one entry a dataset, and none for an open site.
+    """
     if site.policy.disclosure == "open":
         return []
     lines = _read(folder)
@@ -272,7 +275,10 @@ class Comparisons:
         return Reply(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
     def over(self, locked_ledger: LockedLedger, message: Message, facts: Facts) -> Refusal | None:
-        """Return why a comparison with figures is one too many by now, as by another process, or None."""
+        """Return why a comparison is one too many by now, or None.
+
+        Another process may have used the last one.
+        """
         leaves = self._counts(message, COMPARE) and STAYED not in facts
         if leaves:
             return self._refusal(locked_ledger, message, facts)

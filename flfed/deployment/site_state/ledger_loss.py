@@ -385,9 +385,10 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
 
 
 def _comes_over(folder: SiteFolder, line: Line) -> bool:
-    """Return whether a line records a release of a run, spent privacy, or added comparisons.
+    """Return whether a line is carried over to a new ledger.
 
-    A line about rows whose set is gone is left out: no rows could be compared with it, and nothing would leave again.
+    It records a release of a run, spent privacy, or added comparisons. A line about rows whose set is gone is left out:
+    no rows could be compared with it, and nothing would leave again.
     """
     if line.kind == RELEASED:
         rows_sha256 = str(line.facts.get("rows-sha256"))
@@ -397,7 +398,9 @@ def _comes_over(folder: SiteFolder, line: Line) -> bool:
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:
-    """Return the line later than the clock, if any, and whether every line is there.
+    """Return the line later than the clock, if any.
+
+    With it comes whether every line is there.
 
     Raises `UsageError` where there is no reason for a restart.
     """

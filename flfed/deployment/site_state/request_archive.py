@@ -253,10 +253,10 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
 
 
 def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: Set[str]) -> Refusal | None:
-    """Return why a run may not have these models evaluated and compared, by their hashes; None where it may.
+    """Return why a run may not have these models, or None.
 
-    A run gets figures of validation rows by the one and of test rows by the other. Both are of one model, or the
-    compared one is that of an earlier round.
+    They are hashes of evaluated and of compared models. A run gets figures of validation rows by the one and of test
+    rows by the other. Both are of one model, or the compared one is that of an earlier round.
     """
     earlier_models = evaluated | trained_from
     # A model that crossed in another form cannot be identified, and a site may have missed the evaluation.

@@ -158,10 +158,10 @@ def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:
 
 
 def is_elsewhere(folder: SiteFolder) -> bool:
-    """Return whether the gate of a site that joins here is in the folder of another user.
+    """Return whether a site's gate is in another user's folder.
 
-    `flfed site units` makes the link to a folder of both users. A gate's key made by the user with the network would
-    be readable where the network is.
+    The site joins in this one. `flfed site units` makes the link to a folder of both users. A gate's key made by the
+    user with the network would be readable where the network is.
     """
     return folder.link.is_symlink()
 
@@ -171,9 +171,10 @@ BELIEVED = ("", "frozen", "approvals", "starts")
 
 
 def open_folder(folder: SiteFolder) -> str:
-    """Return the first folder of a gate that other accounts may change, and the command that closes it.
+    """Return the first folder of a gate that others may change.
 
-    The text is empty where there is none. A link stands for its target; an absent folder is not checked.
+    The sentence has the command that closes it. The text is empty where there is none. A link stands for its target; an
+    absent folder is not checked.
     """
     if os.name != "posix":
         return ""

@@ -101,7 +101,9 @@ class PrivacyAccount:
         self._seen = Seen()
 
     def spent(self, rule: str | None = None) -> float:
-        """Return the consumed ε at the policy's δ, of the side that lost more; infinite where it is unbounded.
+        """Return the consumed ε at the policy's δ.
+
+        It is that of the side that lost more, and infinite where it is unbounded.
 
         Parameters
         ----------
@@ -195,7 +197,10 @@ class PrivacyAccount:
             return self._append(locked_ledger, tally, releases, side, facts)
 
     def _tally(self, locked_ledger: LockedLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
-        """Return the account as it counts for people on a side, by the holdout in the facts."""
+        """Return the account as it counts for people on a side.
+
+        The holdout in the facts assigns them.
+        """
         return self._read(locked_ledger, facts.get("holdout_sha256", "") if side in SIDES else None)
 
     def _append(
@@ -276,9 +281,10 @@ class PrivacyAccount:
         return Refusal("budget-of-run" if whole else "budget-spent", spent=now, **facts)
 
     def _read(self, locked_ledger: LockedLedger, rule: str | None = None) -> Tally:
-        """Return the account by the ledger's newest lines, as it counts for people on a side by a `rule`.
+        """Return the account by the ledger's newest lines.
 
-        Where the last line seen is gone from the ledger, all of it is read again.
+        It counts for people on a side by a `rule`. Where the last line seen is gone from the ledger, all of it is read
+        again.
         """
         since: list[Line] = []
         for line in locked_ledger.backwards():

@@ -58,7 +58,10 @@ class Charge:
     delta: float
 
     def colluding_epsilon(self, least: int, sites: int) -> float:
-        """Return the ε of an answer in a sum of `least` or more of `sites`, of which a third reveal their noise."""
+        """Return the ε of an answer if a third of the sites collude.
+
+        The sum is of `least` or more of `sites`; who colludes reveals the noise.
+        """
         left = math.sqrt((least - sites // 3) / (least - 1))
         return epsilon([replace(self.release, noise=self.release.noise * left)], self.delta)
 
@@ -113,9 +116,10 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
 
 
 def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
-    """Return why a holdout does not separate the persons who are trained on from those held out.
+    """Return why a holdout does not separate persons, or None.
 
-    Each has the whole ε of a study that covers both sides: a person on both would spend more.
+    They are trained on or held out. Each has the whole ε of a study that covers both sides: a person on both would
+    spend more.
     """
     if grouped and getattr(holdout, "same_groups", False):
         return Refusal("sides-share-persons")
@@ -135,9 +139,10 @@ def checks_history(study: Study, site: Site) -> bool:
 
 
 def rows_refusal(study: Study, training: pd.DataFrame, too_small: Refusal | None) -> Refusal | None:
-    """Return why a site's rows are too few for a study, or for its guarantee, or None.
+    """Return why a site's rows are too few, or None.
 
-    Where noise covers every release nothing may follow from exact counts, not even a refusal.
+    They may be for the study, or for its guarantee. Where noise covers every release nothing may follow from exact
+    counts, not even a refusal.
 
     Parameters
     ----------
@@ -173,7 +178,10 @@ def rows_band(study: Study, rows: int) -> tuple[int, int]:
 
 
 def excludes_encoder(study: Study) -> bool:
-    """Return whether a row moves the study's encoder, which the study's ε does not cover."""
+    """Return whether a row moves the study's encoder.
+
+    The study's ε does not cover that.
+    """
     return study.encode.scaler not in ("schema", "private")
 
 
@@ -378,7 +386,10 @@ def round_charge(protection: Protection | None) -> RoundCharge | None:
 
 
 def draws_once(protection: Protection | None) -> bool:
-    """Return whether a round's noise is drawn once, since nobody can draw the same again."""
+    """Return whether a round's noise is drawn once.
+
+    Nobody can draw the same again then.
+    """
     charge = round_charge(protection)
     return charge is not None and not charge.same_noise
 

@@ -60,7 +60,10 @@ def redact(message: Message, context: Context, call_next: Callable[[Message, Con
 
 
 def redacted(error: Exception, message: Message, context: Context) -> Message:
-    """Return the reply to a failed message, with the part of the error that may leave."""
+    """Return the reply to a failed message.
+
+    It has the part of the error that may leave.
+    """
     if isinstance(error, (NotTakingPart, MalformedMessage, StorageError, NotSpent, NoTrees)):
         # A malformed message came from the server: its error has nothing of a table.
         reason = refusal_of(error)

@@ -82,7 +82,10 @@ class ListBook(Protocol):
         ...
 
     def newest(self, question: str, place: Place) -> bool:
-        """Return whether no later run, repeat or round has the site's answer to the question."""
+        """Return whether the site's answer to a question is its newest.
+
+        No later run, repeat or round has one then.
+        """
         ...
 
     def has_keys(self, run: str) -> bool:
@@ -196,7 +199,10 @@ class RunKeys:
     approval: SumApproval | None
 
     def statement(self, share_metrics: Sharing, *, keeps_rounds: bool) -> bytes:
-        """Return the signed statement of the site's key of this run, the same each time; b"" in a rehearsal."""
+        """Return the signed statement of the site's key of this run.
+
+        It is the same each time, and b"" in a rehearsal.
+        """
         if self.approval is None:
             return b""
         arrays = self.state.read(STATEMENT)
@@ -222,7 +228,9 @@ class RunKeys:
         return packed
 
     def take(self, request: KeysRequest) -> KeysReply:
-        """Take the keys of the run's cohort, and begin the chain of links with each of them.
+        """Take the keys of the run's cohort.
+
+        A chain of links begins with each of its sites.
 
         Raises
         ------
@@ -246,9 +254,9 @@ class RunKeys:
         return KeysReply(sha256=sha256, least=self.least(len(sites)), shared=shared)
 
     def _share(self, shared_key: SharedKey | None, sites: tuple[str, ...], binding: bytes) -> SharedKey | None:
-        """Make the run's key of homomorphic encryption at the first site, take it at the others.
+        """Make or take the run's key of homomorphic encryption.
 
-        It is made and taken once: a repeated request gets the same bytes.
+        The first site makes it, the others take it. It is made and taken once: a repeated request gets the same bytes.
         """
         if not self.study.aggregation.is_encrypted:
             return None
@@ -393,7 +401,10 @@ class RunKeys:
         return Chain.from_arrays(arrays)
 
     def move(self, step: int, link_count: int = CHAIN_LINKS) -> dict[str, bytes]:
-        """Return the links of a masked question, and delete all but the last so many."""
+        """Return the links of a masked question.
+
+        All links but the last so many are deleted.
+        """
         chain = self.chain().moved(step, link_count)
         self.state.write(CHAIN, chain.to_arrays())
         return self.links(step, chain)
@@ -420,7 +431,10 @@ class RunKeys:
         return SeededNoise(self.rng(f"site-noise {noise_key(self.study.text)}", number))
 
     def least(self, cohort: int) -> int:
-        """Return the threshold of the pinned sites, or of the cohort where no site is pinned."""
+        """Return the threshold of the pinned sites.
+
+        It is that of the cohort where no site is pinned.
+        """
         return rules.threshold(cohort if self.approval is None else len(self.approval.pinned))
 
 
@@ -453,6 +467,9 @@ def _stated(
 
 
 def check_lasting(state: RunState) -> None:
-    """Raise NotTakingPart where the site's part of the run was ended by a false sum."""
+    """Raise NotTakingPart where a false sum ended the run here.
+
+    The site's part of the run is over then.
+    """
     if state.read(ENDED) is not None:
         raise NotTakingPart(Refusal("sum-unverified"))

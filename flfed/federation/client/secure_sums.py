@@ -142,7 +142,9 @@ class SiteSums:
         return replace(reply, delta={}, masked=self._mask(exchange, vector, beside))
 
     def masked_numbers(self, kind: str, numbers: np.ndarray) -> Masked:
-        """Return sums to which a row adds 1 at most under masks, the same for each request.
+        """Return sums under masks, the same for each request.
+
+        A row adds 1 at most.
 
         Raises NotTakingPart where the rows, the policy or the study changed since.
         """
@@ -202,7 +204,10 @@ class SiteSums:
         return self.keys.rng(f"sum {exchange.rounding}")
 
     def _opened(self, exchange: RunQuestion) -> tuple[Sites, ...]:
-        """Return the opened lists of a question, if the site may answer it; else raises NotTakingPart."""
+        """Return the opened lists of a question.
+
+        Raises NotTakingPart where the site may not answer it.
+        """
         approval = self.keys.approval
         cohort = self.cohort()
         if approval is None:
@@ -250,7 +255,10 @@ class SiteSums:
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
 
     def note(self, exchange: RunQuestion) -> None:
-        """Record that the masks of a question are used, before its reply leaves; raises StorageError."""
+        """Record that the masks of a question are used.
+
+        That is before its reply leaves. Raises StorageError.
+        """
         if self.keys.approval is not None and self.keys.state.read(exchange.name) is None:
             self._write_facts(exchange)
 
@@ -354,15 +362,19 @@ class SiteSums:
 
 @dataclass(frozen=True, eq=False)
 class SiteFigures(SiteSums):
-    """A site's half of the sum of figures, among the sites of a run that share figures in sums only.
+    """A site's half of the sum of figures.
 
-    Their list is all of them, each of them must open it, and no consent makes it another one.
+    The sum is among the sites of a run that share figures in sums only. Their list is all of them, each of them must
+    open it, and no consent makes it another one.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (COMPARE,)
 
     def cohort(self) -> Cohort:
-        """Return the sites that share figures in sums only, as the cohort of this sum."""
+        """Return the cohort of this sum.
+
+        It is the sites that share figures in sums only.
+        """
         cohort = self.keys.cohort()
         return replace(cohort, sites=cohort.in_sums_only, lifted=())
 
@@ -391,9 +403,10 @@ class SiteCiphers(SiteSums):
     """
 
     def opened(self, request: ModelRequest, model: Shapes) -> Arrays:
-        """Return the model of a request, which is the first one of the run or the sum of a round.
+        """Return the decrypted model of a request.
 
-        The first one follows from the study, and crosses in the clear.
+        It is the first one of the run, or the sum of a round. The first one follows from the study, and crosses in the
+        clear.
 
         Raises
         ------
@@ -442,7 +455,10 @@ class SiteCiphers(SiteSums):
         yield  # a generator, like the other half, which requests rounding
 
     def check_unused(self, exchange: RunQuestion) -> None:
-        """Refuse to make a second part for a round, or one for an earlier round; raises NotTakingPart."""
+        """Refuse to make a second part for a round.
+
+        A part for an earlier round is refused, too. Raises NotTakingPart.
+        """
         # Whoever can multiply gets from two parts under the same tags their difference.
         super().check_unused(exchange)
         if self.keys.approval is not None and exchange.number < self._last_answered():
@@ -452,7 +468,10 @@ class SiteCiphers(SiteSums):
         return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
 
     def _binding(self, request: ModelRequest) -> bytes:
-        """Return the binding of the round whose sum a request must bring, b"" where it can bring none."""
+        """Return the binding of the sum that a request must bring.
+
+        It is the binding of a round, and b"" where the request can bring none.
+        """
         number = self._last_answered()
         if isinstance(request, TrainRequest) and request.fit:
             number = request.round - 1
@@ -477,10 +496,10 @@ class SiteCiphers(SiteSums):
 
 @dataclass(frozen=True, eq=False)
 class SiteTreeSums(SiteSums):
-    """A site's half of the secure sums of a run of trees, each level of which is a sum.
+    """A site's half of the secure sums of a run of trees.
 
-    All levels of a tree have one list: a node's sums minus those of one child are its other child's. Of two lists they
-    would also be those of a site that is in one of them only.
+    Each level of a tree is a sum. All levels of a tree have one list: a node's sums minus those of one child are its
+    other child's. Of two lists they would also be those of a site that is in one of them only.
     """
 
     kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, BINS, SUMMARISE)
@@ -542,7 +561,10 @@ class SiteTreeSums(SiteSums):
         return reply
 
     def _keep_list(self, request: ListRequest | UnmaskRequest) -> None:
-        """Store the list of a tree's root, which all of its levels have; an unopened one does not bind."""
+        """Store the list of a tree's root.
+
+        All levels of the tree have it; an unopened one does not bind.
+        """
         if request.kind != TRAIN:
             return
         round, level = self.order.place(request.round)
@@ -560,10 +582,10 @@ def sums_of(keys: RunKeys) -> SiteSums:
 
 
 def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses) -> Masked | None:
-    """Return the losses of a model that is only scored under masks, the same for each request.
+    """Return the masked losses of a model that is only scored.
 
-    They are None in a rehearsal, whose server has the sites' own, and where the run is over at the site. Under
-    homomorphic encryption they are None too, since only the sites open a sum.
+    They are the same for each request. They are None in a rehearsal, whose server has the sites' own, and where the run
+    is over at the site. Under homomorphic encryption they are None too, since only the sites open a sum.
 
     Raises
     ------

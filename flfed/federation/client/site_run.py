@@ -185,10 +185,10 @@ class SiteRun:
         return request.arrays if sums is None else sums.opened(request, model_shapes_of(study.text))
 
     def last_model(self, request: CompareRequest, study: Study, own: Arrays) -> Arrays:
-        """Return a comparison's model, and store it where the coordinator lacks it or a part; raises StorageError.
+        """Return a comparison's model.
 
-        After the comparison the site deletes the run's key, and its own part of the model. A repeated request is
-        answered from the stored model.
+        It is stored where the coordinator lacks it or a part. Raises StorageError. After the comparison the site
+        deletes the run's key, and its own part of the model. A repeated request is answered from the stored model.
         """
         if not (study.aggregation.is_encrypted or own):
             return request.arrays
@@ -201,7 +201,9 @@ class SiteRun:
         return arrays
 
     def keep_model(self, study: Study, arrays: Arrays, encoder: Encoder, *, of: str, own: Arrays | None = None) -> None:
-        """Store the model of a comparison for the site's own people, where the site is an institution.
+        """Store the model of a comparison for the site's people.
+
+        Only an institution does.
 
         Parameters
         ----------
@@ -224,7 +226,10 @@ def drawn_model(session: SiteSession) -> Arrays:
 
 
 def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:
-    """Return the model of a comparison, and set the session's own part of it; raises StorageError."""
+    """Return the model of a comparison.
+
+    The session gets the site's own part of it. Raises StorageError.
+    """
     shapes = extra_shapes_of(session.study.text)
     own_part = own.last_own(session, shapes) if shapes.own else {}
     arrays = own.last_model(request, session.study, own_part)

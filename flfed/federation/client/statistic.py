@@ -1,4 +1,7 @@
-"""Site's answer in a study with a statistic or an analysis in place of a model: one kind, two protections."""
+"""Site's answer in a study with a statistic or an analysis.
+
+They are one kind of run, with two protections, in place of a model.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,9 @@ class ExactSums:
         return {name: np.asarray(values) for name, values in sums.items()}
 
     def statistic_of_sum(self, least: int, sites: int) -> Statistic:
-        """Return the statistic of a secure sum of so many sites, with the noise of all of them.
+        """Return the statistic of a secure sum.
+
+        It has the noise of all its sites.
 
         Parameters
         ----------
@@ -67,7 +72,10 @@ class ExactSums:
 
 
 class NoisedSums(ExactSums):
-    """Sums of an analysis, with the noise of the study's budget, drawn once for a run."""
+    """Sums of an analysis, with the noise of the study's budget.
+
+    The noise is drawn once for a run.
+    """
 
     @cached_property
     def statistic(self) -> NoisedAnalysis:
@@ -181,7 +189,10 @@ def account_of(session: SiteSession) -> tuple[float, float]:
 
 
 def answered(session: SiteSession) -> tuple[str, ...]:
-    """Return the names of a site's stored answers to this exact text over the same rows: they are free."""
+    """Return the names of a site's stored answers.
+
+    They are to this exact text over the same rows, and cost nothing.
+    """
     if session.study.analysis is None:
         return stored_cells(session)
     answer = NoisedSums(session.study).answer(session)

@@ -70,7 +70,10 @@ def _half(own: SiteRun, study: Study, request: SumRequest) -> SiteSums:
 
 
 def forget_compared(site: str, run: str) -> None:
-    """Delete a site's state of a finished run that was kept to open a sum of figures or of a statistic."""
+    """Delete a site's state of a finished run.
+
+    It was kept to open a sum of figures or of a statistic.
+    """
     cache = open_reply_cache(site, run)
     if cache is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(cache).names()}:
         cache.forget()
@@ -106,7 +109,10 @@ class InSum:
         return {} if stays else self.facts
 
     def matches_history(self, now: QuestionHistory) -> bool:
-        """Return whether a ledger's history grew by this answer alone, and by none of another process of the site."""
+        """Return whether a ledger's history grew by this answer alone.
+
+        Another process of the site may have added one.
+        """
         facts = self.facts
         before = self.history
         own_list = {parted(facts["listed"])} if "listed" in facts else set()
@@ -169,7 +175,10 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
 
 
 def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, Any]:
-    """Return the facts for a ledger's line of a list that is confirmed or opened; raises NotTakingPart."""
+    """Return the facts for a ledger's line of a list.
+
+    The list is confirmed or opened. Raises NotTakingPart.
+    """
     of = LIST_REQUESTS[message.metadata.message_type].from_record(message.content)
     half = _half(own, study, of)
     facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
@@ -177,7 +186,10 @@ def _facts_of_list(message: Message, own: SiteRun, study: Study) -> dict[str, An
 
 
 def update_section(reply: Message, plain: str) -> str:
-    """Return the name of the section with a reply's update, `plain` where it leaves alone."""
+    """Return the name of the section with a reply's update.
+
+    It is `plain` where the update leaves alone.
+    """
     return MASKED if MASKED in reply.content else plain
 
 

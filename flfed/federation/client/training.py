@@ -151,9 +151,10 @@ def load_or_train(
     reply_cache: ReplyCache,
     trained: Callable[[], TrainReply],
 ) -> RecordDict:
-    """Return the reply on a site's disk to a request, else a new one, which is stored.
+    """Return the stored reply to a request, else a new one.
 
-    Of two processes with the request at once, the second one waits for the first one's reply.
+    A new one is stored on the site's disk. Of two processes with the request at once, the second one waits for the
+    first one's reply.
 
     Raises
     ------
@@ -186,7 +187,10 @@ def load_or_train(
 
 
 class LastUpdates:
-    """Last updates of the sites of one process, which stores no round on a disk."""
+    """Last updates of the sites of one process.
+
+    The process stores no round on a disk.
+    """
 
     def __init__(self) -> None:
         self._of_run: dict[tuple[str, str, int], tuple[int, str, Any]] = {}

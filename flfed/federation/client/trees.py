@@ -31,7 +31,10 @@ class Trees(Training):
     keeps_replies = False
 
     def answer(self, request: TrainRequest, session: SiteSession, own: SiteRun) -> Round:
-        """Return the sums of a level, or the scores of all trees once they are grown."""
+        """Return the sums of a level, or the scores of trees.
+
+        Scores are of all trees, once they are grown.
+        """
         if request.trees_sha256:
             return grow(request, session, own)
         return super().answer(request, session, own)

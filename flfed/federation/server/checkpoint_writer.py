@@ -146,7 +146,10 @@ class CheckpointWriter:
         }
 
     def begin(self, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
-        """Write a checkpoint before the first round, of the first model `arrays`, where a part needs it."""
+        """Write a checkpoint before the first round.
+
+        It has the first model `arrays`, and is written where a part needs it.
+        """
         if self.run.each_round and any(part.binds_encoder for part in self.parts):
             self._write(0, arrays, strategy, common)
 

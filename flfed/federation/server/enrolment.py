@@ -182,7 +182,10 @@ def _check_enough(run: RunSetting, participants: Participants, absent: Absent) -
 
 
 def absence(why: str, *, stays: bool) -> Refusal:
-    """Return the fault of a site of the run before it was resumed; `stays`: it is still in the cohort."""
+    """Return the fault of a site that is missing after a resumption.
+
+    With `stays` the site is still in the cohort.
+    """
     if stays:
         return Refusal("away-because", why=why) if why else Refusal("away")
     return Refusal("left-because", why=why) if why else Refusal("left")
@@ -203,7 +206,9 @@ def summarise(run: RunSetting, participants: Participants) -> dict[str, Summary]
 
 
 def record_beginnings(run: RunSetting, participants: Participants, merged: Summary) -> None:
-    """Record the sums over all sites by their hashes, and columns that may reveal the outcome.
+    """Record the sums over all sites by their hashes.
+
+    Columns that may reveal the outcome are recorded, too.
 
     Notes state which sites train a part of the model, how rows are scaled, and which earlier model comes first.
     """

@@ -73,7 +73,10 @@ def check(study: Study) -> dict[str, str]:
 
 
 def _check_plan(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse class weights of a numeric outcome, and a start that is no model of this study."""
+    """Refuse class weights of a numeric outcome.
+
+    A start that is no model of this study is refused, too.
+    """
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError(render("run.check.weights"))
     if refused := start_refusal(study):
@@ -90,7 +93,10 @@ def _check_confirmed(study: Study, dataset: datasets.Dataset) -> None:
 
 
 def _check_statistic(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse columns that a statistic does not take, and secure aggregation of one that compares sites."""
+    """Refuse columns that a statistic does not take.
+
+    Secure aggregation of one that compares sites is refused, too.
+    """
     statistic = statistic_of(study)
     statistic.columns(dataset.schema)
     if study.analysis is not None:
@@ -107,7 +113,10 @@ def _check_points(study: Study, dataset: datasets.Dataset) -> None:
 
 
 def _check_steps(study: Study, dataset: datasets.Dataset) -> None:
-    """Refuse a rank correlation within a column that is no date, or of an outcome without ranks."""
+    """Refuse a rank correlation within a column that is no date.
+
+    One of an outcome without ranks is refused, too.
+    """
     name = study.compare.rank_within
     schema = dataset.schema
     if not name:

@@ -300,9 +300,10 @@ def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
 
 
 def conduct_statistic(run: FederatedRun) -> Outcome:
-    """Request the sums of the study's statistic from the sites, record its figures, and return the outcome.
+    """Request and record a statistic, and return the outcome.
 
-    There is no model: the outcome has no arrays, and no encoder was fitted to rows.
+    The sites send the sums of the study's statistic. There is no model: the outcome has no arrays, and no encoder was
+    fitted to rows.
     """
     # A resumed run asks the sites that had each other's keys: over others the sum would be another one.
     participants, _ = run.enrol_cohort()

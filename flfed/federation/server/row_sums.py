@@ -104,7 +104,9 @@ class SiteSums:
         return counts
 
     def statistic(self, participants: Participants, statistic: Statistic) -> StatisticSums:
-        """Return the sums of a statistic, in the order of names, so that the same sites give the same bits.
+        """Return the sums of a statistic, in the order of names.
+
+        So the same sites give the same bits.
 
         Raises
         ------
@@ -148,7 +150,10 @@ def cell_shapes(layout: Layout, least: int) -> dict[str, tuple[int, int]]:
 
 
 def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int) -> Refusal | None:
-    """Return why a site's counts by cell cannot be those of its rows, or None."""
+    """Return why a site's counts by cell are wrong, or None.
+
+    They cannot be those of its rows then.
+    """
     if {name: counts.shape for name, counts in reply.counts.items()} != cell_shapes(layout, least):
         return Refusal("cells-unfit")
     if any(counts.dtype.kind != "u" for counts in reply.counts.values()):

@@ -92,7 +92,10 @@ class Result:
 
 
 def _lines(of: Mapping[str, str], figures: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return a line of a table for each metric, which begins with the place of its figure."""
+    """Return a line of a table for each metric.
+
+    It begins with the place of its figure.
+    """
     return [{**of, "metric": metric, **figure} for metric, figure in (figures or {}).items()]
 
 
@@ -251,7 +254,10 @@ def resume(
 
 
 def _check_left(run: str, entries: Sequence[RunEntry], repeats: int) -> None:
-    """Refuse to resume a series that is completed, or that a living process writes; raises UsageError."""
+    """Refuse to resume a completed series.
+
+    One that a living process writes is refused, too. Raises UsageError.
+    """
     left = [entry for entry in entries if entry.status != "completed"]
     if not left and len(entries) == repeats:
         raise UsageError(render("run.resume.completed", run=run))

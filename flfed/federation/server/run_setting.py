@@ -178,7 +178,10 @@ class RunSetting:
         raise FlfedError(sentence)
 
     def error(self, why: str) -> FlfedError:
-        """Return the error that ends the run, with the sites' names as the run shares them."""
+        """Return the error that ends the run.
+
+        It has the sites' names as the run shares them.
+        """
         return FlfedError(self.recorder.shared_as.text(why))
 
     def check_answers(self, answers: Answers[Any]) -> None:

@@ -84,7 +84,10 @@ def exchange_keys(run: RunSetting, participants: Participants, back: Collection[
 def _masked_sums(
     run: RunSetting, participants: Participants, least: int, statements: Mapping[str, Statement]
 ) -> SecureSums:
-    """Return the sums of institutions, which state the sites by which lists may differ, and who shares sums only."""
+    """Return the sums of institutions.
+
+    They state the sites by which lists may differ, and who shares sums only.
+    """
     lifted = lifted_sites({site: one.lifted for site, one in statements.items()})
     return _sums(
         run,
@@ -121,7 +124,10 @@ def check_enrolled(run: RunSetting, sites: Collection[str], refused: Mapping[str
 
 
 def _check_cohort(run: RunSetting, participants: Participants, signed: Collection[str]) -> None:
-    """Refuse a cohort in which some approved no sums, or which is too small or too large; raises UsageError."""
+    """Refuse a cohort without sums, or of a wrong size.
+
+    Some of its sites approved no sums, or it is too small or too large. Raises UsageError.
+    """
     plain = sorted(set(participants) - set(signed))
     if run.each_round and plain:
         raise UsageError(render("run.sums.plain", sites=", ".join(plain)))
@@ -134,7 +140,10 @@ def _check_cohort(run: RunSetting, participants: Participants, signed: Collectio
 
 
 def _check_losses(run: RunSetting, keeping: Collection[str]) -> None:
-    """Refuse a choice by losses that do not leave the sites, and of which no sum is opened; raises UsageError."""
+    """Refuse a choice by losses that do not leave the sites.
+
+    No sum of them is opened. Raises UsageError.
+    """
     if not keeping:
         return
     settings = run.study.strategy.settings
@@ -228,9 +237,10 @@ def _sums(
 
 
 def _give_keys(run: RunSetting, request: KeysRequest, back: Participants) -> int:
-    """Send sites the keys of the cohort, and return the threshold of those that they pin.
+    """Send sites the keys of the cohort.
 
-    The checkpoint of a resumed run has it too: after the comparison no site has keys any more.
+    Return the threshold of the sites that they pin. The checkpoint of a resumed run has it too: after the comparison no
+    site has keys any more.
     """
     requests = dict.fromkeys(back, request)
     replies = dict[str, KeysReply]()

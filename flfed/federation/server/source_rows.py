@@ -1,4 +1,7 @@
-"""Test rows in the training of a source's run, where this process can read the tables of both runs."""
+"""Test rows in the training of a source's run.
+
+This process must be able to read the tables of both runs.
+"""
 
 from __future__ import annotations
 
@@ -64,10 +67,10 @@ def source_rows(study: Study, series: str, sites: Sequence[Site], store: str) ->
 def counting(
     check: EnrolledCheck, rows: SourceRows | None, study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder
 ) -> EnrolledCheck:
-    """Return a check of enrolled sites that also counts test rows in a source's training.
+    """Return a check of enrolled sites that counts test rows, too.
 
-    The counts are recorded, and shown as a warning where there are some. Where they are unknown, a repeat other than
-    the source's own notes that it drew other test rows.
+    The rows are in a source's training. The counts are recorded, and shown as a warning where there are some. Where
+    they are unknown, a repeat other than the source's own notes that it drew other test rows.
 
     Parameters
     ----------
@@ -106,7 +109,10 @@ def counting(
 def _counted(
     texts: Collection[str], study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder
 ) -> dict[str, Any]:
-    """Return the counts of test rows among texts, as far as they may be recorded."""
+    """Return the counts of test rows among texts.
+
+    Only counts that may be recorded are in it.
+    """
     counts = {}
     for site in sites:
         own = _texts(study_table(study, site, repeat).holdout("warm-start"), study)

@@ -86,7 +86,10 @@ class Codec(SitePart):
 
 @lru_cache(maxsize=8)
 def _unpacked(part: Codec, packed: Same) -> Arrays:
-    """Return a model's arrays, one copy for all sites of a process that received the same."""
+    """Return a model's arrays.
+
+    All sites of a process that received the same share one copy.
+    """
     codec = part.download
     if codec is None:
         return packed.arrays

@@ -1,4 +1,7 @@
-"""A site's own part of the model, or its own model beside the shared one: it stays at the site, and in no message."""
+"""A site's own part of the model, or its own model.
+
+It stays at the site, and is in no message.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class OwnPart(SitePart):
         return cls(strategy_class(study.strategy.name), shapes) if shapes.own else None
 
     def before(self, step: TrainingStep) -> None:
-        """Set the site's own arrays, and the strategy's additions to the gradients of its own model."""
+        """Set the site's own arrays.
+
+        The strategy's additions to the gradients of its own model are set, too.
+        """
         arrays = own_arrays(step.previous_state, self.shapes)
         step.session.own_arrays = own_part_of(arrays, self.shapes, step.model)
         own_model = step.session.own_arrays.model

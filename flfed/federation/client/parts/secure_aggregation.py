@@ -74,7 +74,10 @@ class SecureAggregation(SitePart):
 
 
 def _with_figures(step: SiteStep, reply: CompareReply) -> CompareReply:
-    """Return a comparison with its figures under masks, too, where sites that share none add theirs up."""
+    """Return a comparison with its figures under masks, too.
+
+    They are where sites that share none add theirs up.
+    """
     session = step.session
     sums = step.own.figures(session.study)
     if sums is None or not isinstance(step.original_request, CompareRequest):

@@ -1,4 +1,7 @@
-"""A request at a site as it passes the parts of its study, and the interface of a part there."""
+"""A request at a site as it passes the parts of its study.
+
+The interface of a part is here, too.
+"""
 
 from __future__ import annotations
 

@@ -417,7 +417,10 @@ def side_of(line: Line) -> Side:
 
 
 def rule_of(line: Line) -> str:
-    """Return the hash of the holdout that assigned people to the side in a line."""
+    """Return the hash of the holdout in a line.
+
+    It assigned people to the side that the line names.
+    """
     return str(line.facts.get("holdout-sha256", ""))
 
 

@@ -73,7 +73,10 @@ def is_last(reply: object) -> bool:
 def count_scores(
     request: ScoresRequest, session: SiteSession, own: SiteRun
 ) -> Generator[ComputeRequest, Any, ScoresReply]:
-    """Return noised counts of holdout rows by score, or by class and score; raises NotSpent where not allowed."""
+    """Return noised counts of holdout rows by score.
+
+    Where bins are given they are by class and score. Raises NotSpent where not allowed.
+    """
     if request.pairs:
         if not compares_privately(session.study):
             raise NotTakingPart(Refusal("kind-of-another-study"))
@@ -103,7 +106,10 @@ def count_scores(
 
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
-    """Return noised pairs of holdout rows that the model orders better than the site's own, trained under noise."""
+    """Return noised pairs of holdout rows for a comparison.
+
+    The model orders them better than the site's own, which is trained under noise.
+    """
     encoder = session.in_use(request.encoder)
     releases = releases_of(session.study)
     own = yield from _own_model(session, encoder, releases[OWN].release)
@@ -127,9 +133,10 @@ def _compared(request: ScoresRequest, session: SiteSession) -> Generator[Compute
 
 
 def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
-    """Return a model of the study's kind and plan that is trained on the site's rows alone, under its own noise.
+    """Return a model that is trained on the site's rows alone.
 
-    It is charged before its training and stored, so that a repeated request costs nothing.
+    It is of the study's kind and plan, with its own noise. It is charged before its training and stored, so that a
+    repeated request costs nothing.
     """
     charge = round_charge(session.protection)
     if charge is None:
@@ -149,7 +156,10 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
 
 
 def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
-    """Return a model of the study's kind and plan after all rounds on the site's rows, with the noise of a release."""
+    """Return a model after all rounds on the site's rows.
+
+    It is of the study's kind and plan, with the noise of a release.
+    """
     protection = session.protection
     if protection is None:
         raise ValueError(f"study {session.study.name!r} protects nothing")

@@ -199,10 +199,10 @@ class AnswerFile:
 
 
 def answer_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
-    """Return the file of an answer to a question of this exact text, beside the site's ledger.
+    """Return the file of an answer, beside the site's ledger.
 
-    A new snapshot has another file, whatever its rows: an answer that was repeated for unchanged rows would reveal that
-    they are unchanged.
+    It is for a question of this exact text. A new snapshot has another file, whatever its rows: an answer that was
+    repeated for unchanged rows would reveal that they are unchanged.
     """
     name = f"{session.study.sha256()}-{session.seed}-{question}"
     if isinstance(session.site, FrozenSite):
@@ -229,7 +229,10 @@ def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
 
 
 def stored_cells(session: SiteSession) -> tuple[str, ...]:
-    """Return the names of the encoder's counts, none unless they were drawn of these rows before."""
+    """Return the names of the encoder's stored counts.
+
+    There are none unless they were drawn of these rows before.
+    """
     charge = round_charge(session.protection)
     if charge is not None and covers_model(session.study):
         path = answer_path(charge, session, CELLS)
@@ -266,9 +269,10 @@ def cells_of(study: Study, layout: Layout, numbers: Mapping[str, np.ndarray]) ->
 
 
 def trained_units(session: SiteSession) -> UnitCounts:
-    """Return how many rows, or persons, training divides by, as far as it is known under noise.
+    """Return how many rows, or persons, training divides by.
 
-    The counts of the encoder show it; where no coordinator requested them, they are charged and drawn now.
+    The number has noise. The counts of the encoder show it; where no coordinator requested them, they are charged and
+    drawn now.
     """
     rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
     return UnitCounts(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))

@@ -237,7 +237,10 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
 
 
 def _released(locked_ledger: LockedLedger) -> tuple[RowAccounts, list[Line]]:
-    """Return the accounts of a ledger, and its lines about released sets, the newest first."""
+    """Return a ledger's accounts and its lines about released sets.
+
+    The newest line comes first.
+    """
     accounts = RowAccounts()
     released = []
     for line in locked_ledger.backwards():
@@ -297,7 +300,10 @@ def _runs_over(part: Part, lines: Sequence[Line]) -> set[Run]:
 
 
 def _too_many(runs: set[Run], facts: Mapping[str, Any], site: Site) -> Refusal | None:
-    """Return the refusal of one more run over rows that were in these runs, or None."""
+    """Return why one more run is too many, or None.
+
+    It is over rows that were in these runs.
+    """
     had = len(runs - {run_of(facts)})
     return Refusal("too-many-queries", most=site.policy.queries, had=had) if had >= site.policy.queries else None
 
@@ -364,7 +370,10 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], site
 
 
 def _of_same_columns(source_sets: Iterable[SourceSet], sources: Sequence[SourceSet]) -> list[SourceSet]:
-    """Return the sets that can be compared person by person with those of a study: of the same columns."""
+    """Return the sets of the same columns as a study's.
+
+    They can be compared person by person.
+    """
     return [one for one in source_sets if sources and one.columns == sources[0].columns]
 
 

@@ -192,7 +192,9 @@ _IDENTIFIERS = b"identifiers"
 
 
 class NewPeople:
-    """People of one set of rows who are in none of the sets added so far.
+    """People of a set of rows who are new.
+
+    They are in none of the sets added so far.
 
     Parameters
     ----------
@@ -222,9 +224,10 @@ class NewPeople:
         self._new = dict(self._all)
 
     def are_half_without(self, ids: Iterable[str]) -> bool:
-        """Add sets, and return whether at least half of the people are in none so far.
+        """Add sets, and return whether half of the people are new.
 
-        With sets that cannot be compared with this one, nobody counts as new.
+        At least half of them are in none of the sets then. With sets that cannot be compared with this one, nobody
+        counts as new.
         """
         earlier_sets = [self._sets.get(id, {}) for id in ids]
         # People of two sets can be compared where both have identifiers, or neither has.
@@ -288,9 +291,10 @@ def lineage(site: Site, people: Excluded) -> list[Lineage]:
 
 
 def unlisted(site: Site) -> dict[str, str]:
-    """Return the runs that spent privacy and have no list of their rows, with their studies.
+    """Return the runs without a list of their rows.
 
-    They are those under covering noise: everyone with rows in the table then took part.
+    They spent privacy, and come with their studies. They are those under covering noise: everyone with rows in the
+    table then took part.
     """
     lines = list(ledger_of(SiteFolder(site.name)).lines())
     listed = {str(line.facts.get("run", "")) for line in lines if line.kind == RELEASED}

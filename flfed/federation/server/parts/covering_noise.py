@@ -58,7 +58,9 @@ class CoveringNoise(ServerPart):
         return covers_model(run.study)
 
     def begin(self, participants: Participants) -> tuple[dict[str, Participant], Encoder]:
-        """Return the sites that sent noised counts of their training rows, and the encoder made of the counts.
+        """Return the sites with noised counts, and the encoder.
+
+        The counts are of training rows, and make the encoder.
 
         Raises
         ------
@@ -89,9 +91,10 @@ class CoveringNoise(ServerPart):
 
 
 def scored_under_noise(run: RunSetting, model: FinalModel) -> None:
-    """Record the figures of the final model, by noised counts of holdout rows by class and score.
+    """Record the figures of the final model under noise.
 
-    First by cell without classes, to choose the bins, then by class and bin.
+    They are made of noised counts of holdout rows by class and score. First by cell without classes, to choose the
+    bins, then by class and bin.
     """
     releases = releases_of(run.study)
     participants = model.participants
@@ -135,7 +138,10 @@ def _pairs(
     request: ScoresRequest,
     by_site: Mapping[str, ScoreCounts],
 ) -> dict[str, NoisedPairs]:
-    """Return the pairs by which the model is better than each site's own, where the study compares the two."""
+    """Return the pairs by which the model beats each site's own.
+
+    There are none where the study does not compare the two.
+    """
     if not compares_privately(run.study):
         return {}
     deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
@@ -173,7 +179,10 @@ def _record(
     reason: str,
     pairs: Mapping[str, NoisedPairs] | None = None,
 ) -> None:
-    """Record the figures of each site that shares its own, and of all sites together."""
+    """Record the figures of sites, and of all together.
+
+    Only sites that share their own are named.
+    """
     shared = run.recorder.shared_as
     rows: list[ComparisonRow] = []
     for site, own in shared.own(by_site).items():
@@ -204,7 +213,10 @@ def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[Com
 
 
 def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
-    """Return the shared model's figures minus those of the site's own, both under the study's ε: only AUCs."""
+    """Return the difference of the shared model and the site's own.
+
+    Both are under the study's ε, and only their AUCs are compared.
+    """
     gain = pairs.difference()
     against = ("global", "local-only")
     empty_rows = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
@@ -215,7 +227,10 @@ def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
 
 
 def _describe_counts(counts: ScoreCounts) -> Arrays | dict[str, Any]:
-    """Return the record of noised counts for the page of curves, with the slope of calibration."""
+    """Return the record of noised counts for the page of curves.
+
+    It has the slope of calibration.
+    """
     slope = counts.calibration_slope()
     return {
         "counts": counts.counts.tolist(),

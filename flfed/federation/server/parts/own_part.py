@@ -42,7 +42,10 @@ class OwnPart(ServerPart):
         return render("run.notes.arrays")
 
     def has_whole_model(self) -> bool:
-        """Return whether each site predicts with the arrays at the server, and with none of its own."""
+        """Return whether sites predict with the server's arrays alone.
+
+        Else they have arrays of their own.
+        """
         return not extra_shapes_of(self.run.study.text).own_part
 
 

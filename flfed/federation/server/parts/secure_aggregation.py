@@ -87,7 +87,10 @@ class SecureAggregation(ServerPart):
 
     @property
     def keeps_cohort(self) -> bool:
-        """Whether masks are made for the whole cohort, so that an absent site is missing until it is back."""
+        """Whether masks are made for the whole cohort.
+
+        Then an absent site is missing until it is back.
+        """
         return self.sums is not None
 
     def row_sums(self, sums: SiteSums) -> SiteSums:
@@ -141,7 +144,10 @@ class SecureAggregation(ServerPart):
             self.sums.restore(before, state.get(BEFORE, {}))
 
     def received(self, model: FinalModel, replies: CompareReplies) -> CompareReplies:
-        """Add up the figures of sites that share them in sums only, and return the replies of the others."""
+        """Add up figures that are shared in sums only.
+
+        Return the replies of the other sites.
+        """
         if self.sums is None:
             return replies
         reserved = sorted(self.sums.in_sums_only & replies.keys())
@@ -214,7 +220,10 @@ class SecureSiteSums(SiteSums):
         return Summary(**unflattened(self.sums.decode_counts(totals), shapes))
 
     def cells(self, participants: Participants, least: int) -> Arrays:
-        """Return the rows by cell and outcome of all sites of a list; raises FlfedError without such a sum."""
+        """Return the rows by cell and outcome of a list's sites.
+
+        Raises FlfedError without such a sum.
+        """
         # Whole numbers as they are: no ring divides them.
         shapes = cell_shapes(self.run.layout, least)
         sizes = [math.prod(shape) for shape in shapes.values()]
@@ -236,7 +245,10 @@ class SecureSiteSums(SiteSums):
     def _sum(
         self, kind: str, participants: Participants, request: Request, reply: AnyReply, entries: int
     ) -> tuple[np.ndarray, frozenset[str]]:
-        """Return the sum of the sites' replies to one request, and its sites; raises FlfedError without one."""
+        """Return the sum of the replies to one request, and its sites.
+
+        Raises FlfedError without one.
+        """
         cohort = len(self.sums.cohort) if self.sums.masked else 0
         questions = _questions(self.run, kind, participants)
         replies = questions.answers(
@@ -260,7 +272,10 @@ def _questions(run: RunSetting, kind: str, participants: Participants) -> SumQue
 
 
 def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
-    """Return whether a masked answer has so many numbers of 64 bits, and a share for each of a cohort."""
+    """Return whether a masked answer has the right size.
+
+    It has so many numbers of 64 bits, and a share for each of a cohort.
+    """
     sizes = ((0,), (1 + entries,), cohort)
     return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
 
@@ -268,7 +283,10 @@ def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
 def _totals(
     run: RunSetting, sums: SecureSums, questions: SumQuestions, vectors: Mapping[str, Masked]
 ) -> tuple[np.ndarray, frozenset[str]] | Refusal:
-    """Return the sum of numbers of 64 bits and its sites, or the refusal; the bytes for it are recorded."""
+    """Return a sum of numbers and its sites, or the refusal.
+
+    The numbers have 64 bits; the bytes for the sum are recorded.
+    """
     try:
         totals, listed = sums.summed(questions, vectors)
         return totals.sums, listed

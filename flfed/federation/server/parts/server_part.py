@@ -1,4 +1,7 @@
-"""Interface of a study's part at the server of a run, and the facts that the steps of a run pass to it."""
+"""Interface of a study's part at the server of a run.
+
+The facts that the steps of a run pass to it are here, too.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,10 @@ class ServerPart(ABC):
         return {}
 
     def check_enrolled(self, sites: Collection[str], refused: Mapping[str, Refusal]) -> None:  # noqa: B027 - a part may do nothing
-        """Refuse a new run of these sites, where the gates of others `refused`; raises UsageError."""
+        """Refuse a new run of these sites.
+
+        The gates of others `refused`. Raises UsageError.
+        """
 
     def enrolled(self, participants: Participants, back: Collection[str]) -> None:  # noqa: B027 - a part may do nothing
         """Prepare the participants, of which those in `back` enrolled now; raises FlfedError."""
@@ -127,7 +133,10 @@ class ServerPart(ABC):
 
     @property
     def binds_encoder(self) -> bool:
-        """Whether sites answer for one encoder only, so that it is on the disk before the first round."""
+        """Whether sites answer for one encoder only.
+
+        Then it is on the disk before the first round.
+        """
         return False
 
     def state(self) -> Mapping[str, Arrays]:
@@ -152,7 +161,10 @@ class ServerPart(ABC):
     # Comparison.
 
     def compare(self, model: FinalModel) -> bool:
-        """Compare the final model, and return whether that is done: else the sites compare it with their own."""
+        """Compare the final model, and return whether that is done.
+
+        Else the sites compare it with their own.
+        """
         return False
 
     def compare_request(self, model: FinalModel, request: CompareRequest) -> CompareRequest:
@@ -169,7 +181,10 @@ class ServerPart(ABC):
         return False
 
     def unreadable(self, arrays: Arrays) -> str:
-        """Return a sentence if the server cannot compute with a model, else an empty text."""
+        """Return why the server cannot compute with a model.
+
+        The text is empty where it can.
+        """
         return ""
 
     def has_whole_model(self) -> bool:

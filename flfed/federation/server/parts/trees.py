@@ -28,7 +28,10 @@ class Trees(ServerPart):
         return begun_forest(self.run, participants, sums)
 
     def record(self, model: FinalModel, replies: CompareReplies) -> None:
-        """Record the gains of columns, and the outcomes that the sums of the first trees reveal."""
+        """Record the gains of columns.
+
+        The outcomes that the sums of the first trees reveal are recorded, too.
+        """
         recorder = self.run.recorder
         forest = forest_of(model.outcome.arrays)
         names = [column.name for column in self.run.layout.features]
