@@ -44,6 +44,7 @@ from flfed.flower_names import (
 )
 from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
+from flfed.words import render
 
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
@@ -77,12 +78,12 @@ def _link() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise LinkLost(f"the node answered {error.response.status_code}") from None
+        raise LinkLost(render("processes.link.status", status=error.response.status_code)) from None
     except (httpx.HTTPError, OSError) as error:
-        raise LinkLost(f"the node cannot be reached ({type(error).__name__})") from None
+        raise LinkLost(render("processes.link.unreached", kind=type(error).__name__)) from None
     except ObjectPushError:
         # The end of a run removes the places that the node had registered for its replies.
-        raise LinkLost("the node no longer takes the reply: its run may have ended") from None
+        raise LinkLost(render("processes.link.refused")) from None
 
 
 class Bounded(httpx.BaseTransport):
@@ -348,7 +349,7 @@ class Tasks:
             pull = partial(ask, client.PullObject, node=node, run_id=run, object_id=name)
             response = self._soon(pull, lambda got: got.object_available or not got.object_found)
             if not response.object_found:
-                raise LinkLost("the node gave up receiving a message")
+                raise LinkLost(render("processes.link.incomplete"))
             task._contents[name] = response.object_content
         ask(client.ConfirmMessageReceived, node=node, run_id=run, message_object_id=tree.object_id)
 
@@ -359,7 +360,7 @@ class Tasks:
         pace = Pace(SOON, LATEST)
         while not there(response := ask()):
             if time.monotonic() > until:
-                raise LinkLost("the node does not say which message a task is about")
+                raise LinkLost(render("processes.link.nameless"))
             self._alive()
             time.sleep(pace.seconds())
         return response

@@ -19,6 +19,7 @@ import httpx
 
 from flfed.deployment.flower.pacing import pauses
 from flfed.errors import FlfedError
+from flfed.words import render
 
 TOO_MANY = 429
 SERVER_ERRORS = 500
@@ -128,7 +129,7 @@ class NodeTransport(httpx.HTTPTransport):
         super().__init__(verify=False, trust_env=False)
         # The pool is a private name: another httpx must fail here, and not open connections of its own.
         if not hasattr(self, "_pool"):
-            raise FlfedError("this httpx has no '_pool' where flfed needs it; install httpx 0.28")
+            raise FlfedError(render("processes.link.httpx"))
         self._pool.close()
         self._pool = httpcore.ConnectionPool(
             max_connections=AT_A_TIME,

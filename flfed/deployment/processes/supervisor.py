@@ -392,7 +392,7 @@ def become(parent: int, command: Sequence[str]) -> NoReturn:
     try:
         os.execvp(command[0], list(command))
     except OSError as error:
-        sys.exit(f"{command[0]}: cannot be started ({error.strerror}); is it installed?")
+        sys.exit(render("processes.child.unstarted", command=command[0], why=error.strerror))
 
 
 if __name__ == "__main__":
