@@ -37,7 +37,6 @@ from flfed.study.study import Study, is_covered
 from flfed.updates.checkpoints.site_state import StorageError, run_state, whole_message
 from flfed.updates.messages.kinds import AUDIT, BRINGING, KINDS
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
-from flfed.words import render
 
 
 #   message ──► bundle ──► kind ──► site's name ──► present policy ──► study ──► sections ──► limits ──► client app
@@ -77,7 +76,7 @@ class Gate:
         ledger: Ledger | None = None,
     ) -> None:
         if site.name != folder.site:
-            raise UsageError(render("gate.files.package", folder=folder.site, package=site.name))
+            raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
         self.folder = folder
         self._today = today
         self._bundle = expected_bundle
@@ -209,7 +208,7 @@ class Gate:
             If the frozen rows are not those of the study's approval.
         """
         if name != self.folder.site:
-            raise UsageError(render("gate.files.site", own=self.folder.site, other=name))
+            raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
         # The rows that are opened must be those that the study was checked with, not later ones.
         frozen_site = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if frozen_site.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):

@@ -6,5 +6,5 @@ A person starts `run`, `repeats` conducts it once a seed, and `server` is one ru
 (with the first sums), `rounds` and `comparison`, and `checkpoint_writer` writes the rounds. All of them take a
 `RunSetting`, which sends requests to all sites and waits. A feature of the study is a file in `parts`, with its work at
 each of these steps; `server_parts` lists them. `row_sums` are sums over the sites' rows, `secure_sums` has the keys of
-sums that hide each site's part. `run_kinds` has the run without a model.
+sums that hide each site's part.
 """
