@@ -1,8 +1,8 @@
 """Public proxy of the coordinator, and its port.
 
-Caddy passes on the requests of nodes and refuses all others. It listens so that a second Caddy of the same account
-could listen on the same port (`SO_REUSEPORT`), and get half of the sites' connections. So the port is tried before,
-and the process holds a name for it meanwhile.
+Caddy passes on the requests of nodes and refuses all others. By its way of listening (`SO_REUSEPORT`) a second Caddy of
+the same account could share the port, and get half of the sites' connections. So the port is tried before, and the
+process holds a name for it meanwhile.
 """
 
 from __future__ import annotations

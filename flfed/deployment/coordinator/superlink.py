@@ -3,7 +3,7 @@
 It is run as `python -m flfed.deployment.coordinator.superlink FOLDER OPTION…`.
 
 Flower 1.42 lets any caller start a run, list nodes and register them. Here every route but those of the nodes answers
-only callers with the coordinator's secret: other users of the machine, and whatever else might reach the port, get no
+only callers with the coordinator's secret. Other users of the machine, and whatever else might reach the port, get no
 answer.
 
 Flower reads whole bodies before it checks their sender. Here a node's headers prove its identity before a byte of the

@@ -391,8 +391,8 @@ def make_patient(invoker: Any) -> None:
 LOOK_SECONDS = 1.0
 """How often the server is asked for the online nodes, while a question is open."""
 RESTART_SECONDS = 30.0
-"""How long to wait for a node that went away, where the caller asks for no more patience: a site's supervisor
-restarts it within seconds. A node that is away for longer costs the later rounds no time."""
+"""How long to wait for a node that went away, unless the caller asks for more. A site's supervisor restarts it within
+seconds. A node that is away for longer costs the later rounds no time."""
 MOST_SENT = 5
 """How often a question is sent, at most."""
 QUIET_SECONDS = 5.0

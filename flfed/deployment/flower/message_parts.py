@@ -2,7 +2,7 @@
 
 Parts are counted before they are read, and the message is compared with its envelope. A small message is packed into
 one piece, which coordinator and gate read and check as before. Flower sends every record and every array as an object
-of its own, with three requests for each: one piece saves most of the requests of a round, and of their CPU time.
+of its own, with three requests for each. One piece saves most of the requests of a round, and of their CPU time.
 """
 
 from __future__ import annotations

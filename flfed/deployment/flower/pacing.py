@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 SHARE = 20
-"""A wait is at most this part of the time since the last message: it adds a twentieth to the time that a site waited
+"""A wait is at most this part of the time since the last message. It adds a twentieth to the time that a site waited
 anyway, and a hundred sites do not overload the server."""
 
 

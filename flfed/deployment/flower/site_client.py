@@ -49,7 +49,7 @@ from flfed.words import render
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
 ARRIVING = 60.0
-"""How long the node may take to name the message of a task. Its download takes as long as the line does: the node
+"""How long the node may take to name the message of a task. Its download takes as long as the line does. The node
 reports that it still waits, or that it gave the message up, and its supervisor checks whether it hangs."""
 SOON = 0.02
 LATEST = 0.5

@@ -134,7 +134,7 @@ class Leaving:
         try:
             if lost := self._continuity.refusal():
                 return error_reply(lost, message)
-            # All limits and the line are one step under the lock: since the first check another process of the site may
+            # All limits and the line are one step under the lock. Since the first check another process of the site may
             # have answered this run, from another model, or used the last bytes.
             with self._ledger.lock() as locked_ledger:
                 over = (

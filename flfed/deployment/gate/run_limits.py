@@ -147,7 +147,7 @@ class SumLines:
         """Return whether an answer to a question is its newest.
 
         No later run, repeat or round had a masked one then. A run that had its keys before another one enrolled is the
-        earlier one at every site, whatever their names are: clocks are set back, and a second has room for two runs.
+        earlier one at every site, whatever their names are. Clocks are set back, and a second has room for two runs.
         Runs that began at once are ordered by name.
         """
         return not any(self._is_later(other, place) for other in self._answered[question])
@@ -178,11 +178,11 @@ class RunLimits:
 
     Notes
     -----
-    Every evaluation of a model is an exact figure of the rows, and every comparison many of them: a coordinator that
+    Every evaluation of a model is an exact figure of the rows, and every comparison many of them. A coordinator that
     may choose the models freely reads rows from such figures. So each run, of which there are few, has one model
     evaluated and one compared, and is trained from one in a round. Runs of a ledger that was restarted count where a
     line of theirs was carried over. A comparison's adjusted figures depend on the deviation of the sites' own
-    intercepts as well, and its counts by prediction on the bins: of these a run has one, too. Trees have one set of cut
+    intercepts as well, and its counts by prediction on the bins. Of these a run has one, too. Trees have one set of cut
     points a run: sums at others would show how rows lie between the two.
     """
 

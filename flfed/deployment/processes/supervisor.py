@@ -2,8 +2,8 @@
 
 They are started, watched, restarted, logged and ended together.
 
-Run as a program (`python -m flfed.deployment.processes.supervisor PARENT COMMAND…`) it becomes the command, bound
-to the life of its parent: the kernel kills it when the parent dies in any way.
+Run as a program (`python -m flfed.deployment.processes.supervisor PARENT COMMAND…`) it becomes the command, bound to
+the life of its parent. The kernel kills it when the parent dies in any way.
 """
 
 from __future__ import annotations

@@ -137,9 +137,9 @@ class ComparedLines:
     def counted(self, row_sets: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
         """Return the compared models that count for a run on a snapshot.
 
-        A model that was compared on another snapshot does not count where at least half of the people in the run's test
-        rows were in no test rows up to then. An unknown case counts: of a lost ledger, or of test rows without a
-        stored set. A model counts where it does by any run that compared it.
+        A model that was compared on another snapshot may not count. It does not where at least half of the people in
+        the run's test rows were in no test rows up to then. An unknown case counts: of a lost ledger, or of test rows
+        without a stored set. A model counts where it does by any run that compared it.
 
         Parameters
         ----------
@@ -240,7 +240,7 @@ class Comparisons:
     def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
         """Return an institution's outbound reply, and the facts for its line.
 
-        Figures of a comparison have three digits, or do not leave where their model is one too many; the site's own
+        Figures of a comparison have three digits, or do not leave where their model is one too many. The site's own
         people have them exact.
 
         Parameters

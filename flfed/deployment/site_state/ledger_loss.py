@@ -259,7 +259,7 @@ class Continuity:
 
     Notes
     -----
-    The traces beside the ledger are read once a process, and again where the last line seen is gone; else only later
+    The traces beside the ledger are read once a process, and again where the last line seen is gone. Else only later
     lines are read.
     """
 
@@ -337,7 +337,7 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
     Notes
     -----
     The coordinator reports that the ledger was cut until a person there learns the reason and records the restart, too
-    (`flfed coordinator ledger SITE --restart WHY`): no site can forget alone.
+    (`flfed coordinator ledger SITE --restart WHY`). No site can forget alone.
     """
     when = now or now_utc()
     ledger = ledger_of(folder, clock=lambda: when)

@@ -6,7 +6,7 @@ gains a receipt that looks like the coordinator's. It could send the gate no mor
 anyway (docs/security.md).
 
 The signing key signs a site's keys of runs under secure aggregation. Other sites recognise it by its fingerprint, which
-two people read to each other, so that nobody between the sites can replace it with another key.
+two people read to each other. So nobody between the sites can replace it with another key.
 
 Whoever may write in the folders that a gate believes could replace rows and approvals there.
 """

@@ -80,7 +80,7 @@ class SiteClient:
 
     Notes
     -----
-    Handlers are generators: they yield fit and score requests and receive the results, so that an engine may answer the
+    Handlers are generators: they yield fit and score requests and receive the results. So an engine may answer the
     requests of a whole cohort together.
     """
 

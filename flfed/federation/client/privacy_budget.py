@@ -2,11 +2,11 @@
 
 It shows what all studies together have consumed, and whether one more round is allowed.
 
-People whose rows are trained on and people who are held out have separate accounts: nobody is in both, so a person's ε
+People whose rows are trained on and people who are held out have separate accounts. Nobody is in both, so a person's ε
 is the larger of the two.
 
 The site's own ledger is the account. It has a line of kind "spent" for each round that trained on rows under
-record-level differential privacy, and the line is on the disk before the training begins. After a crash it may have a
+record-level differential privacy. The line is on the disk before the training begins. After a crash it may have a
 charge for an update that nobody received, but never the reverse.
 """
 
@@ -62,7 +62,7 @@ class PrivacyAccount:
     ledger : Ledger
         The site's own; all studies and all years are in it.
     dataset : str
-        Dataset of the lines that count. All of them do, whatever rows there were when they were written: later rows are
+        Dataset of the lines that count. All of them do, whatever rows there were when they were written. Later rows are
         charged for the spending of earlier ones, which is more than they lost. Lines of every other dataset of the same
         rows count, too, now or ever, and lines that do not name their rows.
     policy : Policy
@@ -72,12 +72,12 @@ class PrivacyAccount:
     origin : Origin or None
         Source of the present rows; None where it is unknown, so that every line counts.
 
-    Guarantee: between two processes that reserve at once, the sum of both grants is within the budget: a line is
+    Guarantee: between two processes that reserve at once, the sum of both grants is within the budget. A line is
     written under the lock under which all lines before it were read. The sum is of Gaussian mechanisms on Poisson
-    samples, for neighbours that differ by one person; where the schema names no group a person has one row. Where it
-    names one, the sum is infinite as soon as it has a study of unit "row": nothing bounds how far several rows move
+    samples, for neighbours that differ by one person. Where the schema names no group a person has one row. Where it
+    names one, the sum is infinite as soon as it has a study of unit "row". Nothing bounds how far several rows move
     that study's updates together. A side's sum bounds the loss of a person of that side as long as the person stays
-    there. A line names the rule of the holdout by its hash: once there were two rules, people may have changed sides,
+    there. A line names the rule of the holdout by its hash. Once there were two rules, people may have changed sides,
     and all lines count on both.
     """
 

@@ -97,7 +97,7 @@ def choose_rounding(session: SiteSession) -> Rounding:
 
     It is to three digits where the site is an institution and training has noise.
 
-    There the updates reveal next to nothing of a row, and an exact loss would: of a model made for the purpose, the
+    There the updates reveal next to nothing of a row, and an exact loss would. With a model made for the purpose, the
     last digits of a mean over all rows can be one row's. Its first digits can be made so, too, which no rounding
     prevents. So nothing over training rows leaves at all (`training_stays`).
     """

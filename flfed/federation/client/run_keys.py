@@ -370,7 +370,7 @@ class RunKeys:
         """Return whether sums over training rows leave under masks.
 
         Raises NotTakingPart where that is unknown. Without the keys it is unknown who shares figures in sums only. Sums
-        that left together with such a site do not leave alone in a run without it: the difference would be that site's
+        that left together with such a site do not leave alone in a run without it. The difference would be that site's
         own.
         """
         if self.approval is None:

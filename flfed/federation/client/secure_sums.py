@@ -198,8 +198,8 @@ class SiteSums:
     def rng(self, exchange: RunQuestion) -> np.random.Generator:
         """Return the generator for rounding numbers to a ring.
 
-        It follows from the run's seed, the site and the question, so that every engine rounds alike, and a repeated
-        question has the same bits.
+        It follows from the run's seed, the site and the question. So every engine rounds alike, and a repeated question
+        has the same bits.
         """
         return self.keys.rng(f"sum {exchange.rounding}")
 

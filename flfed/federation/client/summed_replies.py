@@ -143,8 +143,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     own : SiteRun
     study : Study
     policy : Policy
-        Of the site. Before the keys are exchanged and after the comparison no cohort is known here, and a site that
-        shares figures in sums only shares none even then.
+        Of the site. Before the keys are exchanged and after the comparison no cohort is known here. A site that shares
+        figures in sums only shares none even then.
     """
     kind = message.metadata.message_type
     sums = own.sums(study)

@@ -68,8 +68,8 @@ RunSites = Sequence[Site | RemoteSite]
 class RunResources:
     """Resources of one repeat.
 
-    They are the function that answers its requests (None: one by one), its progress and its clock, and the earlier
-    run's model that it begins from, with the rows of that run.
+    They are the function that answers its requests (None: one by one), its progress and its clock. The earlier run's
+    model that it begins from is among them, with the rows of that run.
     """
 
     answer: Compute | None

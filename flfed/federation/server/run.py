@@ -65,9 +65,9 @@ class Result:
 
         The columns hold value, low, high and sd.
 
-        Arm "gain" has the figures of `flfed run show` and the app: of the `model` that is better there, above 0 where
-        joining is, with the `verdict` and its interval. Arm "difference" is the shared model minus the site's own, in
-        the metric's sign, with its plain interval.
+        Arm "gain" has the figures of `flfed run show` and the app, with the `verdict` and its interval. It is of the
+        `model` that is better there, and above 0 where joining is. Arm "difference" is the shared model minus the
+        site's own, in the metric's sign, with its plain interval.
         """
         # Sites may miss an arm: one that could not be compared has no figures.
         lines: list[dict[str, Any]] = []

@@ -2,7 +2,7 @@
 
 An account is the sum of a ledger's lines, and has the noise that was drawn. A ledger's lines of kinds `spent` and
 `released` name, beside the dataset, the rows: `rows` is the keyed hash of the table's content, `sources` are those of
-its places. Datasets that have one of these in common, now or ever, are on one account, whatever their names; so are
+its places. Datasets that have one of these in common, now or ever, are on one account, whatever their names. So are
 those that share one with a third.
 
 An account adds up by side of the holdout. A run draws its noise once: that of a round once, and that of an answer for
@@ -273,8 +273,8 @@ class RunDraws:
     def round_refusal(self, round: int) -> Refusal | None:
         """Return why a round may not be drawn, or None.
 
-        A second draw is allowed after a crash between a round's charge and its reply: its one charge is the newest of
-        the run, and no update of it left.
+        A second draw is allowed after a crash between a round's charge and its reply. Then its one charge is the newest
+        of the run, and no update of it left.
         """
         if self.ended:
             return Refusal("training-ended")

@@ -7,7 +7,7 @@ for each set and run, on the disk before the first sum leaves. Nothing of the ro
 key nobody can find out whether a person is among them.
 
 One table may be served under the names of several datasets. So beside each set is another one of the same persons by
-their source, and a study is compared with releases under the other names, too.
+their source. A study is compared with releases under the other names, too.
 """
 
 from __future__ import annotations

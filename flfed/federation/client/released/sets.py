@@ -1,8 +1,7 @@
 """Sets of rows whose sums left a site.
 
-The files are of one dataset's rows, and of the same persons by their source. The site's keyed
-hashes show which people of a run's test rows were in no test rows before, and in which runs some people's rows took
-part.
+The files are of one dataset's rows, and of the same persons by their source. The site's keyed hashes show which people
+of a run's test rows were in no test rows before. They also show in which runs some people's rows took part.
 """
 
 from __future__ import annotations
@@ -277,8 +276,8 @@ class Lineage:
 def lineage(site: Site, people: Excluded) -> list[Lineage]:
     """Return the runs with rows of these people, the oldest first.
 
-    Where the schema names a group, people are identified by it, also where their rows have changed since; else by their
-    rows as they are in the table now.
+    Where the schema names a group, people are identified by it, also where their rows have changed since. Else they are
+    identified by their rows as they are in the table now.
 
     Raises
     ------

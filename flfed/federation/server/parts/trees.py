@@ -39,7 +39,7 @@ class Trees(ServerPart):
         columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
         summary = {"trees": sum(map(len, forest)), "columns": columns}
         recorder.summary("gains", summary)
-        # The count is of all trees, where this engine has the tables: validation rows may have chosen none of them, and
+        # The count is of all trees, where this engine has the tables. Validation rows may have chosen none of them, and
         # their sums have left all the same.
         shared = recorder.shared_as
         if model.tables is None or not shared.are_whole(replies):
