@@ -57,21 +57,19 @@ def host_and_port(address: str) -> tuple[str, int]:
     >>> host_and_port("fl.example.org:443"), host_and_port("[::1]:8443")
     (('fl.example.org', 443), ('::1', 8443))
     """
-    refusal = render("coordinator.certificates.address", address=address[:100])
-    match = ADDRESS.fullmatch(address)
-    if match is None or int(match["port"]) > 65535:
-        raise UsageError(refusal)
-    host = match["host"].strip("[]")
-    # A name that ends in a number is a mistyped IPv4 address.
-    numeric = ":" in host or host.rpartition(".")[2].isdigit()
-    if numeric:
-        try:
+    try:
+        match = ADDRESS.fullmatch(address)
+        if match is None or int(match["port"]) > 65535:
+            raise ValueError
+        host = match["host"].strip("[]")
+        # A name that ends in a number is a mistyped IPv4 address.
+        if ":" in host or host.rpartition(".")[2].isdigit():
             ipaddress.ip_address(host)
-        except ValueError:
-            raise UsageError(refusal) from None
-    elif not all(LABEL.fullmatch(label) for label in host.split(".")):
-        raise UsageError(refusal)
-    return host, int(match["port"])
+        elif not all(LABEL.fullmatch(label) for label in host.split(".")):
+            raise ValueError
+        return host, int(match["port"])
+    except ValueError:
+        raise UsageError(render("coordinator.certificates.address", address=address[:100])) from None
 
 
 @dataclass(frozen=True)
