@@ -64,10 +64,7 @@ class SiteSums:
     """Kinds of the questions whose answers are masked."""
 
     def cohort(self) -> Cohort:
-        """Return the sites that have masks with each other.
-
-        Raises NotTakingPart where they are unknown.
-        """
+        """Return the sites that have masks with each other; raises NotTakingPart."""
         return self.keys.cohort()
 
     def least(self) -> int:
@@ -81,10 +78,7 @@ class SiteSums:
 
     @property
     def context(self) -> SumContext:
-        """Facts that the sites of a sum share.
-
-        Raises NotTakingPart where these are unknown.
-        """
+        """Facts that the sites of a sum share; raises NotTakingPart."""
         keys = self.keys
         cohort = self.cohort()
         return SumContext(
@@ -105,9 +99,7 @@ class SiteSums:
     def masked(
         self, request: TrainRequest, reply: TrainReply, losses: Losses, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
-        """Return a reply whose update is masked.
-
-        The request that rounds it is yielded.
+        """Yield the rounding request, and return a reply with a masked update.
 
         Parameters
         ----------
