@@ -137,7 +137,7 @@ def test_an_empty_store_says_what_to_do(flfed):
         ("study run preterm-birth --set rounds", 2, "key=value"),
         ("study run preterm-birth --engine deployment", 2, "no site is admitted yet"),
         ("study run preterm-birth --engine rai", 2, "Known: inprocess"),
-        ("study run preterm-birth --repeats 0", 2, "repeats=0 must be at least 1"),
+        ("study run preterm-birth --repeats 0", 2, "repeats=0 must be a whole number >= 1"),
         ("study run preterm-birth --site cleveland", 2, "has dataset 'heart-disease'"),
         ("study run preterm-birth --site no-such", 2, "site 'no-such' is not known"),
         ("study run preterm-birth --set model.name=linear", 2, "is for regression"),

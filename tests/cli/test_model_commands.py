@@ -41,7 +41,7 @@ def test_export_then_predict_gives_csv_json_and_a_private_file_alike(flfed, ende
     code, text, err = flfed("predict", tmp_path / "m", rows)
     lines = list(csv.DictReader(io.StringIO(text)))
     assert (code, [line["row"] for line in lines]) == (0, ["1", "2", "3"])
-    assert err == "Not signed: the hashes in the folder show damage, and not who made it.\n"
+    assert err == "Not signed: the hashes in the folder show damage, but not who made it.\n"
     code, out, err = flfed("predict", tmp_path / "m", rows, "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")

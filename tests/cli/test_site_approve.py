@@ -198,7 +198,7 @@ def test_a_withdrawal_keeps_what_was_decided_before(run: Run):
     written = approval.approval_of(SiteFolder("cleveland"), study.sha256())
     assert (written.decision, written.by) == ("withdrawn", "B")
     error = run("withdraw", "heart-disease", "--site", "cleveland", raises=UsageError).exception
-    assert "has no approval of study 'heart-disease' that stands" in str(error)
+    assert "has no valid approval of study 'heart-disease'" in str(error)
     run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "C", "--yes")
     again = approval.approval_of(SiteFolder("cleveland"), study.sha256())
     assert [line.rpartition(" at ")[0] for line in again.earlier] == ["approved by A", "withdrawn by B"]

@@ -222,7 +222,7 @@ WORDS = {
     "study run wine --set plan.lr=fast": "lr='fast' must be a number",
     "study run wine --set lrr=1": "did you mean 'lr'",
     "study run wine --engine rai": "engine 'rai' is not known",
-    "study run wine --repeats 0": "repeats=0 must be at least 1",
+    "study run wine --repeats 0": "repeats=0 must be a whole number >= 1",
     "study run wine --repeats many": "'many' is not a whole number",
     "study run wine --site cleveland": "cuts its dataset into research sites itself",
     "study run preterm-birth --site kentucky-clinic --site kentucky-clinic": "'kentucky-clinic'",

@@ -113,8 +113,8 @@ def test_the_record_names_who_trained_a_part_where_their_policies_let_it(small_s
     done = conduct(sites, network(small_study).text)
     told = [note for note in notes_of(done.run) if "trained in part" in note]
     assert told == [
-        "trained in part by site-01 (0.5 of each hidden layer), site-02 (0.25 of each hidden layer): for its other "
-        "units such a site counts as having changed nothing"
+        "trained in part by site-01 (0.5 of each hidden layer), site-02 (0.25 of each hidden layer): such a site "
+        "counts as having left its other units unchanged"
     ]
     enrolled = {heard.site: heard.message.content for heard in done.sent(ENROL, "to-server")}
     assert {site: EnrolReply.from_record(content).width for site, content in enrolled.items()} == {
