@@ -5,10 +5,11 @@ Each line has the facts that a decision rests on. What raises the risk stands in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tomllib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from flfed.deployment.operator.approval_changes import describe_changes
 from flfed.deployment.operator.proposal import Proposal, SiteFacts, read_site_facts
 from flfed.deployment.operator.secure_sums import agreement_of
 from flfed.deployment.operator.study_description import (
@@ -24,6 +25,7 @@ from flfed.errors import FlfedError
 from flfed.paths import SiteFolder
 from flfed.records.statistics.verdict import metric_name, shorten
 from flfed.rows.comparison.own_columns import list_requested_columns
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.kinds import is_statistic, most_rounds
@@ -39,6 +41,11 @@ MOST_COLUMNS = 15
 """Columns that are named; of more the number, and those that are new at this site."""
 MOST_NAMES = 8
 """Sites and new columns that are named."""
+LONGEST_VALUE = 60
+"""Characters of a value that is shown before and after a change."""
+MOST_CHANGES = 12
+"""Changes that are named."""
+FEATURES = "dataset.features"
 BEFORE = (Place.ENROLMENT, Place.BEFORE_ROUNDS)
 ROUNDS = (Place.ROUND, Place.WITH_UPDATE, Place.FIGURES)
 AFTER = (Place.END, Place.AUDIT, Place.SEAL)
@@ -163,15 +170,19 @@ def _describe_releases(proposal: Proposal) -> str:
 
 def _list_gaps(proposal: Proposal) -> Iterator[str]:
     """Yield what the protection leaves out."""
-    study, policy = proposal.study, proposal.site.policy
+    study = proposal.study
     if proposal.guarantee.excludes_encoder:
         yield render("approval.risk.given-encoder")
     if study.warm_start and study.privacy.name != "none":
         yield render("approval.risk.start", model=shown(study.warm_start, LONGEST))
     if study.aggregation.is_optional and not proposal.agreement.sums:
         yield render("approval.risk.no-secure-aggregation", least=LEAST)
-    if is_covered(study):
-        return
+    if not is_covered(study):
+        yield from _list_exact_outputs(study, proposal.site.policy)
+
+
+def _list_exact_outputs(study: Study, policy: Policy) -> Iterator[str]:
+    """Yield which counts the site's policy suppresses, and which outputs it allows beyond the usual ones."""
     if policy.disclosure == "open":
         yield render("approval.risk.single-cells")
     else:
@@ -185,7 +196,7 @@ def _list_gaps(proposal: Proposal) -> Iterator[str]:
 
 def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
     """Yield what makes the worst case worse or likelier in this study, at this site."""
-    study, agreement = proposal.study, proposal.agreement
+    study = proposal.study
     if proposal.participants == 2 and not proposal.guarantee.updates_have_noise:
         kind = "sums" if is_statistic(study) else "updates"
         yield render(f"approval.two-sites.{kind}")
@@ -194,8 +205,14 @@ def _list_risks(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
     if facts.single_outcomes is not None and facts.single_outcomes[0]:
         outcomes, rows = facts.single_outcomes
         yield render("approval.risk.single-outcomes", outcomes=outcomes, rows=rows)
-    if agreement.lifted:
-        yield render("approval.risk.lifted", sites=", ".join(agreement.lifted))
+    yield from _list_differences(proposal, facts)
+
+
+def _list_differences(proposal: Proposal, facts: SiteFacts) -> Iterator[str]:
+    """Yield where two sums, or two studies, differ by one site's part."""
+    lifted = proposal.agreement.lifted
+    if lifted:
+        yield render("approval.risk.lifted", sites=", ".join(lifted))
     if facts.others:
         studies = shorten([one.study for one in facts.others], MOST_NAMES)
         yield render("approval.risk.other-studies", studies=studies)
@@ -215,9 +232,77 @@ def _describe_amount(proposal: Proposal, facts: SiteFacts) -> str:
     ]
     if a_run > a_day:
         line.append(render("approval.line.amount-stops"))
+    if facts.runs.had_loss:
+        line.append(render("approval.risk.lost-ledger"))
     if facts.compared is not None:
         line.append(render("approval.line.compared", left=facts.compared.left))
     return " ".join([*line, *facts.budget])
+
+
+def describe_changes(proposal: Proposal, facts: SiteFacts) -> list[str]:
+    """Return a line on what changed since the last approval of the study; nothing where there is none."""
+    earlier = facts.earlier
+    if earlier is None:
+        return []
+    who = {"by": earlier.by, "study": earlier.study, "day": earlier.at[:10]}
+    changes = list_changes(proposal, facts, earlier)
+    if not changes:
+        return [render("approval.line.unchanged", **who)]
+    if len(changes) > MOST_CHANGES:
+        changes[MOST_CHANGES:] = [render("approval.line.more-changes", count=len(changes) - MOST_CHANGES)]
+    return [render("approval.line.changed", changes="; ".join(changes), **who)]
+
+
+def list_changes(proposal: Proposal, facts: SiteFacts, earlier: Approval) -> list[str]:
+    """Return what differs from an earlier approval: columns and sites first, then each key of the study's text."""
+    before = _flat(tomllib.loads(earlier.text))
+    now = _flat(tomllib.loads(proposal.study.text))
+    features = proposal.schema.features
+    changes = _compare_names("columns", features(before.pop(FEATURES, None)), features(now.pop(FEATURES, None)))
+    changes += _compare_names("sites", earlier.co_sites, proposal.co_sites)
+    before |= {"coordinator": earlier.coordinator, "schema": earlier.schema_sha256[:12], "sums": earlier.sums}
+    now |= {"coordinator": proposal.coordinator, "schema": proposal.schema.sha256()[:12]}
+    now["sums"] = proposal.agreement.sums
+    if facts.rows is not None:
+        before["rows"] = earlier.rows_sha256[:12]
+        now["rows"] = facts.rows.sha256[:12]
+    # Keys with a name of their own are what people ask about first.
+    names = sentences("approval", "changed-keys")
+    for key in [*names, *sorted((before.keys() | now.keys()) - names.keys())]:
+        if before.get(key) != now.get(key):
+            values = {"before": _value_text(before.get(key)), "now": _value_text(now.get(key))}
+            changes.append(render("approval.line.from-to", name=names.get(key, key), **values))
+    return changes
+
+
+def _compare_names(kind: str, before: Collection[str], now: Collection[str]) -> list[str]:
+    """Return which columns or sites came and went."""
+    changes = []
+    if added := [name for name in now if name not in before]:
+        changes.append(render(f"approval.changed.{kind}-added", names=", ".join(added)))
+    if removed := [name for name in before if name not in now]:
+        changes.append(render(f"approval.changed.{kind}-removed", names=", ".join(removed)))
+    return changes
+
+
+def _flat(table: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return a study's values by their whole keys, such as "privacy.epsilon"."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            values |= _flat(value, f"{path}{key}.")
+        else:
+            values[f"{path}{key}"] = value
+    return values
+
+
+def _value_text(value: object) -> str:
+    """Return a value as one safe line."""
+    if value is None or value == "":
+        return render("approval.line.none")
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return shown(str(value), LONGEST_VALUE)
 
 
 def describe_decision(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
-from flfed.federation.client.protection import charge_of
+from flfed.federation.client.protection import Charge, charge_of
 from flfed.records.reports.privacy import describe_encoder_condition
 from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.study import Study, compares_privately, covers_model
@@ -89,17 +89,22 @@ def guarantee_of(study: Study, without_noise: str, pinned: int) -> Guarantee:
     if colluding is not None:
         of_sites = {**facts, "least": least, "colluding": shown_epsilon(colluding)}
         return Guarantee("noise-of-sites", of_sites, given_encoder, True, excludes_encoder)
-    if study.analysis is not None:
-        if charge is None or not pinned:
-            return Guarantee("analysis", facts, updates_have_noise=True)
-        shared = {**facts, "colluding": shown_epsilon(charge.colluding_epsilon(least, pinned))}
-        return Guarantee("analysis-summed", shared, updates_have_noise=True)
+    if charge is not None and study.analysis is not None:
+        return _guarantee_of_analysis(facts, charge, pinned)
     if not covers_model(study):
         return Guarantee("noise", facts, (DRAWN_ONCE, *given_encoder), True, excludes_encoder)
     own = {"compared": "", "others": ""}
     if compares_privately(study):
         own = {"compared": render("approval.privacy.covered-own"), "others": "other "}
     return Guarantee("covered", {**facts, **own}, (DRAWN_ONCE,), True)
+
+
+def _guarantee_of_analysis(facts: Mapping[str, object], charge: Charge, pinned: int) -> Guarantee:
+    """Return the guarantee of one answer with noise, alone or in a sum."""
+    if not pinned:
+        return Guarantee("analysis", facts, updates_have_noise=True)
+    colluding = shown_epsilon(charge.colluding_epsilon(threshold(pinned), pinned))
+    return Guarantee("analysis-summed", {**facts, "colluding": colluding}, updates_have_noise=True)
 
 
 def _colluding_epsilon(mechanism: Mechanism, study: Study, pinned: int) -> float | None:
