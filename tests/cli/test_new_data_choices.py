@@ -169,8 +169,10 @@ def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, f
     [
         (["--keep", "ages"], "keep: the table has no column 'ages'"), (["--drop", "x"], "drop: the table has no"),
         (["--keep", "age", "--drop", "age"], "is named in keep and in drop"),
-        (["--drop", "died"], "is target, by, group or time"), (["--keep", "seen"], "column 'seen' is unusable as a feature"),
-        (["--missing", "ages=9"], "missing: the table has no column 'ages'"), (["--missing", " "], "missing: must be a list of texts"),
+        (["--drop", "died"], "is target, by, group or time"),
+        (["--keep", "seen"], "column 'seen' is unusable as a feature"),
+        (["--missing", "ages=9"], "missing: the table has no column 'ages'"),
+        (["--missing", " "], "missing: must be a list of texts"),
         (["--missing", "-12345"], "missing: no cell has '-12345'"),
         (["--missing", "age=-12345"], "missing: no cell of column 'age' has '-12345'"),
     ],

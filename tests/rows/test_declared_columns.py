@@ -99,7 +99,7 @@ def test_they_are_frozen_with_the_rows_and_a_snapshot_without_them_is_as_before(
     served = load(site, tmp_path / "frozen")
     assert served.read().training.equals(site.read().training)
     for changed in ({}, {"marker": replace(MARKER, range=(0, 2000))}, {"other": MARKER}):
-        with pytest.raises(UsageError, match="has other own columns than the site's package declares now"):
+        with pytest.raises(UsageError, match="has own columns other than those that the site's package declares now"):
             load(replace(site, own=changed), tmp_path / "frozen")
     # What is measured in them is part of what was approved.
     table = site.source.table.assign(MARKER=site.source.table["MARKER"] + 1)

@@ -101,9 +101,9 @@ class Table(Strict):
     def _of_a_file(self) -> Self:
         kind = self.loader.partition(":")[0]
         if kind not in ("file", "reader") and any(self.selection().values()):
-            raise ValueError(render("rows.dataset.selection-without-file"))
+            raise ValueError(render("rows.dataset.selection"))
         if kind != "reader" and self.reader:
-            raise ValueError(render("rows.dataset.reader-without-loader"))
+            raise ValueError(render("rows.dataset.unread"))
         return self
 
     def selection(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class Dataset:
             If the dataset has none, or its file is still to be fetched.
         """
         if self.source.table is None:
-            raise UsageError(render("rows.dataset.no-table", name=self.name))
+            raise UsageError(render("rows.dataset.tableless", name=self.name))
         kind, _, rest = self.source.table.loader.partition(":")
         if kind == "sklearn":
             return _from_sklearn(rest, self.schema)
@@ -267,7 +267,7 @@ def load(name: str) -> Dataset:
             schema = read_schema(folder / "schema.toml")
             if schema.name != name:
                 path = folder / "schema.toml"
-                raise UsageError(render("rows.dataset.other-name", path=path, name=schema.name, folder=name))
+                raise UsageError(render("rows.dataset.name", path=path, name=schema.name, folder=name))
             return Dataset(name, folder, schema, _source(folder / "source.toml"))
     raise unknown_name_error("dataset", name, names())
 
@@ -278,16 +278,16 @@ def _source(path: Path) -> SourceDescription:
     if not source.files_of:
         return source
     if source.files:
-        raise UsageError(render("rows.dataset.files-and-files-of", path=path))
+        raise UsageError(render("rows.dataset.both", path=path))
     if source.files_of not in names():
-        raise UsageError(render("rows.dataset.files-of-unknown", path=path, name=source.files_of))
+        raise UsageError(render("rows.dataset.unknown", path=path, name=source.files_of))
     folders = (root / "datasets" / source.files_of for root in roots())
     folder = next(folder for folder in folders if (folder / "schema.toml").is_file())
     check_package(folder)
     # Not followed further: two datasets that name each other would never end.
     other = parse_settings(SourceDescription, folder / "source.toml")
     if other.files_of or other.embedded or not other.files:
-        raise UsageError(render("rows.dataset.files-of-without-files", path=path, name=source.files_of))
+        raise UsageError(render("rows.dataset.fileless", path=path, name=source.files_of))
     return source.model_copy(update={"files": other.files})
 
 
@@ -335,20 +335,20 @@ def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_fold
     part = path.with_name(path.name + ".part")
     if from_folder is not None:
         if file.sha256 not in local:
-            raise UsageError(render("rows.dataset.not-in-folder", file=file.name, folder=from_folder))
+            raise UsageError(render("rows.dataset.missing", file=file.name, folder=from_folder))
         shutil.copyfile(local[file.sha256], part)
     else:
         _download(dataset, file, part)
     # Only a file with the right hash gets its final name.
     if not _is_right(part, file):
         part.unlink()
-        raise UsageError(render("rows.dataset.other-hash", file=file.name))
+        raise UsageError(render("rows.dataset.hash", file=file.name))
     part.replace(path)
 
 
 def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
     if not file.url.startswith("https://"):
-        raise UsageError(render("rows.dataset.no-address", file=file.name))
+        raise UsageError(render("rows.dataset.address", file=file.name))
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out)
@@ -357,9 +357,7 @@ def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
         kind = type(error).__name__
         missing = _still_to_come(dataset)
         raise FlfedError(
-            render(
-                "rows.dataset.not-fetched", file=file.name, url=file.url, error=kind, name=dataset.name, files=missing
-            )
+            render("rows.dataset.unfetched", file=file.name, url=file.url, error=kind, name=dataset.name, files=missing)
         ) from None
 
 
@@ -367,7 +365,8 @@ def _still_to_come(dataset: Dataset) -> str:
     """Name the files that a folder must hold: up to four, or the first three of more."""
     names = [file.name for file in dataset.source.files if _here(dataset, file) is None]
     if len(names) > NAMED:
-        names = [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
+        more = len(names) - NAMED + 1
+        names = [*names[: NAMED - 1], f"{more} more"]
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
@@ -382,7 +381,7 @@ def _sha256(path: Path) -> str:
 
 def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
     if not folder.is_dir():
-        raise UsageError(render("rows.dataset.no-folder", folder=folder))
+        raise UsageError(render("rows.dataset.folder", folder=folder))
     sizes = {file.bytes for file in dataset.source.files}
     return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
 
@@ -391,7 +390,7 @@ def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     """Replace the codes of some columns by schema values."""
     columns = dict.fromkeys([*table.values, *table.others])
     if absent := [column for column in columns if column not in raw]:
-        raise UsageError(render("rows.dataset.values-of-no-column", column=absent[0]))
+        raise UsageError(render("rows.dataset.values", column=absent[0]))
     cells_by_column: dict[str, list[Any]] = {}
     for name in columns:
         codebook = table.values.get(name, {})
@@ -411,7 +410,7 @@ def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
 
     load_table = getattr(sklearn.datasets, loader, None)
     if load_table is None:
-        raise UsageError(render("rows.dataset.no-sklearn-loader", name=schema.name, loader=loader))
+        raise UsageError(render("rows.dataset.sklearn", name=schema.name, loader=loader))
     # In original units, where the package also offers a scaled version.
     unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
     bunch = load_table(as_frame=True, **unscaled)

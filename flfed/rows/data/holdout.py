@@ -116,17 +116,17 @@ class HoldoutByTime:
     def __post_init__(self) -> None:
         """Refuse periods that overlap or are empty."""
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
-            raise UsageError(render("rows.holdout.gap-days", days=self.gap_days))
+            raise UsageError(render("rows.holdout.gap", days=self.gap_days))
         limits = self._usable_ends()
         if limits is None:
             raise UsageError(render("rows.holdout.dates", train_until=self.train_until, test_from=self.test_from))
         start, early, last, late, end = limits
         if late < early or (late == early and not self.gap_days):
-            raise UsageError(render("rows.holdout.test-from", test_from=self.test_from, train_until=self.train_until))
+            raise UsageError(render("rows.holdout.test", test_from=self.test_from, train_until=self.train_until))
         if start > last:
-            raise UsageError(render("rows.holdout.train-from", train_from=self.train_from))
+            raise UsageError(render("rows.holdout.train", train_from=self.train_from))
         if end <= late:
-            raise UsageError(render("rows.holdout.test-until", test_until=self.test_until, test_from=self.test_from))
+            raise UsageError(render("rows.holdout.end", test_until=self.test_until, test_from=self.test_from))
 
     def block_column(self, schema: Schema) -> str:
         """Return the column whose values define the blocks that intervals resample."""
@@ -180,7 +180,7 @@ class HoldoutByTime:
         A group with rows in both periods keeps its training rows only, unless `same_groups`.
         """
         if self.column not in schema.columns or schema.columns[self.column].kind != "date":
-            raise UsageError(render("rows.holdout.no-date", dataset=schema.name, column=self.column))
+            raise UsageError(render("rows.holdout.date", dataset=schema.name, column=self.column))
         dates = table[self.column]
         refuse_cells(self.column, "has no date", dates.isna())
         train, test = self.periods(dates)
@@ -387,17 +387,15 @@ class HoldoutByOrder:
         for name, column in (("by", self.rule.by), ("blocks", self.block_column(schema))):
             if column not in schema.columns:
                 dataset = schema.name
-                raise UsageError(
-                    render("rows.holdout.no-column", where=where, key=name, column=column, dataset=dataset)
-                )
+                raise UsageError(render("rows.holdout.column", where=where, key=name, column=column, dataset=dataset))
         by = self.rule.by
         kind = schema.columns[by].kind
         # A target that is a number has an order too, which would reveal it beforehand.
         if kind not in ("date", "number"):
-            raise UsageError(render("rows.holdout.no-order", where=where, by=by, kind=kind))
+            raise UsageError(render("rows.holdout.order", where=where, by=by, kind=kind))
         until = self.rule.train_until
         if until is not None and (kind == "date") != isinstance(until, str):
-            raise UsageError(render("rows.holdout.train-until", where=where, until=until, kind=kind, by=by))
+            raise UsageError(render("rows.holdout.until", where=where, until=until, kind=kind, by=by))
 
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout; the same for every `repeat`.
@@ -411,7 +409,7 @@ class HoldoutByOrder:
         """
         self.check(schema)
         for column, use in ((self.rule.by, "held out"), (self.block_column(schema), "drawn for intervals")):
-            refuse_cells(column, render("rows.holdout.no-value", use=use), table[column].isna())
+            refuse_cells(column, render("rows.holdout.value", use=use), table[column].isna())
         values = table[self.rule.by].to_numpy()
         train = values <= self._last(values)
         test = ~train

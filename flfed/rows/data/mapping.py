@@ -29,6 +29,8 @@ from flfed.rows.data.parsing.fields import (
     MAY_BE_ABSENT,
     NO_COLUMN,
     NO_GROUP,
+    NOT_NUMBER,
+    REPEATED,
     ColumnMapping,
     Field,
     Finding,
@@ -209,7 +211,7 @@ def _why_not(name: str, schema: Schema, mapping: ColumnMapping, own_columns: int
     if own_columns == 1:
         return ""
     if own_columns > 1:
-        return "stands in the table more than once"
+        return REPEATED
     if name in (schema.target, schema.group):
         return ABSENT if outcome else ""
     if name in mapping:
@@ -315,7 +317,7 @@ def _number(texts: Texts, column: Column, field: Field) -> np.ndarray:
         rule = "has limits such as '<' or '>' (set censored)"
         texts.refuse(lambda text: text.startswith(("<", ">")), rule)
     numbers = _to_numbers(texts.cells)
-    texts.remove(np.isnan(numbers) & ~texts.missing(), "is not a number")
+    texts.remove(np.isnan(numbers) & ~texts.missing(), NOT_NUMBER)
     # By value as well as by text: "-9,00" is the code "-9".
     return _within_range(numbers, column, field, texts.broken)
 

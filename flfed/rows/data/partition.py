@@ -49,8 +49,8 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     # A site without any row has too few as well.
     if counts.min() < partition.least_rows:
         if partition.by in ("dirichlet", "quantity"):
-            raise UsageError(render("rows.partition.few-rows-by-alpha", by=partition.by, least=partition.least_rows))
-        raise UsageError(render("rows.partition.few-rows", by=partition.by, least=partition.least_rows))
+            raise UsageError(render("rows.partition.alpha", by=partition.by, least=partition.least_rows))
+        raise UsageError(render("rows.partition.few", by=partition.by, least=partition.least_rows))
     # Mapped twice, as if each site read its own: a number of 17 digits may change in the last bits. Sites hold slices.
     ordered = partition.holdout and HoldoutByOrder(partition.holdout)
     if ordered:
@@ -89,7 +89,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
         owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
         names = [site_name(f"{dataset.name}-{value}") for value in values]
         if len(set(names)) < len(names):
-            raise UsageError(render("rows.partition.one-name", by=partition.by))
+            raise UsageError(render("rows.partition.name", by=partition.by))
         return owner, names
     rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
     rows = len(table)

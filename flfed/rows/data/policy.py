@@ -138,7 +138,7 @@ class Policy(Strict):
         if self.approval == "none" and self.disclosure != "open":
             raise ValueError(render("rows.policy.approval"))
         if self.later_figures == "noised" and self.epsilon is None:
-            raise ValueError(render("rows.policy.later-figures"))
+            raise ValueError(render("rows.policy.later"))
         _check_names(self)
         return self
 

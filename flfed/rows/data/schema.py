@@ -88,10 +88,10 @@ class Column(Strict):
     def _complete(self) -> Self:
         # Encoders need a range or list of values before any row is read.
         if self.kind == "number" and self.range is None:
-            raise ValueError(render("rows.column.number-without-range"))
+            raise ValueError(render("rows.column.unbounded"))
         self._check_values()
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(render("rows.column.range-order", range=list(self.range)))
+            raise ValueError(render("rows.column.order", range=list(self.range)))
         if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
             raise ValueError(render("rows.column.log1p"))
         if self.typical is not None:
@@ -100,19 +100,19 @@ class Column(Strict):
 
     def _check_values(self) -> None:
         if self.kind == "category" and len(self.values) < 2:
-            raise ValueError(render("rows.column.few-values"))
+            raise ValueError(render("rows.column.few"))
         if len(set(self.values)) != len(self.values):
-            raise ValueError(render("rows.column.repeated-value"))
+            raise ValueError(render("rows.column.repeated"))
         # In files and on screens of others, control characters could forge other text.
         for place, value in enumerate(self.values, start=1):
             if has_control(value):
-                raise ValueError(render("rows.column.control-in-value", place=place))
+                raise ValueError(render("rows.column.value", place=place))
 
     def _check_typical(self, low: float, high: float) -> None:
         if self.range is None or not self.range[0] <= low < high <= self.range[1]:
             raise ValueError(render("rows.column.typical", typical=[low, high]))
         if not self.typical_source:
-            raise ValueError(render("rows.column.typical-source"))
+            raise ValueError(render("rows.column.sourceless"))
 
     def is_number(self) -> bool:
         """Return whether cells are numbers with a range: a number, or a regression's target."""
@@ -173,7 +173,7 @@ class Schema(Strict):
         # Planned tasks are distinguished from unknown words.
         if isinstance(task, str) and task not in tasks:
             if task in LATER_TASKS:
-                raise ValueError(render("rows.schema.later-task", task=task))
+                raise ValueError(render("rows.schema.later", task=task))
             raise ValueError(render("rows.schema.task", task=task, hint=nearest(task, tasks).rstrip(".")))
         return task
 
@@ -182,7 +182,7 @@ class Schema(Strict):
     def _plain_names(cls, columns: dict[str, Column]) -> dict[str, Column]:
         for place, name in enumerate(columns, start=1):
             if has_control(name):
-                raise ValueError(render("rows.column.control-in-name", place=place))
+                raise ValueError(render("rows.column.name", place=place))
         return columns
 
     @model_validator(mode="after")
@@ -203,11 +203,11 @@ class Schema(Strict):
     def _check_target(self, column: Column) -> None:
         classes = len(column.values)
         if self.task == "regression" and not column.is_number():
-            raise ValueError(render("rows.schema.target-range"))
+            raise ValueError(render("rows.schema.range"))
         if self.task == "binary" and classes != 2:
             raise ValueError(render("rows.schema.binary", classes=classes))
         if self.task == "multi-class" and classes < 3:
-            raise ValueError(render("rows.schema.multi-class", classes=classes))
+            raise ValueError(render("rows.schema.multiclass", classes=classes))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -235,15 +235,15 @@ class Schema(Strict):
         if chosen is None:
             return tuple(allowed)
         if not chosen:
-            raise UsageError(render("rows.schema.no-features"))
+            raise UsageError(render("rows.schema.empty"))
         for name in chosen:
             if name not in self.columns:
                 hint = nearest(name, allowed)
-                raise UsageError(render("rows.schema.no-column", dataset=self.name, name=name, hint=hint))
+                raise UsageError(render("rows.schema.column", dataset=self.name, name=name, hint=hint))
             if self.columns[name].leak:
                 raise UsageError(render("rows.schema.leak", name=name, leak=self.columns[name].leak))
             if name not in allowed:
-                raise UsageError(render("rows.schema.no-feature", name=name, kind=self.columns[name].kind))
+                raise UsageError(render("rows.schema.feature", name=name, kind=self.columns[name].kind))
         # In the schema's order, whatever the order of `chosen`: inputs must be the same everywhere.
         return tuple(name for name in allowed if name in set(chosen))
 
@@ -341,13 +341,13 @@ class OwnColumn:
     def __post_init__(self) -> None:
         """Refuse an incomplete or contradictory declaration."""
         if self.kind not in ("number", "flag", "category"):
-            raise UsageError(render("rows.column.own-kind", kind=self.kind))
+            raise UsageError(render("rows.column.kind", kind=self.kind))
         if not isinstance(self.column, (str, Field)):
-            raise UsageError(render("rows.column.own-column", column=self.column))
+            raise UsageError(render("rows.column.own", column=self.column))
         if self.kind != "number" and self.range is not None:
-            raise UsageError(f"own column: a {self.kind} has no range")
+            raise UsageError(render("rows.column.rangeless", kind=self.kind))
         if self.kind != "category" and self.values:
-            raise UsageError(f"own column: a {self.kind} has no values")
+            raise UsageError(render("rows.column.valueless", kind=self.kind))
         declaration = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
         try:
             meaning = Column.model_validate(declaration)
@@ -369,7 +369,7 @@ def with_own(schema: Schema, own: Mapping[str, OwnColumn], site: str) -> Schema:
         return schema
     taken = [name for name in own if name in schema.columns]
     if taken:
-        raise UsageError(render("rows.column.own-name", site=site, name=taken[0], dataset=schema.name))
+        raise UsageError(render("rows.column.taken", site=site, name=taken[0], dataset=schema.name))
     return schema.model_copy(update={"columns": {**schema.columns, **{name: one.meaning for name, one in own.items()}}})
 
 

@@ -118,14 +118,14 @@ class Site:
         if not isinstance(self.holdout, AnyHoldout):
             raise UsageError(render("rows.site.holdout", site=self.name, holdout=self.holdout))
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
-            raise UsageError(render("rows.site.holdout-of-transactions", site=self.name))
+            raise UsageError(render("rows.site.transactions", site=self.name))
         self._check_columns()
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
             if not isinstance(other, Mapped):
                 raise UsageError(render("rows.site.also", site=self.name, dataset=name))
             if name == self.dataset:
-                raise UsageError(render("rows.site.also-itself", site=self.name, dataset=name))
+                raise UsageError(render("rows.site.itself", site=self.name, dataset=name))
             # Each further dataset is tried here, so that its errors are raised at import.
             self.serving(name)
 
@@ -158,7 +158,7 @@ class Site:
             return self
         if dataset not in self.also:
             served = " and ".join(repr(name) for name in self.datasets)
-            raise UsageError(render("rows.site.other-dataset", site=self.name, served=served, dataset=dataset))
+            raise UsageError(render("rows.site.dataset", site=self.name, served=served, dataset=dataset))
         other = self.also[dataset]
         return replace(
             self,

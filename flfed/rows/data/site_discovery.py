@@ -47,7 +47,7 @@ def load(name: str) -> Site:
     for root in roots():
         for path in root.glob("sites/*"):
             if path.is_dir() and path.name.replace("_", "-") == name:
-                raise UsageError(render("rows.site.no-package", site=name, path=path))
+                raise UsageError(render("rows.site.package", site=name, path=path))
     raise unknown_name_error("site", name, names())
 
 
@@ -65,7 +65,7 @@ def of_dataset(dataset: str) -> list[Site]:
             site, folder = _import_site(name)
         except FlfedError as error:
             # One broken package must not exclude all other sites from a study.
-            logging.getLogger("flfed.site").warning(render("rows.site.left-out", site=name, error=error))
+            logging.getLogger("flfed.site").warning(render("rows.site.skipped", site=name, error=error))
             continue
         if dataset in site.datasets:
             sites.append(_checked(site, name, folder).serving(dataset))
@@ -130,10 +130,10 @@ def _importing(where: str) -> Iterator[None]:
         raise
     except (SyntaxError, ImportError) as error:
         kind = type(error).__name__
-        raise UsageError(render("rows.site.not-imported", where=where, error=f"{kind}: {error}")) from None
+        raise UsageError(render("rows.site.unimported", where=where, error=f"{kind}: {error}")) from None
     except _IMPORT_ERRORS as error:
         # Its text is left out: code that reads a table on import may quote a cell.
-        raise UsageError(render("rows.site.not-imported", where=where, error=_type_and_line(error))) from None
+        raise UsageError(render("rows.site.unimported", where=where, error=_type_and_line(error))) from None
 
 
 def _type_and_line(error: BaseException) -> str:
@@ -153,7 +153,7 @@ def _import_folder(folder: Path) -> Site:
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     if spec is None or spec.loader is None:
-        raise UsageError(f"{folder}: cannot be imported")
+        raise UsageError(render("rows.site.unloadable", folder=folder))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -175,7 +175,7 @@ def _from_import_path(path: str) -> Site:
         except ModuleNotFoundError as error:
             if not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            raise UsageError(render("rows.site.no-module", site=path, module=module_name)) from None
+            raise UsageError(render("rows.site.module", site=path, module=module_name)) from None
     target = getattr(module, attribute or "site", module)
     return _checked(_module_site(target, path), None, _module_folder(module_name))
 
@@ -189,14 +189,14 @@ def _module_folder(module_name: str) -> Path | None:
 def _module_site(target: object, where: str) -> Site:
     site = getattr(target, "site", None) if isinstance(target, ModuleType) else target
     if not isinstance(site, Site):
-        raise UsageError(render("rows.site.no-site", where=where))
+        raise UsageError(render("rows.site.siteless", where=where))
     return site
 
 
 def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
     """Return the site with its folder and policy."""
     if name is not None and site.name != name:
-        raise UsageError(render("rows.site.other-name", folder=name, name=site.name))
+        raise UsageError(render("rows.site.renamed", folder=name, name=site.name))
     if folder is None:
         return site
     # The policy in the folder replaces one in the code.

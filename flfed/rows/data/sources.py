@@ -22,8 +22,6 @@ from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
 from flfed.rows.data.parsing.queries import read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
-    TOO_LONG,
-    UNCLOSED,
     NoTable,
     content_of,
     without_end_sign,
@@ -41,8 +39,8 @@ Folders = tuple[Path, ...]
 """Folders of a relative path, in order of precedence."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
-PARSER_SAYS = {"EOF inside string": UNCLOSED, "field larger": TOO_LONG}
-"""Reason of a refusal by words of the parsers' errors, which have no codes."""
+PARSER_SAYS = {"EOF inside string": "unclosed", "field larger": "long"}
+"""Key of a refusal's reason by words of the parsers' errors, which have no codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +167,7 @@ class Csv(Selection):
         """Refuse repeated names, and separators of several signs."""
         super().__post_init__()
         if self.columns and len(set(self.columns)) < len(self.columns):
-            raise UsageError(render("rows.source.repeated-name", path=self.path))
+            raise UsageError(render("rows.source.repeated", path=self.path))
         if len(self.separator) != 1 and self.separator != BLANKS:
             raise UsageError(render("rows.source.separator", path=self.path, separator=self.separator, blanks=BLANKS))
 
@@ -194,24 +192,24 @@ class Csv(Selection):
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 table = self._table(content)
         except OSError as error:
-            raise UsageError(render("rows.source.not-opened", path=path, reason=error.strerror)) from None
+            raise UsageError(render("rows.source.unopened", path=path, reason=error.strerror)) from None
         except NoTable as why:
             raise self._refusal(path, str(why)) from None
         except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, csv.Error) as error:
             # The parser's own message quotes cells.
-            default = UNCLOSED if isinstance(error, csv.Error) else render("rows.source.unlike-lines")
+            default = "unclosed" if isinstance(error, csv.Error) else "uneven"
             rule = next((rule for words, rule in PARSER_SAYS.items() if words in str(error)), default)
-            raise self._refusal(path, rule) from None
+            raise self._refusal(path, render(f"rows.parser.{rule}")) from None
         except UnicodeError:
-            raise self._refusal(path, render("rows.source.other-encoding")) from None
+            raise self._refusal(path, render("rows.source.encoding")) from None
         except LookupError:
-            raise self._refusal(path, render("rows.source.unknown-encoding")) from None
+            raise self._refusal(path, render("rows.source.unknown")) from None
         table.attrs[UNENDED] = not ended
         return self.selected(table, self.missing)
 
     def _refusal(self, path: Path, why: str) -> UsageError:
         return UsageError(
-            render("rows.source.no-csv", path=path, separator=self.separator, encoding=self.encoding, reason=why)
+            render("rows.source.csv", path=path, separator=self.separator, encoding=self.encoding, reason=why)
         )
 
     def _check(self, content: bytes, reading: Reading) -> bool:
@@ -285,9 +283,9 @@ class Excel(Selection):
         """Read the table from the first of `folders` that has the file."""
         require_extra("openpyxl", "reading Excel", "excel")
         path = find_file(self.path, folders)
-        refusal = render("rows.source.no-excel", path=path)
+        refusal = render("rows.source.excel", path=path)
         if self.sheet:
-            refusal = render("rows.source.no-sheet", path=path, sheet=self.sheet)
+            refusal = render("rows.source.sheet", path=path, sheet=self.sheet)
         table = read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
         return self.selected(table, self.missing)
 
@@ -325,7 +323,7 @@ class Sql(Selection):
             with self._connection() as connection:
                 table = read_query(connection, self.query, Reading("the site's database query", self.limits))
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise UsageError(render("rows.source.query-failed", reason=_why_failed(error))) from None
+            raise UsageError(render("rows.source.query", reason=_why_failed(error))) from None
         return self.selected(table, self.missing)
 
     def _connection(self) -> Connection:
@@ -343,9 +341,9 @@ class Sql(Selection):
                     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
                 return connection
         except ImportError:
-            raise UsageError(render("rows.source.no-driver", variable=self.url_variable)) from None
+            raise UsageError(render("rows.source.driver", variable=self.url_variable)) from None
         except (sqlalchemy.exc.ArgumentError, ValueError, TypeError, LookupError):
-            raise UsageError(render("rows.source.no-url", variable=self.url_variable)) from None
+            raise UsageError(render("rows.source.url", variable=self.url_variable)) from None
         except sqlalchemy.exc.SQLAlchemyError as error:
             kind = type(error).__name__
             raise UsageError(render("rows.source.unreachable", error=kind, variable=self.url_variable)) from None
@@ -357,9 +355,9 @@ class Sql(Selection):
             try:
                 url = Path(file).read_text(encoding="utf-8").strip()
             except (OSError, ValueError):  # the name is not shown: it may be the address itself
-                raise UsageError(render("rows.source.url-file", variable=self.url_variable)) from None
+                raise UsageError(render("rows.source.file", variable=self.url_variable)) from None
         if not url:
-            raise UsageError(render("rows.source.url-unset", variable=self.url_variable))
+            raise UsageError(render("rows.source.unset", variable=self.url_variable))
         return url
 
 
@@ -396,7 +394,7 @@ def _why_failed(error: Exception) -> str:
     """Return why a query failed: the error's type, or that a cell is too long."""
     driver = getattr(error, "orig", None)
     if getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG:
-        return render("rows.source.long-cell", bytes=LONGEST_CELL)
+        return render("rows.source.cell", bytes=LONGEST_CELL)
     return type(error).__name__
 
 
@@ -419,4 +417,4 @@ def find_file(path: str, folders: Folders) -> Path:
         if candidate.is_file():
             return candidate
     places = ", ".join(str(candidate.parent) for candidate in tried)
-    raise UsageError(render("rows.source.no-file", file=wanted.name, folders=places))
+    raise UsageError(render("rows.source.absent", file=wanted.name, folders=places))

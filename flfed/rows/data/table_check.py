@@ -107,7 +107,7 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if 2 * mapped < features:
         lines.append(_few_features(mapped, features, partial=site.partial))
     if site.policy.width < 1:
-        lines.append(_note("table", f"the site {width_in_words(site.policy.width)}"))
+        lines.append(_note("table", render("findings.check.width", part=width_in_words(site.policy.width))))
     lines += [_note("table", words) for words in foreign_rows(raw)]
     noted = oddities(raw, table, every, site.columns, today=today)
     # The line of an empty column says so already.
@@ -137,14 +137,14 @@ def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding
         wrong = np.unique(np.concatenate([finding.rows for finding in findings if finding.column == name]))
         cells = plain_text(raw[entry].iloc[wrong]).dropna()
         if many := sum(spelling(text) in values for text in cells):
-            yield _note(name, render("findings.check.other-case", rows=count_in_words(many), entry=entry))
+            yield _note(name, render("findings.check.cases", rows=count_in_words(many), entry=entry))
 
 
 def _few_features(mapped: int, features: int, *, partial: bool) -> Line:
     """Return the line of a site that has fewer than half of the features."""
     if partial:
-        return _note("table", render("findings.check.few-features-declared", mapped=mapped, features=features))
-    return Line("table", False, render("findings.check.few-features", mapped=mapped, features=features))
+        return _note("table", render("findings.check.partial", mapped=mapped, features=features))
+    return Line("table", False, render("findings.check.few", mapped=mapped, features=features))
 
 
 def _declared(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[Line]:
@@ -179,16 +179,17 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
         parts.append(render("findings.check.groups", groups=count_in_words(len(sizes)), largest=largest))
     parts.append(render("findings.check.missing", missing=count_in_words(missing), rows=len(table)))
     if missing and name == schema.target:
-        parts.append(render("findings.check.without-outcome"))
+        parts.append(render("findings.check.unlabelled"))
     if name in site.own:
-        parts.append(render("findings.check.own-column"))
+        parts.append(render("findings.check.own"))
     return Line(name, True, "; ".join(parts))
 
 
 def _broken(finding: Finding) -> str:
-    where = f" in {count_in_words(len(finding.rows))} rows" if len(finding.rows) else ""
-    hint = f": {finding.hint}" if finding.hint else ""
-    return f"{finding.rule}{where}{hint}"
+    rule = finding.rule
+    if many := len(finding.rows):
+        rule = render("findings.check.broken", rule=rule, rows=count_in_words(many))
+    return ": ".join(filter(None, [rule, finding.hint]))
 
 
 def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
@@ -204,12 +205,12 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         lines.append(_note("table", render("findings.check.where", where=site.source.where)))
     # Without a salt, anybody who knows a row can compute its hash.
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
-        lines.append(_note("table", render("findings.check.no-salt")))
+        lines.append(_note("table", render("findings.check.salt")))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
         class_line = Line(schema.target, True, render("findings.check.classes", classes=classes))
         if classes < 2:
-            class_line = _note(schema.target, render("findings.check.one-class"))
+            class_line = _note(schema.target, render("findings.check.single"))
         lines.append(class_line)
     return lines
 
@@ -228,5 +229,6 @@ def write_local_rows(checked: Checked, path: Path) -> int:
     lines: list[tuple[int, str, str]] = []
     for finding in checked.findings:
         lines += [(int(row) + 1, finding.column, finding.rule) for row in finding.rows]
-    write_private(path, csv_text(("row", "column", "rule"), sorted(lines)), advice="name a file where you may write")
+    table = csv_text(("row", "column", "rule"), sorted(lines))
+    write_private(path, table, advice=render("findings.check.advice"))
     return len(lines)

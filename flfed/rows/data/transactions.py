@@ -15,6 +15,7 @@ from flfed.errors import TableError, UsageError
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import refuse_cells, wall_clock
+from flfed.rows.data.parsing.fields import ABSENT, NOT_NUMBER, REPEATED
 from flfed.rows.data.schema import Strict, parse_settings
 from flfed.rows.data.simulated_transactions import SimulatedTransactions
 from flfed.rows.data.sources import Folders, Source, find_file
@@ -62,8 +63,9 @@ class Window(Strict):
         if any(days < 1 for days in self.days):
             raise ValueError(render("rows.transactions.days"))
         if (self.what in ("sum", "mean")) != bool(self.of):
-            wrong = "takes no column" if self.of else "needs a column: of"
-            raise ValueError(f"what = {self.what!r} {wrong}")
+            if self.of:
+                raise ValueError(render("rows.transactions.needless", what=self.what))
+            raise ValueError(render("rows.transactions.columnless", what=self.what))
         return self
 
 
@@ -131,7 +133,7 @@ class Windows(Strict):
         if len(set(made)) < len(made) or set(made) & set(self.taken()):
             raise ValueError(render("rows.transactions.twice", place="{days}"))
         if self.positive == self.negative:
-            raise ValueError(render("rows.transactions.one-label", label=self.positive))
+            raise ValueError(render("rows.transactions.label", label=self.positive))
         if not self.label_delay_days and any(window.what == "risk" for window in self.windows.values()):
             raise ValueError(render("rows.transactions.delay"))
         return self
@@ -392,7 +394,7 @@ class Transactions:
             # Its text is left out: pandas quotes cells.
             raise UsageError(render("rows.transactions.keep", error=type(error).__name__)) from None
         if selection.dtype != np.bool_ or selection.shape != (len(table),):
-            raise UsageError(render("rows.transactions.keep-no-flags"))
+            raise UsageError(render("rows.transactions.flags"))
         return table[selection].reset_index(drop=True)
 
     def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
@@ -436,8 +438,7 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     columns = {}
     for name in needed:
         if (table.columns == name).sum() != 1:
-            wrong = "stands in the table more than once" if name in table else "is not in the table"
-            raise TableError(name, wrong)
+            raise TableError(name, REPEATED if name in table else ABSENT)
         cells = table[name].reset_index(drop=True)
         # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:
@@ -448,7 +449,7 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
             rule = ""
         elif name in declared.summed():
             columns[name] = pd.to_numeric(cells, errors="coerce").astype(float)
-            rule = "is not a number"
+            rule = NOT_NUMBER
         else:
             columns[name] = plain_text(cells)
             rule = "has no value"
@@ -481,7 +482,7 @@ def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
     import pandas as pd
 
     if holdout.column != declared.time:
-        raise UsageError(render("rows.transactions.holdout-column", column=holdout.column, time=declared.time))
+        raise UsageError(render("rows.transactions.time", column=holdout.column, time=declared.time))
     delay = declared.label_delay_days
     test_from = holdout.test_from
     first = pd.Timestamp(test_from) - pd.Timedelta(days=delay)

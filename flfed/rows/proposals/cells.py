@@ -281,7 +281,7 @@ def _read_most(entries: Cells) -> Numbers | None:
     if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.n_present < MOST_NUMBERS * entries.n_present:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
-    return read and _doubted(read, render("proposals.cells.no-numbers", cells=count_in_words(rest.strays)))
+    return read and _doubted(read, render("proposals.cells.words", cells=count_in_words(rest.strays)))
 
 
 def _doubted(read: Numbers, doubt: str) -> Numbers:
@@ -395,7 +395,7 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
         if place is None:
             break
         if why == FAR_VALUE:
-            doubts.append(render("proposals.cells.far-value"))
+            doubts.append(render("proposals.cells.far"))
             break
         code = f"{amounts[place]:.15g}"
         reason = render(f"proposals.code.{why}")

@@ -134,7 +134,7 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
         if other is None:
-            raise UsageError(render("proposals.table.keep-unusable", column=name, why=proposal.why))
+            raise UsageError(render("proposals.table.unusable", column=name, why=proposal.why))
         proposal = replace(other, why=render("proposals.why.kept", why=other.why), sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
@@ -172,7 +172,7 @@ def _proposal(entries: Cells, cells: pd.Series) -> ColumnProposal:
         proposal = propose(entries)
         if proposal is not None:
             return proposal
-    return _identifier(entries, render("proposals.why.different-or-long"), sure=entries.share_distinct > 0.9)
+    return _identifier(entries, render("proposals.why.varied"), sure=entries.share_distinct > 0.9)
 
 
 def unit_of(name: str) -> str:
@@ -244,24 +244,24 @@ def _as_plain_number(read: Numbers) -> ColumnProposal:
     values = read.values
     whole = bool((values == np.rint(values)).all())
     if whole and any(map(ZEROS_FIRST.fullmatch, entries.texts)):
-        return _codes(entries, render("proposals.why.zeros-first"))
+        return _codes(entries, render("proposals.why.zeros"))
     days = sum(map(bool, map(_DAY.fullmatch, entries.texts))) / len(entries.texts)
     if whole and (proposal := _whole_numbers(entries, values, all_days=days == 1)):
         return proposal
     sure = len(values) > FEW_VALUES or not whole
     why = render("proposals.why.numbers")
     if not sure:
-        why = render("proposals.why.maybe-codes", values=len(values))
+        why = render("proposals.why.codes", values=len(values))
     if days > MOST_DAYS:
         sure = False
-        why = f"{why}; {render('proposals.why.maybe-dates')}"
+        why = render("proposals.why.days", why=why)
     return _number(read, why, sure=sure and not _AREA_NAME.search(entries.words))
 
 
 def _whole_numbers(entries: Cells, values: np.ndarray, *, all_days: bool) -> ColumnProposal | None:
     """Return the proposal of whole numbers that are no amounts, or None; `all_days` where each could be a date."""
     if all_days and next(_formats(entries.texts), None) == "":
-        return _date(entries, "", render("proposals.why.whole-dates"), sure=False)
+        return _date(entries, "", render("proposals.why.calendar"), sure=False)
     if proposal := _numbers_by_name(entries, values):
         return proposal
     if are_spread_codes(values, entries.counts):
@@ -271,7 +271,7 @@ def _whole_numbers(entries: Cells, values: np.ndarray, *, all_days: bool) -> Col
     if distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct:
         return _category(entries, render("proposals.why.gaps"))
     if distinct <= FEW_CODES:
-        return _category(entries, render("proposals.why.maybe-amounts", values=distinct))
+        return _category(entries, render("proposals.why.amounts", values=distinct))
     return None
 
 
@@ -284,12 +284,12 @@ def _numbers_by_name(entries: Cells, values: np.ndarray) -> ColumnProposal | Non
         return proposal
     distinct = len(values)
     if _AREA_NAME.search(words) or (entries.share_distinct > 0.99 and entries.n_present > 100 and values.min() > 1e5):
-        return _codes(entries, render("proposals.why.identifying-numbers"))
+        return _codes(entries, render("proposals.why.identifying"))
     if 2 < distinct <= MOST_VALUES:
         if names_owner(words) and not amounts:
-            return _identifier(entries, render("proposals.why.shared-identifier"))
+            return _identifier(entries, render("proposals.why.shared"))
         if named or _CODE_WORD.search(words):
-            return _category(entries, render("proposals.why.code-name"))
+            return _category(entries, render("proposals.why.coded"))
     return None
 
 
@@ -306,14 +306,14 @@ def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> Colu
         return _identifier(entries, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Among so many amounts from this range, two or more pairs would be equal.
     if distinct == entries.n_present and distinct * (distinct - 1) > 4 * span:
-        return _identifier(entries, render("proposals.why.distinct-numbers"))
+        return _identifier(entries, render("proposals.why.distinct"))
     if not named:
         return None
     if entries.share_distinct > 0.9:
-        return _identifier(entries, render("proposals.why.named-numbers"), sure=True)
+        return _identifier(entries, render("proposals.why.identifier"), sure=True)
     most = FEW_VALUES if PERSON_WORD.search(entries.words) else MOST_VALUES
     if distinct > most:
-        return _identifier(entries, render("proposals.why.named-groups"))
+        return _identifier(entries, render("proposals.why.grouped"))
     return None
 
 
@@ -373,7 +373,7 @@ def _as_words(entries: Cells) -> ColumnProposal | None:
     if people := are_people(entries):
         return _identifier(entries, people, sure=True)
     if all(map(_SHORT_YEAR.match, entries.texts[:MOST_VALUES])):
-        return _identifier(entries, render("proposals.why.two-digit-year"))
+        return _identifier(entries, render("proposals.why.year"))
     mixed = sum(map(is_number_text, entries.texts))
     if mixed and distinct > MOST_VALUES and entries.share_distinct > 0.1:
         return _identifier(entries, render("proposals.why.mixed"))
@@ -381,9 +381,9 @@ def _as_words(entries: Cells) -> ColumnProposal | None:
     if proposal := _long_or_different(entries, named=named):
         return proposal
     if names_owner(entries.words) and distinct > 2:
-        return _identifier(entries, render("proposals.why.shared-identifier"))
+        return _identifier(entries, render("proposals.why.shared"))
     if (entries.counts >= LEAST_ROWS).any():
-        return _category(entries, render("proposals.why.few-texts"), sure=distinct <= MOST_VALUES)
+        return _category(entries, render("proposals.why.few"), sure=distinct <= MOST_VALUES)
     return None
 
 
@@ -406,12 +406,12 @@ def _category(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal
     common = [place for place in order if entries.counts[place] >= LEAST_ROWS]
     listed = [place for place in common if not has_control(entries.texts[place])]
     if not listed:
-        return _identifier(entries, render("proposals.why.rare-values"))
+        return _identifier(entries, render("proposals.why.rare"))
     if len(listed) < len(common):
-        why = render("proposals.why.line-breaks", why=why, other=UNLISTED)
+        why = render("proposals.why.broken", why=why, other=UNLISTED)
         sure = False
     if many := rows_in_other_case(entries.texts, entries.counts):
-        why = f"{why}; {render('proposals.cells.other-case', rows=many)}"
+        why = "; ".join([why, render("proposals.cells.cases", rows=many)])
         sure = False
     unlisted = entries.n_present + entries.strays - int(entries.counts[listed].sum())
     values = sorted((entries.texts[place] for place in listed), key=by_number)
@@ -578,7 +578,7 @@ def are_people(entries: Cells) -> str:
         return ""
     if _are_mostly(entries, _TITLE):
         return render("proposals.why.people")
-    return render("proposals.why.heading-of-people") if _are_names(entries) else ""
+    return render("proposals.why.heading") if _are_names(entries) else ""
 
 
 def _are_names(entries: Cells) -> bool:

@@ -165,7 +165,7 @@ def find_derived(
     for leak, leak_values in leaks.items():
         for name, values in cells.items():
             if leak in by_gaps and _reveals_gaps(values, leak_values):
-                reasons.setdefault(name, render("proposals.leak.marks-gaps", leak=leak))
+                reasons.setdefault(name, render("proposals.leak.marks", leak=leak))
         if leak_values.dtype.kind == "f":
             for name, why in _sums(numbers, leak, leak_values).items():
                 reasons.setdefault(name, why)

@@ -210,8 +210,8 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
 
 def _match(name: str, own: str, fit: _Fit, *, same: bool) -> Match:
     """Return the match of a schema's column with an own one, whose name is the `same` or similar."""
-    agree = "the names agree" if same else render("proposals.match.similar-names")
-    return Match(name, own, fit.field, f"{agree}; {fit.why}", same and fit.sure and fit.share >= FITTING)
+    agree = "the names agree" if same else render("proposals.match.similar")
+    return Match(name, own, fit.field, "; ".join([agree, fit.why]), same and fit.sure and fit.share >= FITTING)
 
 
 def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray, dict[tuple[int, int], _Fit]]:
@@ -243,10 +243,10 @@ def _target(left: Columns, schema: Schema) -> Match:
     likely = [own for own in could if own in named] or could or coded
     if len(likely) == 1:
         own = likely[0]
-        why = render("proposals.match.only-target")
+        why = render("proposals.match.only")
         if own in named:
-            why = render("proposals.match.target-name")
-        return Match(target, own, fits[own].field, f"{why}; {fits[own].why}", sure=False)
+            why = render("proposals.match.named")
+        return Match(target, own, fits[own].field, "; ".join([why, fits[own].why]), sure=False)
     if not likely:
         return Match(target, None, None, render("proposals.match.none"), sure=False)
     names = ", ".join(likely[:FEW_NAMES])
@@ -341,7 +341,7 @@ def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
 def _number(entries: Cells, plain: Field, name: str, column: Column) -> _Fit:
     numbers = read_numbers(entries)
     if numbers is None or column.range is None:
-        return _Fit(0.0, plain, render("proposals.match.no-numbers"))
+        return _Fit(0.0, plain, render("proposals.match.numbers"))
     fit = _as_numbers(numbers, name, column)
     other = _as_numbers(numbers.other, name, column) if numbers.other else None
     # The range may distinguish decimals from thousands.
@@ -349,7 +349,7 @@ def _number(entries: Cells, plain: Field, name: str, column: Column) -> _Fit:
         fit = other
     if not numbers.doubt:
         return fit
-    return replace(fit, why=f"{fit.why}; {numbers.doubt}", sure=False)
+    return replace(fit, why="; ".join([fit.why, numbers.doubt]), sure=False)
 
 
 def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
@@ -363,8 +363,8 @@ def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
     if inside >= FITTING:
         unit = unit_of(entries.name)
         if unit and column.unit and plain_name(unit) != plain_name(column.unit):
-            return _Fit(inside, field, render("proposals.match.other-unit", unit=unit, other=column.unit))
-        return _Fit(inside, field, render("proposals.match.in-range"))
+            return _Fit(inside, field, render("proposals.match.unit", unit=unit, other=column.unit))
+        return _Fit(inside, field, render("proposals.match.inside"))
     # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
     factors = [
         one
@@ -375,7 +375,7 @@ def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
         factor, before, after, _ = factors[0]
         why = render("proposals.match.converted", before=before, after=after)
         return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
-    return _Fit(inside, field, render("proposals.match.partly-in-range", percent=round(100 * inside)))
+    return _Fit(inside, field, render("proposals.match.outside", percent=round(100 * inside)))
 
 
 def _factors(own: str, name: str, column: Column) -> list[tuple[float, str, str, str]]:
@@ -395,7 +395,7 @@ def _codes(entries: Cells, plain: Field, column: Column) -> _Fit:
     """Return the fit of codes to a schema's values."""
     read, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, plain)
     if not broken and len(read):
-        return _Fit(1.0, plain, render("proposals.match.same-values"))
+        return _Fit(1.0, plain, render("proposals.match.values"))
     named = _named_flags(entries) if column.kind == "flag" else _named_values(entries, column)
     named = named or _named_yes_no(entries, column)
     named_rows = sum(count for text, count in entries.rows_by_text.items() if text in named)
@@ -406,7 +406,7 @@ def _codes(entries: Cells, plain: Field, column: Column) -> _Fit:
     listed = {text: named.get(text, UNKNOWN) for text, count in entries.rows_by_text.items() if count >= LEAST_ROWS}
     fits_in_number = len(entries.texts) <= max(len(column.values), 2)
     likely = 0.6 if fits_in_number else 0.2 * share
-    return _Fit(likely, replace(plain, values=listed), render("proposals.match.unnamed-codes"))
+    return _Fit(likely, replace(plain, values=listed), render("proposals.match.unnamed"))
 
 
 def _named_flags(entries: Cells) -> dict[str, str]:

@@ -113,12 +113,12 @@ def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTabl
     counts = pd.concat([plain_text(own.table[own.column(by, "by")]) for own in tables]).value_counts()
     if len(counts) < 2:
         many = "no value" if counts.empty else "one value only"
-        raise UsageError(render("proposals.sites.one-value", by=by, many=many))
+        raise UsageError(render("proposals.sites.single", by=by, many=many))
     most = int(counts.iloc[0])
-    rows = "one row each" if most == 1 else f"{count_in_words(most)} rows at most"
+    rows = "one row each" if most == 1 else render("proposals.sites.most", rows=count_in_words(most))
     if most < LEAST_OF_SITE:
         raise UsageError(render("proposals.sites.small", by=by, values=len(counts), rows=rows, least=LEAST_OF_SITE))
-    raise UsageError(render("proposals.sites.one-large", by=by, values=len(counts), least=LEAST_OF_SITE))
+    raise UsageError(render("proposals.sites.lone", by=by, values=len(counts), least=LEAST_OF_SITE))
 
 
 def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
@@ -192,8 +192,9 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
         If there is no such file, or it holds no table.
     """
     if not path.is_file():
-        wrong = "it is a folder" if path.is_dir() else render("proposals.sites.no-file")
-        raise UsageError(f"{path}: {wrong}")
+        if path.is_dir():
+            raise UsageError(render("proposals.sites.folder", path=path))
+        raise UsageError(render("proposals.sites.file", path=path))
     whole = str(path.resolve())
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)
@@ -205,7 +206,7 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     except NoTable as why:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:
-        raise UsageError(render("rows.source.not-opened", path=path, reason=error.strerror)) from None
+        raise UsageError(render("rows.source.unopened", path=path, reason=error.strerror)) from None
     return Csv(whole, columns=columns, separator=separator, encoding=encoding)
 
 
@@ -223,9 +224,9 @@ def read_named(source: Source) -> pd.DataFrame:
     path = getattr(source, "path", "the query")
     numbers = [is_number_text(name) for name in table.columns]
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
-        raise UsageError(render("proposals.sites.no-names", path=path, columns=len(numbers)))
+        raise UsageError(render("proposals.sites.names", path=path, columns=len(numbers)))
     if not len(table):
-        raise UsageError(f"{path}: it has no rows")
+        raise UsageError(render("proposals.sites.empty", path=path))
     if error := valueless_cells(table):
         raise error
     return table
@@ -262,7 +263,7 @@ def refuse_lines_above(
     other = named and isinstance(source, Excel) and SHEETS in table.attrs
     if other or "further down" in why:
         reason = why.replace("sheet=", "--sheet")
-        raise UsageError(render("proposals.sites.no-column", title=title, column=words[0], reason=reason))
+        raise UsageError(render("proposals.sites.column", title=title, column=words[0], reason=reason))
 
 
 def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
@@ -284,7 +285,7 @@ def slug(text: str) -> str:
     """
     made = _signs(text)
     if not made:
-        raise UsageError(render("proposals.sites.no-slug", text=text))
+        raise UsageError(render("proposals.sites.slug", text=text))
     return made
 
 
@@ -309,7 +310,7 @@ def names_of_sites(parts: Sequence[OwnTable]) -> list[str]:
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
         titles = " and ".join(repr(part.title) for part, name in zip(parts, names, strict=True) if name == twice)
-        raise UsageError(render("proposals.sites.same-name", name=twice, titles=titles))
+        raise UsageError(render("proposals.sites.twice", name=twice, titles=titles))
     return names
 
 

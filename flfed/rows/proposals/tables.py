@@ -81,7 +81,7 @@ class TableProposal:
 
     def with_doubt(self, why: str) -> TableProposal:
         """Return the same with a further reason to check the target."""
-        target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
+        target = replace(self.target, why="; ".join([self.target.why, why]), sure=False)
         schema = self.schema
         name = self.schema.target
         doubtful = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
@@ -202,7 +202,7 @@ def propose_schema(
 
 def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> None:
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in schema_columns.items()):
-        raise UsageError(render("proposals.table.no-features"))
+        raise UsageError(render("proposals.table.featureless"))
 
 
 def _select_columns(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
@@ -214,12 +214,12 @@ def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
     """Refuse to drop or keep a column that has another role already."""
     for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
         if taken := [name for name in columns if name in named]:
-            raise UsageError(render("proposals.table.no-feature", option=option, column=taken[0]))
+            raise UsageError(render("proposals.table.taken", option=option, column=taken[0]))
 
 
 def _refuse_twice(*named: str) -> None:
     if twice := [name for name in named if name and named.count(name) > 1]:
-        raise UsageError(render("proposals.table.named-twice", column=twice[0]))
+        raise UsageError(render("proposals.table.twice", column=twice[0]))
 
 
 def _schema(
@@ -271,7 +271,7 @@ def _take_leaks(
     proposals |= leaking_columns
     schema_columns |= leaking_columns
     for one in sorted(leaks.keys() & set(wishes.keep)):
-        why = f"{proposals[one].why}; {render('proposals.why.kept', why=leaks.pop(one))}"
+        why = "; ".join([proposals[one].why, render("proposals.why.kept", why=leaks.pop(one))])
         proposals[one] = schema_columns[one] = replace(proposals[one], why=why, sure=False)
     return leaks
 
@@ -322,9 +322,9 @@ def refuse_names(table: pd.DataFrame, title: str) -> None:
             raise UsageError(render("proposals.table.control", title=title, place=place))
         other = own.setdefault(plain_name(name) or name, name)
         if other == name and list(table.columns).count(name) > 1:
-            raise UsageError(render("proposals.table.repeated-name", title=title, name=name))
+            raise UsageError(render("proposals.table.repeated", title=title, name=name))
         if other != name:
-            raise UsageError(render("proposals.table.similar-names", title=title, other=other, name=name))
+            raise UsageError(render("proposals.table.similar", title=title, other=other, name=name))
 
 
 def _schema_name(name: str) -> str:
@@ -370,7 +370,7 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
         few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
         coded = few or len({*cells.texts} | others) <= FEW_CLASSES
         if coded and cells.texts and others and not others & {*cells.texts}:
-            raise UsageError(render("proposals.table.other-classes", column=target, title=name))
+            raise UsageError(render("proposals.table.classes", column=target, title=name))
 
 
 def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:
@@ -378,7 +378,7 @@ def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> Colum
     if name == group:
         return ColumnProposal(name, "id", render("proposals.why.group"), True, Column(kind="id"), proposal.field)
     if name == time and proposal.kind != "date":
-        raise UsageError(render("proposals.table.no-dates", column=name, why=proposal.why))
+        raise UsageError(render("proposals.table.dates", column=name, why=proposal.why))
     return proposal
 
 
@@ -428,7 +428,7 @@ class Wishes:
         keep_columns = [column_named(word, "keep", names) for word in keep]
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(keep_columns) & set(dropped):
-            raise UsageError(render("proposals.table.kept-and-dropped", column=min(both)))
+            raise UsageError(render("proposals.table.both", column=min(both)))
         by_column = dict[str, tuple[str, ...]]()
         for word in missing:
             column, value = _column_and_value(word, names)
@@ -442,8 +442,8 @@ class Wishes:
                 if any(_has_code(table, column, code) for table in tables):
                     continue
                 if column:
-                    raise UsageError(render("proposals.table.no-code-in-column", column=column, code=code))
-                raise UsageError(render("proposals.table.no-code", code=code))
+                    raise UsageError(render("proposals.table.uncoded", column=column, code=code))
+                raise UsageError(render("proposals.table.code", code=code))
 
     def without_codes(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which the codes of every column are missing."""
@@ -459,7 +459,7 @@ class Wishes:
 
 def _check_texts(option: str, words: Sequence[str], example: str) -> None:
     if isinstance(words, str) or not all(isinstance(one, str) and one.strip() for one in words):
-        raise UsageError(render("proposals.table.no-texts", option=option, example=example))
+        raise UsageError(render("proposals.table.texts", option=option, example=example))
 
 
 def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
@@ -499,11 +499,9 @@ def column_named(word: str, option: str, columns: Iterable[str], table: str = "t
         return plain[plain_name(word)]
     # A row that was read as names has numbers among them.
     if any(map(is_number_text, names)):
-        raise UsageError(
-            render("proposals.table.no-names", option=option, table=table, column=word, columns=len(names))
-        )
+        raise UsageError(render("proposals.table.names", option=option, table=table, column=word, columns=len(names)))
     hint = nearest(word, names)
-    raise UsageError(render("proposals.table.no-column", option=option, table=table, column=word, hint=hint))
+    raise UsageError(render("proposals.table.column", option=option, table=table, column=word, hint=hint))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def propose_target(
     entries = Cells.of(name, cells, codes)
     if len(entries.texts) < 2:
         many = "no value" if not entries.texts else "only one value"
-        raise UsageError(render("proposals.target.one-value", column=name, many=many))
+        raise UsageError(render("proposals.target.single", column=name, many=many))
     numbers = read_numbers(entries)
     if numbers is None:
         if task == "regression":
@@ -167,12 +167,13 @@ def _classes(entries: Cells, task: Task | None) -> TargetProposal:
         field = Field(entries.name, missing=entries.missing, other=UNLISTED)
         if UNLISTED not in order:
             order = [*order, UNLISTED]
-    chosen: Task = "binary" if len(order) == 2 else "multi-class"
+    classes = len(order)
+    chosen: Task = "binary" if classes == 2 else "multi-class"
     if task is not None and task != chosen:
         raise UsageError(
-            render("proposals.target.other-task", column=entries.name, classes=len(order), chosen=chosen, task=task)
+            render("proposals.target.task", column=entries.name, classes=classes, chosen=chosen, task=task)
         )
-    why = [f"{len(order)} classes"]
+    why = [f"{classes} classes"]
     if chosen == "binary":
         why.append(render("proposals.target.positive", value=order[-1]))
     doubts = list(_doubts(entries, counts, common, codes))
@@ -187,10 +188,10 @@ def _doubts(entries: Cells, counts: Mapping[str, int], common: list[str], codes:
         shown = [f"{code!r} ({count_in_words(counts[code])} rows)" for code in codes]
         yield render("proposals.target.unknown", codes=", ".join(shown))
     if many := rows_in_other_case(entries.texts, entries.counts):
-        yield render("proposals.cells.other-case", rows=many)
+        yield render("proposals.cells.cases", rows=many)
     if len(common) < len(entries.texts):
         few = count_in_words(entries.n_present - sum(counts[text] for text in common))
-        yield render("proposals.target.other-class", other=UNLISTED, rows=few)
+        yield render("proposals.target.other", other=UNLISTED, rows=few)
 
 
 def _common_texts(entries: Cells, counts: Mapping[str, int]) -> list[str]:
@@ -198,9 +199,9 @@ def _common_texts(entries: Cells, counts: Mapping[str, int]) -> list[str]:
     common = [text for text in entries.texts if counts[text] >= LEAST_ROWS]
     rare = len(entries.texts) - len(common)
     if len(common) > MOST_VALUES or not common:
-        raise UsageError(render("proposals.target.many-texts", column=entries.name, texts=len(entries.texts)))
+        raise UsageError(render("proposals.target.many", column=entries.name, texts=len(entries.texts)))
     if len(common) + (rare > 1) < 2 or (len(entries.texts) == 2 and rare):
-        raise UsageError(render("proposals.target.few-rows", column=entries.name, least=LEAST_ROWS))
+        raise UsageError(render("proposals.target.few", column=entries.name, least=LEAST_ROWS))
     if any(map(has_control, common)):
         raise UsageError(render("proposals.target.control", column=entries.name))
     return common
@@ -241,8 +242,8 @@ class RareClasses:
         rows = count_in_words(int(self.rows.sum()))
         classes = ", ".join(map(repr, self.classes))
         if self.odd:
-            return render("proposals.target.odd-rows", rows=rows, target=target, classes=classes)
-        return render("proposals.target.rare-classes", rows=rows, target=target, classes=classes)
+            return render("proposals.target.odd", rows=rows, target=target, classes=classes)
+        return render("proposals.target.rare", rows=rows, target=target, classes=classes)
 
 
 def find_rare_classes(

@@ -39,7 +39,7 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
         rows = count_in_words(unlabelled)
         lines += _comment(render("proposals.file.unlabelled", rows=rows, all=proposal.rows))
     for offer in proposal.offers:
-        lines += _comment(f"Not applied: {offer}")
+        lines += _comment(render("proposals.file.offer", offer=offer))
     lines += [*_comment(render("proposals.file.unconfirmed")), _list("unconfirmed", schema.unconfirmed)]
     for name, column in schema.columns.items():
         lines += ["", tomli_w.dumps({"columns": {name: {}}}).strip()]
@@ -48,10 +48,9 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
         else:
             lines += _doubts(proposal.columns[name], proposal.leaks.get(name, ""))
         lines += _column(column)
-    others = (one for name, one in proposal.columns.items() if name not in schema.columns)
-    left = [f"{one.name}: {one.why}" for one in others]
+    left = [f"{name}: {one.why}" for name, one in proposal.columns.items() if name not in schema.columns]
     if left:
-        lines += ["", *_comment(f"Left out: {'; '.join(left)}.")]
+        lines += ["", *_comment(render("proposals.file.left", columns="; ".join(left)))]
     return "\n".join(lines) + "\n"
 
 
@@ -65,7 +64,7 @@ def _doubts(proposal: ColumnProposal, leak: str) -> list[str]:
 
 
 def _not_sure(proposal: ColumnProposal | TargetProposal) -> list[str]:
-    return [] if proposal.sure else _comment(f"Not sure: {proposal.why}.")
+    return [] if proposal.sure else _comment(render("proposals.file.doubt", why=proposal.why))
 
 
 def _column(column: Column) -> list[str]:
@@ -73,23 +72,23 @@ def _column(column: Column) -> list[str]:
     lines = [f'kind = "{column.kind}"', 'description = ""  # for people']
     if column.is_number():
         unit = f"unit = {_value(column.unit)}"
-        lines.append(unit if column.unit else _remark(unit, "unit"))
+        lines.append(unit if column.unit else _remark(unit, render("proposals.remark.unit")))
         low, high = column.range or (0.0, 1.0)
-        lines.append(_remark(f"range = [{low:.15g}, {high:.15g}]", "range"))
+        lines.append(_remark(f"range = [{low:.15g}, {high:.15g}]", render("proposals.remark.range")))
     if column.values:
         values = _list("values", column.values)
         is_binary_target = column.kind == "target" and len(column.values) == 2
-        lines.append(_remark(values, "positive") if is_binary_target else values)
+        lines.append(_remark(values, render("proposals.remark.positive")) if is_binary_target else values)
     if column.leak:
         lines.append(f"leak = {_value(column.leak)}")
     if column.missing:
-        lines.append(_remark(_list("missing", column.missing), "missing"))
+        lines.append(_remark(_list("missing", column.missing), render("proposals.remark.missing")))
     return lines
 
 
-def _remark(line: str, key: str) -> str:
+def _remark(line: str, text: str) -> str:
     """Return a line of a file with a remark behind it."""
-    return f"{line}  # {render(f'proposals.remark.{key}')}"
+    return f"{line}  # {text}"
 
 
 def _comment(text: str) -> list[str]:
@@ -140,9 +139,10 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     body.append(f"holdout={_literal(site.holdout)},")
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
+    title = render("proposals.file.site")
     return "\n".join(
         [
-            f'"""{render("proposals.file.site")}"""',
+            f'"""{title}"""',
             "",
             f"from flfed import {', '.join(sorted(used))}",
             "",
@@ -181,12 +181,13 @@ def _call(made: Any) -> str:
 
 def policy_text(title: str, disclosure: str) -> str:
     """Return the `policy.toml` of a new site."""
-    lines = [f"# {render('proposals.file.policy', title=one_line(title))}", "format = 1"]
+    lines = [*_comment(render("proposals.file.policy", title=title)), "format = 1"]
     if disclosure == "open":
-        lines.append(f"# {render('proposals.file.open')}")
-    lines.append(_remark(f'disclosure = "{disclosure}"', disclosure))
-    if disclosure == "open":
-        lines.append(_remark("resplit = true", "resplit"))
+        lines += _comment(render("proposals.file.open"))
+        lines.append(_remark('disclosure = "open"', render("proposals.remark.open")))
+        lines.append(_remark("resplit = true", render("proposals.remark.resplit")))
+    else:
+        lines.append(_remark('disclosure = "institution"', render("proposals.remark.institution")))
     return "\n".join([*lines, ""])
 
 
@@ -224,7 +225,7 @@ def write_new(
         for path, content in files.items():
             write_whole(path, as_bytes(content))
     except OSError as error:
-        raise UsageError(render("proposals.file.not-written", folder=folder, reason=error.strerror)) from None
+        raise UsageError(render("proposals.file.unwritten", folder=folder, reason=error.strerror)) from None
     return list(files)
 
 

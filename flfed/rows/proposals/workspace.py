@@ -179,14 +179,14 @@ def _stored(site: Site) -> bytes:
     """Return a site's table as Parquet, with texts where cells are of several kinds."""
     source = site.source
     if not isinstance(source, Frame):
-        raise UsageError(render("proposals.workspace.no-frame", site=site.name))
+        raise UsageError(render("proposals.workspace.frame", site=site.name))
     table = source.table
     mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
     try:
         stored: bytes = table.assign(**{str(name): plain_text(table[name]) for name in mixed}).to_parquet(index=False)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these
         kind = type(error).__name__
-        raise UsageError(render("proposals.workspace.not-stored", site=site.name, error=kind)) from None
+        raise UsageError(render("proposals.workspace.unstored", site=site.name, error=kind)) from None
     return stored
 
 
@@ -263,7 +263,7 @@ def new_workspace(
         proposal = proposal.with_doubt(rare.words(proposal.schema.target))
     names = names_of_sites(parts)
     if len(parts) < 2:
-        raise UsageError(render("proposals.workspace.one-site"))
+        raise UsageError(render("proposals.workspace.single"))
     cut_at = _cut_date(parts, proposal, time, holdout)
     policy = Policy()
     if open_data:
@@ -368,7 +368,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
     cut = every[int(len(every) * (1 - share))].normalize()
     if not every[0] < cut < every[-1]:
-        raise UsageError(render("proposals.workspace.few-dates", column=time))
+        raise UsageError(render("proposals.workspace.dates", column=time))
     before = cut - pd.Timedelta(days=1)
     return HoldoutByTime(name, train_until=before.date().isoformat(), test_from=cut.date().isoformat())
 
@@ -405,10 +405,10 @@ class EarlierHoldouts:
         """Yield sentences on them."""
         sites = counted(len(self.sites), "site")
         if self.moved:
-            yield render("proposals.workspace.same-holdout", sites=sites)
+            yield render("proposals.workspace.holdout", sites=sites)
             yield render("proposals.workspace.moved", sites=counted(len(self.moved), "site"))
         elif self.sites:
-            yield render("proposals.workspace.same-sides", sites=sites)
+            yield render("proposals.workspace.sides", sites=sites)
 
 
 def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) -> tuple[Workspace, EarlierHoldouts]:

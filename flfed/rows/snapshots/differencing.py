@@ -180,7 +180,7 @@ class RowSet:
         """
         # The comparison takes the same time wherever the two differ.
         if not hmac.compare_digest(_set_id(key, dataset, content), id) or len(content) % BYTES:
-            raise UsageError(render("rows.snapshot.damaged-rows", id=id[:12]))
+            raise UsageError(render("rows.snapshot.rows", id=id[:12]))
         # Sets without people's identifiers are digests alone, with no head before them.
         if not content.startswith(WITH_PEOPLE):
             return cls(dataset, np.frombuffer(content, DIGEST), id)
@@ -387,7 +387,7 @@ class SourceSet:
         rest = content[HEAD:] if whole else b""
         source_set = cls._made(content[:HEAD], rest, key)
         if not whole or not hmac.compare_digest(source_set.id, id):
-            raise UsageError(render("rows.snapshot.damaged-persons", id=id[:12]))
+            raise UsageError(render("rows.snapshot.persons", id=id[:12]))
         return source_set
 
     def to_bytes(self) -> bytes:

@@ -183,7 +183,7 @@ class Prepared:
         )  # fmt: skip
         # Read back before anything is replaced: Parquet must not change any cell.
         if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
-            raise FlfedError(render("rows.snapshot.changed-by-parquet", site=self.site.name))
+            raise FlfedError(render("rows.snapshot.parquet", site=self.site.name))
         own = folder / self.site.dataset
         files = {frozen.file: whole}
         if withheld:
@@ -343,7 +343,7 @@ def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:
     if frozen.periods != _periods(site):
         raise _refused(site, render("rows.unserved.periods"))
     if frozen.own != declared(site.own):
-        raise _refused(site, render("rows.unserved.own-columns"))
+        raise _refused(site, render("rows.unserved.own"))
 
 
 def _tables(
@@ -358,7 +358,7 @@ def _tables(
         table = _from_parquet(whole, site.schema_of(schema))
         withheld = _from_parquet(withheld_bytes, site.schema_of(schema)) if withheld_bytes else None
     except (pa.ArrowException, OSError, ValueError):
-        raise _refused(site, render("rows.unserved.no-parquet")) from None
+        raise _refused(site, render("rows.unserved.parquet")) from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
         raise _refused(site, render("rows.unserved.rows"))
     return table, withheld
@@ -374,7 +374,7 @@ def _facts(site: Site, own: Path) -> Frozen | None:
     except (AttributeError, KeyError, TypeError, ValueError):
         raise _refused(site, render("rows.unserved.facts", file=FACTS)) from None
     if (frozen.site, frozen.dataset) != (site.name, site.dataset):
-        raise _refused(site, render("rows.unserved.other-site"))
+        raise _refused(site, render("rows.unserved.site"))
     return frozen
 
 

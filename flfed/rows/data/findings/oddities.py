@@ -91,14 +91,14 @@ def _notes(place: str, texts: Iterable[str]) -> list[Note]:
 
 def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
     if own is not None and (others := alike(own, unread)):
-        yield render("findings.column.similar-name", others=", ".join(map(repr, others)), own=own)
+        yield render("findings.column.similar", others=", ".join(map(repr, others)), own=own)
 
 
 def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
     if raw.attrs.get(UNENDED):
         yield render("findings.table.unended")
     if empty := int(texts.isna().all(axis=1).sum()):
-        yield render("findings.table.empty-rows", rows=count_in_words(empty))
+        yield render("findings.table.empty", rows=count_in_words(empty))
     # With few columns, rows are equal by chance and no copies.
     many = int(texts.dropna(how="all").duplicated().sum())
     if many > TIMES * pairs_by_chance(texts):
@@ -118,7 +118,7 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
     if column.values:
         sizes = present_cells.astype(str).value_counts()
         if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
-            yield render("findings.column.other-case", rows=twice)
+            yield render("findings.column.cases", rows=twice)
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
@@ -145,7 +145,7 @@ def _of_empty(cells: pd.Series, column: Column, group: str, people: pd.Series | 
     if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
         yield render("findings.column.block", rows=count_in_words(blanks))
     elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
-        yield render("findings.column.first-of-each", rows=count_in_words(blanks), group=group)
+        yield render("findings.column.first", rows=count_in_words(blanks), group=group)
 
 
 RARE = 500
@@ -162,7 +162,7 @@ def _of_spread(present_cells: pd.Series, rows: int, *, rare: bool) -> Iterator[s
         if len(sizes) == 1:
             yield render("findings.column.constant")
         elif len(present_cells) - int(sizes.iloc[0]) == 1 and (not rare or RARE <= len(present_cells) <= LARGE):
-            yield render("findings.column.constant-but-one")
+            yield render("findings.column.nearly")
 
 
 def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
@@ -170,9 +170,9 @@ def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Sche
     sizes = present_cells.value_counts()
     if name == schema.group:
         if len(sizes) and len(present_cells) >= FEWEST and 2 * int(sizes.iloc[0]) > rows:
-            yield render("findings.column.frequent-identifier")
+            yield render("findings.column.frequent")
     elif not schema.group and len(sizes) < len(present_cells) < 2 * len(sizes):
-        yield render("findings.column.repeated-identifier", rows=count_in_words(len(present_cells) - len(sizes)))
+        yield render("findings.column.repeated", rows=count_in_words(len(present_cells) - len(sizes)))
 
 
 def _numbers(
@@ -216,10 +216,10 @@ def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
         return
     sizes = present_cells.value_counts()
     if rows := _without_zeros(sizes):
-        yield render("findings.column.lost-zeros", rows=count_in_words(rows))
+        yield render("findings.column.zeros", rows=count_in_words(rows))
     folded = sizes.index.map(str).str.casefold().value_counts()
     if people := int((folded > 1).sum()):
-        yield render("findings.column.identifier-case", identifiers=count_in_words(people))
+        yield render("findings.column.capitals", identifiers=count_in_words(people))
 
 
 def _without_zeros(sizes: pd.Series) -> int:
@@ -362,7 +362,7 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
         if 0 < rows.sum() <= most:
             first = str(np.flatnonzero(rows)[0] + 1)
             if rows.sum() > 1:
-                first = render("findings.table.first-of-several", first=first, more=rows.sum() - 1)
+                first = render("findings.table.several", first=first, more=rows.sum() - 1)
             yield render(f"findings.foreign.{kind}", row=first)
     yield from _sums(texts, len(raw))
 

@@ -16,7 +16,6 @@ from flfed.rows.data.parsing.limits import Reading
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     SEPARATORS,
-    UNCLOSED,
     Record,
     ends,
     first_records,
@@ -223,7 +222,7 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
     No line is quoted.
     """
     if not lines.width:
-        return "it has no line"
+        return render("rows.text.empty")
     if lines.named:
         return render("findings.lines.named")
     # The most likely cause comes first: a wrong separator makes every line uneven.
@@ -232,7 +231,7 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
         if other is not None:
             return render("findings.lines.separator", other=other, separator=separator)
     if lines.swallowed:
-        return f"{UNCLOSED}, and joins lines"
+        return render("findings.lines.joined")
     if lines.longer and title_lines(content, encoding, separator):
         return render("findings.lines.title")
     return _around_the_table(lines, separator)
@@ -251,9 +250,9 @@ def _by_length(lines: Lines, separator: str) -> str:
         return render("findings.lines.longer", lines=count_in_words(lines.longer), first=first, separator=separator)
     few = count_in_words(lines.shorter)
     if separator == BLANKS:
-        return render("findings.lines.shorter-by-blanks", lines=few)
+        return render("findings.lines.blanks", lines=few)
     if lines.cut:
-        return render("findings.lines.shorter-and-cut", lines=few, first=first)
+        return render("findings.lines.incomplete", lines=few, first=first)
     return render("findings.lines.shorter", lines=few, first=first)
 
 
@@ -269,7 +268,7 @@ def _around_the_table(lines: Lines, separator: str) -> str:
         return render("findings.lines.comment", number=number)
     other = lines.uneven[0].other
     if other and all(line.other == other for line in lines.uneven):
-        return render("findings.lines.two-separators", number=number, other=other, separator=separator)
+        return render("findings.lines.separators", number=number, other=other, separator=separator)
     return _footer(lines, separator) or _by_length(lines, separator)
 
 

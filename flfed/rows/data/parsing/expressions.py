@@ -23,6 +23,7 @@ from flfed.errors import TableError, UsageError, nearest
 from flfed.parsers import foreign_parser
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import wall_clock
+from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.words import render
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -96,7 +97,7 @@ class Scope:
         there = self.table.columns == name
         if there.sum() != 1:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
-            raise UsageError(render("rows.expression.no-column", name=_shown(name), hint=hint))
+            raise UsageError(render("rows.expression.column", name=_shown(name), hint=hint))
         cells = self.table[name]
         markers = [*self.missing, *self.codes.get(name, ())]
         if markers and name not in self.computed:
@@ -157,7 +158,7 @@ def rows_where(
     tree = parse_expression(expression, "where")
     matches = _evaluated(tree, Scope(table, missing, computed, codes), "where")
     if not isinstance(matches, np.ndarray) or matches.dtype != bool:
-        raise UsageError(render("rows.expression.no-comparison", expression=_shown(expression)))
+        raise UsageError(render("rows.expression.comparison", expression=_shown(expression)))
     return table[matches].reset_index(drop=True)
 
 
@@ -190,7 +191,7 @@ def derived_columns(
     for name, expression in expressions.items():
         where = f"derive[{name!r}]"
         if name in table.columns:
-            raise UsageError(render("rows.expression.column-exists", where=where, name=name))
+            raise UsageError(render("rows.expression.taken", where=where, name=name))
         tree = parse_expression(expression, where)
         scope = Scope(table, missing, expressions.keys() - own, codes)
         cells = _evaluated(tree, scope, where)
@@ -202,7 +203,7 @@ def derived_columns(
                         comparable = comparable & _has_value(_evaluated(side, scope, where))
             cells = np.where(comparable, cells.astype(float), np.nan)
         if not isinstance(cells, (SourceColumn, np.ndarray)):
-            raise UsageError(render("rows.expression.no-values", where=where, expression=_shown(expression)))
+            raise UsageError(render("rows.expression.values", where=where, expression=_shown(expression)))
         if isinstance(cells, SourceColumn):
             cells = cells.cells
         table = table.assign(**{name: cells})
@@ -213,7 +214,7 @@ def derived_columns(
 def parse_expression(expression: str, where: str) -> ast.expr:
     """Return the tree of an expression, or refuse one with parts that are not allowed."""
     shown = _shown(expression)
-    refusal = render("rows.expression.no-expression", where=where, expression=shown)
+    refusal = render("rows.expression.malformed", where=where, expression=shown)
     if len(expression) > LONGEST:
         raise UsageError(refusal)
     with warnings.catch_warnings():
@@ -221,18 +222,18 @@ def parse_expression(expression: str, where: str) -> ast.expr:
         with foreign_parser(refusal, SyntaxError):
             tree = ast.parse(expression.strip(), mode="eval").body
     if _depth(tree) > DEEPEST:
-        raise UsageError(render("rows.expression.too-deep", where=where, expression=shown, levels=DEEPEST))
+        raise UsageError(render("rows.expression.deep", where=where, expression=shown, levels=DEEPEST))
     for part in ast.walk(tree):
         if not isinstance(part, _ALLOWED_NODES) or (isinstance(part, ast.Constant) and not _is_plain(part.value)):
             kind = type(part).__name__.lower()
             names = ", ".join(FUNCTIONS)
             raise UsageError(
-                render("rows.expression.not-allowed", where=where, expression=shown, kind=kind, functions=names)
+                render("rows.expression.forbidden", where=where, expression=shown, kind=kind, functions=names)
             )
         if isinstance(part, ast.Call):
             _check_call(part, where)
     if _names_no_column(tree):
-        raise UsageError(render("rows.expression.names-no-column", where=where, expression=shown))
+        raise UsageError(render("rows.expression.columnless", where=where, expression=shown))
     return tree
 
 
@@ -271,11 +272,11 @@ def _check_call(node: ast.Call, where: str) -> None:
     name = ast.unparse(node.func)
     if name not in FUNCTIONS:
         hint = nearest(name[:SHOWN], FUNCTIONS)
-        raise UsageError(render("rows.expression.no-function", where=where, name=_shown(name), hint=hint))
+        raise UsageError(render("rows.expression.function", where=where, name=_shown(name), hint=hint))
     wanted = 2 if name == "days" else 1
     if len(node.args) != wanted or node.keywords:
         values = "two columns" if wanted > 1 else "one value"
-        raise UsageError(f"{where}: {name}(...) takes {values}")
+        raise UsageError(render("rows.expression.arguments", where=where, name=name, values=values))
 
 
 def _evaluated(tree: ast.expr, scope: Scope, where: str) -> Any:
@@ -312,12 +313,12 @@ def _value(node: ast.expr, scope: Scope) -> Any:
             return _compared(node, scope)
         case ast.Call():
             return _called(node, scope)
-    raise UsageError(f"{type(node).__name__.lower()} is not allowed")
+    raise UsageError(render("rows.expression.part", kind=type(node).__name__.lower()))
 
 
 def _truth(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype != bool:
-        raise UsageError(render("rows.expression.no-truth"))
+        raise UsageError(render("rows.expression.truth"))
     return value
 
 
@@ -337,11 +338,11 @@ def _finite(value: Any) -> Any:
 def _numbers(value: Any) -> Any:
     """Return cells as numbers [rows], NaN where missing; a number unchanged."""
     if isinstance(value, SourceColumn):
-        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), "is not a number")
+        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), NOT_NUMBER)
         return _finite(value.numbers)
     if _is_number(value):
         return value
-    raise UsageError(render("rows.expression.no-numbers"))
+    raise UsageError(render("rows.expression.numbers"))
 
 
 def _is_number(value: Any) -> bool:
@@ -350,7 +351,7 @@ def _is_number(value: Any) -> bool:
 
 def _dates(value: Any) -> pd.Series:
     if not isinstance(value, SourceColumn):
-        raise UsageError(render("rows.expression.no-dates"))
+        raise UsageError(render("rows.expression.dates"))
     cells = value.cells if value.cells.dtype.kind == "M" else value.texts
     dates = wall_clock(cells)
     _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), "is not a date")
@@ -378,7 +379,7 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
     others = [right]
     if op in (ast.In, ast.NotIn):
         if not isinstance(right, list) or not right:
-            raise UsageError(render("rows.expression.no-list"))
+            raise UsageError(render("rows.expression.list"))
         others = right
     equal = reduce(operator.or_, [_equal(left, one) for one in others])
     if op in (ast.In, ast.Eq):
@@ -396,7 +397,7 @@ def _times(side: Any) -> Any:
 def _moment(text: str) -> pd.Timestamp:
     moments = wall_clock(pd.Series([text], dtype=object))
     if moments.isna().any():
-        raise UsageError(render("rows.expression.no-date", text=_shown(text)))
+        raise UsageError(render("rows.expression.date", text=_shown(text)))
     return pd.Timestamp(moments.iloc[0])
 
 
@@ -431,11 +432,11 @@ def _called(node: ast.Call, scope: Scope) -> Any:
     first = values[0]
     if name == "column":
         if not isinstance(first, str):
-            raise UsageError(render("rows.expression.unquoted-name"))
+            raise UsageError(render("rows.expression.name"))
         return scope.column(first)
     if name == "missing":
         if not isinstance(first, SourceColumn):
-            raise UsageError("missing(...) takes a column")
+            raise UsageError(render("rows.expression.missing"))
         return ~_has_value(first)
     if name in _PARTS:
         return getattr(_dates(first).dt, name).to_numpy(dtype=float)

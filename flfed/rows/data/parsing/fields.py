@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 NO_GROUP = "has no value, but rows are grouped by it"
+NOT_NUMBER = "is not a number"
+REPEATED = "stands in the table more than once"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Field:
             raise UsageError(render("rows.field.thousands", where=where, thousands=self.thousands))
         if self.thousands == self.decimal:
             other = "," if self.thousands == "." else "."
-            raise UsageError(render("rows.field.same-mark", where=where, other=other))
+            raise UsageError(render("rows.field.mark", where=where, other=other))
         if self.date:
             check_date_format(where, self.date)
 
@@ -114,7 +116,7 @@ def check_date_format(where: str, form: str, *, century: int = 0) -> None:
         raise UsageError(render("rows.field.date", where=where, form=form))
     if not century and re.search(r"(?<!%)(?:%%)*%[yx]", form):
         # Python takes 68 for 2068 and 69 for 1969.
-        raise UsageError(render("rows.field.two-digit-year", where=where, form=form))
+        raise UsageError(render("rows.field.year", where=where, form=form))
 
 
 def check_codes(where: str, missing: object) -> None:
@@ -236,5 +238,5 @@ def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
         if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
             return render("findings.names.below", lines=number)
     if sheets := raw.attrs.get(SHEETS):
-        return render("findings.names.other-sheet", sheets=", ".join(map(repr, sheets)))
-    return render("findings.names.other-file")
+        return render("findings.names.sheet", sheets=", ".join(map(repr, sheets)))
+    return render("findings.names.file")

@@ -114,7 +114,7 @@ def _parquet_parser(path: Path) -> Iterator[None]:
         with foreign_parser("", *DAMAGED, ArrowException):
             yield
     except UsageError:
-        raise UsageError(render("rows.source.no-parquet", path=path, reason=why_no_parquet(path))) from None
+        raise UsageError(render("rows.source.parquet", path=path, reason=why_no_parquet(path))) from None
 
 
 def _may_repeat(chunk: Any) -> bool:
@@ -144,10 +144,10 @@ def why_no_parquet(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        return render("rows.source.parquet-not-opened", reason=error.strerror)
+        return render("rows.source.closed", reason=error.strerror)
     if not content.startswith(b"PAR1"):
-        return kind_of(content) or render("rows.source.parquet-is-text")
-    return "it is damaged" if content.endswith(b"PAR1") else render("rows.source.parquet-cut")
+        return kind_of(content) or render("rows.source.text")
+    return "it is damaged" if content.endswith(b"PAR1") else render("rows.source.cut")
 
 
 def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.DataFrame:
@@ -164,7 +164,7 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     # A parser holds a whole row in memory.
     for member in members:
         if _longest_row(_parts(path, member, refusal)) > SHEET_COLUMNS:
-            raise UsageError(render("rows.source.long-row", refusal=refusal, cells=SHEET_COLUMNS))
+            raise UsageError(render("rows.source.row", refusal=refusal, cells=SHEET_COLUMNS))
     with _TimedFile(path, reading) as file:
         table, part = _parse_sheet(file, sheet, reading, refusal)
     entries = [member for member in members if member.filename == part]

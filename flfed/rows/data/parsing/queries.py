@@ -60,7 +60,7 @@ def server_of(url: str) -> str:
     try:
         address = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError(render("rows.source.no-database-address")) from None
+        raise UsageError(render("rows.source.address")) from None
     backend = address.get_backend_name()
     if backend == "sqlite":
         return f"sqlite:///{Path(address.database or '').resolve()}"

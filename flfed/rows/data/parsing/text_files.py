@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
+from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
 from flfed.words import render
 
@@ -100,7 +101,7 @@ def content_of(path: Path, reading: Reading) -> bytes:
         try:
             content = _unpacked(content, opened, reading)
         except _BROKEN:
-            raise NoTable(render("rows.text.not-unpacked", ending=path.suffix)) from None
+            raise NoTable(render("rows.text.packed", ending=path.suffix)) from None
     if kind := kind_of(content):
         raise NoTable(kind)
     # Checked before a parser makes a cell of each sign in a first line without end.
@@ -170,7 +171,7 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
     try:
         content.decode("utf-8")
     except UnicodeDecodeError:
-        return render("rows.text.no-utf8") if is_utf8 else ""
+        return render("rows.text.foreign") if is_utf8 else ""
     # Text of a one-byte encoding is hardly ever valid UTF-8.
     return "" if is_utf8 or content.isascii() else render("rows.text.utf8")
 
@@ -179,9 +180,9 @@ def _open_member(content: io.BytesIO) -> IO[bytes]:
     archive = zipfile.ZipFile(content)
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
-        raise NoTable(render("rows.text.zip-of-files", files=len(names)))
+        raise NoTable(render("rows.text.archive", files=len(names)))
     if archive.getinfo(names[0]).flag_bits & 1:
-        raise NoTable(render("rows.text.encrypted-zip"))
+        raise NoTable(render("rows.text.encrypted"))
     return archive.open(names[0])
 
 
@@ -199,7 +200,7 @@ def _zip_kind(content: bytes) -> str:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
     except _BROKEN:
-        return render("rows.kind.damaged-zip")
+        return render("rows.kind.damaged")
     if any(name.startswith("xl/") for name in names):
         return render("rows.kind.excel")
     if "mimetype" in names or "content.xml" in names or any(name.startswith("word/") for name in names):
@@ -212,10 +213,8 @@ BLANKS = r"\s+"
 SEPARATORS = (",", ";", "\t", "|")
 FIRST_LINES = 20
 """Lines that are tried with another separator."""
-UNCLOSED = "a quote is opened and never closed"
 LINE = 1 << 24
 """Largest number of signs in one line, including cells with line breaks."""
-TOO_LONG = "a cell has more than 131,072 signs: leave its column out, or close the quote that opens it"
 Record = list[str]
 _BIG_ENDIAN = {b"\xfe\xff": "utf-16-be", b"\x00\x00\xfe\xff": "utf-32-be"}
 _END_SIGN = re.compile(rb"(?<=[\r\n])\x1a[\x1a\r\n]*\Z")
@@ -243,7 +242,7 @@ def records_of(content: bytes, encoding: str, separator: str) -> Iterator[Record
         while line := text.readline(LINE + 1):
             length += len(line)
             if length > LINE:
-                raise NoTable(render("rows.text.long-line", signs=LINE))
+                raise NoTable(render("rows.text.line", signs=LINE))
             yield line
 
     if separator == BLANKS:
@@ -278,14 +277,14 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
         text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding)
         aligned = all("  " in line.strip() for line in islice(text, FIRST_LINES))
     except UnicodeError:
-        raise NoTable(render("rows.text.no-encoding")) from None
+        raise NoTable(render("rows.text.encoding")) from None
     except csv.Error:
-        raise NoTable(TOO_LONG) from None
+        raise NoTable(render("rows.parser.long")) from None
     chosen = _likeliest(fitting, aligned=aligned)
     if cells in fitting.values():
         chosen = next(separator for separator, width in fitting.items() if width == cells)
     elif cells and fitting:
-        raise NoTable(render("rows.text.other-names", cells=fitting[chosen], names=cells))
+        raise NoTable(render("rows.text.names", cells=fitting[chosen], names=cells))
     if not fitting and (why := _why_none_fits(content, encoding)):
         raise NoTable(why)
     return chosen, encoding
@@ -307,13 +306,13 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
     """Return why no separator splits all lines into as many cells; "" where a comma splits some."""
     records = {one: first_records(content, encoding, one) for one in (*SEPARATORS, BLANKS)}
     if not all(records.values()):
-        return "it has no line"
+        return render("rows.text.empty")
     for lines in records.values():
         if len(lines[0]) > 1 and {len(record) for record in lines[1:]} == {len(lines[0]) + 1}:
-            return render("rows.text.row-names")
+            return render("rows.text.unnamed")
     if max(map(len, records[","])) > 1:
         return ""
-    return render("rows.text.no-separator")
+    return render("rows.text.separator")
 
 
 def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
@@ -349,7 +348,7 @@ def cells_of(path: Path, member: str = "") -> pd.DataFrame:
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read(member))
         except (zipfile.BadZipFile, KeyError):
-            raise UsageError(render("rows.text.no-member", path=path, member=member)) from None
+            raise UsageError(render("rows.text.member", path=path, member=member)) from None
         how = {"compression": "gzip"} if member.endswith(".gz") else {}
     cells: pd.DataFrame = pd.read_csv(source, dtype=str, keep_default_na=False, **how)
     return cells
@@ -360,5 +359,5 @@ def numbers_of(cells: pd.DataFrame, name: str) -> pd.Series:
     import pandas as pd
 
     numbers = pd.to_numeric(cells[name], errors="coerce")
-    refuse_cells(name, "is not a number", numbers.isna() & (cells[name].str.strip() != ""))
+    refuse_cells(name, NOT_NUMBER, numbers.isna() & (cells[name].str.strip() != ""))
     return numbers

@@ -11,6 +11,7 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
+from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.sources import Folders, find_file
 from flfed.words import render
 
@@ -66,7 +67,7 @@ class Engines:
         lives = _numbers(find_file(self.lives, folders), ("life",))["life"].to_numpy()
         last = test.groupby("unit")["cycle"].idxmax()
         if len(last) != len(lives):
-            raise TableError("life", render("rows.reader.other-engines"), abs(len(last) - len(lives)))
+            raise TableError("life", render("rows.reader.engines"), abs(len(last) - len(lives)))
         left = training.groupby("unit")["cycle"].transform("max") - training["cycle"]
         parts = [
             self._compute_features(training, "train").assign(life=np.minimum(left, self.cap)),
@@ -95,5 +96,5 @@ def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     cells = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, usecols=range(len(columns)), names=list(columns))
     numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     for name in columns:
-        refuse_cells(name, "is not a number", numbers[name].isna())
+        refuse_cells(name, NOT_NUMBER, numbers[name].isna())
     return numbers

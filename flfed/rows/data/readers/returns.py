@@ -45,7 +45,7 @@ class Returns:
         """
         cells = cells_of(find_file(self.file, folders), self.member)
         if self.time not in cells:
-            raise UsageError(render("rows.reader.no-column", file=self.file, column=self.time))
+            raise UsageError(render("rows.reader.column", file=self.file, column=self.time))
         prices = pd.DataFrame({name: numbers_of(cells, str(name)) for name in cells if name != self.time})
         for name in prices:
             refuse_cells(str(name), render("rows.reader.price"), ~(prices[name] > 0))

@@ -93,7 +93,7 @@ class Series:
         for kind in ("mean", "sum", "last"):
             self.how |= dict.fromkeys(getattr(self, kind), kind)
         if unknown := [name for name in (*self.zero, *self.logarithm) if name not in self.how]:
-            raise UsageError(render("rows.reader.no-values", name=unknown[0], columns=", ".join(self.how)))
+            raise UsageError(render("rows.reader.values", name=unknown[0], columns=", ".join(self.how)))
         self.windows = {name: _window_of(name, window, self.how) for name, window in self.windows.items()}
 
     def read(self, folders: Folders) -> pd.DataFrame:
@@ -124,7 +124,7 @@ class Series:
         """Return the cells with a row for each series."""
         wanted = [self.time, *(self.wide.values() or [self.by]), *(name for name in self.how if name != self.value)]
         if absent := [name for name in wanted if name not in raw]:
-            raise UsageError(render("rows.reader.no-column", file=self.file, column=absent[0]))
+            raise UsageError(render("rows.reader.column", file=self.file, column=absent[0]))
         if not self.wide:
             return raw
         others = raw.drop(columns=[*self.wide.values()])
@@ -215,9 +215,9 @@ def _window_of(name: str, entry: Mapping[str, Any], values: Collection[str]) -> 
         raise UsageError(render("rows.reader.window", name=name)) from None
     if window.what not in WHAT or window.of not in values:
         kinds = ", ".join(WHAT)
-        raise UsageError(render("rows.reader.window-of", name=name, kinds=kinds, columns=", ".join(values)))
+        raise UsageError(render("rows.reader.kinds", name=name, kinds=kinds, columns=", ".join(values)))
     if not all(isinstance(count, int) and count >= 1 for count in window.steps):
-        raise UsageError(render("rows.reader.window-steps", name=name))
+        raise UsageError(render("rows.reader.steps", name=name))
     if len(window.steps) > 1 and "{steps}" not in name:
-        raise UsageError(render("rows.reader.window-name", name=name, place="{steps}"))
+        raise UsageError(render("rows.reader.name", name=name, place="{steps}"))
     return window
