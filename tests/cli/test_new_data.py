@@ -57,7 +57,7 @@ def test_two_files_become_a_dataset_two_sites_and_a_study_that_runs(folder: Path
         code, out, err = flfed("site", "check", site)
         assert (
             code == 0
-            and "nobody has confirmed kind, range and values of 3 columns that a program proposed from rows"
+            and "kind, range and values of 3 columns were proposed from rows, and nobody has confirmed them"
             in " ".join(out.split())
         ), err
     code, out, err = flfed("study", "run", "own-data-first.toml", "--set", "rounds=3", "--json")

@@ -119,7 +119,7 @@ def test_values_in_two_cases_are_counted_with_the_remedy(ward, flfed: Command):
     code, out, err = flfed(*NEW)
     assert code == 0 and "99 rows have a value that differs from a more frequent one only in case" in words(out), err
     code, out, _ = flfed("site", "check", "north")
-    assert code == 0 and "rows have a value that differs from another one in case or blanks alone" in words(out)
+    assert code == 0 and "rows have a value that differs from another only in case or blanks" in words(out)
     # A site that writes a value in another case than the schema.
     ward.to_csv("own.csv", index=False)
     assert flfed(*NEW, "--replace")[0] == 0
@@ -144,8 +144,8 @@ def test_codes_are_named_with_their_counts(ward, flfed: Command):
     ward.assign(age=age, died=died).to_csv("own.csv", index=False)
     code, out, err = flfed(*NEW)
     said = words(out)
-    assert code == 0 and "999 (15 rows), far from all others, counts as 'not known'" in said, err
-    assert "-1 (15 rows), the only value below 0, counts as 'not known'" in said
+    assert code == 0 and "999 (15 rows) counts as 'not known': it is far from all others" in said, err
+    assert "-1 (15 rows) counts as 'not known': it is the only value below 0" in said
     assert "'9' (15 rows) counts as 'not known'" in said
 
 

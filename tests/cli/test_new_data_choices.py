@@ -84,7 +84,7 @@ def test_a_table_like_compas_keeps_no_leak_no_name_and_no_identifier(made: Calla
     text = Path("datasets/own/schema.toml").read_text()
     assert text.count("\nleak = ") == 4 and "Left out: id:" in text and "michael" not in text and "Roe" not in text
     said_of = {line["column"]: line["leak"] for line in said["columns"]}
-    assert said_of["is_violent_recid"] == "it says which rows have a value of 'vr_charge', which tells the outcome"
+    assert said_of["is_violent_recid"] == "it shows which rows have a value of 'vr_charge', which reveals the outcome"
     assert flfed("site", "check", "north")[0] == 0
     code, _, err = flfed("study", "run", "own-first.toml", "--set", "rounds=2", "--set", 'features=["is_recid"]')
     assert code == 2 and "leaks the target" in err
@@ -155,7 +155,7 @@ def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, f
     assert said["features"] == ["age", "pressure", "hospitalid", "autopsy"]
     why = {line["column"]: (line["why"], line["leak"]) for line in said["columns"]}
     assert "kept as requested, although nearly all rows" in why["autopsy"][0] and not why["autopsy"][1]
-    assert why["sex"][0] == "is dropped as was wished"
+    assert why["sex"][0] == "is dropped as requested"
     assert {"autopsy", "hospitalid"} <= set(said["unconfirmed"])
     assert flfed("site", "check", "north")[0] == 0
     words = ("data", "new", "own.csv", "--target", "died", "--by", "site", "--name", "other", "--to", "other")

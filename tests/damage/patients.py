@@ -300,7 +300,7 @@ ORDER = [
         case(f"thousands for units {where}", then(each("amount", lambda cell: f"{float(cell) / 1000:.5f}", rows)), "noted", f"values are about {ratio} those before: did the unit change?")
         for where, rows, ratio in (("from row 451 on", LATER, "1/1000 of"), ("from row 101 on", slice(100, None), "1/1000 of"), ("up to row 800", slice(0, 800), "1000 times"))
     ),
-    case("days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.3f}", LATER)), "noted", "on (450 rows), values are about 1/24 of those before"),
+    case("days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.3f}", LATER)), "noted", "values are about 1/24 of those before: did the unit change?"),
     case("cents for units from row 451 on", then(each("amount", lambda cell: f"{float(cell) * 100:.0f}", LATER)), "noted", "values are about 100 times those before"),
     case("rows in the order of an amount", then(lambda found: found.sort_values("amount", key=lambda cells: cells.astype(float))), "read"),
     case("rows in the order of their dates", then(sorted_by_date), "read"),

@@ -305,7 +305,7 @@ def test_a_gap_between_blanks_and_a_comma_that_is_none_are_told(tmp_path: Path):
     with pytest.raises(UsageError, match="Between blanks an empty cell cannot be recognised"):
         source_of(tmp_path / "t.txt").read(())
     (tmp_path / "t.txt").write_text("a b c\n1 2 3\n")
-    with pytest.raises(UsageError, match="its cells are separated by .*: give separator="):
+    with pytest.raises(UsageError, match="its cells are separated by .*: set separator="):
         Csv("t.txt").read((tmp_path,))
 
 

@@ -1,4 +1,4 @@
-"""Holdout: rows on which a site never trains, by hash of group or row, by time or by another order."""
+"""Holdouts: rows that are never trained on, by hash, by time or by another order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PublishedSplit(Protocol):
 
 @dataclass(frozen=True)
 class Holdout:
-    """A holdout by hash of a row's group (patient, customer), or of the row where the schema names no group.
+    """A holdout by hash of a row's group (patient, customer), else of the row.
 
     Parameters
     ----------
@@ -432,10 +432,10 @@ AnyHoldout = Holdout | HoldoutByTime | HoldoutByOrder
 
 
 def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
-    """Return the share of rows in earlier blocks than each row's [rows]; None for a holdout at random.
+    """Return the share of rows in earlier blocks than each row's [rows].
 
     Blocks are whole groups if a group has rows on one side of the holdout only; else the holdout's own, or the rows
-    of one time.
+    of one time. None for a holdout at random.
     """
     if isinstance(holdout, Holdout):
         return None
@@ -446,9 +446,9 @@ def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> 
 
 
 def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
-    """Return the number of each row's block in the order of time, int [rows]; None for a holdout at random.
+    """Return the number of each row's block in the order of time, int [rows].
 
-    Intervals draw the rows of one block, a group or a time, together.
+    Intervals draw the rows of one block, a group or a time, together. None for a holdout at random.
     """
     if isinstance(holdout, Holdout):
         return None

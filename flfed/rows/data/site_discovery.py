@@ -85,7 +85,7 @@ def of_folder(folder: Path) -> Site:
 
 
 def chosen(wanted: Sequence[str | Site]) -> list[Site]:
-    """Return the sites of a run, by name, import path or `Site`, in the order of their names, which must differ."""
+    """Return the sites of a run in the order of their names, which must differ."""
     sites = []
     for item in wanted:
         site = load(item) if isinstance(item, str) else item

@@ -156,7 +156,8 @@ class Cells:
             if text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text)):
                 codes.append(text)
                 if count >= LEAST_ROWS:
-                    named.append(render("proposals.cells.taken", code=repr(text), rows=count, reason="no number"))
+                    word = render("proposals.code.word")
+                    named.append(render("proposals.cells.taken", code=repr(text), rows=count, reason=word))
             else:
                 strays += count
         rest = self._drop(words).with_missing(codes)
@@ -425,7 +426,7 @@ def _suspect(values: np.ndarray, counts: np.ndarray, genuine: np.ndarray) -> tup
 
 
 def _why_unknown(value: float, count: int, others: np.ndarray, near: np.ndarray, rows: int) -> str:
-    """Return why a value at the end of the others is probably no amount, by key; `near` counts its neighbours."""
+    """Return the key of why a value at the end is probably no amount; `near` counts its neighbours."""
     below = _is_below(value, others)
     far = below or _is_far(value, others)
     enough = count >= LEAST_ROWS

@@ -208,7 +208,7 @@ def round_outward(low: float, high: float) -> tuple[float, float]:
 
 
 def _is_flag(entries: Cells) -> bool:
-    """Return whether texts are those of a flag, or of several: 1 and 0 at one site and oui and non at another."""
+    """Return whether texts are those of one or several flags: 1 and 0 here, oui and non there."""
     texts = {text.casefold() for text in entries.texts}
     pairs = [pair for pair in PAIRS if pair <= texts]
     return bool(pairs) and set().union(*pairs) == texts

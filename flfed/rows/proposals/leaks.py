@@ -151,7 +151,7 @@ def _reveals(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
 def find_derived(
     cells: Mapping[str, np.ndarray], leaks: Mapping[str, np.ndarray], by_gaps: Collection[str]
 ) -> dict[str, str]:
-    """Return the columns that reveal a leak: its copies, marks of its gaps, or sums with it; with the reason.
+    """Return the columns that reveal a leak, with the reason: copies, marks of its gaps, sums.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ def as_written(name: str) -> str:
 
 
 def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable:
-    """Return a table, which holds only rows of some classes or without an outcome, with a source that reads these."""
+    """Return a table of some classes only with a source that reads just its rows."""
     if isinstance(own.source, Frame):
         return own
     column = as_written(own.column(target, "target"))
@@ -267,7 +267,7 @@ def refuse_lines_above(
 
 
 def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
-    """Return which rows of the tables hold no data, and refuse one whose first line has none of some names."""
+    """Return which rows of the tables hold no data; refuse a table whose first line holds no names."""
     notes: list[str] = []
     for own in tables:
         refuse_lines_above(own.table, own.source, own.title, words)

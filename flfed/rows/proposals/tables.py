@@ -102,7 +102,7 @@ class TableProposal:
 
 
 def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
-    """Return the first reading by which no cell breaks a rule, or else the one by which the fewest do."""
+    """Return the first reading by which the fewest cells break a rule."""
     readings = [replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS]
     # The proposed reading of thousands or decimals is preferred.
     if field.thousands in (".", ",", ""):

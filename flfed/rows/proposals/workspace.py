@@ -281,7 +281,7 @@ def _sites(
     *,
     salted: bool,
 ) -> Iterator[Site]:
-    """Yield a site for each table, by its name, with a `share` of holdout rows unless they are cut at a date."""
+    """Yield a site for each table; `share` of its rows are the holdout, unless there is a date."""
     for name, part in parts.items():
         mapping = proposal.mapping_of(part.table)
         split: AnyHoldout = cut_at or Holdout(share, salt=name)

@@ -219,7 +219,7 @@ def digest(key: bytes, dataset: str, text: str, of: str = OF_ROWS) -> bytes:
 
 
 def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
-    """Return the stored bytes of a set: the digests of its rows; with people, their number, they and the people's."""
+    """Return the stored bytes of a set: its rows' digests; with people also their number and theirs."""
     if not len(people):
         return digests.tobytes()
     head = WITH_PEOPLE + len(digests).to_bytes(BYTES - len(WITH_PEOPLE))
@@ -286,7 +286,9 @@ def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
-    """Return whether a set and up to three others combine, under any signs, to 1 to `minimum` - 1 persons.
+    """Return whether a set and up to three others combine to 1 to `minimum` - 1 persons.
+
+    Each of the others may be added or subtracted.
 
     Parameters
     ----------

@@ -304,7 +304,7 @@ def once_a_block(cells: pd.Series, *, number: bool) -> int:
 
 
 def first_of_each(cells: pd.Series, people: pd.Series) -> int:
-    """Count the empty cells of a column that is filled in the first row of each person only; 0 where it is not.
+    """Count the empty cells of a column that only the first row of each person fills; else 0.
 
     Parameters
     ----------

@@ -232,7 +232,7 @@ def did_you_mean(wanted: str, names: Iterable[object]) -> str:
 
 
 def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
-    """Return the likely place of the names of columns, for a table without any of them in its first line."""
+    """Return the likely place of the names, of a table without any of them in its first line."""
     plain = {plain_name(name) for name in wanted}
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):

@@ -316,7 +316,7 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
 
 
 def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
-    """Return the separators that split each of the first lines into as many cells, two or more, with that number."""
+    """Return the separators that split every first line into as many cells, with their number."""
     width_by_separator = {}
     for separator in separators:
         widths = {len(record) for record in first_records(content, encoding, separator)}

@@ -21,7 +21,7 @@ COLUMNS = ("unit", "cycle", "o1", "o2", "o3", *(f"s{number}" for number in range
 
 @dataclass(kw_only=True)
 class Engines:
-    """Table of cycles of engines: every cycle of the training file, and the last of each engine of the test file.
+    """Table of engines' cycles: every one of the training file, each engine's last of the test file.
 
     An engine of the training file runs until it fails, so that its last cycle has 0 left. Another file has the cycles
     left of the others.
