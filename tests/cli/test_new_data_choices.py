@@ -123,7 +123,7 @@ def test_loans_keep_no_column_that_is_known_after_the_outcome(folder: Path, flfe
     assert {"GrAppv", "NoEmp", "RealEstate", "DisbursementDate", "Portion"} < set(said["features"])
     why = {line["column"]: line["leak"] for line in said["columns"] if line["leak"]}
     assert set(why) == {"Term", "ChgOffDate", "MIS_Status", "ChgOffPrinGr", "daysterm", "xx"}
-    assert why["xx"] == "with 'DisbursementDate' it gives 'daysterm', which tells the outcome"
+    assert why["xx"] == "together with 'DisbursementDate' it gives 'daysterm', which reveals the outcome"
     assert datasets.load("sba").schema.columns["NAICS"].kind == "category"
 
 

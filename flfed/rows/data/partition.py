@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
@@ -11,6 +9,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.datasets import Dataset
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, canonical_order
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import site_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
@@ -125,8 +124,3 @@ def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     if dataset.schema.task == "regression":
         return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
     return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
-
-
-def site_name(text: str) -> str:
-    """Convert text to a site's name of a-z, 0-9 and single hyphens; "" where nothing remains."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -21,8 +21,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
-from flfed.study.kinds import is_statistic, refits
-from flfed.study.tables import TREES
+from flfed.study.kinds import grows, is_statistic, refits
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ class Site:
             If the source cannot be read, or the policy forbids the study's split or choice of rows.
         """
         refused = self.policy.refusal(complete=bool(complete), published=published is not None)
-        if published is not None and isinstance(self.source, Transactions):
+        if published is not None and self._has_periods():
             refused = Refusal("split-by-time")
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
@@ -254,6 +253,10 @@ class Site:
         else:
             train, test = rows.published_sides(published, repeat)
         return self._split(rows, np.flatnonzero(train), np.flatnonzero(test))
+
+    def _has_periods(self) -> bool:
+        """Return whether rows are transactions, which are held out by time alone."""
+        return isinstance(self.source, Transactions)
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
         """Read, map, check and sort the rows that lack none of `complete`; raises as `read` does."""
@@ -299,7 +302,7 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
 
 def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
     """Return the refusal of a study's trees by a policy, or None."""
-    if study.model.name != TREES:
+    if not grows(study):
         return None
     if refits(study) and policy.disclosure != "open":
         return Refusal("refit-not-open")

@@ -438,7 +438,8 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     columns = {}
     for name in needed:
         if (table.columns == name).sum() != 1:
-            raise TableError(name, REPEATED if name in table else ABSENT)
+            rule = REPEATED if name in table else ABSENT
+            raise TableError(name, rule)
         cells = table[name].reset_index(drop=True)
         # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:

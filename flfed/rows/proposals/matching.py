@@ -247,17 +247,22 @@ def _target(left: Columns, schema: Schema) -> Match:
         if own in named:
             why = render("proposals.match.named")
         return Match(target, own, fits[own].field, "; ".join([why, fits[own].why]), sure=False)
-    if not likely:
-        return Match(target, None, None, render("proposals.match.none"), sure=False)
-    names = ", ".join(likely[:FEW_NAMES])
-    if len(likely) > FEW_NAMES:
-        names += ", …"
-    return Match(target, None, None, render("proposals.match.several", columns=names), sure=False)
+    return Match(target, None, None, _several(likely), sure=False)
 
 
 def _is_outcome_name(own: str, target: str) -> bool:
     """Return whether a name is one of outcomes, or like the target's."""
     return bool(OUTCOME_NAMES & set(_words(own).split())) or name_likeness(target, own) >= LEAST_MATCH
+
+
+def _several(likely: list[str]) -> str:
+    """Return that no column fits, with those that may be the target."""
+    if not likely:
+        return render("proposals.match.none")
+    names = ", ".join(likely[:FEW_NAMES])
+    if len(likely) > FEW_NAMES:
+        names += ", …"
+    return render("proposals.match.several", columns=names)
 
 
 def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:

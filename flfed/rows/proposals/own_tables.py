@@ -20,10 +20,9 @@ from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.expressions import LONGEST
-from flfed.rows.data.parsing.fields import SHEETS, Field, plain_name, where_names_stand
+from flfed.rows.data.parsing.fields import SHEETS, Field, plain_name, site_name, where_names_stand
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
-from flfed.rows.data.partition import site_name
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
 from flfed.rows.proposals.cells import MISSING, is_number_text
 from flfed.rows.proposals.columns import UNLISTED

@@ -33,7 +33,13 @@ from flfed.rows.proposals.columns import (
     propose_column,
 )
 from flfed.rows.proposals.leaks import find_leaks
-from flfed.rows.proposals.targets import FEW_CLASSES, TargetProposal, propose_target
+from flfed.rows.proposals.targets import (
+    FEW_CLASSES,
+    RareClasses,
+    TargetProposal,
+    find_rare_classes,
+    propose_target,
+)
 from flfed.words import render
 
 RESTARTS = "it counts the rows within each file or site"
@@ -351,6 +357,15 @@ def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
         cells = [own.get(plain, empty.reindex(range(len(of)))) for own, of in zip(parts, tables.values(), strict=True)]
         columns[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
     return columns
+
+
+def rare_classes(
+    tables: Mapping[str, pd.DataFrame], target: str, task: Task | None, wishes: Wishes
+) -> RareClasses | None:
+    """Return the few rows that have none of the target's classes, or None."""
+    columns = together(tables)
+    named = column_named(target, "target", columns)
+    return find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
 
 
 def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:

@@ -72,13 +72,16 @@ def _column(column: Column) -> list[str]:
     lines = [f'kind = "{column.kind}"', 'description = ""  # for people']
     if column.is_number():
         unit = f"unit = {_value(column.unit)}"
-        lines.append(unit if column.unit else _remark(unit, render("proposals.remark.unit")))
+        if not column.unit:
+            unit = _remark(unit, render("proposals.remark.unit"))
+        lines.append(unit)
         low, high = column.range or (0.0, 1.0)
         lines.append(_remark(f"range = [{low:.15g}, {high:.15g}]", render("proposals.remark.range")))
     if column.values:
         values = _list("values", column.values)
-        is_binary_target = column.kind == "target" and len(column.values) == 2
-        lines.append(_remark(values, render("proposals.remark.positive")) if is_binary_target else values)
+        if column.kind == "target" and len(column.values) == 2:
+            values = _remark(values, render("proposals.remark.positive"))
+        lines.append(values)
     if column.leak:
         lines.append(f"leak = {_value(column.leak)}")
     if column.missing:

@@ -42,10 +42,10 @@ from flfed.rows.proposals.tables import (
     check_alike,
     column_named,
     propose_schema,
+    rare_classes,
     refuse_names,
     together,
 )
-from flfed.rows.proposals.targets import RareClasses, find_rare_classes
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 from flfed.words import render
@@ -242,7 +242,9 @@ def new_workspace(
     _refuse_lacking(tables, target, "target")
     _refuse_lacking(tables, group, "group")
     _refuse_lacking(tables, time, "time")
-    tables, rare = _without_rare_classes(tables, target, task, wishes)
+    rare = rare_classes(_by_place(tables), target, task, wishes)
+    if rare:
+        tables = _without_rows(tables, rare.rows)
     parts = tables
     left_out = 0
     if by:
@@ -306,21 +308,14 @@ def _with_codes(tables: Sequence[OwnTable], wishes: Wishes) -> list[OwnTable]:
     return [own.with_table(wishes.without_codes(own.table), missing=wishes.codes) for own in tables]
 
 
-def _without_rare_classes(
-    tables: Sequence[OwnTable], target: str, task: Task | None, wishes: Wishes
-) -> tuple[list[OwnTable], RareClasses | None]:
-    """Return tables without the few rows that have none of the target's classes, and these rows."""
-    columns = together(_by_place(tables))
-    named = column_named(target, "target", columns)
-    rare = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
-    if rare is None:
-        return list(tables), None
+def _without_rows(tables: Sequence[OwnTable], dropped: np.ndarray) -> list[OwnTable]:
+    """Return tables without some rows; `dropped` is of bool, over the rows of all tables."""
     ends = list(accumulate(len(own.table) for own in tables))
     remaining_tables = []
     for own, end in zip(tables, ends, strict=True):
-        left = ~rare.rows[end - len(own.table) : end]
+        left = ~dropped[end - len(own.table) : end]
         remaining_tables.append(own.with_table(own.table[left].reset_index(drop=True)))
-    return remaining_tables, rare
+    return remaining_tables
 
 
 def _salted(share: float, part: OwnTable, schema: Schema, mapping: ColumnMapping, policy: Policy) -> Holdout:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,15 +18,14 @@ import numpy as np
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.files import folder_locked, read_private, write_whole
-from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import PublishedSplit, row_texts
+from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.mapping import empty_cells
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, read_once, source_rows
 from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.schema import Schema, declared
-from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
@@ -282,13 +280,8 @@ class FrozenSite(Site):
             raise _refused(self, render("rows.unserved.schema"))
         return table, findings, schema
 
-    def read(
-        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
-    ) -> SiteTable:
-        """Sort and split the snapshot's rows as `Site.read` does."""
-        if published is not None and self.snapshot.periods:
-            raise UsageError(f"site {self.name!r}: {Refusal('split-by-time')}")
-        return super().read(repeat, complete=complete, published=published)
+    def _has_periods(self) -> bool:
+        return bool(self.snapshot.periods)
 
 
 def load(site: Site, folder: Path) -> FrozenSite:

@@ -203,6 +203,17 @@ def one_line(text: str) -> str:
     return " ".join("".join(" " if has_control(sign) else sign for sign in text).split())
 
 
+def site_name(text: str) -> str:
+    """Convert text to a site's name of a-z, 0-9 and single hyphens; "" where nothing remains.
+
+    Examples
+    --------
+    >>> site_name("St. Mary (north)")
+    'st-mary-north'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def with_text_names(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with texts as names of columns: 0 becomes "0"."""
     if all(isinstance(name, str) for name in table.columns):
