@@ -146,7 +146,7 @@ def test_codes_are_named_with_their_counts(ward, flfed: Command):
     said = words(out)
     assert code == 0 and "999 (15 rows) counts as 'not known': it is far from all others" in said, err
     assert "-1 (15 rows) counts as 'not known': it is the only value below 0" in said
-    assert "'9' (15 rows) counts as 'not known'" in said
+    assert "codes for 'not known': '9' (15 rows)" in said
 
 
 def test_sites_are_no_words_for_not_known(ward, flfed: Command):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flfed.errors import TableError, UsageError
+from flfed.errors import TableError, UsageError, counted
 from flfed.words import render
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
     plain = {plain_name(name) for name in wanted}
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
-            return render("findings.names.below", lines=number)
+            return render("findings.names.below", lines=counted(number, "line"))
     if sheets := raw.attrs.get(SHEETS):
         return render("findings.names.sheet", sheets=", ".join(map(repr, sheets)))
     return render("findings.names.file")
