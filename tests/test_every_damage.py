@@ -220,6 +220,6 @@ def test_another_task_that_is_none_gets_the_nearest_one(root, flfed):
 def test_the_check_shows_how_many_groups_there_are_and_the_largest(root, flfed):
     package(root, "clinic-a", SOUND_CASE)
     people = pd.read_csv(io.StringIO(SOUND))["person"]
-    assert f"id; {people.nunique()} groups, the largest of " in flfed("site", "check", "clinic-a")[1]
+    assert f"id; {people.nunique()} groups, the largest with " in flfed("site", "check", "clinic-a")[1]
     assert "fewer than 5 rows" in flfed("site", "check", "clinic-a")[1] or people.value_counts().iloc[0] >= 5
     assert os.environ["FLFED_PATH"] == str(root)

@@ -12,6 +12,7 @@ from flfed.cli import completion, output
 from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, TO, cd, print_reasons
 from flfed.errors import UsageError, count_in_words
 from flfed.paths import SiteFolder
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.freeze import Refresh
@@ -101,8 +102,6 @@ def check_site(
 
 
 def _checked(checked: Checked) -> output.Shown:
-    from flfed.rows.data.table_check import features_in_words
-
     yield {
         "site": checked.site,
         "passed": checked.passed,
@@ -124,7 +123,8 @@ def _checked(checked: Checked) -> output.Shown:
     output.as_table(["column", "", "counts"], rows, title=title, cut="counts", below=below)
     fits = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
     verdict = fits if checked.passed else "does not fit yet"
-    yield f"{checked.site} {verdict}; {features_in_words(checked.mapped, checked.features)}."
+    mapped = render("findings.check.features", mapped=checked.mapped, features=checked.features)
+    yield f"{checked.site} {verdict}; {mapped}."
 
 
 def _first_wrong(checked: Checked) -> str:

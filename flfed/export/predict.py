@@ -20,7 +20,7 @@ from flfed.export.model_folder import SharedModel
 from flfed.records.store.tables import finite
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
-from flfed.rows.data.findings.oddities import MAP_TO_NONE, oddities
+from flfed.rows.data.findings.oddities import oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import MAP_IT, NO_COLUMN, Field, Finding, with_text_names
 from flfed.rows.data.sources import Csv, Parquet
@@ -317,8 +317,7 @@ def _notes(
     """
     named = {column.name: f"column {column.name!r}" for column in model.layout.features} | {"table": "the table"}
     notes = [note for note in oddities(raw, table, model.schema, mapping) if note.column in named]
-    # Nothing is mapped here.
-    return [f"{named[note.column]}: {note.text.removesuffix(MAP_TO_NONE)}" for note in notes]
+    return [f"{named[note.column]}: {note.text}" for note in notes]
 
 
 def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:

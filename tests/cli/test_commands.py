@@ -197,7 +197,7 @@ def test_data_get_without_internet_names_the_dataset_and_the_files_to_bring(flfe
     code, _, err = flfed("data", "get", "heart-disease")
     assert code == 1
     assert err.rstrip().endswith(
-        "where there is no internet: flfed data get heart-disease --from FOLDER, a folder that holds "
+        "without internet: flfed data get heart-disease --from FOLDER, a folder that holds "
         "processed.cleveland.data, processed.hungarian.data, processed.switzerland.data and processed.va.data"
     )
 

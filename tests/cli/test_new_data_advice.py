@@ -40,7 +40,7 @@ def words(*parts: str) -> str:
         ("id", np.arange(ROWS), "has 300 values of one row each, and a site needs 50"),
         ("id", np.arange(ROWS) // 30, "has 10 values of 30 rows at most, and a site needs 50"),
         ("id", np.full(ROWS, 7), "has one value only, and a study needs two sites"),
-        ("id", np.r_[np.zeros(280), np.arange(1, 21)], "of the 21 values of column 'id' one alone has the 50 rows"),
+        ("id", np.r_[np.zeros(280), np.arange(1, 21)], "only one of the 21 values of column 'id' has the 50 rows"),
     ],
 )  # fmt: skip
 def test_a_column_that_makes_no_two_sites_is_told_with_its_values(ward, flfed: Command, column, cells, said):
@@ -63,7 +63,7 @@ def test_a_workbook_with_a_cover_is_read_once_its_sheet_is_named(ward, flfed: Co
     sheets(ward)
     new = ("data", "new", "own.xlsx", "--target", "died", "--by", "site")
     code, _, err = flfed(*new)
-    assert code == 2 and "the first sheet was read, of 'cover', 'rows': name the one that is meant with --sheet" in err
+    assert code == 2 and "the first sheet was read, of 'cover', 'rows': name the right one with --sheet" in err
     assert flfed(*new, "--sheet", "rows")[0] == 0
     assert 'sheet="rows"' in Path("sites/north/__init__.py").read_text()
     assert flfed("site", "check", "north")[0] == 0
@@ -72,7 +72,7 @@ def test_a_workbook_with_a_cover_is_read_once_its_sheet_is_named(ward, flfed: Co
     sheets(ward, above=3)
     for command in (new, ("site", "new", "west", *more[3:-2])):
         code, _, err = flfed(*command)
-        assert code == 2 and "the names stand 3 lines further down: remove what is above them" in err
+        assert code == 2 and "the names are 3 lines further down: remove the lines above them" in err
 
 
 def written(lines: list[str]) -> None:
@@ -81,8 +81,8 @@ def written(lines: list[str]) -> None:
 
 FOREIGN = {
     "comment": (lambda lines: [*lines[:150], "# checked, by, the, ward, again,", *lines[150:]], "row 150 is a comment"),
-    "header": (lambda lines: [*lines[:150], lines[0], *lines[150:]], "row 150 is the names of the columns once more"),
-    "sum": (lambda lines: [*lines, "Total,16000,39000,,,"], "row 301, at the end, is one of sums or counts: remove it"),
+    "header": (lambda lines: [*lines[:150], lines[0], *lines[150:]], "row 150 repeats the names of the columns"),
+    "sum": (lambda lines: [*lines, "Total,16000,39000,,,"], "row 301, at the end, holds sums or counts: remove it"),
 }
 
 
@@ -117,9 +117,9 @@ def test_values_in_two_cases_are_counted_with_the_remedy(ward, flfed: Command):
     sex = ward["sex"].mask(np.arange(ROWS) < 80, ward["sex"].str.lower()).mask(np.arange(ROWS) > 280, "MALE")
     ward.assign(sex=sex).to_csv("own.csv", index=False)
     code, out, err = flfed(*NEW)
-    assert code == 0 and "99 rows have a value that differs from a more frequent one in case" in words(out), err
+    assert code == 0 and "99 rows have a value that differs from a more frequent one only in case" in words(out), err
     code, out, _ = flfed("site", "check", "north")
-    assert code == 0 and "rows have a value that differs from another one in case or blanks alone" in words(out)
+    assert code == 0 and "rows have a value that differs from another only in case or blanks" in words(out)
     # A site that writes a value in another case than the schema.
     ward.to_csv("own.csv", index=False)
     assert flfed(*NEW, "--replace")[0] == 0
@@ -144,9 +144,9 @@ def test_codes_are_named_with_their_counts(ward, flfed: Command):
     ward.assign(age=age, died=died).to_csv("own.csv", index=False)
     code, out, err = flfed(*NEW)
     said = words(out)
-    assert code == 0 and "999 (15 rows), far from all others, is taken for 'not known'" in said, err
-    assert "-1 (15 rows), the only value below 0, is taken for 'not known'" in said
-    assert "'9' (15 rows) is taken for 'not known'" in said
+    assert code == 0 and "999 (15 rows) counts as 'not known': it is far from all others" in said, err
+    assert "-1 (15 rows) counts as 'not known': it is the only value below 0" in said
+    assert "codes for 'not known': '9' (15 rows)" in said
 
 
 def test_sites_are_no_words_for_not_known(ward, flfed: Command):

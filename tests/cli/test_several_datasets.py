@@ -100,7 +100,7 @@ def test_a_study_asks_a_site_under_the_dataset_it_names(ward, small_study):
     ("also", "says"),
     [
         ({"smaller": {"size": "x1"}}, "also['smaller'] must be a Mapped"),
-        ({"small": Mapped()}, "also names 'small', which is its dataset already"),
+        ({"small": Mapped()}, "also names 'small', which is already its dataset"),
         ({"smaller": Mapped({"size": 5})}, "mapping['size'] must be a column's name, a Field or None"),
         ({"smaller": Mapped(source=Csv("t.csv", missing="NA"))}, "must be a tuple of codes"),
         ({"smaller": Mapped(holdout=0.3)}, "must be a Holdout or HoldoutByTime"),

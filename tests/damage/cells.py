@@ -58,7 +58,7 @@ NUMBERS = [
     Case("0 for an age that is not known", cells("age", "0"), "noted", "12 rows have one value that is far from all others"),
     Case("two columns exchanged", table(lambda found: found.rename(columns={"age": "chol", "chol": "age"})), "refused", "outside the schema's range"),
     Case("one value throughout", cells("age", "40", ALL), "noted", "has the same value in every row"),
-    Case("an empty column", cells("age", "", ALL), "noted", "is empty: map it to None", predicted="'age': is empty"),
+    Case("an empty column", cells("age", "", ALL), "noted", "missing in every row: map it to None if the site does not have it", predicted="'age': is empty"),
     Case("whole numbers with 0.0", cells("age", lambda cell: f"{cell}.0", ALL), "read"),
     Case("powers of ten", cells("age", lambda cell: f"{float(cell):.2e}", ALL), "read"),
     Case("a plus before numbers", cells("age", lambda cell: f"+{cell}", ALL), "read"),

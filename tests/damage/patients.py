@@ -272,7 +272,7 @@ def case(about: str, damage: Any, outcome: Any, says: str = "", **more: Any) -> 
     return Case(about, damage, outcome, says, **{"predicted": None, "base": "patients", **more})
 
 
-BLOCK = "as if it stood once a block"
+BLOCK = "as if a value stood once a block"
 SHEETS = [
     case("a workbook", book(lambda sheet, found: None), "read", **BOOK),
     case("a workbook with true dates", book(lambda sheet, found: None, lambda found: found.assign(seen=pd.to_datetime(found["seen"]))), "read", **BOOK),
@@ -282,7 +282,7 @@ SHEETS = [
     case("formulas that nobody computed", book(formulas("amount")), "refused", "column 'amount' is a formula without a stored value (open and save the workbook, or export it as CSV) in 900 rows", **BOOK),
     case("formulas that nobody computed, in a part of the rows", book(formulas("hours", rows=30)), "refused", "column 'hours' is a formula without a stored value", **BOOK),
     case("formulas for categories", book(formulas("ward", rows=60)), "refused", "column 'ward' is a formula without a stored value", **BOOK),
-    case("a sheet before the table's", book(lambda sheet, found: None, cover=True), "refused", "the first sheet was read, of 'Cover', 'Rows': name the one that is meant with sheet=", **BOOK),
+    case("a sheet before the table's", book(lambda sheet, found: None, cover=True), "refused", "the first sheet was read, of 'Cover', 'Rows': name the right one with sheet=", **BOOK),
     case("a sheet before the table's, and the package names the second", book(lambda sheet, found: None, cover=True), "read", file="rows.xlsx", source='Excel("rows.xlsx", sheet="Rows")'),
 ]  # fmt: skip
 
@@ -291,16 +291,16 @@ ORDER = [
     case("a category that is left out where it is as above", then(once("ward")), "noted", f"rows are empty, {BLOCK}"),
     case("a flag that is left out where it is as above", then(once("smokes")), "noted", BLOCK),
     case("a number that is left out where it is as above", then(once("visits")), "noted", BLOCK),
-    case("a category in the first row of each person only", then(first_of_two("sex")), "noted", "450 rows are empty, all but the first of each 'person': fill each cell"),
-    case("whole days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.0f}", LATER)), "noted", "on values are about"),
-    case("a row of means at the end, every cell filled", then(with_last(of="mean")), "noted", "the last row holds the means or sums of those above it: remove it"),
+    case("a category in the first row of each person only", then(first_of_two("sex")), "noted", "450 rows are empty, all except the first of each 'person': fill each cell"),
+    case("whole days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.0f}", LATER)), "noted", "on (450 rows), values are about"),
+    case("a row of means at the end, every cell filled", then(with_last(of="mean")), "noted", "the last row holds the means or sums of the rows above it: remove it"),
     case("a row of medians at the end, every cell filled", then(with_last(of="median")), "noted", "the last row holds the means or sums"),
     case("a row of sums at the end, every cell filled", then(with_last(of="sum")), "refused", "outside the schema's range"),
     *(
-        case(f"thousands for units {where}", then(each("amount", lambda cell: f"{float(cell) / 1000:.5f}", rows)), "noted", f"on values are about {ratio} those before: did the unit change?")
+        case(f"thousands for units {where}", then(each("amount", lambda cell: f"{float(cell) / 1000:.5f}", rows)), "noted", f"values are about {ratio} those before: did the unit change?")
         for where, rows, ratio in (("from row 451 on", LATER, "1/1000 of"), ("from row 101 on", slice(100, None), "1/1000 of"), ("up to row 800", slice(0, 800), "1000 times"))
     ),
-    case("days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.3f}", LATER)), "noted", "on values are about 1/24 of those before"),
+    case("days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.3f}", LATER)), "noted", "values are about 1/24 of those before: did the unit change?"),
     case("cents for units from row 451 on", then(each("amount", lambda cell: f"{float(cell) * 100:.0f}", LATER)), "noted", "values are about 100 times those before"),
     case("rows in the order of an amount", then(lambda found: found.sort_values("amount", key=lambda cells: cells.astype(float))), "read"),
     case("rows in the order of their dates", then(sorted_by_date), "read"),
@@ -317,10 +317,10 @@ CODES = [
     case("0 for an age", then(first("age", "0")), "noted", FAR),
     case("-1 for an age", then(first("age", "-1")), "refused", "outside the schema's range"),
     *(case(f"one value of {column} in all rows but one", then(all_but_one(column, usual, other)), "noted", ONE_OTHER) for column, usual, other in (("age", "40", "41"), ("amount", "100.5", "7"), ("smokes", "0", "1"), ("ward", "north", "west"), ("seen", "2022-05-17", "2022-05-18"))),
-    case("a column without a value", then(first("hours", "", ROWS)), "noted", "missing in every row: is empty: map it to None"),
-    case("a category without a value", then(first("ward", "", ROWS)), "noted", "missing in every row: is empty: map it to None"),
+    case("a column without a value", then(first("hours", "", ROWS)), "noted", "missing in every row: map it to None if the site does not have it"),
+    case("a category without a value", then(first("ward", "", ROWS)), "noted", "missing in every row: map it to None if the site does not have it"),
     case("more than half of the features without a value", then(*(first(name, "", ROWS) for name in ("age", "hours", "amount", "visits"))), "refused", "only 3 of 7 features are mapped"),
-    case("fewer than half of the features, and the package says so", then(lambda found: found.drop(columns=["age", "hours", "amount", "visits"])), "noted", "only 3 of 7 features are mapped, as its package says", mapping='"age": None, "hours": None, "amount": None, "visits": None,', extra="partial=True,"),
+    case("fewer than half of the features, and the package says so", then(lambda found: found.drop(columns=["age", "hours", "amount", "visits"])), "noted", "only 3 of 7 features are mapped, as its package declares", mapping='"age": None, "hours": None, "amount": None, "visits": None,', extra="partial=True,"),
     case("fewer than half of the features", then(lambda found: found.drop(columns=["age", "hours", "amount", "visits"])), "refused", "only 3 of 7 features are mapped", mapping='"age": None, "hours": None, "amount": None, "visits": None,'),
     *(case(f"{text} in a number", then(first("amount", text)), "refused", f"column 'amount' {rule} in 40 rows") for text, rule in {"35000 kr": "is not a number", "60+": "is not a number", "#DIV/0!": "is not a number", "1e400": "is not a number", "３５": "is not a number", "<NA>": "has words for 'not known' such as NULL (name them in missing)", "<500": "has limits such as '<' or '>' (set censored)"}.items()),
 ]  # fmt: skip
@@ -341,10 +341,10 @@ DATES = [
 
 PEOPLE = [
     case("identifiers with leading zeros", then(numbered), "sound"),
-    case("identifiers that lost leading zeros in half of the rows", then(numbered, each("person", lambda cell: cell.lstrip("0"), LATER)), "noted", "rows have identifiers without the leading zeros that others have (export them as text): one person may count as two"),
+    case("identifiers that lost leading zeros in half of the rows", then(numbered, each("person", lambda cell: cell.lstrip("0"), LATER)), "noted", "rows have identifiers without the leading zeros that others have: one person may count as two. Export identifiers as text"),
     case("identifiers that lost leading zeros in all rows", then(numbered, each("person", lambda cell: cell.lstrip("0"))), "sound"),
-    case("identifiers in capitals in half of the rows", then(each("person", str.upper, LATER)), "noted", "identifiers stand in upper and in lower case, and count as two each"),
-    case("the same person, day and features with another outcome", then(contradicted), "noted", "80 rows are like another row in everything but 'outcome': which of them holds?"),
+    case("identifiers in capitals in half of the rows", then(each("person", str.upper, LATER)), "noted", "identifiers are written in upper and in lower case, and count as two each"),
+    case("the same person, day and features with another outcome", then(contradicted), "noted", "80 rows are like another row in everything but 'outcome': which is right?"),
 ]  # fmt: skip
 
 FEWER = "has fewer cells than the first: remove it if it is a sum or a note"
@@ -352,16 +352,16 @@ WRITTEN = [
     case("a sum behind the last row", lines(lambda found: [*found, "Total,900"]), "refused", f"line 902, behind the last row, {FEWER}"),
     case("a note behind the last row", lines(lambda found: [*found, "Source: the clinic"]), "refused", f"line 902, behind the last row, {FEWER}"),
     case("two notes behind the last row", lines(lambda found: [*found, "Total,900", "Source: the clinic"]), "refused", f"each line from line 902 on, behind the last row, {FEWER}"),
-    case("a sum without a line's end", lambda text: f"{text}Total,900".encode(), "refused", "its last line is cut (line 902): fetch the file anew, or remove the line if it is a sum or a note"),
+    case("a sum without a line's end", lambda text: f"{text}Total,900".encode(), "refused", "its last line is cut (line 902): fetch the file again, or remove the line if it is a sum or a note"),
     case("a comment in the middle", lines(lambda found: [*found[:400], "# checked by the ward", *found[400:]]), "refused", "line 401 is a comment or a rule, with fewer cells than the first: remove it"),
     case("two comments in the middle", lines(lambda found: [*found[:400], "# checked, twice", "# again", *found[400:]]), "refused", "line 401 (and 1 more) is a comment or a rule"),
-    case("a separator that changes halfway", halfway, "refused", "from line 452 on cells are separated by ';', and before by ',': use one of them"),
+    case("a separator that changes halfway", halfway, "refused", "from line 452 on, cells are separated by ';', before that by ',': use one of them"),
     case("a tar archive in gzip", tar, "refused", "it is a tar archive: unpack it", file="rows.tar.gz"),
     case("a tar archive", lambda text: gzip.decompress(tar(text)), "refused", "it is a tar archive: unpack it", file="rows.tar"),
     case("20 rows shifted by a cell", table(lambda found: pd.concat([found[:20].shift(1, axis=1), found[20:]])), "refused", "is not a"),
-    case("the names in the middle", lines(lambda found: [*found[:400], found[0], *found[400:]]), "refused", "row 400 is the names of the columns once more: remove it"),
+    case("the names in the middle", lines(lambda found: [*found[:400], found[0], *found[400:]]), "refused", "row 400 repeats the names of the columns: remove it"),
     case("a comment with as many commas as a row", lines(lambda found: [*found[:400], "# checked" + "," * found[0].count(","), *found[400:]]), "refused", "row 400 is a comment: remove it"),
-    case("a sum of all columns at the end", lines(lambda found: [*found, "Total" + ",900" * found[0].count(",")]), "refused", "row 901, at the end, is one of sums or counts: remove it"),
+    case("a sum of all columns at the end", lines(lambda found: [*found, "Total" + ",900" * found[0].count(",")]), "refused", "row 901, at the end, holds sums or counts: remove it"),
     case("a category in upper case", lines(lambda found: [found[0], *(text.replace("female", "FEMALE") if place % 9 == 0 else text for place, text in enumerate(found[1:]))]), "refused", "rows have one of its values in another case: write them alike"),
 ]  # fmt: skip
 

@@ -148,7 +148,7 @@ def test_only_standing_approvals_of_this_dataset_are_voided(folder, site, small_
 
 
 def test_a_snapshot_that_cannot_be_served_is_replaced_and_nothing_frozen_is_not(folder, site, tmp_path):
-    with pytest.raises(UsageError, match="nothing is frozen yet"):
+    with pytest.raises(UsageError, match="there is no snapshot yet"):
         refresh(folder, site)
     first = freeze_first(folder, site)
     (folder.frozen / "small" / first.file).chmod(0o644)
@@ -315,7 +315,7 @@ def test_refresh_of_a_damaged_snapshot_says_why_and_replaces_it(command, folder)
     (path,) = (folder.frozen / "small").glob("*.parquet")
     path.write_bytes(path.read_bytes()[:-1])
     said = command("refresh", FOLDER, "--yes")
-    assert "are damaged: the file is not the one that was written" in said.stderr
+    assert "is damaged: its file is not the one that was written" in said.stderr
     assert load(sites_site(), folder.frozen).snapshot.rows == 60
 
 

@@ -146,7 +146,7 @@ def test_rows_that_rest_take_part_under_noise_and_the_one_who_opted_out_does_not
     (file,) = (site.folder.frozen / "small").glob("withheld-*.parquet")
     assert file.stat().st_mode & 0o077 == 0
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(UsageError, match="are damaged"):
+    with pytest.raises(UsageError, match="is damaged"):
         load(site.site, site.folder.frozen)
     # Once nobody rests, the file is gone.
     site.folder.excluded.unlink()

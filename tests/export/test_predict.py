@@ -223,7 +223,7 @@ def test_a_table_that_breaks_the_schema_is_refused_without_a_cell(small_model, w
 def test_a_file_that_is_no_such_table_is_refused(small_model, written, tmp_path):
     with pytest.raises(UsageError, match="there is no such file"):
         predict_table(small_model, tmp_path / "absent.csv")
-    with pytest.raises(UsageError, match="its cells are separated by ';': give separator=';', or save it with ','"):
+    with pytest.raises(UsageError, match="its cells are separated by ';': set separator=';', or save it with ','"):
         predict_table(small_model, written(ROWS, sep=";"))
     with pytest.raises(UsageError, match="cannot be read as Parquet"):
         predict_table(small_model, written(ROWS).rename(tmp_path / "rows.parquet"))

@@ -194,7 +194,7 @@ def test_frozen_rows_are_held_to_those_of_the_other_name(site, answer):
     assert len(beside) == 3 and beside[2].startswith("source-")
     # Hashes of rows that are not those that were written are not used.
     (folder.frozen / "slim" / beside[2]).write_bytes(b"x" * 16 * 200)
-    with pytest.raises(Exception, match="their hashes are not those that were written"):
+    with pytest.raises(Exception, match="the hashes of its rows are not those that were written"):
         snapshot.load(site.serving("slim"), folder.frozen)
 
 

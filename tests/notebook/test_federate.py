@@ -102,7 +102,7 @@ def test_the_files_that_save_writes_give_the_same_arrays(
     assert code == 0, err
     frames, files = (hashes(run) for run in (result.run, json.loads(out)["run"]))
     assert frames == files and len(set(frames)) == 2
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         result.save(tmp_path / "own")
 
 
@@ -144,7 +144,7 @@ def test_keys_of_a_study_are_keywords():
         ({"target": "dead"}, "no column 'dead'"), ({"group": "pat"}, "no column 'pat'"),
         ({"time": "age"}, "holds no dates"), ({"tables": {"north": FRAMES["north"]}}, "at least two sites"),
         ({"tables": {"north": 3}}, "a data frame for each site"), ({"target": "patient"}, "too many for classes"),
-        ({"task": "regression", "target": "ward"}, "no number can be predicted"),
+        ({"task": "regression", "target": "ward"}, "a number cannot be predicted"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learnt_is_refused_in_one_sentence(change: dict[str, Any], words: str):
@@ -205,7 +205,7 @@ def test_saving_keeps_rows_private_and_loses_nothing(tmp_path: Path, result: Res
     (tmp_path / "sv" / "tables").mkdir(parents=True)
     mine = tmp_path / "sv" / "tables" / "north.parquet"
     mine.write_text("mine")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         result.save(tmp_path / "sv")
     assert mine.read_text() == "mine" and [*(tmp_path / "sv").rglob("*.toml")] == []
     odd = {site: table.assign(odd=1j * table["age"]) for site, table in FRAMES.items()}
@@ -216,7 +216,7 @@ def test_saving_keeps_rows_private_and_loses_nothing(tmp_path: Path, result: Res
     written = result.save(tmp_path / "kept")
     assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
     policy = (tmp_path / "kept" / "sites" / "north" / "policy.toml").read_text()
-    assert 'disclosure = "open"' in policy and "Never serve tables so that are not public" in policy
+    assert 'disclosure = "open"' in policy and "Serve only public tables with this policy" in policy
 
 
 def test_what_is_saved_for_institutions_holds_small_counts_back(tmp_path: Path, result: Result):
@@ -360,7 +360,7 @@ def test_a_plan_is_proposed_by_the_task():
         ({"tables": {"north": FRAMES["north"]}}, "give two tables, or the column that names them .by."),
         (
             {"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}},
-            "two sites would be called 'a' .'A' and 'a'.:",
+            "two sites would have the name 'a' .'A' and 'a'.:",
         ),
         ({"tables": FRAMES | {"": FRAMES["north"]}}, "site '': its name must have 1 to 60 letters"),
         ({"tables": FRAMES | {"x" * 200: FRAMES["north"]}}, "site 'x{40}': its name must have 1 to 60 letters"),

@@ -99,7 +99,7 @@ def test_they_are_frozen_with_the_rows_and_a_snapshot_without_them_is_as_before(
     served = load(site, tmp_path / "frozen")
     assert served.read().training.equals(site.read().training)
     for changed in ({}, {"marker": replace(MARKER, range=(0, 2000))}, {"other": MARKER}):
-        with pytest.raises(UsageError, match="have other columns of its own than its package declares now"):
+        with pytest.raises(UsageError, match="has own columns other than those that the site's package declares now"):
             load(replace(site, own=changed), tmp_path / "frozen")
     # What is measured in them is part of what was approved.
     table = site.source.table.assign(MARKER=site.source.table["MARKER"] + 1)
@@ -113,7 +113,7 @@ def test_the_check_says_what_they_are_and_counts_what_breaks_their_rules(marked)
     site, *_ = marked()
     lines = {line.column: line for line in check_site(site).lines if not line.note}
     assert lines["marker"].passed and lines["marker"].detail.startswith("number, ng/L; missing in ")
-    assert lines["marker"].detail.endswith("of 120 rows; the site's own, which stays here")
+    assert lines["marker"].detail.endswith("of 120 rows; the site's own column, which is in no message")
     narrow = replace(site, own={"marker": OwnColumn("MARKER", kind="number", range=(0, 30))})
     found = {line.column: line for line in check_site(narrow).lines}["marker"]
     assert not found.passed and "is outside the schema's range 0 to 30 in" in found.detail
@@ -144,7 +144,7 @@ def test_a_declaration_that_says_too_little_is_refused(given: dict, said: str):
 def test_a_name_of_the_schema_is_refused_and_so_is_what_is_no_declaration(marked):
     site, *_ = marked()
     for name in ("x1", "person", "y"):
-        with pytest.raises(UsageError, match=f"own\\['{name}'\\] is a column of dataset 'small' already: map it"):
+        with pytest.raises(UsageError, match=f"own\\['{name}'\\] is already a column of dataset 'small': map it"):
             replace(site, own={name: MARKER}).read()
     with pytest.raises(UsageError, match="own\\['marker'\\] must be an OwnColumn"):
         replace(site, own={"marker": "MARKER"})

@@ -130,7 +130,7 @@ class OwnWay(Site):
 def test_a_site_that_reads_in_a_way_of_its_own_is_refused_where_there_is_a_list(small_sites, tmp_path):
     plain = small_sites(1)[0]
     site = OwnWay(name=plain.name, dataset="small", source=plain.source)
-    with pytest.raises(UsageError, match="reads the table in a way of its own"):
+    with pytest.raises(UsageError, match="reads the table with code of its own"):
         freeze(site, tmp_path / "frozen", listed(tmp_path / "out.csv", "person\nP0-0003\n"))
     assert freeze(site, tmp_path / "frozen", None).rows == 60
 

@@ -125,7 +125,10 @@ def test_a_date_to_come_is_told_and_a_column_of_due_dates_is_not():
         ([str(number) for number in range(1, 400)], ""),
         ([f"{number:05d}" for number in range(1, 400)] + [str(number) for number in range(300, 400)], "100 rows have"),
         (["007", *(str(number) for number in range(100, 400))], ""),
-        ([f"a{number}" for number in range(200)] + [f"A{number}" for number in range(50)], "50 identifiers stand in"),
+        (
+            [f"a{number}" for number in range(200)] + [f"A{number}" for number in range(50)],
+            "50 identifiers are written in upper and in lower case",
+        ),
         ([f"{chr(97 + number % 26)}{chr(65 + number % 26)}{number}" for number in range(300)], ""),
     ],
 )

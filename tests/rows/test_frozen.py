@@ -278,7 +278,7 @@ def test_transactions_are_served_for_the_periods_they_were_frozen_for(tmp_path):
     assert str(mine.value) == str(theirs.value)
     later = replace(site.holdout, test_until="2026-05-04")
     assert isinstance(later, HoldoutByTime)
-    with pytest.raises(UsageError, match="are transactions of other periods than its holdout has now"):
+    with pytest.raises(UsageError, match="has transactions of other periods than its holdout has now"):
         load(replace(site, holdout=later), tmp_path)
 
 

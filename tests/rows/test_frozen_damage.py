@@ -53,7 +53,7 @@ def test_a_flipped_bit_anywhere_is_found(site, own):
     whole = path.read_bytes()
     for place in np.linspace(0, len(whole) - 1, 60).astype(int):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        assert "are damaged: the file is not the one that was written" in refusal(site, own)
+        assert "is damaged: its file is not the one that was written" in refusal(site, own)
     path.write_bytes(whole)
     assert len(load(site, own.parent).inspect()[0]) == 60
 
@@ -63,8 +63,8 @@ def test_a_file_that_was_cut_short_is_refused(site, own, left):
     path = rows_file(own)
     path.write_bytes(path.read_bytes()[:left])
     assert refusal(site, own) == (
-        "site 'site-01': its frozen rows of dataset 'small' are damaged: the file is not the one that was written; "
-        "they are not served until they are frozen again: flfed site refresh site-01 --dataset small"
+        "site 'site-01': its snapshot of dataset 'small' is damaged: its file is not the one that was written; "
+        "it is not served until a new one is taken: flfed site refresh site-01 --dataset small"
     )
 
 
@@ -76,29 +76,29 @@ def changed(own: Path, **facts: object) -> None:
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"sha256": "0" * 64}, "are damaged: they are not those that were frozen"),
-        ({"rows": 59}, "are damaged: they are not those that were frozen"),
-        ({"rows": "60"}, "are damaged: frozen.json cannot be read"),
-        ({"rows": True}, "are damaged: frozen.json cannot be read"),
-        ({"format": 2}, "are damaged: frozen.json cannot be read"),
-        ({"file_sha256": "0" * 64}, "are damaged: frozen.json cannot be read"),
-        ({"file": "../../other.parquet"}, "are damaged: frozen.json cannot be read"),
-        ({"excluded": {"listed": 1}}, "are damaged: frozen.json cannot be read"),
-        ({"excluded": 3}, "are damaged: frozen.json cannot be read"),
-        ({"schema_sha256": "0" * 64}, "were frozen under another schema of it"),
-        ({"site": "site-02"}, "are those of another site or dataset"),
-        ({"dataset": "wine"}, "are those of another site or dataset"),
+        ({"sha256": "0" * 64}, "is damaged: its rows are not those that were written"),
+        ({"rows": 59}, "is damaged: its rows are not those that were written"),
+        ({"rows": "60"}, "is damaged: frozen.json cannot be read"),
+        ({"rows": True}, "is damaged: frozen.json cannot be read"),
+        ({"format": 2}, "is damaged: frozen.json cannot be read"),
+        ({"file_sha256": "0" * 64}, "is damaged: frozen.json cannot be read"),
+        ({"file": "../../other.parquet"}, "is damaged: frozen.json cannot be read"),
+        ({"excluded": {"listed": 1}}, "is damaged: frozen.json cannot be read"),
+        ({"excluded": 3}, "is damaged: frozen.json cannot be read"),
+        ({"schema_sha256": "0" * 64}, "was taken under another schema"),
+        ({"site": "site-02"}, "is of another site or dataset"),
+        ({"dataset": "wine"}, "is of another site or dataset"),
     ],
 )
 def test_facts_that_do_not_fit_are_refused(site, own, facts, expected):
     changed(own, **facts)
-    assert f"its frozen rows of dataset 'small' {expected};" in refusal(site, own)
+    assert f"its snapshot of dataset 'small' {expected};" in refusal(site, own)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '"x"', "{", "\xff"])
 def test_facts_that_are_none_are_refused(site, own, text):
     (own / "frozen.json").write_bytes(text.encode("latin-1"))
-    assert "are damaged: frozen.json cannot be read" in refusal(site, own)
+    assert "is damaged: frozen.json cannot be read" in refusal(site, own)
 
 
 def test_rows_of_another_schema_are_refused_also_where_the_facts_say_otherwise(site, own, tmp_path):
@@ -115,8 +115,8 @@ def test_a_schema_that_changed_since_is_refused_also_while_it_is_served(site, ow
     served = load(site, own.parent)
     schema = tmp_path / "root" / "datasets" / "small" / "schema.toml"
     schema.write_text(schema.read_text().replace("range = [0, 100]", "range = [0, 101]"))
-    assert "were frozen under another schema of it" in refusal(site, own)
-    with pytest.raises(UsageError, match="were frozen under another schema of it"):
+    assert "was taken under another schema" in refusal(site, own)
+    with pytest.raises(UsageError, match="was taken under another schema"):
         served.read()
 
 
@@ -161,7 +161,7 @@ def test_links_and_what_is_no_file_are_refused(site, own, tmp_path):
 
 
 def test_nothing_frozen_yet_is_said_with_the_command(site, tmp_path):
-    expected = "site 'site-01': nothing is frozen yet of dataset 'small': flfed site freeze site-01 --dataset small"
+    expected = "site 'site-01': there is no snapshot yet of dataset 'small': flfed site freeze site-01 --dataset small"
     assert read_facts(site, tmp_path) is None
     assert refusal(site, tmp_path / "small") == expected
     (tmp_path / "small").mkdir(mode=0o700)

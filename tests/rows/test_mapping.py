@@ -349,6 +349,6 @@ def test_a_group_without_an_identifier_is_reported_with_its_rows_and_an_absent_o
 
 @pytest.mark.parametrize("form", ["%d.%m.%y", "%x", "%%%y-%m-%d"])
 def test_two_digits_of_a_year_are_refused_where_the_package_asks_for_them(form):
-    with pytest.raises(UsageError, match="two digits of a year, of which nobody can tell the century"):
+    with pytest.raises(UsageError, match="two digits of a year, so the century is ambiguous"):
         Field("seen", date=form)
     assert Field("seen", date="%d.%m.%Y %%y").date

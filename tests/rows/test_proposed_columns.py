@@ -57,7 +57,7 @@ def test_a_row_counter_that_restarts_at_each_site_is_left_out(cut):
         mixed = table.assign(ward=np.repeat(["north", "south"], [250, 350])).sample(frac=1, random_state=3)
         found = propose_schema({"a": mixed.reset_index(drop=True)}, "died", name="own", leave_out=["ward"])
     assert found.schema.features() == ("age", "visits")
-    assert "counts the rows of each file or site" in found.columns["nr_in_list"].why
+    assert "counts the rows within each file or site" in found.columns["nr_in_list"].why
     assert found.offers == ()
     kept = propose_schema({"a": table.assign(nr_in_list=table["visits"])}, "died", name="own")
     assert "nr_in_list" in kept.schema.features()
@@ -96,7 +96,7 @@ def test_people_who_repeat_are_offered_as_a_group_and_ordered_dates_as_time():
     )
     found = propose_schema({"a": table}, "died", name="own")
     said = {offer.option: str(offer) for offer in found.offers}
-    assert said["group"].startswith("600 rows have 200 values of 'mrn'; ") and said["group"].endswith(": --group mrn")
+    assert said["group"].startswith("600 rows have 200 values of 'mrn'. ") and said["group"].endswith(": --group mrn")
     assert said["time"].endswith(": --time seen")
     assert found.schema.group == "" and "# Not applied: " in schema_text(found) and "K0" not in schema_text(found)
     # Many rows of each are of people where the heading says so.

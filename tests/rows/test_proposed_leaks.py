@@ -17,7 +17,7 @@ def test_parts_of_a_number_and_what_gives_it_with_another_column_are_leaks():
     table["rentals_and_wind"] = table["rentals"] * 1.0 + table["wind"] * 1.0
     found = propose_schema({"a": table}, "rentals", name="own")
     assert set(found.leaks) == {"casual", "registered", "rentals_and_wind"}
-    assert found.leaks["casual"] == "with 'registered' it gives 'rentals', which tells the outcome"
+    assert found.leaks["casual"] == "together with 'registered' it gives 'rentals', which reveals the outcome"
     assert found.schema.features() == ("wind",)
 
 
@@ -29,7 +29,7 @@ def test_a_copy_of_a_leak_in_another_unit_is_one_too():
     days = np.round(months * 30.4 + rng.normal(0, 2, 900), 1)
     table = pd.DataFrame({"months": months, "days": days, "age": rng.normal(60, 9, 900).round(1), "died": died})
     leaks = propose_schema({"a": table}, "died", name="own").leaks
-    assert leaks["days"] == "it is a copy of 'months', which tells the outcome" and "age" not in leaks
+    assert leaks["days"] == "it is a copy of 'months', which reveals the outcome" and "age" not in leaks
 
 
 def test_of_a_rare_outcome_a_column_with_gaps_is_no_leak():

@@ -90,7 +90,7 @@ def test_a_site_without_a_policy_has_the_strictest(small_sites, tmp_path):
         ('disclosure = "all"', "disclosure"),
         ("cell-minimum = 1", "cell-minimum"),
         ("cell_min = 3", "cell_min"),
-        ("resplit = true", "two splits give small counts away"),
+        ("resplit = true", "two splits reveal small counts"),
         ('share-metrics = "loudly"', "share-metrics"),
         ('outputs = ["rows"]', "outputs"),
         ("disclosure = open", "not valid TOML"),
@@ -224,7 +224,7 @@ def test_a_folder_whose_file_has_another_name_is_told_so(small_sites, tmp_path):
     folder = tmp_path / "root" / "sites" / "my_clinic"
     folder.mkdir(parents=True)
     (folder / "site.py").write_text("")
-    with pytest.raises(UsageError, match=r"site 'my-clinic': .*/my_clinic has no file __init__.py, which is to say"):
+    with pytest.raises(UsageError, match=r"site 'my-clinic': .*/my_clinic has no file __init__.py with a Site in it"):
         listing.load("my-clinic")
 
 

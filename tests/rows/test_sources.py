@@ -287,9 +287,9 @@ def test_blanks_are_told_from_other_separators(tmp_path: Path, text: str, names:
 @pytest.mark.parametrize(
     ("text", "names", "said"),
     [
-        ("some notes\nand more\nof one ward in the town\n", "", "no comma, semicolon, tab, | or blank cuts its lines"),
+        ("some notes\nand more\nof one ward in the town\n", "", "no comma, semicolon, tab, | or blank splits every"),
         ('"age" "x"\n"1" 50 3\n"2" 61 4\n', "", "its first column has no name, as R writes row names"),
-        ("1  2  3\n4  5  6\n", "a,b", "its lines have 3 cells, and 2 names were given"), ("\n\n", "", "it has no line"),
+        ("1  2  3\n4  5  6\n", "a,b", "its lines have 3 cells, but there are 2 names"), ("\n\n", "", "it has no line"),
         ("x" * 200_000 + ",1\n", "", "a cell has more than 131,072 signs"),
         ("a,b\n1,\x81\n".encode("latin-1"), "", "neither in UTF-8 nor in cp1252"),
     ],
@@ -302,10 +302,10 @@ def test_a_file_whose_cells_cannot_be_told_apart_is_refused_in_words(tmp_path: P
 
 def test_a_gap_between_blanks_and_a_comma_that_is_none_are_told(tmp_path: Path):
     (tmp_path / "t.txt").write_text("a b c\n" + "1 2 3\n" * 30 + "1   3\n")
-    with pytest.raises(UsageError, match="between blanks no empty cell is seen"):
+    with pytest.raises(UsageError, match="Between blanks an empty cell cannot be recognised"):
         source_of(tmp_path / "t.txt").read(())
     (tmp_path / "t.txt").write_text("a b c\n1 2 3\n")
-    with pytest.raises(UsageError, match="its cells are separated by .*: give separator="):
+    with pytest.raises(UsageError, match="its cells are separated by .*: set separator="):
         Csv("t.txt").read((tmp_path,))
 
 

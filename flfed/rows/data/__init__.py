@@ -2,9 +2,9 @@
 
 Sources, mapping, schema and holdout are each a file.
 
-Read in the order in which a row goes: `sources` (a file or query), `parsing/` (what a cell says), `mapping` (columns
-to the schema), `schema` and `datasets` (what a study may expect), `policy` (what a site allows), `holdout` (who is
-never trained on), `site` (all of it for one institution; `site_discovery` finds it), `table_check` and `findings/`
-(what a person is told).
-Cells appear in this folder and nowhere further right; no message of it names a value.
+Read in the order of a row's way: `sources` (a file or query), `parsing/` (text of a cell), `mapping` (columns of the
+schema), `schema` and `datasets` (columns that a study may expect), `policy` (permissions of a site), `holdout` (rows
+never trained on), `site` (all of it for one institution; `site_discovery` lists sites), `table_check` and `findings/`
+(reports for people).
+Cells appear in this folder and nowhere further right; none of its messages names a value.
 """

@@ -1,7 +1,4 @@
-"""Listing of the datasets.
-
-It knows their schema and source, where their files are, and how downloads are checked.
-"""
+"""Listing of the datasets: schema, source, places of files, and the check of downloads."""
 
 from __future__ import annotations
 
@@ -25,30 +22,29 @@ from flfed.paths import NAME, home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.data.sources import Csv, Excel, Folders, Parquet, Selection
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NAMED = 4
-"""At most so many files are named in an error."""
+"""Largest number of files named in an error."""
 
 
 class SourceFile(Strict):
-    """One file of a dataset, with its hash.
-
-    Hash and size prove that it is the right one.
+    """One file of a dataset, with the hash and size that identify it.
 
     Attributes
     ----------
     name : str
-        Under which it is kept. Example: `name = "processed.va.data"`.
+        File name. Example: `name = "processed.va.data"`.
     sha256 : str
         Its hash, as 64 hexadecimal digits.
         Example: `sha256 = "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f"`.
     bytes : int
         Its size. Example: `bytes = 6737`.
     url : str
-        Where `flfed data get` fetches it, https only; empty where people bring it with `--from`.
+        Address from which `flfed data get` fetches it, https only; empty where people bring it with `--from`.
         Example: `url = "https://example.org/processed.va.data"`.
     """
 
@@ -59,9 +55,7 @@ class SourceFile(Strict):
 
 
 class Table(Strict):
-    r"""The dataset's own table.
-
-    It exists where it is one that `partition` may cut.
+    r"""Table of a dataset that `partition` may cut.
 
     Attributes
     ----------
@@ -70,7 +64,7 @@ class Table(Strict):
         (CSV; Parquet or the first sheet of an Excel file by its ending); or `reader:NAME`, which makes the table of the
         dataset's files. Example: `loader = "file:patients.csv"`.
     reader : dict
-        What a `reader:` takes; see `flfed/rows/data/readers`.
+        Parameters of a `reader:`; see `flfed/rows/data/readers`.
         Example: `reader = { file = "load.csv", time = "hour", step = "hour", by = "plant", mean = ["load"] }`.
     separator : str
         Of a CSV `file:`, as `Csv` takes it. Example: `separator = "\t"`.
@@ -82,10 +76,10 @@ class Table(Strict):
         The value of every code that `values` does not name; a missing cell stays missing.
         Example: `others.condition = "other"`.
     derive : dict of column to expression
-        Columns that are computed from those of a `file:`, as a site's source does.
+        Columns computed from those of a `file:`, as a site's source does.
         Example: `derive.late = "days(delivered, scheduled) > 0"`.
     where : str
-        Which rows of a `file:` are the dataset's; derived columns may be named. Example: `where = "country != ''"`.
+        Condition for the rows of a `file:`; derived columns may be named. Example: `where = "country != ''"`.
     dates : dict of column to date format
         Columns of a `file:` whose dates are not written as 2026-01-31. Example: `dates.delivered = "%d-%b-%y"`.
     century : {0, 1900, 2000}
@@ -107,27 +101,27 @@ class Table(Strict):
     def _of_a_file(self) -> Self:
         kind = self.loader.partition(":")[0]
         if kind not in ("file", "reader") and any(self.selection().values()):
-            raise ValueError("derive, where, dates and century go with a loader of a file, or a reader")
+            raise ValueError(render("rows.dataset.selection"))
         if kind != "reader" and self.reader:
-            raise ValueError("reader goes with a loader 'reader:NAME'")
+            raise ValueError(render("rows.dataset.unread"))
         return self
 
     def selection(self) -> dict[str, Any]:
-        """Return what a source takes besides its path."""
+        """Return the parameters of a source besides its path."""
         return {"derive": self.derive, "where": self.where, "dates": self.dates, "century": self.century}
 
 
 class SourceDescription(Strict):
-    """What `source.toml` says: licence, citation, files.
+    """Content of `source.toml`: licence, citation, files.
 
     Attributes
     ----------
     format : {1}
         Version of the file's format.
     licence : str
-        Under which the data may be used. Example: `licence = "CC BY 4.0"`.
+        Licence of the data. Example: `licence = "CC BY 4.0"`.
     citation : str
-        What to cite, with a DOI where there is one. Example: `citation = "Own records of the ward, 2024"`.
+        Work to cite, with a DOI where there is one. Example: `citation = "Own records of the ward, 2024"`.
     homepage : str
         Address of the data's own page. Example: `homepage = "https://archive.ics.uci.edu/dataset/45/heart+disease"`.
     synthetic : bool
@@ -138,10 +132,10 @@ class SourceDescription(Strict):
         A table `[[files]]` for each file that is fetched.
         Example: `files = []`.
     files_of : str
-        Name of the dataset whose files these are, where two schemas describe the same files: what
-        was fetched for one is there for the other. Example: `files-of = "heart-disease"`.
+        Name of the dataset whose files these are, where two schemas describe the same files. They are fetched
+        once for both. Example: `files-of = "heart-disease"`.
     table : Table or None
-        The dataset's own table, where a study may cut it by `partition`.
+        Table that a study may cut by `partition`.
         Example: `table = { loader = "sklearn:load_wine" }`.
     """
 
@@ -174,18 +168,15 @@ class Dataset:
     source: SourceDescription
 
     def downloads(self) -> Path:
-        """Return the folder that its files are fetched to."""
+        """Return the folder of its downloads."""
         return home() / "data" / (self.source.files_of or self.name)
 
     def folders(self, site: Path | None = None) -> Folders:
-        """Return the folders of its files.
-
-        They are that of a site, where one is given, then its own folder, then its downloads.
-        """
+        """Return the folders of its files: a site's, then its own, then its downloads."""
         return tuple(filter(None, (site, self.folder, self.downloads())))
 
     def absent(self) -> list[SourceFile]:
-        """Return the files not on this machine yet."""
+        """Return the files that are not on this machine yet."""
         absent = []
         for file in self.source.files:
             if not any((folder / file.name).is_file() for folder in self.folders()):
@@ -193,9 +184,7 @@ class Dataset:
         return absent
 
     def whole_table(self) -> pd.DataFrame:
-        """Load the dataset's own table.
-
-        It is in the schema's columns, before mapping.
+        """Load the dataset's table in the schema's columns, before mapping.
 
         Raises
         ------
@@ -203,21 +192,20 @@ class Dataset:
             If the dataset has none, or its file is still to be fetched.
         """
         if self.source.table is None:
-            raise UsageError(f"dataset {self.name!r} is not one table; a study on it asks its sites, no partition")
+            raise UsageError(render("rows.dataset.tableless", name=self.name))
         kind, _, rest = self.source.table.loader.partition(":")
         if kind == "sklearn":
             return _from_sklearn(rest, self.schema)
         if kind not in ("file", "reader"):
-            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn', 'file' or 'reader'")
+            raise UsageError(render("rows.dataset.loader", name=self.name, kind=kind))
         absent = [file.name for file in self.absent() if kind == "reader" or file.name == rest]
-        # A missing download is named with the command that fetches it.
         if absent:
-            raise UsageError(f"dataset {self.name!r} is not here yet ({absent[0]}): flfed data get {self.name}")
+            raise UsageError(render("rows.dataset.absent", name=self.name, file=absent[0]))
         read = self._read_by if kind == "reader" else self._read_file
         return _decoded(read(rest, self.source.table), self.source.table)
 
     def _read_file(self, file: str, table: Table) -> pd.DataFrame:
-        """Return the table of a file, which is read by its ending."""
+        """Return the table of a file, in the format of its ending."""
         chosen = table.selection()
         source: Csv | Parquet | Excel
         if Path(file).suffix == ".parquet":
@@ -229,12 +217,12 @@ class Dataset:
         return source.read(self.folders())
 
     def _read_by(self, name: str, table: Table) -> pd.DataFrame:
-        """Return the table that a reader makes of the dataset's files."""
+        """Return the table that a reader builds from the dataset's files."""
         reader = registry.load("reader", name)
         try:
             made = reader(**table.reader)
         except (TypeError, UsageError) as error:
-            raise UsageError(f"dataset {self.name!r}: [table] reader: {error}") from None
+            raise UsageError(render("rows.dataset.reader", name=self.name, error=error)) from None
         return Selection(**table.selection()).selected(made.read(self.folders()))
 
 
@@ -244,7 +232,7 @@ _IN_MEMORY: dict[str, Dataset] = {}
 
 @contextmanager
 def in_memory(dataset: Dataset) -> Iterator[None]:
-    """Let a dataset without files be found by its name while the block runs."""
+    """Register a dataset without files under its name while the block runs."""
     _IN_MEMORY[dataset.name] = dataset
     try:
         yield
@@ -253,7 +241,7 @@ def in_memory(dataset: Dataset) -> Iterator[None]:
 
 
 def names() -> list[str]:
-    """Return the names of all datasets found, sorted."""
+    """Return the sorted names of all datasets."""
     dataset_names = set[str]()
     for root in roots():
         dataset_names.update(path.parent.name for path in root.glob("datasets/*/schema.toml"))
@@ -270,7 +258,7 @@ def load(name: str) -> Dataset:
     """
     if name in _IN_MEMORY:
         return _IN_MEMORY[name]
-    # A name leads to a folder of this name and nowhere else.
+    # A name is looked up only as the name of a folder.
     places = roots() if NAME.fullmatch(name) else ()
     for root in places:
         folder = root / "datasets" / name
@@ -278,121 +266,108 @@ def load(name: str) -> Dataset:
             check_package(folder)
             schema = read_schema(folder / "schema.toml")
             if schema.name != name:
-                raise UsageError(f"{folder / 'schema.toml'}: name={schema.name!r} must be the folder's, {name!r}")
+                path = folder / "schema.toml"
+                raise UsageError(render("rows.dataset.name", path=path, name=schema.name, folder=name))
             return Dataset(name, folder, schema, _source(folder / "source.toml"))
     raise unknown_name_error("dataset", name, names())
 
 
 def _source(path: Path) -> SourceDescription:
-    """Read a `source.toml`.
-
-    The files of another dataset are taken over, hashes and all.
-    """
+    """Read a `source.toml`, with the files and hashes of the dataset that `files-of` names."""
     source = parse_settings(SourceDescription, path)
     if not source.files_of:
         return source
-    if source.files or source.files_of not in names():
-        why = "files and files-of exclude each other" if source.files else f"dataset {source.files_of!r} is not known"
-        raise UsageError(f"{path}: files-of: {why}")
+    if source.files:
+        raise UsageError(render("rows.dataset.both", path=path))
+    if source.files_of not in names():
+        raise UsageError(render("rows.dataset.unknown", path=path, name=source.files_of))
     folders = (root / "datasets" / source.files_of for root in roots())
     folder = next(folder for folder in folders if (folder / "schema.toml").is_file())
     check_package(folder)
-    # Read as it stands: two that name each other would be looked up for ever.
+    # Not followed further: two datasets that name each other would never end.
     other = parse_settings(SourceDescription, folder / "source.toml")
     if other.files_of or other.embedded or not other.files:
-        raise UsageError(f"{path}: files-of: {source.files_of!r} has no downloads of its own")
+        raise UsageError(render("rows.dataset.fileless", path=path, name=source.files_of))
     return source.model_copy(update={"files": other.files})
 
 
 def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable[[str], None] = print) -> list[Path]:
-    """Fetch a dataset's files and return their paths.
-
-    Their hashes are checked.
+    """Fetch a dataset's files, check their hashes, and return their paths.
 
     Parameters
     ----------
     dataset : Dataset
     from_folder : Path, optional
-        Take the files from this folder and its sub-folders instead of the internet; they are
-        found by hash, whatever their names.
+        Take the files from this folder and its sub-folders instead of the internet. Files are
+        identified by hash, whatever their names.
     progress : callable
-        Told one line a file.
+        Receives one line for each file.
 
     Raises
     ------
     FlfedError
-        If a file cannot be fetched or is not the one the dataset names; nothing is replaced.
+        If a file cannot be fetched, or its hash is another; nothing is replaced.
     """
     target = dataset.downloads()
     target.mkdir(parents=True, exist_ok=True)
     local = _by_hash(from_folder, dataset) if from_folder else {}
     done = []
     for file in dataset.source.files:
-        # A file that is there already is not fetched again, whichever of the folders it is in.
+        # A file in any of the folders is not fetched again.
         here = _here(dataset, file)
         path = here or target / file.name
         if here is None:
             _place(dataset, file, local, from_folder)
         state = "already here, " if here else ""
-        progress(f"{file.name}: {state}{file.bytes:,} bytes, checked")
+        progress(render("rows.dataset.checked", file=file.name, state=state, bytes=file.bytes))
         done.append(path)
     return done
 
 
 def _here(dataset: Dataset, file: SourceFile) -> Path | None:
-    """Return the path of a file, whole and right.
-
-    It is None where the dataset's folders do not have it so.
-    """
+    """Return the path of a file with the right hash in the dataset's folders, or None."""
     return next((f / file.name for f in dataset.folders() if _is_right(f / file.name, file)), None)
 
 
 def _place(dataset: Dataset, file: SourceFile, local: dict[str, Path], from_folder: Path | None) -> None:
-    """Place one file among the dataset's downloads.
-
-    It is there whole and checked, or not at all.
-    """
+    """Place one file, whole and checked, among the dataset's downloads."""
     path = dataset.downloads() / file.name
     part = path.with_name(path.name + ".part")
     if from_folder is not None:
         if file.sha256 not in local:
-            raise UsageError(f"{file.name}: no file with its SHA-256 in {from_folder} or its sub-folders")
+            raise UsageError(render("rows.dataset.missing", file=file.name, folder=from_folder))
         shutil.copyfile(local[file.sha256], part)
     else:
         _download(dataset, file, part)
-    # Nothing takes the file's own name before its hash is that of the dataset.
+    # Only a file with the right hash gets its final name.
     if not _is_right(part, file):
         part.unlink()
-        raise UsageError(
-            f"{file.name}: what came is not the file the dataset names (its SHA-256 differs), so it was not kept; "
-            "get the right one by hand and use --from FOLDER"
-        )
+        raise UsageError(render("rows.dataset.hash", file=file.name))
     part.replace(path)
 
 
 def _download(dataset: Dataset, file: SourceFile, part: Path) -> None:
     if not file.url.startswith("https://"):
-        raise UsageError(f"{file.name}: has no public address; use --from with a folder that holds it")
+        raise UsageError(render("rows.dataset.address", file=file.name))
     try:
         with urllib.request.urlopen(file.url, timeout=60) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         part.unlink(missing_ok=True)
+        kind = type(error).__name__
+        missing = _still_to_come(dataset)
         raise FlfedError(
-            f"{file.name}: cannot be fetched from {file.url} ({type(error).__name__}); "
-            f"where there is no internet: flfed data get {dataset.name} --from FOLDER, "
-            f"a folder that holds {_still_to_come(dataset)}"
+            render("rows.dataset.unfetched", file=file.name, url=file.url, error=kind, name=dataset.name, files=missing)
         ) from None
 
 
 def _still_to_come(dataset: Dataset) -> str:
-    """Name the files that a folder must hold.
-
-    Up to four are all named, of more the first three.
-    """
+    """Name the files that a folder must hold: up to four, or the first three of more."""
     names = [file.name for file in dataset.source.files if _here(dataset, file) is None]
-    named = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
-    return f"{', '.join(named[:-1])} and {named[-1]}" if named[1:] else "".join(named)
+    if len(names) > NAMED:
+        more = len(names) - NAMED + 1
+        names = [*names[: NAMED - 1], f"{more} more"]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _is_right(path: Path, file: SourceFile) -> bool:
@@ -406,7 +381,7 @@ def _sha256(path: Path) -> str:
 
 def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
     if not folder.is_dir():
-        raise UsageError(f"--from {folder}: there is no such folder")
+        raise UsageError(render("rows.dataset.folder", folder=folder))
     sizes = {file.bytes for file in dataset.source.files}
     return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
 
@@ -415,7 +390,7 @@ def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     """Replace the codes of some columns by schema values."""
     columns = dict.fromkeys([*table.values, *table.others])
     if absent := [column for column in columns if column not in raw]:
-        raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
+        raise UsageError(render("rows.dataset.values", column=absent[0]))
     cells_by_column: dict[str, list[Any]] = {}
     for name in columns:
         codebook = table.values.get(name, {})
@@ -435,13 +410,13 @@ def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:
 
     load_table = getattr(sklearn.datasets, loader, None)
     if load_table is None:
-        raise UsageError(f"dataset {schema.name!r}: scikit-learn has no {loader}")
-    # In their own units, where the package offers a scaled version as well.
+        raise UsageError(render("rows.dataset.sklearn", name=schema.name, loader=loader))
+    # In original units, where the package also offers a scaled version.
     unscaled = {"scaled": False} if "scaled" in inspect.signature(load_table).parameters else {}
     bunch = load_table(as_frame=True, **unscaled)
     table: pd.DataFrame = bunch.frame.rename(columns={"target": schema.target})
     if schema.classes:
-        # By name where the package names them as the schema does: its order may be another.
+        # By name where the package has the schema's names, for its order may differ.
         named = [str(name) for name in getattr(bunch, "target_names", ())]
         order = named if sorted(named) == sorted(schema.classes) else schema.classes
         table[schema.target] = table[schema.target].map(dict(enumerate(order)))

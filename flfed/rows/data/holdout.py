@@ -1,7 +1,4 @@
-"""Holdout of a site's rows.
-
-A site never trains on them; they are chosen by hash of group or row, by time or by another order.
-"""
+"""Holdouts: rows that are never trained on, by hash, by time or by another order."""
 
 from __future__ import annotations
 
@@ -23,27 +20,25 @@ from flfed.rows.data.parsing.cells import refuse_cells, table_of
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.schema import Schema, of_schema, own_of
 from flfed.study.tables import OrderedHoldout
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 CELLS_AT_ONCE = 2**20
-"""Cells whose texts are made in one piece."""
+"""Cells whose texts are built in one piece."""
 FIRST_DAY = "1678-01-01"
 LAST_DAY = "2262-01-01"
-"""Between these every day is one of pandas', and stands for no limit."""
+"""pandas has every day between these two; they stand for no limit."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 Masks = tuple[np.ndarray, np.ndarray]
-"""Which rows are trained on, and which are held out; [rows] each."""
+"""Masks of training and of holdout rows; [rows] each."""
 
 
 class PublishedSplit(Protocol):
-    """A published split, from `flfed/rows/splits/`.
-
-    It counts rows in the source's order.
-    """
+    """A published split, from `flfed/rows/splits/`, with rows in the source's order."""
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> Masks:
         """Return two masks [rows]: training, holdout."""
@@ -52,22 +47,20 @@ class PublishedSplit(Protocol):
 
 @dataclass(frozen=True)
 class Holdout:
-    """A holdout by hash of group or row.
-
-    It is of the row's group (patient, customer) where the schema names one, else of the row itself.
+    """A holdout by hash of a row's group (patient, customer), else of the row.
 
     Parameters
     ----------
     share : float in [0, 1)
-        Expected share of rows (of groups) that are held out. 0 holds out none, which only open data may: then no
-        model is judged there. Example: `share=0.2`.
+        Expected share of rows (of groups) that are held out. 0 holds out none, for open data only: no
+        model is evaluated there. Example: `share=0.2`.
     salt : str
-        The site's own; fixed for all studies. A private site's never leaves it. Example: `salt="a secret of ours"`.
+        The site's own, fixed for all studies; a private site never sends it. Example: `salt="a secret of ours"`.
 
     Notes
     -----
-    The side of a row depends on nothing but its group (or its content) and the salt: adding rows
-    moves no other row, and equal rows stay together.
+    The side of a row depends only on its group (or its content) and the salt: adding rows
+    moves no other row, and equal rows are on one side.
     """
 
     share: float = 0.3
@@ -76,14 +69,14 @@ class Holdout:
     def __post_init__(self) -> None:
         """Refuse a share that leaves no training rows."""
         if not 0 <= self.share < 1:
-            raise UsageError(f"holdout: share={self.share} must be in [0, 1)")
+            raise UsageError(render("rows.holdout.share", share=self.share))
 
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout.
 
-        `repeat` > 0 draws another split. `texts` are the table's `canonical_rows` where these are known already.
+        `repeat` > 0 draws another split. `texts` are the table's `canonical_rows`, if computed before.
         """
-        # Another salt draws the sides of all rows anew, while equal rows stay together.
+        # Another salt draws the sides of all rows anew, and equal rows are still on one side.
         salt = f"{self.salt}/repeat-{repeat}" if repeat else self.salt
         if schema.group or texts is None:
             texts = row_keys(table, schema)
@@ -108,8 +101,8 @@ class HoldoutByTime:
         ISO dates, or empty for no limit. Rows before `train_from`, and rows from `test_until` on,
         are in neither part. Examples: `train_from="2020-01-01"`, `test_until="2026-01-01"`.
     same_groups : bool
-        Whether a group may have rows in both periods, as when known customers or patients are
-        predicted onward. Else such a group keeps its training rows only.
+        Whether a group may have rows in both periods, for predictions of existing customers or
+        patients. Else such a group has training rows only.
     """
 
     column: str
@@ -121,34 +114,28 @@ class HoldoutByTime:
     same_groups: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse periods that overlap or are empty.
-
-        The test period must start after the training ends.
-        """
+        """Refuse periods that overlap or are empty."""
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
-            raise UsageError(f"holdout: gap-days={self.gap_days!r} must be >= 0, in whole days")
+            raise UsageError(render("rows.holdout.gap", days=self.gap_days))
         limits = self._usable_ends()
         if limits is None:
-            raise UsageError(
-                f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} (and train-from and "
-                "test-until, where given) must be dates such as 2026-01-31, without a time zone"
-            )
+            raise UsageError(render("rows.holdout.dates", train_until=self.train_until, test_from=self.test_from))
         start, early, last, late, end = limits
         if late < early or (late == early and not self.gap_days):
-            raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
+            raise UsageError(render("rows.holdout.test", test_from=self.test_from, train_until=self.train_until))
         if start > last:
-            raise UsageError(f"holdout: train-from={self.train_from} leaves no day before the last training day")
+            raise UsageError(render("rows.holdout.train", train_from=self.train_from))
         if end <= late:
-            raise UsageError(f"holdout: test-until={self.test_until} must be later than test-from={self.test_from}")
+            raise UsageError(render("rows.holdout.end", test_until=self.test_until, test_from=self.test_from))
 
     def block_column(self, schema: Schema) -> str:
-        """Return the column whose rows of one value intervals draw together."""
+        """Return the column whose values define the blocks that intervals resample."""
         return schema.group or self.column
 
     def _usable_ends(self) -> tuple[Any, ...] | None:
         """Return the limits as plain days, or as pandas reads them; None where it cannot use one.
 
-        A site is made with each command that names it, and most need no pandas.
+        Each command that names a site creates it, and most need no pandas.
         """
         unusable = (OverflowError, TypeError, ValueError)
         with suppress(*unusable):
@@ -157,7 +144,7 @@ class HoldoutByTime:
                 return days
         import pandas as pd
 
-        # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
+        # One sentence covers dates that pandas cannot use and dates with a time zone.
         with suppress(*unusable):
             moments = self._moments()
             plain = all(isinstance(one, pd.Timestamp) and one.tz is None for one in moments)
@@ -178,30 +165,22 @@ class HoldoutByTime:
         return self._ends(pd.Timestamp, pd.Timestamp.min, pd.Timestamp.max)
 
     def last_training(self) -> pd.Timestamp:
-        """Return the last moment of training rows.
-
-        It is `train_until` minus the gap.
-        """
+        """Return the last moment of training rows, `train_until` minus the gap."""
         return self._moments()[2]
 
     def periods(self, dates: pd.Series) -> Masks:
-        """Return masks of the training and test periods.
-
-        They say which of `dates` [rows] are in which.
-        """
+        """Return masks of the `dates` [rows] in the training and the test period."""
         start, _, ended, late, end = self._moments()
         train = (dates >= start) & (dates <= ended)
         return train.to_numpy(), ((dates >= late) & (dates < end)).to_numpy()
 
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
-        """Return two masks [rows]: training, holdout.
-
-        Rows in between are in neither.
+        """Return two masks [rows]: training, holdout; rows in between are in neither.
 
         A group with rows in both periods keeps its training rows only, unless `same_groups`.
         """
         if self.column not in schema.columns or schema.columns[self.column].kind != "date":
-            raise UsageError(f"holdout: dataset {schema.name!r} has no date column {self.column!r}")
+            raise UsageError(render("rows.holdout.date", dataset=schema.name, column=self.column))
         dates = table[self.column]
         refuse_cells(self.column, "has no date", dates.isna())
         train, test = self.periods(dates)
@@ -211,17 +190,14 @@ class HoldoutByTime:
 
 
 def _of_new_groups(table: pd.DataFrame, schema: Schema, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Return a mask of the rows held out whose group is not trained on: a model is not tested on whom it knows."""
+    """Return a mask of the holdout rows whose group has no training row."""
     if not schema.group:
         return test
     return test & ~table[schema.group].isin(table.loc[train, schema.group]).to_numpy()
 
 
 def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
-    """Return the key of each row.
-
-    It is the row's group, else its canonical text, which is equal for CSV, Parquet and SQL.
-    """
+    """Return the key of each row: its group, else its canonical text, equal for CSV, Parquet and SQL."""
     if schema.group:
         group = table[schema.group]
         refuse_cells(schema.group, NO_GROUP, group.isna())
@@ -234,11 +210,9 @@ def _day(text: str) -> date:
 
 
 def canonical_rows(table: pd.DataFrame) -> list[str]:
-    """Return each row of a mapped table as text.
+    """Return one text for each row of a mapped table, with columns in the schema's order.
 
-    It is one text a row, with columns in the schema's order.
-
-    It is made in pieces of `CELLS_AT_ONCE`: texts of single cells take many times the memory of numbers.
+    Texts are built in pieces of `CELLS_AT_ONCE`, since those of single cells need much more memory than numbers.
     """
     rows = max(1, CELLS_AT_ONCE // max(1, table.shape[1]))
     texts: list[str] = []
@@ -248,12 +222,10 @@ def canonical_rows(table: pd.DataFrame) -> list[str]:
 
 
 def row_texts(table: pd.DataFrame) -> list[str]:
-    """Return each row as one unambiguous text.
-
-    [rows]; it is equal for equal rows and only for these.
+    """Return one text for each row [rows], equal for equal rows and for no others.
 
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
-    is not a missing one. -0.0 is 0.0.
+    differs from a missing one. -0.0 is 0.0.
     """
     plain: dict[object, Any] = {}
     for name, cells in table.items():
@@ -264,10 +236,7 @@ def row_texts(table: pd.DataFrame) -> list[str]:
 
 
 def _texts(table: pd.DataFrame) -> list[list[str]]:
-    """Return the cells as text, column by column.
-
-    Numbers are made texts all at once.
-    """
+    """Return the cells as text, column by column; all numbers are converted at once."""
     kinds = [dtype.kind for dtype in table.dtypes]
     numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
     values = table.iloc[:, numbers].to_numpy(dtype=np.float64).T
@@ -279,15 +248,12 @@ def _texts(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _number_texts(values: np.ndarray) -> np.ndarray:
-    """Return numbers as their shortest decimal.
-
-    Missing ones are empty; the shape stays the same.
-    """
+    """Return numbers as their shortest decimals in the same shape, missing ones empty."""
     import pandas as pd
 
-    # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
+    # Adding 0.0 turns -0.0 into 0.0. Each distinct number is converted once.
     place, uniques = pd.factorize((values + 0.0).ravel())
-    # NaN has the place -1, the last one.
+    # NaN has the place -1, the last.
     return np.array([*map(repr, uniques.tolist()), ""], dtype=object)[place].reshape(values.shape)
 
 
@@ -299,21 +265,18 @@ def _cell_texts(cells: pd.Series) -> list[str]:
         return list(_number_texts(cells.to_numpy(dtype=np.float64)))
     if cells.dtype.kind != "M":
         return ["" if cell is None or cell is pd.NaT else str(cell) for cell in cells]
-    # Dates repeat, so that each is made a text once.
+    # Dates repeat, so each is converted once.
     place, uniques = pd.factorize(cells)
     return list(np.array([*map(str, uniques), ""], dtype=object)[place])
 
 
 def canonical_order(table: pd.DataFrame) -> np.ndarray:
-    """Return the canonical order of the rows.
-
-    It is [rows], stable and by their canonical text, from as few columns as tell them apart.
-    """
+    """Return the canonical order of the rows [rows]: stable, by as many columns as distinguish them."""
     words = [at for at, dtype in enumerate(table.dtypes) if dtype.kind == "O"]
     if any(_CONTROL.search("".join(map(str, table.iloc[:, at]))) for at in words):
         # Such a character may sort before the one between two cells.
         return np.argsort(np.array(canonical_rows(table), dtype=object), kind="stable")
-    # Only rows that are still tied get the next column's text added.
+    # Only tied rows get the next column's text.
     keys = _cell_texts(table.iloc[:, 0])
     for at in range(1, table.shape[1]):
         often = Counter(keys)
@@ -332,12 +295,12 @@ class SortedRows:
     Attributes
     ----------
     table : DataFrame
-        So that CSV, Parquet and SQL give the same batches.
+        In an order in which CSV, Parquet and SQL give the same batches.
     schema : Schema
     order : int array [rows]
-        Where each row stood in the source, among those that are not left out.
+        Place of each row in the source, among those that are not left out.
     left_out : int
-        Rows that the study leaves out, because a feature is missing.
+        Rows that the study leaves out because a feature is missing.
     """
 
     table: pd.DataFrame
@@ -347,16 +310,14 @@ class SortedRows:
 
     @classmethod
     def of(cls, table: pd.DataFrame, schema: Schema, complete: Sequence[str] = ()) -> SortedRows:
-        """Sort mapped rows that are in the source's order.
+        """Sort mapped rows in the source's order, without those that lack one of `complete`.
 
-        Those that lack one of `complete` are left out.
-
-        A table that keeps every rule lacks outcomes only where its schema leaves such rows out.
+        A table that breaks no rule lacks outcomes only where its schema leaves such rows out.
         """
         labelled_rows = np.flatnonzero(table[schema.target].notna())
         whole = labelled_rows[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[labelled_rows]]
         rows = table.take(whole) if len(whole) < len(table) else table
-        # A site's own columns order rows that are alike in the schema's, and no others.
+        # A site's own columns order only rows that are alike in the schema's.
         own = own_of(rows, schema)
         tied = canonical_order(own) if own.shape[1] else np.arange(len(rows))
         order = tied[canonical_order(of_schema(rows.take(tied), schema))]
@@ -364,56 +325,44 @@ class SortedRows:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The `canonical_rows`, made when they are first needed."""
+        """The `canonical_rows`, computed when first used."""
         return canonical_rows(of_schema(self.table, self.schema))
 
     def sides(self, holdout: AnyHoldout, repeat: int) -> Masks:
-        """Split the rows by the site's own rule.
-
-        Returns two masks [rows]: training, holdout.
-        """
+        """Return the masks [rows] of training and holdout by the site's own rule."""
         # Texts are needed only where a row itself is hashed.
         by_text = isinstance(holdout, Holdout) and not self.schema.group
         texts = self.texts if by_text else None
         return holdout.split(self.table, self.schema, repeat, texts)
 
     def published_sides(self, split: PublishedSplit, draw: int) -> Masks:
-        """Split the rows by a published split.
-
-        Returns two masks [rows]: training, holdout. The split counts rows in the source's order.
-        """
-        # The split sees the source's order, and its masks come back in the sorted one.
+        """Return the masks [rows] of training and holdout by a published split."""
+        # The split sees the source's order; its masks are put into the sorted one.
         before = self.table.take(np.argsort(self.order)).reset_index(drop=True)
         training, holdout = split.split(before, self.schema, draw)
         return training[self.order], holdout[self.order]
 
 
 def for_validation(keys: list[str], holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
-    """Return a mask of rows kept for validation.
-
-    It is of training rows that a run keeps for selection and round curves, by their `row_keys`; [rows] of bool.
-    """
+    """Return a mask of the training rows for validation (selection and round curves), by their `row_keys` [rows]."""
     salt = f"{getattr(holdout, 'salt', '')}/{seed}/{site}/validation"  # the seed is no secret
     return fractions(keys, salt) < share
 
 
 def fractions(keys: list[str], salt: str) -> np.ndarray:
-    """Return a number in [0, 1) for each key.
-
-    [rows]; it follows from the key's hash with the salt.
-    """
+    """Return a number in [0, 1) for each key [rows], from its hash with the salt."""
     digests = [hashlib.sha256(f"{salt}\x1e{key}".encode()).digest() for key in keys]
     return np.array([int.from_bytes(digest[:7]) / 2**56 for digest in digests])
 
 
 @dataclass(frozen=True)
 class HoldoutByOrder:
-    """A holdout of a site's later rows, as a study's partition asks for it.
+    """A holdout of a site's later rows, by a study's partition.
 
     Parameters
     ----------
     rule : OrderedHoldout
-        Column, and the share of rows or the last value that is trained on.
+        Column, and the share of rows or the last value for training.
     """
 
     rule: OrderedHoldout
@@ -429,28 +378,29 @@ class HoldoutByOrder:
         return self.rule.same_groups
 
     def block_column(self, schema: Schema) -> str:
-        """Return the column whose rows of one value intervals draw together."""
+        """Return the column whose values define the blocks that intervals resample."""
         return self.rule.blocks or schema.group or self.rule.by
 
     def check(self, schema: Schema) -> None:
-        """Refuse a column that is none, or has no order."""
+        """Refuse an unknown column, or one without an order."""
+        where = self.rule.where
         for name, column in (("by", self.rule.by), ("blocks", self.block_column(schema))):
             if column not in schema.columns:
-                raise UsageError(f"{self.rule.where}: {name}={column!r} is no column of dataset {schema.name!r}")
+                dataset = schema.name
+                raise UsageError(render("rows.holdout.column", where=where, key=name, column=column, dataset=dataset))
         by = self.rule.by
         kind = schema.columns[by].kind
-        # Of a number that is predicted there is an order too, by which it would be known beforehand.
+        # A target that is a number has an order too, which would reveal it beforehand.
         if kind not in ("date", "number"):
-            raise UsageError(f"{self.rule.where}: by={by!r} is of kind {kind!r}, and must be a date or number")
+            raise UsageError(render("rows.holdout.order", where=where, by=by, kind=kind))
         until = self.rule.train_until
         if until is not None and (kind == "date") != isinstance(until, str):
-            raise UsageError(f"{self.rule.where}: train-until={until!r} must be a {kind}, as column {by!r} is")
+            raise UsageError(render("rows.holdout.until", where=where, until=until, kind=kind, by=by))
 
     def split(self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None) -> Masks:
         """Return two masks [rows]: training, holdout; the same for every `repeat`.
 
-        Rows of one value are on one side. A group that is trained on keeps its training rows only, unless
-        `same_groups`.
+        Rows of one value are on one side. A group with training rows keeps only these, unless `same_groups`.
 
         Raises
         ------
@@ -458,8 +408,8 @@ class HoldoutByOrder:
             If a row has no value in the column.
         """
         self.check(schema)
-        for column, what in ((self.rule.by, "held out"), (self.block_column(schema), "drawn for intervals")):
-            refuse_cells(column, f"has no value, by which rows are {what}", table[column].isna())
+        for column, use in ((self.rule.by, "held out"), (self.block_column(schema), "drawn for intervals")):
+            refuse_cells(column, render("rows.holdout.value", use=use), table[column].isna())
         values = table[self.rule.by].to_numpy()
         train = values <= self._last(values)
         test = ~train
@@ -468,12 +418,12 @@ class HoldoutByOrder:
         return train, test
 
     def _last(self, values: np.ndarray) -> object:
-        """Return the last value that is trained on."""
+        """Return the last value of training rows."""
         until = self.rule.train_until
         share = self.rule.train_share
         if share is None:
             return np.datetime64(until) if isinstance(until, str) else until
-        # Less a little: 0.7 of 10 rows are 7, which in floating point may be a bit more.
+        # 0.7 of 10 rows are 7, which may be slightly more in floating point.
         place = max(1, math.ceil(share * len(values) - 1e-9))
         return np.sort(values)[place - 1]
 
@@ -482,10 +432,10 @@ AnyHoldout = Holdout | HoldoutByTime | HoldoutByOrder
 
 
 def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
-    """Return the share of rows that are of earlier blocks than each row's, [rows].
+    """Return the share of rows in earlier blocks than each row's [rows].
 
-    Blocks are whole groups where a group has rows on one side of the holdout only; else the holdout's own, or the rows
-    of one time. None of a holdout at random.
+    Blocks are whole groups if a group has rows on one side of the holdout only; else the holdout's own, or the rows
+    of one time. None for a holdout at random.
     """
     if isinstance(holdout, Holdout):
         return None
@@ -496,9 +446,9 @@ def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> 
 
 
 def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
-    """Return the number of each row's block, in the order of time, int [rows].
+    """Return the number of each row's block in the order of time, int [rows].
 
-    Rows of one block are drawn together for intervals: those of a group, or of one time. None of a holdout at random.
+    Intervals draw the rows of one block, a group or a time, together. None for a holdout at random.
     """
     if isinstance(holdout, Holdout):
         return None
@@ -510,5 +460,5 @@ def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> n
 
 
 def _last_of_block(table: pd.DataFrame, block: str, by: str) -> np.ndarray:
-    """Return the last time of each row's block, [rows]."""
+    """Return the last time of each row's block [rows]."""
     return table.groupby(block, sort=False, dropna=False)[by].transform("max").to_numpy()

@@ -29,6 +29,8 @@ from flfed.rows.data.parsing.fields import (
     MAY_BE_ABSENT,
     NO_COLUMN,
     NO_GROUP,
+    NOT_NUMBER,
+    REPEATED,
     ColumnMapping,
     Field,
     Finding,
@@ -45,7 +47,7 @@ _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _IN_BRACKETS = re.compile(r"<[A-Za-z/ ]*>")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
 CELLS_AT_ONCE = 2**20
-"""Numbers that are read in one piece: a small table at once, a large one column by column."""
+"""Numbers read in one piece: a small table at once, a large one column by column."""
 NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
 NOT_NUMBERS = "is yes or no where a number is meant"
 _TRUE = {"1", "true", "yes"}
@@ -53,9 +55,7 @@ _FALSE = {"0", "false", "no"}
 
 
 def plain_text(cells: pd.Series) -> pd.Series:
-    """Return cells as stripped text.
-
-    None where empty; whole numbers are without a trailing "0.0".
+    """Return cells as stripped text, None where empty, whole numbers without a trailing ".0".
 
     The same cell read from CSV, Parquet or SQL gives the same text.
     """
@@ -67,10 +67,7 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
 
 def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
-    """Return the distinct values of cells.
-
-    With them comes where each cell's is among them [rows], -1 where it is missing. Each value is then read once.
-    """
+    """Return the place of each cell's value [rows], -1 where missing, and the distinct values."""
     import pandas as pd
 
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
@@ -79,7 +76,7 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
         return np.arange(len(single)), [None if np.isnan(value) else str(value) for value in single]
     if isinstance(cells.dtype, np.dtype):
         if cells.dtype == np.float64:
-            # Once for each pattern of bits, which tells -0.0 from 0.0.
+            # Once for each pattern of bits, which distinguishes -0.0 from 0.0.
             place, bits = pd.factorize(cells.to_numpy().view(np.int64))
             return place, bits.view(np.float64).tolist()
         if cells.dtype.kind == "M":
@@ -88,7 +85,7 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
     objects = cells.to_numpy() if cells.dtype == object else cells
     if pd.api.types.infer_dtype(objects, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
-    # Once for each value. Of other kinds, unlike texts may count as one value: -0.0 and 0.0.
+    # Once for each value. In other kinds, values with different texts may be equal: -0.0 and 0.0.
     place, values = pd.factorize(objects)
     return place, list(values)
 
@@ -105,7 +102,7 @@ def _plain_cell(cell: Any) -> str | None:
 
 
 def _as_text(cell: Any) -> str | None:
-    """Return a cell that is no text as one, None where it is missing."""
+    """Return the text of a cell of another type, None where it is missing."""
     if cell is None or (isinstance(cell, float) and np.isnan(cell)):
         return None
     if isinstance(cell, (bool, np.bool_)):
@@ -125,9 +122,7 @@ def map_table(
     *,
     outcome: bool = True,
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """Map a table to the schema's columns.
-
-    Returns the table, and every rule that it breaks.
+    """Map a table to the schema's columns, and report every rule that it breaks.
 
     Parameters
     ----------
@@ -135,13 +130,13 @@ def map_table(
         As the source gives it.
     schema : Schema
     mapping : mapping of schema column to own column, Field or None
-        A schema column that is not a key is read under its own name. None says that the site does
-        not have it: all its cells are missing. A feature that is neither there nor None is
+        A schema column that is not a key is read under its own name. None means that the site does
+        not have it: all its cells are missing. A feature that is neither in the table nor None is
         reported, because a misspelt name would look the same.
     missing : tuple of str
         The source's own codes for "not known".
     outcome : bool
-        Whether target and group must be there and the target known; False for rows to predict.
+        Whether target and group are required, each target with a value; False for rows to predict.
 
     Returns
     -------
@@ -152,7 +147,7 @@ def map_table(
         Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
     """
     columns: dict[str, np.ndarray] = {}
-    # A misspelt name in the mapping would otherwise leave its column unread without a word.
+    # A misspelt name in the mapping would otherwise leave its column unread silently.
     findings = [
         Finding(name, "is mapped but the schema has no such column", np.arange(0))
         for name in mapping
@@ -161,7 +156,7 @@ def map_table(
     fields = {name: _field(mapping.get(name, name), missing) for name in schema.columns}
     there = Counter[Any](raw.columns)
     once = {name: field for name, field in fields.items() if field is not None and there[field.column] == 1}
-    # Columns that are numbers already are read in bulk, which is faster and gives the same.
+    # Columns that are numbers already are read in bulk, which is faster with the same result.
     numbers = _numbers_at_once(raw, schema, once)
     absent = _absent(raw, schema, mapping, fields, there, outcome)
     for name, column in schema.columns.items():
@@ -178,10 +173,7 @@ def map_table(
 
 
 def _field(entry: str | Field | None, missing: tuple[str, ...]) -> Field | None:
-    """Return a mapping's entry as a Field.
-
-    It knows the source's codes for "not known" too.
-    """
+    """Return a mapping's entry as a Field, with the source's codes for "not known"."""
     if entry is None:
         return None
     field = Field(entry) if isinstance(entry, str) else entry
@@ -196,12 +188,9 @@ def _absent(
     there: Mapping[Any, int],
     outcome: bool,
 ) -> dict[str, list[Finding]]:
-    """Report the columns that are absent or ambiguous.
-
-    They are not in the table just once; what may be meant is said with them.
-    """
+    """Report the columns that are absent or repeated, with a likely cause."""
     rules = {name: _why_not(name, schema, mapping, there[own_name(field)], outcome) for name, field in fields.items()}
-    # Where no column at all is found, the first line is probably not one of names.
+    # Where every column is absent, the first line probably holds no names.
     none = there.keys().isdisjoint(map(own_name, fields.values())) and not set(ABSENT_RULES).isdisjoint(rules.values())
     findings = {}
     for name, rule in rules.items():
@@ -218,14 +207,11 @@ def _absent(
 
 
 def _why_not(name: str, schema: Schema, mapping: ColumnMapping, own_columns: int, outcome: bool) -> str:
-    """Return the rule that an absent column breaks.
-
-    It is of a schema column without one own column; an empty text where no rule is broken.
-    """
+    """Return the rule that a schema column without just one own column breaks, or ""."""
     if own_columns == 1:
         return ""
     if own_columns > 1:
-        return "stands in the table more than once"
+        return REPEATED
     if name in (schema.target, schema.group):
         return ABSENT if outcome else ""
     if name in mapping:
@@ -234,7 +220,7 @@ def _why_not(name: str, schema: Schema, mapping: ColumnMapping, own_columns: int
 
 
 def empty_cells(column: Column, rows: int) -> np.ndarray:
-    """Return a column of which nothing is known, in its own type [rows]."""
+    """Return a column of missing cells, in its own type [rows]."""
     if column.kind == "date":
         return np.full(rows, np.datetime64("NaT"), dtype="datetime64[ns]")
     if column.kind == "flag" or column.is_number():
@@ -243,7 +229,7 @@ def empty_cells(column: Column, rows: int) -> np.ndarray:
 
 
 Read = tuple[np.ndarray, list[Finding]]
-"""A column as the schema has it [rows], and what is wrong with it."""
+"""A column in the schema's type [rows], and its findings."""
 
 
 def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Read:
@@ -272,7 +258,7 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
 
 
 def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -> np.ndarray:
-    """Return texts as the column's kind has them; `place` tells in which rows each stands."""
+    """Return texts in the type of the column's kind; `place` has the text of each row."""
     if column.kind == "date":
         rows = np.bincount(place, minlength=len(texts.cells))
         dates, bad, rule = read_dates(texts.cells, field.date, rows)
@@ -292,14 +278,14 @@ def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field) -
 
 
 def _plain_texts(values: Sequence[Any], codes: set[str | None], kind: str, column: Column, field: Field) -> Texts:
-    """Return values as text without codes of missing ones, and without words and marks that are no value."""
+    """Return values as texts, without codes for "not known" and without marks that are no value."""
     texts = Texts(list(map(_plain_cell, values)))
     texts.change(lambda text: None if text in codes else text)
     for mark, rule in VALUELESS.items():
         texts.refuse(mark.__eq__, rule)
-    # Only numbers that were written as text have marks of decimals and thousands.
+    # Only numbers written as text have marks of decimals and thousands.
     if column.range is not None and field.values is None and kind != "f":
-        # Where all numbers are 0 or 1, they may be true and false.
+        # In a range of 0 to 1, numbers may be true and false.
         if column.range[1] > 1:
             texts.remove([isinstance(value, (bool, np.bool_)) for value in values], NOT_NUMBERS)
         read_marks(values, texts, column, field)
@@ -308,7 +294,7 @@ def _plain_texts(values: Sequence[Any], codes: set[str | None], kind: str, colum
 
 def _replace_codes(texts: Texts, column: Column, field: Field) -> None:
     """Replace an institution's own codes by the schema's values."""
-    # A code that the mapping does not know is reported, and never passed on as it stands.
+    # A code that is not in the mapping is reported, and never passed on unchanged.
     if field.values is not None:
         mapping = {_plain_cell(key): value for key, value in field.values.items()}
         if field.other is None:
@@ -323,7 +309,7 @@ def _replace_codes(texts: Texts, column: Column, field: Field) -> None:
 def _number(texts: Texts, column: Column, field: Field) -> np.ndarray:
     if field.decimal != ".":
         texts.change(lambda text: text.replace(field.decimal, "."))
-    # Of a limit a number follows; "<NA>" is a word of a program's.
+    # A number follows a limit; "<NA>" is a program's word.
     texts.refuse(_IN_BRACKETS.fullmatch, NO_IDENTIFIER)
     if field.censored == "limit":
         texts.change(lambda text: _CENSORED.sub("", text))
@@ -331,16 +317,13 @@ def _number(texts: Texts, column: Column, field: Field) -> np.ndarray:
         rule = "has limits such as '<' or '>' (set censored)"
         texts.refuse(lambda text: text.startswith(("<", ">")), rule)
     numbers = _to_numbers(texts.cells)
-    texts.remove(np.isnan(numbers) & ~texts.missing(), "is not a number")
+    texts.remove(np.isnan(numbers) & ~texts.missing(), NOT_NUMBER)
     # By value as well as by text: "-9,00" is the code "-9".
     return _within_range(numbers, column, field, texts.broken)
 
 
 def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    """Convert numbers to the unit and check the range.
-
-    They are [n], NaN where they are codes or outside of the schema's range, which is noted.
-    """
+    """Convert numbers [n] to the unit and check the range; NaN for codes and outside, which is noted."""
     # Codes count in the source's own unit, before any conversion.
     if field.missing or column.missing:
         hidden = _to_numbers([*field.missing, *column.missing])
@@ -348,7 +331,7 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
     if (field.multiply, field.add) != (1.0, 0.0):
         numbers = numbers * field.multiply + field.add
     low, high = column.range or (-np.inf, np.inf)
-    # A tolerance of a billionth of the range: a unit conversion may end a hair outside.
+    # A tolerance of a billionth of the range: a unit conversion may end just outside.
     slack = 1e-9 * (high - low)
     outside = (numbers < low - slack) | (numbers > high + slack)
     if outside.any():
@@ -358,20 +341,14 @@ def _within_range(numbers: np.ndarray, column: Column, field: Field, broken: Bro
 
 
 def _to_numbers(texts: Sequence[object]) -> np.ndarray:
-    """Parse texts as numbers, as pandas does.
-
-    They are [texts], NaN where pandas cannot read one.
-    """
+    """Parse texts as numbers [texts], NaN where pandas cannot."""
     import pandas as pd
 
     return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
 
 
 def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Field]) -> dict[str, Read]:
-    """Read columns that are numbers already.
-
-    They are read as their texts would be.
-    """
+    """Read columns that are numbers already, with the result of reading their texts."""
     kinds = dict(zip(raw.columns, raw.dtypes, strict=True))
     plain = [
         name
@@ -380,7 +357,7 @@ def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Fie
         and kinds[field.column] == np.float64
     ]  # fmt: skip
     readings = {}
-    # So many columns at a time as fit into one piece of memory.
+    # As many columns at a time as fit into one piece of memory.
     at_once = max(1, CELLS_AT_ONCE // max(1, len(raw)))
     for start in range(0, len(plain), at_once):
         some = plain[start : start + at_once]
@@ -393,17 +370,15 @@ def _numbers_at_once(raw: pd.DataFrame, schema: Schema, fields: Mapping[str, Fie
 
 
 def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
-    """Return floats as read from their shortest decimal.
+    """Return floats as read from their shortest decimal, in the same shape.
 
-    It is the same number from CSV, Parquet and SQL; the shape stays the same.
-
-    Its reading is exact for decimals of up to 15 digits, 9 of them after the point, and may
-    be off in the last bits for longer ones; rows are told apart by what it gives.
+    The number is the same from CSV, Parquet and SQL. Reading is exact for decimals of up to 15 digits, 9 of them after
+    the point, and may be off in the last bits for longer ones. Keys of rows depend on its result.
     """
     import pandas as pd
 
     scaled = np.rint(numbers * 1e9)
-    # An integer below 1e15 over a power of ten is rounded once, as text of so few digits is.
+    # An integer below 1e15 over a power of ten is rounded once, like text of as few digits.
     short = (np.abs(scaled) < 1e15) & (scaled / 1e9 == numbers)
     long = np.flatnonzero(~short & np.isfinite(numbers))
     if not len(long):
@@ -426,10 +401,7 @@ def _flag(texts: Texts) -> np.ndarray:
 
 
 def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: Sequence[Finding]) -> list[Finding]:
-    """Report rows without an outcome or group.
-
-    What a finding is about already is not said again.
-    """
+    """Report rows without an outcome or group that no finding has reported already."""
     import pandas as pd
 
     rules = {}

@@ -1,11 +1,8 @@
-"""Origin of a site's rows.
+"""Origin of a site's rows: hashes of the table that do not depend on the dataset.
 
-It is what of a table is the same whatever dataset it is served as.
-
-The same table may fill several schemas. Its people are the same people then, so that what is spent of their
-privacy, and which of them sums were over, is told by the table and not by the dataset's name. Hashes here have no
-key: they stay beside the site's frozen rows, and are keyed before a ledger has them
-(`flfed.federation.client.released.accounts`).
+The same table may fill several schemas, with the same people. So spent privacy budget, and the people in released
+sums, are recorded by the table and not by the dataset's name. Hashes here have no key: they are stored beside the
+site's snapshot, and are keyed before a ledger has them (`flfed.federation.client.released.accounts`).
 """
 
 from __future__ import annotations
@@ -32,26 +29,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BYTES = 16
-"""Of a row's hash, or a keyed one: of a billion, two alike are an accident of 1 in 10^20."""
+"""Bytes of a row's hash, keyed or not; equal hashes of different rows are practically impossible."""
 BY_IDENTIFIER = "identifier"
-"""What tells a person from another where the schema names a group."""
+"""Key of people where the schema names a group."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What tells a site's table from another, as hashes.
+    """Hashes that identify a site's table.
 
     Attributes
     ----------
     content : str
         Where the schema names a group, of the identifiers in the source. Else of the source: of a file its
-        content, of a database its server and the tables that the query names. Empty where nothing tells which
-        those are: then no line of the ledger can be told to be of other rows.
+        content, of a database its server and the tables that the query names. Empty where these are unknown: then
+        no line of the ledger counts as one of other rows.
     places : tuple of str
-        Of where each file or table is, for a table that is changed there is the same table; and of what a file holds,
-        for a copy elsewhere is the same one, whichever of its rows are read.
+        Of the place of each file or table, since a table that changes there is the same table; and of a file's
+        content, since a copy elsewhere is the same one, whichever of its rows are read.
     columns : str
-        Of what tells a person: the names of the source's columns, or that it is the identifier.
+        Of the key of people: the names of the source's columns, or `BY_IDENTIFIER`.
     sha256 : str
         Of the rows' hashes, in their order.
     """
@@ -63,18 +60,12 @@ class Origin:
 
     @property
     def file(self) -> str:
-        """The name of the file of the rows' hashes.
-
-        It is beside the frozen rows.
-        """
+        """The name of the file of the rows' hashes, beside the snapshot."""
         return f"source-{self.sha256[:16]}.bin"
 
     @classmethod
     def from_json(cls, facts: Any) -> Self:
-        """Parse the origin from `frozen.json`.
-
-        KeyError, TypeError or ValueError where it holds something else.
-        """
+        """Parse the origin from `frozen.json`; KeyError, TypeError or ValueError for other content."""
         texts = [facts["content"], facts["columns"], facts["sha256"], *facts["places"]]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError
@@ -83,9 +74,7 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class SourceRows:
-    """A site's rows as the source has them.
-
-    They are in the order of its mapped table.
+    """A site's rows as the source has them, in the order of its mapped table.
 
     Attributes
     ----------
@@ -99,59 +88,42 @@ class SourceRows:
 
     @classmethod
     def of_file(cls, origin: Origin, content: bytes) -> Self:
-        """Read the rows from the file beside frozen rows.
-
-        There are none where it is not the file that was written.
-        """
+        """Read the rows from the file beside a snapshot; none if its hash is another."""
         if _sha256(content) != origin.sha256:
             content = b""
         return cls(origin, np.frombuffer(content, np.dtype(f"S{BYTES}")))
 
     def take(self, selection: np.ndarray) -> SourceRows:
-        """Return those of some rows.
-
-        `selection` is of bool [rows].
-        """
+        """Return the hashes of the rows in `selection`, bool [rows]."""
         digests = self.digests[selection]
         return SourceRows(replace(self.origin, sha256=_sha256(digests.tobytes())), digests)
 
 
 def one_by_one(digests: np.ndarray) -> list[bytes]:
-    """Return hashes as single ones."""
-    content = digests.tobytes()  # NumPy's own `tolist` would cut zeros off their ends
+    """Return a list of single hashes."""
+    content = digests.tobytes()  # NumPy's `tolist` would cut zeros off their ends
     return [content[start : start + BYTES] for start in range(0, len(content), BYTES)]
 
 
 def is_plain(site: Site) -> bool:
-    """Tell whether a site's table comes from its source.
-
-    A package may read it in a way of its own instead.
-    """
+    """Return whether a site's table comes from its source, and not from a package's own code."""
     return type(site).inspect is Site.inspect
 
 
 def read_once(site: Site) -> Site:
-    """Return the site with its table in memory.
-
-    It is as the source has it; of transactions, before any window looks back.
-    """
+    """Return the site with its source's table in memory; transactions are left unread."""
     return site if isinstance(site.source, Transactions) else as_rows(site)
 
 
 def as_rows(site: Site) -> Site:
-    """Return a site with mapped rows in memory, if its table comes from its source.
-
-    Those that were made of transactions are there as well.
-    """
+    """Return a site with its rows in memory, also those of transactions, if its table comes from its source."""
     if isinstance(site.source, Frame) or not is_plain(site):
         return site
     return replace(site, source=Frame(site.source_table(), site.source.missing))
 
 
 def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, schema: Schema) -> SourceRows | None:
-    """Return a site's rows as its source has them.
-
-    None where its package reads them in a way of its own.
+    """Return a site's rows as its source has them; None where its package has code of its own.
 
     Parameters
     ----------
@@ -161,17 +133,17 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     served : Site
         Without people who opted out, as `as_rows` gives it.
     table : DataFrame
-        What `served` is mapped to.
+        Mapped table of `served`.
     schema : Schema
     """
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
     raw = served.source.table
-    # Histories of others, that look back on a source's rows, are none of its places.
+    # Histories of others are no places of the source.
     source = site.source.source if isinstance(site.source, Transactions) else site.source
     named, files = _places(source, datasets.load(site.dataset).folders(site.folder))
     places = sorted({*map(_sha256, named), *files})
-    # With a group a person is the identifier, whatever else the rows say.
+    # With a group, the identifier alone defines a person.
     if schema.group:
         digests = _digests(row_texts(table[[schema.group]]))
         columns = BY_IDENTIFIER
@@ -182,9 +154,9 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         if isinstance(source, Sql):
             content = _sha256(*named)
         else:
-            # Which rows and columns of it are read is no part: a selection is of the same people.
+            # Independent of the rows and columns that are read: a selection is of the same people.
             content = "".join(files) or _sha256(*sorted(one.hex() for one in one_by_one(digests)))
-    # Of a query without known tables nothing tells whose rows these are.
+    # A query without known tables does not identify its rows.
     if not places and isinstance(source, Sql):
         content = ""
     return SourceRows(Origin(content, tuple(places), _sha256(columns), _sha256(digests.tobytes())), digests)
@@ -193,7 +165,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
 def _own_cells(site: Site, raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Return the cells of a source as text, and its columns.
 
-    Columns are taken by name, so that another order of them gives the same hashes; derived ones say nothing more.
+    Columns are in the order of their names, so that another order gives the same hashes. Derived ones add nothing.
     """
     import pandas as pd
 
@@ -205,10 +177,7 @@ def _own_cells(site: Site, raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
-    """Read a plain site's table anew.
-
-    Returns it mapped, with its rows as the source has them.
-    """
+    """Read a plain site's table again; return it mapped, with its rows as the source has them."""
     whole = read_once(site)
     served = as_rows(whole)
     table, _, schema = served.inspect()
@@ -216,10 +185,7 @@ def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
 
 
 def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
-    """Return the hash of a source's identifiers.
-
-    They are all of its column; of transactions, those that are left.
-    """
+    """Return the hash of all identifiers in a source's column; of transactions, of those in `table`."""
     column = own_name(whole.mapping.get(schema.group, schema.group))
     cells = table[schema.group]
     if isinstance(whole.source, Frame) and column is not None and column in whole.source.table:
@@ -240,7 +206,7 @@ def _places(source: Raw, folders: Folders) -> tuple[list[str], list[str]]:
 
 
 def as_bytes(text: str | bytes) -> bytes:
-    """Return the bytes of a text, whatever signs it has."""
+    """Return the bytes of a text with any signs."""
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 

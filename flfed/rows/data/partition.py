@@ -1,11 +1,6 @@
-"""Partition of one table into research sites.
-
-It is cut by a column, evenly, by skewed labels, or by skewed sizes.
-"""
+"""Partition of one table into research sites: by a column, evenly, by skewed labels, or by skewed sizes."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 import pandas as pd
@@ -14,22 +9,24 @@ from flfed.errors import UsageError
 from flfed.rows.data.datasets import Dataset
 from flfed.rows.data.holdout import Holdout, HoldoutByOrder, canonical_order
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import site_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.seeds import generator
 from flfed.study.tables import Partition
+from flfed.words import render
 
 
 def cut(dataset: Dataset, partition: Partition) -> list[Site]:
-    """Cut a dataset into research sites.
+    """Cut a dataset into research sites, in the order of their names.
 
-    They share the dataset's own table, and are in name order.
+    They share the dataset's table.
 
     Parameters
     ----------
     dataset : Dataset
-        One that has a table of its own.
+        Dataset with a table of its own.
     partition : Partition
 
     Raises
@@ -48,14 +45,12 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     table = table.take(canonical_order(table))
     owner, names = _owners(table, dataset, partition)
     counts = np.bincount(owner, minlength=len(names))
-    # A site that no row was dealt to is one that has too few.
+    # A site without any row has too few as well.
     if counts.min() < partition.least_rows:
-        what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
-        raise UsageError(
-            f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {partition.least_rows} rows; "
-            f"{what}"
-        )
-    # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
+        if partition.by in ("dirichlet", "quantity"):
+            raise UsageError(render("rows.partition.alpha", by=partition.by, least=partition.least_rows))
+        raise UsageError(render("rows.partition.few", by=partition.by, least=partition.least_rows))
+    # Mapped twice, as if each site read its own: a number of 17 digits may change in the last bits. Sites hold slices.
     ordered = partition.holdout and HoldoutByOrder(partition.holdout)
     if ordered:
         ordered.check(dataset.schema)
@@ -64,9 +59,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     policy = Policy(disclosure="open", resplit=True)
     widths = dict(zip(sorted(names), partition.widths or [1.0] * len(names), strict=False))
     if len(partition.widths) not in (0, len(names)):
-        raise UsageError(
-            f"[dataset] partition: widths={list(partition.widths)} must have one for each site: {len(names)}"
-        )
+        raise UsageError(render("rows.partition.widths", widths=list(partition.widths), sites=len(names)))
     sites = [
         Site(
             name=name,
@@ -89,16 +82,13 @@ def _mapped(raw: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
 
 
 def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tuple[np.ndarray, list[str]]:
-    """Assign a site to each row.
-
-    Returns the number of each row's site [rows], and the sites' names by number.
-    """
-    # A column of the schema is a natural partition: each of its values is a site.
+    """Return the number of each row's site [rows], and the sites' names by number."""
+    # A column of the schema is a natural partition: each value is a site.
     if partition.by in dataset.schema.columns:
         owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
         names = [site_name(f"{dataset.name}-{value}") for value in values]
         if len(set(names)) < len(names):
-            raise UsageError(f"[dataset] partition: two values of {partition.by!r} give one site's name")
+            raise UsageError(render("rows.partition.name", by=partition.by))
         return owner, names
     rng = generator(partition.seed, site=dataset.name, purpose=f"partition/{partition.by}")
     rows = len(table)
@@ -108,7 +98,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
         shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
         owner = _by_shares(rng.permutation(rows), shares, rows)
     elif partition.by == "dirichlet":
-        # Each class is dealt by shares of its own, which is what skews the labels.
+        # Each class is dealt by shares of its own, which skews the labels.
         owner = np.zeros(rows, dtype=int)
         labels = _labels(table, dataset)
         for label in np.unique(labels):
@@ -116,35 +106,21 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
             shares = rng.dirichlet(np.full(partition.sites, partition.alpha))
             owner[own] = _by_shares(np.arange(len(own)), shares, len(own))
     else:
-        raise UsageError(
-            f"[dataset] partition: by={partition.by!r} is neither a column of {dataset.name!r} "
-            "nor one of 'iid', 'dirichlet', 'quantity'"
-        )
-    # Numbers are padded with zeros, so that name order is their order.
+        raise UsageError(render("rows.partition.by", by=partition.by, dataset=dataset.name))
+    # Zeros before the numbers make their order the order of names.
     width = len(str(partition.sites))
     return owner, [f"{dataset.name}-{number + 1:0{width}d}" for number in range(partition.sites)]
 
 
 def _by_shares(place: np.ndarray, shares: np.ndarray, rows: int) -> np.ndarray:
-    """Deal consecutive places to sites by shares.
-
-    Returns the site of each place 0..rows-1.
-    """
+    """Deal consecutive places to sites by shares, and return the site of each place 0..rows-1."""
     bounds = np.floor(np.cumsum(shares)[:-1] * rows)
     return np.searchsorted(bounds, place, side="right")
 
 
 def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     target = table[dataset.schema.target]
-    # A numeric target has no classes: five groups of like size stand for them.
+    # A numeric target has no classes: five groups of equal size replace them.
     if dataset.schema.task == "regression":
         return np.asarray(pd.qcut(target, 5, labels=False, duplicates="drop"))
     return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
-
-
-def site_name(text: str) -> str:
-    """Convert text to a site's name.
-
-    It is of a-z, 0-9 and single hyphens, and empty where the text has none of them.
-    """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

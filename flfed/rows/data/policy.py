@@ -1,6 +1,6 @@
 """Policies of the sites.
 
-What a site allows stands in `policy.toml` beside its `__init__.py`, and no study can loosen it.
+The permissions of a site are in `policy.toml` beside its `__init__.py`, and no study can loosen them.
 """
 
 from __future__ import annotations
@@ -15,94 +15,95 @@ from flfed.errors import nearest
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing, in_sums_only, strictest
+from flfed.words import render
 
 if TYPE_CHECKING:
     from flfed.study.study import Study
 
 Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums"]
 RoundFigures = Literal["exact", "rounded", "none"]
-"""How the figures of a round leave a site."""
+"""Precision of a round's released figures."""
 
 
 class Policy(Strict):
-    """What a site allows; `policy.toml` beside its `__init__.py`.
+    """Permissions of a site: `policy.toml` beside its `__init__.py`.
 
     Attributes
     ----------
     format : {1}
         Version of the file's format.
     disclosure : {"institution", "open"}
-        `institution`: no cell under `cell_minimum` leaves. `open`: public data, everything exact.
+        `institution`: no cell under `cell_minimum` is released. `open`: public data, everything exact.
     cell_minimum : int
-        Smallest count that leaves under `institution`. Example: `cell-minimum = 5`.
+        Smallest count that is released under `institution`. Example: `cell-minimum = 5`.
     resplit : bool
         Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
-        same rows, each with its small cells left out, give one another's away.
+        same rows reveal each other's suppressed small cells.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
-        How the site's own figures may be shown to others, at most: under its name, under a pseudonym,
+        Most open form in which others may see the site's own figures: under its name, under a pseudonym,
         or in sums over sites only. A study may be stricter.
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
-        leave out the rows with a missing feature, and say how many are left; "training-figures" lets losses and metrics
-        leave each round, with three digits, where they else stay: over rows that noise protects in the updates
-        (record-level differential privacy), and over all rows where updates are added up in secret;
+        leave out the rows with a missing feature, and report how many are left; "training-figures" releases losses and
+        metrics each round, with three digits, where they are else suppressed: over rows that noise protects in the
+        updates (record-level differential privacy), and over all rows under secure aggregation;
         "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
-        Names that a study may ask for; None allows what flfed itself ships. What another package
-        brings must be named. Of codecs and mechanisms "none" is one: where they are named without it, a study
-        must ask for one of them; of mechanisms on every engine. Examples: `strategies = ["fedavg"]`,
+        Names that a study may use; None allows those that flfed itself ships. Those of other packages
+        must be named. Of codecs and mechanisms "none" is one: where they are named without it, a study
+        must use one of them; for mechanisms this holds on every engine. Examples: `strategies = ["fedavg"]`,
         `models = ["logistic"]`, `codecs = ["none"]`, `mechanisms = ["record-dp"]`.
     epsilon : float or None, > 0
-        Budget of differential privacy of each dataset at this site: what all studies together, over
-        all years, may spend by the site's ledger. None: no budget, the ledger only says what was spent.
+        Privacy budget of each dataset at this site: the epsilon that all studies together, over
+        all years, may spend by the site's ledger. None: no budget; the ledger only records spending.
         Under `institution` a study without record-level differential privacy is then refused, since
-        nothing bounds what it tells; `open` records and never refuses. Example: `epsilon = 8.0`.
+        nothing bounds its disclosure; `open` records and never refuses. Example: `epsilon = 8.0`.
     delta : float in (0, 0.1)
-        At which the budget is counted; under `institution` the largest that a study may have, too.
+        Delta of the budget; under `institution` also the largest that a study may have.
         Example: `delta = 1e-6`.
     queries : int, >= 1
-        Most runs, each repeat and each study one, that have sums over one set of rows. Example: `queries = 20`.
+        Most runs with sums over one set of rows; each repeat and each study counts. Example: `queries = 20`.
     audits : bool
-        Whether `flfed audit` may attack, with this site's rows, a model that it judged in a run: the
-        figures leave, under the cell minimum as those of the comparison do, on every engine.
+        Whether `flfed audit` may attack, with this site's rows, a model that it evaluated in a run. Its
+        figures are released under the cell minimum, like those of the comparison, on every engine.
     minimum_cohort : int or None, >= 2
-        Fewest sites of a run, this one counted. None asks for 3 under `institution`: of two, each
-        can take its own update off the sum and has the other's. Under `open` it asks for 2.
+        Fewest sites of a run, this one counted. None requires 3 under `institution`: of two, each
+        can subtract its own update from the sum and has the other's. Under `open` it requires 2.
         Example: `minimum-cohort = 4`.
     co_sites : tuple of str
-        The only sites that this one computes with; empty leaves it to each study's approval.
+        The only sites that this one computes with; empty leaves the choice to each study's approval.
         Example: `co-sites = ["hungary", "switzerland"]`.
     rounds : int
         Most rounds that a study may have. Example: `rounds = 100`.
     runs : int, >= 1
-        Most runs of one study, by its very text, that get updates, or figures of a model: evaluation,
+        Most runs of one study, by its exact text, that get updates, or figures of a model: evaluation,
         comparison, audit. Each repeat is a run, under whatever name. By the site's ledger: a run that
-        had an answer goes on. Each is evaluated and compared with one model. Example: `runs = 3`.
+        got a reply continues. Each is evaluated and compared with one model. Example: `runs = 3`.
     compared_runs : int, >= 1
-        Most models of a dataset whose figures over test rows leave under `institution`: of all coordinators, studies
-        and runs together, each repeat one. The same model again counts none, and a snapshot counts anew where at least
-        half of the people in its test rows are new. `flfed site approve --compared N` adds some; the site's own app has
-        the figures of every run. Example: `compared-runs = 5`.
+        Most models of a dataset whose figures over test rows are released under `institution`: of all coordinators,
+        studies and runs together, each repeat one. The same model counts once, and the count of a snapshot starts
+        again where at least half of the people in its test rows are new. `flfed site approve --compared N` adds some;
+        the site's own app has the figures of every run. Example: `compared-runs = 5`.
     later_figures : {"none", "noised"}
-        What leaves of a model beyond `compared_runs`: nothing, or of a binary outcome AUC, log loss and Brier score of
-        the shared model, with noise. These cost ε = 1 a model, on the account of the test rows, so that it needs
+        Release of a model beyond `compared_runs`: nothing, or of a binary outcome AUC, log loss and Brier score of
+        the shared model, with noise. These cost ε = 1 a model, from the budget of the test rows, and so need
         `epsilon`. Example: `later-figures = "noised"`.
     daily_bytes : int
-        Most bytes of replies that leave in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
+        Most bytes of replies that are sent in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     width : float in (0, 1]
         Share of a network's hidden units that the site trains in a round, for a machine that cannot train them all:
-        the first of each hidden layer, rounded down. For the others it counts, with its rows, as having changed
-        nothing. A model without hidden units is trained whole. Example: `width = 0.5`.
+        the first of each hidden layer, rounded down. With its rows, it counts as leaving the others unchanged. A model
+        without hidden units is trained whole. Example: `width = 0.5`.
     approval : {"person", "none"}
-        `none` answers a study that nobody approved, under `open` only; one that was refused or
-        withdrawn stays so.
+        `none` replies to a study that nobody approved, under `open` only. A study that was refused or
+        withdrawn remains refused.
 
     Notes
     -----
     `disclosure` to `outputs` hold on every engine, and so do `mechanisms` that are named, `epsilon` to
     `audits`, and `width`. The other keys from `strategies` on are the gate's: they hold in a deployment, where a study
-    comes from elsewhere; who runs all sites in one process has all their tables anyway.
+    comes from elsewhere. A person who runs all sites in one process has all their tables anyway.
     """
 
     format: Literal[1] = 1
@@ -130,14 +131,14 @@ class Policy(Strict):
     approval: Literal["person", "none"] = "person"
 
     @model_validator(mode="after")
-    # What only public data may do is refused when the file is read, not when a study asks.
+    # Permissions for public data alone are refused when the file is read, not in a study.
     def _available(self) -> Self:
         if self.resplit and self.disclosure != "open":
-            raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
+            raise ValueError(render("rows.policy.resplit"))
         if self.approval == "none" and self.disclosure != "open":
-            raise ValueError("approval = 'none' needs disclosure = 'open': a person must approve what reads patients")
+            raise ValueError(render("rows.policy.approval"))
         if self.later_figures == "noised" and self.epsilon is None:
-            raise ValueError("later-figures = 'noised' needs epsilon: without a budget the noise could be averaged out")
+            raise ValueError(render("rows.policy.later"))
         _check_names(self)
         return self
 
@@ -147,9 +148,7 @@ class Policy(Strict):
         return self.minimum_cohort or fewest
 
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> Refusal | None:
-        """Return why a study's settings are not allowed.
-
-        It is None where they are.
+        """Return the refusal of a study's settings, or None.
 
         Examples
         --------
@@ -163,7 +162,7 @@ class Policy(Strict):
             ("codec", "codecs", self.codecs, codec),
             ("mechanism", "mechanisms", self.mechanisms, mechanism),
         ):
-            # Without a list of names the policy allows what flfed ships, and nothing of other packages.
+            # Without a list, the policy allows the names that flfed ships, and none of other packages.
             shipped = [name for name in registry.names(kind) if name not in registry.others(kind)]
             choices = _with_none(kind, shipped) if allowed is None else allowed
             if setting not in choices:
@@ -173,15 +172,15 @@ class Policy(Strict):
         return None
 
     def privacy_refusal(self, *, mechanism: str, delta: float | None) -> Refusal | None:
-        """Return why a study's protection is refused.
+        """Return the refusal of a study's protection, or None.
 
-        It is None where it is not. A budget that is spent is no matter of policy.
+        A spent budget is no matter of policy.
 
         Parameters
         ----------
         mechanism : str
         delta : float or None
-            Of the record-level differential privacy that the study has; None where it has none.
+            Delta of the study's record-level differential privacy; None where it has none.
 
         Examples
         --------
@@ -200,26 +199,21 @@ class Policy(Strict):
         return None
 
     def least_rows(self) -> int:
-        """Return the fewest rows of any part of the table that may be used."""
+        """Return the least number of rows in any part of the table."""
         return 1 if self.disclosure == "open" else self.cell_minimum
 
     def allows(self, output: str) -> bool:
-        """Tell whether an optional output may leave.
-
-        It is one that not every site gives.
-        """
+        """Return whether an optional output may be released."""
         return self.disclosure == "open" or output in self.outputs
 
     def refusal(self, *, complete: bool, published: bool) -> Refusal | None:
-        """Return why a study's choice of rows is refused.
-
-        It is None where it is not.
+        """Return the refusal of a study's choice of rows, or None.
 
         Parameters
         ----------
         complete : bool
             The study leaves out rows with a missing feature. Under `institution` the policy must
-            name it: how many rows are left, in studies on other features, says who has a gap.
+            name it: the numbers of rows left in several studies reveal who has a gap.
         published : bool
             The study brings a split of its own.
         """
@@ -230,9 +224,10 @@ class Policy(Strict):
         return None
 
     def trees_refusal(self, *, summed: bool, least: int) -> Refusal | None:
-        """Return why a study's trees are refused.
+        """Return the refusal of a study's trees, or None.
 
-        Under `institution` they grow only in secure sums with a least number of rows, of which single ones may be told.
+        Under `institution` they grow only in secure sums with a least number of rows, where the policy lets sums
+        reveal single rows.
 
         Parameters
         ----------
@@ -246,27 +241,28 @@ class Policy(Strict):
         return Refusal("trees-single-rows")
 
     def round_figures(self, *, summed: bool) -> RoundFigures:
-        """Return how the figures of a round leave: losses and metrics over training, validation and holdout rows.
+        """Return the precision of a round's losses and metrics over training, validation and holdout rows.
 
-        A coordinator that chooses the models reads single rows from exact ones, whatever hides the updates: where
-        these are `summed` in secret, an `institution` keeps them, unless it allows them with three digits.
+        A coordinator that crafts models reads single rows from exact figures, however updates are protected. So where
+        updates are `summed` by secure aggregation, an `institution` suppresses the figures, or allows three digits.
         """
         if not summed or self.disclosure == "open":
             return "exact"
         return "rounded" if self.allows("training-figures") else "none"
 
     def sharing(self, study: Study) -> Sharing:
-        """Return how the site's figures are written down, by what a study asks and by this policy."""
+        """Return the sharing of the site's figures, the stricter of a study's and this policy's."""
         return strictest(study.compare.share_metrics, self.share_metrics)
 
     def shares_in_sums_only(self, study: Study) -> bool:
-        """Tell whether the site's figures leave in sums only, by what a study asks and by this policy."""
+        """Return whether the site's figures are released in sums only, by a study or by this policy."""
         return in_sums_only(self.sharing(study))
 
     def statistic_refusal(self, *, summed: bool) -> Refusal | None:
-        """Return why a statistic's sums, which are exact, are refused; `summed` in secret they are those of all sites.
+        """Return the refusal of a statistic's exact sums, or None.
 
-        Under `institution` they leave only in secure sums of which single ones may be told.
+        Under `institution` they are released only in secure sums (`summed`) over all sites, where the policy lets sums
+        reveal single rows.
         """
         reserved = in_sums_only(self.share_metrics) and not summed
         if not reserved and (self.disclosure == "open" or (summed and self.allows("single-cells-in-sums"))):
@@ -274,7 +270,7 @@ class Policy(Strict):
         return Refusal("statistic-exact")
 
     def analysis_refusal(self, *, summed: bool) -> Refusal | None:
-        """Return why an analysis, whose answer has noise and is the site's own unless `summed`, is refused."""
+        """Return the refusal of an analysis, or None; its result has noise, and is the site's own unless `summed`."""
         return Refusal("analysis-own") if in_sums_only(self.share_metrics) and not summed else None
 
 
@@ -283,7 +279,7 @@ def _not_allowed(kind: str, allowed: Sequence[str], setting: str) -> Refusal:
 
 
 def _check_names(policy: Policy) -> None:
-    """Raise ValueError for a name that is not known: misspelt it would allow nothing, and nobody would know why."""
+    """Raise ValueError for an unknown name, since a misspelt one would silently allow nothing."""
     named = {
         "strategy": policy.strategies, "model": policy.models, "codec": policy.codecs,
         "mechanism": policy.mechanisms,
@@ -292,7 +288,10 @@ def _check_names(policy: Policy) -> None:
         for name in allowed or ():
             choices = _with_none(kind, registry.names(kind))
             if name not in choices:
-                raise ValueError(f"{kind} {name!r} is not known{nearest(name, choices)} Known: {', '.join(choices)}")
+                hint = nearest(name, choices)
+                raise ValueError(
+                    render("rows.policy.unknown", kind=kind, name=name, hint=hint, known=", ".join(choices))
+                )
 
 
 def width_in_words(width: float) -> str:
@@ -303,15 +302,9 @@ def width_in_words(width: float) -> str:
     >>> width_in_words(0.5).partition(",")[0]
     'trains the first 0.5 of the units of each hidden layer (width)'
     """
-    return (
-        f"trains the first {width:g} of the units of each hidden layer (width), and counts as having changed nothing "
-        "for the others"
-    )
+    return render("rows.policy.width", width=width)
 
 
 def _with_none(kind: str, names: list[str]) -> list[str]:
-    """Return the names of a kind, with "none" first.
-
-    "none" is there only where a study may ask for nothing of the kind.
-    """
+    """Return the names of a kind, with "none" first where a study may do without."""
     return ["none", *names] if kind in ("codec", "mechanism") else names

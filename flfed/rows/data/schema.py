@@ -1,6 +1,6 @@
 """Schemas of the datasets.
 
-They say what columns mean, whatever an institution calls them; a site may declare columns of its own beside them.
+A schema defines columns, whatever their names at an institution. A site may declare columns of its own beside them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import Field as PydanticField
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.rows.data.parsing.fields import Field, has_control
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,15 +29,11 @@ if TYPE_CHECKING:
 Kind = Literal["number", "category", "flag", "date", "id", "target"]
 Task = Literal["binary", "multi-class", "regression"]
 LATER_TASKS = ("survival", "time-to-event", "count", "ordinal", "multi-label", "ranking", "clustering")
-CONTROL = "line break or another control character"
 Settings = TypeVar("Settings", bound="Strict")
 
 
 class Strict(BaseModel):
-    """A frozen table of settings.
-
-    Its keys are kebab-case and all known.
-    """
+    """A frozen table of settings, with kebab-case keys and no unknown ones."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -65,15 +62,15 @@ class Column(Strict):
     missing : tuple
         Codes that mean "not known", also hidden ones such as a cholesterol of 0. Example: `missing = [0, "?"]`.
     transform : {"none", "log1p"}
-        What the encoder does before scaling, for skewed amounts.
+        Transform of skewed amounts before scaling.
     leak : str
         Why no study may use this column as a feature (recorded after the outcome, or only for
         some outcomes); empty when it may. Example: `leak = "known only after the outcome"`.
     typical : (low, high) or None
-        Where about 95 of 100 values of a number lie, in `unit`, by public knowledge and not by the
-        rows: what `encode.scaler = "schema"` scales by. Absent: the range. Example: `typical = [90, 180]`.
+        Range of about 95 of 100 values of a number, in `unit`, by public knowledge and not by the
+        rows; `encode.scaler = "schema"` scales by it. Absent: the range. Example: `typical = [90, 180]`.
     typical_source : str
-        Where that is known from; not part of the schema's hash. Example: `typical-source = "a national health survey"`.
+        Source of that range; not part of the schema's hash. Example: `typical-source = "a national health survey"`.
     """
 
     kind: Kind
@@ -89,39 +86,36 @@ class Column(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        # A range or list of values must be known before any row is read: encoders are made of it.
+        # Encoders need a range or list of values before any row is read.
         if self.kind == "number" and self.range is None:
-            raise ValueError("a number needs a range")
+            raise ValueError(render("rows.column.unbounded"))
         self._check_values()
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(f"range {list(self.range)} must go from low to high")
+            raise ValueError(render("rows.column.order", range=list(self.range)))
         if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
-            raise ValueError("transform log1p needs a range above -1")
+            raise ValueError(render("rows.column.log1p"))
         if self.typical is not None:
             self._check_typical(*self.typical)
         return self
 
     def _check_values(self) -> None:
         if self.kind == "category" and len(self.values) < 2:
-            raise ValueError("a category needs at least two allowed values")
+            raise ValueError(render("rows.column.few"))
         if len(set(self.values)) != len(self.values):
-            raise ValueError("an allowed value stands twice")
-        # Values and names stand in files and on screens of others, where these could pass for something else.
+            raise ValueError(render("rows.column.repeated"))
+        # In files and on screens of others, control characters could forge other text.
         for place, value in enumerate(self.values, start=1):
             if has_control(value):
-                raise ValueError(f"allowed value {place} has a {CONTROL}")
+                raise ValueError(render("rows.column.value", place=place))
 
     def _check_typical(self, low: float, high: float) -> None:
         if self.range is None or not self.range[0] <= low < high <= self.range[1]:
-            raise ValueError(f"typical {[low, high]} must go from low to high, within the range of a number")
+            raise ValueError(render("rows.column.typical", typical=[low, high]))
         if not self.typical_source:
-            raise ValueError("typical needs typical-source: where that is known from, other than from the rows")
+            raise ValueError(render("rows.column.sourceless"))
 
     def is_number(self) -> bool:
-        """Tell whether cells are numbers with a range.
-
-        So it is for a number, or a regression's target.
-        """
+        """Return whether cells are numbers with a range: a number, or a regression's target."""
         return self.range is not None
 
     def scale(self, values: np.ndarray) -> np.ndarray:
@@ -148,15 +142,15 @@ class Schema(Strict):
     target : str
         Name of the one column of kind "target". Example: `target = "disease"`.
     task : {"binary", "multi-class", "regression"}
-        What is predicted: one of two classes, one of more, or a number.
+        Prediction of one of two classes, one of more, or a number.
     group : str
         Column of kind "id" whose rows belong to one patient or customer; empty when each row is
-        its own. Rows of one group never straddle training and holdout, but for a holdout by time
-        that says `same_groups`. Example: `group = "patient"`.
+        its own. Rows of one group never straddle training and holdout, except in a holdout by time
+        with `same_groups`. Example: `group = "patient"`.
     unlabelled : {"refuse", "leave-out"}
-        Whether a row without a target breaks a rule, or is one whose outcome is not known yet.
+        Whether a row without a target breaks a rule, or is left out because its outcome is not known yet.
     unconfirmed : tuple of str
-        Columns that were proposed from rows and that no person has confirmed: their kind, range or values. Not part
+        Columns proposed from rows whose kind, range or values no person has confirmed. Not part
         of the schema's hash. While a feature is among them, its range is no public knowledge.
         Example: `unconfirmed = ["age", "chol"]`.
     """
@@ -176,10 +170,11 @@ class Schema(Strict):
     @classmethod
     def _check_task(cls, task: object) -> object:
         tasks = get_args(Task)
-        # Tasks that are planned are told apart from words that mean nothing.
+        # Planned tasks are distinguished from unknown words.
         if isinstance(task, str) and task not in tasks:
-            why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, tasks)}"
-            raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(tasks[:-1])} or {tasks[-1]}")
+            if task in LATER_TASKS:
+                raise ValueError(render("rows.schema.later", task=task))
+            raise ValueError(render("rows.schema.task", task=task, hint=nearest(task, tasks).rstrip(".")))
         return task
 
     @field_validator("columns")
@@ -187,40 +182,36 @@ class Schema(Strict):
     def _plain_names(cls, columns: dict[str, Column]) -> dict[str, Column]:
         for place, name in enumerate(columns, start=1):
             if has_control(name):
-                raise ValueError(f"the name of column {place} has a {CONTROL}")
+                raise ValueError(render("rows.column.name", place=place))
         return columns
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         targets = [name for name, column in self.columns.items() if column.kind == "target"]
         if targets != [self.target]:
-            raise ValueError(f"target {self.target!r} must be the one column of kind 'target', not {targets}")
+            raise ValueError(render("rows.schema.target", target=self.target, targets=targets))
         column = self.columns[self.target]
         self._check_target(column)
         if self.group and self.columns.get(self.group, column).kind != "id":
-            raise ValueError(f"group {self.group!r} must be a column of kind 'id'")
+            raise ValueError(render("rows.schema.group", group=self.group))
         unknown = [name for name in self.unconfirmed if name not in self.columns]
         if unknown:
-            raise ValueError(
-                f"unconfirmed names {unknown[0]!r}, which is no column{nearest(unknown[0], list(self.columns))}"
-            )
+            hint = nearest(unknown[0], list(self.columns))
+            raise ValueError(render("rows.schema.unconfirmed", name=unknown[0], hint=hint))
         return self
 
     def _check_target(self, column: Column) -> None:
         classes = len(column.values)
         if self.task == "regression" and not column.is_number():
-            raise ValueError("the target of a regression needs a range")
+            raise ValueError(render("rows.schema.range"))
         if self.task == "binary" and classes != 2:
-            raise ValueError(f"a binary target needs two values, not {classes}")
+            raise ValueError(render("rows.schema.binary", classes=classes))
         if self.task == "multi-class" and classes < 3:
-            raise ValueError(f"a multi-class target needs three values or more, not {classes}")
+            raise ValueError(render("rows.schema.multiclass", classes=classes))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of the target, in order.
-
-        There are none for a regression.
-        """
+        """The classes of the target, in order; none for a regression."""
         return () if self.task == "regression" else self.columns[self.target].values
 
     def features(self, chosen: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -244,31 +235,29 @@ class Schema(Strict):
         if chosen is None:
             return tuple(allowed)
         if not chosen:
-            raise UsageError("features: must name at least one column")
+            raise UsageError(render("rows.schema.empty"))
         for name in chosen:
             if name not in self.columns:
-                raise UsageError(f"features: dataset {self.name!r} has no column {name!r}{nearest(name, allowed)}")
+                hint = nearest(name, allowed)
+                raise UsageError(render("rows.schema.column", dataset=self.name, name=name, hint=hint))
             if self.columns[name].leak:
-                raise UsageError(f"features: column {name!r} leaks the target: {self.columns[name].leak}")
+                raise UsageError(render("rows.schema.leak", name=name, leak=self.columns[name].leak))
             if name not in allowed:
-                raise UsageError(f"features: column {name!r} is of kind {self.columns[name].kind!r}, no feature")
-        # The schema's order holds, however the names were given: inputs must be the same everywhere.
+                raise UsageError(render("rows.schema.feature", name=name, kind=self.columns[name].kind))
+        # In the schema's order, whatever the order of `chosen`: inputs must be the same everywhere.
         return tuple(name for name in allowed if name in set(chosen))
 
     def unconfirmed_features(self, chosen: Sequence[str] | None = None) -> list[str]:
-        """Return the columns in use that no person has confirmed, features and target."""
+        """Return the features and target that no person has confirmed."""
         return [name for name in (*self.features(chosen), self.target) if name in self.unconfirmed]
 
     def sha256(self) -> str:
-        """Return the hash of the schema's meaning.
-
-        Everything is in it but titles, descriptions and what is unconfirmed.
-        """
+        """Return the hash of the schema's meaning: all keys but titles, descriptions and `unconfirmed`."""
         meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description", "unconfirmed"})
         if self.unlabelled == "refuse":
-            # As before there was a choice: hashes that were approved stay what they were.
+            # The key is newer than approved hashes, which must not change.
             meaning.pop("unlabelled")
-        # Words for people are no meaning, and a key that is not set leaves the hash as it was.
+        # Words for people are no meaning, and an absent key does not change the hash.
         for column in meaning["columns"].values():
             column.pop("description")
             column.pop("typical-source")
@@ -292,17 +281,14 @@ def read_schema(path: Path) -> Schema:
 
 
 def parse_settings(kind: type[Settings], path: Path) -> Settings:
-    """Read a TOML file of our own settings.
-
-    They are returned as `kind`; errors name file, key and rule.
-    """
+    """Read a TOML file of settings as `kind`; errors name file, key and rule."""
     text = read_text(path)
     try:
         settings: Settings = _settings(kind, text)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except ValidationError as error:
-        # Of several broken rules the first is told, with its place in the file.
+        # Of several broken rules, the first is reported with its place in the file.
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__.lower()
         rule = first["msg"].removeprefix("Value error, ")
@@ -312,10 +298,7 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
 
 @lru_cache(maxsize=64)
 def _settings(kind: type[Settings], text: str) -> Settings:
-    """Parse settings, once for equal texts.
-
-    The same text, read for each of many sites, gives the same object.
-    """
+    """Parse settings, once for equal texts: many sites share one object."""
     return kind.model_validate(parse_toml(text, "the file"))
 
 
@@ -323,8 +306,8 @@ def _settings(kind: type[Settings], text: str) -> Settings:
 class OwnColumn:
     """A column of one site, which the dataset's schema does not have.
 
-    It is read, checked and frozen with the others and stays at the site: no message has it, and neither the holdout
-    nor the keys of rows depend on it.
+    It is read, checked and in the snapshot like the others, and in no message. Neither the holdout nor the keys of rows
+    depend on it.
 
     Parameters
     ----------
@@ -339,7 +322,7 @@ class OwnColumn:
     unit : str
         Example: `unit="ng/L"`.
     transform : {"none", "log1p"}
-        What is done to a skewed number before it is scaled. Example: `transform="log1p"`.
+        Transform of a skewed number before scaling. Example: `transform="log1p"`.
 
     Raises
     ------
@@ -356,25 +339,26 @@ class OwnColumn:
     meaning: Column = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a declaration that says too little to read the column."""
+        """Refuse an incomplete or contradictory declaration."""
         if self.kind not in ("number", "flag", "category"):
-            raise UsageError(f"own column: kind={self.kind!r} must be 'number', 'flag' or 'category'")
+            raise UsageError(render("rows.column.kind", kind=self.kind))
         if not isinstance(self.column, (str, Field)):
-            raise UsageError(f"own column: column={self.column!r} must be a column's name or a Field")
+            raise UsageError(render("rows.column.own", column=self.column))
         if self.kind != "number" and self.range is not None:
-            raise UsageError(f"own column: a {self.kind} has no range")
+            raise UsageError(render("rows.column.rangeless", kind=self.kind))
         if self.kind != "category" and self.values:
-            raise UsageError(f"own column: a {self.kind} has no values")
+            raise UsageError(render("rows.column.valueless", kind=self.kind))
         declaration = {name: getattr(self, name) for name in ("kind", "range", "values", "unit", "transform")}
         try:
             meaning = Column.model_validate(declaration)
         except ValidationError as error:
-            raise UsageError(f"own column: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+            rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UsageError(f"own column: {rule}") from None
         object.__setattr__(self, "meaning", meaning)
 
 
 def with_own(schema: Schema, own: Mapping[str, OwnColumn], site: str) -> Schema:
-    """Return a schema that has a site's own columns after its own.
+    """Return a schema with a site's own columns after its columns.
 
     Raises
     ------
@@ -385,15 +369,12 @@ def with_own(schema: Schema, own: Mapping[str, OwnColumn], site: str) -> Schema:
         return schema
     taken = [name for name in own if name in schema.columns]
     if taken:
-        raise UsageError(
-            f"site {site!r}: own[{taken[0]!r}] is a column of dataset {schema.name!r} already: map it in mapping, or "
-            "give it another name"
-        )
+        raise UsageError(render("rows.column.taken", site=site, name=taken[0], dataset=schema.name))
     return schema.model_copy(update={"columns": {**schema.columns, **{name: one.meaning for name, one in own.items()}}})
 
 
 def declared(own: Mapping[str, OwnColumn]) -> dict[str, dict[str, object]]:
-    """Return what own columns mean, as plain values: what a snapshot was frozen with."""
+    """Return the declarations of own columns as plain values, for a snapshot."""
     return {
         name: one.meaning.model_dump(mode="json", by_alias=True, exclude_defaults=True) for name, one in own.items()
     }

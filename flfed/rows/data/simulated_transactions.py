@@ -1,7 +1,4 @@
-"""Simulated card transactions.
-
-They never happened: five banks' customers, shared terminals, three kinds of fraud.
-"""
+"""Simulated card transactions: five banks' customers, shared terminals, three kinds of fraud."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flfed.errors import UsageError
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,20 +24,20 @@ FIRST_DAY = "2026-03-01"
 DAYS = 65
 TERMINALS = 400
 NEARBY = 12
-"""Terminals that a customer goes to, the nearest ones most often."""
+"""Terminals of one customer, who uses the nearest ones most often."""
 
 TERMINAL_DAYS = 28
 CUSTOMER_DAYS = 14
-"""How long a terminal, or a customer's card, stays in a thief's hands."""
+"""Days for which a terminal, or a customer's card, is compromised."""
 TERMINALS_A_DAY = 0.14
-"""New compromised terminals a day, in expectation; an established one stays at 1 % of all."""
+"""Expected number of newly compromised terminals a day; about 1 % of all are compromised at a time."""
 TERMINAL_SHARE = 0.6
 """Share of payments that are fraud at a compromised terminal."""
 CUSTOMER_CHANCE = 0.0009
 """Chance a day that a customer's card data are stolen."""
 CUSTOMER_SHARE = 1 / 3
 CUSTOMER_FACTOR = 4.0
-"""Share of such a customer's payments that are the thief's, and how much larger they are."""
+"""Share of such a customer's payments that are the thief's, and the factor of their amounts."""
 LARGE_CHANCE = 0.0015
 LARGE = (250.0, 900.0)
 """Chance of a single large fraud, and its amount."""
@@ -47,27 +45,25 @@ LARGE = (250.0, 900.0)
 
 @dataclass(frozen=True)
 class SimulatedTransactions:
-    """Transactions of one invented issuing bank.
-
-    Each has customer, terminal, time, amount and fraud.
+    """Transactions of one invented issuing bank, with customer, terminal, time, amount and fraud.
 
     Parameters
     ----------
     issuer : int, >= 1
-        Which bank. Banks of one seed share the terminals, and which of these are compromised when. Example: `issuer=2`.
+        Number of the bank. Banks of one seed share the terminals and their compromised days. Example: `issuer=2`.
     customers : int, >= 1
         Its customers; each pays 1.8 times a day in expectation. Example: `customers=500`.
     spending : float, > 0
         Typical amount of its customers' payments. Example: `spending=60.0`.
     seed : int, >= 0
-        Of the whole world: terminals and all banks. Example: `seed=1`.
+        Seed of terminals and all banks. Example: `seed=1`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
 
     Notes
     -----
-    Synthetic, made to try methods on, and no evidence about real fraud. Three patterns, none seen
-    in a payment alone but the first: single large amounts; terminals that are compromised for 28
+    Synthetic data for trying methods, and no evidence about real fraud. There are three patterns, of which a single
+    payment shows only the first: single large amounts; terminals that are compromised for 28
     days, where most payments are fraud, whatever their amount; customers whose card is stolen for 14
     days, where a third of the payments is several times as large as usual. The same arguments give
     the same table (with the same version of numpy).
@@ -80,29 +76,23 @@ class SimulatedTransactions:
     missing: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a bank that cannot be made."""
+        """Refuse parameters out of range."""
         if self.issuer < 1 or self.customers < 1 or self.seed < 0 or not self.spending > 0:
             raise UsageError(
-                f"SimulatedTransactions: issuer={self.issuer} and customers={self.customers} must be at least 1, "
-                f"seed={self.seed} at least 0 and spending={self.spending} above 0"
-            )
+                render(
+                    "rows.transactions.simulated", issuer=self.issuer, customers=self.customers, seed=self.seed,
+                    spending=self.spending,
+                )
+            )  # fmt: skip
 
     def read(self, folders: tuple[Path, ...] = ()) -> pd.DataFrame:
-        """Return the table, sorted by time.
-
-        `folders` are not looked at.
-
-        It is the caller's own: of what was made, a copy is kept for the next reading.
-        """
+        """Return a copy of the table, sorted by time; `folders` are not used."""
         return _made(replace(self, missing=())).copy()
 
 
 @lru_cache(maxsize=5)
 def _made(bank: SimulatedTransactions) -> pd.DataFrame:
-    """Return a bank's payments, made once.
-
-    Those of the last five banks are kept, a few megabytes each.
-    """
+    """Return a bank's payments; those of the last five banks are cached."""
     import pandas as pd
 
     # Terminals are drawn from the seed alone, so that all banks share them.
@@ -144,10 +134,7 @@ def _made(bank: SimulatedTransactions) -> pd.DataFrame:
 
 
 def _first_day(rng: np.random.Generator, count: int, chance: float) -> Integers:
-    """Draw the first day of each compromise.
-
-    [count]; it may be up to four weeks before the first day.
-    """
+    """Draw the first day of each compromise [count], up to four weeks before the first day of the table."""
     return rng.geometric(chance, count).astype(np.int64) - TERMINAL_DAYS
 
 

@@ -21,8 +21,8 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import OwnColumn, Schema, with_own
 from flfed.rows.data.sources import Part, Selection, Source
 from flfed.rows.data.transactions import Transactions
-from flfed.study.kinds import is_statistic, refits
-from flfed.study.tables import TREES
+from flfed.study.kinds import grows, is_statistic, refits
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mapped:
-    """How a site serves one more dataset.
+    """Mapping and source of one more dataset at a site.
 
     Parameters
     ----------
     mapping : mapping of schema column to own column, Field or None
         As a site's own. Example: `mapping={"age": "AGE"}`.
     source : Csv, Parquet, Sql or Frame, optional
-        Where that dataset's table is; default: the site's own source. Example: `source=Csv("follow-up.csv")`.
+        Source of that dataset's table; default: the site's own. Example: `source=Csv("follow-up.csv")`.
     holdout : Holdout or HoldoutByTime, optional
         Default: the site's own, so that a row is on one side in both datasets if it reads the same.
         Example: `holdout=Holdout(share=0.2, salt="a secret of ours")`.
@@ -58,9 +58,7 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Site:
-    """One institution and its table.
-
-    Its package `sites/<institution>/__init__.py` ends with one.
+    """One institution and its table, at the end of its package `sites/<institution>/__init__.py`.
 
     Parameters
     ----------
@@ -69,7 +67,7 @@ class Site:
     dataset : str
         The dataset whose schema the mapping fills. Example: `dataset="heart-disease"`.
     source : Csv, Parquet, Excel, Sql, Frame or Transactions
-        Where the rows are. Example: `source=Csv("patients.csv", separator=";")`.
+        Source of the rows. Example: `source=Csv("patients.csv", separator=";")`.
     mapping : mapping of schema column to own column, Field, or None where the site does not have it
         A schema column that is not named is read under its own name.
         Example: `mapping={"age": "AGE", "sex": Field("SEX", values={"M": "male", "F": "female"}), "ca": None}`.
@@ -82,20 +80,20 @@ class Site:
         Other datasets that the same institution serves, each with a mapping of its own; see
         `serving`. Example: `also={"heart-flamby": Mapped({"age": "AGE"})}`.
     own : mapping of name to OwnColumn
-        Columns that the schema does not have. A study that asks for declared columns adjusts the shared model to this
-        site with them; they stay here.
+        Columns that the schema does not have. A study with declared columns adjusts the shared model to this
+        site with them; they are in no message.
         Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000), unit="ng/L")}`.
     partial : bool
-        The site has fewer than half of the schema's features, and means to: without it `flfed site check` fails then,
-        for a mapping that was left half done looks the same. Example: `partial=True`.
+        Whether the site has fewer than half of the schema's features on purpose. Without it `flfed site check` fails,
+        since an unfinished mapping looks the same. Example: `partial=True`.
     policy : Policy, optional
         Default: `policy.toml` in the site's folder, else the strictest. Example: `policy=Policy(cell_minimum=5)`.
     folder : Path, optional
-        Set when the site is found in a folder. Example: `folder=Path("sites/my_hospital")`.
+        Folder from which the site was loaded, if any. Example: `folder=Path("sites/my_hospital")`.
 
     Notes
     -----
-    Making one opens no connection and reads no file; `read` does.
+    Creating one opens no connection and reads no file; `read` does.
     """
 
     name: str
@@ -113,32 +111,30 @@ class Site:
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise UsageError(f"site name {self.name!r} must be of a-z, 0-9 and single hyphens")
+            raise UsageError(render("rows.site.name", name=self.name))
         if not isinstance(self.source, (Source, Transactions)):
-            raise UsageError(
-                f"site {self.name!r}: source={self.source!r} must be a Csv, Parquet, Sql, Frame or Transactions"
-            )
+            raise UsageError(render("rows.site.source", site=self.name, source=self.source))
         if not isinstance(self.holdout, AnyHoldout):
-            raise UsageError(f"site {self.name!r}: holdout={self.holdout!r} must be a Holdout or HoldoutByTime")
+            raise UsageError(render("rows.site.holdout", site=self.name, holdout=self.holdout))
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
-            raise UsageError(f"site {self.name!r}: transactions are held out by time; give holdout=HoldoutByTime(...)")
+            raise UsageError(render("rows.site.transactions", site=self.name))
         self._check_columns()
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
             if not isinstance(other, Mapped):
-                raise UsageError(f"site {self.name!r}: also[{name!r}] must be a Mapped")
+                raise UsageError(render("rows.site.also", site=self.name, dataset=name))
             if name == self.dataset:
-                raise UsageError(f"site {self.name!r}: also names {name!r}, which is its dataset already")
-            # Each further dataset is tried now, so that its errors are told at import.
+                raise UsageError(render("rows.site.itself", site=self.name, dataset=name))
+            # Each further dataset is tried here, so that its errors are raised at import.
             self.serving(name)
 
     def _check_columns(self) -> None:
         for key, value in self.mapping.items():
             if not isinstance(value, (str, Field, type(None))):
-                raise UsageError(f"site {self.name!r}: mapping[{key!r}] must be a column's name, a Field or None")
+                raise UsageError(render("rows.site.mapping", site=self.name, column=key))
         for key, own in self.own.items():
             if not isinstance(own, OwnColumn):
-                raise UsageError(f"site {self.name!r}: own[{key!r}] must be an OwnColumn")
+                raise UsageError(render("rows.site.own", site=self.name, column=key))
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -146,7 +142,7 @@ class Site:
         return (self.dataset, *self.also)
 
     def holds_nothing_out(self) -> bool:
-        """Tell whether all rows are trained on, by intention and with open data."""
+        """Return whether all rows of open data are trained on, on purpose."""
         return self.policy.disclosure == "open" and isinstance(self.holdout, Holdout) and not self.holdout.share
 
     def serving(self, dataset: str) -> Site:
@@ -161,7 +157,7 @@ class Site:
             return self
         if dataset not in self.also:
             served = " and ".join(repr(name) for name in self.datasets)
-            raise UsageError(f"site {self.name!r} has dataset {served}, not {dataset!r}")
+            raise UsageError(render("rows.site.dataset", site=self.name, served=served, dataset=dataset))
         other = self.also[dataset]
         return replace(
             self,
@@ -180,7 +176,7 @@ class Site:
         return {**self.mapping, **{name: one.column for name, one in self.own.items()}}
 
     def source_knowing(self, schema: Schema) -> Source | Transactions:
-        """Return the source, whose expressions know the codes for "not known" of mapping and schema."""
+        """Return the source with the codes for "not known" of mapping and schema."""
         if not isinstance(self.source, Selection):
             return self.source
         codes: dict[str, tuple[str | float, ...]] = {}
@@ -197,17 +193,13 @@ class Site:
         return with_own(schema, self.own, self.name)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
-        """Read and map the table, in source order.
-
-        It is returned with every rule that it breaks.
-        """
+        """Return the mapped table in source order, every rule that it breaks, and the schema."""
         return self.examine()[1:]
 
     def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
-        """Inspect the table, and keep the source's own.
+        """Return the source's table, and after it the values of `inspect`.
 
-        Returns the table as the source gave it, then what `inspect` does. The mapped table has the site's own columns
-        after the schema's.
+        The mapped table has the site's own columns after the schema's.
         """
         schema = datasets.load(self.dataset).schema
         # Parts were mapped before they were cut.
@@ -220,7 +212,7 @@ class Site:
         return raw, table, findings, schema
 
     def source_table(self) -> pd.DataFrame:
-        """Read the table as its source gives it; of transactions, those that the holdout uses, with their windows."""
+        """Read the source's table; of transactions, those that the holdout uses, with their windows."""
         dataset = datasets.load(self.dataset)
         source = self.source_knowing(dataset.schema)
         folders = dataset.folders(self.folder)
@@ -234,8 +226,8 @@ class Site:
         Parameters
         ----------
         repeat : int, >= 0
-            From 1 on another holdout is drawn, where the policy allows `resplit`; else the
-            site's own holdout is kept.
+            From 1 on another holdout is drawn, where the policy allows `resplit`; else it is the
+            site's own.
         complete : sequence of str
             A row with a gap in one of these columns is left out, before anything else.
         published : PublishedSplit, optional
@@ -246,10 +238,10 @@ class Site:
         TableError
             For the first rule the table breaks: column, rule and count.
         UsageError
-            If the source cannot be read, or the policy keeps the site's own holdout or rows.
+            If the source cannot be read, or the policy forbids the study's split or choice of rows.
         """
         refused = self.policy.refusal(complete=bool(complete), published=published is not None)
-        if published is not None and isinstance(self.source, Transactions):
+        if published is not None and self._has_periods():
             refused = Refusal("split-by-time")
         if refused:
             raise UsageError(f"site {self.name!r}: {refused}")
@@ -262,11 +254,12 @@ class Site:
             train, test = rows.published_sides(published, repeat)
         return self._split(rows, np.flatnonzero(train), np.flatnonzero(test))
 
-    def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
-        """Read, map, check and sort the table.
+    def _has_periods(self) -> bool:
+        """Return whether rows are transactions, which are held out by time alone."""
+        return isinstance(self.source, Transactions)
 
-        Rows that lack one of `complete` are left out. Raises as `read` does.
-        """
+    def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
+        """Read, map, check and sort the rows that lack none of `complete`; raises as `read` does."""
         table, findings, schema = self.inspect()
         if findings:
             raise findings[0].error()
@@ -278,12 +271,12 @@ class Site:
 
 
 def holdout_of(study: Study, site: Site) -> AnyHoldout:
-    """Return the holdout that a study goes by: one at random where it has a published split."""
+    """Return a study's holdout at a site: one at random where the study has a published split."""
     return Holdout() if study.split.fixed else site.holdout
 
 
 def dataset_refusal(study: Study, site: Site) -> Refusal | None:
-    """Return why a site has no table for a study's dataset, None where it has one."""
+    """Return the refusal of a study whose dataset the site does not serve, or None."""
     if study.dataset.name in site.datasets:
         return None
     mapped = " and ".join(repr(name) for name in site.datasets)
@@ -291,9 +284,9 @@ def dataset_refusal(study: Study, site: Site) -> Refusal | None:
 
 
 def study_refusal(study: Study, site: Site) -> Refusal | None:
-    """Return why the site's policy forbids a study's rows, or nobody can run the study on any.
+    """Return the refusal of a study by the site's policy, or because no site can run it; else None.
 
-    It is None where the policy allows them. No row is read.
+    No row is read.
     """
     policy = site.policy
     summed = study.aggregation.sums_rows
@@ -308,8 +301,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
 
 
 def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
-    """Return why a policy forbids a study's trees, None where it allows them or the study grows none."""
-    if study.model.name != TREES:
+    """Return the refusal of a study's trees by a policy, or None."""
+    if not grows(study):
         return None
     if refits(study) and policy.disclosure != "open":
         return Refusal("refit-not-open")
@@ -318,14 +311,14 @@ def _trees_refusal(study: Study, policy: Policy) -> Refusal | None:
 
 
 def start_refusal(study: Study) -> Refusal | None:
-    """Return why a study cannot begin with the model of an earlier run, None where it can."""
+    """Return the refusal of a study that cannot begin with the model of an earlier run, or None."""
     return Refusal("start-per-site") if study.warm_start and study.encode.scaler == "per-site" else None
 
 
 def _width_refusal(study: Study, width: float) -> Refusal | None:
-    """Return why a site cannot train a part of a study's model.
+    """Return the refusal of a study whose model the site cannot train in part, or None.
 
-    It is None where it can, and where it trains all of it: a model without hidden units has nothing to leave out.
+    A model without hidden units is trained whole.
     """
     if width == 1:
         return None
@@ -343,18 +336,16 @@ def _width_refusal(study: Study, width: float) -> Refusal | None:
 
 @dataclass(frozen=True, eq=False)
 class SiteTable:
-    """A site's mapped rows, split.
-
-    The holdout is opened only by name of purpose.
+    """A site's mapped rows, split; opening the holdout needs a purpose.
 
     Attributes
     ----------
-    training : DataFrame, rows that may be trained on
+    training : DataFrame, training rows
     schema : Schema
     opened : list of str
         Purposes for which the holdout was opened, in order.
     left_out : int
-        Rows that the study leaves out, because a feature is missing.
+        Rows that the study leaves out because a feature is missing.
     """
 
     training: pd.DataFrame
@@ -365,17 +356,14 @@ class SiteTable:
     _keys: tuple[pd.DataFrame, list[str]] | None = None
 
     def training_keys(self) -> list[str]:
-        """Return the training rows' `row_keys`, made anew unless known already.
-
-        They are made anew unless they came with just these rows.
-        """
+        """Return the training rows' `row_keys`, computed unless they came with these rows."""
         if self._keys is not None and self._keys[0] is self.training:
             return self._keys[1]
         return row_keys(self.training, self.schema)
 
     @property
     def holdout_rows(self) -> int:
-        """How many rows are held out; counting opens nothing."""
+        """Number of holdout rows; counting opens nothing."""
         return len(self._holdout)
 
     def holdout(self, purpose: str) -> pd.DataFrame:
@@ -392,15 +380,14 @@ class SiteTable:
 
 @dataclass(frozen=True, kw_only=True)
 class CachedSite(Site):
-    """A site whose table is read only once.
+    """A site whose table is read, mapped, checked and sorted only once, and split for each run.
 
-    It is mapped, checked and sorted once, and split anew each time it is asked. Made for one series of repeats or one
-    sweep, and given up with it: before the next one the institution's data may change.
+    It serves one series of repeats or one sweep. Before the next one, the institution's data may change.
 
     Attributes
     ----------
     opened : dict of tuple of str to SortedRows
-        What was read, by the columns that had to be complete; no split. A site that is made from this
+        Rows before the split, by the columns that must be complete. A site copied from this
         one by `replace` reads for itself.
     """
 
@@ -408,16 +395,13 @@ class CachedSite(Site):
 
     @classmethod
     def of(cls, site: Site) -> Site:
-        """Return the same site, reading its table once.
-
-        One that reads in a way of its own is left as it is.
-        """
+        """Return the same site, reading its table once; a subclass is returned unchanged."""
         if type(site) is not Site:
             return site
         return cls(**vars(site))
 
     def sorted_rows(self, complete: Sequence[str] = ()) -> SortedRows:
-        """Return sorted rows, cached for each question."""
+        """Return sorted rows, cached by `complete`."""
         key = tuple(complete)
         if key not in self.opened:
             self.opened[key] = super().sorted_rows(complete)

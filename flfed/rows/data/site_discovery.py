@@ -20,6 +20,7 @@ from flfed.packages import check_module, check_package, roots, unknown_name_erro
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
+from flfed.words import render
 
 _IMPORT_ERRORS = (ArithmeticError, AttributeError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError)
 
@@ -30,9 +31,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Site:
-    """Return the site of a name or import path.
-
-    An import path is `package.module` or `…:site`.
+    """Return the site of a name or import path (`package.module` or `…:site`).
 
     Raises
     ------
@@ -44,32 +43,29 @@ def load(name: str) -> Site:
         return _checked(site, name, folder)
     if "." in name or ":" in name:
         return _from_import_path(name)
-    # A folder without the file that makes it a site deserves a better answer than "not known".
+    # A folder without __init__.py gets a better answer than "not known".
     for root in roots():
         for path in root.glob("sites/*"):
             if path.is_dir() and path.name.replace("_", "-") == name:
-                raise UsageError(f"site {name!r}: {path} has no file __init__.py, which is to say where its rows are")
+                raise UsageError(render("rows.site.package", site=name, path=path))
     raise unknown_name_error("site", name, names())
 
 
 def of_dataset(dataset: str) -> list[Site]:
-    """Return every site found that serves a dataset.
-
-    Each is as it serves it; they are in name order.
+    """Return every site that serves a dataset, with its mapping of it, in the order of names.
 
     Raises
     ------
     UsageError
-        If one of these sites has a wrong name or policy. A package that gives no site, so that
-        nobody knows whose it is, is logged and left out.
+        If one of these sites has a wrong name or policy. A package without a site is logged and left out.
     """
     sites = []
     for name in names():
         try:
             site, folder = _import_site(name)
         except FlfedError as error:
-            # One broken package must not keep all other sites from a study.
-            logging.getLogger("flfed.site").warning("site %s is left out: %s", name, error)
+            # One broken package must not exclude all other sites from a study.
+            logging.getLogger("flfed.site").warning(render("rows.site.skipped", site=name, error=error))
             continue
         if dataset in site.datasets:
             sites.append(_checked(site, name, folder).serving(dataset))
@@ -89,25 +85,19 @@ def of_folder(folder: Path) -> Site:
 
 
 def chosen(wanted: Sequence[str | Site]) -> list[Site]:
-    """Return the sites of a run, in name order.
-
-    They are given by name, import path or as `Site`; their names must differ.
-    """
+    """Return the sites of a run in the order of their names, which must differ."""
     sites = []
     for item in wanted:
         site = load(item) if isinstance(item, str) else item
         sites.append(site)
     names = [site.name for site in sites]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"site {twice[0]!r} is there twice; a site's name must be unique in a run, leave one out")
+        raise UsageError(render("rows.site.twice", site=twice[0]))
     return sorted(sites, key=lambda site: site.name)
 
 
 def _folders() -> dict[str, Path]:
-    """Return each site's folder by name, the first root winning.
-
-    The first root that has a name wins.
-    """
+    """Return each site's folder by name, from the first root that has it."""
     folders: dict[str, Path] = {}
     for root in roots():
         for path in sorted(root.glob("sites/*/__init__.py")):
@@ -133,40 +123,41 @@ def _import_site(name: str) -> tuple[Site, Path | None]:
 
 @contextmanager
 def _importing(where: str) -> Iterator[None]:
-    """Turn import errors of sites into usage errors.
-
-    One sentence tells what an institution's own code raised; our own errors pass.
-    """
+    """Turn errors of an institution's own code into one sentence; errors of flfed pass unchanged."""
     try:
         yield
     except FlfedError:
         raise
     except (SyntaxError, ImportError) as error:
-        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}: {error})") from None
+        kind = type(error).__name__
+        raise UsageError(render("rows.site.unimported", where=where, error=f"{kind}: {error}")) from None
     except _IMPORT_ERRORS as error:
         # Its text is left out: code that reads a table on import may quote a cell.
-        raise UsageError(f"{where}: cannot be imported ({type(error).__name__}{_line_of(error)})") from None
+        raise UsageError(render("rows.site.unimported", where=where, error=_type_and_line(error))) from None
 
 
-def _line_of(error: BaseException) -> str:
-    """Return the line of an institution's code that failed, if any."""
+def _type_and_line(error: BaseException) -> str:
+    """Return an error's type, with the line of an institution's code that failed, if any."""
     ours = (f"{Path(__file__).parents[2]}{os.sep}", "<")  # a folder beside it may begin alike
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    return f" in line {own[-1].lineno} of {Path(own[-1].filename).name}" if own else ""
+    kind = type(error).__name__
+    if not own:
+        return kind
+    return render("rows.site.line", error=kind, line=own[-1].lineno, file=Path(own[-1].filename).name)
 
 
 def _import_folder(folder: Path) -> Site:
-    # By path and under a name of our own: another package called `sites` may be installed.
+    # By path and under a private name: another package called `sites` may be installed.
     name = f"_flfed_sites.{folder.name}"
     spec = importlib.util.spec_from_file_location(
         name, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     if spec is None or spec.loader is None:
-        raise UsageError(f"{folder}: cannot be imported")
+        raise UsageError(render("rows.site.unloadable", folder=folder))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        # A module that failed must not be found half made by the next import.
+        # The next import must not find a module that failed halfway.
         with _importing(str(folder)):
             spec.loader.exec_module(module)
     except FlfedError:
@@ -184,16 +175,13 @@ def _from_import_path(path: str) -> Site:
         except ModuleNotFoundError as error:
             if not f"{module_name}.".startswith(f"{error.name}."):
                 raise
-            raise UsageError(f"site {path!r}: there is no module {module_name!r} to import") from None
+            raise UsageError(render("rows.site.module", site=path, module=module_name)) from None
     target = getattr(module, attribute or "site", module)
     return _checked(_module_site(target, path), None, _module_folder(module_name))
 
 
 def _module_folder(module_name: str) -> Path | None:
-    """Return the folder of a site package, with tables and policy.
-
-    The package's tables and its policy stand there.
-    """
+    """Return the folder of a site's package, with tables and policy."""
     file = sys.modules[module_name].__file__
     return Path(file).parent if file else None
 
@@ -201,17 +189,17 @@ def _module_folder(module_name: str) -> Path | None:
 def _module_site(target: object, where: str) -> Site:
     site = getattr(target, "site", None) if isinstance(target, ModuleType) else target
     if not isinstance(site, Site):
-        raise UsageError(f"{where}: must end with `site = Site(...)`")
+        raise UsageError(render("rows.site.siteless", where=where))
     return site
 
 
 def _checked(site: Site, name: str | None, folder: Path | None) -> Site:
     """Return the site with its folder and policy."""
     if name is not None and site.name != name:
-        raise UsageError(f"site {name!r} names itself {site.name!r}; the folder's name decides")
+        raise UsageError(render("rows.site.renamed", folder=name, name=site.name))
     if folder is None:
         return site
-    # The policy in the folder wins over one in the code.
+    # The policy in the folder replaces one in the code.
     path = folder / "policy.toml"
     policy = parse_settings(Policy, path) if path.is_file() else site.policy
     return replace(site, folder=folder, policy=policy)

@@ -1,7 +1,4 @@
-"""Sources of an institution's table.
-
-They are CSV, Parquet, a database, or a data frame.
-"""
+"""Sources of an institution's table: CSV, Parquet, Excel, a database, or a data frame."""
 
 from __future__ import annotations
 
@@ -25,28 +22,25 @@ from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
 from flfed.rows.data.parsing.queries import read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
-    TOO_LONG,
-    UNCLOSED,
     NoTable,
     content_of,
     without_end_sign,
     wrong_encoding,
 )
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import Connection
 
-EXAMPLE = "postgresql+psycopg://user:password@host/database"
-ENCODE = "percent-encode @ : / in the password (%40 %3A %2F)"
 UNENDED = "unended"
-"""In a table's `attrs`: the last line of its file has no end, though all its cells."""
+"""Key in a table's `attrs`: the last line of its file has all cells but no line break."""
 Folders = tuple[Path, ...]
-"""Where a relative path is looked for, in this order."""
+"""Folders of a relative path, in order of precedence."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
-PARSER_SAYS = {"EOF inside string": UNCLOSED, "field larger": TOO_LONG}
-"""What is wrong with a file, by words of the parsers' own errors, which have no codes."""
+PARSER_SAYS = {"EOF inside string": "unclosed", "field larger": "long"}
+"""Key of a refusal's reason by words of the parsers' errors, which have no codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +53,15 @@ class Selection:
         Over the source's own columns; see `derived_columns`. Cells that are in `missing` are missing here too.
         Example: `derive={"bmi": "weight / (height / 100) ** 2"}`.
     where : str
-        Which rows are read; see `rows_where`. Derived columns may be named. Example: `where="hospital == 'north'"`.
+        Condition for the rows; see `rows_where`. Derived columns may be named. Example: `where="hospital == 'north'"`.
     dates : mapping of an own column to a date format
         Columns whose dates are not written as 2026-01-31, with the format that `Field` takes as `date`. They are read
         before any expression is. Example: `dates={"discharged": "%d.%m.%Y"}`.
     century : {0, 1900, 2000}
-        First of the hundred years that two digits of a year stand for, in all of `dates`; 0 refuses such a format,
-        for nobody can tell. Example: `century=2000`.
+        First of the hundred years that two digits of a year stand for, in all of `dates`; 0 refuses such a format
+        as ambiguous. Example: `century=2000`.
     limits : Limits
-        How large a table is read. Example: `limits=Limits(rows=50_000_000, cells=1_000_000_000)`.
+        Largest table that is read. Example: `limits=Limits(rows=50_000_000, cells=1_000_000_000)`.
     """
 
     derive: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -78,22 +72,22 @@ class Selection:
     codes: Mapping[str, Sequence[object]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def knowing(self, codes: Mapping[str, Sequence[object]]) -> Self:
-        """Return the source with further codes for "not known", by own column; expressions miss them too."""
+        """Return the source with further codes for "not known", by own column, also for its expressions."""
         made = replace(self)
         object.__setattr__(made, "codes", codes)
         return made
 
     def __post_init__(self) -> None:
-        """Refuse expressions that are none, before a table is read."""
+        """Refuse malformed expressions before a table is read."""
         if not isinstance(self.where, str):
-            raise UsageError(f"where={self.where!r} must be a text, such as 'age >= 18'")
+            raise UsageError(render("rows.source.where", where=self.where))
         if not isinstance(self.limits, Limits):
-            raise UsageError(f"limits={self.limits!r} must be Limits(...), such as Limits(rows=50_000_000)")
+            raise UsageError(render("rows.source.limits", limits=self.limits))
         self._check_dates()
         self._check_derive()
         if not self.derive and not self.where:
             return
-        # A source without expressions needs no pandas to be made.
+        # A source without expressions needs no pandas.
         from flfed.rows.data.parsing.expressions import parse_expression
 
         for name, expression in self.derive.items():
@@ -105,14 +99,12 @@ class Selection:
         if not isinstance(self.derive, Mapping) or not all(
             isinstance(text, str) and text for text in (*self.derive, *self.derive.values())
         ):
-            raise UsageError(
-                f"derive={self.derive!r} must map new columns to expressions, such as {{'old': 'age > 80'}}"
-            )
+            raise UsageError(render("rows.source.derive", derive=self.derive))
 
     def _check_dates(self) -> None:
         if self.century not in (0, 1900, 2000):
-            raise UsageError(f"century={self.century!r} must be 1900 or 2000, or 0 for none")
-        wrong = UsageError(f"dates={self.dates!r} must map columns to formats, such as {{'seen': '%d.%m.%Y'}}")
+            raise UsageError(render("rows.source.century", century=self.century))
+        wrong = UsageError(render("rows.source.dates", dates=self.dates))
         if not isinstance(self.dates, Mapping):
             raise wrong
         for name, form in self.dates.items():
@@ -121,7 +113,7 @@ class Selection:
             check_date_format(f"dates[{name!r}]", form, century=self.century)
 
     def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
-        """Return the table with texts for names, derived columns, and only the rows that are read.
+        """Return the chosen rows with text names and derived columns.
 
         `missing` are the source's codes for "not known".
         """
@@ -172,25 +164,20 @@ class Csv(Selection):
     encoding: str = "utf-8-sig"
 
     def __post_init__(self) -> None:
-        """Refuse repeated names and long separators.
-
-        Two columns may not have one name, and a separator must be one sign.
-        """
+        """Refuse repeated names, and separators of several signs."""
         super().__post_init__()
         if self.columns and len(set(self.columns)) < len(self.columns):
-            raise UsageError(f"{self.path}: a name stands twice in columns")
+            raise UsageError(render("rows.source.repeated", path=self.path))
         if len(self.separator) != 1 and self.separator != BLANKS:
-            raise UsageError(f"{self.path}: separator={self.separator!r} must be one sign, or {BLANKS!r} for blanks")
+            raise UsageError(render("rows.source.separator", path=self.path, separator=self.separator, blanks=BLANKS))
 
     def read(self, folders: Folders) -> pd.DataFrame:
-        """Read the table.
-
-        `folders` are where a relative path is looked for.
+        """Read the table from the first of `folders` that has the file.
 
         Raises
         ------
         UsageError
-            If the file is no such table, or one of its lines is longer or shorter than the first; says what it is.
+            If the file is no such table, or one of its lines is longer or shorter than the first, with the reason.
         """
         import pandas as pd
 
@@ -198,38 +185,35 @@ class Csv(Selection):
         reading = Reading(path, self.limits)
         try:
             content = without_end_sign(content_of(path, reading))
-            # Uneven lines are found before pandas reads them, for it fills them up without a word.
+            # Checked before pandas reads them, for it fills uneven lines up silently.
             ended = self._check(content, reading)
             with warnings.catch_warnings():
-                # pandas only warns of cells that it drops where lines are longer than the header.
+                # pandas only warns where it drops cells of lines longer than the header.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 table = self._table(content)
         except OSError as error:
-            raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+            raise UsageError(render("rows.source.unopened", path=path, reason=error.strerror)) from None
         except NoTable as why:
             raise self._refusal(path, str(why)) from None
         except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, csv.Error) as error:
             # The parser's own message quotes cells.
-            default = UNCLOSED if isinstance(error, csv.Error) else "its lines are not alike"
+            default = "unclosed" if isinstance(error, csv.Error) else "uneven"
             rule = next((rule for words, rule in PARSER_SAYS.items() if words in str(error)), default)
-            raise self._refusal(path, rule) from None
+            raise self._refusal(path, render(f"rows.parser.{rule}")) from None
         except UnicodeError:
-            raise self._refusal(path, "it is not in that encoding") from None
+            raise self._refusal(path, render("rows.source.encoding")) from None
         except LookupError:
-            raise self._refusal(path, "no such encoding is known") from None
+            raise self._refusal(path, render("rows.source.unknown")) from None
         table.attrs[UNENDED] = not ended
         return self.selected(table, self.missing)
 
     def _refusal(self, path: Path, why: str) -> UsageError:
         return UsageError(
-            f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}: {why}"
+            render("rows.source.csv", path=path, separator=self.separator, encoding=self.encoding, reason=why)
         )
 
     def _check(self, content: bytes, reading: Reading) -> bool:
-        """Refuse files that pandas would silently repair.
-
-        It would fill them up or leave parts out. Returns whether the last line has an end.
-        """
+        """Refuse files that pandas would silently fill up or cut; return whether the last line has a break."""
         "".encode(self.encoding)  # LookupError where Python does not know it
         if wrong := wrong_encoding(content, self.encoding):
             raise NoTable(wrong)
@@ -272,10 +256,7 @@ class Parquet(Selection):
     missing: tuple[str, ...] = ()
 
     def read(self, folders: Folders) -> pd.DataFrame:
-        """Read the table.
-
-        `folders` are where a relative path is looked for.
-        """
+        """Read the table from the first of `folders` that has the file."""
         path = find_file(self.path, folders)
         return self.selected(read_parquet(path, Reading(path, self.limits)), self.missing)
 
@@ -299,15 +280,12 @@ class Excel(Selection):
     missing: tuple[str, ...] = ()
 
     def read(self, folders: Folders) -> pd.DataFrame:
-        """Read the table.
-
-        `folders` are where a relative path is looked for.
-        """
+        """Read the table from the first of `folders` that has the file."""
         require_extra("openpyxl", "reading Excel", "excel")
         path = find_file(self.path, folders)
-        refusal = f"{path}: cannot be read as an Excel file (.xlsx)"
+        refusal = render("rows.source.excel", path=path)
         if self.sheet:
-            refusal += f", or has no sheet {self.sheet!r}"
+            refusal = render("rows.source.sheet", path=path, sheet=self.sheet)
         table = read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
         return self.selected(table, self.missing)
 
@@ -327,7 +305,7 @@ class Sql(Selection):
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
     limits : Limits
-        Smaller ones than a file's, as a query says nowhere how much it will return: 2 million rows, 32 million cells
+        Smaller than a file's, since the size of a result is not known in advance: 2 million rows, 32 million cells
         and 500 MB. Example: `limits=Limits(rows=20_000_000, cells=200_000_000, seconds=7_200)`.
     """
 
@@ -341,18 +319,15 @@ class Sql(Selection):
         import sqlalchemy
 
         try:
-            # The driver's own message may quote cells, and the URL holds a password: neither is said.
+            # The driver's own message may quote cells, and the URL holds a password: neither is shown.
             with self._connection() as connection:
                 table = read_query(connection, self.query, Reading("the site's database query", self.limits))
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise UsageError(f"the site's database query failed ({_why_failed(error)})") from None
+            raise UsageError(render("rows.source.query", reason=_why_failed(error))) from None
         return self.selected(table, self.missing)
 
     def _connection(self) -> Connection:
-        """Connect to the database, without a pool.
-
-        Nothing is left of the connection once it is closed.
-        """
+        """Connect to the database without a pool, so that closing leaves nothing."""
         import sqlalchemy
 
         try:
@@ -361,23 +336,17 @@ class Sql(Selection):
                 engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
                 connection = engine.connect()
                 if engine.dialect.name == "sqlite":
-                    # SQLite refuses a longer cell before it makes one.
+                    # SQLite refuses a longer cell before it builds one.
                     driver: Any = connection.connection.driver_connection
                     driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
                 return connection
         except ImportError:
-            raise UsageError(
-                f"the driver of the database that {self.url_variable} names is not installed here: pip install it "
-                "(for postgresql+psycopg://: pip install 'flfed[postgres]')"
-            ) from None
+            raise UsageError(render("rows.source.driver", variable=self.url_variable)) from None
         except (sqlalchemy.exc.ArgumentError, ValueError, TypeError, LookupError):
-            raise UsageError(f"{self.url_variable} does not hold a database URL such as {EXAMPLE}; {ENCODE}") from None
+            raise UsageError(render("rows.source.url", variable=self.url_variable)) from None
         except sqlalchemy.exc.SQLAlchemyError as error:
             kind = type(error).__name__
-            raise UsageError(
-                f"the site's database query failed ({kind}): it cannot be reached by what {self.url_variable} says; "
-                f"{ENCODE}"
-            ) from None
+            raise UsageError(render("rows.source.unreachable", error=kind, variable=self.url_variable)) from None
 
     def _url(self) -> str:
         url = os.environ.get(self.url_variable, "")
@@ -385,18 +354,16 @@ class Sql(Selection):
         if not url and file:
             try:
                 url = Path(file).read_text(encoding="utf-8").strip()
-            except (OSError, ValueError):  # the name is not said: it may be the address itself
-                raise UsageError(f"{self.url_variable}_FILE names a file that cannot be read") from None
+            except (OSError, ValueError):  # the name is not shown: it may be the address itself
+                raise UsageError(render("rows.source.file", variable=self.url_variable)) from None
         if not url:
-            raise UsageError(f"set {self.url_variable} (or {self.url_variable}_FILE) to the database's URL")
+            raise UsageError(render("rows.source.unset", variable=self.url_variable))
         return url
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A table in memory.
-
-    For notebooks, research sites and tests.
+    """A table in memory, for notebooks, research sites and tests.
 
     Parameters
     ----------
@@ -416,21 +383,18 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Part(Frame):
-    """Rows of a table that is mapped already.
-
-    It was mapped and checked as a whole before it was cut: reading maps them no more.
-    """
+    """Rows of a table that was mapped and checked as a whole before it was cut."""
 
 
 LONGEST_CELL = 10_000_000
-"""Bytes of a cell, and of a row, of SQLite: a query can ask for a gigabyte of zeros in a few signs."""
+"""Largest number of bytes of a cell, and of a row, of SQLite: a short query can return a gigabyte of zeros."""
 
 
 def _why_failed(error: Exception) -> str:
     """Return why a query failed: the error's type, or that a cell is too long."""
     driver = getattr(error, "orig", None)
     if getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG:
-        return f"a cell or row has more than {LONGEST_CELL:,} bytes; select a part of it"
+        return render("rows.source.cell", bytes=LONGEST_CELL)
     return type(error).__name__
 
 
@@ -438,21 +402,19 @@ Source = Csv | Parquet | Excel | Sql | Frame
 
 
 def find_file(path: str, folders: Folders) -> Path:
-    """Return the file that a path names.
-
-    It is in the first of `folders` that has it.
+    """Return the file of a path in the first of `folders` that has it.
 
     Raises
     ------
     UsageError
-        If none has it; says where it was looked for and how to fetch it. Also for a pickle.
+        If none has it, with the folders and how to fetch it. Also for a pickle.
     """
     wanted = Path(path)
     if wanted.suffix.lower() in _PICKLES:
-        raise UsageError(f"{wanted.name}: a pickle can run code when it is opened, so none is read; save it as Parquet")
+        raise UsageError(render("rows.source.pickle", file=wanted.name))
     tried = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
     for candidate in tried:
         if candidate.is_file():
             return candidate
     places = ", ".join(str(candidate.parent) for candidate in tried)
-    raise UsageError(f"the table {wanted.name!r} is not in {places}; if the dataset is a download: flfed data get NAME")
+    raise UsageError(render("rows.source.absent", file=wanted.name, folders=places))

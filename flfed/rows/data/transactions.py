@@ -1,7 +1,4 @@
-"""A site's transactions, and windows over their past.
-
-They are read, checked, and turned into rows by the windows that a dataset declares: counts, sums and risk.
-"""
+"""A site's transactions, turned into rows by windows over their past: counts, sums and risk."""
 
 from __future__ import annotations
 
@@ -18,9 +15,11 @@ from flfed.errors import TableError, UsageError
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import refuse_cells, wall_clock
+from flfed.rows.data.parsing.fields import ABSENT, NOT_NUMBER, REPEATED
 from flfed.rows.data.schema import Strict, parse_settings
 from flfed.rows.data.simulated_transactions import SimulatedTransactions
 from flfed.rows.data.sources import Folders, Source, find_file
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,24 +29,22 @@ Integers = NDArray[np.int64]
 
 NANOSECONDS_A_DAY = 86_400 * 10**9
 PARTS = 10_000
-"""Sums of money are taken in whole ten-thousandths: exact, whatever the order of the rows."""
+"""Sums of money are in whole ten-thousandths: exact, whatever the order of the rows."""
 
 
 class Window(Strict):
-    """Columns that look back over transactions.
-
-    They are those of one owner; there is one column for each length.
+    """Columns that look back over one owner's transactions, one for each length.
 
     Attributes
     ----------
     by : str
-        Column of the owner, such as the customer: only rows with the same cell are looked at.
+        Column of the owner, such as the customer: only rows with the same cell count.
         Example: `by = "customer"`.
     what : {"count", "sum", "mean", "risk"}
-        `count`, `sum` and `mean` take in the transaction itself and others of the same moment.
+        `count`, `sum` and `mean` include the transaction itself and others of the same moment.
         `risk` is the share of known labels that are positive, 0 where none is known.
     of : str
-        Column that `sum` and `mean` are of, rounded to ten-thousandths. Example: `of = "amount"`.
+        Column of `sum` and `mean`, rounded to ten-thousandths. Example: `of = "amount"`.
     days : tuple of int, each >= 1
         Lengths; a window of `d` days that ends at `e` holds the moments in `(e - d days, e]`.
         Example: `days = [1, 7, 30]`.
@@ -64,15 +61,16 @@ class Window(Strict):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if any(days < 1 for days in self.days):
-            raise ValueError("days must be whole numbers of at least 1")
+            raise ValueError(render("rows.transactions.days"))
         if (self.what in ("sum", "mean")) != bool(self.of):
-            wrong = "takes no column" if self.of else "needs a column: of"
-            raise ValueError(f"what = {self.what!r} {wrong}")
+            if self.of:
+                raise ValueError(render("rows.transactions.needless", what=self.what))
+            raise ValueError(render("rows.transactions.columnless", what=self.what))
         return self
 
 
 class Calendar(Strict):
-    """A flag that follows from the moment alone.
+    """A flag that depends on the moment alone.
 
     Attributes
     ----------
@@ -88,18 +86,16 @@ class Calendar(Strict):
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if bool(self.weekdays) == (self.hours is not None):
-            raise ValueError("needs weekdays or hours, and not both")
+            raise ValueError(render("rows.transactions.calendar"))
         if any(not 0 <= day <= 6 for day in self.weekdays):
-            raise ValueError("weekdays must be from 0 (Monday) to 6")
+            raise ValueError(render("rows.transactions.weekdays"))
         if self.hours is not None and not 0 <= self.hours[0] < self.hours[1] <= 24:
-            raise ValueError("hours must go from low to high within 0 to 24")
+            raise ValueError(render("rows.transactions.hours"))
         return self
 
 
 class Windows(Strict):
-    """The declaration in `transactions.toml`.
-
-    It says which columns a transaction gets from its own past.
+    """The declaration in `transactions.toml`: columns that a transaction gets from its past.
 
     Attributes
     ----------
@@ -115,7 +111,7 @@ class Windows(Strict):
         Days until a transaction's label is known; at least 1 where a window is a risk, which would
         else count the label of the transaction itself. Example: `label-delay-days = 7`.
     calendar : dict of column to Calendar
-        Flags that follow from the moment alone. Example: `calendar.weekend = { weekdays = [5, 6] }`.
+        Flags that depend on the moment alone. Example: `calendar.weekend = { weekdays = [5, 6] }`.
     windows : dict of column to Window
         `{days}` in a name stands for the length.
         Example: `windows."count_{days}d" = { by = "customer", what = "count", days = [1, 7] }`.
@@ -135,29 +131,23 @@ class Windows(Strict):
     def _distinct(self) -> Self:
         made = self.made()
         if len(set(made)) < len(made) or set(made) & set(self.taken()):
-            raise ValueError("a column stands twice; {days} in a name stands for the length of its window")
+            raise ValueError(render("rows.transactions.twice", place="{days}"))
         if self.positive == self.negative:
-            raise ValueError(f"positive and negative are both {self.positive!r}")
+            raise ValueError(render("rows.transactions.label", label=self.positive))
         if not self.label_delay_days and any(window.what == "risk" for window in self.windows.values()):
-            raise ValueError("label-delay-days must be at least 1 for a risk, which else counts a row's own label")
+            raise ValueError(render("rows.transactions.delay"))
         return self
 
     def owners(self) -> tuple[str, ...]:
-        """Return the columns of owners, each once.
-
-        Windows look back by them.
-        """
+        """Return the distinct columns of owners."""
         return tuple(dict.fromkeys(window.by for window in self.windows.values()))
 
     def summed(self) -> tuple[str, ...]:
-        """Return the columns of numbers.
-
-        They are the amount, and whatever a window sums.
-        """
+        """Return the columns of numbers: the amount, and those that windows sum."""
         return tuple(dict.fromkeys([self.amount, *(window.of for window in self.windows.values() if window.of)]))
 
     def taken(self) -> tuple[str, ...]:
-        """Return the columns that transactions must have."""
+        """Return the required columns of transactions."""
         return tuple(dict.fromkeys([*self.owners(), self.time, *self.summed(), self.label]))
 
     def needed(self, by: str) -> tuple[str, ...]:
@@ -167,7 +157,7 @@ class Windows(Strict):
         return tuple(dict.fromkeys([by, self.time, *(window.of for window in own if window.of), *labels]))
 
     def made(self) -> tuple[str, ...]:
-        """Return the columns that are made, in order."""
+        """Return the computed columns, in order."""
         windows: list[str] = []
         for name, window in self.windows.items():
             windows += [name.replace("{days}", str(days)) for days in window.days]
@@ -175,9 +165,7 @@ class Windows(Strict):
 
 
 class _History:
-    """Transactions sorted by owner and moment.
-
-    Every window is then a slice of them.
+    """Transactions sorted by owner and moment, so that every window is a slice.
 
     Parameters
     ----------
@@ -189,32 +177,26 @@ class _History:
 
     def __init__(self, owner: Integers, moment: Integers, wanted_owner: Integers, wanted_moment: Integers) -> None:
         self.moments, rank = np.unique(moment, return_inverse=True)
-        # Ranks instead of moments: an owner's code and a moment fit one integer, however long the time.
+        # Ranks instead of moments: an owner's code and a moment fit one integer for any length of time.
         self.width = len(self.moments) + 1
         key = owner * self.width + rank
         self.order = np.argsort(key, kind="stable")
         self.key = key[self.order]
-        # Neighbours in the search are neighbours in memory: ten times as fast as in the table's order.
+        # Neighbours in the search are neighbours in memory, which is much faster than the table's order.
         self.wanted_order = np.lexsort((wanted_moment, wanted_owner))
         self.wanted_owner = wanted_owner[self.wanted_order]
         self.wanted_moment = wanted_moment[self.wanted_order]
         self._counts_by_days: dict[int, Integers] = {}
 
     def until(self, days: int) -> Integers:
-        """Count the rows up to a moment before each.
-
-        For each one wanted, so many sorted rows precede its owner's first after `days` before it; [wanted].
-        """
+        """Count the sorted rows before the first of the same owner later than `days` before each [wanted]."""
         if days not in self._counts_by_days:
             rank = np.searchsorted(self.moments, self.wanted_moment - days * NANOSECONDS_A_DAY, side="right")
             self._counts_by_days[days] = np.searchsorted(self.key, self.wanted_owner * self.width + rank, side="left")
         return self._counts_by_days[days]
 
     def within(self, values: Integers, longest: int, shortest: int) -> Integers:
-        """Sum values over a window before each.
-
-        For each one wanted, it is the sum of `values` [rows] from `longest` to `shortest` days before it; [wanted].
-        """
+        """Sum `values` [rows] from `longest` to `shortest` days before each [wanted]."""
         # Sums over slices are differences of one running sum, which is exact in integers.
         running = np.concatenate([[0], np.cumsum(values[self.order])])
         totals = np.empty(len(self.wanted_order), dtype=np.int64)
@@ -228,20 +210,18 @@ def look_back(
     wanted: NDArray[np.bool_],
     histories: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
-    """Compute the declared columns of wanted transactions.
-
-    They are in the table's order.
+    """Compute the declared columns of wanted transactions, in the table's order.
 
     Parameters
     ----------
     table : DataFrame
-        Every transaction known, in any order: `declared.taken()` with moments as datetime64,
+        All transactions, in any order: `declared.taken()` with moments as datetime64,
         amounts as float64, and labels as float64 0, 1 or NaN where not known.
     declared : Windows
     wanted : bool [rows]
         Transactions that become rows; all others are history.
     histories : mapping of owner column to DataFrame, optional
-        Where the transactions of these owners stand, in place of `table`.
+        Transactions of these owners, in place of `table`.
 
     Returns
     -------
@@ -250,8 +230,8 @@ def look_back(
 
     Notes
     -----
-    Sorting and binary search, so the time grows as rows times their logarithm, whatever the
-    lengths of the windows.
+    By sorting and binary search, so that the time grows as rows times their logarithm for any
+    lengths of windows.
 
     Guarantee: no column of a transaction at `t` depends on a transaction after `t`, nor on the
     label of one after `t` minus the delay.
@@ -267,7 +247,7 @@ def look_back(
     for by in declared.owners():
         # An owner with a feed looks back over the feed, and not over the site's own transactions.
         past = (histories or {}).get(by, table)
-        # Codes are made over both tables at once, so that one owner has one code in both.
+        # Codes are computed over both tables at once, so that an owner has one code in both.
         owner = pd.factorize(pd.concat([past[by], table.loc[wanted, by]], ignore_index=True))[0].astype(np.int64)
         history = _History(owner[: len(past)], _nanoseconds(past, declared), owner[len(past) :], moments)
         for name, window in declared.windows.items():
@@ -292,7 +272,7 @@ def _lengths(
         under = (~np.isnan(label)).astype(np.int64)
     elif window.of:
         over = np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64)
-    # A label is known so long after its transaction.
+    # A label becomes known after the delay.
     end = declared.label_delay_days if window.delayed or window.what == "risk" else 0
     columns: dict[str, NDArray[np.number]] = {}
     for days in window.days:
@@ -317,36 +297,34 @@ Raw = Source | SimulatedTransactions
 
 @dataclass(frozen=True)
 class Transactions:
-    """Transactions of one institution.
-
-    Each comes with what was known of the past at its moment.
+    """Transactions of one institution, each with columns over its past.
 
     Parameters
     ----------
     source : Csv, Parquet, Sql, Frame or SimulatedTransactions
-        One line a transaction. Everything in it is history; the holdout says which become rows.
+        One line a transaction. All lines are history; the holdout defines which become rows.
         Example: `source=Parquet("payments.parquet")`.
     columns : mapping of the declaration's column to own column, optional
         Columns that are not keys are read under their own name. Example: `columns={"customer": "CUST_ID"}`.
     keep : str or callable (DataFrame) → bool Series, optional
-        Which transactions are this institution's, where the source holds others too, under the
+        Condition for this institution's transactions, where the source holds others too, under the
         declaration's names: `"customer // 1000 == 2"`, as `DataFrame.eval` reads it. A function
         of a site's own folder does the same, but engine "ray" cannot send it to its processes.
         Example: `keep="customer // 1000 == 2"`.
     feeds : mapping of owner column to source, optional
-        Where the history of these owners stands instead, under the declaration's names: such as
-        `{"terminal": Parquet(...)}`, what a card scheme tells its members of every terminal.
+        Other source for the history of these owners, under the declaration's names: such as
+        `{"terminal": Parquet(...)}` with a card scheme's report on every terminal to its members.
         Without it a terminal's risk counts this institution's own transactions only. The
-        institution alone decides on it, here: no study and no server can set it, and
+        institution alone decides on it here: no study and no server can set it, and
         `flfed site check` names it. Example: `feeds={"terminal": Parquet("terminals.parquet")}`.
     windows : str
         The declaration, a file in the site's or the dataset's folder. Example: `windows="windows-2026.toml"`.
 
     Notes
     -----
-    All of this happens at the site. Nothing of it crosses: what a terminal did at other
-    institutions is known here only if a feed outside of flfed brings it. Moments that name a time
-    zone are taken in UTC, all others as they are written, in the table and in its feeds.
+    All of this happens at the site, and nothing of it is in a message. A terminal's transactions at other
+    institutions are known here only through a feed from outside of flfed. Moments that name a time
+    zone are in UTC, all others as they are written, in the table and in its feeds.
     """
 
     source: Raw
@@ -356,27 +334,23 @@ class Transactions:
     windows: str = "transactions.toml"
 
     def __post_init__(self) -> None:
-        """Refuse what is no source."""
+        """Refuse an object that is no source."""
         for source in (self.source, *self.feeds.values()):
             if not isinstance(source, Raw):
-                raise UsageError(
-                    f"Transactions: source={source!r} must be a Csv, Parquet, Sql, Frame or SimulatedTransactions"
-                )
+                raise UsageError(render("rows.transactions.source", source=source))
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Cells that mean "not known", as the source says."""
+        """The source's cells that mean "not known"."""
         return self.source.missing
 
     def read(self, folders: Folders, holdout: object = None) -> pd.DataFrame:
-        """Return the transactions that the holdout uses.
-
-        They have the declared columns too.
+        """Return the transactions that the holdout uses, with the declared columns.
 
         Parameters
         ----------
         folders : tuple of Path
-            Where relative paths are looked for.
+            Folders of relative paths.
         holdout : HoldoutByTime or None
             Transactions outside of its two periods are history only; None returns every one.
 
@@ -392,8 +366,9 @@ class Transactions:
         declared = parse_settings(Windows, find_file(self.windows, folders))
         unknown = [name for name in self.feeds if name not in declared.owners()]
         if unknown:
-            raise UsageError(f"Transactions: feeds[{unknown[0]!r}] must be one of {', '.join(declared.owners())}")
-        # Labels that were not known in time would make the model look better than it can be.
+            owners = ", ".join(declared.owners())
+            raise UsageError(render("rows.transactions.feeds", feed=unknown[0], owners=owners))
+        # Labels not known in time would make the model look better than it is.
         if isinstance(holdout, HoldoutByTime):
             refuse_unknown_labels(holdout, declared)
         table = self._own(self._read(self.source, self.columns, declared, folders))
@@ -409,7 +384,7 @@ class Transactions:
         return pd.concat([table[wanted], made], axis=1).reset_index(drop=True)
 
     def _own(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the transactions that `keep` leaves."""
+        """Return the transactions that `keep` selects."""
         if self.keep is None:
             return table
         choose = partial(table.eval, self.keep) if isinstance(self.keep, str) else partial(self.keep, table)
@@ -417,16 +392,17 @@ class Transactions:
             selection = np.asarray(choose())
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
-            raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
+            raise UsageError(render("rows.transactions.keep", error=type(error).__name__)) from None
         if selection.dtype != np.bool_ or selection.shape != (len(table),):
-            raise UsageError("Transactions: keep must give True or False for each row of the table")
+            raise UsageError(render("rows.transactions.flags"))
         return table[selection].reset_index(drop=True)
 
     def _read(self, source: Raw, columns: Mapping[str, str], declared: Windows, folders: Folders) -> pd.DataFrame:
         """Return a source's table under the declaration's names."""
         wrong = [name for name in columns if name not in declared.taken()]
         if wrong:
-            raise UsageError(f"Transactions: columns[{wrong[0]!r}] must be one of {', '.join(declared.taken())}")
+            columns_taken = ", ".join(declared.taken())
+            raise UsageError(render("rows.transactions.columns", column=wrong[0], columns=columns_taken))
         table = source.read(folders).reset_index(drop=True)
         table = table.rename(columns={own: name for name, own in columns.items()})
         if isinstance(source, Source) and source.missing:
@@ -445,12 +421,12 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         Cells of any kind: text from CSV, dates and numbers from Parquet or a database.
     declared : Windows
     needed : tuple of str
-        Which of the declaration's columns.
+        Columns of the declaration to convert.
 
     Raises
     ------
     TableError
-        For a column that is absent or stands twice, and for cells that cannot be used; with a
+        For a column that is absent or occurs twice, and for cells that cannot be used; with a
         count, never a cell.
 
     Notes
@@ -462,8 +438,8 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     columns = {}
     for name in needed:
         if (table.columns == name).sum() != 1:
-            wrong = "stands in the table more than once" if name in table else "is not in the table"
-            raise TableError(name, wrong)
+            rule = REPEATED if name in table else ABSENT
+            raise TableError(name, rule)
         cells = table[name].reset_index(drop=True)
         # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:
@@ -474,7 +450,7 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
             rule = ""
         elif name in declared.summed():
             columns[name] = pd.to_numeric(cells, errors="coerce").astype(float)
-            rule = "is not a number"
+            rule = NOT_NUMBER
         else:
             columns[name] = plain_text(cells)
             rule = "has no value"
@@ -487,12 +463,9 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
 
 
 def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
-    """Convert labels to numbers.
-
-    1 for the positive cell, 0 for the negative one, NaN where the label is not known yet.
-    """
+    """Convert labels to 1 for the positive cell, 0 for the negative one, NaN where not known yet."""
     text = plain_text(cells)
-    # Any other code, taken for no fraud, would make a risk of 0 everywhere without a word.
+    # Any other code, taken for no fraud, would silently make every risk 0.
     other = text.notna() & ~text.isin([declared.positive, declared.negative])
     rule = f"is neither {declared.positive!r} nor {declared.negative!r} as the windows' file declares it"
     refuse_cells(name, rule, other)
@@ -500,23 +473,22 @@ def _labels(cells: pd.Series, name: str, declared: Windows) -> pd.Series:
 
 
 def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
-    """Refuse training on labels not known in time.
-
-    They must be known when the holdout's test period begins.
+    """Refuse training on labels that are not known when the holdout's test period begins.
 
     Raises
     ------
     UsageError
-        Says which gap is needed, or that the holdout looks at another column than the windows.
+        With the gap that is needed; also if holdout and windows have different columns of time.
     """
     import pandas as pd
 
     if holdout.column != declared.time:
-        raise UsageError(f"holdout: column={holdout.column!r} must be {declared.time!r}, as the windows' file declares")
-    first = pd.Timestamp(holdout.test_from) - pd.Timedelta(days=declared.label_delay_days)
-    if holdout.last_training() > first:
+        raise UsageError(render("rows.transactions.time", column=holdout.column, time=declared.time))
+    delay = declared.label_delay_days
+    test_from = holdout.test_from
+    first = pd.Timestamp(test_from) - pd.Timedelta(days=delay)
+    last = holdout.last_training()
+    if last > first:
         raise UsageError(
-            f"holdout: labels are known {declared.label_delay_days} days late, so training rows must end at "
-            f"{first:%Y-%m-%d}, not {holdout.last_training():%Y-%m-%d}; set "
-            f"HoldoutByTime(train_until={holdout.test_from!r}, gap_days={declared.label_delay_days})"
+            render("rows.transactions.gap", delay=delay, first=first.date(), last=last.date(), test_from=test_from)
         )

@@ -1,7 +1,7 @@
-"""Proposals of schemas and mappings from tables that nobody described yet.
+"""Proposals of schemas and mappings for tables without a description.
 
-Read `columns.py` first: what one column is; `cells.py` counts its texts and reads them as numbers, of which it finds
-codes. `tables.py` puts a schema together, `matching.py` maps a table to a schema that is there already,
-`own_tables.py` opens what a person names, `texts.py` writes what is proposed as files, and `workspace.py` makes the
-dataset with its sites, which keep the holdouts of packages that are written over.
+Read `columns.py` first, on one column; `cells.py` counts its texts, reads them as numbers and detects codes.
+`tables.py` composes a schema, `matching.py` maps a table to an existing schema, `own_tables.py` opens a person's
+tables, `texts.py` writes proposals to files, and `workspace.py` creates the dataset with its sites. These keep the
+holdouts of packages that they replace.
 """

@@ -1,4 +1,4 @@
-"""Cells of one column: distinct texts with their counts, how they are read as numbers, and codes for "not known"."""
+"""Cells of one column: distinct texts with counts, their reading as numbers, and codes for "not known"."""
 
 from __future__ import annotations
 
@@ -17,35 +17,33 @@ from flfed.rows.data.findings.columns import FAR, LEAST, MOST, SHARE, WIDE, is_c
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
+from flfed.words import render
 
 Columns = Mapping[str, pd.Series]
 """Columns of all tables together, by name."""
 MOST_CODES = 3
-"""A column has at most so many."""
+"""Largest number of codes in a column."""
 NEIGHBOURS = 5
 HEAPED = 5
-"""An end of nines is a heap where it has so many times the rows of each of so many values next to it."""
-FAR_CODE = "far from all others"
-BELOW_CODE = "the only value below 0"
-HEAP_CODE = "at the end, and of many more rows than its neighbours"
-FAR_VALUE = "one value is far from all others: is it a code for 'not known'?"
+"""A heap of nines has so many times the rows of each of so many values next to it."""
+FAR_VALUE = "far-value"
+"""Reason to suspect a value that is not read as a code."""
 LEAST_ROWS = 10
-"""Of a value of fewer rows nothing is written down."""
+"""Values of fewer rows are never written down."""
 FEW_VALUES = 12
-"""Whole numbers of so few values may be codes."""
+"""Largest number of different whole numbers that may be codes."""
 MOST_WORDS = 3
-"""A column of numbers has at most so many words among them; those of enough rows are codes for "not known"."""
+"""Largest number of words in a column of numbers; those of enough rows are codes for "not known"."""
 WORDS_SHARE = 0.6
-"""Of rows at most: a column that is mostly words is none of numbers."""
+"""Largest share of rows with words in a column of numbers."""
 MOST_TRIED = 50
-"""Texts that are tried first, the most frequent ones."""
-STRAYS = "some cells are words that fewer than ten rows have: site check counts them"
+"""Number of the most frequent texts, which are tried first."""
 MOST_NUMBERS = 0.9
-"""Of the rows: so many numbers make a column of numbers, whatever its other cells are."""
+"""Least share of rows with numbers in a column of numbers, whatever its other cells are."""
 MISSING = {"na", "n/a", "n.a.", "nan", "null", "nil", "<na>", "#n/a", "?", "(null)", "nat"}
 """Words for "not known" in any column, in lower case."""
 ERRORS = {"#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
-"""What a spreadsheet writes where a formula gave nothing."""
+"""Cells of a spreadsheet's formulas without a result."""
 NO_NUMBER = {"none", "-", "--", ".", "unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done"}
 """Words for "not known" between numbers or dates; elsewhere they may be values."""
 EVERYTHING = Column(kind="number", range=(-math.inf, math.inf))
@@ -55,7 +53,6 @@ READINGS = (
     *(Field("", decimal=decimal, thousands=thousands, censored="limit") for decimal, thousands in MARKS),
 )
 """Ways to read numbers, the plain one first."""
-TAKEN = "{} ({} rows), {}, is taken for 'not known'"
 DIGITS = re.compile(r"\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 ZEROS_FIRST = re.compile(r"0\d+")
@@ -67,7 +64,7 @@ _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 @dataclass(frozen=True)
 class Cells:
-    """Distinct texts of one column, and how many rows have each.
+    """Distinct texts of one column, with their numbers of rows.
 
     Attributes
     ----------
@@ -76,15 +73,15 @@ class Cells:
         Without codes for "not known".
     counts : int array [texts]
     missing : tuple of str
-        Codes for "not known" that were found.
+        Codes for "not known" in the column.
     rows : int
         Of the table.
     strays : int
-        Rows with words among numbers that are not in `texts`, for too few rows have them to write them down.
+        Rows with words among numbers that too few rows have to be in `texts`.
     as_written : Cells or None
-        The same with "35.000" as it stands, where such a text is there: in `texts` it is 35.
+        The same with "35.000" unchanged, where such a text occurs: in `texts` it is 35.
     named : tuple of str
-        What is said of words of ten rows or more that were taken for "not known".
+        Sentences on words of ten rows or more that count as "not known".
     """
 
     name: str
@@ -98,7 +95,7 @@ class Cells:
 
     @classmethod
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
-        """Return what is known of a column; `codes` are what a person named as "not known"."""
+        """Count the texts of a column; `codes` are a person's codes for "not known"."""
         texts = plain_text(cells)
         entries = cls._counted(name, texts, codes)
         if pd.api.types.infer_dtype(cells, skipna=True) != "string":
@@ -126,7 +123,7 @@ class Cells:
 
     @property
     def rows_by_text(self) -> dict[str, int]:
-        """How many rows have each text."""
+        """Number of rows of each text."""
         return dict(zip(self.texts, self.counts.tolist(), strict=True))
 
     @property
@@ -140,7 +137,7 @@ class Cells:
         return len(self.texts) / max(self.n_present, 1)
 
     def with_missing(self, codes: Sequence[str]) -> Cells:
-        """Return the column with further codes for "not known", whatever they look like."""
+        """Return the column with further codes for "not known", of any form."""
         return replace(self._drop(codes), missing=(*self.missing, *sorted(codes)))
 
     def _drop(self, words: Collection[str]) -> Cells:
@@ -148,18 +145,19 @@ class Cells:
         return replace(self, texts=list(compress(self.texts, selection)), counts=self.counts[selection])
 
     def without(self, words: Sequence[str]) -> Cells:
-        """Return the column with further codes for "not known"; those that too few rows have are strays."""
+        """Return the column with further codes for "not known"; those of too few rows are strays."""
         codes = list[str]()
         strays = 0
         named = list(self.named)
         for text, count in self.rows_by_text.items():
             if text not in words:
                 continue
-            # What has figures in it, such as "60+", is known in part and is no code.
+            # A text with figures, such as "60+", is known in part and is no code.
             if text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text)):
                 codes.append(text)
                 if count >= LEAST_ROWS:
-                    named.append(TAKEN.format(repr(text), count, "no number"))
+                    word = render("proposals.code.word")
+                    named.append(render("proposals.cells.taken", code=repr(text), rows=count, reason=word))
             else:
                 strays += count
         rest = self._drop(words).with_missing(codes)
@@ -176,12 +174,12 @@ class Numbers:
     cells : Cells
         Without words.
     reading : Field
-        By which marks it is read.
+        Marks of decimals and thousands.
     values : float array [texts]
     doubt : str
-        Why a person should look at it; empty where it is sure.
+        Why a person should check it; empty where it is sure.
     other : Numbers or None
-        The same by the other reading, where nobody can tell decimals from thousands.
+        The same by the other reading, where decimals and thousands are ambiguous.
     """
 
     cells: Cells
@@ -203,7 +201,7 @@ def name_words(name: str) -> str:
 
 
 def is_number_text(text: object) -> bool:
-    """Tell whether a text is a number in figures.
+    """Return whether a text is a number in figures.
 
     Examples
     --------
@@ -214,7 +212,7 @@ def is_number_text(text: object) -> bool:
 
 
 def is_one_of(text: str, codes: Sequence[str]) -> bool:
-    """Tell whether a cell is one of some codes, as a text or as a number.
+    """Return whether a cell is one of some codes, as a text or as a number.
 
     Examples
     --------
@@ -233,24 +231,24 @@ def _as_float(text: str) -> float:
 
 
 def field_of(entries: Cells, reading: Field | None = None) -> Field | None:
-    """Return how cells are read, None where as they stand."""
+    """Return the reading of cells, None where they are read unchanged."""
     field = replace(reading or Field(entries.name), column=entries.name, missing=entries.missing)
     return None if field == Field(entries.name) else field
 
 
 def read_numbers(entries: Cells) -> Numbers | None:
-    """Return how cells are read as numbers, None where they are none."""
+    """Return cells as numbers, None where they are none."""
     rest = _without_words(entries)
     if rest is not None:
-        # Every cell is a number, but for a few words.
+        # Every cell is a number, except for a few words.
         for read in chain([_with_either_mark(rest)], (_by(rest, reading) for reading in READINGS)):
             if read is not None:
-                return _doubted(read, STRAYS) if rest.strays else read
+                return _doubted(read, render("proposals.cells.strays")) if rest.strays else read
     return _read_most(entries)
 
 
 def _without_words(entries: Cells) -> Cells | None:
-    """Return a column of numbers without the words among them, None where these are too many or the numbers names."""
+    """Return a column of numbers without its words; None where these are too many, or the numbers are names."""
     words = [text for text in entries.texts if not DIGITS.search(text)]
     few = len(words) <= MOST_WORDS and len(entries.texts) > FEW_VALUES
     if not few and not all(word.casefold() in NO_NUMBER for word in words):
@@ -265,7 +263,7 @@ def _without_words(entries: Cells) -> Cells | None:
 
 
 def _read_most(entries: Cells) -> Numbers | None:
-    """Return numbers of which some cells are none, such as "60+"; None where these are more than one of ten."""
+    """Return numbers without cells such as "60+"; None where these are more than one of ten."""
     figures = np.array([bool(DIGITS.search(text)) for text in entries.texts], dtype=bool)
     if len(entries.texts) <= FEW_VALUES or entries.counts[figures].sum() < MOST_NUMBERS * entries.n_present:
         return None
@@ -284,7 +282,7 @@ def _read_most(entries: Cells) -> Numbers | None:
     if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.n_present < MOST_NUMBERS * entries.n_present:
         return None
     read = _with_either_mark(rest) or _by(rest, best)
-    return read and _doubted(read, f"{count_in_words(rest.strays)} cells are no numbers: site check counts them")
+    return read and _doubted(read, render("proposals.cells.words", cells=count_in_words(rest.strays)))
 
 
 def _doubted(read: Numbers, doubt: str) -> Numbers:
@@ -293,7 +291,7 @@ def _doubted(read: Numbers, doubt: str) -> Numbers:
 
 
 def _odd(texts: Sequence[str], reading: Field) -> np.ndarray:
-    """Return which texts are no finite numbers where they are read so [texts]."""
+    """Return which texts are no finite numbers by a reading [texts]."""
     values, broken = read_column(pd.Series(texts, dtype=object), "", EVERYTHING, reading)
     odd = ~np.isfinite(values)
     for finding in broken:
@@ -302,7 +300,7 @@ def _odd(texts: Sequence[str], reading: Field) -> np.ndarray:
 
 
 def _by(entries: Cells, reading: Field) -> Numbers | None:
-    """Return numbers by one reading, None where it does not fit every text."""
+    """Return numbers by one reading, or None where it does not fit every text."""
     if breaks(entries.texts[:MOST_TRIED], EVERYTHING, reading):
         return None
     values, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, EVERYTHING, reading)
@@ -312,7 +310,7 @@ def _by(entries: Cells, reading: Field) -> Numbers | None:
 def _with_either_mark(entries: Cells) -> Numbers | None:
     """Return numbers whose every mark stands before three digits: decimals, or amounts of thousands.
 
-    None where that can be told.
+    None where the marks are not ambiguous.
     """
     texts = (entries.as_written or entries).texts
     marks = _only_marks(texts)
@@ -331,17 +329,17 @@ def _with_either_mark(entries: Cells) -> Numbers | None:
     read, other = readings.pop(likely), *readings.values()
     if read is None:
         return other
-    doubt = f"each mark stands before three digits: it is read as one of {likely}, and could be one of {[*readings][0]}"
+    doubt = render("proposals.cells.marks", likely=likely, other=[*readings][0])
     return replace(read, doubt=doubt, other=other)
 
 
 def breaks(texts: Sequence[str], column: Column, field: Field) -> bool:
-    """Tell whether some texts cannot be read so."""
+    """Return whether some texts break a rule of a column by a reading."""
     return bool(read_column(pd.Series(texts, dtype=object), "", column, field)[1])
 
 
 def _only_marks(texts: Sequence[str]) -> set[str]:
-    """Return the marks of texts of which each has one, before three digits; empty where some are otherwise."""
+    """Return the marks of texts with one each, before three digits; empty where some text differs."""
     marked = [text for text in texts if "." in text or "," in text]
     matches = list(map(_ONE_MARK.fullmatch, marked))
     marks = {match[1] for match in matches if match is not None}
@@ -349,7 +347,7 @@ def _only_marks(texts: Sequence[str]) -> set[str]:
 
 
 def _likely_mark(texts: Sequence[str], mark: str) -> str:
-    """Return whether a mark stands for thousands, as where smaller amounts have none, or for decimals."""
+    """Return "thousands" for a mark that smaller amounts do not have, else "decimals"."""
     unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
     return "thousands" if mark == "," or (unmarked and max(unmarked) <= 3) else "decimals"
 
@@ -362,9 +360,9 @@ class Unknowns:
     ----------
     codes : tuple of float
     genuine : bool array [values]
-        Which values are none of them.
+        Which values are amounts.
     doubts : tuple of str
-        Why a person should look.
+        Why a person should check the column.
     """
 
     codes: tuple[float, ...]
@@ -380,7 +378,7 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     Parameters
     ----------
     values, counts : array [values]
-        Distinct numbers, and how many rows have each.
+        Distinct numbers, and their numbers of rows.
 
     Examples
     --------
@@ -394,20 +392,22 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     codes = list[float]()
     doubts = list[str]()
     for _ in range(MOST_CODES):
-        place, doubt = _suspect(amounts, rows, genuine)
+        place, why = _suspect(amounts, rows, genuine)
         if place is None:
             break
-        if doubt == FAR_VALUE:
-            doubts.append(doubt)
+        if why == FAR_VALUE:
+            doubts.append(render("proposals.cells.far"))
             break
-        doubts.append(TAKEN.format(f"{amounts[place]:.15g}", rows[place], doubt))
+        code = f"{amounts[place]:.15g}"
+        reason = render(f"proposals.code.{why}")
+        doubts.append(render("proposals.cells.taken", code=code, rows=rows[place], reason=reason))
         codes.append(float(amounts[place]))
         genuine[place] = False
     return Unknowns(tuple(codes), genuine[place_of], tuple(doubts))
 
 
 def _suspect(values: np.ndarray, counts: np.ndarray, genuine: np.ndarray) -> tuple[int | None, str]:
-    """Return the place of a value that is probably no amount, None where there is none; and why."""
+    """Return the place of a value that is probably no amount, or None, and the reason by its key."""
     order = np.flatnonzero(genuine)[np.argsort(values[genuine])]
     rows = int(counts[genuine].sum())
     if len(order) < 4 or rows < 2 * LEAST_ROWS:
@@ -426,17 +426,17 @@ def _suspect(values: np.ndarray, counts: np.ndarray, genuine: np.ndarray) -> tup
 
 
 def _why_unknown(value: float, count: int, others: np.ndarray, near: np.ndarray, rows: int) -> str:
-    """Return why a value at the end of the others is probably no amount; `near` are the counts of its neighbours."""
+    """Return the key of why a value at the end is probably no amount; `near` counts its neighbours."""
     below = _is_below(value, others)
     far = below or _is_far(value, others)
     enough = count >= LEAST_ROWS
     if far and enough and _could_be_code(value):
-        return BELOW_CODE if below else FAR_CODE
+        return "below" if below else "far"
     if far and count >= max(LEAST, SHARE * rows):
         return FAR_VALUE
     heaped = len(others) >= FEW_VALUES and count > HEAPED * np.median(near)
     if enough and heaped and value and is_code(value):
-        return HEAP_CODE
+        return "heap"
     return ""
 
 
@@ -445,12 +445,12 @@ def _could_be_code(value: float) -> bool:
 
 
 def _is_below(value: float, others: np.ndarray) -> bool:
-    """Tell whether a value is the only one below 0, and a whole number."""
+    """Return whether a value is the only one below 0, and a whole number."""
     return value < 0 <= float(others.min()) and value.is_integer()
 
 
 def _is_far(value: float, others: np.ndarray) -> bool:
-    """Tell whether a value is further from the others than they are from each other."""
+    """Return whether a value is further from the others than they are from each other."""
     ordered = np.sort(others)
     span = float(ordered[-1] - ordered[0])
     step = float(np.median(np.diff(ordered)))

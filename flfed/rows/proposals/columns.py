@@ -1,6 +1,6 @@
 """Proposed kinds of columns, from names and cells.
 
-A proposal is for a person to confirm: what is not sure says so, and what was read off rows is marked.
+A person confirms a proposal: doubts are stated, and values from rows are marked.
 """
 
 from __future__ import annotations
@@ -33,38 +33,34 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
+from flfed.words import render
 
 ProposedKind = Literal["number", "category", "flag", "date", "id", "left-out"]
 FEATURES = ("number", "category", "flag")
-"""Kinds that are learnt from."""
+"""Kinds of features."""
 SMOOTH = 0.4
-"""Correlation of the counts of neighbouring values from which on they are amounts: codes have none."""
+"""Least correlation of the counts of neighbouring values in a column of amounts: codes have none."""
 SMOOTH_ERRORS = 2.5
-"""It is so many standard errors from none, too."""
+"""Least number of standard errors of that correlation."""
 MOST_CELLS = 0.8
-"""Of the rows: so many cells of one form make it the column's."""
+"""Least share of rows whose cells have the column's form."""
 LEAST_COUNTED = 20
-"""Rows of a site from which on it is looked whether a column counts them."""
+"""Least number of rows of a site for which it is tested whether a column counts them."""
 UNLISTED = "other"
 """Value of a category that stands for all values of few rows."""
 MOST_VALUES = 50
-"""Values of a category at most; the least frequent of more are `UNLISTED`."""
+"""Largest number of values of a category; the least frequent of more are `UNLISTED`."""
 FEW_CODES = 5
-"""Whole numbers of so few values are taken for codes."""
+"""Largest number of different whole numbers that are taken for codes."""
 MOST_DAYS = 0.9
-"""Of a column's whole numbers that are days such as 20240131: more are no amounts."""
+"""Largest share of a column's amounts that are days such as 20240131."""
 FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
 PAIRS = ({"0", "1"}, *FLAGS)
 TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
-CASE = (
-    "{} rows have a value that differs from a more frequent one in case or blanks alone: write it in one way, or map "
-    "it in the site's package, as Field(..., values={{...}})"
-)
 COUNTS_ROWS = "it counts the rows"
-OWNER = "its name and how its values repeat say that it names what rows belong to"
 DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y")
 DATES = ("", *map("".join, product(DAYS, ("", " %H:%M", " %H:%M:%S"))))
-"""Formats that are tried, ISO 8601 first."""
+"""Formats to try, ISO 8601 first."""
 _AREA_NAME = re.compile(r"zip|postal|postcode|plz|fips")
 _UNIT = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]\s*$")
 _SHORT_YEAR = re.compile(r"(0?[1-9]|[12]\d|3[01])([-./])(0?[1-9]|[12]\d|3[01]|[A-Za-z]{3})\2\d{2}(\s|$)")
@@ -73,30 +69,30 @@ _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 @dataclass(frozen=True)
 class ColumnProposal:
-    """What a column is taken for.
+    """Proposed kind of a column.
 
     Attributes
     ----------
     name : str
         The table's own.
     kind : {"number", "category", "flag", "date", "id", "left-out"}
-        "left-out" is a column that no schema has use for.
+        "left-out" is a column that is of use in no schema.
     why : str
-        What it was told by; holds no cell.
+        Evidence for the kind; holds no cell.
     sure : bool
-        Whether no person needs to look at the kind.
+        Whether no person needs to check the kind.
     column : Column or None
         For the schema; None for one that is left out.
     field : Field or None
-        How it is read; None where its cells are read as they stand.
+        Reading of its cells; None where they are read unchanged.
     from_rows : bool
-        Whether range or values were read off rows.
+        Whether range or values are from rows.
     unlisted : int
         Rows whose value is `UNLISTED`.
     gaps : bool
         Whether some rows have no value.
     feature : ColumnProposal or None
-        What an identifier is as a feature, where it may well be one: people's names are none.
+        The proposal of an identifier as a feature, if it may be one; people's names are none.
     """
 
     name: str
@@ -112,11 +108,11 @@ class ColumnProposal:
 
 
 Proposals = Mapping[str, ColumnProposal]
-"""What columns are taken for, by name."""
+"""Proposed kinds of columns, by name."""
 
 
 def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False) -> ColumnProposal:
-    """Return what a column is taken for.
+    """Return the proposed kind of a column.
 
     Parameters
     ----------
@@ -124,29 +120,29 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     cells : Series
         As a source gives them: texts of a CSV file, or values of a data frame.
     codes : sequence of str
-        What a person named as "not known".
+        A person's codes for "not known".
     keep : bool
-        Whether a person wants it as a feature, also where it looks like an identifier.
+        Whether a person wants it as a feature, even if it looks like an identifier.
 
     Raises
     ------
     UsageError
-        If nothing can be learnt from a column to be kept.
+        If a column to keep is unusable as a feature.
     """
     entries = Cells.of(name, cells, codes)
     proposal = _proposal(entries, cells)
     other = _as_feature(entries, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
         if other is None:
-            raise UsageError(f"keep: nothing can be learnt from column {name!r}: {proposal.why}")
-        proposal = replace(other, why=f"it is kept as was wished, though {other.why}", sure=False)
+            raise UsageError(render("proposals.table.unusable", column=name, why=proposal.why))
+        proposal = replace(other, why=render("proposals.why.kept", why=other.why), sure=False)
     elif other is not None and proposal.why != COUNTS_ROWS and not are_people(entries):
         proposal = replace(proposal, feature=other)
     return replace(proposal, gaps=entries.n_present < entries.rows or bool(proposal.field and proposal.field.missing))
 
 
 def _as_feature(entries: Cells, proposal: ColumnProposal) -> ColumnProposal | None:
-    """Return an identifier as a feature, which nobody would take it for; None where nothing can be learnt from it."""
+    """Return the proposal of an identifier as a feature, or None where it is unusable as one."""
     read = read_numbers(entries)
     repeats = len(entries.texts) > 1 and entries.share_distinct < 0.5
     why = proposal.why
@@ -162,25 +158,25 @@ def _proposal(entries: Cells, cells: pd.Series) -> ColumnProposal:
     if not entries.n_present:
         return ColumnProposal(name, "left-out", "is empty")
     if len(entries.texts) == 1:
-        return ColumnProposal(name, "left-out", "has the same value in every row that has one")
+        return ColumnProposal(name, "left-out", render("proposals.why.constant"))
     if splits_rows(entries):
-        return ColumnProposal(name, "left-out", "its name says that it splits the rows, which is no measurement", False)
-    # What a data frame or a database says of its columns is believed.
+        return ColumnProposal(name, "left-out", render("proposals.why.split"), False)
+    # The types of a data frame or a database are trusted.
     if cells.dtype.kind == "M":
-        return _date(entries, "")
+        return _date(entries, "", render("proposals.why.dates"))
     if cells.dtype.kind == "b" or _is_flag(entries):
         return _flag(entries)
     if isinstance(cells.dtype, pd.CategoricalDtype):
-        return _category(entries, "it is declared as categorical", sure=True)
+        return _category(entries, render("proposals.why.declared"), sure=True)
     for propose in (_as_number, _as_date, _as_words):
         proposal = propose(entries)
         if proposal is not None:
             return proposal
-    return _identifier(entries, "its texts are nearly all different, or long", sure=entries.share_distinct > 0.9)
+    return _identifier(entries, render("proposals.why.varied"), sure=entries.share_distinct > 0.9)
 
 
 def unit_of(name: str) -> str:
-    """Return the unit that stands in brackets at a name's end.
+    """Return the unit in brackets at a name's end.
 
     Examples
     --------
@@ -194,7 +190,7 @@ def unit_of(name: str) -> str:
 def round_outward(low: float, high: float) -> tuple[float, float]:
     """Return a range of round numbers around another one.
 
-    Its ends lie up to a fifth of the span further out, which is less than a row's value.
+    Its ends lie up to a fifth of the span further out, and so hide the values of single rows.
 
     Examples
     --------
@@ -212,7 +208,7 @@ def round_outward(low: float, high: float) -> tuple[float, float]:
 
 
 def _is_flag(entries: Cells) -> bool:
-    """Tell whether texts are those of a flag, or of several: 1 and 0 at one site and oui and non at another."""
+    """Return whether texts are those of one or several flags: 1 and 0 here, oui and non there."""
     texts = {text.casefold() for text in entries.texts}
     pairs = [pair for pair in PAIRS if pair <= texts]
     return bool(pairs) and set().union(*pairs) == texts
@@ -224,7 +220,7 @@ def _flag(entries: Cells) -> ColumnProposal:
     if not words <= {"0", "1", "yes", "no", "true", "false"}:
         field = Field(entries.name, missing=entries.missing, values=flags_by_text(entries))
     sure = len(words) == 2
-    why = "has two values, yes and no" if sure else "has yes and no, written in several ways"
+    why = render("proposals.why.flag") if sure else render("proposals.why.flags")
     return ColumnProposal(entries.name, "flag", why, sure, Column(kind="flag"), field)
 
 
@@ -234,12 +230,12 @@ def flags_by_text(entries: Cells) -> dict[str, str]:
 
 
 def _as_number(entries: Cells) -> ColumnProposal | None:
-    """Return what a column of numbers is, None for other cells."""
+    """Return the proposal of a column of numbers, None for other cells."""
     read = read_numbers(entries)
     if read is None:
         return None
     if read.other and read.reading.thousands:
-        return _number(read, "its values are numbers", sure=False)
+        return _number(read, render("proposals.why.numbers"), sure=False)
     return _as_plain_number(read)
 
 
@@ -248,39 +244,39 @@ def _as_plain_number(read: Numbers) -> ColumnProposal:
     values = read.values
     whole = bool((values == np.rint(values)).all())
     if whole and any(map(ZEROS_FIRST.fullmatch, entries.texts)):
-        return _codes(entries, "its numbers begin with zeros")
+        return _codes(entries, render("proposals.why.zeros"))
     days = sum(map(bool, map(_DAY.fullmatch, entries.texts))) / len(entries.texts)
     if whole and (proposal := _whole_numbers(entries, values, all_days=days == 1)):
         return proposal
     sure = len(values) > FEW_VALUES or not whole
-    why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
+    why = render("proposals.why.numbers")
+    if not sure:
+        why = render("proposals.why.codes", values=len(values))
     if days > MOST_DAYS:
         sure = False
-        why = f"{why}; most of them could be dates such as 20240131"
+        why = render("proposals.why.days", why=why)
     return _number(read, why, sure=sure and not _AREA_NAME.search(entries.words))
 
 
 def _whole_numbers(entries: Cells, values: np.ndarray, *, all_days: bool) -> ColumnProposal | None:
-    """Return what whole numbers are where they are no amounts; `all_days` where each could be a date."""
+    """Return the proposal of whole numbers that are no amounts, or None; `all_days` where each could be a date."""
     if all_days and next(_formats(entries.texts), None) == "":
-        return _date(
-            entries, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
-        )
+        return _date(entries, "", render("proposals.why.calendar"), sure=False)
     if proposal := _numbers_by_name(entries, values):
         return proposal
     if are_spread_codes(values, entries.counts):
-        return _category(entries, "its few whole numbers lie far apart, as codes do")
+        return _category(entries, render("proposals.why.spread"))
     distinct = len(values)
     span = _span(values)
     if distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct:
-        return _category(entries, "its few whole numbers have gaps")
+        return _category(entries, render("proposals.why.gaps"))
     if distinct <= FEW_CODES:
-        return _category(entries, f"it has {distinct} whole numbers: if they are amounts, a number")
+        return _category(entries, render("proposals.why.amounts", values=distinct))
     return None
 
 
 def _numbers_by_name(entries: Cells, values: np.ndarray) -> ColumnProposal | None:
-    """Return what whole numbers are by the column's name and by how they repeat."""
+    """Return the proposal of whole numbers by the column's name and their repetition, or None."""
     amounts = repeat_as_amounts(values, entries.counts)
     words = entries.words
     named = is_identifier_name(words, amounts=amounts)
@@ -288,36 +284,36 @@ def _numbers_by_name(entries: Cells, values: np.ndarray) -> ColumnProposal | Non
         return proposal
     distinct = len(values)
     if _AREA_NAME.search(words) or (entries.share_distinct > 0.99 and entries.n_present > 100 and values.min() > 1e5):
-        return _codes(entries, "its numbers name something")
+        return _codes(entries, render("proposals.why.identifying"))
     if 2 < distinct <= MOST_VALUES:
         if names_owner(words) and not amounts:
-            return _identifier(entries, OWNER)
+            return _identifier(entries, render("proposals.why.shared"))
         if named or _CODE_WORD.search(words):
-            return _category(entries, "its name speaks of codes")
+            return _category(entries, render("proposals.why.coded"))
     return None
 
 
 def _span(values: np.ndarray) -> float:
-    """Return how many whole numbers there are from the least to the greatest."""
+    """Return the number of whole numbers from the least to the greatest."""
     return float(values.max() - values.min()) + 1
 
 
 def _numbers_of_rows(entries: Cells, values: np.ndarray, *, named: bool) -> ColumnProposal | None:
-    """Return an identifier where whole numbers tell rows or persons apart."""
+    """Return an identifier where whole numbers identify rows or persons, or None."""
     distinct = len(values)
     span = _span(values)
     if distinct == entries.n_present >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
         return _identifier(entries, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
-    # Of so many amounts drawn from this range two or more pairs would be equal.
+    # Among so many amounts from this range, two or more pairs would be equal.
     if distinct == entries.n_present and distinct * (distinct - 1) > 4 * span:
-        return _identifier(entries, "each row has another whole number: if they are amounts, a number")
+        return _identifier(entries, render("proposals.why.distinct"))
     if not named:
         return None
     if entries.share_distinct > 0.9:
-        return _identifier(entries, "its name and its distinct numbers say so", sure=True)
+        return _identifier(entries, render("proposals.why.identifier"), sure=True)
     most = FEW_VALUES if PERSON_WORD.search(entries.words) else MOST_VALUES
     if distinct > most:
-        return _identifier(entries, "its name says so, and rows of one number may belong together")
+        return _identifier(entries, render("proposals.why.grouped"))
     return None
 
 
@@ -351,9 +347,10 @@ def _as_date(entries: Cells) -> ColumnProposal | None:
     if not forms:
         return None
     # 3.4.2026 may be March or April, where no day is above 12.
-    exchanged = "" if len(forms) == 1 else "; day and month could be exchanged"
-    why = "; ".join([f"its values are dates{exchanged}", *entries.named])
-    return _date(entries, forms[0], why, sure=not exchanged)
+    reasons = [render("proposals.why.dates")]
+    if len(forms) > 1:
+        reasons.append(render("proposals.why.exchanged"))
+    return _date(entries, forms[0], "; ".join([*reasons, *entries.named]), sure=len(forms) == 1)
 
 
 def _formats(texts: Sequence[str]) -> Iterator[str]:
@@ -365,7 +362,7 @@ def _formats(texts: Sequence[str]) -> Iterator[str]:
             yield form
 
 
-def _date(entries: Cells, form: str, why: str = "its values are dates", *, sure: bool = True) -> ColumnProposal:
+def _date(entries: Cells, form: str, why: str, *, sure: bool = True) -> ColumnProposal:
     field = field_of(entries, Field("", date=form))
     return ColumnProposal(entries.name, "date", why, sure, Column(kind="date"), field)
 
@@ -376,17 +373,17 @@ def _as_words(entries: Cells) -> ColumnProposal | None:
     if people := are_people(entries):
         return _identifier(entries, people, sure=True)
     if all(map(_SHORT_YEAR.match, entries.texts[:MOST_VALUES])):
-        return _identifier(entries, "its dates have two digits of the year: have the source give four")
+        return _identifier(entries, render("proposals.why.year"))
     mixed = sum(map(is_number_text, entries.texts))
     if mixed and distinct > MOST_VALUES and entries.share_distinct > 0.1:
-        return _identifier(entries, "its cells are partly numbers, partly texts")
+        return _identifier(entries, render("proposals.why.mixed"))
     named = is_identifier_name(entries.words)
     if proposal := _long_or_different(entries, named=named):
         return proposal
     if names_owner(entries.words) and distinct > 2:
-        return _identifier(entries, OWNER)
+        return _identifier(entries, render("proposals.why.shared"))
     if (entries.counts >= LEAST_ROWS).any():
-        return _category(entries, "it has few texts", sure=distinct <= MOST_VALUES)
+        return _category(entries, render("proposals.why.few"), sure=distinct <= MOST_VALUES)
     return None
 
 
@@ -395,7 +392,7 @@ def _long_or_different(entries: Cells, *, named: bool) -> ColumnProposal | None:
     long = float(np.average(list(map(len, entries.texts)), weights=entries.counts)) > 60
     if not (long or entries.share_distinct > 0.5 or (named and distinct > MOST_VALUES)):
         return None
-    why = "its texts are long" if long else "its texts are nearly all different"
+    why = render("proposals.why.long") if long else render("proposals.why.different")
     return _identifier(entries, why, sure=distinct == entries.n_present or long or named)
 
 
@@ -409,12 +406,12 @@ def _category(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal
     common = [place for place in order if entries.counts[place] >= LEAST_ROWS]
     listed = [place for place in common if not has_control(entries.texts[place])]
     if not listed:
-        return _identifier(entries, "no value has ten rows")
+        return _identifier(entries, render("proposals.why.rare"))
     if len(listed) < len(common):
-        why = f"{why}; values with a line break in them are {UNLISTED!r}"
+        why = render("proposals.why.broken", why=why, other=UNLISTED)
         sure = False
     if many := rows_in_other_case(entries.texts, entries.counts):
-        why = f"{why}; {CASE.format(many)}"
+        why = "; ".join([why, render("proposals.cells.cases", rows=many)])
         sure = False
     unlisted = entries.n_present + entries.strays - int(entries.counts[listed].sum())
     values = sorted((entries.texts[place] for place in listed), key=by_number)
@@ -423,13 +420,13 @@ def _category(entries: Cells, why: str, *, sure: bool = False) -> ColumnProposal
         values = [*(value for value in values if value != UNLISTED), UNLISTED]
         field = Field(entries.name, missing=entries.missing, other=UNLISTED)
     if len(values) < 2:
-        return ColumnProposal(entries.name, "left-out", "has the same value in every row that has one")
+        return ColumnProposal(entries.name, "left-out", render("proposals.why.constant"))
     column = Column(kind="category", values=tuple(values))
     return ColumnProposal(entries.name, "category", why, sure, column, field, from_rows=True, unlisted=unlisted)
 
 
 def by_number(text: str) -> tuple[float, str]:
-    """Return a key that sorts numbers by size, and other texts after them."""
+    """Return a sort key that puts numbers in order of size, and other texts after them."""
     try:
         return float(text), text
     except ValueError:
@@ -460,7 +457,7 @@ _SURNAME = re.compile(
     r"|mellom ?navn|efter ?namn|för ?namn|fornamn|efter ?navn|suku ?nimi|etu ?nimi|achter ?naam|voor ?naam|roep ?naam"
     r"|nom de (famille|naissance|jeune fille)|prénoms?|prenoms?|cognome|apellidos?)(?![^\W\d_])"
 )
-"""Words that stand in headings of people's names alone."""
+"""Words that occur only in headings of people's names."""
 _WHO_WORD = re.compile(
     r"(?<![^\W\d_])(doctor|physician|surgeon|nurse|clinician|therapist|midwife|anaesthetist|anesthetist|officer|judge"
     r"|teacher|arzt|ärztin|hausarzt|chirurg|chirurgin|pfleger|pflegerin|krankenschwester|hebamme|médecin|medecin|chirurgien"
@@ -468,7 +465,7 @@ _WHO_WORD = re.compile(
     r"|sairaanhoitaja|arts|huisarts|verpleegkundige)s?( ?names?)?$"
 )
 _ANY_NAME = re.compile(r"name|navn|namn|nimi|naam|nome|nombre")
-"""Headings of names of anything: of people where there are first and last ones."""
+"""Headings of any names: of people, if the cells have first and last names."""
 _TITLE = re.compile(r"(mr|mrs|ms|miss|dr|prof|herr|frau|mme|sr|sra)\b\.? *[^\W\d].*", re.IGNORECASE)
 _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _WORDS = re.compile(r"[^\W\d_]+\.?([-', ]+[^\W\d_]+\.?)*")
@@ -479,7 +476,7 @@ _SPLIT_WORD = re.compile(r"(is |in )?(selected|fold|folds|split|partition|holdou
 
 
 def names_owner(words: str) -> bool:
-    """Tell whether a heading is of identifiers, such as "hospitalid", and not of codes.
+    """Return whether a heading is of identifiers, such as "hospitalid", and not of codes.
 
     Examples
     --------
@@ -494,14 +491,14 @@ def _is_id(words: str) -> bool:
 
 
 def is_identifier_name(words: str, *, amounts: bool = False) -> bool:
-    """Tell whether a heading is one of identifiers.
+    """Return whether a heading is one of identifiers.
 
     Parameters
     ----------
     words : str
         See `name_words`.
     amounts : bool
-        Whether its values repeat as amounts do: then only a plain "id" makes identifiers of them.
+        Whether its values repeat as amounts do: then only a plain "id" means identifiers.
 
     Examples
     --------
@@ -518,12 +515,12 @@ def is_identifier_name(words: str, *, amounts: bool = False) -> bool:
 
 
 def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Tell whether values next to each other are about as frequent, which codes are only by chance.
+    """Return whether neighbouring values are about as frequent, which codes are only by chance.
 
     Parameters
     ----------
     values, counts : array [values]
-        Distinct numbers, and how many rows have each.
+        Distinct numbers, and their numbers of rows.
 
     Examples
     --------
@@ -534,7 +531,7 @@ def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
     """
     if len(values) < FEW_VALUES or len(values) == counts.sum():
         return False
-    # Square roots have about the same noise, be they large or small.
+    # Square roots of counts have about the same noise, whether large or small.
     roots = np.sqrt(counts[np.argsort(values)].astype(float))
     before = roots[:-1]
     after = roots[1:]
@@ -545,7 +542,7 @@ def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def count_rows(numbers: np.ndarray) -> bool:
-    """Tell whether whole numbers count the rows, some of them missing.
+    """Return whether whole numbers count the rows, some of them missing.
 
     Parameters
     ----------
@@ -564,7 +561,7 @@ def count_rows(numbers: np.ndarray) -> bool:
 
 
 def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:
-    """Tell whether a few large whole numbers far apart are codes, such as those of industries."""
+    """Return whether a few large whole numbers far apart are codes, such as those of industries."""
     large = len(values) > 2 and float(values.min()) >= 1000
     if not large or len(values) > FEW_VALUES * 4 or repeat_as_amounts(values, counts):
         return False
@@ -574,18 +571,18 @@ def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def are_people(entries: Cells) -> str:
-    """Return why a column of texts holds names or addresses of people, empty where it does not."""
+    """Return why a column of texts holds names or addresses of people, or ""."""
     if _are_mostly(entries, _MAIL):
-        return "its texts are e-mail addresses"
+        return render("proposals.why.mail")
     if not _are_mostly(entries, _WORDS):
         return ""
     if _are_mostly(entries, _TITLE):
-        return "its texts are names of people"
-    return "its heading and its texts are those of people's names" if _are_names(entries) else ""
+        return render("proposals.why.people")
+    return render("proposals.why.heading") if _are_names(entries) else ""
 
 
 def _are_names(entries: Cells) -> bool:
-    """Tell whether heading and words of a column are those of people's names."""
+    """Return whether heading and words of a column are those of people's names."""
     words = entries.words
     many = len(entries.texts) > FEW_VALUES
     if many and is_name_heading(words):
@@ -593,13 +590,13 @@ def _are_names(entries: Cells) -> bool:
     whole_names = _are_mostly(entries, _TWO_WORDS)
     if whole_names and _ANY_NAME.fullmatch(words):
         return True
-    # Of one word each they may be of a ward or a field, unless there are many and each begins with a capital.
+    # Single words may be of a ward or a field, unless there are many and each begins with a capital.
     surnames = whole_names or (many and _are_mostly(entries, _CAPITAL))
     return bool(surnames and _WHO_WORD.search(words))
 
 
 def is_name_heading(words: str) -> bool:
-    """Tell whether a heading is that of people's names, in one of several languages.
+    """Return whether a heading is that of people's names, in one of several languages.
 
     Examples
     --------
@@ -610,17 +607,17 @@ def is_name_heading(words: str) -> bool:
 
 
 def holds_whole_names(entries: Cells) -> bool:
-    """Tell whether a column has first and last names of people, or their addresses, which tell people apart."""
+    """Return whether a column has first and last names of people, or their addresses, which identify people."""
     named = is_name_heading(entries.words) or bool(_ANY_NAME.fullmatch(entries.words))
     return _are_mostly(entries, _MAIL) or (named and _are_mostly(entries, _TWO_WORDS))
 
 
 def splits_rows(entries: Cells) -> bool:
-    """Tell whether a column says which rows somebody else trained on, which is no measurement."""
+    """Return whether a column marks a split of the rows, such as somebody's training rows."""
     return len(entries.texts) <= FEW_VALUES and bool(_SPLIT_WORD.fullmatch(entries.words))
 
 
 def _are_mostly(entries: Cells, form: re.Pattern[str]) -> bool:
-    """Tell whether the texts of most rows are of a form."""
+    """Return whether the texts of most rows are of a form."""
     fits = [bool(form.fullmatch(text)) for text in entries.texts]
     return bool(entries.counts[fits].sum() >= MOST_CELLS * max(entries.n_present, 1))

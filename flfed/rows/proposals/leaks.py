@@ -1,4 +1,4 @@
-"""Columns that tell the outcome, or that are made of such."""
+"""Columns that reveal the outcome, or that are derived from such a column."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from flfed.rows.data.schema import Task
 from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Columns
 from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, UNLISTED, Proposals
 from flfed.rows.proposals.targets import TargetProposal
+from flfed.words import render
 
 LEAK_AUC = 0.98
-"""A column that alone ranks the outcome so well may have been recorded after it."""
+"""Least AUC of a column that alone predicts the outcome, and may have been recorded after it."""
 LEAK_SHARE = 0.95
-"""Of the rows with one value: so many have one outcome, which less than half of the others have."""
+"""Least share of the rows with one value that have one outcome, which less than half of the others have."""
 LEAK_CORRELATION = 0.99
 LEAK_GAPS = 0.9
 """As `LEAK_SHARE`, of the rows in which a column has a value, or has none."""
 MOST_ERRORS = 0.3
-"""Of the rows with another outcome: so many are left among those of the value that tells it."""
+"""Largest share of other outcomes among the rows of a leaking value, relative to that among all rows."""
 SAME = 0.99
-"""Of the rows: so many equal cells make two columns the same."""
+"""Least share of equal cells in two columns that count as the same."""
 SAME_SIDES = 0.97
-"""Of a mark of the rows that have a value: its share among them, less that among the others."""
+"""Least difference of a mark's shares among rows with a value and among the others."""
 MOST_SUMMED = 100
 ROWS_SUMMED = 2000
-"""Columns and rows of which sums are tried."""
+"""Largest numbers of columns and rows for which sums are tried."""
 
 
 def find_leaks(columns: Columns, schema_columns: Proposals, target: TargetProposal, name: str) -> dict[str, str]:
-    """Return the columns that tell the outcome, alone or with another one.
+    """Return the columns that reveal the outcome, alone or with another one, with the reason.
 
     Parameters
     ----------
     columns : mapping of name to Series
         Of all tables together.
     schema_columns : mapping of name to ColumnProposal
-        Columns that the schema has, without the target.
+        Columns of the schema, without the target.
     target : TargetProposal
     name : str
         The target's.
@@ -68,7 +69,7 @@ def find_leaks(columns: Columns, schema_columns: Proposals, target: TargetPropos
     if target.task == "regression":
         sources[name] = outcome
     else:
-        # A date or an identifier that few rows have is no feature, but a feature may say which rows have it.
+        # A date or an identifier of few rows is no feature, but a feature may show which rows have it.
         gap_columns = _telling_by_gaps(columns, {*rest, *sources, name}, judged, outcome)
         sources |= gap_columns
         by_gaps |= set(gap_columns)
@@ -79,18 +80,18 @@ def find_leaks(columns: Columns, schema_columns: Proposals, target: TargetPropos
 def _telling_by_gaps(
     columns: Columns, but: Collection[str], judged: np.ndarray, outcome: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return the columns, but some, that tell the outcome by where they have a value, of the rows that are judged."""
+    """Return the columns, except `but`, whose gaps reveal the outcome of the `judged` rows."""
     leak_columns = {}
     for name, column in columns.items():
         if name not in but:
             values = plain_text(column)[judged].to_numpy()
-            if _tells(pd.isna(values), outcome, LEAK_GAPS):
+            if _reveals(pd.isna(values), outcome, LEAK_GAPS):
                 leak_columns[name] = values
     return leak_columns
 
 
 def _judged(outcome: np.ndarray, target: TargetProposal) -> np.ndarray:
-    """Return the rows by which leaks are judged: of a class of a few rows nearly every column tells something."""
+    """Return the rows by which leaks are judged, without classes of a few rows: nearly every column reveals these."""
     has_outcome = ~pd.isna(outcome)
     if target.task == "regression":
         return has_outcome
@@ -100,9 +101,9 @@ def _judged(outcome: np.ndarray, target: TargetProposal) -> np.ndarray:
 
 
 def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[str, bool]:
-    """Return how a column alone tells the outcome, "" where it does not; and whether by where it has a value.
+    """Return how a column alone reveals the outcome, or "", and whether it does so by its gaps.
 
-    It holds no cell, and no share of few rows.
+    The text holds no cell, and no share of few rows.
     """
     if not len(cells):
         return "", False
@@ -112,24 +113,23 @@ def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[str, b
         if both.sum() <= FEW_VALUES or np.ptp(ranks[both]) == 0:
             return "", False
         size = abs(float(np.corrcoef(ranks[both], target[both].astype(float))[0, 1]))
-        why = f"its correlation with the outcome is {size:.2f}"
         if size < LEAK_CORRELATION:
             return "", False
-        return why, False
-    by_gaps = _tells(pd.isna(cells), target, LEAK_GAPS)
+        return render("proposals.leak.correlation", correlation=size), False
+    by_gaps = _reveals(pd.isna(cells), target, LEAK_GAPS)
     ranks = np.where(np.isnan(ranks), np.nanmin(ranks, initial=0.0) - 1, ranks)
     best = max(_auc(ranks, target == value) for value in pd.unique(target))
     if best >= LEAK_AUC:
-        return f"alone it tells the outcome with an AUC of {best:.2f}", by_gaps
+        return render("proposals.leak.auc", auc=best), by_gaps
     if by_gaps:
-        return "nearly all rows that have a value, or that have none, have the same outcome", True
-    if _tells(cells, target, LEAK_SHARE):
-        return "nearly all rows with one of its values have the same outcome", False
+        return render("proposals.leak.gaps"), True
+    if _reveals(cells, target, LEAK_SHARE):
+        return render("proposals.leak.value"), False
     return "", False
 
 
-def _tells(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
-    """Tell whether nearly all rows of one value have one outcome that most others do not have."""
+def _reveals(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
+    """Return whether nearly all rows of one value have one outcome that most others do not have."""
     outcome = pd.factorize(target)[0]
     every = np.bincount(outcome)
     for value in pd.unique(cells[~pd.isna(cells)])[:MOST_VALUES]:
@@ -141,7 +141,7 @@ def _tells(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
             continue
         share = counts[most] / rows
         others = (every[most] - counts[most]) / rest
-        # Of a rare outcome most rows of every value have the other one.
+        # Where an outcome is rare, most rows of every value have the other one.
         rarer = 1 - share <= MOST_ERRORS * (1 - every[most] / len(cells))
         if share >= least and others < 0.5 and rarer:
             return True
@@ -151,21 +151,21 @@ def _tells(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
 def find_derived(
     cells: Mapping[str, np.ndarray], leaks: Mapping[str, np.ndarray], by_gaps: Collection[str]
 ) -> dict[str, str]:
-    """Return the columns that say what a leak says: its copies, whether it has a value, or sums with it.
+    """Return the columns that reveal a leak, with the reason: copies, marks of its gaps, sums.
 
     Parameters
     ----------
     cells, leaks : mapping of name to array [rows]
-        Columns that are none, and such as tell the outcome, or the outcome itself.
+        Columns that are no leaks, and columns that reveal the outcome, or the outcome itself.
     by_gaps : collection of str
-        Leaks that tell the outcome by where they have a value.
+        Leaks whose gaps reveal the outcome.
     """
     numbers = {name: values for name, values in cells.items() if values.dtype.kind == "f"}
     reasons: dict[str, str] = {}
     for leak, leak_values in leaks.items():
         for name, values in cells.items():
             if leak in by_gaps and _reveals_gaps(values, leak_values):
-                reasons.setdefault(name, f"it says which rows have a value of {leak!r}, which tells the outcome")
+                reasons.setdefault(name, render("proposals.leak.marks", leak=leak))
         if leak_values.dtype.kind == "f":
             for name, why in _sums(numbers, leak, leak_values).items():
                 reasons.setdefault(name, why)
@@ -173,21 +173,21 @@ def find_derived(
 
 
 def _reveals_gaps(values: np.ndarray, leak: np.ndarray) -> bool:
-    """Tell whether one value, or having one, stands in just the rows in which a leak has a value."""
+    """Return whether one value, or having one, marks just the rows in which a leak has a value."""
     has_value = ~pd.isna(leak)
     if not LEAST_ROWS <= has_value.sum() <= len(has_value) - LEAST_ROWS:
         return False
     marks = [~pd.isna(values), *(values == value for value in pd.unique(values[~pd.isna(values)])[:FEW_VALUES])]
-    # On both sides: of a column that hardly ever lacks a value most others would say the same.
+    # On both sides, since most columns would mark a leak that hardly ever lacks a value.
     sides = [(float(mark[has_value].mean()), float(mark[~has_value].mean())) for mark in marks]
     return any(abs(one - other) >= SAME_SIDES for one, other in sides)
 
 
 def _sums(numbers: Mapping[str, np.ndarray], leak: str, leak_values: np.ndarray) -> dict[str, str]:
-    """Return the columns that give a leak when another one is added or taken away."""
+    """Return the columns from which another one, added or subtracted, gives a leak; with the reason."""
     names = list(numbers)[:MOST_SUMMED]
     rows = np.flatnonzero(~np.isnan(leak_values) & (leak_values != 0))[:ROWS_SUMMED]
-    # Flags and grades are sums of one another by chance, and where one is nearly always 0.
+    # Flags and grades are sums of one another by chance, or because one is nearly always 0.
     if len(rows) < 2 * LEAST_ROWS or not names or len(np.unique(leak_values[rows])) <= FEW_VALUES:
         return {}
     table = np.column_stack([numbers[name][rows] for name in names])
@@ -197,21 +197,21 @@ def _sums(numbers: Mapping[str, np.ndarray], leak: str, leak_values: np.ndarray)
     reasons: dict[str, str] = {}
     for place, name in enumerate(names):
         if _are_copies(table[:, place], leak_values):
-            reasons.setdefault(name, f"it is a copy of {leak!r}, which tells the outcome")
+            reasons.setdefault(name, render("proposals.leak.copy", leak=leak))
         less = table[:, [place]] - leak_values[:, None]
         rest = leak_values[:, None] - table[:, [place]]
         for difference, both in ((less, False), (rest, True)):
             equal = (np.abs(table - difference) <= scale).mean(axis=0) >= SAME
             equal[place] = False
             for other in np.flatnonzero(equal & often):
-                reasons.setdefault(name, f"with {names[other]!r} it gives {leak!r}, which tells the outcome")
+                reasons.setdefault(name, render("proposals.leak.sum", other=names[other], leak=leak))
                 if both:
-                    reasons.setdefault(names[other], f"with {name!r} it gives {leak!r}, which tells the outcome")
+                    reasons.setdefault(names[other], render("proposals.leak.sum", other=name, leak=leak))
     return reasons
 
 
 def _are_copies(values: np.ndarray, leak: np.ndarray) -> bool:
-    """Tell whether two columns of numbers are the same but for unit and zero point."""
+    """Return whether two columns of numbers are the same but for unit and zero point."""
     both = ~np.isnan(values)
     if both.sum() < 2 * LEAST_ROWS or min(len(np.unique(values[both])), len(np.unique(leak[both]))) <= FEW_VALUES:
         return False
@@ -219,7 +219,7 @@ def _are_copies(values: np.ndarray, leak: np.ndarray) -> bool:
 
 
 def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
-    """Return numbers as they are, and categories by the outcome's mean; NaN where missing."""
+    """Return numbers unchanged, and categories by the outcome's mean; NaN where missing."""
     if cells.dtype.kind == "f":
         return cells
     outcome = target.astype(float) if task == "regression" else (target == pd.unique(target)[0]).astype(float)

@@ -1,4 +1,4 @@
-"""Proposed mappings of a table to a schema that is there already: by names, values, units and ranges."""
+"""Proposed mappings of a table to an existing schema: by names, values, units and ranges."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Columns, Numbers, name_words, read_numbers
 from flfed.rows.proposals.columns import PAIRS, TRUE, flags_by_text, propose_column, unit_of
 from flfed.rows.proposals.own_tables import read_named, refuse_lines_above
+from flfed.words import render
 
 NAME_WEIGHT = 0.7
-"""Of a name's likeness in a match; the rest is how well the values fit."""
+"""Weight of the names' likeness in a match; the rest is the fit of the values."""
 LEAST_MATCH = 0.6
-"""Of a pair that is proposed at all."""
+"""Least score of a proposed pair."""
 FITTING = 0.98
-"""Share of a column's rows that must fit for the match to be sure."""
+"""Least share of fitting rows in a match that is sure."""
 UNKNOWN = "?"
-"""Stands in a mapping for the schema's value of a code that a person has to name."""
+"""Mark in a mapping for the schema's value of a code that a person has to name."""
 SYNONYMS = (
     {"sex", "gender"}, {"age", "years"}, {"bmi", "body mass index"}, {"sbp", "systolic", "trestbps"},
     {"chol", "cholesterol"}, {"hr", "heart rate", "thalach", "pulse"}, {"diagnosis", "disease", "dx", "outcome"},
@@ -47,25 +48,25 @@ FACTORS = (
     (0.01, "cm", "m", ""), (0.45359237, "lb", "kg", ""), (100.0, "shares", "%", ""), (1 / 365.25, "days", "years", ""),
     (1 / 12, "months", "years", ""), (12.0, "years", "months", ""), (1000.0, "thousands", "", ""),
 )  # fmt: skip
-"""What a number is multiplied by: the factor, from which unit to which, and of what."""
+"""Conversions of units: factor, unit before, unit after, and substance."""
 OUTCOME_NAMES = {
     *("target", "outcome", "label", "class", "y", "response", "result", "event", "endpoint", "status", "diagnosis"),
     *("zielgroesse", "ergebnis", "diagnose", "resultat", "issue"),
 }
-"""Words that a column to be predicted is called by."""
+"""Words in names of targets."""
 LEAST_SPAN = 0.3
-"""Of a target's range that the values of a column with another name must cover."""
+"""Least share of a target's range that the values of a column with another name must cover."""
 FEW_NAMES = 5
-"""Columns that are named at most where several may be the target."""
+"""Largest number of possible targets that are named."""
 MOST_ROWS = 0.9
-"""Share of the rows of such a column that must have one of the target's classes."""
+"""Least share of rows with one of the target's classes in such a column."""
 _SPLIT = re.compile(r"[^a-z0-9]+")
 _SYNONYMS = [re.compile(f" ({'|'.join(names)}) ") for names in SYNONYMS]
 
 
 @dataclass(frozen=True)
 class Match:
-    """What a schema column is read from.
+    """Origin of a schema column in a table.
 
     Attributes
     ----------
@@ -74,7 +75,7 @@ class Match:
     own : str or None
         The table's; None where none fits.
     field : Field or None
-        How it is read; None where there is none.
+        Reading of the column; None where none fits.
     why : str
         Holds no cell.
     sure : bool
@@ -100,9 +101,9 @@ class SiteProposal:
     ----------
     site : Site
     matches : list of Match
-        What each column is read from.
+        Origin of each column.
     unread : tuple of str
-        Columns of the table that nothing is read from.
+        Columns of the table that are not used.
     """
 
     site: Site
@@ -116,7 +117,7 @@ class SiteProposal:
 
     @property
     def target(self) -> Match:
-        """What is read as the column to predict."""
+        """Origin of the column to predict."""
         target = datasets.load(self.site.dataset).schema.target
         return next(match for match in self.matches if match.column == target)
 
@@ -129,9 +130,11 @@ class SiteProposal:
             If one of its files is there already.
         """
         columns = datasets.load(self.site.dataset).schema.columns
-        comments = {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
+        comments = {}
+        for name in self.unnamed:
+            comments[name] = render("proposals.file.codes", values=", ".join(columns[name].values))
         if self.target.own is None:
-            comments[self.target.column] = "name the column here: no site takes part without what is predicted"
+            comments[self.target.column] = render("proposals.file.target")
         return texts.write_new(folder, texts.site_files(self.site, comments))
 
 
@@ -145,7 +148,7 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str, open_da
     source : Csv, Parquet, Excel or Sql
     title : str
     open_data : bool
-        Whether its policy lets exact figures leave.
+        Whether its policy releases exact figures.
 
     Raises
     ------
@@ -167,7 +170,7 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str, open_da
 
 @dataclass(frozen=True)
 class _Fit:
-    """How well a column's values fit, and how they are read then."""
+    """Share of a column's rows that fit, and the reading with which they do."""
 
     share: float
     field: Field
@@ -176,7 +179,7 @@ class _Fit:
 
 
 def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
-    """Return what each column of a schema is read from, one to one.
+    """Return the origin of each column of a schema, one to one.
 
     Parameters
     ----------
@@ -194,7 +197,7 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
     for i, name in enumerate(schema.columns):
         j = pairs.get(i, -1)
         if j < 0 or score[i, j] < LEAST_MATCH:
-            matches.append(Match(name, None, None, "no column of the table fits", sure=False))
+            matches.append(Match(name, None, None, render("proposals.match.none"), sure=False))
         else:
             matches.append(_match(name, own[j], fits[i, j], same=bool(alike[i, j] == 1)))
     read = {match.own for match in matches}
@@ -206,13 +209,13 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
 
 
 def _match(name: str, own: str, fit: _Fit, *, same: bool) -> Match:
-    """Return that a schema's column is read from an own one, whose name is the `same` or alike."""
-    agree = "the names agree" if same else "the names are alike"
-    return Match(name, own, fit.field, f"{agree}; {fit.why}", same and fit.sure and fit.share >= FITTING)
+    """Return the match of a schema's column with an own one, whose name is the `same` or similar."""
+    agree = "the names agree" if same else render("proposals.match.similar")
+    return Match(name, own, fit.field, "; ".join([agree, fit.why]), same and fit.sure and fit.share >= FITTING)
 
 
 def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray, dict[tuple[int, int], _Fit]]:
-    """Return how alike names are and how well columns fit, [schema's columns, own columns], and the fits of these."""
+    """Return the likeness of names, the scores [schema's columns, own columns], and the fits."""
     alike = np.zeros((len(schema.columns), table.shape[1]))
     score = np.zeros_like(alike)
     fits = {}
@@ -226,39 +229,44 @@ def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray
 
 
 def _target(left: Columns, schema: Schema) -> Match:
-    """Return what the target may be read from where its name tells nothing; it is never sure.
+    """Return a possible origin of the target where its name is no evidence; it is never sure.
 
-    Of the columns that nothing is read from it is the only one whose values could be the outcome, or the only one of
-    those with an outcome's name.
+    It is the only unused column whose values could be the outcome, or the only one of those with an outcome's name.
     """
     target = schema.target
     column = schema.columns[target]
     named = [own for own in left if _is_outcome_name(own, target)]
     fits = {own: _fit(cells, own, target, column) for own, cells in left.items()}
     could = [own for own, fit in fits.items() if _could_be(left[own], column, fit)]
-    # Codes that say nothing by themselves need a name that does, and at least one for each class.
+    # Codes without a meaning of their own need an outcome's name, and at least one code for each class.
     coded = [own for own in named if column.values and len(column.values) <= left[own].nunique() <= FEW_VALUES]
     likely = [own for own in could if own in named] or could or coded
     if len(likely) == 1:
         own = likely[0]
-        why = "its name may be that of the outcome" if own in named else "no other column left could be the outcome"
-        return Match(target, own, fits[own].field, f"{why}; {fits[own].why}", sure=False)
-    return Match(target, None, None, f"no column of the table fits{_several(likely)}", sure=False)
+        why = render("proposals.match.only")
+        if own in named:
+            why = render("proposals.match.named")
+        return Match(target, own, fits[own].field, "; ".join([why, fits[own].why]), sure=False)
+    return Match(target, None, None, _several(likely), sure=False)
 
 
 def _is_outcome_name(own: str, target: str) -> bool:
-    """Tell whether a name is one of outcomes, or like the target's."""
+    """Return whether a name is one of outcomes, or like the target's."""
     return bool(OUTCOME_NAMES & set(_words(own).split())) or name_likeness(target, own) >= LEAST_MATCH
 
 
 def _several(likely: list[str]) -> str:
-    """Return which columns may be the target, "" where none may."""
-    more = ", …" if len(likely) > FEW_NAMES else ""
-    return f": it may be one of {', '.join(likely[:FEW_NAMES])}{more}" if likely else ""
+    """Return that no column fits, with those that may be the target."""
+    if not likely:
+        return render("proposals.match.none")
+    names = ", ".join(likely[:FEW_NAMES])
+    if len(likely) > FEW_NAMES:
+        names += ", …"
+    return render("proposals.match.several", columns=names)
 
 
 def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
-    """Tell whether a column's values could be a target's."""
+    """Return whether a column's values could be a target's."""
     kind = propose_column(fit.field.column, cells).kind
     entries = Cells.of(fit.field.column, cells)
     if column.range is not None:
@@ -276,7 +284,7 @@ def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
 
 
 def mapping_of(matches: list[Match]) -> ColumnMapping:
-    """Return the mapping of a site; what is read under the schema's own name is left out."""
+    """Return the mapping of a site, without columns that are read under the schema's own name."""
     mapping: dict[str, str | Field | None] = {}
     for match in matches:
         if match.own is None or match.field is None:
@@ -293,7 +301,7 @@ def _without_brackets(name: str) -> str:
 
 
 def name_likeness(one: str, other: str) -> float:
-    """Return how alike two names are, from 0 to 1.
+    """Return the likeness of two names, from 0 to 1.
 
     Examples
     --------
@@ -320,7 +328,7 @@ def _words(name: str) -> str:
 
 
 def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
-    """Return how well one column's cells fit a schema column."""
+    """Return the fit of one column's cells to a schema column."""
     entries = Cells.of(own, cells)
     plain = Field(own, missing=entries.missing)
     if not entries.n_present:
@@ -332,25 +340,25 @@ def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
     proposal = propose_column(own, cells)
     field = replace(proposal.field or plain, column=own)
     share = 1.0 if proposal.kind == column.kind else 0.3
-    return _Fit(share, field, f"it holds {proposal.kind} values")
+    return _Fit(share, field, render("proposals.match.kind", kind=proposal.kind))
 
 
 def _number(entries: Cells, plain: Field, name: str, column: Column) -> _Fit:
     numbers = read_numbers(entries)
     if numbers is None or column.range is None:
-        return _Fit(0.0, plain, "it holds no numbers")
+        return _Fit(0.0, plain, render("proposals.match.numbers"))
     fit = _as_numbers(numbers, name, column)
     other = _as_numbers(numbers.other, name, column) if numbers.other else None
-    # The range may tell decimals from thousands.
+    # The range may distinguish decimals from thousands.
     if other and fit.share < FITTING <= other.share:
         fit = other
     if not numbers.doubt:
         return fit
-    return replace(fit, why=f"{fit.why}; {numbers.doubt}", sure=False)
+    return replace(fit, why="; ".join([fit.why, numbers.doubt]), sure=False)
 
 
 def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
-    """Return how well numbers fit a column with a range."""
+    """Return the fit of numbers to a column with a range."""
     entries = numbers.cells
     values = numbers.values
     field = replace(numbers.reading, column=entries.name, missing=entries.missing)
@@ -358,7 +366,10 @@ def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
     ends = column.range or (-math.inf, math.inf)
     inside = _inside(values[~is_code], entries.counts[~is_code], ends)
     if inside >= FITTING:
-        return _Fit(inside, field, "its values lie in the range" + _unit(entries.name, column))
+        unit = unit_of(entries.name)
+        if unit and column.unit and plain_name(unit) != plain_name(column.unit):
+            return _Fit(inside, field, render("proposals.match.unit", unit=unit, other=column.unit))
+        return _Fit(inside, field, render("proposals.match.inside"))
     # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
     factors = [
         one
@@ -367,23 +378,17 @@ def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
     ]
     if inside < 0.5 and len(factors) == 1:
         factor, before, after, _ = factors[0]
-        why = f"its values lie in the range after {before} were made {after}"
+        why = render("proposals.match.converted", before=before, after=after)
         return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
-    return _Fit(inside, field, f"{round(100 * inside)} % of its values lie in the range; another unit?")
+    return _Fit(inside, field, render("proposals.match.outside", percent=round(100 * inside)))
 
 
 def _factors(own: str, name: str, column: Column) -> list[tuple[float, str, str, str]]:
-    """Return the conversions to a column's unit; of a substance where the names say which."""
+    """Return the conversions to a column's unit, of a substance where the names have one."""
     fitting = [one for one in FACTORS if plain_name(one[2]) == plain_name(column.unit)]
     begins = tuple(plain_name(word)[:4] for word in (own, name))
     named = [one for one in fitting if one[3] and one[3].startswith(begins)]
     return named or fitting
-
-
-def _unit(own: str, column: Column) -> str:
-    unit = unit_of(own)
-    other = unit and column.unit and plain_name(unit) != plain_name(column.unit)
-    return f"; its name says {unit}, the schema {column.unit}" if other else ""
 
 
 def _inside(values: np.ndarray, counts: np.ndarray, ends: tuple[float, float]) -> float:
@@ -392,21 +397,21 @@ def _inside(values: np.ndarray, counts: np.ndarray, ends: tuple[float, float]) -
 
 
 def _codes(entries: Cells, plain: Field, column: Column) -> _Fit:
-    """Return how codes are read as a schema's values."""
+    """Return the fit of codes to a schema's values."""
     read, broken = read_column(pd.Series(entries.texts, dtype=object), entries.name, column, plain)
     if not broken and len(read):
-        return _Fit(1.0, plain, "its values are those of the schema")
+        return _Fit(1.0, plain, render("proposals.match.values"))
     named = _named_flags(entries) if column.kind == "flag" else _named_values(entries, column)
     named = named or _named_yes_no(entries, column)
     named_rows = sum(count for text, count in entries.rows_by_text.items() if text in named)
     share = named_rows / max(entries.n_present, 1)
     if share >= FITTING:
-        return _Fit(share, replace(plain, values=named), "its codes stand for the schema's values")
-    # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.
+        return _Fit(share, replace(plain, values=named), render("proposals.match.codes"))
+    # Other codes are listed for a person to name; those of few rows are not written down.
     listed = {text: named.get(text, UNKNOWN) for text, count in entries.rows_by_text.items() if count >= LEAST_ROWS}
     fits_in_number = len(entries.texts) <= max(len(column.values), 2)
     likely = 0.6 if fits_in_number else 0.2 * share
-    return _Fit(likely, replace(plain, values=listed), "a person must say what its codes mean")
+    return _Fit(likely, replace(plain, values=listed), render("proposals.match.unnamed"))
 
 
 def _named_flags(entries: Cells) -> dict[str, str]:
@@ -424,7 +429,7 @@ def _named_yes_no(entries: Cells, column: Column) -> dict[str, str]:
 
 
 def _named_values(entries: Cells, column: Column) -> dict[str, str]:
-    """Return the schema's value of each code that is short for just one."""
+    """Return the schema's value of each code that abbreviates only one."""
     same = {plain_name(value): value for value in column.values}
     named = {}
     for text in entries.texts:

@@ -1,4 +1,4 @@
-"""Tables that a person names: how they are opened, read and cut into sites, and what these are called."""
+"""Tables that a person names: opening, reading and cutting them into sites, and the names of these."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from flfed.rows.data.findings.oddities import foreign_rows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.expressions import LONGEST
-from flfed.rows.data.parsing.fields import SHEETS, Field, plain_name, where_names_stand
+from flfed.rows.data.parsing.fields import SHEETS, Field, plain_name, site_name, where_names_stand
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
-from flfed.rows.data.partition import site_name
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Source
 from flfed.rows.proposals.cells import MISSING, is_number_text
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.tables import column_named, columns_by_name
+from flfed.words import render
 
 PARQUET = (".parquet", ".pq")
 EXCEL = (".xlsx", ".xlsm")
 UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 """Letters that are no a-z with a mark, or that a name writes as two."""
 LONGEST_NAME = 60
-"""Signs of a site's name: what stands in messages, folders and records has no more."""
+"""Largest number of signs in a site's name, in messages, folders and records."""
 LEAST_OF_SITE = 50
-"""Rows of a site that is cut from a table; those of smaller ones are one site together."""
+"""Least rows of a site that is cut from a table; smaller ones become one site together."""
 MOST_SITES = 200
 OF_CLASS = "of_a_class"
 """Derived column for the rows of some classes, where one expression would be too long."""
@@ -44,15 +44,15 @@ OF_CLASS = "of_a_class"
 
 @dataclass(frozen=True)
 class OwnTable:
-    """One table of one's own, and how it is read.
+    """A person's table with its source.
 
     Attributes
     ----------
     title : str
-        What people call its site.
+        Name of its site for people.
     source : Csv, Parquet, Excel, Sql or Frame
     table : DataFrame
-        What the source gives.
+        As the source gives it.
     """
 
     title: str
@@ -60,7 +60,7 @@ class OwnTable:
     table: pd.DataFrame
 
     def with_table(self, table: pd.DataFrame, **changes: Any) -> OwnTable:
-        """Return some rows of the table; `changes` say how its source reads them."""
+        """Return some rows of the table, which its source reads with `changes`."""
         source: Source
         if isinstance(self.source, Frame):
             source = Frame(table)
@@ -85,11 +85,11 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         counts = cells.value_counts()
         large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
         if len(large) > MOST_SITES:
-            raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
+            raise UsageError(render("proposals.sites.many", by=by, values=len(large)))
         column = as_written(named)
         parts += [_part(own, value, f"{column} == {value!r}", {}, cells == value) for value in large]
         rest = int(cells.notna().sum() - counts[large].sum())
-        # Rare names are not written down: the others are those that are none of the large ones.
+        # Rare names are not written down: `where` excludes the large ones instead.
         if rest >= LEAST_OF_SITE and large:
             others = cells.notna() & ~cells.isin(large)
             parts.append(_part(own, UNLISTED, *_none_of(column, [*large, *absent], own.table.columns), others))
@@ -105,31 +105,25 @@ def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTabl
     Raises
     ------
     UsageError
-        With how many values it has, and of how many rows each.
+        With the number of its values, and of their rows.
     """
     if len(parts) > 1:
         return
     counts = pd.concat([plain_text(own.table[own.column(by, "by")]) for own in tables]).value_counts()
-    help_ = "name a column with one value for each institution, or give a file for each"
     if len(counts) < 2:
         many = "no value" if counts.empty else "one value only"
-        raise UsageError(f"by: column {by!r} has {many}, and a study needs two sites: {help_}")
+        raise UsageError(render("proposals.sites.single", by=by, many=many))
     most = int(counts.iloc[0])
-    rows = "one row each" if most == 1 else f"{count_in_words(most)} rows at most"
+    rows = "one row each" if most == 1 else render("proposals.sites.most", rows=count_in_words(most))
     if most < LEAST_OF_SITE:
-        raise UsageError(
-            f"by: column {by!r} has {len(counts)} values of {rows}, and a site needs {LEAST_OF_SITE}: {help_}"
-        )
-    raise UsageError(
-        f"by: of the {len(counts)} values of column {by!r} one alone has the {LEAST_OF_SITE} rows that a site needs, "
-        f"and a study needs two sites: {help_}"
-    )
+        raise UsageError(render("proposals.sites.small", by=by, values=len(counts), rows=rows, least=LEAST_OF_SITE))
+    raise UsageError(render("proposals.sites.lone", by=by, values=len(counts), least=LEAST_OF_SITE))
 
 
 def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
-    """Return an expression for the rows that have none of some values, with columns that it needs.
+    """Return an expression for the rows that have none of some values, with the columns that it needs.
 
-    More values than one expression may have are told apart by derived columns.
+    More values than one expression may hold are in derived columns.
     """
     parts: list[list[str]] = [[]]
     for value in values:
@@ -151,7 +145,7 @@ def _part(own: OwnTable, value: str, where: str, derive: Mapping[str, str], rows
 
 
 def as_written(name: str) -> str:
-    """Return how an expression names a column.
+    """Return the name of a column in an expression.
 
     Examples
     --------
@@ -164,10 +158,7 @@ def as_written(name: str) -> str:
 
 
 def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable:
-    """Return a table whose source reads only rows of some classes, or without an outcome.
-
-    Its own rows are those already.
-    """
+    """Return a table of some classes only with a source that reads just its rows."""
     if isinstance(own.source, Frame):
         return own
     column = as_written(own.column(target, "target"))
@@ -183,7 +174,7 @@ def with_classes(own: OwnTable, target: str, classes: Sequence[str]) -> OwnTable
 
 
 def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
-    """Return how a file is read, by its ending and its first lines.
+    """Return the source of a file, by its ending and its first lines.
 
     Parameters
     ----------
@@ -200,8 +191,9 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
         If there is no such file, or it holds no table.
     """
     if not path.is_file():
-        wrong = "it is a folder" if path.is_dir() else "there is no such file"
-        raise UsageError(f"{path}: {wrong}")
+        if path.is_dir():
+            raise UsageError(render("proposals.sites.folder", path=path))
+        raise UsageError(render("proposals.sites.file", path=path))
     whole = str(path.resolve())
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)
@@ -213,7 +205,7 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     except NoTable as why:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+        raise UsageError(render("rows.source.unopened", path=path, reason=error.strerror)) from None
     return Csv(whole, columns=columns, separator=separator, encoding=encoding)
 
 
@@ -231,11 +223,9 @@ def read_named(source: Source) -> pd.DataFrame:
     path = getattr(source, "path", "the query")
     numbers = [is_number_text(name) for name in table.columns]
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
-        raise UsageError(
-            f"{path}: its first line holds numbers, no names: name its {len(numbers)} columns with --names"
-        )
+        raise UsageError(render("proposals.sites.names", path=path, columns=len(numbers)))
     if not len(table):
-        raise UsageError(f"{path}: it has no rows")
+        raise UsageError(render("proposals.sites.empty", path=path))
     if error := valueless_cells(table):
         raise error
     return table
@@ -244,9 +234,9 @@ def read_named(source: Source) -> pd.DataFrame:
 def refuse_lines_above(
     table: pd.DataFrame, source: Source, title: str, words: Sequence[str], *, named: bool = True
 ) -> None:
-    """Refuse a table whose first line holds no names, with where these are.
+    """Refuse a table whose first line holds no names, with their likely place.
 
-    A title, or a sheet that is none of rows, stands in their place.
+    A title, or a sheet without rows, may stand in their place.
 
     Parameters
     ----------
@@ -256,14 +246,14 @@ def refuse_lines_above(
     title : str
         Of the table, for people.
     words : sequence of str
-        Columns that are looked for.
+        Expected columns.
     named : bool
         Whether a person named them: else the table may well have others.
 
     Raises
     ------
     UsageError
-        If none of them is there, and it can be told why.
+        If it has none of them, for a reason that is known.
     """
     own = {plain_name(name) for name in table.columns}
     if any(plain_name(word) in own for word in words):
@@ -271,11 +261,12 @@ def refuse_lines_above(
     why = where_names_stand(table, words)
     other = named and isinstance(source, Excel) and SHEETS in table.attrs
     if other or "further down" in why:
-        raise UsageError(f"table {title!r} has no column {words[0]!r}: {why.replace('sheet=', '--sheet')}")
+        reason = why.replace("sheet=", "--sheet")
+        raise UsageError(render("proposals.sites.column", title=title, column=words[0], reason=reason))
 
 
 def foreign_notes(tables: Sequence[OwnTable], words: Sequence[str]) -> list[str]:
-    """Return which rows of the tables belong to none; refuses one whose first line has none of some names."""
+    """Return which rows of the tables hold no data; refuse a table whose first line holds no names."""
     notes: list[str] = []
     for own in tables:
         refuse_lines_above(own.table, own.source, own.title, words)
@@ -293,12 +284,12 @@ def slug(text: str) -> str:
     """
     made = _signs(text)
     if not made:
-        raise UsageError(f"{text!r} gives no name of a-z and 0-9: give another one with --name")
+        raise UsageError(render("proposals.sites.slug", text=text))
     return made
 
 
 def _signs(text: str) -> str:
-    """Return what of a text a name can have, maybe nothing."""
+    """Return the signs of a text that a name may have."""
     plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
     return site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
 
@@ -313,32 +304,29 @@ def names_of_sites(parts: Sequence[OwnTable]) -> list[str]:
     """
     for part in parts:
         if not 0 < len(_signs(part.title)) <= LONGEST_NAME:
-            many = f"1 to {LONGEST_NAME} letters a-z and digits"
-            raise UsageError(f"site {part.title[:40]!r}: its name must have {many}: rename it")
+            raise UsageError(render("proposals.sites.name", title=part.title[:40], longest=LONGEST_NAME))
     names = [slug(part.title) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
         titles = " and ".join(repr(part.title) for part, name in zip(parts, names, strict=True) if name == twice)
-        raise UsageError(
-            f"two sites would be called {twice!r} ({titles}): rename one (a file, or a value of the column of sites)"
-        )
+        raise UsageError(render("proposals.sites.twice", name=twice, titles=titles))
     return names
 
 
 READING = "reading.json"
-"""File beside a dataset's schema that says how its data frames were read."""
+"""File beside a dataset's schema with the reading of its data frames."""
 
 
 @dataclass(frozen=True)
 class FrameReading:
-    """Reading of data frames, as those of a training.
+    """Reading of the data frames of a training.
 
     Attributes
     ----------
     fields : mapping of schema column to Field or None
-        None where a column is read as it is.
+        None where a column is read unchanged.
     labels : tuple
-        The target's own values for the schema's classes, in their order; none of a regression.
+        The target's own values for the schema's classes, in their order; none for a regression.
     """
 
     fields: Mapping[str, Field | None]
@@ -346,7 +334,7 @@ class FrameReading:
 
     @classmethod
     def load(cls, dataset: str) -> Self | None:
-        """Return how the data frames of a dataset were read on this machine, None where there were none."""
+        """Return the reading of a dataset's data frames on this machine, or None."""
         path = frames_folder() / "datasets" / dataset / READING
         if not path.is_file():
             return None
@@ -358,7 +346,7 @@ class FrameReading:
         return cls(fields, tuple(reading["labels"]))
 
     def keep(self, dataset: str, files: Mapping[str, str]) -> None:
-        """Write it where studies find a dataset by name, and beside it those of its files that say what it is."""
+        """Write it where studies find a dataset by name, with the files that describe the dataset."""
         settings = {name: field and asdict(field) for name, field in self.fields.items()}
         reading = json.dumps({"fields": settings, "labels": self.labels}, ensure_ascii=False)
         for path, text in {**files, f"datasets/{dataset}/{READING}": reading}.items():
@@ -368,5 +356,5 @@ class FrameReading:
                 write_whole(place, text.encode())
 
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
-        """Return how a data frame of these column names is read."""
+        """Return the mapping of a data frame with these column names."""
         return columns_by_name(self.fields, names)

@@ -1,6 +1,6 @@
 """Proposed schemas of tables, with target, groups and columns that may leak.
 
-What a person says of columns stands here too, and which options are offered to them.
+A person's wishes about columns are here too, and the options that are offered to them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import ColumnMapping, Field, has_control, plain_name
-from flfed.rows.data.schema import CONTROL, Column, Schema, Task
+from flfed.rows.data.schema import Column, Schema, Task
 from flfed.rows.proposals.cells import LEAST_ROWS, READINGS, Cells, Columns, is_number_text, is_one_of, read_numbers
 from flfed.rows.proposals.columns import (
     FEATURES,
@@ -33,33 +33,39 @@ from flfed.rows.proposals.columns import (
     propose_column,
 )
 from flfed.rows.proposals.leaks import find_leaks
-from flfed.rows.proposals.targets import FEW_CLASSES, TargetProposal, propose_target
+from flfed.rows.proposals.targets import (
+    FEW_CLASSES,
+    RareClasses,
+    TargetProposal,
+    find_rare_classes,
+    propose_target,
+)
+from flfed.words import render
 
-RESTARTS = "it counts the rows of each file or site, from the first one on"
+RESTARTS = "it counts the rows within each file or site"
 FEWEST_VALUES = 20
 MOST_ROWS_EACH = 20
-"""Values of a column of people at least, and rows of one on average at most: more are of places."""
+"""Least number of values in a column of people, and most rows of one on average: more are of places."""
 REPEATED = 0.05
-"""Of the rows: so many repeat an identifier at least."""
+"""Least share of rows that repeat an identifier."""
 ORDERED = 0.95
-"""Of the rows: so many are no earlier than the one before (or no later)."""
+"""Least share of rows that are no earlier than the one before (or no later)."""
 FEWEST_DAYS = 10
-GROUPED = "where rows of one are of one person or customer, keep them on one side of the holdout"
 MOST_OFFERED = 3
 
 
 @dataclass(frozen=True)
 class TableProposal:
-    """A schema for tables that had none.
+    """A proposed schema for tables without one.
 
     Attributes
     ----------
     schema : Schema
     columns : dict of name to ColumnProposal
-        Of all columns that were looked at but the target, in the tables' order.
+        Of all columns but the target, in the tables' order.
     target : TargetProposal
     leaks : dict of name to str
-        Columns that may tell the outcome, with how well they do.
+        Columns that may reveal the outcome, with the reason.
     rows : int
         Of all tables together.
     offers : tuple of Offer
@@ -74,25 +80,25 @@ class TableProposal:
     offers: tuple[Offer, ...] = ()
 
     def fields(self) -> dict[str, Field | None]:
-        """Return how each column of the schema is read, None where it is as it stands."""
+        """Return the reading of each column of the schema, None for an unchanged one."""
         fields = {name: proposal.field for name, proposal in self.columns.items()}
         fields[self.schema.target] = self.target.field
         return {name: fields[name] for name in self.schema.columns}
 
     def with_doubt(self, why: str) -> TableProposal:
-        """Return the same with a further reason to look at the target."""
-        target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
+        """Return the same with a further reason to check the target."""
+        target = replace(self.target, why="; ".join([self.target.why, why]), sure=False)
         schema = self.schema
         name = self.schema.target
         doubtful = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
         return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": doubtful}))
 
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
-        """Return how a table of these column names is read; see `columns_by_name`."""
+        """Return the mapping of a table with these column names; see `columns_by_name`."""
         return columns_by_name(self.fields(), names)
 
     def mapping_of(self, table: pd.DataFrame) -> ColumnMapping:
-        """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
+        """Return the mapping of one table, with its own marks of decimals and thousands."""
         mapping = self.mapping(list(table.columns))
         for name, entry in mapping.items():
             column = self.schema.columns[name]
@@ -102,9 +108,9 @@ class TableProposal:
 
 
 def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) -> Field:
-    """Return the first reading by which no cell breaks a rule, or else the one by which the fewest do."""
+    """Return the first reading by which the fewest cells break a rule."""
     readings = [replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS]
-    # What was taken for thousands, or for decimals, is read so wherever it can be.
+    # The proposed reading of thousands or decimals is preferred.
     if field.thousands in (".", ",", ""):
         readings.insert(1, field)
     unread = []
@@ -117,15 +123,15 @@ def _likeliest_marks(cells: pd.Series, name: str, column: Column, field: Field) 
 
 
 def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object]) -> dict[str, str | Field | None]:
-    """Return how a table of these column names is read.
+    """Return the mapping of a table with these column names.
 
-    A column that the schema reads under its own name is left out.
+    A column that is read under the schema's own name is left out.
 
     Parameters
     ----------
     fields : mapping of schema column to Field or None
     names : sequence
-        Of the table; they may differ from the schema's in case, blanks and signs.
+        Names of the table; they may differ from the schema's in case, blanks and signs.
     """
     own = {plain_name(name): str(name) for name in reversed(list(names))}
     own |= {plain_name(name): str(name) for name in names if str(name) in fields}
@@ -166,11 +172,11 @@ def propose_schema(
     time : str
         Column of dates by which rows are held out.
     task : {"binary", "multi-class", "regression"}, optional
-        Instead of what the target's values say.
+        Default: the task that the target's values suggest.
     leave_out : sequence of str
-        Columns that are to be in no schema.
+        Columns that are left out.
     wishes : Wishes, optional
-        What a person says of columns.
+        A person's wishes about columns.
 
     Raises
     ------
@@ -202,26 +208,24 @@ def propose_schema(
 
 def _refuse_unlearnable(schema_columns: Proposals, leaks: Mapping[str, str]) -> None:
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in schema_columns.items()):
-        raise UsageError(
-            "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
-        )
+        raise UsageError(render("proposals.table.featureless"))
 
 
 def _select_columns(proposals: Proposals, group: str) -> dict[str, ColumnProposal]:
-    """Return the columns that stay: identifiers tell a model nothing, and whoever needs one names it as the group."""
+    """Return the schema's columns, without identifiers except the group: a model cannot use them."""
     return {n: p for n, p in proposals.items() if p.column and (p.kind != "id" or n == group)}
 
 
 def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
-    """Refuse to drop or keep a column that has another part already."""
+    """Refuse to drop or keep a column that has another role already."""
     for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
         if taken := [name for name in columns if name in named]:
-            raise UsageError(f"{option}: column {taken[0]!r} is target, by, group or time, and no feature")
+            raise UsageError(render("proposals.table.taken", option=option, column=taken[0]))
 
 
 def _refuse_twice(*named: str) -> None:
     if twice := [name for name in named if name and named.count(name) > 1]:
-        raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
+        raise UsageError(render("proposals.table.twice", column=twice[0]))
 
 
 def _schema(
@@ -233,7 +237,7 @@ def _schema(
     predicted: TargetProposal,
     leaks: Mapping[str, str],
 ) -> Schema:
-    """Return the schema of the columns that are kept, in the order of the table."""
+    """Return the schema of the chosen columns, in the order of the table."""
     made = {name: proposal.column for name, proposal in schema_columns.items() if proposal.column} | {
         target: predicted.column
     }
@@ -261,8 +265,8 @@ def _take_leaks(
     target: str,
     wishes: Wishes,
 ) -> dict[str, str]:
-    """Return the columns that tell the outcome; `proposals` and `schema_columns` are changed accordingly."""
-    # A heading alone makes an identifier of a column of few values: where it tells the outcome, that is the reason.
+    """Return the columns that reveal the outcome, and change `proposals` and `schema_columns` accordingly."""
+    # A column of few values that is an identifier by its heading alone is a category where it reveals the outcome.
     by_heading = {
         n: p.feature
         for n, p in proposals.items()
@@ -273,13 +277,13 @@ def _take_leaks(
     proposals |= leaking_columns
     schema_columns |= leaking_columns
     for one in sorted(leaks.keys() & set(wishes.keep)):
-        why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
+        why = "; ".join([proposals[one].why, render("proposals.why.kept", why=leaks.pop(one))])
         proposals[one] = schema_columns[one] = replace(proposals[one], why=why, sure=False)
     return leaks
 
 
 def _parts(tables: Mapping[str, pd.DataFrame], by: Sequence[pd.Series]) -> np.ndarray:
-    """Return which table and site each row is of [rows]."""
+    """Return the number of each row's table and site [rows]."""
     parts = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
     for cells in by:
         place = pd.factorize(plain_text(cells))[0]
@@ -288,21 +292,21 @@ def _parts(tables: Mapping[str, pd.DataFrame], by: Sequence[pd.Series]) -> np.nd
 
 
 def _large_parts(parts: np.ndarray) -> list[np.ndarray]:
-    """Return the rows of each part that has enough of them to tell whether a column counts them."""
+    """Return the rows of each part with enough of them to test whether a column counts them."""
     order = np.argsort(parts, kind="stable")
     starts = np.flatnonzero(np.diff(parts[order])) + 1
     return [own for own in np.split(order, starts) if len(own) >= LEAST_COUNTED]
 
 
 def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.ndarray]) -> ColumnProposal:
-    """Return what a column is taken for, where a person does not drop it; `parts` are the rows of each site."""
+    """Return the proposed kind of a column, unless a person drops it; `parts` are the rows of each site."""
     if name in wishes.drop:
-        return ColumnProposal(name, "left-out", "is dropped as was wished")
+        return ColumnProposal(name, "left-out", render("proposals.why.dropped"))
     guess = propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
     if guess.kind != "number" or guess.column is None or name in wishes.keep:
         return guess
     field = guess.field or Field(name)
-    # Of most columns the first part tells that they count nothing.
+    # The first part rules out most columns.
     if len(parts) < 2 or not all(
         count_rows(read_column(cells.iloc[own], name, guess.column, field)[0]) for own in parts
     ):
@@ -311,7 +315,7 @@ def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.nd
 
 
 def refuse_names(table: pd.DataFrame, title: str) -> None:
-    """Refuse a table whose column names could be taken for one another, or are no line of text.
+    """Refuse a table whose column names could be confused, or are no line of text.
 
     Raises
     ------
@@ -321,24 +325,21 @@ def refuse_names(table: pd.DataFrame, title: str) -> None:
     own: dict[str, str] = {}
     for place, name in enumerate(map(str, table.columns), start=1):
         if has_control(_schema_name(name)):
-            raise UsageError(f"table {title!r}: the name of column {place} has a {CONTROL}: rename it")
+            raise UsageError(render("proposals.table.control", title=title, place=place))
         other = own.setdefault(plain_name(name) or name, name)
         if other == name and list(table.columns).count(name) > 1:
-            raise UsageError(f"table {title!r} has several columns {name!r}: rename all but one")
+            raise UsageError(render("proposals.table.repeated", title=title, name=name))
         if other != name:
-            raise UsageError(
-                f"table {title!r} has the columns {other!r} and {name!r}, which differ in case, blanks or signs only: "
-                "rename one"
-            )
+            raise UsageError(render("proposals.table.similar", title=title, other=other, name=name))
 
 
 def _schema_name(name: str) -> str:
-    """Return a column's name in the schema: a name of several lines is on one there."""
+    """Return a column's name in the schema, always on one line."""
     return " ".join(name.split()) if has_control(name) else name.strip()
 
 
 def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
-    """Return the columns of all tables, each over all rows; a table that lacks one has no value of it."""
+    """Return the columns of all tables, each over all rows, missing where a table lacks one."""
     names = dict[str, str]()
     parts = list[dict[str, pd.Series]]()
     for table in tables.values():
@@ -350,12 +351,21 @@ def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     columns = {}
     for plain, name in names.items():
         one = next(own[plain] for own in parts if plain in own)
-        # Of the same type, so that dates and numbers stay what they are.
+        # Empty cells of the same type, so that dates and numbers do not change.
         typed = one.astype(object) if one.dtype.kind == "b" else one
         empty = typed.iloc[:0]
         cells = [own.get(plain, empty.reindex(range(len(of)))) for own, of in zip(parts, tables.values(), strict=True)]
         columns[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
     return columns
+
+
+def rare_classes(
+    tables: Mapping[str, pd.DataFrame], target: str, task: Task | None, wishes: Wishes
+) -> RareClasses | None:
+    """Return the few rows that have none of the target's classes, or None."""
+    columns = together(tables)
+    named = column_named(target, "target", columns)
+    return find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
 
 
 def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
@@ -364,7 +374,7 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
     Raises
     ------
     UsageError
-        If one table has no class in common with the others: its codes would be taken for other classes.
+        If one table has no class in common with the others: its codes would count as other classes.
     """
     cells_by_table = {}
     for name, table in tables.items():
@@ -375,33 +385,30 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
         few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
         coded = few or len({*cells.texts} | others) <= FEW_CLASSES
         if coded and cells.texts and others and not others & {*cells.texts}:
-            raise UsageError(
-                f"target: column {target!r} of table {name!r} has no value that the other tables have: write its "
-                "classes alike in all of them, or map that table afterwards with flfed site new"
-            )
+            raise UsageError(render("proposals.table.classes", column=target, title=name))
 
 
 def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:
-    """Return the kind that a person gave a column."""
+    """Return the proposal with the kind that a person chose for a column."""
     if name == group:
-        return ColumnProposal(name, "id", "rows of one belong together", True, Column(kind="id"), proposal.field)
+        return ColumnProposal(name, "id", render("proposals.why.group"), True, Column(kind="id"), proposal.field)
     if name == time and proposal.kind != "date":
-        raise UsageError(f"time: column {name!r} holds no dates that can be read: {proposal.why}")
+        raise UsageError(render("proposals.table.dates", column=name, why=proposal.why))
     return proposal
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a person says of columns.
+    """A person's wishes about columns.
 
     Attributes
     ----------
     keep : collection of str
-        Columns that are features whatever they look like.
+        Columns that are features in any case.
     drop : collection of str
-        Columns that are in no schema.
+        Columns that are left out.
     codes : tuple of str
-        What stands for "not known" in every column.
+        Codes for "not known" in every column.
     codes_by_column : dict of column to tuple of str
     """
 
@@ -414,20 +421,20 @@ class Wishes:
     def of(
         cls, columns: Iterable[str], keep: Sequence[str] = (), drop: Sequence[str] = (), missing: Sequence[str] = ()
     ) -> Wishes:
-        """Return wishes for columns that are there.
+        """Return wishes about existing columns.
 
         Parameters
         ----------
         columns : iterable of str
         keep, drop : sequence of str
-            Names of columns, in other case or with other signs too.
+            Names of columns; case and signs may differ.
         missing : sequence of str
             Each a value, or `COLUMN=VALUE` of one column.
 
         Raises
         ------
         UsageError
-            If a column is not there, or is to be kept and to be dropped.
+            If a column does not exist, or is in both `keep` and `drop`.
         """
         names = list(columns)
         _check_texts("keep", keep, "COLUMN")
@@ -436,7 +443,7 @@ class Wishes:
         keep_columns = [column_named(word, "keep", names) for word in keep]
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(keep_columns) & set(dropped):
-            raise UsageError(f"column {min(both)!r} is to be kept and to be dropped: say one of them")
+            raise UsageError(render("proposals.table.both", column=min(both)))
         by_column = dict[str, tuple[str, ...]]()
         for word in missing:
             column, value = _column_and_value(word, names)
@@ -447,9 +454,11 @@ class Wishes:
         """Refuse a code for "not known" that no cell has: it is mistyped, or of another column."""
         for column, codes in {"": self.codes, **self.codes_by_column}.items():
             for code in codes:
-                if not any(_has_code(table, column, code) for table in tables):
-                    where = f" of column {column!r}" if column else ""
-                    raise UsageError(f"missing: no cell{where} has {code!r}")
+                if any(_has_code(table, column, code) for table in tables):
+                    continue
+                if column:
+                    raise UsageError(render("proposals.table.uncoded", column=column, code=code))
+                raise UsageError(render("proposals.table.code", code=code))
 
     def without_codes(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which the codes of every column are missing."""
@@ -465,11 +474,11 @@ class Wishes:
 
 def _check_texts(option: str, words: Sequence[str], example: str) -> None:
     if isinstance(words, str) or not all(isinstance(one, str) and one.strip() for one in words):
-        raise UsageError(f"{option}: give texts, such as [{example!r}]")
+        raise UsageError(render("proposals.table.texts", option=option, example=example))
 
 
 def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
-    """Tell whether a column, or any where none is named, has a cell with a code."""
+    """Return whether a cell of a column, or of any column for "", has a code."""
     for name in table.columns:
         if not column or plain_name(name) == plain_name(column):
             texts = plain_text(table[name].dropna()).dropna()
@@ -479,18 +488,18 @@ def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
 
 
 def _column_and_value(word: str, names: Sequence[str]) -> tuple[str, str]:
-    """Return column and value of `COLUMN=VALUE`; the column is empty where a value is meant for all."""
+    """Return column and value of `COLUMN=VALUE`; the column is "" for a value of all columns."""
     if "=" not in word:
         return "", word.strip()
     places = [place for place, sign in enumerate(word) if sign == "="]
     plain = {plain_name(name) for name in names}
-    # A heading may have the sign itself.
+    # A heading may contain the sign itself.
     place = next((one for one in reversed(places) if plain_name(word[:one]) in plain), places[0])
     return column_named(word[:place].strip(), "missing", names), word[place + 1 :].strip()
 
 
 def column_named(word: str, option: str, columns: Iterable[str], table: str = "the table") -> str:
-    """Return the column that a word names, in other case or with other signs too.
+    """Return the column that a word names, whatever its case and signs.
 
     Raises
     ------
@@ -503,16 +512,16 @@ def column_named(word: str, option: str, columns: Iterable[str], table: str = "t
         return word
     if plain_name(word) in plain:
         return plain[plain_name(word)]
-    hint = nearest(word, names)
-    # A row that was taken for names has numbers among them.
+    # A row that was read as names has numbers among them.
     if any(map(is_number_text, names)):
-        hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
-    raise UsageError(f"{option}: {table} has no column {word!r}{hint}")
+        raise UsageError(render("proposals.table.names", option=option, table=table, column=word, columns=len(names)))
+    hint = nearest(word, names)
+    raise UsageError(render("proposals.table.column", option=option, table=table, column=word, hint=hint))
 
 
 @dataclass(frozen=True)
 class Offer:
-    """An option that may fit, which nobody applies but a person.
+    """An option that may fit, which only a person applies.
 
     Attributes
     ----------
@@ -527,7 +536,7 @@ class Offer:
     why: str
 
     def __str__(self) -> str:
-        """Return it in one sentence, with the option as it is written."""
+        """Return it as text, with the option to type."""
         return f"{self.why}: --{self.option} {shlex.quote(self.column)}"
 
 
@@ -538,11 +547,11 @@ def offers_of(columns: Columns, proposals: Proposals, parts: np.ndarray, group: 
     ----------
     columns : mapping of name to Series
     proposals : mapping of name to ColumnProposal
-        Those that may be offered.
+        Columns that may be offered.
     parts : array [rows]
-        Which file and site each row is of.
+        Number of each row's file and site.
     group, time : str
-        As a person named them; for one that is named none is offered.
+        A person's choice; nothing is offered in its place.
     """
     offers = list[Offer]()
     if not group:
@@ -562,10 +571,10 @@ def _groups(columns: Columns, proposals: Proposals) -> Iterator[Offer]:
         rows = cells.n_present
         distinct = len(cells.texts)
         repeats = rows - distinct >= max(LEAST_ROWS, REPEATED * rows)
-        # A heading of people tells them from places, however many rows one has.
+        # A heading of people distinguishes them from places, however many rows one has.
         few_each = rows <= MOST_ROWS_EACH * distinct or PERSON_WORD.search(words)
         if named and repeats and distinct >= FEWEST_VALUES and few_each:
-            yield Offer("group", name, f"{rows} rows have {distinct} values of {name!r}; {GROUPED}")
+            yield Offer("group", name, render("proposals.offer.group", rows=rows, values=distinct, column=name))
 
 
 def _times(columns: Columns, proposals: Proposals, parts: np.ndarray) -> Iterator[Offer]:
@@ -581,4 +590,4 @@ def _times(columns: Columns, proposals: Proposals, parts: np.ndarray) -> Iterato
         if len(steps) < 2 * LEAST_ROWS or moments.dt.normalize().nunique() < FEWEST_DAYS:
             continue
         if max((steps >= 0).mean(), (steps <= 0).mean()) >= ORDERED:
-            yield Offer("time", name, f"Rows stand in the order of {name!r}; to predict later rows from earlier ones")
+            yield Offer("time", name, render("proposals.offer.time", column=name))

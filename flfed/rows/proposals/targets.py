@@ -1,4 +1,4 @@
-"""Proposed targets: task, classes and their order, codes for an outcome that is not known, and rows of no class."""
+"""Proposed targets: task, classes and their order, codes for an unknown outcome, and rows of no class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flfed.rows.data.findings.columns import is_code
 from flfed.rows.data.findings.oddities import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, has_control
-from flfed.rows.data.schema import CONTROL, Column, Task
+from flfed.rows.data.schema import Column, Task
 from flfed.rows.proposals.cells import (
     FEW_VALUES,
     LEAST_ROWS,
@@ -27,28 +27,29 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
-from flfed.rows.proposals.columns import CASE, FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
+from flfed.rows.proposals.columns import FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
+from flfed.words import render
 
 FEW_CLASSES = 5
-"""Whole numbers of at most so many values are classes; more are a number to predict."""
+"""Largest number of different whole numbers that are classes; more are a number to predict."""
 POSITIVE = {
     *("1", "yes", "true", "y", "t", "positive", "pos", "present", "case", "event", "dead", "died", "death", "bad"),
     *("default", "fraud", "malignant", "m", "disease", "sick", "ill", "abnormal", "readmitted", "churn", "relapse"),
 }
-"""Classes that a study is after, in lower case; else it is the rarer one."""
+"""Positive classes in lower case; without one, the rarer class is positive."""
 UNKNOWN_CLASSES = {"unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done", "."}
-"""Classes that say that an outcome is not known, in lower case."""
+"""Classes of an unknown outcome, in lower case."""
 UNKNOWN_LETTERS = {"u", "unk"}
 """Further ones beside yes and no."""
 FEW_ROWS = 0.03
-"""Of the rows at most: so few may be of no class."""
+"""Largest share of rows that are of no class."""
 FEW_SLIPS = 0.01
-"""Of the rows at most: values of fewer than ten rows each are slips, and no class of their own."""
+"""Largest share of rows whose values are slips, of fewer than ten rows each, and no classes."""
 ONE_FORM = 0.9
-"""Of a column's cells: so many of one form make the others odd."""
+"""Least share of a column's cells of one form that makes the others odd."""
 ODD_COLUMNS = 2
 ODD_SHARE = 0.25
-"""A row is no row of the table where so many of its other cells are odd, and this share of them."""
+"""Least number and least share of odd cells in a row that is no row of the table."""
 
 _FIGURES = re.compile(r"\d+")
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -56,17 +57,17 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class TargetProposal:
-    """What is to be predicted.
+    """Proposed task and classes of a target.
 
     Attributes
     ----------
     task : {"binary", "multi-class", "regression"}
     column : Column
     field : Field or None
-        How it is read; None where its cells are read as they stand.
+        Reading of its cells; None where they are read unchanged.
     why : str
     sure : bool
-        Whether no person needs to look at task and order of classes.
+        Whether no person needs to check task and order of classes.
     unlabelled : int
         Rows without a value.
     """
@@ -82,7 +83,7 @@ class TargetProposal:
 def propose_target(
     name: str, cells: pd.Series, task: Task | None = None, *, codes: Sequence[str] = ()
 ) -> TargetProposal:
-    """Return how a column is to be predicted.
+    """Return the proposed task and classes of a target.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def propose_target(
     cells : Series
     task : {"binary", "multi-class", "regression"}, optional
     codes : sequence of str
-        What a person named as "not known".
+        A person's codes for "not known".
 
     Raises
     ------
@@ -100,11 +101,11 @@ def propose_target(
     entries = Cells.of(name, cells, codes)
     if len(entries.texts) < 2:
         many = "no value" if not entries.texts else "only one value"
-        raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
+        raise UsageError(render("proposals.target.single", column=name, many=many))
     numbers = read_numbers(entries)
     if numbers is None:
         if task == "regression":
-            raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
+            raise UsageError(render("proposals.target.texts", column=name))
     else:
         whole = (numbers.values == np.rint(numbers.values)).all()
         most = FEW_CLASSES if whole else 2
@@ -123,12 +124,12 @@ def _amounts(numbers: Numbers) -> TargetProposal:
     doubts = [*unknown.doubts, *filter(None, [numbers.doubt])]
     sure = len(values) > FEW_VALUES and not doubts
     unlabelled = entries.rows - int(entries.counts[unknown.genuine].sum()) - entries.strays
-    why = "; ".join(["its values are numbers", *entries.named, *doubts])
+    why = "; ".join([render("proposals.why.numbers"), *entries.named, *doubts])
     return TargetProposal("regression", column, field_of(entries, numbers.reading), why, sure, unlabelled)
 
 
 def unknown_classes(entries: Cells) -> list[str]:
-    """Return the classes that rather say that an outcome is not known: "unknown", or -1 and 9 beside 0 and 1."""
+    """Return the classes that rather mean an unknown outcome: "unknown", or -1 and 9 beside 0 and 1."""
     letters = {text.casefold() for text in entries.texts} - UNKNOWN_LETTERS
     unknown = UNKNOWN_CLASSES
     if letters in FLAGS:
@@ -142,7 +143,7 @@ def unknown_classes(entries: Cells) -> list[str]:
 
 
 def _outside(entries: Cells, numbers: Mapping[str, float]) -> list[str]:
-    """Return the codes among classes that are numbers: they lie outside of the others, which begin with 0 or 1."""
+    """Return the codes among classes of numbers: they lie outside of the others, which begin with 0 or 1."""
     low = min(numbers.values(), default=0.0)
     high = max(numbers.values(), default=0.0)
     high_is_code = is_code(high) and high > 7
@@ -150,12 +151,12 @@ def _outside(entries: Cells, numbers: Mapping[str, float]) -> list[str]:
     rows = entries.rows_by_text
     least = min((rows[text] for text, number in numbers.items() if number in inside), default=0)
     outside = [text for text, number in numbers.items() if number not in inside and number in (low, high)]
-    # As many rows as the other classes have make a class of it, such as -1, 0 and 1 of a mood.
+    # With as many rows as the others it is a class, such as -1, 0 and 1 of a mood.
     return [text for text in outside if LEAST_ROWS <= rows[text] < least / 2]
 
 
 def _classes(entries: Cells, task: Task | None) -> TargetProposal:
-    """Return classes for a target, the one that a study is after last."""
+    """Return classes for a target, the positive one last."""
     codes = unknown_classes(entries) if task is None else []
     counts = entries.rows_by_text
     entries = entries.with_missing(codes)
@@ -166,12 +167,15 @@ def _classes(entries: Cells, task: Task | None) -> TargetProposal:
         field = Field(entries.name, missing=entries.missing, other=UNLISTED)
         if UNLISTED not in order:
             order = [*order, UNLISTED]
-    chosen: Task = "binary" if len(order) == 2 else "multi-class"
+    classes = len(order)
+    chosen: Task = "binary" if classes == 2 else "multi-class"
     if task is not None and task != chosen:
-        raise UsageError(f"target: column {entries.name!r} has {len(order)} classes, which is {chosen}, not {task}")
-    why = [f"{len(order)} classes"]
+        raise UsageError(
+            render("proposals.target.task", column=entries.name, classes=classes, chosen=chosen, task=task)
+        )
+    why = [f"{classes} classes"]
     if chosen == "binary":
-        why.append(f"{order[-1]!r} is the one that is predicted")
+        why.append(render("proposals.target.positive", value=order[-1]))
     doubts = list(_doubts(entries, counts, common, codes))
     column = Column(kind="target", values=tuple(order))
     unlabelled = entries.rows - entries.n_present
@@ -179,27 +183,27 @@ def _classes(entries: Cells, task: Task | None) -> TargetProposal:
 
 
 def _doubts(entries: Cells, counts: Mapping[str, int], common: list[str], codes: list[str]) -> Iterator[str]:
-    """Yield why a person should look at the classes."""
+    """Yield why a person should check the classes."""
     if codes:
-        named = ", ".join(f"{code!r} ({count_in_words(counts[code])} rows)" for code in codes)
-        yield f"{named} is taken for 'not known'"
+        shown = [f"{code!r} ({count_in_words(counts[code])} rows)" for code in codes]
+        yield render("proposals.target.unknown", codes=", ".join(shown))
     if many := rows_in_other_case(entries.texts, entries.counts):
-        yield CASE.format(many)
+        yield render("proposals.cells.cases", rows=many)
     if len(common) < len(entries.texts):
         few = count_in_words(entries.n_present - sum(counts[text] for text in common))
-        yield f"{UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
+        yield render("proposals.target.other", other=UNLISTED, rows=few)
 
 
 def _common_texts(entries: Cells, counts: Mapping[str, int]) -> list[str]:
-    """Return the texts that enough rows have for a class; refuses a column of which none can be made."""
+    """Return the texts with enough rows for a class; refuse a column without classes."""
     common = [text for text in entries.texts if counts[text] >= LEAST_ROWS]
     rare = len(entries.texts) - len(common)
     if len(common) > MOST_VALUES or not common:
-        raise UsageError(f"target: column {entries.name!r} has {len(entries.texts)} texts, too many for classes")
+        raise UsageError(render("proposals.target.many", column=entries.name, texts=len(entries.texts)))
     if len(common) + (rare > 1) < 2 or (len(entries.texts) == 2 and rare):
-        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {entries.name!r} have another value")
+        raise UsageError(render("proposals.target.few", column=entries.name, least=LEAST_ROWS))
     if any(map(has_control, common)):
-        raise UsageError(f"target: a class of column {entries.name!r} has a {CONTROL}: correct it in the source")
+        raise UsageError(render("proposals.target.control", column=entries.name))
     return common
 
 
@@ -207,7 +211,7 @@ def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], 
     """Return two classes with the positive one last, and whether that is sure."""
     if len(classes) != 2:
         return classes, True
-    # Of two numbers the larger one is the event, which 0 and 1 say plainly.
+    # Of two numbers the larger one is the event, which is sure for 0 and 1.
     if all(by_number(text)[0] < float("inf") for text in classes):
         return classes, classes == ["0", "1"]
     named = [text for text in classes if text.casefold() in POSITIVE]
@@ -223,10 +227,10 @@ class RareClasses:
     Attributes
     ----------
     classes : tuple of str
-        All others have one of them, or no outcome.
+        All other rows have one of them, or no outcome.
     rows : bool array [rows]
     odd : int
-        How many of them are odd in other columns too.
+        Number of these rows that are odd in other columns too.
     """
 
     classes: tuple[str, ...]
@@ -234,19 +238,18 @@ class RareClasses:
     odd: int
 
     def words(self, target: str) -> str:
-        """Return what is said of them; it holds no cell."""
-        many = int(self.rows.sum())
-        first = f"{count_in_words(many)} rows have a {target} that is none of {', '.join(map(repr, self.classes))}"
-        why = "their other cells do not fit either: a header in the middle, or shifted rows?"
-        if not self.odd:
-            why = "each of these values has fewer than ten rows"
-        return f"{first}, and are left out; {why}"
+        """Return a sentence on them that holds no cell."""
+        rows = count_in_words(int(self.rows.sum()))
+        classes = ", ".join(map(repr, self.classes))
+        if self.odd:
+            return render("proposals.target.odd", rows=rows, target=target, classes=classes)
+        return render("proposals.target.rare", rows=rows, target=target, classes=classes)
 
 
 def find_rare_classes(
     columns: Columns, target: str, task: Task | None, codes: Sequence[str] = ()
 ) -> RareClasses | None:
-    """Return the few rows that have none of the classes of a target, None where there are none.
+    """Return the few rows that have none of the classes of a target, or None.
 
     Parameters
     ----------
@@ -255,7 +258,7 @@ def find_rare_classes(
     target : str
     task : {"binary", "multi-class", "regression"}, optional
     codes : sequence of str
-        What a person named as "not known".
+        A person's codes for "not known".
     """
     if task == "regression":
         return None
@@ -268,7 +271,7 @@ def find_rare_classes(
     if not 2 <= len(large) <= MOST_VALUES or not 0 < few.sum() <= 2 * FEW_ROWS * counts.sum():
         return None
     odd = few.to_numpy() & _odd_rows([cells for name, cells in columns.items() if name != target], len(few))
-    # Of what is left each value of ten rows is a class.
+    # Among the rest, each value of ten rows is a class.
     rest = texts[~odd].value_counts()
     classes = rest[rest >= LEAST_ROWS].index
     slips = texts.notna().to_numpy() & ~odd & ~texts.isin(classes).to_numpy()
@@ -298,7 +301,7 @@ def _odd_rows(columns: Sequence[pd.Series], rows: int) -> np.ndarray:
 
 
 def _fitting(texts: pd.Series) -> pd.Series | None:
-    """Return which cells fit their column, None where its cells have no form in common."""
+    """Return which cells fit their column, or None where they have no form in common."""
     counts = texts.value_counts()
     rows = counts.sum()
     if not rows:
@@ -310,7 +313,7 @@ def _fitting(texts: pd.Series) -> pd.Series | None:
     sizes = counts.groupby(forms).sum()
     usual = sizes.index[sizes >= ONE_FORM * rows]
     listed = counts.index[counts >= LEAST_ROWS]
-    # Of a column of a few values the others are odd, whatever their form.
+    # In a column of a few values the others are odd, whatever their form.
     if counts[listed].sum() >= (1 - FEW_ROWS) * rows:
         return texts.isin(listed)
     return texts.isin(forms.index[forms.isin(usual)]) if len(usual) else None

@@ -1,7 +1,4 @@
-"""Files that hold a proposal: schema, source, site and policy.
-
-Each has comments that say what a person should look at.
-"""
+"""Files of a proposal: schema, source, site and policy, with comments on the points that a person should check."""
 
 from __future__ import annotations
 
@@ -23,18 +20,9 @@ from flfed.rows.data.site import Site
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.targets import TargetProposal
+from flfed.words import render
 
 WIDTH = 116
-CONFIRM = (
-    "Proposed from rows. Look at each of these columns, then take its name out of this list: while it stands here its "
-    "range is no public knowledge, and differential privacy of rows is refused."
-)
-POLICIES = {
-    "institution": 'disclosure = "institution"  # no count under 10 leaves; "open" is for public data',
-    "open": "# Every figure may leave, exactly. Never serve tables so that are not public.\n"
-    'disclosure = "open"    # public data: every figure exact; "institution" lets no cell under 10 leave\n'
-    "resplit = true         # public data: repeats of a study may draw another holdout",
-}
 
 
 def schema_text(proposal: TableProposal, title: str = "") -> str:
@@ -48,10 +36,11 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
         top["unlabelled"] = schema.unlabelled
     lines = [tomli_w.dumps(top).rstrip()]
     if unlabelled := proposal.target.unlabelled:
-        lines += _comment(f"{count_in_words(unlabelled)} of {proposal.rows} rows have no outcome, and are left out.")
+        rows = count_in_words(unlabelled)
+        lines += _comment(render("proposals.file.unlabelled", rows=rows, all=proposal.rows))
     for offer in proposal.offers:
-        lines += _comment(f"Not applied: {offer}")
-    lines += [*_comment(CONFIRM), _list("unconfirmed", schema.unconfirmed)]
+        lines += _comment(render("proposals.file.offer", offer=offer))
+    lines += [*_comment(render("proposals.file.unconfirmed")), _list("unconfirmed", schema.unconfirmed)]
     for name, column in schema.columns.items():
         lines += ["", tomli_w.dumps({"columns": {name: {}}}).strip()]
         if name == schema.target:
@@ -59,44 +48,50 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
         else:
             lines += _doubts(proposal.columns[name], proposal.leaks.get(name, ""))
         lines += _column(column)
-    left = [f"{one.name}: {one.why}" for one in proposal.columns.values() if one.name not in schema.columns]
+    left = [f"{name}: {one.why}" for name, one in proposal.columns.items() if name not in schema.columns]
     if left:
-        lines += ["", *_comment(f"Left out: {'; '.join(left)}.")]
+        lines += ["", *_comment(render("proposals.file.left", columns="; ".join(left)))]
     return "\n".join(lines) + "\n"
 
 
 def _doubts(proposal: ColumnProposal, leak: str) -> list[str]:
     lines = _not_sure(proposal)
     if leak:
-        lines += _comment(
-            "Left out of the features, for it may leak. If it is known before the outcome, delete its leak."
-        )
+        lines += _comment(render("proposals.file.leak"))
     if proposal.unlisted:
-        few = count_in_words(proposal.unlisted)
-        lines += _comment(f"Values of fewer than 10 rows, and rare ones of many, are 'other': {few} rows.")
+        lines += _comment(render("proposals.file.other", rows=count_in_words(proposal.unlisted)))
     return lines
 
 
 def _not_sure(proposal: ColumnProposal | TargetProposal) -> list[str]:
-    return [] if proposal.sure else _comment(f"Not sure: {proposal.why}.")
+    return [] if proposal.sure else _comment(render("proposals.file.doubt", why=proposal.why))
 
 
 def _column(column: Column) -> list[str]:
     """Return the lines of one column."""
     lines = [f'kind = "{column.kind}"', 'description = ""  # for people']
     if column.is_number():
-        note = "" if column.unit else "  # fill in, such as mmHg"
-        lines.append(f"unit = {_value(column.unit)}{note}")
+        unit = f"unit = {_value(column.unit)}"
+        if not column.unit:
+            unit = _remark(unit, render("proposals.remark.unit"))
+        lines.append(unit)
         low, high = column.range or (0.0, 1.0)
-        lines.append(f"range = [{low:.15g}, {high:.15g}]  # rounded outward from the rows; inclusive")
+        lines.append(_remark(f"range = [{low:.15g}, {high:.15g}]", render("proposals.remark.range")))
     if column.values:
-        last = "  # the last one is predicted" if column.kind == "target" and len(column.values) == 2 else ""
-        lines.append(_list("values", column.values) + last)
+        values = _list("values", column.values)
+        if column.kind == "target" and len(column.values) == 2:
+            values = _remark(values, render("proposals.remark.positive"))
+        lines.append(values)
     if column.leak:
         lines.append(f"leak = {_value(column.leak)}")
     if column.missing:
-        lines.append(_list("missing", column.missing) + "  # stands for not known")
+        lines.append(_remark(_list("missing", column.missing), render("proposals.remark.missing")))
     return lines
+
+
+def _remark(line: str, text: str) -> str:
+    """Return a line of a file with a remark behind it."""
+    return f"{line}  # {text}"
 
 
 def _comment(text: str) -> list[str]:
@@ -115,7 +110,7 @@ def _list(key: str, values: tuple[Any, ...]) -> str:
         return line
     lines = [""]
     for part in parts:
-        # A value is never broken, however long it is.
+        # A value is never broken, whatever its length.
         if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 6:
             lines.append("")
         indent = " " if lines[-1] else "    "
@@ -124,14 +119,14 @@ def _list(key: str, values: tuple[Any, ...]) -> str:
 
 
 def source_text(rows: int, tables: int) -> str:
-    """Return what `source.toml` says of tables of one's own."""
-    citation = f"{counted(tables, 'table')} of our own, {count_in_words(rows)} rows"
+    """Return the `source.toml` of a person's own tables."""
+    citation = render("proposals.file.citation", tables=counted(tables, "table"), rows=count_in_words(rows))
     return tomli_w.dumps({"format": 1, "licence": "not stated", "citation": citation})
 
 
 def site_text(site: Site, comments: Mapping[str, str]) -> str:
-    """Return the Python file of a site; `comments` stand behind columns of the mapping."""
-    # Words come from a schema that others wrote: a line break in them would end the comment.
+    """Return the Python file of a site, with `comments` behind columns of the mapping."""
+    # Comments hold values of a schema that others wrote: a line break in them would end the comment.
     remarks = {key: f"  # {one_line(words)}" for key, words in comments.items()}
     body = [
         f"name={_literal(site.name)},",
@@ -147,9 +142,10 @@ def site_text(site: Site, comments: Mapping[str, str]) -> str:
     body.append(f"holdout={_literal(site.holdout)},")
     parts = (site, site.source, site.holdout, *site.mapping.values())
     used = {type(part).__name__ for part in parts if is_dataclass(part)}
+    title = render("proposals.file.site")
     return "\n".join(
         [
-            '"""A site: its table, and how its columns are read."""',
+            f'"""{title}"""',
             "",
             f"from flfed import {', '.join(sorted(used))}",
             "",
@@ -174,7 +170,7 @@ def _literal(value: Any) -> str:
 
 
 def _call(made: Any) -> str:
-    """Return the Python expression that makes a dataclass, without its defaults."""
+    """Return the Python expression of a dataclass, without its defaults."""
     words = []
     for place, field in enumerate(sorted(fields(made), key=lambda one: bool(one.kw_only))):
         value = getattr(made, field.name)
@@ -187,13 +183,19 @@ def _call(made: Any) -> str:
 
 
 def policy_text(title: str, disclosure: str) -> str:
-    """Return what `policy.toml` says of a new site."""
-    first = f"# Policy of this site: {one_line(title)}. Its operator decides here, and no study can loosen it."
-    return f"{first}\nformat = 1\n{POLICIES[disclosure]}\n"
+    """Return the `policy.toml` of a new site."""
+    lines = [*_comment(render("proposals.file.policy", title=title)), "format = 1"]
+    if disclosure == "open":
+        lines += _comment(render("proposals.file.open"))
+        lines.append(_remark('disclosure = "open"', render("proposals.remark.open")))
+        lines.append(_remark("resplit = true", render("proposals.remark.resplit")))
+    else:
+        lines.append(_remark('disclosure = "institution"', render("proposals.remark.institution")))
+    return "\n".join([*lines, ""])
 
 
 THEIRS = ("policy.toml", "source.toml")
-"""Files of which people decide: none is replaced."""
+"""Files in which people decide, and which are never replaced."""
 
 
 def write_new(
@@ -206,29 +208,27 @@ def write_new(
     folder : Path
     content_by_path : mapping of str to str or bytes
     replace : bool
-        Whether files that are there are written over, but for policies and what is said of the source.
+        Whether existing files are replaced, except policies and descriptions of the source.
     hint : str
-        What else helps where a file is there already.
+        Further advice if a file exists already.
 
     Raises
     ------
     UsageError
-        If one of them is there already, and is not to be replaced: nothing is written.
+        If one of them exists already and is not to be replaced: nothing is written.
     """
     files = {folder / path: content for path, content in content_by_path.items()}
     try:
         there = [path for path in files if path.exists()]
         if there and not replace:
-            raise UsageError(
-                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder{hint}"
-            )
+            raise UsageError(render("proposals.file.exists", path=there[0], hint=hint))
         files = {path: content for path, content in files.items() if path not in there or path.name not in THEIRS}
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
             write_whole(path, as_bytes(content))
     except OSError as error:
-        raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
+        raise UsageError(render("proposals.file.unwritten", folder=folder, reason=error.strerror)) from None
     return list(files)
 
 

@@ -1,7 +1,7 @@
-"""A dataset of one's own: its schema, its sites and their files.
+"""A person's own dataset: its schema, its sites and their files.
 
-Packages that it is written over keep what decides their holdouts, so that no row changes sides: where another salt
-makes test rows of those that a site trained on, its two sets may differ by few people, and it refuses.
+Sites that replace earlier packages keep their holdouts, so that no row changes sides. With another salt a site would
+test on rows that it trained on, and refuse runs whose sets of rows differ by few people.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ from flfed.rows.proposals.tables import (
     check_alike,
     column_named,
     propose_schema,
+    rare_classes,
     refuse_names,
     together,
 )
-from flfed.rows.proposals.targets import RareClasses, find_rare_classes
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
+from flfed.words import render
 
 SMALL_SITE = 150
 DRAWS = 20
-"""Rows up to which a salt may hold out too few of them, and how many salts are tried then."""
+"""Rows up to which a salt may hold out too few of them, and the number of salts that are tried then."""
 HOLDOUT_SHARE = Holdout.share
 
 
@@ -65,11 +66,11 @@ class Workspace:
     sites : tuple of Site
     title : str
     left_out : int
-        Rows of too small a site to train or to judge at.
+        Rows of sites that are too small to train or evaluate.
     of_no_class : int
-        Rows that are left out, for their outcome is none of the classes.
+        Rows that are left out because their outcome is none of the classes.
     notes : tuple of str
-        Rows that belong to no table, such as sums, by their number.
+        Rows without data, such as sums, by their number.
     """
 
     proposal: TableProposal
@@ -99,9 +100,9 @@ class Workspace:
         return StudyTemplate(**{"name": f"{self.name}-first", "dataset": self.name, "model": model} | facts | choices)
 
     def labels(self) -> tuple[Any, ...]:
-        """Return the target's own values for the classes, of each the first that a data frame has.
+        """Return the target's own values for the classes, each the first in a data frame.
 
-        They are texts where a value is no plain one, or where two classes would be equal.
+        They are the schema's texts if a value is no plain one, or if two classes would be equal.
         """
         schema = self.proposal.schema
         column = schema.columns[schema.target]
@@ -113,7 +114,7 @@ class Workspace:
             if field is None:
                 continue
             cells = table[field.column]
-            # Of each class the first cell that is read as it.
+            # The first cell of each class.
             read = pd.Series(read_column(cells, schema.target, column, field)[0])
             for name in set(schema.classes) - set(label_by_class):
                 values = cells[(read == name).to_numpy(dtype=bool)].tolist()
@@ -125,7 +126,7 @@ class Workspace:
         return labels if plain and len(set(labels)) == len(labels) else schema.classes
 
     def reading(self) -> FrameReading:
-        """Return how its data frames are read."""
+        """Return the reading of its data frames."""
         return FrameReading(self.proposal.fields(), self.labels())
 
     def files(self) -> dict[str, str]:
@@ -142,18 +143,18 @@ class Workspace:
     def write(
         self, folder: Path, more: Mapping[str, str | bytes], *, replace: bool = False, hint: str = ""
     ) -> list[Path]:
-        """Write all files, and `more` of them; as `write_new` does."""
+        """Write all files and `more`, as `write_new` does."""
         return texts.write_new(folder, {**self.files(), **more}, replace=replace, hint=hint)
 
     def save(self, folder: Path, study: Study, *, institutions: bool = False) -> list[Path]:
-        """Write the tables of data frames, with dataset, sites and study, to go on with commands.
+        """Write the tables of data frames, with dataset, sites and study, for use by commands.
 
         Parameters
         ----------
         folder : Path
         study : Study
         institutions : bool
-            Whether policies hold small counts back, and each holdout has a secret salt.
+            Whether policies suppress small counts, and each holdout has a secret salt.
 
         Raises
         ------
@@ -178,16 +179,14 @@ def _stored(site: Site) -> bytes:
     """Return a site's table as Parquet, with texts where cells are of several kinds."""
     source = site.source
     if not isinstance(source, Frame):
-        raise UsageError(f"site {site.name!r}: its table is no data frame")
+        raise UsageError(render("proposals.workspace.frame", site=site.name))
     table = source.table
     mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
     try:
         stored: bytes = table.assign(**{str(name): plain_text(table[name]) for name in mixed}).to_parquet(index=False)
     except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these
-        raise UsageError(
-            f"site {site.name!r}: its table cannot be stored as Parquet ({type(error).__name__}): make its columns "
-            "plain numbers, texts, flags or dates"
-        ) from None
+        kind = type(error).__name__
+        raise UsageError(render("proposals.workspace.unstored", site=site.name, error=kind)) from None
     return stored
 
 
@@ -208,7 +207,7 @@ def new_workspace(
     drop: Sequence[str] = (),
     missing: Sequence[str] = (),
 ) -> Workspace:
-    """Return a dataset for tables that had none, with a site for each.
+    """Return a dataset for tables without one, with a site for each.
 
     Parameters
     ----------
@@ -216,17 +215,17 @@ def new_workspace(
     target : str
         The column to predict.
     name : str
-        Of the dataset; made to a name of a-z, 0-9 and hyphens.
+        Of the dataset; converted to a name of a-z, 0-9 and hyphens.
     by : str
         Column whose values are sites: each table is cut by it.
     group, time, task
         As for `propose_schema`.
     holdout : float in [0, 1)
-        Share of rows that are held out; 0 of open data alone.
+        Share of rows that are held out; 0 for open data only.
     open_data : bool
-        Whether policies let exact figures leave.
+        Whether policies release exact figures.
     salted : bool
-        Whether holdouts get a secret salt each; else the site's name stands in its place.
+        Whether holdouts get a secret salt each; else the salt is the site's name.
     title : str
     keep, drop, missing : sequence of str
         As for `Wishes.of`.
@@ -234,7 +233,7 @@ def new_workspace(
     Raises
     ------
     UsageError
-        If a column is not there, or no site has enough rows.
+        If a column does not exist, or no site has enough rows.
     """
     notes = foreign_notes(tables, list(filter(None, (target, by, group, time))))
     tables = list(map(_with_plain_names, tables))
@@ -243,7 +242,9 @@ def new_workspace(
     _refuse_lacking(tables, target, "target")
     _refuse_lacking(tables, group, "group")
     _refuse_lacking(tables, time, "time")
-    tables, rare = _without_rare_classes(tables, target, task, wishes)
+    rare = rare_classes(_by_place(tables), target, task, wishes)
+    if rare:
+        tables = _without_rows(tables, rare.rows)
     parts = tables
     left_out = 0
     if by:
@@ -264,7 +265,7 @@ def new_workspace(
         proposal = proposal.with_doubt(rare.words(proposal.schema.target))
     names = names_of_sites(parts)
     if len(parts) < 2:
-        raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
+        raise UsageError(render("proposals.workspace.single"))
     cut_at = _cut_date(parts, proposal, time, holdout)
     policy = Policy()
     if open_data:
@@ -282,7 +283,7 @@ def _sites(
     *,
     salted: bool,
 ) -> Iterator[Site]:
-    """Yield a site for each table, by its name; `share` of the rows is held out unless they are cut at a date."""
+    """Yield a site for each table; `share` of its rows are the holdout, unless there is a date."""
     for name, part in parts.items():
         mapping = proposal.mapping_of(part.table)
         split: AnyHoldout = cut_at or Holdout(share, salt=name)
@@ -295,40 +296,33 @@ def _sites(
 
 
 def _by_place(tables: Sequence[OwnTable]) -> dict[str, pd.DataFrame]:
-    """Return tables by their places, for titles may be alike."""
+    """Return tables by their places, since titles may be equal."""
     return {str(place): own.table for place, own in enumerate(tables)}
 
 
 def _with_codes(tables: Sequence[OwnTable], wishes: Wishes) -> list[OwnTable]:
-    """Return tables whose sources know a person's codes for "not known"."""
+    """Return tables whose sources have a person's codes for "not known"."""
     wishes.refuse_absent_codes([own.table for own in tables])
     if not wishes.codes:
         return list(tables)
     return [own.with_table(wishes.without_codes(own.table), missing=wishes.codes) for own in tables]
 
 
-def _without_rare_classes(
-    tables: Sequence[OwnTable], target: str, task: Task | None, wishes: Wishes
-) -> tuple[list[OwnTable], RareClasses | None]:
-    """Return tables without the few rows that have none of the target's classes, and what these are."""
-    columns = together(_by_place(tables))
-    named = column_named(target, "target", columns)
-    rare = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
-    if rare is None:
-        return list(tables), None
+def _without_rows(tables: Sequence[OwnTable], dropped: np.ndarray) -> list[OwnTable]:
+    """Return tables without some rows; `dropped` is of bool, over the rows of all tables."""
     ends = list(accumulate(len(own.table) for own in tables))
     remaining_tables = []
     for own, end in zip(tables, ends, strict=True):
-        left = ~rare.rows[end - len(own.table) : end]
+        left = ~dropped[end - len(own.table) : end]
         remaining_tables.append(own.with_table(own.table[left].reset_index(drop=True)))
-    return remaining_tables, rare
+    return remaining_tables
 
 
 def _salted(share: float, part: OwnTable, schema: Schema, mapping: ColumnMapping, policy: Policy) -> Holdout:
     """Return a holdout with a secret salt that leaves a small site enough rows on both sides."""
     holdout = Holdout(share, salt=secrets.token_hex(8))
     if len(part.table) > SMALL_SITE:
-        return holdout  # by chance it has enough
+        return holdout  # such a site has enough with near certainty
     least = policy.least_rows()
     rows = map_table(part.table, schema, mapping, part.source.missing)[0]
     for _ in range(DRAWS):
@@ -340,7 +334,7 @@ def _salted(share: float, part: OwnTable, schema: Schema, mapping: ColumnMapping
 
 
 def _with_plain_names(own: OwnTable) -> OwnTable:
-    """Return a table whose column names are texts that can be told apart."""
+    """Return a table whose column names are distinct texts."""
     table = with_text_names(own.table)
     refuse_names(table, own.title)
     return own.with_table(table)
@@ -351,11 +345,11 @@ def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
     lacking = [own.title for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
     # A column of no table is refused later, with the nearest name.
     if word and 0 < len(lacking) < len(tables):
-        raise UsageError(f"{option}: site {lacking[0]!r} has no column {word!r}: add it, or leave the site out")
+        raise UsageError(render("proposals.workspace.lacking", option=option, site=lacking[0], column=word))
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
-    """Return the holdout by time, at the date that leaves a share of the rows, the last ones, for it."""
+    """Return the holdout by time, at the date after which a `share` of the rows lies."""
     if not time or not share:
         return None
     schema = proposal.schema
@@ -369,58 +363,59 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
     cut = every[int(len(every) * (1 - share))].normalize()
     if not every[0] < cut < every[-1]:
-        raise UsageError(f"time: the dates of column {time!r} are too few to hold out the last of them")
+        raise UsageError(render("proposals.workspace.dates", column=time))
     before = cut - pd.Timedelta(days=1)
     return HoldoutByTime(name, train_until=before.date().isoformat(), test_from=cut.date().isoformat())
 
 
 def summary_of(workspace: Workspace) -> str:
-    """Return what was found, in one sentence."""
-    kinds = [workspace.proposal.schema.columns[name].kind for name in workspace.proposal.schema.features()]
-    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    """Return the numbers of sites, rows and features in one sentence."""
+    schema = workspace.proposal.schema
+    kinds = [schema.columns[name].kind for name in schema.features()]
     rows = count_in_words(workspace.proposal.rows - workspace.left_out)
-    return f"{len(workspace.sites)} sites, {rows} rows, {len(kinds)} features ({counted})"
+    return render(
+        "proposals.workspace.summary",
+        sites=len(workspace.sites),
+        rows=rows,
+        features=len(kinds),
+        kinds=", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)),
+    )
 
 
 @dataclass(frozen=True)
 class EarlierHoldouts:
-    """Sites whose holdout is that of a package of before.
+    """Sites whose holdout is that of an earlier package.
 
     Attributes
     ----------
     sites : tuple of str
     moved : tuple of str
-        Those of them in which rows change sides all the same, for other columns are read.
+        Those of them in which rows change sides nevertheless, because other columns are read.
     """
 
     sites: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
-        """Yield what is said of them."""
-        if self.sites:
-            stays = "" if self.moved else ", so that no row that was trained on is a test row now"
-            yield f"At {counted(len(self.sites), 'site')} the salt, or the date, of the holdout stays as before{stays}."
+        """Yield sentences on them."""
+        sites = counted(len(self.sites), "site")
         if self.moved:
-            yield (
-                f"In {counted(len(self.moved), 'site')} rows change sides all the same, for these follow from the "
-                "group, or else from the columns that are read: a small site that took part in a run may refuse the "
-                "next one."
-            )
+            yield render("proposals.workspace.holdout", sites=sites)
+            yield render("proposals.workspace.moved", sites=counted(len(self.moved), "site"))
+        elif self.sites:
+            yield render("proposals.workspace.sides", sites=sites)
 
 
 def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) -> tuple[Workspace, EarlierHoldouts]:
-    """Return a dataset whose sites keep the holdouts of packages that are there.
-
-    They do where the rule of the split is the same.
+    """Return a dataset whose sites keep the holdouts of existing packages with the same rule of the split.
 
     Parameters
     ----------
     made : Workspace
     to : Path
-        Where it is to be written.
+        Folder to write to.
     folders : sequence of Path
-        Others whose packages count where they read the same file.
+        Others whose packages count if they read the same file.
     """
     sites = list[Site]()
     earlier_holdouts = list[str]()
@@ -438,7 +433,7 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
 
 
 def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
-    """Return the site whose package is there under a site's name, None where there is none."""
+    """Return the site of an existing package under a site's name, or None."""
     for folder in (to, *folders):
         package = folder / "sites" / site.name.replace("-", "_")
         if not (package / "__init__.py").is_file():
@@ -446,7 +441,7 @@ def _earlier(site: Site, to: Path, folders: Sequence[Path]) -> Site | None:
         try:
             earlier = site_discovery.of_folder(package)
         except FlfedError:
-            continue  # nor is it of use to any run
+            continue  # no run can use it either
         if folder == to or _path_of(earlier) == _path_of(site):
             return earlier
     return None
@@ -457,7 +452,7 @@ def _path_of(site: Site) -> str:
 
 
 def left_behind(made: Workspace, to: Path) -> list[str]:
-    """Return the sites of the same dataset in a folder that are none of those that are made."""
+    """Return the sites of the same dataset in a folder that are not among the new ones."""
     names = {site.name for site in made.sites}
     orphans = []
     for path in sorted(to.glob("sites/*/__init__.py")):
@@ -471,7 +466,7 @@ def left_behind(made: Workspace, to: Path) -> list[str]:
 
 
 def _is_same_rule(new: AnyHoldout, old: AnyHoldout) -> bool:
-    """Tell whether two holdouts differ in their salt, or in the date of the cut, alone."""
+    """Return whether two holdouts differ only in their salt, or in the date of the cut."""
     if isinstance(new, Holdout) and isinstance(old, Holdout):
         return new.share == old.share and bool(old.salt)
     if isinstance(new, HoldoutByTime) and isinstance(old, HoldoutByTime):
@@ -480,7 +475,7 @@ def _is_same_rule(new: AnyHoldout, old: AnyHoldout) -> bool:
 
 
 def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
-    """Tell whether every row is on the side on which it was; where its rows are others nobody can tell."""
+    """Return whether no row changed sides; True also if the rows cannot be compared."""
     folder = before.folder
     if folder is None:
         return True
@@ -494,7 +489,7 @@ def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
 
 
 def _find_test_rows(site: Site, schema: Schema) -> np.ndarray:
-    """Return which rows of a site are held out, in the order of the source."""
+    """Return a mask of a site's holdout rows, in the order of the source."""
     source = site.source_knowing(schema)
     folders = (site.folder,) if site.folder else ()
     raw = source.read(folders)

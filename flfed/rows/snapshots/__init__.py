@@ -1,5 +1,5 @@
-"""Frozen rows of a site, and differences between them.
+"""Snapshots of a site's rows, and protection against differencing.
 
-`snapshot` writes and reads the frozen rows; `opt_outs` leaves people out; `differencing` finds two sets that differ by
-few people, and `withholding` keeps rows back until a difference would not tell of one.
+`snapshot` writes and reads the rows; `opt_outs` leaves people out; `differencing` detects two sets that differ by
+few people, and `withholding` withholds rows until no difference reveals a single person.
 """

@@ -1,31 +1,31 @@
 """Protection against differencing of released row sets.
 
-Sets of rows are kept by keyed hashes, and two of them are refused when their sums would give people away.
+Sets of rows are stored as keyed hashes, and a set is refused if its sums, with earlier ones, would reveal people.
 
-Two sums over sets of rows that differ by one person give that person's values (Huth et al. 2022 did it
-to DataSHIELD). So a site keeps, of every set whose sums left, a keyed hash of each person's rows, and
-refuses a set that is too close to those: whatever chose the rows, a filter, a date or a missing value.
+Two sums over sets of rows that differ by one person reveal that person's values (Huth et al. 2022 showed it
+for DataSHIELD). So of every set with released sums, a site stores a keyed hash of each person's rows. It
+refuses a set that is too close to these, whatever chose the rows: a filter, a date or a missing value.
 
 Guarantee: of the sets that `too_close` let pass, for a minimum of k, (1) of two sets A and B neither
 A without B nor B without A is of 1 to k - 1 persons; (2) no sum or difference of up to four sets, as
 A - B - C or (A - B) - (C - D), is made of 1 to k - 1 persons' rows. Both hold for every sum over these
-rows, also of other columns. It is stricter than counting how many persons differ in all: one person
-exchanged for another is refused, and so is one who leaves while k others come, for a count that is one
-lower would tell of the one.
+rows, also of other columns. The rule is stricter than a count of all persons who differ: one person
+exchanged for another is refused, and so is one who leaves while k others come, since a count that is one
+lower would reveal that person.
 
-A person is told by what the rows say, and where the schema names a group by the group's identifier as well:
+A person is identified by the values of the rows, and where the schema names a group also by the group's identifier:
 both rules hold then, each alone. A column that drifts (an age as of today, a sum in floating point that a
-database adds up in another order) makes other rows of everybody, and the same people.
+database adds up in another order) changes everybody's rows, but not the people.
 
-What it does not cover: five and more sets put together; rows that drift in a table without a group, and identifiers
-that are made anew; sets under another dataset's schema, or, without a group, under a schema, unit or mapping
-that was changed in between, which makes every row another one; what somebody knows already of the k
-persons in a difference; what is not a sum (a trained model remembers rows: that is what differential privacy is for).
+Not covered: combinations of five or more sets; rows that drift in a table without a group, and identifiers
+that are created anew; sets under another dataset's schema, or, without a group, under a schema, unit or mapping
+that was changed in between, which changes every row; prior knowledge about the k
+persons in a difference; results other than sums (a trained model remembers rows: differential privacy protects these).
 
-Beside a set of rows (`RowSet`), by what the mapped rows say under one dataset's schema, stands a second set of
-the same persons (`SourceSet`): of the source's whole row, or of the identifier where the schema names a group,
-by hashes that are keyed without the dataset's name. So sets that were released under two names of one table can
-be held against each other.
+Beside a set of rows (`RowSet`), by the values of the mapped rows under one dataset's schema, a second set of
+the same persons (`SourceSet`) is stored: of the source's whole row, or of the identifier where the schema names a
+group, by hashes whose key does not depend on the dataset's name. So sets that were released under two names of one
+table can be compared.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import BYTES, SourceRows, as_bytes, one_by_one
 from flfed.rows.data.schema import Schema
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,29 +51,27 @@ if TYPE_CHECKING:
 DIGEST = np.dtype(f"S{BYTES}")
 NOBODY = np.empty(0, DIGEST)
 WITH_PEOPLE = b"people\x00\x01"
-"""Begins the file of a set that has its people's identifiers, too; then how many persons, eight bytes."""
+"""First bytes of a set's file that also has its people's identifiers; then the number of persons, eight bytes."""
 OF_ROWS = "rows of"
 OF_PEOPLE = "people of"
-"""What a keyed hash of a dataset is for: what rows say, and identifiers."""
+"""Purposes of a dataset's keyed hashes: values of rows, and identifiers."""
 PROBES = 12
-"""Random signs that a combination of sets is looked at with before it is counted out."""
+"""Random projections by which a combination of sets is tested before it is counted exactly."""
 CELLS = 2**22
-"""Numbers that are held at once while combinations are counted out."""
+"""Numbers in memory at once while combinations are counted."""
 SIGNS = ((-1, -1, -1), (-1, -1, 1), (-1, 1, 1))
-"""Of three sets that are put together with a fourth; which of them has which is gone through."""
+"""Signs of three sets that are combined with a fourth, in all their assignments."""
 
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """The persons of some rows.
-
-    What their rows say, and which rows these are.
+    """The persons of some rows, with the values and positions of their rows.
 
     Attributes
     ----------
     texts : list of str
-        One a person: the person's rows, sorted, by all columns of the schema but ids. The number
-        of those that say the same before it comes first, so that no two are equal.
+        One for each person: the person's rows, sorted, by all columns of the schema but ids. The number
+        of equal ones before it comes first, so that no two are equal.
     rows : list of list of int
         Positions of each person's rows.
     """
@@ -89,17 +88,17 @@ class Persons:
         texts : sequence of str [rows]
             As `value_texts` gives them.
         person : int array [rows]
-            Whose each row is.
+            Number of each row's person.
         chosen : int array
             Positions of the rows.
         """
-        # Rows are collected by person first, for a person may have several.
+        # Rows are collected by person first, since a person may have several.
         whose: dict[int, list[int]] = defaultdict(list)
         for row, one in zip(chosen.tolist(), person[chosen].tolist(), strict=True):
             whose[one].append(row)
         seen: dict[str, int] = defaultdict(int)
         numbered_texts = []
-        # Equal texts get a running number, so that two people who say the same stay two.
+        # Equal texts get a running number, so that two people with equal rows remain two.
         for rows in whose.values():
             person_text = "\x1e".join(sorted(texts[row] for row in rows))
             numbered_texts.append(f"{seen[person_text]}\x1e{person_text}")
@@ -108,11 +107,9 @@ class Persons:
 
 
 def value_texts(table: pd.DataFrame, schema: Schema) -> list[str]:
-    """Return each row's values as one text.
+    """Return each row's values without ids as one text [rows].
 
-    [rows]; its ids are not among them.
-
-    No sum is over an id, and a database that numbers its rows anew gives the same rows.
+    No sum is over an id, and a database that renumbers its rows gives the same rows.
     """
     columns = [name for name, column in schema.columns.items() if column.kind != "id"]
     return row_texts(table[columns])
@@ -126,18 +123,12 @@ def whose_rows(table: pd.DataFrame, schema: Schema) -> np.ndarray:
 
 
 def group_texts(table: pd.DataFrame, schema: Schema) -> list[str] | None:
-    """Return the text of each row's group identifier.
-
-    [rows]; None where a row is a person.
-    """
+    """Return the text of each row's group identifier [rows]; None where a row is a person."""
     return row_texts(table[[schema.group]]) if schema.group else None
 
 
 def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
-    """Return the HMAC-SHA256 of a text for one purpose.
-
-    It has 32 bytes, which tell nothing without the key.
-    """
+    """Return the HMAC-SHA256 of a text for one purpose: 32 bytes that reveal nothing without the key."""
     return hmac.digest(key, purpose.encode() + b"\x00" + as_bytes(text), "sha256")
 
 
@@ -145,13 +136,13 @@ def keyed(key: bytes, purpose: str, text: str | bytes) -> bytes:
 class RowSet:
     """A set of persons' rows by keyed hashes.
 
-    It tells a set's size, and nothing of a row without the key.
+    It reveals the set's size, and nothing about a row without the key.
 
     Attributes
     ----------
     dataset : str
     digests : array of 16 bytes each, sorted [persons]
-        Of what each person's rows say.
+        Of the values of each person's rows.
     id : str
         Keyed hash of all of them as hex: two sets have one id if they are of the same rows of the same people.
     people : array of 16 bytes each, sorted [persons], or empty
@@ -165,10 +156,7 @@ class RowSet:
 
     @classmethod
     def of(cls, table: pd.DataFrame, schema: Schema, key: bytes) -> RowSet:
-        """Return the set of a mapped table's rows.
-
-        The order of the rows makes no difference.
-        """
+        """Return the set of a mapped table's rows, in any order."""
         persons = Persons.of(value_texts(table, schema), whose_rows(table, schema), np.arange(len(table)))
         people = list[bytes]()
         if names := group_texts(table, schema):
@@ -177,10 +165,7 @@ class RowSet:
 
     @classmethod
     def made(cls, dataset: str, digests: Sequence[bytes], key: bytes, *, people: Sequence[bytes] = ()) -> RowSet:
-        """Return the set of given digests.
-
-        The digests are of rows and of identifiers.
-        """
+        """Return the set of the digests of rows and of identifiers."""
         rows, names = (np.frombuffer(b"".join(sorted(set(some))), DIGEST) for some in (digests, people))
         return cls(dataset, rows, _set_id(key, dataset, _content(rows, names)), names)
 
@@ -195,7 +180,7 @@ class RowSet:
         """
         # The comparison takes the same time wherever the two differ.
         if not hmac.compare_digest(_set_id(key, dataset, content), id) or len(content) % BYTES:
-            raise UsageError(f"the set of released rows {id[:12]} is damaged, or of another key")
+            raise UsageError(render("rows.snapshot.rows", id=id[:12]))
         # Sets without people's identifiers are digests alone, with no head before them.
         if not content.startswith(WITH_PEOPLE):
             return cls(dataset, np.frombuffer(content, DIGEST), id)
@@ -204,18 +189,15 @@ class RowSet:
         return cls(dataset, both[:persons], id, both[persons:])
 
     def to_bytes(self) -> bytes:
-        """Return what is written down of it."""
+        """Return the bytes of its file."""
         return _content(self.digests, self.people)
 
     def members(self) -> set[bytes]:
-        """Return the digests of rows one by one."""
+        """Return the single digests of rows."""
         return set(one_by_one(self.digests))
 
     def people_one_by_one(self) -> set[bytes]:
-        """Return the digests of identifiers one by one.
-
-        There are none where the schema names no group.
-        """
+        """Return the single digests of identifiers; none where the schema names no group."""
         return set(one_by_one(self.people))
 
     def __len__(self) -> int:
@@ -223,27 +205,21 @@ class RowSet:
         return len(self.digests)
 
     def common(self, other: RowSet) -> int:
-        """Count the persons of both sets.
-
-        They are those whose rows say the same.
-        """
+        """Count the persons with equal rows in both sets."""
         return len(np.intersect1d(self.digests, other.digests, assume_unique=True))
 
     def shares(self, other: RowSet) -> bool:
-        """Tell whether a person is in both sets, by rows or identifier."""
+        """Return whether a person is in both sets, by rows or identifier."""
         return bool(self.common(other) or len(np.intersect1d(self.people, other.people)))
 
 
 def digest(key: bytes, dataset: str, text: str, of: str = OF_ROWS) -> bytes:
-    """Return the keyed hash of one person's text, as `Persons.texts` has it, or of a group's identifier; 16 bytes."""
+    """Return the keyed hash, 16 bytes, of one person's text in `Persons.texts`, or of a group's identifier."""
     return keyed(key, f"{of} {dataset}", text)[:BYTES]
 
 
 def _content(digests: np.ndarray, people: np.ndarray) -> bytes:
-    """Return the stored bytes of a set.
-
-    They are the digests of its rows; with people, the number of these digests, the digests and the people's.
-    """
+    """Return the stored bytes of a set: its rows' digests; with people also their number and theirs."""
     if not len(people):
         return digests.tobytes()
     head = WITH_PEOPLE + len(digests).to_bytes(BYTES - len(WITH_PEOPLE))
@@ -255,28 +231,26 @@ def _set_id(key: bytes, dataset: str, together: bytes) -> str:
 
 
 def too_close(requested: RowSet, released: Sequence[RowSet], minimum: int) -> bool:
-    """Tell whether a set is near released ones.
-
-    It is where sums over it, with those that left before, would give fewer than `minimum` persons away.
+    """Return whether sums over a set, with released ones, would reveal fewer than `minimum` persons.
 
     Parameters
     ----------
     requested : RowSet
-        Whose sums are to leave.
+        Set whose sums are requested.
     released : sequence of RowSet
-        Of the same dataset, whose sums left; the same set among them is no reason.
+        Sets of the same dataset with released sums; the same set among them is allowed.
     minimum : int, >= 1
-        k: from so many persons on a sum may leave.
+        k: the least number of persons in a released sum.
 
     Notes
     -----
-    The module says what is then true of all sets together. What four sets give is made of few persons
-    only if its sum under any signs of the persons is small: a few random signs rule out nearly all of
-    the m^3 combinations, and each that is left is counted out, so that the answer is exact.
+    The module's docstring has the guarantee. A combination of four sets is made of few persons
+    only if its projection on any signs of the persons is small: a few random signs rule out nearly all of
+    the m^3 combinations, and each of the others is counted, so that the answer is exact.
     """
     others = [one for one in released if one.id != requested.id]
     if len(others) < len(released):
-        return False  # it was looked at when it left first, and whatever left since, with it
+        return False  # checked at its first release, and later sets were checked against it
     if 0 < len(requested) < minimum:
         return True
     # Identifiers are compared only among sets that have them.
@@ -287,9 +261,9 @@ def too_close(requested: RowSet, released: Sequence[RowSet], minimum: int) -> bo
 
 
 def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
-    """Tell whether a first set isolates a few persons.
+    """Return whether a first set, combined with the others, isolates fewer than `minimum` persons.
 
-    With the others it would then give fewer than `minimum` persons away. Each set is of sorted digests.
+    Each set is of sorted digests.
     """
     if len(sets) < 2:
         return False
@@ -303,10 +277,7 @@ def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
 
 
 def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
-    """Return an indicator matrix of persons and sets.
-
-    It is 1 where the person is in the set, else 0; [persons, sets].
-    """
+    """Return an indicator matrix [persons, sets]: 1 where the person is in the set, else 0."""
     every = np.unique(np.concatenate(sets))
     indicator = np.zeros((len(every), len(sets)), dtype=np.float32)  # sums of ones are exact up to 16 million
     for at, one in enumerate(sets):
@@ -315,9 +286,9 @@ def _inside(sets: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
-    """Tell whether four sets combine to few persons.
+    """Return whether a set and up to three others combine to 1 to `minimum` - 1 persons.
 
-    They are a set and up to three others, under any signs; few persons are 1 to `minimum` - 1.
+    Each of the others may be added or subtracted.
 
     Parameters
     ----------
@@ -340,11 +311,11 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
             for me, shadow in zip(own, shadows, strict=True):
                 may &= np.abs(me + a * shadow[first] + b * shadow[:, None] + c * shadow) <= most
             if a == b:
-                may[:first] = False  # looked at already, the other way round
+                may[:first] = False  # tested already with first and second exchanged
             if b == c:
                 may = np.triu(may)
             candidates = np.argwhere(may)
-            # What is left is counted exactly, in pieces that fit into memory.
+            # The rest is counted exactly, in pieces that fit into memory.
             for start in range(0, len(candidates), at_once):
                 second, third = candidates[start : start + at_once].T
                 summed = (mine + a * others[:, first])[:, None] + b * others[:, second] + c * others[:, third]
@@ -355,19 +326,19 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
 
 
 HEAD = 32
-"""Bytes before the persons' hashes: of what tells one from another."""
+"""Bytes of the hash of the identifying columns, before the persons' hashes."""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceSet:
-    """A set of persons by keyed hashes.
+    """A set of persons by keyed hashes, the same for every dataset.
 
-    It is the same whatever the dataset. It tells a set's size, and of nobody without the key.
+    It reveals the set's size, and nobody without the key.
 
     Attributes
     ----------
     columns : bytes
-        Keyed hash of what tells a person: sets are compared where it is the same.
+        Keyed hash of the identifying columns: sets are compared where it is the same.
     digests : array of 16 bytes each, sorted [persons]
     id : str
         Keyed hash of both, as hex.
@@ -393,7 +364,7 @@ class SourceSet:
         every = one_by_one(rows.digests)
         seen = defaultdict[bytes, int](int)
         texts = set()
-        # Equal rows of different people are numbered, so that each stays a person of its own.
+        # Equal rows of different people are numbered, so that each counts as a person.
         for at in chosen:
             texts.add(seen[every[at]].to_bytes(8) + every[at])
             seen[every[at]] += not grouped
@@ -418,13 +389,13 @@ class SourceSet:
         rest = content[HEAD:] if whole else b""
         source_set = cls._made(content[:HEAD], rest, key)
         if not whole or not hmac.compare_digest(source_set.id, id):
-            raise UsageError(f"the set of released persons {id[:12]} is damaged, or of another key")
+            raise UsageError(render("rows.snapshot.persons", id=id[:12]))
         return source_set
 
     def to_bytes(self) -> bytes:
-        """Return what is written down of it."""
+        """Return the bytes of its file."""
         return self.columns + self.digests.tobytes()
 
     def meets(self, other: SourceSet) -> bool:
-        """Tell whether somebody is in both."""
+        """Return whether a person is in both."""
         return len(np.intersect1d(self.digests, other.digests, assume_unique=True)) > 0

@@ -1,7 +1,4 @@
-"""Opt-outs of people from a site's table.
-
-Their rows go before anything else is done with the table.
-"""
+"""Opt-outs of people from a site's table, whose rows are removed before any other use of the table."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Folders, Frame, Part
 from flfed.rows.data.transactions import Raw, Transactions
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,11 +32,11 @@ class Exclusion:
     Attributes
     ----------
     listed, found : int
-        Different identifiers on the list, and those of them that stand in the table.
+        Different identifiers on the list, and those of them that occur in the table.
     rows : int
-        Rows that went.
+        Removed rows.
     sha256 : str
-        Of the list, so that a longer one shows.
+        Of the list, so that a change of it is noticed.
     """
 
     listed: int
@@ -49,9 +47,9 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Resting:
-    """Counts of withheld people and rows.
+    """Counts of people and rows that are withheld against differencing.
 
-    They rest so that nobody can tell who opted out or came. The counts are for the site's eyes only.
+    They hide who opted out or is new. The counts are for the site's eyes only.
     """
 
     persons: int
@@ -61,8 +59,6 @@ class Resting:
 @dataclass(frozen=True)
 class Excluded:
     """Identifiers of people who opted out.
-
-    Their rows are not to be used.
 
     Parameters
     ----------
@@ -77,9 +73,7 @@ class Excluded:
 
     @classmethod
     def read(cls, path: Path) -> Excluded:
-        """Read a list of opt-outs.
-
-        It has one column of CSV, whose first line is the column's name in the site's own table.
+        """Read a list of opt-outs: one column of CSV below the column's name in the site's own table.
 
         Raises
         ------
@@ -92,30 +86,25 @@ class Excluded:
             text = read_private(path, rows=True).decode("utf-8-sig")
             lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
         except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+            raise UsageError(render("rows.optout.unreadable", path=path, reason=error.strerror)) from None
         except (UnicodeDecodeError, csv.Error):
-            raise UsageError(f"{path}: cannot be read as CSV in UTF-8; save it as such, one column") from None
-        # Only counts are told of a malformed list: its cells are identifiers.
-        several = sum(len(line) != 1 for line in lines)
-        if not lines or several:
-            what = f"{several} of its lines have more than one cell" if lines else "is empty"
-            raise UsageError(f"{path}: {what}; give a column's name and below it one identifier a line")
+            raise UsageError(render("rows.optout.csv", path=path)) from None
+        # Of a malformed list only counts are reported: its cells are identifiers.
+        if not lines:
+            raise UsageError(render("rows.optout.empty", path=path))
+        if several := sum(len(line) != 1 for line in lines):
+            raise UsageError(render("rows.optout.cells", path=path, lines=several))
         identifiers = plain_text(pd.Series([line[0] for line in lines[1:]], dtype=object)).dropna()
         return cls(lines[0][0].strip(), frozenset(map(str, identifiers)))
 
     def sha256(self) -> str:
-        """Return the hash of the column and the identifiers.
-
-        The order of the identifiers makes no difference.
-        """
+        """Return the hash of the column and the identifiers, in any order."""
         return hashlib.sha256(json.dumps([self.column, *sorted(self.identifiers)]).encode()).hexdigest()
 
     def applied(self, site: Site) -> tuple[Site, Exclusion]:
-        """Apply the opt-outs to a site.
+        """Return the site without these people's rows, and counts of the effect. The table is read.
 
-        Returns the site without these people's rows, and what that did. The table is read.
-
-        Of transactions they go before any window looks back, also out of a feed that has their column:
+        Transactions are removed before any window looks back, also from a feed that has the column:
         nobody's figures count theirs.
 
         Raises
@@ -123,18 +112,15 @@ class Excluded:
         UsageError
             If the site's own table does not have the column once, or is not read from its source.
         """
-        # A package with a reader of its own would bypass what is left out here.
+        # A package with code of its own would bypass the removal.
         if type(site).inspect is not Site.inspect:
-            raise UsageError(
-                f"site {site.name!r}: its package reads the table in a way of its own, so people who opted out could "
-                "not be left out; give it a plain source, or leave them out there and remove the list"
-            )
+            raise UsageError(render("rows.optout.code", site=site.name))
         source = site.source
         table, out = self._find_rows(site)
         rows = _rows_of(source, table, ~out)
         left: Frame | Transactions = rows
         if isinstance(source, Transactions):
-            # The histories that windows look back on lose these people as well.
+            # These people are also removed from the histories of windows.
             folders = datasets.load(site.dataset).folders(site.folder)
             feeds = {by: self._feed(feed, source, folders) for by, feed in source.feeds.items()}
             left = replace(source, source=rows, feeds=feeds)
@@ -152,36 +138,23 @@ class Excluded:
             whose windows look back on others' rows too.
         """
         if type(site).inspect is not Site.inspect or isinstance(site.source, Transactions):
-            raise UsageError(
-                f"site {site.name!r}: the rows of single people of dataset {site.dataset!r} cannot be told, for they "
-                "are not read as they stand in a table"
-            )
+            raise UsageError(render("rows.optout.single", site=site.name, dataset=site.dataset))
         return replace(site, source=_rows_of(site.source, *self._find_rows(site)))
 
     def _find_rows(self, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
-        """Find the rows of these people in a site's table, of transactions before any window looks back.
-
-        Returns the table and a mask of its rows; [rows].
-        """
+        """Return a site's table and a mask of these people's rows [rows]; of transactions before any window."""
         source = site.source.source if isinstance(site.source, Transactions) else site.source
         table = source.read(datasets.load(site.dataset).folders(site.folder))
         if (table.columns == self.column).sum() != 1:
-            # It is not quoted: where the name is forgotten, it is a person's identifier.
-            raise UsageError(
-                f"site {site.name!r}: the first line of the list of people who opted out is not the name of one column "
-                f"of its own table of dataset {site.dataset!r}, so their rows cannot be found; correct the line, or "
-                "have the source give that column too"
-            )
+            # The line is not quoted: if the name was forgotten, it is a person's identifier.
+            raise UsageError(render("rows.optout.column", site=site.name, dataset=site.dataset))
         return table, self._theirs(table[self.column])
 
     def _theirs(self, cells: pd.Series) -> np.ndarray:
         return plain_text(cells).isin(self.identifiers).to_numpy(dtype=bool)
 
     def _feed(self, feed: Raw, source: Transactions, folders: Folders) -> Raw:
-        """Return an owner's history without these people.
-
-        It is left as it is where it does not have their column under the declaration's name.
-        """
+        """Return an owner's history without these people, or unchanged if it does not have their column."""
         named = {own: name for name, own in source.columns.items()}
         column = named.get(self.column, self.column)
         table = feed.read(folders)

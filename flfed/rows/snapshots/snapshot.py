@@ -1,7 +1,7 @@
 """Snapshots of a site's rows.
 
-They are mapped and checked once, written down privately, and served instead of the source. A study is approved for
-these rows: the database may change meanwhile, but what is served changes only when a person freezes again.
+They are mapped and checked once, stored privately, and served instead of the source. A study is approved for
+these rows: the database may change meanwhile, but the rows that are served change only with a person's new snapshot.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,23 +19,24 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import PublishedSplit, row_texts
+from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.mapping import empty_cells
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, read_once, source_rows
 from flfed.rows.data.parsing.cells import table_of
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.schema import Schema, declared
-from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 FACTS = "frozen.json"
-"""What is known of a snapshot, and which file it is: replaced last, so that there is always a whole one."""
+"""File with a snapshot's facts and the name of its file: replaced last, so that there is always a whole one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,26 +48,26 @@ class Frozen:
     site, dataset : str
     rows : int
     sha256 : str
-        Of the canonical rows: whatever their order, and however Parquet writes them.
+        Of the canonical rows: independent of their order and of Parquet's encoding.
     schema_sha256 : str
     at : str
-        When they were frozen, in UTC, as ISO 8601.
+        Time of the snapshot, in UTC, as ISO 8601.
     excluded : Exclusion or None
-        What the list of people who opted out did; None where there is none.
+        Effect of the list of people who opted out; None where there is none.
     resting : Resting or None
-        Whose rows rest, so that what was released before and what is released next do not give those
-        away who opted out, or came; None where nobody's do.
+        Rows withheld against differencing, so that earlier and later releases do not reveal people
+        who opted out, or are new; None where there are none.
     file, file_sha256 : str
         The Parquet file beside it, and the hash of its bytes.
     periods : str
         Of transactions: the hash of the holdout, whose periods chose the rows. Else empty.
     origin : Origin or None
-        What of them is the same under another dataset's name; None where an earlier version froze them, or the
-        site's package reads its table in a way of its own.
-    own : dict of name to what it means
-        The site's own columns among them, as they were declared; empty without.
+        Hashes that do not depend on the dataset's name; None in snapshots of an earlier version, or where the
+        site's package has code of its own.
+    own : dict of name to declaration
+        The site's own columns among them, as declared; empty without.
     withheld_sha256 : str
-        Hash of the file of the rows that rest, which an analysis under noise counts, too; empty where none do.
+        Hash of the file of the withheld rows, which an analysis under noise counts too; empty without.
     """
 
     site: str
@@ -120,14 +120,14 @@ class Prepared:
     ----------
     site : Site
     table : DataFrame
-        In the source's order, which published splits count in.
+        In the source's order, as published splits count.
     schema : Schema
     excluded : Exclusion or None
     resting : Resting or None
     source : SourceRows or None
         The rows as the source has them.
     withheld : DataFrame or None
-        The rows that rest.
+        The rows withheld against differencing.
     """
 
     site: Site
@@ -140,10 +140,7 @@ class Prepared:
 
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
-        """Read a site's table.
-
-        Raises as `Site.inspect` does, and for the first rule that the table breaks.
-        """
+        """Read a site's table; raise as `Site.inspect` does, and for the first rule that the table breaks."""
         whole = read_once(site)
         left, counted = (whole, None) if excluded is None else excluded.applied(whole)
         served = as_rows(left)
@@ -182,46 +179,46 @@ class Prepared:
             file=_file_name(file_sha256), file_sha256=file_sha256, own=declared(self.site.own),
             origin=origin, withheld_sha256=_sha256(withheld),
         )  # fmt: skip
-        # Read back before anything is replaced: no cell may change on its way through Parquet.
+        # Read back before anything is replaced: Parquet must not change any cell.
         if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
-            raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
+            raise FlfedError(render("rows.snapshot.parquet", site=self.site.name))
         own = folder / self.site.dataset
         files = {frozen.file: whole}
         if withheld:
             files[_withheld_file(frozen)] = withheld
         if self.source is not None:
             files[self.source.origin.file] = self.source.digests.tobytes()
-        # The facts go last: until then the snapshot before is the one that is served.
+        # The facts are written last: until then the snapshot before is served.
         files[FACTS] = json.dumps(frozen.as_json(), indent=2).encode()
         with folder_locked(own, writing=True):
             for name, content in files.items():
                 write_whole(own / name, content)
             for path in own.iterdir():
                 if path.name not in files and not path.is_dir():
-                    path.unlink()  # the snapshot before, or what a crash left of one
+                    path.unlink()  # the snapshot before, or the remains of one after a crash
         return frozen
 
 
 def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.datetime | None = None) -> Frozen:
-    """Freeze a site's mapped and checked rows for serving.
+    """Take a snapshot of a site's mapped and checked rows for serving.
 
     Parameters
     ----------
     site : Site
         As it serves the dataset: `site.serving(dataset)`.
     folder : Path
-        Of all frozen rows of the site, `SiteFolder.frozen`; each dataset has a folder of its own in it.
+        Of all snapshots of the site, `SiteFolder.frozen`; each dataset has a folder of its own in it.
     excluded : Excluded or None
-        People who opted out: their rows go before anything else is done.
+        People who opted out: their rows are removed first.
     at : datetime, optional
         Now; tests pass their own.
 
     Raises
     ------
     UsageError, TableError
-        As `Site.inspect`, and for the first rule that the table breaks; the snapshot before stays.
+        As `Site.inspect`, and for the first rule that the table breaks; the snapshot before is kept.
     FlfedError
-        If it cannot be written; the snapshot before stays.
+        If it cannot be written; the snapshot before is kept.
 
     Guarantee: folder and files are for their owner alone. After a crash at any moment the snapshot
     before or the new one is there, whole.
@@ -230,12 +227,12 @@ def freeze(site: Site, folder: Path, excluded: Excluded | None, *, at: datetime.
 
 
 def read_facts(site: Site, folder: Path) -> Frozen | None:
-    """Return a snapshot's facts, None where nothing is frozen.
+    """Return a snapshot's facts, or None where there is no snapshot.
 
     Raises
     ------
     UsageError
-        If others may read them, or what is written of them is damaged.
+        If others may read them, or their file is damaged.
     """
     own = folder / site.dataset
     if not own.is_dir():
@@ -246,16 +243,16 @@ def read_facts(site: Site, folder: Path) -> Frozen | None:
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenSite(Site):
-    """A site served from frozen rows, without touching its source.
+    """A site served from a snapshot, without its source.
 
     Attributes
     ----------
     snapshot : Frozen
-        Which rows these are.
+        Facts about the rows.
     source_rows : SourceRows or None
         The same rows, in the same order, as the source had them.
     withheld : DataFrame or None
-        The rows that rest, so that exact sums do not differ by few people.
+        The rows withheld against differencing, so that exact sums do not differ by few people.
     """
 
     snapshot: Frozen
@@ -263,9 +260,9 @@ class FrozenSite(Site):
     withheld: pd.DataFrame | None = field(default=None, repr=False, compare=False)
 
     def with_withheld(self) -> FrozenSite:
-        """Return the site with the rows that rest, too.
+        """Return the site with its withheld rows.
 
-        Under noise that hides each person they rest for nobody: left out, nine others would move with the one who
+        Noise that hides each person makes withholding needless: nine others would leave the sum with the one who
         opted out.
         """
         import pandas as pd
@@ -277,24 +274,18 @@ class FrozenSite(Site):
         return replace(self, source=Part(whole), source_rows=None, withheld=None)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
-        """Return the frozen rows in source order, without findings."""
+        """Return the snapshot's rows in source order, without findings."""
         table, findings, schema = super().inspect()
         if schema.sha256() != self.snapshot.schema_sha256:
-            raise _refused(self, "were frozen under another schema of it")
+            raise _refused(self, render("rows.unserved.schema"))
         return table, findings, schema
 
-    def read(
-        self, repeat: int = 0, *, complete: Sequence[str] = (), published: PublishedSplit | None = None
-    ) -> SiteTable:
-        """Sort and split the frozen rows as `Site.read` does."""
-        if published is not None and self.snapshot.periods:
-            why = "its transactions are held out by time, and the study asks for a published split"
-            raise UsageError(f"site {self.name!r}: {why}")
-        return super().read(repeat, complete=complete, published=published)
+    def _has_periods(self) -> bool:
+        return bool(self.snapshot.periods)
 
 
 def load(site: Site, folder: Path) -> FrozenSite:
-    """Return the site, served from its frozen rows.
+    """Return the site, served from its snapshot.
 
     Parameters
     ----------
@@ -306,7 +297,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
     Raises
     ------
     UsageError
-        If nothing is frozen yet; if the snapshot is damaged, cut short, another site's or another
+        If there is no snapshot yet; if it is damaged, cut short, another site's or another
         schema's; if others than its owner may read it; or if it holds the transactions of other periods.
     """
     own = folder / site.dataset
@@ -328,11 +319,11 @@ def load(site: Site, folder: Path) -> FrozenSite:
             if frozen.withheld_sha256:
                 withheld_bytes = read_private(own / _withheld_file(frozen), rows=True)
         except OSError as error:
-            raise _refused(site, f"cannot be read ({error.strerror})") from None
+            raise _refused(site, render("rows.unserved.unreadable", reason=error.strerror)) from None
     table, withheld = _tables(site, frozen, schema, whole, withheld_bytes)
     if rows is not None and len(rows.digests) != len(table):
-        raise _refused(site, "are damaged: their hashes are not those that were written")
-    # Its own columns are the schema's now: nothing is left to map.
+        raise _refused(site, render("rows.unserved.hashes"))
+    # The snapshot has the schema's columns: nothing is left to map.
     settings = {one.name: getattr(site, one.name) for one in fields(Site)}
     settings |= {"source": Part(table), "mapping": {}, "also": {}}
     return FrozenSite(**settings, snapshot=frozen, source_rows=rows, withheld=withheld)
@@ -341,28 +332,28 @@ def load(site: Site, folder: Path) -> FrozenSite:
 def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:
     """Refuse a snapshot of another schema, other periods or other columns than the site has now."""
     if frozen.schema_sha256 != schema.sha256():
-        raise _refused(site, "were frozen under another schema of it")
+        raise _refused(site, render("rows.unserved.schema"))
     if frozen.periods != _periods(site):
-        raise _refused(site, "are transactions of other periods than its holdout has now")
+        raise _refused(site, render("rows.unserved.periods"))
     if frozen.own != declared(site.own):
-        raise _refused(site, "have other columns of its own than its package declares now")
+        raise _refused(site, render("rows.unserved.own"))
 
 
 def _tables(
     site: Site, frozen: Frozen, schema: Schema, whole: bytes, withheld_bytes: bytes
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return the rows that are served and those that are withheld, of files that are the ones that were written."""
+    """Return the served and the withheld rows, or refuse files that are not those that were written."""
     import pyarrow as pa
 
     if (_sha256(whole), _sha256(withheld_bytes)) != (frozen.file_sha256, frozen.withheld_sha256):
-        raise _refused(site, "are damaged: the file is not the one that was written")
+        raise _refused(site, render("rows.unserved.file"))
     try:
         table = _from_parquet(whole, site.schema_of(schema))
         withheld = _from_parquet(withheld_bytes, site.schema_of(schema)) if withheld_bytes else None
     except (pa.ArrowException, OSError, ValueError):
-        raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
+        raise _refused(site, render("rows.unserved.parquet")) from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
-        raise _refused(site, "are damaged: they are not those that were frozen")
+        raise _refused(site, render("rows.unserved.rows"))
     return table, withheld
 
 
@@ -372,37 +363,31 @@ def _facts(site: Site, own: Path) -> Frozen | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _refused(site, f"cannot be read ({error.strerror})") from None
+        raise _refused(site, render("rows.unserved.unreadable", reason=error.strerror)) from None
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise _refused(site, f"are damaged: {FACTS} cannot be read") from None
+        raise _refused(site, render("rows.unserved.facts", file=FACTS)) from None
     if (frozen.site, frozen.dataset) != (site.name, site.dataset):
-        raise _refused(site, "are those of another site or dataset")
+        raise _refused(site, render("rows.unserved.site"))
     return frozen
 
 
 def _nothing(site: Site) -> UsageError:
-    return UsageError(
-        f"site {site.name!r}: nothing is frozen yet of dataset {site.dataset!r}: "
-        f"flfed site freeze {site.name} --dataset {site.dataset}"
-    )
+    return UsageError(render("rows.snapshot.none", site=site.name, dataset=site.dataset))
 
 
 def _refused(site: Site, why: str) -> UsageError:
-    return UsageError(
-        f"site {site.name!r}: its frozen rows of dataset {site.dataset!r} {why}; they are not served until they are "
-        f"frozen again: flfed site refresh {site.name} --dataset {site.dataset}"
-    )
+    return UsageError(render("rows.snapshot.unserved", site=site.name, dataset=site.dataset, reason=why))
 
 
 def _periods(site: Site) -> str:
-    """Return the hash of the periods that chose transactions, else empty."""
+    """Return the hash of the periods that chose transactions, else ""."""
     if isinstance(site, FrozenSite):
         return site.snapshot.periods
     return hashlib.sha256(repr(site.holdout).encode()).hexdigest() if isinstance(site.source, Transactions) else ""
 
 
 def _sha256(content: bytes) -> str:
-    """Return the hash of a file, empty for none."""
+    """Return the hash of a file, "" for none."""
     return hashlib.sha256(content).hexdigest() if content else ""
 
 
@@ -415,7 +400,7 @@ def _withheld_file(frozen: Frozen) -> str:
 
 
 def rows_sha256(table: pd.DataFrame) -> str:
-    """Return the order-free hash of a mapped table."""
+    """Return the hash of a mapped table, independent of the order of its rows."""
     digest = hashlib.sha256(json.dumps(list(table.columns)).encode())
     for text in sorted(row_texts(table)):
         digest.update(b"\x1e" + text.encode())
@@ -423,7 +408,7 @@ def rows_sha256(table: pd.DataFrame) -> str:
 
 
 def _as_parquet(table: pd.DataFrame) -> bytes:
-    """Write a table as Parquet bytes, NaN and null kept apart."""
+    """Write a table as Parquet bytes, with NaN distinct from null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -444,7 +429,7 @@ def _types() -> dict[str, pa.DataType]:
 
 def _refuse_other_than_text(table: pd.DataFrame) -> None:
     """Refuse cells that Parquet would not return unchanged."""
-    # A mapping may give an id's column anything, and no codec keeps all text.
+    # A mapping may give anything to an id's column, and no codec preserves all text.
     for name, cells in table.items():
         if cells.dtype.kind == "O" and (bad := sum(cell is not None and not _is_text(cell) for cell in cells)):
             raise TableError(str(name), "has values that are no text (see its mapping)", bad)
@@ -455,7 +440,7 @@ def _is_text(cell: object) -> bool:
 
 
 def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
-    """Read a mapped table from Parquet, ValueError under another schema."""
+    """Read a mapped table from Parquet; ValueError for another schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -471,6 +456,6 @@ def _cells(column: pa.ChunkedArray, kind: str) -> np.ndarray:
     if kind != "O":
         return np.asarray(column.to_numpy())
     words = column.combine_chunks().dictionary_encode()
-    # Each text once, as the mapping gives it.
+    # Each text once, as from the mapping.
     values = np.array([*words.dictionary.to_pylist(), None], dtype=object)
     return np.asarray(values[words.indices.fill_null(len(values) - 1).to_numpy()])

@@ -1,16 +1,14 @@
-"""Withholding of rows against differencing.
+"""Withholding of rows against differencing: an earlier and a later release must never differ by few people.
 
-What was released before and what is released next must never differ by few people.
-
-Somebody opts out after sums left: the next sums, without this person, would give the person's values.
-So further people's rows rest with theirs until at least k are gone from every set that was released,
+Somebody opts out after sums were released: the next sums, without this person, would reveal the person's values.
+So further people's rows are withheld too, until at least k are missing from every released set,
 and rows that are new (or come back) wait until there are k of them. The site's key chooses: the same
-people each time, where their rows say the same or the schema names a group.
+people each time, as long as their rows do not change or the schema names a group.
 
-Guarantee: as long as enough rows are left to choose from, no set of `chosen` parts differs from the set
-of that part which was released before by 1 to k - 1 persons, on either side: neither by what their rows say
-nor, where the schema names a group, by the groups' identifiers. What a part is without
-rows that lack an outcome or a feature follows from each row alone, so that resting moves no other row.
+Guarantee: as long as enough rows are left to choose from, no set of `chosen` parts differs from the released set
+of that part by 1 to k - 1 persons, on either side: neither by the values of their rows
+nor, where the schema names a group, by the groups' identifiers. Whether a row that lacks an outcome or a feature is
+in a part depends on this row alone, so that withholding moves no other row.
 """
 
 from __future__ import annotations
@@ -41,17 +39,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARTS = ("validation", "fitted", "training", "holdout")
-"""What sums are over: `fitted` are the training rows without those kept for validation."""
+"""Parts of the rows with sums: `fitted` are the training rows without those for validation."""
 BY_ROWS = "rows"
 BY_NAME = "name"
-"""How a person is told: by what the rows say, and by the identifier of the group."""
+"""Keys of a person: the values of the rows, and the identifier of the group."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choice of a site's rows by a study.
-
-    It is of one part, with all that is needed to choose it again of other rows.
+    """A study's choice of one part of a site's rows, with all settings to repeat it for other rows.
 
     Attributes
     ----------
@@ -60,7 +56,7 @@ class Chosen:
     complete : tuple of str
         Columns in which rows with a gap were left out.
     validation : float
-        Share of the training rows kept apart; 0 unless the part depends on it.
+        Share of the training rows for validation; 0 unless the part depends on it.
     seed : int
         Of the run, which draws them; 0 unless the part depends on it.
     """
@@ -71,7 +67,7 @@ class Chosen:
     seed: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """Return what a ledger's line says of it."""
+        """Return the facts for a line of the ledger."""
         facts: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
         if self.validation:
             facts |= {"validation": self.validation, "seed": self.seed}
@@ -79,10 +75,7 @@ class Chosen:
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
-        """Parse a ledger's line.
-
-        KeyError, TypeError or ValueError where the line has something else.
-        """
+        """Parse the facts of a ledger's line; KeyError, TypeError or ValueError for other content."""
         complete = tuple(map(str, facts["complete"]))
         part = str(facts["part"])
         share = float(facts.get("validation", 0))
@@ -91,18 +84,16 @@ class Chosen:
         return cls(part, complete, share, int(facts.get("seed", 0)))
 
     def rows(self, site: Site, table: pd.DataFrame) -> np.ndarray:
-        """Return the positions of the part's rows.
-
-        They count in a mapped table of the site.
+        """Return the positions of the part's rows in a mapped table of the site.
 
         Parameters
         ----------
         site : Site
-            Serving the dataset. Its own holdout splits: under `institution` no study brings another.
+            Serving the dataset. Its own holdout splits the rows: under `institution` no study brings another.
         table : DataFrame
         """
         schema = datasets.load(site.dataset).schema
-        # Positions are traced through two steps: rows that are left out, then the canonical order.
+        # Positions pass through two steps: rows that are left out, then the canonical order.
         complete_rows = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
         rows = SortedRows.of(table, schema, self.complete)
         training, holdout = rows.sides(site.holdout, 0)
@@ -134,10 +125,7 @@ class _Table:
         self._hashes: dict[tuple[str, str], bytes] = {}
 
     def members(self, chosen: Chosen, part: np.ndarray) -> dict[_Set, _Members]:
-        """Return a part's persons that do not rest.
-
-        Returns the text and the rows of each, by digests of either kind.
-        """
+        """Return the text and the rows of a part's persons who are not withheld, by digests of either kind."""
         persons = Persons.of(self.texts, self.person, part[self.awake[part]])
         by_rows: _Members = {}
         by_name: _Members = {}
@@ -152,19 +140,17 @@ class _Table:
         self.awake &= ~np.isin(self.person, self.person[list(rows)])
 
     def _keyed(self, purpose: str, text: str) -> bytes:
-        """Return the keyed hash of a text of this dataset, made once."""
+        """Return the keyed hash of a text of this dataset, computed once."""
         if (purpose, text) not in self._hashes:
             self._hashes[purpose, text] = keyed(self.key, f"{purpose} {self.dataset}", text)
         return self._hashes[purpose, text]
 
     def order(self, text: str, row: int) -> tuple[bytes, int]:
-        """Return the key that orders people for resting.
+        """Return the sort key in which people are withheld; of several with equal rows, the last counted first.
 
-        Of several who say the same, the last counted one rests first.
-
-        By the group's identifier where there is one: it stays the same where what the rows say drifts.
+        It is of the group's identifier if there is one, which is stable where values of rows drift.
         """
-        # The running number before a text is split off, so that equal texts are ordered by it alone.
+        # The running number before a text is split off, so that it alone orders equal texts.
         numbered = text if self.names is None else f"0\x1e{self.names[row]}"
         seen, _, identity = numbered.partition("\x1e")
         return self._keyed("rest of", identity), -int(seen)
@@ -173,7 +159,7 @@ class _Table:
 def resting(
     site: Site, table: pd.DataFrame, released: Sequence[tuple[Chosen, RowSet]], key: bytes, minimum: int
 ) -> np.ndarray:
-    """Return which rows of a mapped table rest; [rows].
+    """Return which rows of a mapped table are withheld [rows].
 
     Parameters
     ----------
@@ -182,15 +168,15 @@ def resting(
     table : DataFrame
         Without the rows of people who opted out.
     released : sequence of (Chosen, RowSet)
-        Whose sums left.
+        Sets with released sums.
     key : bytes
-        The site's own: it chooses who rests.
+        The site's own: it chooses whose rows are withheld.
     minimum : int
         k.
 
     Notes
     -----
-    Where too few rows are left to choose from, fewer rest, and the site refuses studies over them.
+    Where too few rows are left to choose from, fewer are withheld, and the site refuses studies over them.
     """
     schema = datasets.load(site.dataset).schema
     persons = _Table(
@@ -198,12 +184,12 @@ def resting(
         np.ones(len(table), bool),
     )  # fmt: skip
     parts = {chosen: chosen.rows(site, table) for chosen, _ in released}
-    # Each released set is compared with what its part would be now, by texts and by identifiers.
-    # Each once a part, small parts first: who rests of these is gone from the larger ones too.
+    # Each released set is compared with its part of the present rows, by texts and by identifiers.
+    # Each once a part, small parts first: people withheld from these are missing in the larger ones too.
     once = {(chosen, one.id): (chosen, one) for chosen, one in released}
     by_part = sorted(once.values(), key=lambda item: (PARTS.index(item[0].part), item[1].id))
     before = [((chosen, BY_ROWS), one.members()) for chosen, one in by_part]
-    if persons.names is not None:  # a set of when the schema named no group has none
+    if persons.names is not None:  # a set from a time without a group has none
         before += [((chosen, BY_NAME), one.people_one_by_one()) for chosen, one in by_part if len(one.people)]
     while _one_step(persons, parts, before, minimum):
         pass
@@ -213,17 +199,17 @@ def resting(
 def _one_step(
     table: _Table, parts: Mapping[Chosen, np.ndarray], before: Sequence[tuple[_Set, set[bytes]]], minimum: int
 ) -> bool:
-    """Withhold some rows and tell whether to go on."""
+    """Withhold some rows, and return whether to go on."""
     members: dict[_Set, _Members] = {}
     for chosen, rows in parts.items():
         members |= table.members(chosen, rows)
-    # People who are new wait until there are enough of them.
+    # New people wait until there are enough of them.
     for which, one in before:
         new = members[which].keys() - one
         if 0 < len(new) < minimum:
             table.rest(list(chain.from_iterable(members[which][member][1] for member in new)))
             return True
-    # Where too few are gone, further people rest with them until `minimum` are.
+    # Where too few are missing, further people are withheld until `minimum` are.
     missing = [len(one - members[which].keys()) for which, one in before]
     for (which, one), gone in zip(before, missing, strict=True):
         shown = members[which]
@@ -238,7 +224,7 @@ def _one_step(
 
 
 def _ranked(table: _Table, candidates: set[bytes], shown: _Members, gains: Mapping[int, int]) -> list[bytes]:
-    """Return people in the order of resting: who covers most other gaps, then as the key says."""
+    """Return people in the order of withholding: by the gaps that they cover, then by the key."""
     ranked = []
     for member in candidates:
         text, rows = shown[member]
@@ -252,11 +238,10 @@ def _gains(
     missing: Sequence[int],
     minimum: int,
 ) -> dict[int, int]:
-    """Score people by the gaps their resting would cover.
+    """Score people, by their first row, by the gaps that withholding them would cover.
 
-    Returns, by a person's first row, in how many more sets that lack somebody than sets that lack nobody it is.
-
-    Who is in the same sets as the person who left hides this one in all of them at once.
+    The score is the number of a person's sets that lack somebody, minus the number of those that lack nobody.
+    Whoever is in the same sets as a person who left hides this one in all of them at once.
     """
     gain_by_row: dict[int, int] = {}
     for (which, one), gone in zip(before, missing, strict=True):

@@ -1,6 +1,6 @@
-"""Oddities of a table that breaks no rule, and why a file is no table of even lines.
+"""Oddities of a table that breaks no rule, and reasons why a file is no table of even lines.
 
-`columns` looks at one column: for codes for "not known" among numbers, for odd dates, and at values by the order of the
-rows. `uneven_lines` looks at the lines of a file. `oddities` calls those that look at a table, and looks itself for
-identifiers, values and rows that repeat others or are none. None of them names a cell.
+`columns` examines one column: codes for "not known" among numbers, odd dates, and values by the order of the rows.
+`uneven_lines` examines the lines of a file. `oddities` calls the functions that examine a table. It also reports
+identifiers, values and rows that repeat others, and rows that hold no data. No finding names a cell.
 """

@@ -1,7 +1,7 @@
-"""What the values of a column tell: codes for "not known", odd dates, and what the order of the rows says.
+"""Oddities of one column: codes for "not known", odd dates, and patterns in the order of the rows.
 
-Dates may be days to come, or have days and months that changed places. By their order values may stand once a block,
-change their unit, or end in a row of means.
+Dates may lie in the future, or have day and month exchanged. In the order of the rows, values may be filled once a
+block, change their unit, or end in a row of means.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
+from flfed.words import render
 
 FEWEST = 20
-"""Rows with a value from which on a column is looked at."""
+"""Least number of rows with a value for which a column is examined."""
 LEAST = 5
 SHARE = 0.01
 """A code for "not known" stands in at least so many rows, and in this share of them."""
 MOST = 4
-"""What more than a quarter of the rows have is a value, but for nines and eights: most people have no visit."""
+"""A number in more than a quarter of the rows is a value, unless all its digits are nine or eight."""
 FAR = 5
 WIDE = 0.1
-"""It is further from the next value than five usual steps, and than a tenth of what the others span."""
+"""A code is further from the next value than five usual steps, and than a tenth of the span of the others."""
 FILLERS = tuple(float(sign + digit * length) for sign, digit, length in product(("", "-"), "789", range(2, 13)))
 """Numbers of two or more digits that are all seven, eight or nine."""
 NEXT = 3
-"""Steps between the next values, of which it is twice the largest at least."""
+"""The gap beside a code is at least twice the largest of so many steps between the next values."""
 BESIDE = 5
-"""Distinct values on each side that a code is held against."""
+"""Distinct values on each side with which a code is compared."""
 TIMES = 3
-"""A 0 that is no count has so many times the rows of the next value."""
+"""A 0 is a code rather than a count where it has so many times the rows of the next value."""
 
 
 def far_from_all(present_cells: pd.Series) -> int:
-    """Count rows with an extreme value like a code.
+    """Count rows whose extreme value looks like a code for "not known".
 
-    It is the largest or smallest value, where it looks like a code for "not known"; else the count is 0.
+    It is the largest or smallest value. Where neither looks like a code, the count is 0.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def far_from_all(present_cells: pd.Series) -> int:
     if len(numbers) < FEWEST or len(values) < 4:
         return 0
     enough = max(LEAST, SHARE * len(numbers))
-    # A 0 of which the next number has nearly as many is one of the counts.
+    # A 0 is a count where the next number has nearly as many rows.
     for place, others in ((-1, values[:-1]), (0, values[1:])):
         gap = abs(float(values[place]) - float(others[place]))
         span = float(others[-1]) - float(others[0])
@@ -71,7 +72,7 @@ def far_from_all(present_cells: pd.Series) -> int:
 
 
 def _is_far(values: np.ndarray, place: int, gap: float, span: float) -> bool:
-    """Tell whether the first or last value stands `gap` away from the others, too far for one of their kind."""
+    """Return whether a `gap` between the first or last value and the others is too large for their kind."""
     if place == 0:
         steps = np.diff(values[1:]).astype(float)
         nearest = steps[:NEXT]
@@ -85,9 +86,7 @@ def _is_far(values: np.ndarray, place: int, gap: float, span: float) -> bool:
 
 
 def is_code(value: float) -> bool:
-    """Tell whether a number looks like a code.
-
-    It is 0, or all nines or eights, below or above 0.
+    """Return whether a number looks like a code: 0, or all nines or eights, of either sign.
 
     Examples
     --------
@@ -99,10 +98,10 @@ def is_code(value: float) -> bool:
 
 
 def repeated_codes(present_cells: pd.Series) -> int:
-    """Count rows with values like 77, 88 or 9999 that many rows have and their neighbours do not.
+    """Count rows with values such as 77, 88 or 9999 that are far more frequent than their neighbours.
 
-    A value of two or more digits that are all seven, eight or nine, in the range of the others. Several of as many
-    digits are looked at together: 77, 88 and 99 for not asked, not said and not known.
+    Such a value lies in the range of the others and has two or more digits, all seven, eight or nine. Values of as many
+    digits are examined together: 77, 88 and 99 for "not asked", "refused" and "not known".
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ def repeated_codes(present_cells: pd.Series) -> int:
 def _count_codes(some: Sequence[Counted], enough: float) -> int:
     """Count the rows with fillers of one length; 0 where they are values like others."""
     rows = sum(one.rows for one in some)
-    # By chance one of them stands out a little beside another that is a code.
+    # Beside a code, another filler may stand out a little by chance.
     far = sum(one.rows for one in some if one.rows >= max(enough, one.least()))
     joint = len(some) > 1 and rows >= 2 * max(enough, sum(one.usual for one in some))
     if far or not joint:
@@ -143,61 +142,58 @@ def _count_codes(some: Sequence[Counted], enough: float) -> int:
 
 @dataclass(frozen=True)
 class Counted:
-    """How many rows have a value, and usually and at most one beside it."""
+    """Rows that have a value, and the median and largest number of rows of the values beside it."""
 
     rows: int
     usual: float
     most: float
 
     def least(self) -> float:
-        """Return how many rows the value needs so that chance hardly gives them."""
+        """Return how many rows the value needs to stand out by more than chance."""
         return max(2 * self.usual, self.usual + 5 * math.sqrt(self.usual), 1.5 * self.most)
 
 
 LEAST_EITHER = 10
-"""Dates whose day may be a month, from which on it is looked whether they changed places."""
+"""Least number of dates whose day may be a month, for which an exchange is examined."""
 CERTAIN = 0.4
-"""Share of all dates at least whose day can be no month; of dates spread over months it is three fifths."""
+"""Least share of dates whose day can be no month. Of dates spread over the months it is three fifths."""
 FITS = 0.9
 MISFITS = 0.25
-"""So many dates would fit with day and month exchanged, and at least so many do not as they stand."""
+"""Least share of dates that fit with day and month exchanged, and that do not fit as written."""
 WEEKEND = 5
 """Monday is 0."""
 
 
 def odd_dates(present_cells: pd.Series, today: date, people: pd.Series | None = None) -> Iterator[str]:
-    """Yield what is odd in a column of dates, in the order of the file.
+    """Yield the oddities of a column of dates, in the order of the file.
 
     Parameters
     ----------
     present_cells : Series of datetime64, without gaps
     today : date
-        Later dates are told, where they are fewer than half: a column of due dates has little else.
+        Later dates are reported where they are fewer than half: most due dates lie in the future.
     people : Series, optional
-        Who each date is of, where people have several.
+        Person of each date, where people have several.
     """
     later = int((present_cells > pd.Timestamp(today)).sum())
     if 0 < 2 * later < len(present_cells):
-        yield f"{count_in_words(later)} rows have a date in the future: another century, or a code for 'not known'?"
+        yield render("findings.column.future", rows=count_in_words(later))
     if many := exchanged_days(present_cells, people):
-        yield (
-            f"day and month seem to be exchanged in up to {count_in_words(many)} rows, where both fit: "
-            "export dates as 2026-01-31"
-        )
+        yield render("findings.column.exchanged", rows=count_in_words(many))
 
 
 def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) -> int:
-    """Count the dates whose day and month seem to be exchanged; 0 where nothing tells so.
+    """Count the dates whose day and month seem to be exchanged; 0 without evidence.
 
-    A program that reads 3.4. as the fourth of March does so where the day is no more than twelve, and leaves the
-    others. Those others tell which months, which days of the week and which order the table has, and how long after one
-    date of a person the next one is.
+    A program that reads 3.4. as the fourth of March exchanges day and month where the day is at most twelve. The other
+    dates are certain. They show which months, weekdays and order the table has, and the usual time between two dates of
+    a person.
 
     Parameters
     ----------
     present_cells : Series of datetime64, without gaps, in the order of the file
     people : Series, optional
-        Who each date is of, with the same index.
+        Person of each date, with the same index.
 
     Examples
     --------
@@ -208,7 +204,7 @@ def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) ->
     """
     days = present_cells.dt.day.to_numpy()
     months = present_cells.dt.month.to_numpy()
-    # The same day and month read the same either way.
+    # Where day and month are equal, an exchange changes nothing.
     either = (days <= 12) & (days != months)
     certain = days > 12
     if either.sum() < LEAST_EITHER or certain.sum() < CERTAIN * len(present_cells):
@@ -217,7 +213,7 @@ def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) ->
     some = present_cells[either]
     parts = {"year": some.dt.year, "month": some.dt.day, "day": some.dt.month}
     exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(present_cells.dtype)
-    # Weekends in a table of working days: two days of seven are none of work, 0.29 of all dates.
+    # Weekends in a table of working days: two days of seven, 0.29 of all dates.
     free = present_cells.dt.day_of_week >= WEEKEND
     working = free[certain].mean() <= 0.05 and free[either].mean() >= 0.15
     if working and (exchanged[either].dt.day_of_week >= WEEKEND).mean() <= 0.05:
@@ -231,11 +227,11 @@ def exchanged_days(present_cells: pd.Series, people: pd.Series | None = None) ->
 def _misfits(
     present_cells: pd.Series, exchanged: pd.Series, certain: np.ndarray, either: np.ndarray, people: pd.Series | None
 ) -> Iterator[list[np.ndarray]]:
-    """Yield which doubtful dates misfit, as they are written and once exchanged, by one sign after the other."""
-    # Months in which no certain date lies.
+    """Yield, for each sign, which doubtful dates misfit as written and once exchanged."""
+    # Months without a certain date.
     months = [dates.dt.year * 12 + dates.dt.month for dates in (present_cells, exchanged)]
     yield [~month[either].isin(months[0][certain]).to_numpy() for month in months]
-    # Dates outside of those around them, in a table that is sorted by date.
+    # Dates outside the range of their neighbours, in a table that is sorted by date.
     moments = present_cells.to_numpy().astype("int64")
     if (np.diff(moments[certain]) < 0).mean() <= 1 - FITS:
         before = np.maximum.accumulate(np.where(certain, moments, np.iinfo(np.int64).min))
@@ -247,13 +243,13 @@ def _misfits(
 
 
 PAIRS = 20
-"""Pairs of dates of one person, of each kind, from which on they are looked at."""
+"""Least number of pairs of dates of one person, of each kind, for which they are examined."""
 
 
 def _far_from_each_other(
     present_cells: pd.Series, exchanged: pd.Series, either: np.ndarray, people: pd.Series
 ) -> Iterator[list[np.ndarray]]:
-    """Look for dates of one person that are further apart than those that are certain."""
+    """Yield which dates of one person are further apart than those that are certain."""
     table = pd.DataFrame(
         {"person": people.reindex(present_cells.index), "known": present_cells, "exchanged": exchanged}
     )
@@ -269,27 +265,25 @@ def _far_from_each_other(
 
 
 SURE = 8.0
-"""Equal neighbours that chance would give, from which on none of them means that repeats were left out."""
+"""Equal neighbours expected by chance. Where there are none of so many, repeats were left out."""
 FEW_BLOCKS = 0.05
-"""Share of rows with a value up to which one in the first row is chance in one column of twenty."""
-
-
+"""Share of rows with a value, up to which a value in the first row is chance in one column of twenty."""
 FIRST_ROWS = 0.9
-"""Share of the people whose first row has a value, where it stands in the first row alone."""
+"""Least share of people whose first row has a value, where only first rows have one."""
 
 
 def once_a_block(cells: pd.Series, *, number: bool) -> int:
     """Count the empty cells of a column that is filled once a block; 0 where it is not.
 
-    So a table looks whose cells were merged, or whose repeated values were left out for the eye: the first row has
-    a value, and no value is the one before it.
+    A table looks so if its cells were merged, or if repeated values were left out for the eye. The first row has
+    a value, and no value equals the one before it.
 
     Parameters
     ----------
     cells : Series
         In the order of the file; missing where empty.
     number : bool
-        Numbers of which hardly two are equal tell nothing.
+        Whether it holds numbers or dates, few of which are equal: they are no evidence.
 
     Examples
     --------
@@ -310,7 +304,7 @@ def once_a_block(cells: pd.Series, *, number: bool) -> int:
 
 
 def first_of_each(cells: pd.Series, people: pd.Series) -> int:
-    """Count the empty cells of a column that is filled in the first row of each person only; 0 where it is not.
+    """Count the empty cells of a column that only the first row of each person fills; else 0.
 
     Parameters
     ----------
@@ -332,34 +326,34 @@ def first_of_each(cells: pd.Series, people: pd.Series) -> int:
 
 
 SEGMENT = 20
-"""Rows on each side of a change of unit at least, and this share of them."""
 SEGMENT_SHARE = 0.03
+"""Least number of rows on each side of a change of unit, and their least share of all."""
 RATIO = 5.0
-"""Least factor between two units that is looked for."""
+"""Least factor between two units that is detected."""
 APART = 0.7
 ALIKE = 0.1
-"""Distance of two distributions (Kolmogorov and Smirnov) from which on they are apart, and up to which alike."""
+"""Kolmogorov-Smirnov distance of two distributions from which on they differ, and up to which they are alike."""
 EXACT = 0.2
-"""How near a factor is to that of two units, in logarithms."""
+"""Largest distance of a factor from that of two units, in logarithms."""
 WHOLE = (24, 1000)
 ROUNDED = 0.5
-"""Factors of which the smaller values may be rounded to whole ones, and how far apart the two parts are at most."""
+"""Factors whose smaller values may be rounded to whole ones, and the largest distance of the two parts then."""
 UNITS = (7, 10, 12, 18, 24, 30.4, 60, 100, 365.25, 1000, 3600, 86400, 1e6)
 """Factors between units that are named where one is near: days a week, hours a day, units a thousand."""
 
 
 @dataclass(frozen=True)
 class UnitChange:
-    """From which row on a column is in another unit.
+    """Row from which on a column is in another unit.
 
     Attributes
     ----------
     row : int
         From 1, among the rows of the table.
     rows : int
-        How many there are from it on.
+        Number of rows from it on.
     factor : float
-        Of the later values, in the unit of the earlier ones.
+        Later values divided by earlier ones.
     """
 
     row: int
@@ -367,24 +361,24 @@ class UnitChange:
     factor: float
 
     def unit(self) -> float | None:
-        """Return the factor between two units that is near, None where none is."""
+        """Return the nearest factor between two units, or None."""
         larger = max(self.factor, 1 / self.factor)
         near = min(UNITS, key=lambda unit: abs(math.log(unit / larger)))
         return near if abs(math.log(near / larger)) <= EXACT else None
 
     def __str__(self) -> str:
-        """Return the change in one phrase."""
+        """Return the change in one sentence."""
         near = self.unit()
         times = f"{near:g}" if near else f"{max(self.factor, 1 / self.factor):.0f}"
-        what = f"{times} times" if self.factor > 1 else f"1/{times} of"
-        return f"from about row {self.row} on values are about {what} those before: did the unit change?"
+        ratio = f"{times} times" if self.factor > 1 else f"1/{times} of"
+        return render("findings.column.unit", row=self.row, ratio=ratio, rows=count_in_words(self.rows))
 
 
 def unit_change(numbers: pd.Series) -> UnitChange | None:
-    """Return where the unit of a column changes, None where it does not.
+    """Return the row where the unit of a column changes, or None.
 
-    The values before and after are apart; multiplied by one factor they are alike; and within each part nothing
-    changes, as it would in a table that is sorted by the column.
+    The values before and after it differ, and are alike once multiplied by one factor. Within each part nothing
+    changes, unlike in a table that is sorted by the column.
 
     Parameters
     ----------
@@ -404,7 +398,7 @@ def unit_change(numbers: pd.Series) -> UnitChange | None:
     if len(rows) < 2 * least:
         return None
     logs = np.log(values[rows])
-    # Where the sum of what is above the mean is furthest from 0, the mean changes.
+    # The mean changes where the cumulative sum of deviations is furthest from 0.
     sums = np.cumsum(logs - logs.mean())[:-1]
     cut = int(np.argmax(np.abs(sums))) + 1
     before = logs[:cut]
@@ -419,7 +413,7 @@ def unit_change(numbers: pd.Series) -> UnitChange | None:
 
 
 def _is_change(change: UnitChange, values: np.ndarray, before: np.ndarray, after: np.ndarray, shift: float) -> bool:
-    """Tell whether both sides of a shift are alike but for their unit."""
+    """Return whether both sides of a shift are alike but for their unit."""
     cut = len(before)
     smaller = values[cut:] if shift < 0 else values[:cut]
     whole = change.unit() in WHOLE and bool((smaller == np.rint(smaller)).all())
@@ -430,28 +424,28 @@ def _is_change(change: UnitChange, values: np.ndarray, before: np.ndarray, after
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    # 1.63 is the distance that one of a hundred pairs exceeds by chance.
+    # One of a hundred pairs exceeds a distance of 1.63 by chance.
     limit = 1.63 * math.sqrt((len(one) + len(other)) / (len(one) * len(other)))
     return _distance(one, other) <= max(limit, ALIKE)
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
     """Return the largest difference of two distributions."""
-    # Texts of one number in two units differ in the last bits.
+    # One number written in two units differs in the last bits.
     at = np.sort(np.concatenate([one, other])) + 1e-9
     shares = [np.searchsorted(np.sort(part), at, side="right") / len(part) for part in (one, other)]
     return float(np.abs(shares[0] - shares[1]).max())
 
 
 CHANCE = 1e-5
-"""Chance of a row that has so many columns' means, up to which it is one of means."""
+"""Largest chance that a row of data holds the means of so many columns."""
 NUMBERS = 2
 MOST_OF_THEM = 2 / 3
-"""Columns of numbers at least whose last cell is such a figure, and their share of all."""
+"""Least number of columns whose last cell is such a figure, and their least share of all columns of numbers."""
 
 
 def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
-    """Tell whether the last row holds the means, sums or medians of the rows above it.
+    """Return whether the last row holds the means, sums or medians of the rows above it.
 
     Parameters
     ----------
@@ -470,7 +464,7 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
 
 
 def _chance(numbers: pd.Series, place: float, kind: str) -> float | None:
-    """Return how many of the rows above would pass for their figure too, None where the last one does not."""
+    """Return the share of rows above that equal their figure too; None where the last row does not."""
     above = numbers.iloc[:-1].dropna()
     if above.empty:
         return None

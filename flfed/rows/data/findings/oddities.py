@@ -1,7 +1,7 @@
-"""What people should look at in a table where its mapping reported nothing.
+"""Oddities for people to examine in a table that breaks no rule.
 
-Identifiers and values of a category that are written in two ways, so that they count as two; rows that repeat others;
-and rows that are none: comments, the names of the columns once more, and sums at the end.
+Identifiers and values of a category that are written in two ways count as two. Rows may repeat others. Comments, a
+repeated header, and sums at the end are no rows.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import ColumnMapping, alike, own_name, plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
+from flfed.words import render
 
 EMPTY = "is empty"
-MAP_TO_NONE = ": map it to None if the site does not have it"
 
 
 @dataclass(frozen=True)
 class Note:
-    """One odd thing about a column or table.
+    """One oddity of a column or table.
 
-    `column` is "table" for the whole; `text` says what it is, with a count and no cell.
+    `column` is "table" for the whole; `text` describes the oddity with a count and no cell.
     """
 
     column: str
@@ -55,9 +55,7 @@ def oddities(
     *,
     today: date | None = None,
 ) -> list[Note]:
-    """List the oddities of a table.
-
-    They are what people should look at where the mapping reported nothing.
+    """List the oddities of a table that its mapping accepted.
 
     Parameters
     ----------
@@ -68,7 +66,7 @@ def oddities(
     schema : Schema
     mapping : mapping of schema column to own column, Field or None
     today : date, optional
-        Later dates are told; default: the day of the call.
+        Later dates are reported; default: the day of the call.
     """
     texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
     notes = _notes("table", _of_the_whole(raw, texts))
@@ -77,13 +75,13 @@ def oddities(
     unread = [other for other in raw.columns if other not in read]
     for name in schema.columns:
         own = own_name(fields[name])
-        # Another column of nearly the same name may be the one that was meant.
+        # Another column of nearly the same name may be the intended one.
         notes += _notes(name, _of_names(own, unread))
         if own in read:
             notes += _notes(name, _of_cells(name, table, schema, today or date.today()))
     notes += _notes("table", contradictions(table, schema))
     if len(raw) == len(table) and row_of_means(_numbers(texts, raw, table, schema, fields)):
-        notes.append(Note("table", "the last row holds the means or sums of those above it: remove it"))
+        notes.append(Note("table", render("findings.table.means")))
     return notes
 
 
@@ -93,18 +91,18 @@ def _notes(place: str, texts: Iterable[str]) -> list[Note]:
 
 def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
     if own is not None and (others := alike(own, unread)):
-        yield f"the table has {', '.join(map(repr, others))} too; {own!r} is read"
+        yield render("findings.column.similar", others=", ".join(map(repr, others)), own=own)
 
 
 def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
     if raw.attrs.get(UNENDED):
-        yield "the last line of the file has no end: is the file whole?"
+        yield render("findings.table.unended")
     if empty := int(texts.isna().all(axis=1).sum()):
-        yield f"{count_in_words(empty)} rows are empty throughout: remove them"
-    # Few columns give equal rows by chance, which are no copies.
+        yield render("findings.table.empty", rows=count_in_words(empty))
+    # With few columns, rows are equal by chance and no copies.
     many = int(texts.dropna(how="all").duplicated().sum())
     if many > TIMES * pairs_by_chance(texts):
-        yield f"{count_in_words(many)} rows are copies of another row in every column: was something exported twice?"
+        yield render("findings.table.copies", rows=count_in_words(many))
 
 
 def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> Iterator[str]:
@@ -120,7 +118,7 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
     if column.values:
         sizes = present_cells.astype(str).value_counts()
         if twice := rows_in_other_case(list(sizes.index), sizes.to_numpy()):
-            yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
+            yield render("findings.column.cases", rows=twice)
     yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
@@ -129,43 +127,42 @@ def _of_cells(name: str, table: pd.DataFrame, schema: Schema, today: date) -> It
 
 
 def _of_values(cells: pd.Series, column: Column, today: date, people: pd.Series | None) -> Iterator[str]:
-    """Yield what is odd in a column of dates or numbers."""
+    """Yield the oddities of a column of dates or numbers."""
     present_cells = cells.dropna()
     if column.kind == "date":
         yield from odd_dates(present_cells, today, people)
     elif not column.is_number():
         return
     if many := far_from_all(present_cells):
-        yield f"{count_in_words(many)} rows have one value that is far from all others: a code for 'not known'?"
+        yield render("findings.column.far", rows=count_in_words(many))
     elif column.is_number() and (many := repeated_codes(present_cells)):
-        rows = count_in_words(many)
-        yield f"{rows} rows have values such as 77, 88 or 999 that few others are near: codes for 'not known'?"
+        yield render("findings.column.codes", rows=count_in_words(many))
     if column.is_number() and (change := unit_change(cells)):
-        yield f"{change} ({count_in_words(change.rows)} rows)"
+        yield str(change)
 
 
 def _of_empty(cells: pd.Series, column: Column, group: str, people: pd.Series | None) -> Iterator[str]:
     if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
-        yield f"{count_in_words(blanks)} rows are empty, as if it stood once a block (merged cells?): fill each cell"
+        yield render("findings.column.block", rows=count_in_words(blanks))
     elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
-        yield f"{count_in_words(blanks)} rows are empty, all but the first of each {group!r}: fill each cell"
+        yield render("findings.column.first", rows=count_in_words(blanks), group=group)
 
 
 RARE = 500
 LARGE = 10_000
-"""One row alone may well have a flag, or be of a category, in so few rows and in so many."""
+"""In tables with fewer rows, or with more, a flag or category of a single row is usual."""
 
 
 def _of_spread(present_cells: pd.Series, rows: int, *, rare: bool) -> Iterator[str]:
-    """Yield whether a column has no value, or hardly more than one."""
+    """Yield the oddity of a column without a value, or with hardly more than one."""
     if rows and not len(present_cells):
-        yield EMPTY + MAP_TO_NONE
+        yield EMPTY
     elif len(present_cells) >= FEWEST:
         sizes = present_cells.value_counts()
         if len(sizes) == 1:
-            yield "has the same value in every row that has one"
+            yield render("findings.column.constant")
         elif len(present_cells) - int(sizes.iloc[0]) == 1 and (not rare or RARE <= len(present_cells) <= LARGE):
-            yield "has the same value in every row but one"
+            yield render("findings.column.nearly")
 
 
 def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
@@ -173,10 +170,9 @@ def _of_identifiers(name: str, present_cells: pd.Series, rows: int, schema: Sche
     sizes = present_cells.value_counts()
     if name == schema.group:
         if len(sizes) and len(present_cells) >= FEWEST and 2 * int(sizes.iloc[0]) > rows:
-            yield "one identifier stands in more than half of the rows"
+            yield render("findings.column.frequent")
     elif not schema.group and len(sizes) < len(present_cells) < 2 * len(sizes):
-        twice = count_in_words(len(present_cells) - len(sizes))
-        yield f"{twice} rows repeat an identifier, and the schema does not keep rows of one together"
+        yield render("findings.column.repeated", rows=count_in_words(len(present_cells) - len(sizes)))
 
 
 def _numbers(
@@ -199,13 +195,13 @@ def _numbers(
 
 
 LEAST = 5
-"""Shorter identifiers at least, where none of them stands with its zeros too."""
+"""Least number of shorter identifiers, where none of them also occurs with its zeros."""
 
 
 def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
-    """Yield what is odd in how identifiers are written.
+    """Yield the oddities in the spelling of identifiers.
 
-    They lost leading zeros in a part of the rows, or stand in upper and lower case. None of them is changed.
+    They lost leading zeros in some rows, or are written in upper and lower case. No identifier is changed.
 
     Parameters
     ----------
@@ -213,35 +209,28 @@ def odd_identifiers(present_cells: pd.Series) -> Iterator[str]:
 
     Examples
     --------
-    >>> list(odd_identifiers(pd.Series(["0071", "0342", "71", "342"] * 5)))[0].partition(" (")[0]
+    >>> list(odd_identifiers(pd.Series(["0071", "0342", "71", "342"] * 5)))[0].partition(":")[0]
     '10 rows have identifiers without the leading zeros that others have'
     """
     if len(present_cells) < FEWEST:
         return
     sizes = present_cells.value_counts()
     if rows := _without_zeros(sizes):
-        many = count_in_words(rows)
-        yield (
-            f"{many} rows have identifiers without the leading zeros that others have (export them as text): "
-            "one person may count as two"
-        )
+        yield render("findings.column.zeros", rows=count_in_words(rows))
     folded = sizes.index.map(str).str.casefold().value_counts()
     if people := int((folded > 1).sum()):
-        yield (
-            f"{count_in_words(people)} identifiers stand in upper and in lower case, and count as two each: "
-            "write them in one way"
-        )
+        yield render("findings.column.capitals", identifiers=count_in_words(people))
 
 
 def _without_zeros(sizes: pd.Series) -> int:
-    """Count the rows whose identifiers lost their leading zeros; 0 where nothing tells so."""
+    """Count the rows whose identifiers lost their leading zeros; 0 without evidence."""
     digits = sizes[[isinstance(text, str) and text.isdecimal() for text in sizes.index]]
     with_zeros = {text for text in digits.index if text.startswith("0") and text.strip("0")}
     if not with_zeros:
         return 0
     bare = {text.lstrip("0") for text in with_zeros}
     lost = bare.intersection(digits.index)
-    # Of one length, all that have zeros; a shorter one without them lost its own.
+    # Where all identifiers with zeros have one length, a shorter one without them lost its own.
     longest = max(map(len, with_zeros))
     if longest == min(map(len, with_zeros)):
         shorter = [text for text in digits.index if len(text) < longest]
@@ -251,22 +240,22 @@ def _without_zeros(sizes: pd.Series) -> int:
 
 
 TIMES = 3
-"""Copies are told where they are so many times the pairs of rows that are alike by chance."""
+"""Copies are reported where they are so many times the pairs of rows that are alike by chance."""
 
 
 def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
-    """Yield how many rows are like another one in all but their class.
+    """Yield how many rows differ from another one in their class alone.
 
     Parameters
     ----------
     table : DataFrame
         In the schema's columns.
     schema : Schema
-        Of a regression nothing is told: what is measured twice differs.
+        Of a regression nothing is reported: two measurements of one quantity differ.
     """
     others = _compared_columns(schema)
     named = [name for name in others if schema.columns[name].kind == "id" and table[name].notna().any()]
-    # Without identifiers two people may well be alike in all that a table has.
+    # Without identifiers two people may well be alike in every column.
     if schema.task == "regression" or not named:
         return
     candidates = table[table[schema.target].notna() & table[others].notna().any(axis=1)]
@@ -276,10 +265,7 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
     classes = alike.groupby(others, dropna=False, observed=True)[schema.target].transform("nunique")
     many = int((classes > 1).sum())
     if many > 2 * TIMES * pairs_by_chance(candidates[others]):
-        yield (
-            f"{count_in_words(many)} rows are like another row in everything but {schema.target!r}: "
-            "which of them holds?"
-        )
+        yield render("findings.table.contradictions", rows=count_in_words(many), target=schema.target)
 
 
 def _compared_columns(schema: Schema) -> list[str]:
@@ -290,10 +276,7 @@ def _compared_columns(schema: Schema) -> list[str]:
 
 
 def pairs_by_chance(cells: pd.DataFrame) -> float:
-    """Return the expected number of equal pairs of rows.
-
-    It is that of columns that have nothing to do with each other.
-    """
+    """Return the expected number of equal pairs of rows, for independent columns."""
     alike_in_each = [
         float(np.square(column.value_counts(normalize=True, dropna=False)).sum()) for _, column in cells.items()
     ]
@@ -312,7 +295,7 @@ def spelling(text: str) -> str:
 
 
 def rows_in_other_case(texts: Sequence[str], counts: np.ndarray) -> str:
-    """Count the rows whose value differs from a more frequent one in case or blanks alone; "" where none does.
+    """Count the rows whose value differs from a more frequent one only in case or blanks; "" for none.
 
     Parameters
     ----------
@@ -339,11 +322,11 @@ def rows_in_other_case(texts: Sequence[str], counts: np.ndarray) -> str:
 
 MOST = 5
 SHARE = 0.01
-"""Rows of one kind at most, or this share of all: of more they are values."""
+"""Largest number, or largest share, of rows of one foreign kind. Where there are more, they are values."""
 LAST = 3
 """Rows at the end that may hold sums."""
 HEADER = 0.5
-"""Of a row's cells: so many are the names of their columns."""
+"""Least share of a row's cells that repeat the names of their columns."""
 _COMMENT = re.compile(r"\s*(#|//|%)+\s*[^\W\d_].*", re.DOTALL)
 _SUM = re.compile(
     r"(grand |sub)?totals?|sums?|averages?|means?|medians?|count|summe|gesamt|insgesamt|mittelwert|durchschnitt|anzahl"
@@ -353,9 +336,7 @@ _SUM = re.compile(
 
 
 def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
-    """Yield which rows belong to no table, by their number from 1.
-
-    None of their cells is quoted.
+    """Yield which rows hold no data, by their number from 1, without their cells.
 
     Parameters
     ----------
@@ -367,7 +348,7 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     >>> ages = [str(age) for age in range(20, 60)]
     >>> table = pd.DataFrame({"name": [*"ab" * 20, "Total"], "age": [*ages, "1580"]})
     >>> list(foreign_rows(table))
-    ['row 41, at the end, is one of sums or counts: remove it']
+    ['row 41, at the end, holds sums or counts: remove it']
     """
     words = [place for place in range(raw.shape[1]) if raw.iloc[:, place].dtype.kind not in "fiubM"]
     if not words or not len(raw):
@@ -377,10 +358,12 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
     matches = _named_cells(raw, texts)
     headers = (matches >= 2) & (matches >= HEADER * raw.shape[1])
     most = max(MOST, SHARE * len(raw))
-    for rows, what in ((comments, "a comment"), (headers & ~comments, "the names of the columns once more")):
+    for kind, rows in (("comment", comments), ("header", headers & ~comments)):
         if 0 < rows.sum() <= most:
-            more = f" (and {rows.sum() - 1} more)" if rows.sum() > 1 else ""
-            yield f"row {np.flatnonzero(rows)[0] + 1}{more} is {what}: remove it"
+            first = str(np.flatnonzero(rows)[0] + 1)
+            if rows.sum() > 1:
+                first = render("findings.table.several", first=first, more=rows.sum() - 1)
+            yield render(f"findings.foreign.{kind}", row=first)
     yield from _sums(texts, len(raw))
 
 
@@ -395,11 +378,11 @@ def _named_cells(raw: pd.DataFrame, texts: pd.DataFrame) -> np.ndarray:
 
 
 def _sums(texts: pd.DataFrame, rows: int) -> Iterator[str]:
-    """Yield which of the last rows is one of sums, by a word that stands nowhere above."""
+    """Yield which of the last rows holds sums, by a word that occurs nowhere above."""
     for place in range(max(0, rows - LAST), rows):
         for column in texts:
             text = texts[column].iat[place]
             is_sum = isinstance(text, str) and _SUM.fullmatch(text.strip(" :.="))
             if is_sum and (texts[column] == text).sum() <= LAST:
-                yield f"row {place + 1}, at the end, is one of sums or counts: remove it"
+                yield render("findings.foreign.sums", row=place + 1)
                 return

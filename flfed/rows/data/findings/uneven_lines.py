@@ -1,7 +1,7 @@
-"""Lines of a text file that are longer or shorter than the first, and what helps.
+"""Lines of a text file that are longer or shorter than the first, with advice.
 
-Titles, comments and sums stand around a table; a separator changes; a line is cut. Lines are named by number, and none
-is quoted.
+Titles, comments and sums stand around a table; a separator changes; a line is cut. Lines are named by number and never
+quoted.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from flfed.rows.data.parsing.limits import Reading
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     SEPARATORS,
-    UNCLOSED,
     Record,
     ends,
     first_records,
     records_of,
     widths_of,
 )
+from flfed.words import render
 
 CHECKED = 1000
-"""Lines after which limits are looked at."""
+"""Lines between two checks of the limits."""
 LOOKED_AT = 2000
-"""Lines whose first cells tell what a line begins like."""
+"""Lines whose first cells show how a line of the file begins."""
 UNEVEN = 50
-"""Uneven lines that are looked at."""
+"""Largest number of uneven lines that are examined."""
 FOOTER = 5
-"""Lines at most behind the last row that hold a sum or a note."""
+"""Largest number of lines behind the last row that hold a sum or a note."""
 _COMMENT = re.compile(r"\s*(#|//|--|%|;)")
 
 
@@ -46,7 +46,7 @@ class Uneven:
     comment : bool
         Whether it begins like a comment, or is a rule.
     other : str
-        Another separator that cuts it into as many cells as the first line has; "" for none.
+        Another separator that splits it into as many cells as the first line; "" for none.
     """
 
     number: int
@@ -56,27 +56,27 @@ class Uneven:
 
 @dataclass
 class Lines:
-    """What is counted of the lines of a file.
+    """Counts of the lines of a file.
 
     Attributes
     ----------
     separator : str
     width : int
-        Cells of the first line, or of the names that are given; 0 where there is no line.
+        Cells of the first line, or number of the names in `columns`; 0 where there is no line.
     shorter, longer : int
         Lines after the first with fewer cells, and with more that are not empty.
     swallowed : int
-        Cells that hold whole lines, which begin as the file's others do: a stray quote joined those.
+        Cells that hold whole lines, joined by a stray quote: they begin as the file's other lines do.
     last_short : bool
         Whether the last line has fewer cells.
     ended : bool
-        Whether the last line has an end.
+        Whether the last line has a line break.
     named : bool
-        Whether the first line holds just the names that are given.
+        Whether the first line repeats the names in `columns`.
     uneven : list of Uneven
         The first of the lines that are shorter or longer.
     trailing : int
-        Shorter lines at the end, behind the last line that is even.
+        Shorter lines behind the last even one.
     """
 
     separator: str
@@ -92,11 +92,11 @@ class Lines:
 
     @property
     def cut(self) -> bool:
-        """Tell whether the file ends within a line."""
+        """Return whether the file ends within a line."""
         return self.last_short and not self.ended
 
     def begin(self, record: Record, columns: Sequence[str] | None) -> None:
-        """Look at the first line, which has the width or the names that were given already."""
+        """Take the width from the first line, or compare it with `columns`."""
         if columns:
             self.named = list(map(str.strip, record)) == list(columns)
         else:
@@ -108,7 +108,7 @@ class Lines:
         self.trailing = self.trailing + 1 if self.last_short else 0
         if len(record) == self.width:
             return
-        # Longer lines count only where what is over is not empty, as spreadsheets append commas.
+        # Spreadsheets append commas, so empty cells at the end make no line longer.
         over = any(cell.strip() for cell in record[self.width :])
         self.shorter += self.last_short
         self.longer += over
@@ -129,7 +129,7 @@ def lines_of(
     Raises
     ------
     UsageError
-        If they are more, or have more cells, than is read.
+        If there are more lines or cells than the limits allow.
     csv.Error
         If a cell is too long for one, or a quote is opened and never closed.
     UnicodeError
@@ -163,7 +163,7 @@ def lines_of(
 
 
 class _Quotes:
-    """Looks for cells in which a stray quote swallowed whole lines, by how the first lines of the file begin."""
+    """Detects cells in which a stray quote swallowed whole lines, by how the first lines of the file begin."""
 
     def __init__(self, separator: str, *, there: bool) -> None:
         self.separator = separator
@@ -176,7 +176,7 @@ class _Quotes:
         return 1 + sum(cell.count("\n") for cell in record) if self.there else 1
 
     def add(self, record: Record, width: int, *, first: bool) -> None:
-        """Look at a line."""
+        """Record the beginning of a line and the lines that its cells join."""
         if not self.there:
             return
         if not first and len(self.begins) < LOOKED_AT:
@@ -193,11 +193,10 @@ class _Quotes:
 
 
 def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
-    """Return the beginnings of lines that a cell joins.
+    """Return the beginnings, as shapes, of the lines that a quoted cell joins.
 
-    They are of a quoted cell, as shapes; there are none where it is a text with line breaks.
-
-    Such a cell is the rest of one line from column `at` on, whole lines, and the start of another up to that column.
+    Such a cell holds the rest of one line from column `at` on, whole lines, and the start of another up to that column.
+    A text with line breaks joins none.
     """
     sign = None if separator == BLANKS else separator
     parts = [part.split(sign) for part in cell.split("\n")]
@@ -207,7 +206,7 @@ def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
 
 
 def _shape(cell: str) -> str:
-    """Return what a cell looks like.
+    """Return the shape of a cell: letters as a, digits as 9.
 
     Examples
     --------
@@ -218,80 +217,79 @@ def _shape(cell: str) -> str:
 
 
 def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> str:
-    """Return why lines are uneven, and what helps.
+    """Return why lines are uneven, with advice; "" where they are even.
 
-    "" where they are even. None of them is quoted.
+    No line is quoted.
     """
     if not lines.width:
-        return "it has no line"
+        return render("rows.text.empty")
     if lines.named:
-        return "its first line holds the names: leave columns out"
+        return render("findings.lines.named")
     # The most likely cause comes first: a wrong separator makes every line uneven.
     if lines.width == 1 or lines.shorter or lines.longer:
         other = _other_separator(content, encoding, separator, blanks=lines.width == 1)
         if other is not None:
-            return f"its cells are separated by {other!r}: give separator={other!r}, or save it with {separator!r}"
+            return render("findings.lines.separator", other=other, separator=separator)
     if lines.swallowed:
-        return f"{UNCLOSED}, and joins lines"
+        return render("findings.lines.joined")
     if lines.longer and title_lines(content, encoding, separator):
-        return "a title stands above the line of names: remove what is above it"
+        return render("findings.lines.title")
     return _around_the_table(lines, separator)
 
 
 def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
-    """Return another separator that fits the first lines, with `blanks` these too; None where none does."""
+    """Return another separator that fits the first lines, or None. Blanks are tried where `blanks` is true."""
     others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
     return next(iter(widths_of(content, encoding, [other for other in others if other != separator])), None)
 
 
 def _by_length(lines: Lines, separator: str) -> str:
-    """Return that some lines are longer or shorter, and what helps."""
-    first = f"from line {lines.uneven[0].number} on"
+    """Return that some lines are longer or shorter, with advice."""
+    first = lines.uneven[0].number
     if lines.longer:
-        many = count_in_words(lines.longer)
-        return f"{many} lines have more cells than the first, {first}: is a cell with {separator!r} in it not quoted?"
+        return render("findings.lines.longer", lines=count_in_words(lines.longer), first=first, separator=separator)
     few = count_in_words(lines.shorter)
     if separator == BLANKS:
-        return f"{few} lines have fewer cells than the first, for between blanks no empty cell is seen: save it as CSV"
-    cut = "; the last one is cut" if lines.cut else ""
-    return f"{few} lines have fewer cells than the first, {first}{cut}: export it anew"
+        return render("findings.lines.blanks", lines=few)
+    if lines.cut:
+        return render("findings.lines.incomplete", lines=few, first=first)
+    return render("findings.lines.shorter", lines=few, first=first)
 
 
 def _around_the_table(lines: Lines, separator: str) -> str:
-    """Return what the uneven lines are: no rows, separated otherwise, or longer or shorter; "" where none is uneven."""
+    """Return the reason of uneven lines: comments, another separator, or another length; "" where none is uneven."""
     if not lines.uneven:
         return ""
     number = lines.uneven[0].number
     more = lines.shorter + lines.longer - 1
     if all(line.comment for line in lines.uneven):
-        others = f" (and {more} more)" if more else ""
-        return f"line {number}{others} is a comment or a rule, with fewer cells than the first: remove it"
+        if more:
+            return render("findings.lines.comments", number=number, more=more)
+        return render("findings.lines.comment", number=number)
     other = lines.uneven[0].other
     if other and all(line.other == other for line in lines.uneven):
-        return f"from line {number} on cells are separated by {other!r}, and before by {separator!r}: use one of them"
+        return render("findings.lines.separators", number=number, other=other, separator=separator)
     return _footer(lines, separator) or _by_length(lines, separator)
 
 
 def _footer(lines: Lines, separator: str) -> str:
-    """Return what the lines behind the last row are, "" where others are uneven too."""
+    """Return the reason of uneven lines behind the last row; "" where others are uneven too."""
     number = lines.uneven[0].number
     behind = lines.shorter == lines.trailing and lines.shorter <= FOOTER
-    # Between blanks an empty cell makes a row shorter, too.
+    # Between blanks, an empty cell makes a row shorter too.
     if lines.longer or not behind or separator == BLANKS:
         return ""
     if lines.cut:
-        return f"its last line is cut (line {number}): fetch the file anew, or remove the line if it is a sum or a note"
-    which = f"line {number}" if lines.shorter == 1 else f"each line from line {number} on"
-    return (
-        f"{which}, behind the last row, has fewer cells than the first: remove it if it is a sum or a note, "
-        "fetch the file anew if it is cut"
-    )
+        return render("findings.lines.cut", number=number)
+    if lines.shorter == 1:
+        return render("findings.lines.footer", number=number)
+    return render("findings.lines.footers", number=number)
 
 
 def title_lines(content: bytes, encoding: str, separator: str) -> bool:
-    """Tell whether a title precedes the column names.
+    """Return whether a title precedes the column names.
 
-    Then the first line is shorter than those that follow, which are alike.
+    If so, the first line is shorter than those that follow, which are alike.
     """
     records = first_records(content, encoding, separator)
     widths = Counter(map(len, records[1:])).most_common(1)

@@ -1,6 +1,4 @@
-"""Parsing of cells, headers and files.
+"""Parsing of cells, headers and files: numbers, dates, identifiers, separators and queries.
 
-It reads numbers, dates, identifiers, separators and queries.
-
-Each file answers one question about text as it stands in a table, and decides nothing about a study.
+Each file covers one kind of text in a table, and decides nothing about a study.
 """

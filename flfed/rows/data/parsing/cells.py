@@ -1,9 +1,9 @@
 """Parsing of cells: dates, marks of numbers, identifiers.
 
-Dates and moments are those that the wall clock of the place shows, in whatever way they are written. Marks stand
-before decimals, or between thousands. Identifiers are spoiled where one stands for several people.
+Dates and moments are in local time, in any notation. Marks stand before decimals, or between thousands. Identifiers
+are spoiled where one stands for several people.
 
-Columns of text are of dtype object under pandas 2 and 3 alike, and a missing text is None or NaN as it came.
+Columns of text have dtype object under pandas 2 and 3 alike, and a missing text is None or NaN as in the source.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ _WHOLE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|\d{4})\D?.*", re.DOTALL)
 _ZONE = re.compile(r"(.*\d[T ]\d.*?)\s*(Z|[+-]\d\d(?::?\d\d)?)$")
 _UTC = ("Z", "+00:00", "+0000", "+00", "-00:00")
 FEWEST = 5
-"""Rows from which on it is told that all of them are midnights of another zone."""
+"""Least number of rows that are reported as midnights of another zone."""
 LATEST = 14
 """Hours by which the earliest time zone is before UTC: its midnight is 10:00 of the day before."""
 
 
 def wall_clock(cells: pd.Series) -> pd.Series:
-    """Return moments without a time zone.
-
-    They are datetime64 as written, for a date is that of the place; NaT where a cell is none.
+    """Return local moments without a time zone as datetime64; NaT where a cell is none.
 
     Parameters
     ----------
@@ -58,7 +56,7 @@ def wall_clock(cells: pd.Series) -> pd.Series:
         if isinstance(cells.dtype, pd.DatetimeTZDtype):
             cells = cells.dt.tz_localize(None)
         return cells.astype("datetime64[ns]")
-    # The zone is cut off and not applied: midnight in Berlin is no moment of the day before.
+    # The zone is removed and not applied: midnight in Berlin is no moment of the day before.
     texts = [None if cell is None or cell is pd.NaT else _ZONE.sub(r"\1", str(cell).strip()) for cell in cells]
     moments = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
     return moments.astype("datetime64[ns]")
@@ -75,7 +73,7 @@ def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tupl
     form : str
         As `Field.date`; ISO 8601 where empty, with day, month and year.
     rows : int array [texts]
-        In how many rows each text stands.
+        Number of rows of each text.
     """
     import pandas as pd
 
@@ -97,7 +95,7 @@ def read_dates(texts: Sequence[str | None], form: str, rows: np.ndarray) -> tupl
 
 
 def refuse_cells(column: str, rule: str, bad: np.ndarray | pd.Series) -> None:
-    """Raise the error of a column and a rule where cells break it; `bad` says which [rows]."""
+    """Raise the error of a column and a rule where `bad` cells [rows] break it."""
     if many := int(bad.sum()):
         raise TableError(column, rule, many)
 
@@ -124,18 +122,17 @@ def dates_written(texts: pd.Series, form: str, century: int) -> pd.Series:
 
     dates = pd.to_datetime(texts, format=form, errors="coerce")
     if century:
-        # Python takes 69 for 1969; a day that the other century does not have is none.
+        # Python takes 69 for 1969. A day that the chosen century does not have is no date.
         years = century + (dates.dt.year - century) % 100
         dates = pd.to_datetime({"year": years, "month": dates.dt.month, "day": dates.dt.day}, errors="coerce")
     return dates.astype("datetime64[ns]")
 
 
 def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Find local midnights that were written in UTC.
+    """Return which texts are local midnights written in UTC [texts].
 
-    [texts]; they are moments in UTC, where all of these are at one or two times of the late day.
-
-    So a table looks whose dates were midnights, an hour apart in summer, east of Greenwich.
+    They are moments in UTC, all of which are at one or two late times of the day. Dates east of Greenwich look so if
+    they were written as midnights, an hour earlier in summer.
     """
     zones = [_ZONE.match(text or "") for text in texts]
     in_utc = np.array([zone is not None and zone[2] in _UTC for zone in zones], dtype=bool) & ~np.isnat(dates)
@@ -145,7 +142,7 @@ def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -
 
 
 Broken = list[tuple[str, np.ndarray]]
-"""Rules that are broken, and by which values; [values] each."""
+"""Broken rules, each with the values that break it [values]."""
 
 
 @dataclass
@@ -157,7 +154,7 @@ class Texts:
     cells : list of str or None
         Each value once; None where it is missing, or breaks a rule.
     broken : list of (str, bool array [cells])
-        Rules that are broken, and by which values.
+        Broken rules, each with the values that break it.
     """
 
     cells: list[str | None]
@@ -175,7 +172,7 @@ class Texts:
         self.remove([text is not None and bool(test(text)) for text in self.cells], rule)
 
     def change(self, new: Callable[[str], str | None]) -> None:
-        """Change all cells but those that are missing."""
+        """Change all cells that are not missing."""
         for place, text in enumerate(self.cells):
             if text is not None:
                 self.cells[place] = new(text)
@@ -193,7 +190,7 @@ _BLANKS = "[ \u00a0\u2009\u202f]"
 def read_marks(values: Sequence[Any], texts: Texts, column: Column, field: Field) -> None:
     """Remove the marks between thousands from numbers.
 
-    What cannot be told becomes None, and is noted.
+    Ambiguous cells become None, and their rule is noted.
 
     Parameters
     ----------
@@ -224,7 +221,7 @@ def _remove_thousands(written: Sequence[str], texts: Texts, field: Field) -> Non
     bad = []
     for place, cell in enumerate(written):
         plain = re.sub(mark, "", cell)
-        # A mark at another place is none of thousands: what the cell means cannot be told.
+        # A mark at another place is none of thousands: the cell is ambiguous.
         bad.append(plain != cell and not whole.fullmatch(cell))
         if plain != cell:
             texts.cells[place] = plain
@@ -232,9 +229,9 @@ def _remove_thousands(written: Sequence[str], texts: Texts, field: Field) -> Non
 
 
 def _ambiguous(written: Sequence[str], column: Column, field: Field) -> list[bool]:
-    """Find cells whose mark may be of thousands.
+    """Return which cells have a mark that may be one of thousands.
 
-    They are all cells with a mark, where each has three digits after it and most may be thousands by their range.
+    They are all cells with a mark, if each has three digits after it and most lie in the range as thousands.
     """
     mark = field.decimal
     grouped = re.compile(rf"(?:[<>]=?\s*)?([+-]?[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+)")
@@ -259,7 +256,7 @@ _ERRORS = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|#+)|#NV|#BEZUG
 _MISSING_WORDS = {"null", "nan", "none", "n/a", "nil", "<na>", "(null)", "nat", "?"}
 MERGED_CELL = "#MERGED!"
 UNSTORED_CELL = "#FORMULA!"
-"""Marks of a workbook's empty cells that are merged with another one, or hold a formula without a value."""
+"""Marks of a workbook's cells without a value: merged with another one, or a formula without a stored value."""
 VALUELESS = {
     MERGED_CELL: "is merged with other cells (undo the merging, and fill each cell)",
     UNSTORED_CELL: "is a formula without a stored value (open and save the workbook, or export it as CSV)",
@@ -267,7 +264,7 @@ VALUELESS = {
 
 
 def valueless_cells(raw: pd.DataFrame) -> TableError | None:
-    """Return the error of a workbook's first column with cells that have no value of their own, None where none has.
+    """Return the error of a workbook's first column with merged cells or unstored formulas, or None.
 
     Parameters
     ----------
@@ -282,9 +279,7 @@ def valueless_cells(raw: pd.DataFrame) -> TableError | None:
 
 
 def spoiled(texts: Sequence[str | None]) -> list[tuple[str, list[bool]]]:
-    """Return the rules that identifiers break.
-
-    With each rule it says which of the identifiers break it.
+    """Return the rules that identifiers break, each with the identifiers that break it.
 
     Parameters
     ----------
@@ -298,7 +293,7 @@ def spoiled(texts: Sequence[str | None]) -> list[tuple[str, list[bool]]]:
     """
     dates = which(texts, _DATE.fullmatch)
     if 2 * sum(dates) > sum(text is not None for text in texts):
-        dates = [False] * len(texts)  # a way of numbering, such as MAR-01: a spreadsheet makes dates of some only
+        dates = [False] * len(texts)  # a numbering such as MAR-01: a spreadsheet makes dates of some only
     rounded = which(texts, lambda text: _ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))
     rules = (
         (MANGLED, list(map(operator.or_, rounded, dates))),
@@ -314,9 +309,9 @@ def which(texts: Sequence[str | None], test: Callable[[str], object]) -> list[bo
 
 
 def with_text_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose columns of text are of dtype object.
+    """Return a table whose columns of text have dtype object.
 
-    Columns of a type that a user chose, as `string[pyarrow]`, stay as they are.
+    Columns of a type that a user chose, such as `string[pyarrow]`, are not changed.
     """
     import pandas as pd
 
@@ -324,7 +319,7 @@ def with_text_cells(table: pd.DataFrame) -> pd.DataFrame:
     if not texts:
         return table
     copy = table.copy(deep=False)
-    # By place, since a name may stand in the table more than once.
+    # By position, since a name may occur more than once.
     for at in texts:
         cells: Any = table.iloc[:, at].astype(object)  # its types know of no Series here
         copy.isetitem(at, cells)

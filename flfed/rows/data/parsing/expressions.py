@@ -1,6 +1,6 @@
-"""Expressions over a table's own columns: which rows are read, and derived columns.
+"""Expressions over a table's own columns: conditions for rows, and derived columns.
 
-They are comparisons, arithmetic and parts of dates, and can do nothing else: no attribute, no other function, no code.
+They consist of comparisons, arithmetic and parts of dates alone: no attribute, no other function, no code.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, count_in_words, nearest
+from flfed.errors import TableError, UsageError, nearest
 from flfed.parsers import foreign_parser
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import wall_clock
+from flfed.rows.data.parsing.fields import NOT_NUMBER
+from flfed.words import render
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -41,22 +43,20 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 _PARTS = ("year", "month", "day", "hour", "weekday")
 """Parts of a date; `weekday` is 0 on a Monday."""
 FUNCTIONS = (*_PARTS, "days", "log", "sqrt", "abs", "missing", "column")
-"""What may be called: `days(later, earlier)`, and `column("a name with blanks")`."""
+"""Functions that may be called, such as `days(later, earlier)` and `column("a name with blanks")`."""
 Codes = Mapping[str, Sequence[object]]
-"""Codes for "not known", of one column each."""
+"""Codes for "not known" by column."""
 NO_CODES: Codes = MappingProxyType({})
-NUMBERS = "is not a number in {} rows"
-DATES = "is not a date in {} rows"
 LONGEST = 1000
 DEEPEST = 200
-"""Characters of an expression, and levels of its tree, at most."""
+"""Largest number of characters of an expression, and of levels of its tree."""
 SHOWN = 80
 """Characters of an expression that a refusal quotes."""
 
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """One column of a source, its codes for "not known" missing."""
+    """One column of a source, with codes for "not known" as missing."""
 
     name: str
     cells: pd.Series
@@ -74,7 +74,7 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class Scope:
-    """What an expression is evaluated over.
+    """Table and codes of an expression.
 
     Attributes
     ----------
@@ -82,9 +82,9 @@ class Scope:
     missing : sequence of str
         The source's codes for "not known".
     computed : collection of str
-        Columns that the source does not have itself, so that no code stands in them.
+        Derived columns, which have no codes.
     codes : mapping of column to sequence of str
-        Further codes, of one column each.
+        Further codes by column.
     """
 
     table: pd.DataFrame
@@ -93,18 +93,18 @@ class Scope:
     codes: Codes = field(default_factory=dict)
 
     def column(self, name: str) -> SourceColumn:
-        """Return a column, without codes."""
+        """Return a column without codes."""
         there = self.table.columns == name
         if there.sum() != 1:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
-            raise UsageError(f"the table has no column {_shown(name)}{hint}")
+            raise UsageError(render("rows.expression.column", name=_shown(name), hint=hint))
         cells = self.table[name]
         markers = [*self.missing, *self.codes.get(name, ())]
         if markers and name not in self.computed:
             codes = plain_text(pd.Series(markers, dtype=object)).dropna()
             hidden = plain_text(cells).isin(codes)
             if hidden.any():
-                # As objects, so that whole numbers beside a missing cell do not become floats.
+                # As objects, since whole numbers beside a missing cell would become floats.
                 if cells.dtype.kind != "M":
                     cells = cells.astype(object)
                 cells = cells.where(~hidden)
@@ -113,7 +113,7 @@ class Scope:
 
 @contextmanager
 def at_place(where: str) -> Iterator[None]:
-    """Say before a refusal where the expression stands."""
+    """Put the place of an expression before a refusal."""
     try:
         yield
     except UsageError as error:
@@ -129,7 +129,7 @@ def rows_where(
 ) -> pd.DataFrame:
     """Return the rows of a table for which an expression holds.
 
-    A comparison with a missing cell does not hold, nor does one with what arithmetic leaves undefined, as `1 / 0`.
+    A comparison with a missing cell does not hold, nor one with an undefined result such as `1 / 0`.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ def rows_where(
     missing : sequence of str
         The source's codes for "not known".
     computed : collection of str
-        Columns that were derived: no code stands in them.
+        Derived columns, which have no codes.
     codes : mapping of column to sequence, optional
-        Further codes for "not known", of one column each.
+        Further codes for "not known" by column.
 
     Raises
     ------
@@ -158,7 +158,7 @@ def rows_where(
     tree = parse_expression(expression, "where")
     matches = _evaluated(tree, Scope(table, missing, computed, codes), "where")
     if not isinstance(matches, np.ndarray) or matches.dtype != bool:
-        raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
+        raise UsageError(render("rows.expression.comparison", expression=_shown(expression)))
     return table[matches].reset_index(drop=True)
 
 
@@ -175,12 +175,12 @@ def derived_columns(
     table : DataFrame
     expressions : mapping of a new column to its expression
         Such as `{"bmi": "weight / (height / 100) ** 2", "stay": "days(discharged, admitted)"}`. A later one may use
-        an earlier one. A comparison gives 1 or 0; what has a missing cell in it is missing, and so is what
-        arithmetic leaves undefined.
+        an earlier one. A comparison gives 1 or 0. The value is missing where one of its cells is, or where
+        arithmetic is undefined.
     missing : sequence of str
         The source's codes for "not known".
     codes : mapping of column to sequence, optional
-        Further codes, of one column each.
+        Further codes by column.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def derived_columns(
     for name, expression in expressions.items():
         where = f"derive[{name!r}]"
         if name in table.columns:
-            raise UsageError(f"{where}: the table has a column {name!r} already")
+            raise UsageError(render("rows.expression.taken", where=where, name=name))
         tree = parse_expression(expression, where)
         scope = Scope(table, missing, expressions.keys() - own, codes)
         cells = _evaluated(tree, scope, where)
@@ -203,7 +203,7 @@ def derived_columns(
                         comparable = comparable & _has_value(_evaluated(side, scope, where))
             cells = np.where(comparable, cells.astype(float), np.nan)
         if not isinstance(cells, (SourceColumn, np.ndarray)):
-            raise UsageError(f"{where}={_shown(expression)} must give one value for each row")
+            raise UsageError(render("rows.expression.values", where=where, expression=_shown(expression)))
         if isinstance(cells, SourceColumn):
             cells = cells.cells
         table = table.assign(**{name: cells})
@@ -212,8 +212,9 @@ def derived_columns(
 
 @cache
 def parse_expression(expression: str, where: str) -> ast.expr:
-    """Return the tree of an expression, all of whose parts are known; refuses a text that is none."""
-    refusal = f"{where}={_shown(expression)} is no expression such as age >= 18 and sex == 'F'"
+    """Return the tree of an expression, or refuse one with parts that are not allowed."""
+    shown = _shown(expression)
+    refusal = render("rows.expression.malformed", where=where, expression=shown)
     if len(expression) > LONGEST:
         raise UsageError(refusal)
     with warnings.catch_warnings():
@@ -221,17 +222,18 @@ def parse_expression(expression: str, where: str) -> ast.expr:
         with foreign_parser(refusal, SyntaxError):
             tree = ast.parse(expression.strip(), mode="eval").body
     if _depth(tree) > DEEPEST:
-        raise UsageError(f"{where}={_shown(expression)} is nested more than {DEEPEST} times")
+        raise UsageError(render("rows.expression.deep", where=where, expression=shown, levels=DEEPEST))
     for part in ast.walk(tree):
         if not isinstance(part, _ALLOWED_NODES) or (isinstance(part, ast.Constant) and not _is_plain(part.value)):
+            kind = type(part).__name__.lower()
+            names = ", ".join(FUNCTIONS)
             raise UsageError(
-                f"{where}={_shown(expression)}: {type(part).__name__.lower()} is not allowed; allowed are comparisons, "
-                f"arithmetic, and, or, not, in, and the functions {', '.join(FUNCTIONS)}"
+                render("rows.expression.forbidden", where=where, expression=shown, kind=kind, functions=names)
             )
         if isinstance(part, ast.Call):
             _check_call(part, where)
     if _names_no_column(tree):
-        raise UsageError(f"{where}={_shown(expression)} names no column")
+        raise UsageError(render("rows.expression.columnless", where=where, expression=shown))
     return tree
 
 
@@ -247,7 +249,7 @@ def _shown(text: str) -> str:
 
 
 def _depth(tree: ast.expr) -> int:
-    """Return how many levels a tree has."""
+    """Return the number of levels of a tree."""
     levels = 0
     nodes = list[ast.AST]([tree])
     while nodes:
@@ -269,11 +271,12 @@ def _is_plain(value: object) -> bool:
 def _check_call(node: ast.Call, where: str) -> None:
     name = ast.unparse(node.func)
     if name not in FUNCTIONS:
-        raise UsageError(f"{where}: the function {_shown(name)} is not known{nearest(name[:SHOWN], FUNCTIONS)}")
+        hint = nearest(name[:SHOWN], FUNCTIONS)
+        raise UsageError(render("rows.expression.function", where=where, name=_shown(name), hint=hint))
     wanted = 2 if name == "days" else 1
     if len(node.args) != wanted or node.keywords:
         values = "two columns" if wanted > 1 else "one value"
-        raise UsageError(f"{where}: {name}(...) takes {values}")
+        raise UsageError(render("rows.expression.arguments", where=where, name=name, values=values))
 
 
 def _evaluated(tree: ast.expr, scope: Scope, where: str) -> Any:
@@ -282,9 +285,9 @@ def _evaluated(tree: ast.expr, scope: Scope, where: str) -> Any:
 
 
 def _value(node: ast.expr, scope: Scope) -> Any:
-    """Return what a part of an expression gives.
+    """Return the value of a part of an expression.
 
-    A column, an array of numbers or of bools [rows], a text, a number, or a list of these.
+    It is a column, an array of numbers or of bools [rows], a text, a number, or a list of these.
     """
     match node:
         case ast.Constant():
@@ -310,17 +313,17 @@ def _value(node: ast.expr, scope: Scope) -> Any:
             return _compared(node, scope)
         case ast.Call():
             return _called(node, scope)
-    raise UsageError(f"{type(node).__name__.lower()} is not allowed")
+    raise UsageError(render("rows.expression.part", kind=type(node).__name__.lower()))
 
 
 def _truth(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype != bool:
-        raise UsageError("and, or and not join comparisons, such as age >= 18")
+        raise UsageError(render("rows.expression.truth"))
     return value
 
 
 def _number(value: Any) -> np.float64:
-    """Return a whole number or a decimal as a float, whose arithmetic ends at once and raises nothing."""
+    """Return a number as a float, whose arithmetic raises no error and takes no time."""
     try:
         return np.float64(value)
     except OverflowError:
@@ -333,13 +336,13 @@ def _finite(value: Any) -> Any:
 
 
 def _numbers(value: Any) -> Any:
-    """Return cells as numbers [rows], NaN where missing; a number as it is."""
+    """Return cells as numbers [rows], NaN where missing; a number unchanged."""
     if isinstance(value, SourceColumn):
-        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), NUMBERS)
+        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), NOT_NUMBER)
         return _finite(value.numbers)
     if _is_number(value):
         return value
-    raise UsageError("arithmetic and order need numbers")
+    raise UsageError(render("rows.expression.numbers"))
 
 
 def _is_number(value: Any) -> bool:
@@ -348,16 +351,16 @@ def _is_number(value: Any) -> bool:
 
 def _dates(value: Any) -> pd.Series:
     if not isinstance(value, SourceColumn):
-        raise UsageError("a part of a date needs a column of dates")
+        raise UsageError(render("rows.expression.dates"))
     cells = value.cells if value.cells.dtype.kind == "M" else value.texts
     dates = wall_clock(cells)
-    _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), DATES)
+    _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), "is not a date")
     return dates
 
 
 def _refuse(value: SourceColumn, bad: np.ndarray, rule: str) -> None:
     if bad.any():
-        raise UsageError(f"column {value.name!r} {rule.format(count_in_words(int(bad.sum())))}")
+        raise UsageError(str(TableError(value.name, rule, int(bad.sum()))))
 
 
 def _compared(node: ast.Compare, scope: Scope) -> np.ndarray:
@@ -376,7 +379,7 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
     others = [right]
     if op in (ast.In, ast.NotIn):
         if not isinstance(right, list) or not right:
-            raise UsageError("in needs a list of values, such as ('A', 'B')")
+            raise UsageError(render("rows.expression.list"))
         others = right
     equal = reduce(operator.or_, [_equal(left, one) for one in others])
     if op in (ast.In, ast.Eq):
@@ -385,7 +388,7 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any) -> Any:
 
 
 def _times(side: Any) -> Any:
-    """Return a column's dates; a text beside an order is a date as well: admitted >= "2024-01-31"."""
+    """Return dates of a column, or of a text that is compared with one: admitted >= "2024-01-31"."""
     if isinstance(side, str):
         return _moment(side).to_datetime64()
     return _dates(side).to_numpy()
@@ -394,12 +397,12 @@ def _times(side: Any) -> Any:
 def _moment(text: str) -> pd.Timestamp:
     moments = wall_clock(pd.Series([text], dtype=object))
     if moments.isna().any():
-        raise UsageError(f"{_shown(text)} is no date such as 2026-01-31")
+        raise UsageError(render("rows.expression.date", text=_shown(text)))
     return pd.Timestamp(moments.iloc[0])
 
 
 def _has_value(value: Any) -> Any:
-    """Return where a value is not missing; of a list, where none of its values is."""
+    """Return where a value is not missing, or where no value of a list is."""
     if isinstance(value, list):
         return reduce(operator.and_, map(_has_value, value))
     if isinstance(value, SourceColumn):
@@ -417,7 +420,7 @@ def _equal(left: Any, right: Any) -> np.ndarray:
         elif left.cells.dtype.kind == "M":
             return (_dates(left) == _moment(right)).to_numpy(dtype=bool)
         else:
-            # A constant as a cell of that text would be, so that "1.0" finds it.
+            # A constant is read as a cell, so that "1.0" matches it.
             other = plain_text(pd.Series([right], dtype=object)).iloc[0]
         return np.asarray(left.texts == other, dtype=bool) & left.texts.notna().to_numpy()
     return np.asarray(_numbers(left) == _numbers(right))
@@ -429,16 +432,16 @@ def _called(node: ast.Call, scope: Scope) -> Any:
     first = values[0]
     if name == "column":
         if not isinstance(first, str):
-            raise UsageError("column(...) takes a name in quotation marks")
+            raise UsageError(render("rows.expression.name"))
         return scope.column(first)
     if name == "missing":
         if not isinstance(first, SourceColumn):
-            raise UsageError("missing(...) takes a column")
+            raise UsageError(render("rows.expression.missing"))
         return ~_has_value(first)
     if name in _PARTS:
         return getattr(_dates(first).dt, name).to_numpy(dtype=float)
     if name == "days":
-        # In microseconds, for a span of three centuries has too many nanoseconds.
+        # In microseconds, since a span of three centuries has too many nanoseconds.
         later, earlier = (_dates(value).to_numpy().astype("datetime64[us]") for value in values)
         return (later - earlier) / np.timedelta64(1, "D")
     return _finite({"log": np.log, "sqrt": np.sqrt, "abs": np.abs}[name](_numbers(first)))

@@ -1,7 +1,7 @@
 """Settings of one column, findings in it, and names of columns.
 
-A site's mapping gives the settings, and its check the findings. Names in a table's first line tell which of its columns
-may be meant, and whether that line holds names at all.
+A site's mapping has the settings, and its check the findings. The names in a table's first line suggest the intended
+column, and show whether that line holds names at all.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flfed.errors import TableError, UsageError
+from flfed.errors import TableError, UsageError, counted
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 NO_GROUP = "has no value, but rows are grouped by it"
+NOT_NUMBER = "is not a number"
+REPEATED = "stands in the table more than once"
 
 
 @dataclass(frozen=True)
 class Field:
-    """The origin and reading of one schema column.
-
-    It says which own column it comes from, and how its cells are read.
+    """Origin of one schema column, and how its cells are read.
 
     Parameters
     ----------
@@ -49,12 +50,12 @@ class Field:
     missing : tuple of str
         Own codes for "not known", besides the schema's. Example: `missing=("-9", "NULL")`.
     thousands : str, optional
-        Mark between the thousands of numbers written as text: "." reads "35.000" as 35000, "" says that there is
+        Mark between the thousands of numbers written as text: "." reads "35.000" as 35000, "" states that there is
         none, so that "35.125" is a little over 35. Without it, a column in which every mark stands before just three
-        digits is reported, for nobody can tell which of the two is meant. A blank stands for any kind of blank.
+        digits is reported as ambiguous. A blank stands for any kind of blank.
         Example: `thousands=","`.
     date : str
-        How dates written as text are to be read, such as "%d.%m.%Y", with four digits of the year;
+        Format of dates written as text, such as "%d.%m.%Y", with four digits of the year;
         default: 2026-01-31. Example: `date="%d.%m.%Y"`.
     other : str, optional
         The schema's value for every cell whose value it does not allow, such as "other": of a category, or of
@@ -78,15 +79,15 @@ class Field:
         _check_number(where, "multiply", self.multiply)
         _check_number(where, "add", self.add)
         if self.multiply == 0:
-            raise UsageError(f"{where}: multiply=0 would make every cell the same")
+            raise UsageError(render("rows.field.multiply", where=where))
         if self.values is not None and not isinstance(self.values, Mapping):
-            raise UsageError(f"{where}: values must map own codes to the schema's values")
+            raise UsageError(render("rows.field.values", where=where))
         check_codes(where, self.missing)
         if self.thousands is not None and self.thousands not in ("", ".", ",", " ", "'", "’"):
-            raise UsageError(f"{where}: thousands={self.thousands!r} must be '.', ',', ' ', an apostrophe, or ''")
+            raise UsageError(render("rows.field.thousands", where=where, thousands=self.thousands))
         if self.thousands == self.decimal:
             other = "," if self.thousands == "." else "."
-            raise UsageError(f"{where}: thousands and decimal are the same mark; set decimal={other!r}")
+            raise UsageError(render("rows.field.mark", where=where, other=other))
         if self.date:
             check_date_format(where, self.date)
 
@@ -96,44 +97,37 @@ ColumnMapping = Mapping[str, str | Field | None]
 
 
 def own_name(entry: str | Field | None) -> str | None:
-    """Return the name of a column in the source, by a mapping's entry; None where the source has none."""
+    """Return the name of the source's column in a mapping's entry, or None."""
     return entry.column if isinstance(entry, Field) else entry
 
 
 def check_date_format(where: str, form: str, *, century: int = 0) -> None:
-    """Refuse a date format that loses the day.
+    """Refuse a date format without a day, month or year, or with a time zone.
 
-    It is one without a year or a month, or with a time zone; of two digits of a year only where `century` says which
-    hundred years they are of.
+    Two digits of a year need a `century`.
     """
-    # The day and the month of this moment cannot be taken for one another.
+    # Day and month of this moment cannot be confused.
     moment = datetime(2021, 11, 23)
     try:
         whole = datetime.strptime(moment.strftime(form), form) == moment
     except ValueError:
         whole = False
     if not whole or "%z" in form or "%Z" in form:
-        raise UsageError(f"{where}: date={form!r} must say day, month and year, such as '%d.%m.%Y'")
+        raise UsageError(render("rows.field.date", where=where, form=form))
     if not century and re.search(r"(?<!%)(?:%%)*%[yx]", form):
         # Python takes 68 for 2068 and 69 for 1969.
-        raise UsageError(
-            f"{where}: date={form!r} has two digits of a year, of which nobody can tell the century: have the source "
-            "give four (%Y)"
-        )
+        raise UsageError(render("rows.field.year", where=where, form=form))
 
 
 def check_codes(where: str, missing: object) -> None:
-    """Refuse one text where codes are meant.
-
-    A tuple is needed: "NA" would be read as "N" and "A".
-    """
+    """Refuse a text in place of a tuple of codes: "NA" would be read as "N" and "A"."""
     if isinstance(missing, str) or not isinstance(missing, (tuple, list)):
-        raise UsageError(f"{where}: missing={missing!r} must be a tuple of codes, such as ('NA',)")
+        raise UsageError(render("rows.field.missing", where=where, missing=missing))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule that a column breaks, and where.
+    """One rule that a column breaks, and the rows that break it.
 
     `rows` and `hint` never leave the site.
 
@@ -145,7 +139,7 @@ class Finding:
     rows : int array
         Row numbers in the source, from 0.
     hint : str
-        What may be meant, for the site's own eyes; holds no cell.
+        Likely cause, for the site's own eyes; holds no cell.
     """
 
     column: str
@@ -160,7 +154,7 @@ class Finding:
 
 def _check_number(where: str, key: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UsageError(f"{where}: {key}={value!r} must be a finite number")
+        raise UsageError(render("rows.field.number", where=where, key=key, value=value))
 
 
 ABSENT = "is not in the table"
@@ -169,16 +163,14 @@ MAY_BE_ABSENT = ABSENT + MAP_IT
 ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
 NO_COLUMN = "is not in the table, and neither is any other column of the schema"
 SHEETS = "sheets"
-"""In a table's `attrs`: the names of a workbook's sheets, where it has several and the first one was read unnamed."""
+"""Key in a table's `attrs`: the names of a workbook's sheets, if the first of several was read by default."""
 ROWS_LOOKED_AT = 20
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, halves of characters, and ends of lines."""
 
 
 def plain_name(name: object) -> str:
-    """Return the letters and digits of a name.
-
-    Case, blanks, marks of a file's beginning and all other signs are left out.
+    """Return the letters and digits of a name, without case, blanks and all other signs.
 
     Examples
     --------
@@ -190,7 +182,7 @@ def plain_name(name: object) -> str:
 
 
 def has_control(text: str) -> bool:
-    r"""Tell whether a text has a line break or another control character.
+    r"""Return whether a text has a line break or another control character.
 
     Examples
     --------
@@ -211,26 +203,35 @@ def one_line(text: str) -> str:
     return " ".join("".join(" " if has_control(sign) else sign for sign in text).split())
 
 
+def site_name(text: str) -> str:
+    """Convert text to a site's name of a-z, 0-9 and single hyphens; "" where nothing remains.
+
+    Examples
+    --------
+    >>> site_name("St. Mary (north)")
+    'st-mary-north'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def with_text_names(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose columns have texts for names: 0 is "0"."""
+    """Return a table with texts as names of columns: 0 becomes "0"."""
     if all(isinstance(name, str) for name in table.columns):
         return table
     return table.set_axis([str(name) for name in table.columns], axis=1)
 
 
 def alike(wanted: str, names: Iterable[object]) -> list[str]:
-    """Return names that differ in spelling only.
+    """Return the names that differ from `wanted` in case, blanks or signs only.
 
-    They differ from `wanted` in case, blanks or signs: so they tell nothing that it does not.
+    Such a name reveals nothing beyond `wanted`.
     """
     plain = plain_name(wanted)
     return [str(name) for name in names if name != wanted and plain and plain_name(name) == plain]
 
 
 def did_you_mean(wanted: str, names: Iterable[object]) -> str:
-    """Return a question after a misspelt name.
-
-    It is asked where one of `names` differs from `wanted` in case, blanks or signs only; else it is "".
+    """Return a suggestion if one of `names` differs from `wanted` in case, blanks or signs only; else "".
 
     Examples
     --------
@@ -242,14 +243,11 @@ def did_you_mean(wanted: str, names: Iterable[object]) -> str:
 
 
 def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
-    """Return where the names of columns stand.
-
-    It is asked of a table without any of them in its first line.
-    """
+    """Return the likely place of the names, of a table without any of them in its first line."""
     plain = {plain_name(name) for name in wanted}
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
-            return f"the names stand {number} lines further down: remove what is above them"
+            return render("findings.names.below", lines=counted(number, "line"))
     if sheets := raw.attrs.get(SHEETS):
-        return f"the first sheet was read, of {', '.join(map(repr, sheets))}: name the one that is meant with sheet="
-    return "is it another file, or one without a line of names?"
+        return render("findings.names.sheet", sheets=", ".join(map(repr, sheets)))
+    return render("findings.names.file")

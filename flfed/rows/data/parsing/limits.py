@@ -1,4 +1,4 @@
-"""Bounds of a table: so many rows, columns, cells, bytes and seconds are read, and no more."""
+"""Bounds of a table: the largest numbers of rows, columns, cells, bytes and seconds that are read."""
 
 from __future__ import annotations
 
@@ -7,20 +7,15 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from flfed.errors import UsageError
+from flfed.words import render
 
 TEXT_GRACE = 256_000_000
 XML_GRACE = 4_000_000
-"""Bytes once unpacked up to which any ratio is fine, as a column of one value packs very well; an element of XML takes
-fifty times its bytes in memory."""
+"""Unpacked bytes up to which any ratio is accepted, since a column of one value packs very well.
+
+An element of XML takes far more memory than its bytes.
+"""
 Key = Literal["rows", "columns", "cells", "bytes", "ratio", "seconds"]
-_EXCEEDS: dict[Key, str] = {
-    "rows": "it has more than {} rows",
-    "columns": "it has more than {} columns",
-    "cells": "it has more than {} cells",
-    "bytes": "it has more than {} bytes once unpacked",
-    "ratio": "it has more than {} bytes for each packed one",
-    "seconds": "reading it takes more than {} seconds",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +49,11 @@ class Limits:
     seconds: int = 1_800
 
     def __post_init__(self) -> None:
-        """Refuse what bounds nothing."""
+        """Refuse a bound that is not a positive whole number."""
         for one in fields(self):
             bound = getattr(self, one.name)
             if not isinstance(bound, int) or bound < 1:
-                raise UsageError(f"Limits: {one.name}={bound!r} must be a whole number of 1 or more")
+                raise UsageError(render("rows.reading.bound", key=one.name, bound=bound))
 
 
 class Reading:
@@ -81,11 +76,8 @@ class Reading:
 
     def refusal(self, key: Key) -> UsageError:
         """Return the error of a table that exceeds a bound."""
-        bound = getattr(self.limits, key)
-        return UsageError(
-            f"{self.name}: {_EXCEEDS[key].format(f'{bound:,}')}, its bound; for a larger table set "
-            f"limits=Limits({key}=...) at its source in the site's package"
-        )
+        reason = render(f"rows.exceeded.{key}", bound=getattr(self.limits, key))
+        return UsageError(render("rows.reading.refusal", name=self.name, reason=reason, key=key))
 
     def check(self, key: Key, count: int) -> None:
         """Refuse more than the bound."""
@@ -99,13 +91,13 @@ class Reading:
         self.check("cells", rows * columns)
 
     def check_unpacked(self, size: int, packed: int, grace: int) -> None:
-        """Refuse too many bytes once unpacked, in all or for each packed byte."""
+        """Refuse too many unpacked bytes, in total or for each packed byte."""
         self.check("bytes", size)
         if size > max(grace, packed * self.limits.ratio):
             raise self.refusal("ratio")
 
     def seconds_left(self) -> float:
-        """Return the seconds that are left, negative after the end."""
+        """Return the remaining seconds, negative after the end."""
         return self._end - time.monotonic()
 
     def check_time(self) -> None:

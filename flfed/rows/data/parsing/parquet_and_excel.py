@@ -1,7 +1,7 @@
 """Parquet files and workbooks, read within limits.
 
-Cells of a workbook that are merged, or hold a formula that nothing computed, read as empty, so that a table would lose
-them without a word. They are marked, and the mapping refuses the marks.
+Cells of a workbook that are merged, or hold a formula without a stored value, read as empty, so that a table would lose
+them silently. They are marked, and the mapping refuses the marks.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from flfed.rows.data.parsing.cells import MERGED_CELL, UNSTORED_CELL
 from flfed.rows.data.parsing.fields import SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHEET_ROWS = 1_048_576
-"""No sheet of Excel has more."""
+"""Largest number of rows of a sheet of Excel."""
 TIMED_ROWS = 1_000
 BATCH = 65_536
-"""Rows that are read at a time."""
+"""Rows read at a time."""
 TEXTS_BATCH = 1_000_000
-"""Rows of which a text's place in a list of texts is read at a time."""
+"""Rows read at a time as places in a list of texts."""
 SHEET_COLUMNS = 16_384
-"""No row of a sheet has more cells."""
+"""Largest number of cells in a row of a sheet."""
 PART = 1_000_000
-"""Bytes of a sheet's XML that are looked at at a time."""
+"""Bytes of a sheet's XML that are parsed at a time."""
 LONGEST_TAG = 100
 NAMED = 12
-"""Sheets of a workbook that are named at most."""
+"""Largest number of sheets of a workbook that are named."""
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(row|c)[\s/>]")
 
 
 def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
-    """Read a Parquet file, whose last bytes tell how large it is."""
+    """Read a Parquet file, after a check of the size in its last bytes."""
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
@@ -65,7 +66,7 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
         rows += max([group.num_rows, *values])
         cells += sum(values)
         size += sum(chunk.total_uncompressed_size for chunk in chunks)
-        # A value that is written once may stand in each row.
+        # A value that is stored once may occur in each row.
         size += sum(count * length for count, length in zip(values, lengths, strict=True))
         repeated |= {chunk.path_in_schema for chunk in chunks if _may_repeat(chunk)}
     reading.check("rows", rows)
@@ -77,7 +78,7 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
 
 
 def _read_batches(path: Path, reading: Reading) -> pd.DataFrame:
-    """Read a file part by part: what its last bytes say of its size need not be so."""
+    """Read a file part by part, since its last bytes may declare a wrong size."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,23 +107,23 @@ def _batches(path: Path, batches: Iterator[Any]) -> Iterator[Any]:
 
 @contextmanager
 def _parquet_parser(path: Path) -> Iterator[None]:
-    """Turn what a call of the library ends with into a sentence; no code of flfed's belongs into the block."""
+    """Turn an error of the library into a sentence; no code of flfed belongs into the block."""
     from pyarrow import ArrowException
 
     try:
         with foreign_parser("", *DAMAGED, ArrowException):
             yield
     except UsageError:
-        raise UsageError(f"{path}: cannot be read as Parquet: {why_no_parquet(path)}") from None
+        raise UsageError(render("rows.source.parquet", path=path, reason=why_no_parquet(path))) from None
 
 
 def _may_repeat(chunk: Any) -> bool:
-    """Tell whether texts that are written once in a file may stand in each row."""
+    """Return whether texts that are stored once in a file may occur in each row."""
     return bool(chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page)
 
 
 def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
-    """Refuse columns whose texts, each of them repeated in all of its rows, have too many bytes."""
+    """Refuse columns whose texts have too many bytes once repeated in all of their rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -139,34 +140,31 @@ def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
 
 
 def why_no_parquet(path: Path) -> str:
-    """Return why a file is not readable Parquet.
-
-    It says what the file is, by its first and last bytes.
-    """
+    """Return why a file is not readable Parquet, by its first and last bytes."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        return f"it cannot be opened ({error.strerror})"
+        return render("rows.source.closed", reason=error.strerror)
     if not content.startswith(b"PAR1"):
-        return kind_of(content) or "it is text: read it with Csv(...)"
-    return "it is damaged" if content.endswith(b"PAR1") else "its end is missing: fetch the file anew"
+        return kind_of(content) or render("rows.source.text")
+    return "it is damaged" if content.endswith(b"PAR1") else render("rows.source.cut")
 
 
 def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.DataFrame:
     """Read a sheet of a workbook, the first one where `sheet` is "".
 
-    A zip's directory tells its bytes, and more of them are never unpacked. Rows are counted as they come: a cell far
-    to the right, and one far below, would make a table of all that lies between. `refusal` is said of a damaged file.
+    A zip's directory declares its bytes, and no more are unpacked. Rows are counted one by one, since a cell far to the
+    right and another far below would make a huge table. `refusal` is the error of a damaged file.
     """
     with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     for member in members:
         reading.check_unpacked(member.file_size, member.compress_size, XML_GRACE)
     reading.check("bytes", sum(member.file_size for member in members))
-    # A parser keeps a whole row in memory.
+    # A parser holds a whole row in memory.
     for member in members:
         if _longest_row(_parts(path, member, refusal)) > SHEET_COLUMNS:
-            raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
+            raise UsageError(render("rows.source.row", refusal=refusal, cells=SHEET_COLUMNS))
     with _TimedFile(path, reading) as file:
         table, part = _parse_sheet(file, sheet, reading, refusal)
     entries = [member for member in members if member.filename == part]
@@ -176,7 +174,7 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
 
 
 def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> tuple[pd.DataFrame, str]:
-    """Return a sheet's table, and the name of the sheet's part of the workbook."""
+    """Return a sheet's table and the name of its part of the workbook."""
     import pandas as pd
 
     with foreign_parser(refusal, *DAMAGED):
@@ -185,7 +183,7 @@ def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) ->
         with foreign_parser(refusal, *DAMAGED):
             chosen = sheet or workbook.sheet_names[0]
             source = workbook.book[chosen]
-        # pandas takes the rows from here; a sheet of pictures has none. Their limits raise an error that passes.
+        # pandas takes the rows from here; a sheet of pictures has none. An exceeded limit raises through pandas.
         if hasattr(source, "iter_rows"):
             rows = source.iter_rows
             source.iter_rows = lambda: _within(rows(), reading)
@@ -205,28 +203,28 @@ def _timed(parts: Iterator[bytes], reading: Reading) -> Iterator[bytes]:
 
 
 class _TimedFile(io.FileIO):
-    """A file whose reading is held to the seconds of a table's limits."""
+    """A file whose reading obeys the seconds of a table's limits."""
 
     def __init__(self, path: Path, reading: Reading) -> None:
         super().__init__(path)
         self._reading = reading
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return so many bytes, while there is time."""
+        """Return up to `size` bytes, or refuse after the end of the time."""
         self._reading.check_time()
         return super().read(size) or b""
 
 
 def _parts(path: Path, member: zipfile.ZipInfo, refusal: str) -> Iterator[bytes]:
     """Yield a member of a zip, part by part."""
-    # An error of the code that takes a part is not raised here.
+    # Errors of the code that consumes a part are not raised here.
     with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive, archive.open(member) as stream:
         while part := stream.read(PART):
             yield part
 
 
 def _longest_row(parts: Iterator[bytes]) -> int:
-    """Return the most cells of a row of a sheet's XML, or the first number above what a row can have."""
+    """Return the largest number of cells of a row in a sheet's XML, or the first above `SHEET_COLUMNS`."""
     most = 0
     cells: int | None = None
     rest = b""
@@ -239,7 +237,7 @@ def _longest_row(parts: Iterator[bytes]) -> int:
             elif cells is not None:  # other parts have such elements, and no rows
                 cells += 1
                 most = max(most, cells)
-        # The name of a tag that the next part may go on with.
+        # The beginning of a tag that may continue in the next part.
         rest = part[end : end + LONGEST_TAG] if end >= 0 else b""
         if most > SHEET_COLUMNS:
             break
@@ -247,14 +245,14 @@ def _longest_row(parts: Iterator[bytes]) -> int:
 
 
 def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequence[Any]]:
-    """Yield rows of cells, as long as the table that they make is within limits.
+    """Yield rows of cells while their table is within limits.
 
     pandas leaves out empty cells and rows at the end, and fills up all rows to the longest.
     """
     width = 0
     for number, row in enumerate(rows, start=1):
         if number > SHEET_ROWS:
-            raise ValueError("more rows than a sheet can have")
+            raise ValueError("too many rows")
         if number % TIMED_ROWS == 0:
             reading.check_time()
         used = max((place for place, cell in enumerate(row, 1) if cell.value not in (None, "")), default=0)
@@ -265,23 +263,23 @@ def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequenc
 
 
 _WANTED = (b"mergeCell", b"<f", b":f>", b":f ")
-"""What a sheet has that has such cells; a namespace may stand before."""
+"""Texts in the XML of a sheet with cells to mark; a namespace may precede them."""
 _RANGE = re.compile(r"[A-Z]{1,3}[1-9][0-9]{0,6}(:[A-Z]{1,3}[1-9][0-9]{0,6})?")
 Valueless = list[tuple[str, str]]
-"""Cells without a value of their own: their range, such as A2 or A2:B3, and its mark."""
+"""Cells without a value: their range, such as A2 or A2:B3, and its mark."""
 
 
 def _mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], refusal: str) -> pd.DataFrame:
-    """Return a sheet's table with marks in its empty cells that are merged, or hold a formula without a value.
+    """Return a sheet's table with marks in empty cells that are merged, or hold a formula without a value.
 
     Parameters
     ----------
     table : DataFrame
-        As read, its names in the sheet's first row.
+        As read, with names from the sheet's first row.
     parts : callable
-        Gives the sheet's XML, part by part.
+        Yields the sheet's XML, part by part.
     refusal : str
-        Said of a damaged file.
+        Error of a damaged file.
     """
     import pandas as pd
     from openpyxl.utils import range_boundaries
@@ -295,7 +293,7 @@ def _mark_valueless(table: pd.DataFrame, parts: Callable[[], Iterator[bytes]], r
             first_column, first_row, last_column, last_row = range_boundaries(place)
         except ValueError:
             continue  # a damaged name
-        # The names stand in row 1, so that the first row of cells is row 2.
+        # The names are in row 1, so the first row of cells is row 2.
         block = (slice(max(first_row - 2, 0), max(last_row - 1, 0)), slice(first_column - 1, last_column))
         cells[block] = np.where(empty[block], np.array(mark, dtype=object), cells[block])
     marked = pd.DataFrame(cells, columns=table.columns, index=table.index)
@@ -326,7 +324,7 @@ def _valueless(parts: Iterable[bytes], refusal: str) -> Valueless:
 
 
 def _add(element: ElementTree.Element, cells: Valueless) -> None:
-    """Add a cell or range of a sheet's XML where it has no value."""
+    """Add a cell or range of a sheet's XML that has no value."""
     kind = _kind(element)
     if kind == "row":
         element.clear()
@@ -337,7 +335,7 @@ def _add(element: ElementTree.Element, cells: Valueless) -> None:
     elif kind == "c":
         inner = {_kind(part): part.text for part in element}
         place = element.get("r", "")
-        # A formula that gave an empty text has a value: an empty one, and is of that type.
+        # A formula whose result is an empty text has a value, and the type "str".
         if "f" in inner and not inner.get("v") and element.get("t") != "str" and _RANGE.fullmatch(place):
             cells.append((place, UNSTORED_CELL))
 

@@ -1,6 +1,6 @@
 """Queries: the tables and databases that they read, and their rows.
 
-Tables are found in whatever way the query is written; rows are fetched in parts, within limits.
+Tables are recognised in any notation of the query; rows are fetched in parts, within limits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
 from flfed.rows.data.parsing.limits import Reading
+from flfed.words import render
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ _READINGS = [
     re.compile(_TOKENS.format(escape=escape, escaped=escaped), re.DOTALL)
     for escape, escaped in (("", ""), (r"\\", r"|\\."))
 ]
-"""With and without a backslash before a quote in a text, which databases read one way or the other."""
+"""With and without a backslash before a quote in a text, since databases differ in it."""
 _WORD = re.compile(r"[\"`\[\w$#@].*", re.DOTALL)
 _SETS = frozenset({"union", "except", "intersect", "minus"})
 _ENDS = _SETS | {"where", "group", "order", "having", "limit", "window", "fetch", "offset"}
@@ -41,13 +42,11 @@ _HOST_KEYS = ("server", "address", "addr", "network address", "data source", "ho
 _DATABASE_KEYS = ("database", "initial catalog", "dbname", "service_name", "sid", "db")
 
 Tree = list[Any]
-"""Words and signs of a query in their order; what stands in brackets is a tree of its own."""
+"""Words and signs of a query in their order; the content of brackets is a tree of its own."""
 
 
 def server_of(url: str) -> str:
-    """Return a database's server and name.
-
-    User, password and options are left out.
+    """Return a database's server and name, without user, password and options.
 
     Examples
     --------
@@ -61,7 +60,7 @@ def server_of(url: str) -> str:
     try:
         address = sqlalchemy.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise UsageError("the site's database address cannot be read") from None
+        raise UsageError(render("rows.source.address")) from None
     backend = address.get_backend_name()
     if backend == "sqlite":
         return f"sqlite:///{Path(address.database or '').resolve()}"
@@ -72,7 +71,7 @@ def server_of(url: str) -> str:
 
 
 def _options(url: sqlalchemy.URL) -> dict[str, str]:
-    """Return an address's options; drivers take host and database from them as well, under many names."""
+    """Return an address's options, from which drivers also take host and database, under many names."""
     options = {}
     for key, text in url.query.items():
         options[key.lower()] = text if isinstance(text, str) else ",".join(text)
@@ -104,11 +103,9 @@ def _host_and_port(url: sqlalchemy.URL, options: Mapping[str, str], backend: str
 
 
 def tables_of(query: str) -> list[str]:
-    r"""Return the tables that a query reads.
+    r"""Return the tables that a query reads, in lower case and without their schema.
 
-    They are named in lower case and without their schema.
-
-    Where it is not plain whether a word names a table, it counts as one.
+    A word that may or may not name a table counts as one.
 
     Examples
     --------
@@ -127,10 +124,7 @@ def tables_of(query: str) -> list[str]:
 
 
 def _tree(tokens: Iterator[str]) -> Tree:
-    """Return the tokens up to the closing bracket.
-
-    Without one they go up to the end.
-    """
+    """Return the tokens up to the closing bracket, or to the end."""
     nodes: Tree = []
     for token in tokens:
         if token == ")":
@@ -143,15 +137,13 @@ def _tree(tokens: Iterator[str]) -> Tree:
 
 
 def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, place: bool = False) -> set[str]:
-    """Return the tables read in brackets.
-
-    The brackets may be the whole query.
+    """Return the tables that brackets, or the whole query, read.
 
     Parameters
     ----------
     tree : Tree
     made : frozenset of str
-        Names that stand for what the query made itself.
+        Names of tables that the query itself defines.
     top : bool
         Whether it is the whole query.
     place : bool
@@ -165,7 +157,7 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
     listed = place
     start = True
     while at < len(tree):
-        # Words switch what may come next; a name counts only where a table may stand.
+        # Words determine what may follow; a name counts only where a table may stand.
         word = _word(tree, at)
         if isinstance(tree[at], list):
             tables |= _read(tree[at], made, place=place)
@@ -190,16 +182,14 @@ def _read(tree: Tree, made: frozenset[str] = frozenset(), *, top: bool = False, 
 
 
 def _ends_comparison(tree: Tree, at: int) -> bool:
-    """Tell whether FROM belongs to IS DISTINCT FROM."""
+    """Return whether FROM belongs to IS DISTINCT FROM."""
     return at > 0 and _word(tree, at - 1) == "distinct" and _word(tree, at - 2) in ("is", "not")
 
 
 def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str], int]:
-    """Return the tables that WITH reads.
+    """Return the tables that WITH reads, all names that it defines, and where the query goes on.
 
-    With them come all names that stand for such a table, and where the query goes on.
-
-    A name in its own brackets is a table of the database, unless the query says that it looks at itself.
+    A name in its own brackets is a table of the database, unless the query is recursive.
     """
     tables = set[str]()
     at = 1
@@ -208,7 +198,7 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
     while at < len(tree) and isinstance(tree[at], str):
         name = _plain(tree[at])
         at = at + 1
-        # A list of columns may follow the name, and reads nothing.
+        # A list of columns after the name reads nothing.
         at += at < len(tree) and isinstance(tree[at], list)
         while _word(tree, at) in ("as", "not", "materialized"):
             at += 1
@@ -225,10 +215,7 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
 
 
 def _name(tree: Tree, at: int) -> tuple[list[str], int]:
-    """Return the parts of a dotted name.
-
-    Some may be empty. With them comes the place of its last part.
-    """
+    """Return the parts of a dotted name, some of them empty, and the place of the last."""
     parts = [_plain(tree[at])]
     while _word(tree, at + 1) == ".":
         at += 1
@@ -239,10 +226,7 @@ def _name(tree: Tree, at: int) -> tuple[list[str], int]:
 
 
 def _is_before_table(tree: Tree, at: int) -> bool:
-    """Tell whether a word precedes a table's name.
-
-    It stands between FROM and the name, as in `FROM ONLY visits`.
-    """
+    """Return whether a word stands between FROM and a table's name, as in `FROM ONLY visits`."""
     if tree[at].lower() == "rows":
         return _word(tree, at + 1) == "from"
     return tree[at].lower() in ("only", "lateral", "table") and _is_name(tree, at + 1)
@@ -262,28 +246,28 @@ def _plain(name: str) -> str:
 
 
 ROWS = 500
-"""Fetched at a time: so few are let go of before Python looks for garbage among them."""
+"""Rows fetched at a time: few enough to be freed before Python collects garbage."""
 BYTES = 32_000_000
-"""Fetched at a time, where cells are long."""
+"""Bytes fetched at a time, where cells are long."""
 LOOSE = 8_000_000
-"""Cells up to which rows stay as they came, which is faster than packing them."""
+"""Largest number of cells whose rows are not packed, which is faster."""
 NUMBER = 8
 OTHER = 64
-"""Bytes of a cell that is no plain number or text, about."""
+"""Approximate bytes of a cell that is no plain number or text."""
 Cells = tuple[Any, ...]
 
 
 def read_query(connection: Connection, query: str, reading: Reading, *, loose: int = LOOSE) -> pd.DataFrame:
     """Return the rows of a query as `pandas.read_sql_query` does.
 
-    They come in parts, for a query says nowhere how many there will be. `loose` cells stay as they come.
+    They are fetched in parts, since their number is not known in advance. Up to `loose` cells are not packed.
     """
     import pandas as pd
     import sqlalchemy
 
     with _stops_in_time(connection, reading):
         if connection.dialect.name == "postgresql":
-            # A cursor's plan would be the one with the earliest first row, not with the earliest last one.
+            # By default a cursor's plan gives the earliest first row, not the earliest last one.
             connection.execute(sqlalchemy.text("SET LOCAL cursor_tuple_fraction = 1"))
         with connection.execution_options(stream_results=True).execute(sqlalchemy.text(query)) as result:
             names = list(result.keys())
@@ -295,7 +279,7 @@ def read_query(connection: Connection, query: str, reading: Reading, *, loose: i
 
 
 def _rows(result: CursorResult[Any], width: int, reading: Reading, most: int) -> list[Cells]:
-    """Fetch rows; where they have more cells than `most`, they are packed until all are there."""
+    """Fetch rows; more than `most` cells are packed until all are fetched."""
     loose: list[Cells] = []
     packed: list[list[Any]] = [[] for _ in range(width)]
     count = 0
@@ -318,7 +302,7 @@ def _rows(result: CursorResult[Any], width: int, reading: Reading, most: int) ->
 
 
 def _bytes(cells: Cells) -> int:
-    """Return about how many bytes cells of a column take when they are packed."""
+    """Return the approximate bytes of a column's cells once packed."""
     kinds = set(map(type, cells))
     kinds.discard(type(None))
     if kinds <= {int, float}:
@@ -335,9 +319,9 @@ def _bytes(cells: Cells) -> int:
 
 
 def _pack(rows: Sequence[Sequence[Any]], into: list[list[Any]]) -> int:
-    """Put the cells of rows into little memory, column by column, and return about how many bytes they take.
+    """Pack the cells of rows column by column, and return their approximate bytes.
 
-    Few rows at a time: their cells stay near the processor while columns are made of them.
+    Few rows at a time, so that their cells remain in the processor's cache.
     """
     size = 0
     for start in range(0, len(rows), ROWS):
@@ -350,7 +334,7 @@ def _pack(rows: Sequence[Sequence[Any]], into: list[list[Any]]) -> int:
 
 
 def _packed(cells: Cells) -> Any:
-    """Return an array of cells that are of one type and come out again as they went in; others as they are."""
+    """Return an array of cells of one type that can be restored exactly; other cells unchanged."""
     import pyarrow as pa
 
     kinds = set(map(type, cells))
@@ -363,7 +347,7 @@ def _packed(cells: Cells) -> Any:
 
 
 def _unpacked(column: list[Any]) -> list[Any]:
-    """Return the cells of a column as they came."""
+    """Return the original cells of a column."""
     values: list[Any] = []
     for cells in column:
         rows = cells if isinstance(cells, tuple) else cells.to_pylist()
@@ -373,7 +357,7 @@ def _unpacked(column: list[Any]) -> list[Any]:
 
 @contextmanager
 def _stops_in_time(connection: Connection, reading: Reading) -> Iterator[None]:
-    """Have the database give up a query when its time is over, in whatever state it is."""
+    """Stop a query of the database when its time is over."""
     import sqlalchemy
 
     driver = connection.connection.driver_connection

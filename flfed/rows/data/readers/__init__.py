@@ -1,5 +1,5 @@
-"""Listing of the readers of datasets whose files are not the table yet.
+"""Listing of the readers of datasets whose files are no table yet.
 
-One file holds one reader; `[table] loader = "reader:NAME"` in a dataset's `source.toml` names it, and the keys of
-`[table.reader]` are what it takes.
+One file holds one reader; `[table] loader = "reader:NAME"` in a dataset's `source.toml` names it, and `[table.reader]`
+has its parameters.
 """

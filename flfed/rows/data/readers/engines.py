@@ -11,7 +11,9 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
+from flfed.rows.data.parsing.fields import NOT_NUMBER
 from flfed.rows.data.sources import Folders, find_file
+from flfed.words import render
 
 COLUMNS = ("unit", "cycle", "o1", "o2", "o3", *(f"s{number}" for number in range(1, 22)))
 """Columns of the files, which have no header: engine, cycle, three settings, 21 sensors."""
@@ -19,10 +21,10 @@ COLUMNS = ("unit", "cycle", "o1", "o2", "o3", *(f"s{number}" for number in range
 
 @dataclass(kw_only=True)
 class Engines:
-    """Table of cycles of engines: of those of the training file each one, of those of the test file the last.
+    """Table of engines' cycles: every one of the training file, each engine's last of the test file.
 
-    An engine of the training file runs until it fails, so that its last cycle has 0 left; of the others another file
-    tells it.
+    An engine of the training file runs until it fails, so that its last cycle has 0 left. Another file has the cycles
+    left of the others.
 
     Parameters
     ----------
@@ -33,9 +35,9 @@ class Engines:
     means : sequence of int, >= 1
         Cycles of each mean, the row's own included; an engine's first ones have fewer.
     first : int, >= 1
-        Cycles at an engine's beginning, whose mean is taken off that of the last `means[0]`: the drift.
+        Cycles at an engine's beginning, whose mean is subtracted from that of the last `means[0]`: the drift.
     cap : int, >= 1
-        Most cycles left that are told: of a new engine nothing shows how long it will run.
+        Largest number of cycles left: nothing in a new engine shows how long it will run.
     """
 
     training: str
@@ -47,11 +49,11 @@ class Engines:
     cap: int = 125
 
     def __post_init__(self) -> None:
-        """Refuse settings that are none."""
+        """Refuse settings out of range."""
         if unknown := [name for name in self.sensors if name not in COLUMNS[5:]]:
-            raise UsageError(f"sensors: {unknown[0]!r} must be one of s1 to s21")
+            raise UsageError(render("rows.reader.sensor", name=unknown[0]))
         if min([*self.means, self.first, self.cap]) < 1 or not self.means:
-            raise UsageError("means, first and cap must be whole numbers, at least 1")
+            raise UsageError(render("rows.reader.cycles"))
 
     def read(self, folders: Folders) -> pd.DataFrame:
         """Return the table; `part` is "train" or "test", `engine` a name, `number` the engine's in its file.
@@ -59,13 +61,13 @@ class Engines:
         Raises
         ------
         TableError
-            If a cell is no number, or the engines of `lives` are not as many; says the column, the rule and how many.
+            If a cell is no number, or the engines of `lives` are not as many; with column, rule and count.
         """
         training, test = (_numbers(find_file(file, folders), COLUMNS) for file in (self.training, self.test))
         lives = _numbers(find_file(self.lives, folders), ("life",))["life"].to_numpy()
         last = test.groupby("unit")["cycle"].idxmax()
         if len(last) != len(lives):
-            raise TableError("life", "has not one line for each engine of the test file", abs(len(last) - len(lives)))
+            raise TableError("life", render("rows.reader.engines"), abs(len(last) - len(lives)))
         left = training.groupby("unit")["cycle"].transform("max") - training["cycle"]
         parts = [
             self._compute_features(training, "train").assign(life=np.minimum(left, self.cap)),
@@ -74,7 +76,7 @@ class Engines:
         return pd.concat(parts, ignore_index=True)
 
     def _compute_features(self, cycles: pd.DataFrame, part: str) -> pd.DataFrame:
-        """Return what is known of each engine at each of its cycles."""
+        """Return the features of each engine at each of its cycles."""
         by_engine = cycles.groupby("unit")
         features = cycles[["unit", "cycle"]].rename(columns={"unit": "number"})
         features = features.assign(part=part, engine=part + "-" + features["number"].astype(int).astype(str))
@@ -94,5 +96,5 @@ def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     cells = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, usecols=range(len(columns)), names=list(columns))
     numbers: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
     for name in columns:
-        refuse_cells(name, "is not a number", numbers[name].isna())
+        refuse_cells(name, NOT_NUMBER, numbers[name].isna())
     return numbers

@@ -1,4 +1,4 @@
-"""The reader of prices: what each gained from one trading day to the next."""
+"""The reader of prices: the return of each from one trading day to the next."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.text_files import cells_of, numbers_of
 from flfed.rows.data.sources import Folders, find_file
+from flfed.words import render
 
 
 @dataclass(kw_only=True)
@@ -38,18 +39,18 @@ class Returns:
         Raises
         ------
         TableError
-            If a price is no number above 0, or days are not in order; says the column, the rule and how many.
+            If a price is no number above 0, or days are not in order; with column, rule and count.
         UsageError
             If the file or its column of days is not there.
         """
         cells = cells_of(find_file(self.file, folders), self.member)
         if self.time not in cells:
-            raise UsageError(f"{self.file}: has no column {self.time!r}")
+            raise UsageError(render("rows.reader.column", file=self.file, column=self.time))
         prices = pd.DataFrame({name: numbers_of(cells, str(name)) for name in cells if name != self.time})
         for name in prices:
-            refuse_cells(str(name), "has a price that is not above 0", ~(prices[name] > 0))
+            refuse_cells(str(name), render("rows.reader.price"), ~(prices[name] > 0))
         days = cells[self.time]
-        refuse_cells(self.time, "days are not in order", days.to_numpy()[1:] <= days.to_numpy()[:-1])
+        refuse_cells(self.time, render("rows.reader.order"), days.to_numpy()[1:] <= days.to_numpy()[:-1])
         returns = (prices / prices.shift(1) - 1).iloc[1:].reset_index(drop=True)
         returns.insert(0, self.time, days.iloc[1:].to_numpy())
         return returns.assign(number=range(len(returns)))

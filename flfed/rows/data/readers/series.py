@@ -15,9 +15,10 @@ from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import refuse_cells
 from flfed.rows.data.parsing.text_files import cells_of, numbers_of
 from flfed.rows.data.sources import Folders, find_file
+from flfed.words import render
 
 STEPS = {"hour": "h", "day": "D", "week": "W-SAT", "month": "M"}
-"""Lengths of a step, as pandas names its periods; a week ends on a Saturday, as the CDC counts them."""
+"""Lengths of a step, as pandas names its periods; a week ends on a Saturday, as the CDC counts weeks."""
 WHAT = ("lag", "mean", "sum", "lead", "quantile")
 CALENDAR = ("hour", "weekday", "month", "year_sine", "year_cosine")
 """Columns of a step's time: 0 to 23, 0 (Monday) to 6, 1 to 12, sine and cosine of its day's place in the year."""
@@ -25,10 +26,10 @@ CALENDAR = ("hour", "weekday", "month", "year_sine", "year_cosine")
 
 @dataclass(kw_only=True)
 class Series:
-    """Table of time series, made from a CSV file.
+    """Table of time series from a CSV file.
 
-    Rows of one series and step become one; a step without a value has no row, nor one whose windows reach before the
-    first value, after the last, or over a gap.
+    Rows of one series and step become one. A step has no row where it has no value, or where its windows reach before
+    the first value, after the last, or over a gap.
 
     Parameters
     ----------
@@ -37,14 +38,14 @@ class Series:
     time : str
         Its column of times; in the table it is the day on which the step begins (of a week: ends).
     format : str
-        How times are written, as `strptime` takes it.
+        Format of times, as `strptime` takes it.
     step : {"hour", "day", "week", "month"}
     by : str
-        Column that tells the series apart; with `wide`, the name of the new column.
+        Column of the series' names; with `wide`, the name of the new column.
     wide : mapping of a series to its column
-        Where each series has a column of its own: they become rows, under `value`.
+        Columns of series that have one each: they become rows, under `value`.
     value : str
-        Name of the values that `wide` makes.
+        Name of the values from `wide`.
     mean, sum : sequence of str
         Columns whose values within a step are averaged, or added.
     last : sequence of str
@@ -53,7 +54,7 @@ class Series:
         Those of them that are 0 in a step without a value, between a series' first and last: a month without a
         delivery. Other steps without a value have no row.
     logarithm : sequence of str
-        Those of them of which the logarithm of the value and one is taken, before windows are.
+        Those of them that are replaced, before windows, by the logarithm of the value and one.
     calendar : sequence of {"hour", "weekday", "month", "year_sine", "year_cosine"}
         Columns of the step's time.
     windows : mapping of a name to a `_Window`
@@ -83,18 +84,16 @@ class Series:
     member: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse settings that are none."""
+        """Refuse settings with an unknown name."""
         if self.step not in STEPS:
-            raise UsageError(f"step={self.step!r} must be one of {', '.join(STEPS)}")
+            raise UsageError(render("rows.reader.step", step=self.step, steps=", ".join(STEPS)))
         if unknown := [name for name in self.calendar if name not in CALENDAR]:
-            raise UsageError(f"calendar: {unknown[0]!r} must be one of {', '.join(CALENDAR)}")
+            raise UsageError(render("rows.reader.calendar", name=unknown[0], columns=", ".join(CALENDAR)))
         self.how: dict[str, Any] = {}
         for kind in ("mean", "sum", "last"):
             self.how |= dict.fromkeys(getattr(self, kind), kind)
         if unknown := [name for name in (*self.zero, *self.logarithm) if name not in self.how]:
-            raise UsageError(
-                f"zero, logarithm: {unknown[0]!r} must be a column of mean, sum or last ({', '.join(self.how)})"
-            )
+            raise UsageError(render("rows.reader.values", name=unknown[0], columns=", ".join(self.how)))
         self.windows = {name: _window_of(name, window, self.how) for name, window in self.windows.items()}
 
     def read(self, folders: Folders) -> pd.DataFrame:
@@ -103,13 +102,13 @@ class Series:
         Raises
         ------
         TableError
-            If a time or a value is none; says the column, the rule and how many.
+            If a time or a value cannot be read; with column, rule and count.
         UsageError
             If the file or a column is not there.
         """
         raw = self._long(cells_of(find_file(self.file, folders), self.member))
         times = pd.to_datetime(raw[self.time], format=self.format, errors="coerce")
-        refuse_cells(self.time, f"times are not all written as {self.format}", times.isna())
+        refuse_cells(self.time, render("rows.reader.times", format=self.format), times.isna())
         raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])}).iloc[times.argsort(kind="stable")]
         for name in self.how:
             raw[name] = numbers_of(raw, name)
@@ -125,7 +124,7 @@ class Series:
         """Return the cells with a row for each series."""
         wanted = [self.time, *(self.wide.values() or [self.by]), *(name for name in self.how if name != self.value)]
         if absent := [name for name in wanted if name not in raw]:
-            raise UsageError(f"{self.file}: has no column {absent[0]!r}")
+            raise UsageError(render("rows.reader.column", file=self.file, column=absent[0]))
         if not self.wide:
             return raw
         others = raw.drop(columns=[*self.wide.values()])
@@ -137,15 +136,14 @@ class Series:
 
     def _one(self, name: str, part: pd.DataFrame) -> pd.DataFrame:
         """Return one series' rows with their windows."""
-        # Every step between the first and the last has a place, so that a lag never jumps over a gap.
+        # Every step between the first and the last has a place, so that no lag jumps over a gap.
         steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
         whole = part.reindex(steps)
         for column in self.zero:
             span = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
             whole.loc[span, column] = whole.loc[span, column].fillna(0.0)
         for column in self.logarithm:
-            rule = "has steps whose value is below 0, of which no logarithm is taken"
-            refuse_cells(column, rule, whole[column] < 0)
+            refuse_cells(column, render("rows.reader.logarithm"), whole[column] < 0)
             whole[column] = np.log1p(whole[column])
         whole.insert(0, self.by, name)
         for label, window in self.windows.items():
@@ -165,13 +163,13 @@ _ROUND = {"year_sine": np.sin, "year_cosine": np.cos}
 
 
 def _added(cells: pd.Series) -> float:
-    """Return the sum of a step's values; of none it is no number, so that the step has no row."""
+    """Return the sum of a step's values; NaN for none, so that the step has no row."""
     return float(cells.sum(min_count=1))
 
 
 @dataclass(frozen=True)
 class _Window:
-    """One line of `windows`: what is known of the series at a row's step, besides the row.
+    """One line of `windows`: values of the series at a row's step, besides the row.
 
     Attributes
     ----------
@@ -194,7 +192,7 @@ class _Window:
     until: str = ""
 
     def values(self, count: int, values: pd.Series) -> pd.Series | float:
-        """Return the column for `count` steps; `values` has every step, in order, a missing one as NaN."""
+        """Return the column for `count` steps; `values` has every step in order, NaN for a missing one."""
         if self.what == "lag":
             return values.shift(count)
         if self.what == "lead":
@@ -207,21 +205,19 @@ class _Window:
 
 
 def _window_of(name: str, entry: Mapping[str, Any], values: Collection[str]) -> _Window:
-    """Return a line of `windows`; raises UsageError where it is none. `values` names the columns that have values."""
+    """Return a line of `windows`, or raise UsageError; `values` names the columns with values."""
     steps = entry.get("steps", 1)
     if not isinstance(steps, list):
         steps = [steps]
     try:
         window = _Window(**{**entry, "steps": tuple(steps)})
     except TypeError:
-        raise UsageError(f"windows: {name!r} takes what, of, steps, q and until, and needs what and of") from None
+        raise UsageError(render("rows.reader.window", name=name)) from None
     if window.what not in WHAT or window.of not in values:
-        raise UsageError(
-            f"windows: {name!r}: what must be one of {', '.join(WHAT)}, and of a column of mean, sum or last "
-            f"({', '.join(values)})"
-        )
+        kinds = ", ".join(WHAT)
+        raise UsageError(render("rows.reader.kinds", name=name, kinds=kinds, columns=", ".join(values)))
     if not all(isinstance(count, int) and count >= 1 for count in window.steps):
-        raise UsageError(f"windows: {name!r}: steps must be whole numbers, at least 1")
+        raise UsageError(render("rows.reader.steps", name=name))
     if len(window.steps) > 1 and "{steps}" not in name:
-        raise UsageError(f"windows: {name!r} needs {{steps}} in its name, for it has several")
+        raise UsageError(render("rows.reader.name", name=name, place="{steps}"))
     return window
