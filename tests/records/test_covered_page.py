@@ -20,15 +20,20 @@ from flfed.records.document.document import document
 from flfed.records.reports.privacy_tables import charged_lines
 from flfed.records.reports.report import report
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.statistics.noised_scores import GAIN_NOT_RELEASED, NO_CURVES, NO_ROUNDS, NO_SUMS, figure_lines
+from flfed.records.statistics.noised_scores import figure_lines
 from flfed.records.statistics.verdict import number
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer, of_summary, parsed_study
+from flfed.words import render
 from tests.records import analyses
 from tests.records.covered_runs import AUC, NAMES, PRIVACY, SITES, STUDY, Found, in_store
 from tests.records.one_answer import page, words
 from tests.records.test_one_sites_pages import page as own_page
 
+GAIN_NOT_RELEASED = render("report.noised.gain")
+NO_CURVES = render("report.noised.curves")
+NO_ROUNDS = render("report.noised.rounds")
+NO_SUMS = render("report.noised.sums")
 PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p55_methods", "p60_data", "p70_privacy")
 OF_JOINING = re.compile(
     r"[Jj]oining improves AUC at \d|[Ii]nconclusive|Largest clear gain|not checked for leaks|needs the counts"

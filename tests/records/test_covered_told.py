@@ -32,9 +32,6 @@ from flfed.records.reports.site_answer import rests_on, should_it_join, site_lin
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.noised_scores import (
-    GAIN_NOT_RELEASED,
-    NO_ROUNDS,
-    NO_SUMS,
     NoisedCounts,
     count_lines,
     figure_lines,
@@ -46,9 +43,13 @@ from flfed.records.statistics.verdict import ABSENT, INCONCLUSIVE, interval, num
 from flfed.records.store.reader import RunReader
 from flfed.summaries.noised_scores import CLASS_LOST
 from flfed.updates.accounting import Release, epsilon, noise_for
+from flfed.words import render
 from tests.records.covered_runs import ANSWERS, AUC, KEPT_BACK, NAMES, SITES, STUDY, Found, in_store
 from tests.records.documents import read, section, tables, titles
 
+GAIN_NOT_RELEASED = render("report.noised.gain")
+NO_ROUNDS = render("report.noised.rounds")
+NO_SUMS = render("report.noised.sums")
 OF_JOINING = re.compile(
     r"\b[Jj]oining improves AUC at \d|[Ii]nconclusive|\bgain|site model|test rows n/a|all updates of a site"
 )
