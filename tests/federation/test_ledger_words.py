@@ -112,5 +112,5 @@ def test_where_no_bound_is_known_the_site_is_asked(small_sites: Small):
     privacy = run(Study.parse(STUDY), sites=small_sites(3, rows=400, policy=OPEN)).report["privacy"]
     for line in privacy["sites"].values():
         line["spent-after"] = None
-    assert "before, and how much it has with it, ask the site, without a budget" in spending_in_words(privacy)[0]
+    assert "before (only the site knows the total with it), without a budget" in spending_in_words(privacy)[0]
     assert of_all_studies(privacy["sites"]["site-01"]) == (None, "not known")

@@ -84,7 +84,7 @@ def test_rows_on_another_cut_are_counted_as_a_join_of_the_tables_does(partition:
     assert (found["rows"], found["of"]) == (rows, sum(of["of"] for of in expected.values()))
     assert 50 < rows < found["of"]
     # It is told before the first round, in the record, and on every page that tells what the run showed.
-    said = f"{rows} of {found['of']} test rows are among those that {earlier.run}"
+    said = f"{earlier.run}, the model that the run began with, was trained on {rows} of {found['of']} test rows"
     places = [place for place, stage in enumerate(told) if stage.startswith(WARNING + said)]
     assert len(places) == 1 and places[0] < told.index("rounds")
     assert any(note.startswith(said) for note in notes(done.run)) and SEEN not in notes(done.run)
@@ -175,8 +175,8 @@ def test_a_site_sees_its_own_count_and_one_that_shares_sums_only_has_none(small:
     assert {"site-01", "site-02", "site-03"} < set(counts) and len(counts) == 4
     assert not {"site-04", "site-05"} & set(counts)
     own = " ".join(rests_on(done.report, "site-01", AUC))
-    assert f"{counts['site-01']['rows']} of the site's {counts['site-01']['of']} test rows are among" in own
-    assert "If this site took part in that earlier run" not in own
+    assert f"trained on {counts['site-01']['rows']} of the site's {counts['site-01']['of']} test rows" in own
+    assert "if this site took part in that earlier run" not in own
     with RunReader.open(only="site-01") as reader:
         runs = reader.runs_of(done.run)
         found = [reader.summary(one.run, KEY) for one in runs]

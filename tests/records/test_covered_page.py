@@ -121,7 +121,7 @@ def test_rounds_data_and_privacy_say_why_something_is_not_there(found):
     assert NO_SUMS in words(data) and not OF_JOINING.search(words(data))
     assert {line["Trained on, about"] for line in cells(data)} == {"3000", "3001", "3002", "3003"}
     private = page("p70_privacy", found["run"])
-    assert "for all that leaves a site of its rows" in words(private)
+    assert "for everything that a site releases of its rows" in words(private)
     told = [line for line in cells(private) if "Charged for" in line]
     assert told == charged_lines(found["privacy"]) and len(told) == 7
     assert "the larger of two accounts" in words(private)
@@ -139,7 +139,7 @@ def test_a_run_that_goes_on_promises_no_comparison(store, url):
     for name in ("p20_overview", "p40_curves", "p50_rounds"):
         said = words(page(name, found["run"]))
         assert "Joining is compared" not in said and "comes with the second round" not in said, name
-    assert "scored after the last round, by noised counts" in words(page("p20_overview", found["run"]))
+    assert "scored after the last round, by counts with noise" in words(page("p20_overview", found["run"]))
     assert [COUNTED in one.text for one in page("p20_overview", found["run"]).get("progress")] == [False]
 
 

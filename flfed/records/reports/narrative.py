@@ -547,8 +547,10 @@ def _course(report: Report, planned: int | None, *, refusals: bool = True) -> st
     rounds = counted(planned or run.rounds, "round")
     if planned:
         rounds = f"{run.rounds} of {rounds}"
-    parts = [f"{rounds} ran in every repeat" if run.repeats > 1 else f"{rounds} ran"]
-    parts.append(f"rejected updates: {kinds['update rejected']}")
+    rounds += " ran"
+    if run.repeats > 1:
+        rounds += " in every repeat"
+    parts = [rounds, f"rejected updates: {kinds['update rejected']}"]
     if refusals:
         names = f" ({some(refused)})" if refused else ""
         parts.append(f"sites refused: {len(refused)}{names}")

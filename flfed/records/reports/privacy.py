@@ -187,6 +187,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     study = parsed_study(reader.series(run.series).study_text)
     payloads = [payload for payload, _ in typed_payloads]
     source = None if promised.epsilon is None else noise_from(run.engine, study)
+    reason = "" if typed_payloads else render("privacy.promise.unrecorded")
     kind = without_model(is_trained=trains(study), one_answer=has_analysis(study))
     return {
         **promise,
@@ -194,7 +195,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "repeats": len(typed_payloads),
         **_over_repeats(promised, typed_payloads),
         SUMS: write(_secure_sums(reader, [run for run, _ in runs], study)),
-        "reason": "" if typed_payloads else render("privacy.promise.unrecorded"),
+        "reason": reason,
         "warnings": _once(payload.warnings for payload in payloads),
         "uncharged": _once(payload.uncharged for payload in payloads),
         "sites": _sites(typed_payloads),

@@ -284,10 +284,11 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     sites = f"{mean.sites} sites"
     if mean.sites != mean.of:
         sites = f"{mean.sites} of {mean.of} sites"
+    model = "shared model before adjustment" if adjusts else "shared model"
     return render(
         "report.mean.gain",
         sites=sites,
-        model="shared model before adjustment" if adjusts else "shared model",
+        model=model,
         gain=size,
         metric=metric_name(metric),
         interval=span,

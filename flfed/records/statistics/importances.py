@@ -163,7 +163,8 @@ def _of_site(name: str, increases: Sequence[OwnIncrease]) -> OwnIncrease:
     """Return a column's increase at one site, the mean of its repeats."""
     entries = [of for of in increases if of.column == name]
     values = [of.increase for of in entries if of.increase is not None]
-    return OwnIncrease(name, _mean(values), "" if values else entries[0].why)
+    why = "" if values else entries[0].why
+    return OwnIncrease(name, _mean(values), why)
 
 
 def _of_column(name: str, every: Sequence[Increase], sites: Mapping[str, Sequence[OwnIncrease]]) -> Increase:

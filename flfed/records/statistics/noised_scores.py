@@ -35,8 +35,11 @@ NAMED = 6
 """Most sites without a figure that are named; more are counted."""
 TRAINED_ON = "trained on, about"
 """Heading of the number of training persons, or rows, with noise."""
-FROM, TO = "Predicted, from", "Predicted, to"
-WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on a count, 95 % (±)"
+FROM = "Predicted, from"
+TO = "Predicted, to"
+WITHOUT = "Without the outcome"
+WITH = "With the outcome"
+NOISE = "Noise on a count, 95 % (±)"
 """Headings of counts by score."""
 
 

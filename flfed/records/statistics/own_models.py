@@ -49,7 +49,8 @@ def family_keys(arm: str, taken: Sequence[str | None], *, other: Report | None) 
         ARM-families: the number of repeats of each; ARM-same: `other`.
     """
     counted = families(taken)
-    family = next(iter(counted), None if other else SAME)
+    default = None if other else SAME
+    family = next(iter(counted), default)
     return {f"{arm}-same": other, f"{arm}-family": family, f"{arm}-families": counted}
 
 

@@ -22,6 +22,7 @@ from flfed.records.statistics.verdict import (
     interval,
     number,
     shown,
+    with_interval,
 )
 from flfed.words import render
 
@@ -101,8 +102,8 @@ def _odds_line(name: str, one: OddsOfRows) -> dict[str, str]:
     for of in one.groups:
         share = f" ({number(100 * of.events / of.rows, 1)} %)" if of.rows else ""
         line[f"{of.group}: with the outcome"] = f"{of.events} of {of.rows}{share}"
-    ratio_text = shown(one.odds_ratio, lambda ratio: f"{number(ratio.value)} ({interval(ratio.low, ratio.high)})")
-    return line | {"Odds ratio (95 % CI)": ratio_text}
+    ratio = one.odds_ratio or Figure()
+    return line | {"Odds ratio (95 % CI)": with_interval(ratio.value, ratio.low, ratio.high)}
 
 
 def _odds_in_words(statistic: StatisticObject) -> list[str]:
@@ -111,15 +112,11 @@ def _odds_in_words(statistic: StatisticObject) -> list[str]:
     ratio = odds.odds_ratio
     if ratio is None or ratio.value is None or ratio.low is None or ratio.high is None or odds.p is None:
         return [render("report.statistic.inconclusive", reason=odds.why)]
-    facts = {
-        "first": first,
-        "second": second,
-        "direction": "lower" if ratio.value < 1 else "higher",
-        "ratio": number(ratio.value),
-        "interval": interval(ratio.low, ratio.high),
-        "p": format_p(odds.p.value or 0.0),
-        "conclusion": "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance explains",
-    }
+    direction = "lower" if ratio.value < 1 else "higher"
+    conclusion = "no difference is shown" if ratio.low <= 1 <= ratio.high else "more than chance explains"
+    facts = {"first": first, "second": second, "direction": direction, "conclusion": conclusion}
+    facts |= {"ratio": number(ratio.value), "interval": interval(ratio.low, ratio.high)}
+    facts["p"] = format_p(odds.p.value or 0.0)
     left_out = _left_out(odds.rows_without_a_group, "a group")
     return [render("report.statistic.odds", **facts), *left_out, render("report.statistic.unadjusted")]
 

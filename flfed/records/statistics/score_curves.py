@@ -413,7 +413,7 @@ def calibration_line(name: str, counts: ScoreCounts, report: Report) -> dict[str
             predicted += ", too high"
         elif most < low:
             predicted += ", too low"
-        observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
+        observed = with_interval(counts.events / counts.rows, low, high)
     agreement = f"fewer than {LEAST_ROWS} rows"
     if groups:
         agreement = describe_calibration(groups)

@@ -71,7 +71,8 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
     if len(rounds) < 2:
         return None
     count = max(1, len(rounds) // 5)
-    early, late = set(rounds[-2 * count : -count]), set(rounds[-count:])
+    early = set(rounds[-2 * count : -count])
+    late = set(rounds[-count:])
     before = []
     last = []
     for losses in _losses(points):
