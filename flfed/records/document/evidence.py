@@ -104,7 +104,7 @@ def table_1(content: Content) -> Markup:
     payload = content.table_1
     why = no_sums_in_words(content.report, content.events)
     if content.only and payload:
-        why = render("faults.sums.aggregate")
+        why = render("faults.sums.alone")
     hidden = data.table_1_sites(payload)
     notes = []
     if len(hidden) > MOST_SITES:

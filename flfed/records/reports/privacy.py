@@ -239,9 +239,9 @@ def sums_in_words(privacy: PrivateFacts) -> list[str]:
     """Return sentences on secure aggregation, none without it."""
     private = private_of(privacy)
     sums = private.sums()
-    if sums.kind not in sentences("privacy", "secure-aggregation"):
+    if sums.kind not in sentences("privacy", "sums"):
         return []
-    lines = [render(f"privacy.secure-aggregation.{sums.kind}", sent=private.sent, least=sums.least)]
+    lines = [render(f"privacy.sums.{sums.kind}", sent=private.sent, least=sums.least)]
     if private.one_answer and sums.kind == "masked":
         lines.append(render("privacy.promise.parts", least=sums.least))
     return lines

@@ -140,12 +140,11 @@ def _sums(privacy: PrivacyReport) -> dict[str, str]:
         own += ", with its noise"
     if not privacy.is_exact:
         own = "updates and counts, with their noise"
-    stands = "on"
-    if sums.kind not in ("encrypted", "masked"):
-        stands = sums.kind.removesuffix("-encrypted")
     key = sums.kind.replace(" ", "-")
+    stands = sums.kind.removesuffix("-encrypted")
     bound = "nothing"
-    if stands == "on":
+    if sums.kind in ("encrypted", "masked"):
+        stands = "on"
         bound = render(f"privacy.secure-sums-promise.{key}", sent=privacy.sent)
     how = render(f"privacy.secure-sums.{key}", own=own, sent=privacy.sent, least=sums.least)
     return _line("secure aggregation", stands, how, bound)

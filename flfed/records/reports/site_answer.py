@@ -82,7 +82,7 @@ def describe_missing_figures(report: Report, sites: Sequence[SiteEntry], site: s
     if entry is not None and entry.status == "refused":
         return render("report.site.refused", site=site, reason=entry.reason.rstrip("."))
     if entry is not None and in_sums_only(entry.shared_as) and run_of(report).status == "completed":
-        return render("report.site.aggregate", site=site)
+        return render("report.site.silent", site=site)
     return ""
 
 
@@ -222,7 +222,7 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     if refused:
         lines.append(render("report.site.refusals", sites="; ".join(refused)))
     if hidden:
-        lines.append(render("report.site.aggregates", sites=", ".join(hidden)))
+        lines.append(render("report.site.silents", sites=", ".join(hidden)))
     return lines
 
 

@@ -43,7 +43,7 @@ def parts(opened: Opened) -> None:
     columns = first.summaries("columns")[0]
     why = no_sums_in_words(shown.report, shown.events)
     if opened.only and table_1 and not table_1["rows"]:
-        why = render("faults.sums.aggregate")
+        why = render("faults.sums.alone")
     every = data.sites_of(table_1, columns)
     # A site in sums only is in neither table, but it took part all the same.
     of = max(len(every), sum(site.status != "refused" for site in shown.sites))
