@@ -96,7 +96,7 @@ def test_on_the_same_cut_none_is_counted_and_nothing_is_said(cancer: Study):
     done = run(cancer.replace({"warm-start": run(cancer).run}))
     found = done.report[KEY]
     assert found["rows"] == 0 < found["of"] and {of["rows"] for of in found["sites"].values()} == {0}
-    assert not [line for line in [*story(done.report), *notes(done.run)] if "test rows are among" in line]
+    assert not [line for line in [*story(done.report), *notes(done.run)] if "model that the run began with, was trained on" in line]
     assert KEY not in run(cancer).report
 
 
@@ -192,7 +192,7 @@ def test_the_pages_of_the_run_and_of_the_site_tell_it(cancer: Study):
     earlier = run(cancer)
     done = run(cancer.replace({"warm-start": earlier.run, "dataset.partition": CUTS[0]}))
     found = done.report[KEY]
-    assert f"{found['rows']} of {found['of']} test rows are among" in words(page("p20_overview", done.run))
+    assert f"was trained on {found['rows']} of {found['of']} test rows" in words(page("p20_overview", done.run))
     site, of = max(found["sites"].items(), key=lambda item: item[1]["rows"])
     assert f"{of['rows']} of the site's {of['of']} test rows" in words(page("p30_sites", done.run, site=site))
 

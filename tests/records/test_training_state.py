@@ -150,7 +150,7 @@ def test_a_column_that_gives_the_answer_away_is_the_headline_of_an_auc_of_one():
     assert doubts(found | {"global": {AUC: {"value": 0.97}}}, AUC) == []
     assert doubts(found | {"leaking-columns": []}, AUC) == []
     many = doubts(found | {"leaking-columns": ["a", "b", "c", "d"]}, AUC)[0]
-    assert many.endswith("a, b, c and others.")
+    assert many.endswith("(a, b, c and others).")
 
 
 @pytest.mark.slow

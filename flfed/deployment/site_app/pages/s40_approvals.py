@@ -35,7 +35,7 @@ def parts(opened: Opened) -> None:
 def decision(name: str, one: Decided) -> None:
     """Show one decision.
 
-    First come the study's purpose, who, when and hashes. What it allows and its text are folded.
+    First come the ten lines of `flfed site approve`, then who, when and hashes. Details and the text are folded.
     """
     facts = one.facts
     key = facts["study-sha256"]
@@ -50,14 +50,13 @@ def decision(name: str, one: Decided) -> None:
             st.markdown(
                 f"It is answered while the site serves. To end it: `flfed site withdraw {facts['study']} --site {name}`"
             )
-        if one.purpose:
-            st.markdown(f"**Purpose:** {escape(one.purpose)}")
+        st.markdown(bullets(map(escape, one.lines)))
         st.markdown(escape(f"{facts['decision'].capitalize()} by {facts['by']} on {moment(facts['at'])} UTC."))
         for earlier in facts["earlier"]:
             st.caption(escape(f"Before that: {earlier}"))
         st.markdown(bullets(f"{name}: {wording}" for name, wording in signed(facts)))
         # Long texts are written only once somebody opens them.
-        allows = st.expander("What it allows, in plain words", key=f"allows-{key}", on_change="rerun")
+        allows = st.expander("Every detail", key=f"allows-{key}", on_change="rerun")
         if allows.open:
             with allows:
                 st.markdown("\n\n".join(escape(word) for word in one.words))
