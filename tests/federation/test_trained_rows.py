@@ -96,7 +96,11 @@ def test_on_the_same_cut_none_is_counted_and_nothing_is_said(cancer: Study):
     done = run(cancer.replace({"warm-start": run(cancer).run}))
     found = done.report[KEY]
     assert found["rows"] == 0 < found["of"] and {of["rows"] for of in found["sites"].values()} == {0}
-    assert not [line for line in [*story(done.report), *notes(done.run)] if "model that the run began with, was trained on" in line]
+    assert not [
+        line
+        for line in [*story(done.report), *notes(done.run)]
+        if "model that the run began with, was trained on" in line
+    ]
     assert KEY not in run(cancer).report
 
 
